@@ -1,0 +1,63 @@
+"""The one door to Keras: imported late, and in silence.
+
+TensorFlow takes several seconds to start and greets its user with lines about oneDNN, CUDA and absl. Both are
+kept from whoever does not need them: call `import_keras()` inside the function that needs a network.
+"""
+
+import importlib
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from featx.errors import FeatxError
+
+KERAS_BACKENDS = ("tensorflow", "jax", "torch")
+
+
+def keras_backend() -> str:
+    """Return the backend that Keras runs on: what `KERAS_BACKEND` names, `"tensorflow"` unless told otherwise.
+
+    Raises:
+        FeatxError: the name is no Keras backend that can train.
+    """
+    backend = os.environ.get("KERAS_BACKEND") or "tensorflow"
+    if backend not in KERAS_BACKENDS:
+        raise FeatxError(f"KERAS_BACKEND must be one of {', '.join(KERAS_BACKENDS)}. Received: {backend!r}")
+    return backend
+
+
+def import_keras() -> Any:
+    """Return the `keras` module, on the backend that `KERAS_BACKEND` names.
+
+    Raises:
+        FeatxError: Keras or its backend is not installed, or does not load.
+    """
+    backend = keras_backend()
+    os.environ["KERAS_BACKEND"] = backend
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    try:
+        with _silent_stderr():
+            if backend == "tensorflow":
+                importlib.import_module("tensorflow")
+            return importlib.import_module("keras")
+    except ImportError as error:
+        raise FeatxError(
+            f"Keras with the backend {backend!r} does not load ({error}). Install it, or choose another with "
+            f"KERAS_BACKEND={'|'.join(KERAS_BACKENDS)}."
+        ) from error
+
+
+@contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """Send file descriptor 2 to a temporary file: TensorFlow's C++ code writes there before its log level is read."""
+    with tempfile.TemporaryFile() as sink:
+        saved = os.dup(2)
+        os.dup2(sink.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)

@@ -1,0 +1,102 @@
+"""The recipe: everything that decides what a feature's numbers are.
+
+Two extractions with equal recipes give the same features for the same image, so they share one store; whatever changes
+a number changes the recipe's key and, with it, the store.
+"""
+
+import hashlib
+import json
+import re
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+from featx.errors import FeatxError
+
+#: Raised by one whenever decoding or resizing changes a pixel, so that old features are not mixed with new ones.
+PIXELS_VERSION = 1
+
+#: Storage dtypes, the default first.
+DTYPES = ("float16", "float32")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What decides a feature's numbers. Immutable; equal recipes have equal keys.
+
+    Attributes:
+        backbone: name in `featx.backbones.BACKBONES`, e.g. `"vgg16"`.
+        weights: SHA-256 of the weights file in hexadecimal, or `"random-SEED"` for seeded random weights.
+        layer: name of the layer whose output is stored.
+        image_size: `(height, width)` in pixels that images are resized to, without regard to their aspect ratio.
+        preprocessing: Keras's name of the pixel arithmetic inside the network: `"caffe"`, `"tf"` or `"efficientnet"`.
+        resize: the resampling filter, as Pillow names it.
+        precision: arithmetic of the forward pass.
+        dtype: `"float16"` or `"float32"`, the dtype features are stored in.
+        pixels_version: see `PIXELS_VERSION`.
+    """
+
+    backbone: str
+    weights: str
+    layer: str
+    image_size: tuple[int, int]
+    preprocessing: str
+    resize: str = "bilinear"
+    precision: str = "float32"
+    dtype: str = DTYPES[0]
+    pixels_version: int = PIXELS_VERSION
+
+    def to_json(self) -> str:
+        """Return the recipe as canonical JSON: sorted keys, no white space, ASCII only."""
+        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Return the recipe that `to_json` wrote.
+
+        Raises:
+            FeatxError: `text` is no recipe.
+        """
+        try:
+            fields: dict[str, Any] = json.loads(text)
+            height, width = fields.pop("image_size")
+            return cls(image_size=(int(height), int(width)), **fields)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise FeatxError(f"This is no featx recipe ({error}). Received: {text[:80]!r}") from None
+
+    @property
+    def key(self) -> str:
+        """SHA-256 of the canonical JSON, in hexadecimal (64 digits)."""
+        return hashlib.sha256(self.to_json().encode("ascii")).hexdigest()
+
+    @property
+    def slug(self) -> str:
+        """The name of the recipe's folder in the cache, e.g. `vgg16-block5_pool-150x150-1f3a9c02`."""
+        height, width = self.image_size
+        layer = re.sub(r"[^A-Za-z0-9_.]+", "_", self.layer)
+        return f"{self.backbone}-{layer}-{height}x{width}-{self.key[:8]}"
+
+    @property
+    def has_random_weights(self) -> bool:
+        """Whether the backbone was never trained: whatever is made with it must say so."""
+        return self.weights.startswith("random-")
+
+
+def parse_image_size(text: str) -> tuple[int, int]:
+    """Return `(height, width)` from `"224"` or `"HEIGHTxWIDTH"`.
+
+    >>> parse_image_size("224"), parse_image_size("120x160")
+    ((224, 224), (120, 160))
+
+    Raises:
+        FeatxError: `text` is neither, or a side is not between 1 and 4096 pixels.
+    """
+    match = re.fullmatch(r"(\d{1,5})(?:x(\d{1,5}))?", text.strip().lower(), re.ASCII)
+    if match:
+        height = int(match[1])
+        width = int(match[2] or match[1])
+        if 1 <= height <= 4096 and 1 <= width <= 4096:
+            return height, width
+    raise FeatxError(
+        f"An image size is a number of pixels, or HEIGHTxWIDTH, each from 1 to 4096, like 224 or 120x160. "
+        f"Received: {text!r}"
+    )
