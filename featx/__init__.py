@@ -1,1 +1,66 @@
-"""featx."""
+"""Transfer learning on your own images: features extracted once, cached for ever, compared honestly.
+
+>>> import featx
+>>> comparison = featx.compare_approaches("data", backbones=["vgg16"], rivals=["report-cnn"])  # doctest: +SKIP
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from featx.compare import compare_approaches
+    from featx.comparison import Comparison
+    from featx.dataset import ImageDataset, scan
+    from featx.errors import FeatxError
+    from featx.extract import Extraction, extract_features
+    from featx.recipe import Recipe
+    from featx.report import write_report
+    from featx.results import Training
+    from featx.store import FeatureStore
+    from featx.train import Run, train_top
+    from featx.weights import resolve_recipe
+
+__all__ = [
+    "Comparison",
+    "Extraction",
+    "FeatureStore",
+    "FeatxError",
+    "ImageDataset",
+    "Recipe",
+    "Run",
+    "Training",
+    "compare_approaches",
+    "extract_features",
+    "resolve_recipe",
+    "scan",
+    "train_top",
+    "write_report",
+]
+
+_MODULES = {
+    "Comparison": "comparison",
+    "Extraction": "extract",
+    "FeatureStore": "store",
+    "FeatxError": "errors",
+    "ImageDataset": "dataset",
+    "Recipe": "recipe",
+    "Run": "train",
+    "Training": "results",
+    "compare_approaches": "compare",
+    "extract_features": "extract",
+    "resolve_recipe": "weights",
+    "scan": "dataset",
+    "train_top": "train",
+    "write_report": "report",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first asked for (PEP 562), so that `import featx` costs nothing."""
+    if name not in _MODULES:
+        raise AttributeError(f"module 'featx' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"featx.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

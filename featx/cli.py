@@ -1,0 +1,218 @@
+"""The command line: parses, calls one function of the library, prints."""
+
+import json
+import logging
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+import click
+
+from featx import options as opt
+from featx.errors import FeatxError, printable
+from featx.files import new_folder
+
+log = logging.getLogger("featx")
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: treated like Ctrl-C, so that what is finished is kept."""
+
+
+class Commands(click.Group):
+    """The commands of featx: errors are one line on stderr, never a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; exit with 2 on an error, 130 on Ctrl-C, 143 on SIGTERM."""
+        signal.signal(signal.SIGTERM, _terminate)
+        try:
+            return super().invoke(ctx)
+        except FeatxError as error:
+            _fail(str(error), 2)
+        except KeyboardInterrupt as interrupt:
+            _fail(
+                "stopped; what was finished is kept. Run the same command again to go on.",
+                143 if isinstance(interrupt, Terminated) else 130,
+            )
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            _fail(f"{error.strerror or error}: {printable(error.filename or '')}", 2)
+
+
+def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
+    raise Terminated
+
+
+def _fail(message: str, exit_code: int) -> NoReturn:
+    click.echo(f"featx: {message}", err=True)
+    sys.exit(exit_code)
+
+
+class _Handler(logging.Handler):
+    """Shows what the library has to say, above a progress bar if there is one."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from tqdm import tqdm
+
+        prefix = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
+        with tqdm.external_write_mode(file=sys.stderr):
+            click.echo(f"featx: {prefix}{printable(record.getMessage())}", err=True)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="featx", message="%(prog)s %(version)s")
+def main() -> None:
+    """Transfer learning on your own images: features extracted once, cached for ever, compared honestly.
+
+    \b
+    DATA is a folder: train/CLASS/* with test/CLASS/*, or just CLASS/*.
+    Without DATA: data/ if there is one, else the built-in sample.
+
+    \b
+    Example:
+      featx compare data/ --backbone vgg16 --with-scratch-cnn
+    """
+    if not log.handlers:
+        log.addHandler(_Handler())
+        log.setLevel(logging.INFO)
+        log.propagate = False
+
+
+def _data_dir(data: Path | None, cache_dir: Path) -> Path:
+    """Return the folder to use; say which if the user did not."""
+    if data is not None:
+        return data
+    from featx.sources import default_data
+
+    folder, line = default_data(cache_dir)
+    log.info(line)
+    return folder
+
+
+def _say(text: str, as_json: dict[str, Any] | None, *, quiet: bool) -> None:
+    if as_json is not None:
+        click.echo(json.dumps(as_json, indent=2))
+    elif not quiet:
+        click.echo(text)
+
+
+@main.command()
+@click.argument("data", required=False, type=click.Path(path_type=Path))
+@opt.BACKBONE
+@opt.RECIPE
+@opt.CACHE_DIR
+@opt.STAGE_ONE
+@opt.OUTPUT
+def extract(data: Path | None, cache_dir: Path, quiet: bool, as_json: bool, **options: Any) -> None:
+    """Stage one: compute the features that the store lacks, and nothing else.
+
+    \b
+    Example:
+      featx extract data/ --backbone vgg16 --image-size 150
+    """
+    from featx.extract import extract_features
+    from featx.summaries import extraction_json, extraction_text
+
+    extraction = extract_features(_data_dir(data, cache_dir), cache_dir=cache_dir, show=not quiet, **options)
+    _say(extraction_text(extraction), extraction_json(extraction) if as_json else None, quiet=quiet)
+
+
+@main.command()
+@click.argument("data", required=False, type=click.Path(path_type=Path))
+@opt.BACKBONE
+@opt.RECIPE
+@opt.CACHE_DIR
+@opt.STAGE_TWO
+@click.option("--run-dir", type=click.Path(path_type=Path), help="Run folder.  [default: a new one in runs/]")
+@opt.OUTPUT
+def train_top(
+    data: Path | None,
+    cache_dir: Path,
+    run_dir: Path | None,
+    seed: int,
+    epochs: int,
+    quiet: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Stage two: train the dense top model and the logistic-regression baseline on cached features.
+
+    \b
+    Example:
+      featx train-top data/ --backbone vgg16 --image-size 150 --run-dir runs/first
+    """
+    from featx.results import Training
+    from featx.summaries import run_json, run_text
+    from featx.train import train_top as train
+
+    training = Training(seed=seed, epochs=epochs, show=not quiet)
+    folder = new_folder(run_dir, Path("runs"))
+    run = train(_data_dir(data, cache_dir), run_dir=folder, cache_dir=cache_dir, training=training, **options)
+    _say(run_text(run), run_json(run) if as_json else None, quiet=quiet)
+
+
+@main.command()
+@click.argument("data", required=False, type=click.Path(path_type=Path))
+@opt.BACKBONE_LIST
+@opt.RIVAL
+@opt.RECIPE
+@opt.CACHE_DIR
+@opt.STAGE_ONE
+@opt.STAGE_TWO
+@click.option("--report-dir", type=click.Path(path_type=Path), help="Report folder.  [default: a new one in reports/]")
+@opt.OUTPUT
+def compare(
+    data: Path | None,
+    cache_dir: Path,
+    report_dir: Path | None,
+    seed: int,
+    epochs: int,
+    with_scratch_cnn: bool,
+    rivals: list[str],
+    quiet: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Compare all approaches on one split: a table, and a report folder with results and plots.
+
+    \b
+    Example:
+      featx compare data/ --backbone vgg16 --backbone resnet50 --with-scratch-cnn
+    """
+    from featx.compare import compare_approaches
+    from featx.report import table, verdict, write_report
+    from featx.results import Training
+
+    folder = new_folder(report_dir, Path("reports"))
+    training = Training(seed=seed, epochs=epochs, show=not quiet)
+    rivals = ["report-cnn", *rivals] if with_scratch_cnn else rivals
+    comparison = compare_approaches(_data_dir(data, cache_dir), rivals=rivals, cache_dir=cache_dir, training=training, **options)
+    write_report(comparison, folder)
+    text = f"{table(comparison)}\n{verdict(comparison)}\n\nReport: {printable(folder)}"
+    _say(text, json.loads(comparison.to_json()) if as_json else None, quiet=quiet)
+
+
+@main.command()
+@click.argument("slug", type=click.Choice(["sample"]))
+@click.option(
+    "--to",
+    "sample_dir",
+    type=click.Path(path_type=Path),
+    default=Path("data"),
+    show_default=True,
+    help="Folder to write.",
+)
+def fetch(slug: str, sample_dir: Path) -> None:
+    """Write the built-in sample: scikit-learn's handwritten digits as PNG files.
+
+    \b
+    Example:
+      featx fetch sample --to data/
+    """
+    from featx.sources import write_sample
+
+    folder = printable(write_sample(sample_dir))
+    click.echo(f"The {slug} is in {folder}. Next: featx compare {folder} --image-size 64 --with-scratch-cnn")

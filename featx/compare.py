@@ -1,0 +1,159 @@
+"""The comparison: all approaches on one split, with the same seed, and what each of them cost."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Unpack
+
+import numpy as np
+
+from featx import provenance
+from featx.comparison import Approach, Comparison, with_p_values
+from featx.dataset import ImageDataset, scan
+from featx.errors import DamagedSegmentError, FeatxError
+from featx.extract import BATCH_SIZE, Extraction, extract_command, extract_dataset
+from featx.heads import HEADS
+from featx.join import Features, load_features
+from featx.metrics import confusion_matrix
+from featx.recipe import Recipe
+from featx.results import Result, Training, validation_part
+from featx.rivals import check_rival, train_on_pixels
+from featx.scratch import RIVALS
+from featx.store import FeatureStore
+from featx.train import DEFAULT_TRAINING, train_on_features
+from featx.weights import RecipeOptions, Weights, resolve_recipe
+
+
+def compare_approaches(
+    data_dir: Path,
+    *,
+    backbones: Sequence[str] = ("vgg16",),
+    rivals: Sequence[str] = (),
+    cache_dir: Path = Path("cache"),
+    training: Training = DEFAULT_TRAINING,
+    batch_size: int = BATCH_SIZE,
+    workers: int | None = None,
+    strict: bool = False,
+    **options: Unpack[RecipeOptions],
+) -> Comparison:
+    """Return how the heads on each backbone's features, and the rivals, do on the images in `data_dir`.
+
+    Features that are missing are extracted first; what they cost is counted also when they come from the cache.
+
+    Args:
+        data_dir: `train/CLASS/*` with `test/CLASS/*`, or `CLASS/*`.
+        backbones: names in `featx.backbones.BACKBONES`.
+        rivals: names in `featx.scratch.RIVALS`.
+        cache_dir: where stores lie.
+        training: how heads and rivals are trained; `batch_size` of a rival is its own.
+        batch_size: images in a batch of stage one.
+        workers: decoding threads; as many as cores if None.
+        strict: raise on the first image that cannot be read, instead of skipping it.
+        options: see `featx.weights.RecipeOptions`; without `backbone`.
+
+    Raises:
+        FeatxError: the data set, a backbone, the weights or the store is not fit; the message says what to do.
+    """
+    if not backbones and not rivals:
+        raise FeatxError("There is nothing to compare: name a backbone or a rival.")
+    for rival in rivals:
+        check_rival(rival)
+    dataset = scan(data_dir, cache_dir, show=training.show)
+    recipes = [resolve_recipe(cache_dir, **{**options, "backbone": name}) for name in dict.fromkeys(backbones)]
+    stage_one = partial(extract_dataset, batch_size=batch_size, workers=workers, strict=strict, show=training.show)
+    entries: list[tuple[Approach, np.ndarray]] = []
+    for recipe, weights in recipes:
+        features = _features(dataset, recipe, weights, cache_dir, stage_one)
+        dataset = features.dataset  # what cannot be read is left out for everybody
+        entries += [_features_entry(features, train_on_features(features, head, training)) for head in HEADS]
+    for rival in dict.fromkeys(rivals):
+        entries.append(_scratch_entry(dataset, train_on_pixels(dataset, rival, training, cache_dir, workers)))
+    is_validation = validation_part(dataset, training.seed)
+    return Comparison(
+        dataset=dataset.name,
+        dataset_digest=dataset.digest,
+        class_names=dataset.class_names,
+        n_train=int((~is_validation).sum()),
+        n_validation=int(is_validation.sum()),
+        n_test=dataset.n_test,
+        seed=training.seed,
+        approaches=with_p_values([approach for approach, _ in entries], {a.name: correct for a, correct in entries}),
+        recipes=tuple(json.loads(recipe.to_json()) for recipe, _ in recipes),
+        warnings=(*_random_weights_warnings([recipe for recipe, _ in recipes]), *_leak_warnings(dataset)),
+        versions=provenance.versions(),
+        hardware=dict(provenance.hardware()),
+        command=provenance.command_line(),
+        created_at=provenance.now(),
+    )
+
+
+def _features(
+    dataset: ImageDataset, recipe: Recipe, weights: Weights, cache_dir: Path, stage_one: Callable[..., Extraction]
+) -> Features:
+    """Return the features of `dataset`; what the store lacks is computed, and a damaged segment computed again."""
+    command = extract_command(dataset.root, cache_dir, backbone=recipe.backbone)
+    stage_one(dataset, recipe, weights, cache_dir)
+    try:
+        return load_features(dataset, FeatureStore(cache_dir, recipe), command)
+    except DamagedSegmentError:  # it has been set aside, with a warning
+        stage_one(dataset, recipe, weights, cache_dir)
+        return load_features(dataset, FeatureStore(cache_dir, recipe), command)
+
+
+def _features_entry(features: Features, result: Result) -> tuple[Approach, np.ndarray]:
+    recipe, timings = features.recipe, features.timings
+    approach, correct = _entry(features.dataset, result, recipe.image_size)
+    return replace(
+        approach,
+        name=f"{recipe.backbone} + {result.name}",
+        kind="features",
+        representations_s=timings.elapsed_s,
+        peak_memory_bytes=max(result.peak_memory_bytes, timings.peak_memory_bytes),
+        notes=_random_weights_warnings([recipe]),
+    ), correct
+
+
+def _scratch_entry(dataset: ImageDataset, result: Result) -> tuple[Approach, np.ndarray]:
+    return _entry(dataset, result, RIVALS[result.name].image_size)
+
+
+def _entry(dataset: ImageDataset, result: Result, image_size: tuple[int, int]) -> tuple[Approach, np.ndarray]:
+    """Return an approach as if trained from pixels, and `(n_test,)` bool: where it was right."""
+    y = dataset.labels[dataset.is_test]
+    predicted = result.probabilities.argmax(axis=1)
+    confusion = confusion_matrix(y, predicted, len(dataset.class_names))
+    approach = Approach(
+        name=result.name,
+        kind="scratch",
+        metrics=result.metrics,
+        representations_s=0.0,
+        top_s=result.fit_s,
+        n_parameters=result.n_parameters,
+        peak_memory_bytes=result.peak_memory_bytes,
+        history=result.history,
+        kept_epoch=result.kept_epoch,
+        confusion=tuple(tuple(map(int, row)) for row in confusion),
+        p_value=None,
+        image_size=image_size,
+        details=result.details,
+        notes=(),
+    )
+    return approach, predicted == y
+
+
+def _random_weights_warnings(recipes: Sequence[Recipe]) -> tuple[str, ...]:
+    return tuple(
+        f"{recipe.backbone} has random weights (seed {recipe.weights.removeprefix('random-')}): it was never trained, "
+        f"and its figures say nothing about transfer learning."
+        for recipe in recipes
+        if recipe.has_random_weights
+    )
+
+
+def _leak_warnings(dataset: ImageDataset) -> tuple[str, ...]:
+    n_leaks = len(dataset.leaks())
+    if not n_leaks:
+        return ()
+    return (f"{n_leaks} of {dataset.n_test} test images are also among the training images: accuracy is overstated.",)

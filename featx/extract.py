@@ -1,0 +1,225 @@
+"""Stage one: computes the features that the store lacks, and nothing else."""
+
+import shlex
+import time
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Unpack
+
+import numpy as np
+
+from featx.dataset import ImageDataset, scan
+from featx.engines import Engine, create_engine
+from featx.errors import DtypeOverflowError, ImageError, printable
+from featx.progress import progress_bar
+from featx.reader import Batch, read_batches
+from featx.recipe import Recipe
+from featx.segment_writer import SegmentWriter
+from featx.skipped import SkippedImage, SkippedImages
+from featx.store import FeatureStore
+from featx.timings import Stopwatch, Timings
+from featx.weights import RecipeOptions, Weights, resolve_recipe
+
+#: Images in a batch unless told otherwise: more is no faster on a CPU.
+BATCH_SIZE = 32
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """What an extraction did.
+
+    Attributes:
+        dataset: the images.
+        recipe: what their features are.
+        store_dir: where they are.
+        n_computed: images computed now.
+        n_cached: images whose features were there.
+        skipped: images that could not be read.
+        timings: what was computed now has cost.
+        elapsed_s: the whole call, in seconds.
+    """
+
+    dataset: ImageDataset
+    recipe: Recipe
+    store_dir: Path
+    n_computed: int
+    n_cached: int
+    skipped: tuple[SkippedImage, ...]
+    timings: Timings
+    elapsed_s: float
+
+
+def extract_features(
+    data_dir: Path,
+    *,
+    cache_dir: Path = Path("cache"),
+    batch_size: int = BATCH_SIZE,
+    workers: int | None = None,
+    strict: bool = False,
+    show: bool = False,
+    **options: Unpack[RecipeOptions],
+) -> Extraction:
+    """Make the store hold the features of every image in `data_dir`.
+
+    >>> from pathlib import Path
+    >>> extraction = extract_features(Path("data"), backbone="vgg16", image_size=(150, 150))  # doctest: +SKIP
+
+    Args:
+        data_dir: `train/CLASS/*` with `test/CLASS/*`, or `CLASS/*`.
+        cache_dir: where stores lie.
+        batch_size: images in a batch.
+        workers: decoding threads; as many as cores if None.
+        strict: raise on the first image that cannot be read, instead of skipping it.
+        show: show progress on stderr.
+        options: see `featx.weights.RecipeOptions`.
+
+    Raises:
+        FeatxError: the data set, the backbone, the weights or the store is not fit; the message says what to do.
+    """
+    dataset = scan(data_dir, cache_dir, show=show)
+    recipe, weights = resolve_recipe(cache_dir, **options)
+    return extract_dataset(
+        dataset, recipe, weights, cache_dir, batch_size=batch_size, workers=workers, strict=strict, show=show
+    )
+
+
+def extract_dataset(
+    dataset: ImageDataset,
+    recipe: Recipe,
+    weights: Weights,
+    cache_dir: Path,
+    *,
+    batch_size: int = BATCH_SIZE,
+    workers: int | None = None,
+    strict: bool = False,
+    show: bool = False,
+) -> Extraction:
+    """Make the store of `recipe` hold the features of every image of `dataset`; arguments as for `extract_features`.
+
+    Raises:
+        DtypeOverflowError: a feature does not fit the storage dtype. What was computed before is kept.
+        ImageError: `strict`, and an image cannot be read. What was computed before is kept.
+        StoreError: the store cannot be read or written.
+    """
+    started = time.perf_counter()
+    store = FeatureStore(cache_dir, recipe)
+    is_cached = store.contains(dataset.digests)
+    memory = SkippedImages(store.dir / "skipped.csv")
+    skipped = _skipped_before(dataset, np.flatnonzero(~is_cached), memory)
+    todo = _todo(dataset, is_cached, skipped)
+    stage = StageOne(dataset, recipe, weights, store, batch_size=batch_size, workers=workers)
+    timings = Timings()
+    try:
+        if strict and skipped:
+            raise _strict_error(skipped[0])
+        if todo.size:
+            timings = stage.run(todo, skipped, strict=strict, show=show)
+    finally:
+        memory.replace(dataset.root.absolute(), skipped)
+        store.publish()
+    changed = [image for image in skipped if not image.digest]
+    bad = [image for image in _skipped_before(dataset, np.flatnonzero(~is_cached), memory) if image.digest]
+    return Extraction(
+        dataset=dataset,
+        recipe=recipe,
+        store_dir=store.dir,
+        n_computed=timings.n_images,
+        n_cached=int(is_cached.sum()),
+        skipped=(*changed, *bad),  # every file, where several have the same bad content
+        timings=timings,
+        elapsed_s=time.perf_counter() - started,
+    )
+
+
+def extract_command(data_dir: Path, cache_dir: Path, **options: Unpack[RecipeOptions]) -> str:
+    """Return the command line that extracts these features, as one would type it."""
+    words = ["featx", "extract", str(data_dir)]
+    for name, value in options.items():
+        if value is not None:
+            text = "x".join(map(str, value)) if isinstance(value, tuple) else str(value)
+            words += [f"--{name.replace('_', '-')}", text]
+    if cache_dir != Path("cache"):
+        words += ["--cache-dir", str(cache_dir)]
+    return shlex.join(words)
+
+
+def _skipped_before(dataset: ImageDataset, missing: np.ndarray, memory: SkippedImages) -> list[SkippedImage]:
+    """Return the files that the scan could not read, and those whose content is known to be no image."""
+    root = dataset.root.absolute()
+    skipped = [SkippedImage.of(root / path, b"", reason) for path, reason in dataset.unreadable]
+    for row in missing:
+        digest = dataset.digests[row].tobytes()
+        if reason := memory.reason(digest):
+            skipped.append(SkippedImage.of(root / dataset.paths[row], digest, reason))
+    return skipped
+
+
+def _todo(dataset: ImageDataset, is_cached: np.ndarray, skipped: list[SkippedImage]) -> np.ndarray:
+    """Return the rows to compute, `(n,)` int64: one for each content that is neither stored nor known to be bad."""
+    hopeless = {image.digest for image in skipped}
+    first_of_content = {dataset.digests[row].tobytes().hex(): row for row in np.flatnonzero(~is_cached)[::-1]}
+    return np.sort(np.array([row for key, row in first_of_content.items() if key not in hopeless], np.int64))
+
+
+def _strict_error(image: SkippedImage) -> ImageError:
+    return ImageError(f"{image.path} cannot be read: {image.reason}. Without --strict it would be skipped.")
+
+
+@dataclass
+class StageOne:
+    """The pipeline reader → engine → writer over some images of a data set."""
+
+    dataset: ImageDataset
+    recipe: Recipe
+    weights: Weights
+    store: FeatureStore
+    batch_size: int
+    workers: int | None
+
+    def run(self, rows: np.ndarray, skipped: list[SkippedImage], *, strict: bool, show: bool) -> Timings:
+        """Store the features of the images `rows`, `(n,)` int64; what cannot be read is added to `skipped`.
+
+        The engine is started for the first image that can be read, so that a folder of damaged files costs nothing.
+        """
+        paths = [self.dataset.root / self.dataset.paths[row] for row in rows]
+        digests = self.dataset.digests[rows]
+        engine: Engine | None = None
+        stopwatch = Stopwatch()
+        batches = read_batches(paths, digests, self.recipe.image_size, self.batch_size, self.workers)
+        with (
+            closing(batches),
+            SegmentWriter(self.store, stopwatch) as writer,
+            progress_bar(len(rows), self.recipe.backbone, "images", show=show) as bar,
+        ):
+            for batch in stopwatch.waiting("decode", batches):
+                for image in batch.unreadable:
+                    digest = digests[image.row].tobytes() if image.is_content else b""
+                    skipped.append(SkippedImage.of(paths[image.row].absolute(), digest, image.reason))
+                    if strict:
+                        raise _strict_error(skipped[-1])
+                if len(batch.rows):
+                    with stopwatch.phase("start"):
+                        engine = engine or create_engine(self.recipe, self.weights, self.batch_size)
+                    with stopwatch.phase("forward"):
+                        features = engine.features(batch.images)
+                    writer.add(self._to_storage(features, batch, paths), digests[batch.rows])
+                bar.update(len(batch.rows) + len(batch.unreadable))
+        return writer.timings
+
+    def _to_storage(self, features: np.ndarray, batch: Batch, paths: list[Path]) -> np.ndarray:
+        """Return `features` in the storage dtype; raise rather than store infinity."""
+        with np.errstate(over="ignore"):  # said below, and better
+            stored = features.astype(self.recipe.dtype)
+        fits = np.isfinite(stored).reshape(len(stored), -1).all(axis=1)
+        if fits.all():
+            return stored
+        bad = int(np.flatnonzero(~fits)[0])
+        name = printable(paths[batch.rows[bad]])
+        largest = np.abs(features[bad]).max()
+        if np.isfinite(largest):
+            raise DtypeOverflowError(
+                f"The features of {name} reach {largest:.6g}, more than {self.recipe.dtype} holds "
+                f"({np.finfo(self.recipe.dtype).max:.6g}). Extract with --dtype float32."
+            )
+        raise DtypeOverflowError(f"The features of {name} are not finite: the weights do not suit this network.")

@@ -1,0 +1,62 @@
+"""Files that are whole or not there: written under a temporary name in the same folder, synced, renamed."""
+
+import datetime as dt
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from featx.errors import FeatxError, printable
+
+#: Begins the name of everything unfinished.
+TEMPORARY_PREFIX = ".tmp-"
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path with the same suffix; if the block succeeds, what was written there becomes `path`.
+
+    Whatever happens, `path` is either what it was before or the whole new file. The folder is made if need be.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}{path.suffix}")
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        sync_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in `folder` survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` to `path` as UTF-8, whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def new_folder(path: Path | None, parent: Path) -> Path:
+    """Make and return the folder `path`, or one named after the time in `parent`: before the work, not after it.
+
+    Raises:
+        FeatxError: it exists and has something in it, or cannot be made.
+    """
+    path = path or parent / dt.datetime.now().astimezone().strftime("%Y-%m-%d-%H%M%S")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        if any(path.iterdir()):
+            raise FeatxError(f"The folder {printable(path)} is not empty; choose another one.")
+    except OSError as error:
+        raise FeatxError(f"The folder {printable(path)} cannot be made: {error.strerror}.") from error
+    return path

@@ -1,0 +1,276 @@
+"""The one training loop: rows of an array in, the weights of the best epoch out.
+
+Both the dense head (rows are features) and the rivals (rows are pixels) go through `fit` and `predict_proba`, so that
+early stopping, shuffling and probabilities mean the same for all of them. Rows stay in the array that they came in,
+which may be a memory map: one batch at a time is read, and cast inside the graph.
+"""
+# ruff: noqa: N803 - X is what scikit-learn calls it
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from featx.comparison import Epoch
+from featx.errors import FeatxError, TrainingError, printable
+from featx.files import replacing
+from featx.keras_import import import_keras
+from featx.progress import progress_bar
+
+#: Batches per call into TensorFlow: a head's step is so short that calling it from Python costs as much as running it.
+STEPS_PER_EXECUTION = 16
+
+#: Bytes read at once where batches do not matter, in prediction: enough to keep the processor busy.
+SLAB_BYTES = 4 << 20
+
+#: Probabilities below this are taken for this in the loss, as Keras does.
+SMALLEST_PROBABILITY = 1e-7
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Some rows of an array, without copying them.
+
+    Attributes:
+        X: `(n, ...)` float16, float32 or uint8, an array or a memory map.
+        y: `(n,)` int64 labels, `0` to `n_classes - 1`.
+        rows: `(n_samples,)` int64 indices into both.
+    """
+
+    X: npt.NDArray[Any]
+    y: npt.NDArray[np.int64]
+    rows: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What `fit` did: `history`, an entry per epoch, and `kept_epoch`, the one (from 1) whose weights the model has."""
+
+    history: tuple[Epoch, ...]
+    kept_epoch: int
+
+
+def split(
+    X: npt.NDArray[Any], y: npt.NDArray[np.int64], is_validation: npt.NDArray[np.bool_]
+) -> tuple[Samples, Samples]:
+    """Return the training and the validation samples of `X (n, ...)`, `y (n,)` by `is_validation (n,)`.
+
+    Raises:
+        TrainingError: the lengths differ.
+    """
+    if not len(X) == len(y) == len(is_validation):
+        raise TrainingError(
+            "X, y and is_validation must have one entry per image. "
+            f"Received: {len(X)}, {len(y)} and {len(is_validation)} entries"
+        )
+    return Samples(X, y, np.flatnonzero(~is_validation)), Samples(X, y, np.flatnonzero(is_validation))
+
+
+def layer_seeds(seed: int) -> Iterator[int]:
+    """Yield a seed for each layer, all from `seed`: two layers of one shape and one seed would start equal."""
+    for word in np.random.SeedSequence(seed).generate_state(64):
+        yield int(word >> 1)  # some backends keep seeds as signed 32-bit integers
+
+
+def fit(
+    model: Any,
+    train: Samples,
+    validation: Samples,
+    *,
+    n_classes: int,
+    seed: int,
+    epochs: int,
+    patience: int,
+    batch_size: int = 32,
+    optimizer: Any = "rmsprop",
+    show: bool = False,
+) -> FitResult:
+    """Train a Keras `model` on crossentropy and leave it with the weights of the epoch with the lowest validation loss.
+
+    The model ends in a sigmoid of width 1 (two classes) or a softmax of width `n_classes`. Training stops after
+    `patience` epochs without a lower validation loss. On a CPU the same seed, data and model give the same weights,
+    bit for bit. `loss` and `accuracy` in the history are Keras's running means over the epoch, with dropout and
+    augmentation; `val_loss` and `val_accuracy` are measured at its end, without.
+
+    Args:
+        model: a built Keras model; its optimizer and loss are set here.
+        train: the rows to learn from, shuffled anew every epoch by (`seed`, epoch).
+        validation: the rows that decide when to stop.
+        n_classes: number of classes.
+        seed: of the shuffling.
+        epochs: the most passes over the training rows.
+        patience: epochs without improvement that are waited for.
+        batch_size: rows per step.
+        optimizer: a Keras optimizer or its name.
+        show: show progress on stderr.
+
+    Raises:
+        TrainingError: no rows to train or to validate on, labels out of range, or a loss that is no longer finite.
+    """
+    _check(model, train, validation, n_classes, epochs)
+    keras = import_keras()
+    _compile(keras, model, optimizer)
+    history: list[Epoch] = []
+    kept = (math.inf, 0, model.get_weights())
+    with progress_bar(epochs, "training", "epochs", show=show) as bar:
+        for number in range(1, epochs + 1):
+            # One fit() per epoch: inside a longer one, Keras fetches the next epoch's batches before it says that this
+            # one has ended, so a data set that reshuffles then would mix two orders.
+            logs = model.fit(_batches(keras, train, batch_size, (seed, number)), shuffle=False, verbose=0).history
+            epoch = _epoch(number, logs, model, validation)
+            history.append(epoch)
+            bar.set_postfix_str(f"validation accuracy {epoch.val_accuracy:.1%}", refresh=False)
+            bar.update()
+            if epoch.val_loss < kept[0]:
+                kept = (epoch.val_loss, number, model.get_weights())
+            if number - kept[1] >= patience:
+                break
+    model.set_weights(kept[2])
+    return FitResult(tuple(history), kept[1])
+
+
+def predict_proba(model: Any, X: npt.NDArray[Any], *, batch_size: int | None = None) -> npt.NDArray[np.float64]:
+    """Return `(n, n_classes)` float64 probabilities for the rows of `X (n, ...)`; every row sums to 1.
+
+    A sigmoid's single output `p`, the probability of class 1, becomes the two columns `[1 - p, p]`. `X` is read
+    `batch_size` rows at a time, by default 4 MiB.
+    """
+    return _probabilities(model, Samples(X, np.zeros(0, np.int64), np.arange(len(X))), batch_size)
+
+
+def count_parameters(model: Any) -> int:
+    """Return how many parameters of a Keras `model` are trained."""
+    return sum(math.prod(variable.shape) for variable in model.trainable_variables)
+
+
+def save_model(model: Any, path: Path) -> None:
+    """Write a Keras model to `path`, which ends in `.keras`, whole or not at all.
+
+    Raises:
+        FeatxError: the file cannot be written.
+    """
+    try:
+        with replacing(path) as temporary:
+            model.save(temporary)
+    except (OSError, ValueError) as error:
+        raise FeatxError(f"{printable(path)}: the model cannot be written ({error}).") from error
+
+
+def load_model(path: Path) -> Any:
+    """Return the Keras model in the `.keras` file `path`, to predict with. Nothing in the file is run as code.
+
+    Raises:
+        FeatxError: the file is missing, damaged, or no Keras model.
+    """
+    keras = import_keras()
+    if not path.is_file():
+        raise FeatxError(f"{printable(path)}: there is no model here; train one with featx train-top.")
+    try:
+        return keras.models.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:  # a damaged archive ends in whatever zip, JSON, HDF5 or Keras raise
+        reason = " ".join(str(error).split())[:200]
+        raise FeatxError(f"{printable(path)}: this is no sound Keras model; train again. Received: {reason}") from error
+
+
+def _check(model: Any, train: Samples, validation: Samples, n_classes: int, epochs: int) -> None:
+    """Raise `TrainingError` for what cannot be trained on."""
+    if epochs < 1:
+        raise TrainingError(f"Training takes at least one epoch. Received: epochs={epochs}")
+    if not len(train) or not len(validation):
+        raise TrainingError(
+            "Training needs images to learn from and images to validate on; add images. "
+            f"Received: {len(train)} to learn from, {len(validation)} to validate on"
+        )
+    labels = np.concatenate([train.y[train.rows], validation.y[validation.rows]])
+    if labels.min() < 0 or labels.max() >= n_classes:
+        raise TrainingError(
+            f"Labels must be 0 to {n_classes - 1}. Received: labels from {labels.min()} to {labels.max()}"
+        )
+    if model.output_shape[-1] not in ({1, 2} if n_classes == 2 else {n_classes}):
+        raise TrainingError(
+            f"The network has {model.output_shape[-1]} outputs, which does not fit {n_classes} classes."
+        )
+
+
+def _compile(keras: Any, model: Any, optimizer: Any) -> None:
+    """Give the model the loss that fits its output."""
+    is_sigmoid = model.output_shape[-1] == 1
+    metrics = keras.metrics.BinaryAccuracy if is_sigmoid else keras.metrics.SparseCategoricalAccuracy
+    # XLA compiles for longer than a head trains, and its convolutions are slow on a CPU. JAX knows nothing else, and
+    # torch takes one step at a time.
+    options = (
+        {"jit_compile": False, "steps_per_execution": STEPS_PER_EXECUTION}
+        if keras.config.backend() == "tensorflow"
+        else {}
+    )
+    model.compile(
+        optimizer=optimizer,
+        loss="binary_crossentropy" if is_sigmoid else "sparse_categorical_crossentropy",
+        metrics=[metrics(name="accuracy")],
+        **options,
+    )
+
+
+def _batches(keras: Any, samples: Samples, batch_size: int, seed: tuple[int, int]) -> Any:
+    """Return one epoch's batches as a Keras data set, in an order that `seed` decides."""
+    order = np.random.default_rng(seed).permutation(samples.rows)
+
+    class Batches(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has no stubs, so its classes are Any
+        def __len__(self) -> int:
+            return math.ceil(len(order) / batch_size)
+
+        def __getitem__(self, index: int) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
+            # Within a batch order is nothing to the gradient, but sorted reads are kind to a memory map.
+            rows = np.sort(order[index * batch_size : (index + 1) * batch_size])
+            return samples.X[rows], samples.y[rows]
+
+    return Batches()
+
+
+def _epoch(number: int, logs: dict[str, list[float]], model: Any, validation: Samples) -> Epoch:
+    """Return what the epoch just run achieved.
+
+    Raises:
+        TrainingError: a loss is infinite or not a number.
+    """
+    probabilities = _probabilities(model, validation)
+    y = validation.y[validation.rows]
+    of_truth = probabilities[np.arange(len(y)), y]
+    epoch = Epoch(
+        epoch=number,
+        loss=float(logs["loss"][-1]),
+        accuracy=float(logs["accuracy"][-1]),
+        val_loss=float(-np.log(np.maximum(of_truth, SMALLEST_PROBABILITY)).mean()),
+        val_accuracy=float((probabilities.argmax(axis=1) == y).mean()),
+    )
+    if not (math.isfinite(epoch.loss) and math.isfinite(epoch.val_loss)):
+        raise TrainingError(
+            "Training diverged: look for features that are infinite or not numbers (featx cache verify), or try "
+            f"another --seed. Received: training loss {epoch.loss}, validation loss {epoch.val_loss} in epoch {number}"
+        )
+    return epoch
+
+
+def _probabilities(model: Any, samples: Samples, batch_size: int | None = None) -> npt.NDArray[np.float64]:
+    """Return `(n_samples, n_classes)` probabilities, in the order of `samples.rows`."""
+    keras = import_keras()
+    row_bytes = max(1, math.prod(samples.X.shape[1:]) * samples.X.dtype.itemsize)
+    size = batch_size or min(1024, max(32, SLAB_BYTES // row_bytes))
+    outputs = np.empty((len(samples), model.output_shape[-1]), np.float64)
+    for start in range(0, len(samples), size):
+        rows = samples.rows[start : start + size]
+        # The last slab is filled up: another shape would be another graph to trace.
+        slab = np.zeros((size, *samples.X.shape[1:]), samples.X.dtype)
+        slab[: len(rows)] = samples.X[rows]
+        outputs[start : start + size] = keras.ops.convert_to_numpy(model.predict_on_batch(slab))[: len(rows)]
+    if outputs.shape[1] == 1:
+        return np.hstack([1 - outputs, outputs])
+    total: npt.NDArray[np.float64] = outputs.sum(axis=1, keepdims=True)
+    return outputs / total

@@ -1,0 +1,344 @@
+"""Pixels from image files: whatever a camera, a browser or a scanner wrote, as 8-bit RGB of one size.
+
+`docs/images.md` says what is decoded how, what is refused and why, and how reduced-scale JPEG decoding was measured.
+"""
+
+import ctypes
+import errno
+import logging
+import os
+import re
+import stat
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from io import BytesIO
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from PIL import (
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    ImageFile,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+    _imaging,
+)
+
+from featx.errors import ImageError, printable
+
+#: Lower-case suffixes of the files that a data set's folders are searched for. What a file is, its content decides.
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff"})
+
+#: Images with more pixels are refused as decompression bombs. Pillow's own default, at which it only warns.
+MAX_PIXELS = 89_478_485
+
+#: Larger files are not read. The largest image allowed needs 341 MiB uncompressed, in RGBA.
+MAX_FILE_MIB = 512
+
+#: A JPEG is decoded at 1/2, 1/4 or 1/8 where that leaves this many times the pixels asked for, in each direction.
+#: `benchmarks/jpeg_scale.py` measures what the choice costs.
+JPEG_SCALE_MARGIN = 4
+
+#: What the first bytes look like, and who reads the rest. Pillow's `Image.open` would ask forty plugins, and would
+#: warn of or refuse large images by a global setting; the formats named here are the only ones featx lets run.
+_FORMATS: tuple[tuple[re.Pattern[bytes], type[ImageFile.ImageFile]], ...] = (
+    # An MPO (a stereo or portrait photo, which phones name .jpg) is a JPEG followed by others.
+    (re.compile(rb"\xff\xd8\xff"), JpegImagePlugin.JpegImageFile),
+    (re.compile(rb"\x89PNG\r\n\x1a\n"), PngImagePlugin.PngImageFile),
+    (re.compile(rb"RIFF.{4}WEBP", re.DOTALL), WebPImagePlugin.WebPImageFile),
+    (re.compile(rb"GIF8[79]a"), GifImagePlugin.GifImageFile),
+    (re.compile(rb"II[*+]\x00|MM\x00[*+]"), TiffImagePlugin.TiffImageFile),
+    # "BM" alone may begin a text; the length of the second header, one of eight, follows 12 bytes later.
+    (re.compile(rb"BM.{12}[\x0c\x10\x28\x34\x38\x40\x6c\x7c]\x00\x00\x00", re.DOTALL), BmpImagePlugin.BmpImageFile),
+    (re.compile(rb"\x28\x00\x00\x00"), BmpImagePlugin.DibImageFile),  # a .dib may lack the BMP's file header
+)
+
+#: What turns an image upright, by EXIF orientation (Exif 2.32, tag 0x0112); 1 is upright.
+_TRANSPOSE = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+_ORIENTATION = 0x0112
+_BITS_PER_SAMPLE = 258
+_PHOTOMETRIC = 262
+_SAMPLE_FORMAT = 339
+
+_Box = tuple[float, float, float, float]
+
+
+def read_file(path: Path) -> bytes:
+    """Return the whole content of the regular file `path`. Never waits for anything but the disk.
+
+    Raises:
+        ImageError: it is no regular file (a FIFO, socket, device or folder), cannot be read, is empty or is larger than
+            512 MiB. The message is the reason alone.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    except (OSError, ValueError) as error:
+        raise ImageError(_reason_unopened(error)) from error
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise ImageError("not a regular file")
+        if status.st_size > MAX_FILE_MIB << 20:
+            raise ImageError(f"larger than {MAX_FILE_MIB} MiB")
+        with os.fdopen(descriptor, "rb", closefd=False) as stream:
+            data = stream.read(status.st_size)
+    except OSError as error:
+        raise ImageError(_reason_unopened(error)) from error
+    finally:
+        os.close(descriptor)
+    if not data:
+        raise ImageError("empty file")
+    return data
+
+
+def decode_image(data: bytes, image_size: tuple[int, int]) -> np.ndarray:
+    """Return the pixels of an image file, upright, in RGB, stretched to `image_size`.
+
+    Safe to call from many threads at once; see `quiet_pillow`.
+
+    Args:
+        data: the content of a JPEG, PNG, WebP, BMP, GIF or TIFF file; of several frames or pages the first counts.
+        image_size: `(height, width)` in pixels, each at least 1.
+
+    Returns:
+        `(height, width, 3)` uint8, RGB, C-contiguous. Transparency lies on white.
+
+    Raises:
+        ImageError: `data` is no such file, is damaged, claims more than `MAX_PIXELS` pixels, or has pixels whose range
+            is not known. The message is the reason alone; no bytes cause any other exception.
+    """
+    with quiet_pillow():
+        try:
+            image = _open(data)
+            box = _choose_jpeg_scale(image, image_size)
+            image.load()
+            orientation = _orientation(image)
+            resized = _resize(_rgb(image, data), image_size if orientation < 5 else image_size[::-1], box)
+            if orientation in _TRANSPOSE:
+                resized = resized.transpose(_TRANSPOSE[orientation])
+            return np.array(resized, dtype=np.uint8, order="C")
+        except ImageError:
+            raise
+        except Exception as error:  # Pillow raises a dozen kinds of exception on damaged files
+            raise ImageError(_reason_undecoded(error, data)) from error
+
+
+def _open(data: bytes) -> ImageFile.ImageFile:
+    """Return the image with its header read and no pixel decoded yet."""
+    if not data:
+        raise ImageError("empty file")
+    plugin = next((plugin for signature, plugin in _FORMATS if signature.match(data)), None)
+    if plugin is None:
+        raise ImageError(f"no image: first bytes {data[:4].hex()}")
+    image = plugin(BytesIO(data))
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise ImageError(f"{width}×{height} pixels: more than {MAX_PIXELS:,} are refused as a decompression bomb")
+    return image
+
+
+def _choose_jpeg_scale(image: ImageFile.ImageFile, image_size: tuple[int, int]) -> _Box:
+    """Have a large JPEG decoded at 1/2, 1/4 or 1/8; return the part of the decoded image that the picture fills.
+
+    The decoder rounds sides up: 641 pixels at 1/2 become 321, the last of which is half outside the picture. The box
+    ends at 320.5, so that nothing shifts.
+    """
+    if isinstance(image, JpegImagePlugin.JpegImageFile):
+        height, width = image_size
+        if _orientation(image) >= 5:
+            height, width = width, height
+        drafted = image.draft(None, (width * JPEG_SCALE_MARGIN, height * JPEG_SCALE_MARGIN))
+        if drafted is not None:
+            return drafted[1]
+    return (0, 0, *image.size)
+
+
+def _orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation, 1 (upright) to 8. Damaged EXIF data counts as none: the pixels are sound."""
+    with suppress(Exception):
+        orientation = image.getexif().get(_ORIENTATION)
+        if orientation in _TRANSPOSE:
+            return int(orientation)
+    return 1
+
+
+def _rgb(image: ImageFile.ImageFile, data: bytes) -> Image.Image:
+    """Return `image` in mode RGB, its transparency composited on white."""
+    _refuse_unknown_range(image)
+    if image.mode.startswith("I;16"):
+        return _from_16_bit(image).convert("RGB")
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    if isinstance(image, PngImagePlugin.PngImageFile):
+        _scale_transparent_color(image, bit_depth=data[24])
+    # Pillow does not convert premultiplied modes to RGBA in one step without dropping alpha.
+    straight = image.convert({"La": "LA", "RGBa": "RGBA"}.get(image.mode, image.mode))
+    rgba = straight.convert("RGBA")
+    paper = Image.new("RGB", rgba.size, "white")
+    paper.paste(rgba, mask=rgba.getchannel("A"))
+    return paper
+
+
+def _refuse_unknown_range(image: ImageFile.ImageFile) -> None:
+    """Raise `ImageError` for numbers that are measurements, not shades: nothing in the file says which is white."""
+    if image.mode == "F":
+        raise ImageError("floating-point pixels: which value is white is not known")
+    if image.mode == "I":
+        raise ImageError("32-bit or signed integer pixels: which value is white is not known")
+    if isinstance(image, TiffImagePlugin.TiffImageFile) and 2 in image.tag_v2.get(_SAMPLE_FORMAT, ()):
+        raise ImageError("signed integer pixels: which value is white is not known")
+
+
+def _from_16_bit(image: ImageFile.ImageFile) -> Image.Image:
+    """Return a 16-bit grayscale image in 8 bits, 0 to 255 for black to white. Pillow's own conversion clips at 255."""
+    white, inverted = 65535, False
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        white = 2 ** image.tag_v2[_BITS_PER_SAMPLE][0] - 1  # a 12-bit TIFF has this mode too
+        inverted = image.tag_v2.get(_PHOTOMETRIC) == 0
+    shades = np.minimum(np.arange(65536) * 255.0 / white + 0.5, 255).astype(np.uint8)
+    if inverted:
+        shades = 255 - shades
+    transparent = image.info.get("transparency")
+    if isinstance(transparent, int):
+        shades[transparent] = 255
+    return Image.fromarray(shades[np.asarray(image)])
+
+
+def _scale_transparent_color(image: PngImagePlugin.PngImageFile, bit_depth: int) -> None:
+    """Bring a PNG's transparent colour to 8 bits, as Pillow does with its pixels but not with this colour."""
+    color = image.info.get("transparency")
+    if image.mode == "RGB" and bit_depth == 16 and isinstance(color, tuple):
+        image.info["transparency"] = tuple(level >> 8 for level in color)
+    elif image.mode == "L" and bit_depth < 8 and isinstance(color, int):
+        image.info["transparency"] = color * 255 // (2**bit_depth - 1)
+
+
+def _resize(image: Image.Image, image_size: tuple[int, int], box: _Box) -> Image.Image:
+    """Return `box` of `image` stretched to `(height, width)`, bilinear with antialiasing."""
+    height, width = image_size
+    if width * image.height > MAX_PIXELS:
+        # Pillow resizes horizontally first: a column of pixels would grow to many gigabytes on the way.
+        image = image.resize((image.width, height), Image.Resampling.BILINEAR, (0, box[1], image.width, box[3]))
+        box = (box[0], 0, box[2], height)
+    return image.resize((width, height), Image.Resampling.BILINEAR, box)
+
+
+def _reason_unopened(error: OSError | ValueError) -> str:
+    """Return in few words why a file could not be read."""
+    if not isinstance(error, OSError):
+        return "no such file"  # a null character in the name
+    if error.errno in {errno.ENOENT, errno.ENOTDIR}:
+        return "no such file"
+    if error.errno in {errno.EACCES, errno.EPERM}:
+        return "permission denied"
+    if error.errno == errno.ELOOP:
+        return "symlink loop"
+    if error.errno in {errno.ENXIO, errno.ENODEV, errno.EISDIR}:
+        return "not a regular file"  # sockets, and devices without a driver, cannot even be opened
+    return os.strerror(error.errno or 0).lower()
+
+
+def _reason_undecoded(error: Exception, data: bytes) -> str:
+    """Return in few words why Pillow could not decode `data`."""
+    if isinstance(error, MemoryError):
+        return "out of memory"
+    if isinstance(error, Image.DecompressionBombError):
+        return f"more than {MAX_PIXELS:,} pixels are refused as a decompression bomb"
+    text = printable(str(error))[:120].lower()
+    if not isinstance(error, OSError | SyntaxError | ValueError):
+        text = f"{type(error).__name__.lower()} {text}".strip()  # a KeyError says no more than the key
+    if "requires a buffer" in text:  # struct's words for a header that is cut off
+        return "truncated: the header is cut off"
+    return f"{'truncated' if 'truncated' in text or _lacks_its_end(data) else 'unreadable'}: {text}"
+
+
+def _lacks_its_end(data: bytes) -> bool:
+    """Return whether a JPEG, PNG or WebP file is shorter than it should be, to tell a partial download from damage."""
+    if data.startswith(b"RIFF"):
+        return int.from_bytes(data[4:8], "little") + 8 > len(data)
+    end = {b"\xff\xd8": b"\xff\xd9", b"\x89P": b"IEND"}.get(data[:2])
+    return end is not None and end not in data
+
+
+@contextmanager
+def quiet_pillow() -> Iterator[None]:
+    """Keep Pillow's warnings (corrupt EXIF data, odd TIFF tags) from the terminal, and from becoming errors.
+
+    `decode_image` enters it by itself. A threaded pipeline enters it once around all its threads: only the outermost of
+    nested or overlapping uses touches `warnings` and `logging`, which belong to the whole process.
+    """
+    _silence.enter()
+    try:
+        yield
+    finally:
+        _silence.leave()
+
+
+class _Silence:
+    """Silences Pillow from the first `enter` to the last `leave`.
+
+    `warnings.catch_warnings` would not do: threads that overlap restore each other's filters.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._depth = 0
+        self._logger = logging.getLogger("PIL")
+        self._handler = logging.NullHandler()
+        self._propagate = True
+        self._filter: Any = None
+        self._tiff_handler: int | None = None
+
+    def enter(self) -> None:
+        with self._lock:
+            self._depth += 1
+            if self._depth == 1:
+                warnings.filterwarnings("ignore", module=r"PIL\.")
+                self._filter = warnings.filters[0]
+                self._propagate = self._logger.propagate
+                self._logger.propagate = False
+                self._logger.addHandler(self._handler)  # without any, records go to stderr
+                self._tiff_handler = _set_tiff_error_handler(None)
+
+    def leave(self) -> None:
+        with self._lock:
+            self._depth -= 1
+            if self._depth == 0:
+                with suppress(ValueError):  # somebody else has reset the filters meanwhile
+                    cast("list[Any]", warnings.filters).remove(self._filter)
+                self._logger.removeHandler(self._handler)
+                self._logger.propagate = self._propagate
+                _set_tiff_error_handler(self._tiff_handler)
+
+
+def _set_tiff_error_handler(handler: int | None) -> int | None:
+    """Set libtiff's error handler, whose default writes to file descriptor 2; return the address of the one before.
+
+    Nothing happens where Pillow's libtiff cannot be reached (a statically linked build): it then stays talkative.
+    """
+    try:
+        # Looks the name up in Pillow's extension module and the libraries it was linked with.
+        setter = ctypes.CDLL(_imaging.__file__).TIFFSetErrorHandler
+    except (AttributeError, OSError):
+        return None
+    setter.argtypes, setter.restype = [ctypes.c_void_p], ctypes.c_void_p
+    previous: int | None = setter(handler)
+    return previous
+
+
+_silence = _Silence()

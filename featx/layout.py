@@ -1,0 +1,246 @@
+"""Where a data set's images lie: which folders are its splits, which its classes, and the files in each class.
+
+Understood are `train/CLASS/*` with `test/CLASS/*`, under the names people give them, one level deeper as Kaggle's zips
+have it, and `CLASS/*` without splits. Names decide nothing alone: `train` may be a class of vehicles. It is a split
+if there are folders in it.
+"""
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from featx.errors import DatasetError, printable
+from featx.images import IMAGE_SUFFIXES
+
+EXPECTED = "Lay the images out as train/CLASS/* with test/CLASS/*, or just CLASS/*."
+
+_ROLES = {
+    "train": ("train", "training", "train_set", "training_set"),
+    "validation": ("validation", "val", "valid", "validation_set", "val_set", "valid_set"),
+    "test": ("test", "testing", "test_set", "testing_set"),
+}
+_ROLE_OF = {name: role for role, names in _ROLES.items() for name in names}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The class folders of a data set, as absolute paths.
+
+    Attributes:
+        train: class folders by class name; of the whole data set if `test` is None.
+        test: class folders by class name, or None if featx has to split the data set itself.
+        strays: images that lie beside class folders, not in one, so that their class is not known.
+        warnings: one sentence each, on what was left out.
+    """
+
+    train: dict[str, str]
+    test: dict[str, str] | None
+    strays: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class FolderListing:
+    """The files in one class folder, at any depth: paths that begin with the folder's own, sorted.
+
+    Attributes:
+        images: files with an image's suffix, whatever they are.
+        others: files without one.
+        unreadable: (folder, reason) for folders that could not be listed.
+    """
+
+    images: tuple[str, ...]
+    others: tuple[str, ...]
+    unreadable: tuple[tuple[str, str], ...]
+
+
+def find_layout(root: Path) -> Layout:
+    """Return the class folders under `root`.
+
+    Raises:
+        DatasetError: `root` is no folder that can be listed, or its folders can be understood in more ways than one.
+    """
+    _check_root(root)
+    root = root.resolve()
+    base = _base(str(root))
+    splits = _split_folders(base)
+    layout = _with_splits(base, splits) if "train" in splits else _without_splits(base, splits)
+    beside = [path for path in _subfolders(str(root)).values() if base not in (path, str(root))]
+    if "train" in splits:
+        beside += [path for path in _subfolders(base).values() if path not in splits.values()]
+    names = sorted(os.path.relpath(path, root) for path in beside if list_folder(path).images)
+    if not names:
+        return layout
+    warning = f"Left out, being neither a split nor a class folder in one: {', '.join(map(printable, names))}."
+    return replace(layout, warnings=(*layout.warnings, warning))
+
+
+def list_folder(folder: str) -> FolderListing:
+    """Return the files in `folder` and its sub-folders; links are followed, except where they lead back up.
+
+    Hidden entries and `__MACOSX` are passed over. A folder named `x.jpg` is a folder.
+    """
+    images: list[str] = []
+    others: list[str] = []
+    unreadable: list[tuple[str, str]] = []
+    # A link to a folder above would otherwise bring every other class into this one.
+    visited = {_identity(above) for path in (Path(folder), Path(folder).resolve()) for above in path.parents}
+    to_visit = [folder]
+    while to_visit:
+        current = to_visit.pop()
+        try:
+            if (identity := _identity(current)) in visited:
+                continue
+            visited.add(identity)
+            entries = sorted(_visible(current), key=lambda entry: entry.name)  # the first of two links to one folder
+        except OSError as error:
+            unreadable.append((current, error.strerror or str(error)))
+            continue
+        for entry in entries:
+            if _is_folder(entry):
+                to_visit.append(entry.path)
+            elif _has_image_suffix(entry.name):
+                images.append(entry.path)
+            else:
+                others.append(entry.path)
+    return FolderListing(tuple(sorted(images)), tuple(sorted(others)), tuple(sorted(unreadable)))
+
+
+def _with_splits(base: str, splits: dict[str, str]) -> Layout:
+    """The layout of a folder that has a train split."""
+    warnings: list[str] = []
+    train = _inner(splits["train"], "train")
+    role = "test" if "test" in splits else "validation"
+    test = _inner(splits[role], role) if role in splits else None
+    if test is None:
+        warnings.append(
+            "There is no test split with class folders: featx takes one from the train split, by a hash of each "
+            "image's content."
+        )
+    elif role == "test" and "validation" in splits:
+        name = printable(Path(splits["validation"]).name)
+        warnings.append(f"Left out: {name}, as featx takes its own validation part from the train split.")
+    return Layout(
+        train=_subfolders(train),
+        test=None if test is None else _subfolders(test),
+        strays=_direct_images({base, splits["train"], train, splits.get(role, base), test or base}),
+        warnings=tuple(warnings),
+    )
+
+
+def _without_splits(base: str, splits: dict[str, str]) -> Layout:
+    """The layout of a folder that has only class folders."""
+    if "test" in splits:
+        raise DatasetError(f"{printable(base)} has a test split but no train split with class folders. {EXPECTED}")
+    classes = _subfolders(base)
+    roles = {_role(name) for name in classes}
+    if "train" in roles and None not in roles:  # train/*.jpg beside test/*.jpg: these names are no classes
+        return Layout({}, None, _direct_images({base, *classes.values()}), ())
+    return Layout(classes, None, _direct_images({base}), ())
+
+
+def _base(root: str) -> str:
+    """Return the folder that holds the splits or classes: `root`, or the one folder in it that does."""
+    splits = _split_folders(root)
+    if "train" in splits:
+        return root
+    folders = list(_subfolders(root).values())
+    with_train = [folder for folder in folders if "train" in _split_folders(folder)]
+    if len(with_train) > 1:
+        names = ", ".join(printable(os.path.relpath(folder, root)) for folder in with_train)
+        raise DatasetError(f"{printable(root)} holds several folders with a train split; name one of them: {names}.")
+    if with_train:
+        return with_train[0]
+    if (
+        "test" not in splits
+        and len(folders) == 1
+        and not _direct_images({root, folders[0]})
+        and len(_subfolders(folders[0])) > 1
+    ):
+        return folders[0]
+    return root
+
+
+def _split_folders(base: str) -> dict[str, str]:
+    """Return the folders in `base` that are splits, by role: `"train"`, `"validation"`, `"test"`."""
+    splits: dict[str, str] = {}
+    for name, path in _subfolders(base).items():
+        role = _role(name)
+        if role is None or not _subfolders(path):
+            continue
+        if role in splits:
+            both = f"{printable(splits[role])} and {printable(path)}"
+            raise DatasetError(f"Either of {both} may be the {role} split; move or rename one of them.")
+        splits[role] = path
+    return splits
+
+
+def _inner(split: str, role: str) -> str:
+    """Return the folder that holds a split's class folders: `training_set`, or `training_set/training_set`."""
+    folders = _subfolders(split)
+    if len(folders) == 1:
+        name, path = next(iter(folders.items()))
+        if _role(name) == role:
+            return path
+    return split
+
+
+def _role(name: str) -> str | None:
+    return _ROLE_OF.get(name.casefold().replace("-", "_").replace(" ", "_"))
+
+
+def _check_root(root: Path) -> None:
+    try:
+        if not root.exists():
+            raise DatasetError(f"There is no folder {printable(root)}. {EXPECTED}")
+        if not root.is_dir():
+            raise DatasetError(f"{printable(root)} is a file; name the folder of the data set. {EXPECTED}")
+        _visible(str(root))
+    except OSError as error:
+        raise DatasetError(f"The folder {printable(root)} cannot be read: {error.strerror}.") from None
+
+
+def _direct_images(folders: Iterable[str]) -> tuple[str, ...]:
+    """Return the images that lie in these folders themselves, sorted."""
+    return tuple(
+        sorted(
+            entry.path
+            for folder in folders
+            for entry in _visible_or_none(folder)
+            if _has_image_suffix(entry.name) and not _is_folder(entry)
+        )
+    )
+
+
+def _subfolders(folder: str) -> dict[str, str]:
+    """Return the visible folders in `folder`, path by name, sorted; none if it cannot be listed."""
+    return dict(sorted((entry.name, entry.path) for entry in _visible_or_none(folder) if _is_folder(entry)))
+
+
+def _visible(folder: str) -> list["os.DirEntry[str]"]:
+    with os.scandir(folder) as entries:
+        return [entry for entry in entries if not entry.name.startswith(".") and entry.name != "__MACOSX"]
+
+
+def _visible_or_none(folder: str) -> list["os.DirEntry[str]"]:
+    try:
+        return _visible(folder)
+    except OSError:
+        return []  # the walk over the classes reports it
+
+
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False  # a link to itself: reading it will say so
+
+
+def _has_image_suffix(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122 - a Path per file is too slow
+
+
+def _identity(folder: str | Path) -> tuple[int, int]:
+    status = os.stat(folder)  # noqa: PTH116
+    return status.st_dev, status.st_ino

@@ -1,0 +1,209 @@
+"""Held-out measures: what a classifier's probabilities are worth on images it has never seen."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from featx.errors import FeatxError
+
+#: Equal-width confidence bins of the calibration error, as in Guo et al. (2017).
+N_CALIBRATION_BINS = 15
+
+#: How far a row of probabilities may be from a sum of 1: float32 rounding, not a missing softmax.
+SUM_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """How well probabilities fit the true classes of `n_samples` images.
+
+    Attributes:
+        n_samples: number of images.
+        n_correct: number of images whose most probable class is the true one.
+        accuracy: `n_correct / n_samples`.
+        accuracy_low: lower end of the 95 % Wilson interval of the accuracy.
+        accuracy_high: upper end of it.
+        loss: mean cross-entropy in nats, probabilities clipped at float64's epsilon (2.2e-16), so that one
+            certain mistake costs at most 36 nats and not infinity.
+        roc_auc: area under the ROC curve, of class 1 for two classes, else the unweighted mean of one-vs-rest;
+            `None` if a class has no image.
+        macro_f1: unweighted mean of the classes' F1, over the classes that have an image or a prediction.
+        calibration_error: expected calibration error of the most probable class, from 0 to 1; see `calibration_error`.
+    """
+
+    n_samples: int
+    n_correct: int
+    accuracy: float
+    accuracy_low: float
+    accuracy_high: float
+    loss: float
+    roc_auc: float | None
+    macro_f1: float
+    calibration_error: float
+
+
+def evaluate(y: npt.ArrayLike, probabilities: npt.ArrayLike) -> Metrics:
+    """Return the metrics of `probabilities` against the true classes.
+
+    Args:
+        y: `(n,)` integers from 0 to `n_classes - 1`.
+        probabilities: `(n, n_classes)` floats; each row sums to 1 within `SUM_TOLERANCE`, and is then divided by
+            its sum in float64. Of equally probable classes the first is the prediction.
+
+    Raises:
+        FeatxError: nothing to evaluate, shapes or types that don't match, classes out of range, or rows that are no
+            probabilities (NaN, negative, or a wrong sum).
+    """
+    from sklearn.metrics import f1_score, log_loss
+
+    labels, rows = _checked(y, probabilities)
+    n_samples, n_classes = rows.shape
+    predicted = rows.argmax(axis=1)
+    correct = predicted == labels
+    n_correct = int(correct.sum())
+    low, high = wilson_interval(n_correct, n_samples)
+    return Metrics(
+        n_samples=n_samples,
+        n_correct=n_correct,
+        accuracy=n_correct / n_samples,
+        accuracy_low=low,
+        accuracy_high=high,
+        loss=float(log_loss(labels, rows, labels=np.arange(n_classes))),
+        roc_auc=_roc_auc(labels, rows),
+        macro_f1=float(f1_score(labels, predicted, average="macro", zero_division=0.0)),
+        calibration_error=calibration_error(rows.max(axis=1), correct),
+    )
+
+
+def wilson_interval(n_correct: int, n_samples: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Return the ends of Wilson's score interval of a proportion (Wilson, 1927, without continuity correction).
+
+    Raises:
+        FeatxError: `n_samples` is not positive, or `n_correct` is not between 0 and it.
+    """
+    from scipy.stats import binomtest
+
+    if not 0 <= n_correct <= n_samples or n_samples == 0:
+        raise FeatxError(
+            f"An interval needs 0 <= n_correct <= n_samples and at least one sample. "
+            f"Received: n_correct={n_correct}, n_samples={n_samples}"
+        )
+    interval = binomtest(n_correct, n_samples).proportion_ci(confidence_level=confidence, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def mcnemar_p_value(correct_a: npt.ArrayLike, correct_b: npt.ArrayLike) -> float:
+    """Return the p value of McNemar's exact two-sided test that two classifiers are equally often right.
+
+    Only the images that one got right and the other wrong count; were the classifiers equally good, each would win
+    half of these (McNemar, 1947, in its binomial form).
+
+    Args:
+        correct_a: `(n,)` bool, whether the first classifier was right on each image.
+        correct_b: `(n,)` bool, the same images in the same order for the second.
+
+    Returns:
+        From 0 to 1; 1 if both are right on the same images.
+
+    Raises:
+        FeatxError: the two are not boolean vectors of one length.
+    """
+    from scipy.stats import binomtest
+
+    a, b = np.asarray(correct_a), np.asarray(correct_b)
+    if a.ndim != 1 or a.shape != b.shape or a.dtype != bool or b.dtype != bool:
+        raise FeatxError(
+            f"McNemar's test needs two boolean vectors of one length. "
+            f"Received: {a.dtype} {a.shape} and {b.dtype} {b.shape}"
+        )
+    only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
+    if only_a + only_b == 0:
+        return 1.0
+    return float(binomtest(only_a, only_a + only_b).pvalue)
+
+
+def confusion_matrix(y: npt.ArrayLike, predicted: npt.ArrayLike, n_classes: int) -> npt.NDArray[np.int64]:
+    """Return how often each class was taken for each: `(n_classes, n_classes)` int64, rows true, columns predicted.
+
+    Args:
+        y: `(n,)` integers, the true classes.
+        predicted: `(n,)` integers, the predicted ones.
+        n_classes: number of classes; one that has no image keeps its row.
+
+    Raises:
+        FeatxError: lengths that don't match, or classes outside 0 to `n_classes - 1`.
+    """
+    from sklearn import metrics
+
+    true, guess = _classes(y, n_classes), _classes(predicted, n_classes)
+    if true.shape != guess.shape:
+        raise FeatxError(f"y and predicted must have one length. Received: {true.size} and {guess.size}")
+    matrix = np.zeros((n_classes, n_classes), np.int64)
+    if true.size:
+        matrix[:] = metrics.confusion_matrix(true, guess, labels=np.arange(n_classes))
+    return matrix
+
+
+def calibration_error(
+    confidence: npt.NDArray[np.float64], correct: npt.NDArray[np.bool_], n_bins: int = N_CALIBRATION_BINS
+) -> float:
+    """Return the expected calibration error: how far confidence is from accuracy, on average over the images.
+
+    Guo, Pleiss, Sun and Weinberger, "On Calibration of Modern Neural Networks", ICML 2017, equation 3: the images are
+    binned by confidence, each bin open below and closed above, and the gaps between a bin's accuracy and its mean
+    confidence are averaged, weighted by the bins' sizes.
+
+    Args:
+        confidence: `(n,)` probabilities of the predicted classes.
+        correct: `(n,)` bool, whether each prediction was right.
+        n_bins: number of equal-width bins from 0 to 1.
+    """
+    bins = np.clip(np.ceil(confidence * n_bins).astype(np.int64) - 1, 0, n_bins - 1)
+    gaps = np.bincount(bins, weights=correct - confidence, minlength=n_bins)
+    return float(np.abs(gaps).sum() / confidence.size)
+
+
+def _roc_auc(y: npt.NDArray[np.int64], rows: npt.NDArray[np.float64]) -> float | None:
+    from sklearn.metrics import roc_auc_score
+
+    n_classes = rows.shape[1]
+    if np.unique(y).size < n_classes:
+        return None
+    if n_classes == 2:
+        return float(roc_auc_score(y, rows[:, 1]))
+    return float(roc_auc_score(y, rows, multi_class="ovr", average="macro"))
+
+
+def _checked(y: npt.ArrayLike, probabilities: npt.ArrayLike) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """Return `y` and the probabilities, each row of which now sums to 1 in float64."""
+    rows = np.asarray(probabilities, dtype=np.float64)
+    if rows.ndim != 2 or rows.shape[0] == 0 or rows.shape[1] < 2:
+        raise FeatxError(
+            f"Probabilities must have the shape (n_samples, n_classes), with a sample and two classes at least. "
+            f"Received: {rows.shape}"
+        )
+    labels = _classes(y, rows.shape[1])
+    if labels.size != rows.shape[0]:
+        raise FeatxError(f"Each row of probabilities needs one label. Received: {labels.size} and {rows.shape[0]}")
+    if not np.isfinite(rows).all():
+        raise FeatxError(
+            f"{int((~np.isfinite(rows).all(axis=1)).sum())} of {rows.shape[0]} rows of probabilities hold NaN or "
+            f"infinity: the training has probably diverged."
+        )
+    sums = rows.sum(axis=1)
+    if rows.min() < 0 or np.abs(sums - 1).max() > SUM_TOLERANCE:
+        raise FeatxError(
+            f"Probabilities must not be negative and each row must sum to 1. "
+            f"Received: a minimum of {rows.min():.4g} and sums from {sums.min():.6g} to {sums.max():.6g}"
+        )
+    return labels, rows / sums[:, np.newaxis]
+
+
+def _classes(y: npt.ArrayLike, n_classes: int) -> npt.NDArray[np.int64]:
+    labels = np.asarray(y)
+    if labels.ndim != 1 or (labels.size and not np.issubdtype(labels.dtype, np.integer)):
+        raise FeatxError(f"Classes must be a vector of integers. Received: {labels.dtype} {labels.shape}")
+    if labels.size and not 0 <= labels.min() <= labels.max() < n_classes:
+        raise FeatxError(f"Classes must be between 0 and {n_classes - 1}. Received: {labels.min()} to {labels.max()}")
+    return labels.astype(np.int64)

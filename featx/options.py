@@ -1,0 +1,105 @@
+"""The options of the command line, each defined once: they mean the same wherever they appear."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from featx.backbones import BACKBONES
+from featx.errors import FeatxError
+from featx.extract import BATCH_SIZE
+from featx.recipe import DTYPES, parse_image_size
+from featx.results import Training
+from featx.scratch import RIVALS
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+class ImageSize(click.ParamType[tuple[int, int]]):
+    """`224` or `120x160` on the command line, `(height, width)` in Python."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        """Return `(height, width)`."""
+        try:
+            return parse_image_size(value)
+        except FeatxError as error:
+            self.fail(str(error), param, ctx)
+
+
+def options(*decorators: Callable[[_Command], _Command]) -> Callable[[_Command], _Command]:
+    """Return one decorator that adds all of `decorators`, in the order in which `--help` is to show them."""
+
+    def decorate(command: _Command) -> _Command:
+        for decorator in reversed(decorators):
+            command = decorator(command)
+        return command
+
+    return decorate
+
+
+DATA = click.argument("data", required=False, type=click.Path(path_type=Path))
+BACKBONE = click.option(
+    "--backbone", type=click.Choice(list(BACKBONES)), default="vgg16", show_default=True, help="Pretrained network."
+)
+BACKBONE_LIST = click.option(
+    "--backbone",
+    "backbones",
+    type=click.Choice(list(BACKBONES)),
+    multiple=True,
+    default=["vgg16"],
+    show_default=True,
+    help="Pretrained network; give the option again for another one.",
+)
+RECIPE = options(
+    click.option("--image-size", type=ImageSize(), help="Pixels, 224 or HEIGHTxWIDTH.  [default: the backbone's own]"),
+    click.option(
+        "--weights",
+        default="imagenet",
+        show_default=True,
+        help="imagenet (looked for in FEATX_WEIGHTS_DIR, then downloaded by Keras), a file in the layout of Keras's "
+        "official ones (…_notop.h5), random or random:SEED for tests, or imagenet-or-random for demonstrations.",
+    ),
+    click.option("--layer", help="Layer whose output is stored.  [default: the backbone's last one]"),
+    click.option(
+        "--dtype", type=click.Choice(DTYPES), default=DTYPES[0], show_default=True, help="Features are stored as this."
+    ),
+)
+CACHE_DIR = click.option(
+    "--cache-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("cache"),
+    show_default=True,
+    help="Where features lie.",
+)
+STAGE_ONE = options(
+    click.option(
+        "--batch-size", type=click.IntRange(1), default=BATCH_SIZE, show_default=True, help="Images in a batch."
+    ),
+    click.option("--workers", type=click.IntRange(1), help="Decoding threads.  [default: one for each core]"),
+    click.option("--strict", is_flag=True, help="Stop at the first image that cannot be read, instead of skipping it."),
+)
+STAGE_TWO = options(
+    click.option(
+        "--seed", type=click.IntRange(0), default=Training.seed, show_default=True, help="Seed of all training."
+    ),
+    click.option(
+        "--epochs",
+        type=click.IntRange(1),
+        default=Training.epochs,
+        show_default=True,
+        help="At most so many passes over the training images.",
+    ),
+)
+RIVAL = options(
+    click.option("--with-scratch-cnn", is_flag=True, help="Add report-cnn, a CNN trained from scratch."),
+    click.option(
+        "--rival", "rivals", type=click.Choice(list(RIVALS)), multiple=True, help="Add a network trained from scratch."
+    ),
+)
+OUTPUT = options(
+    click.option("--quiet", is_flag=True, help="No progress, no summary; warnings and errors only."),
+    click.option("--json", "as_json", is_flag=True, help="Summary as JSON on standard output."),
+)

@@ -1,0 +1,496 @@
+"""The pictures of a comparison, as PNG files at twice the resolution of the page they are meant for."""
+
+import io
+import re
+import textwrap
+from collections.abc import Iterable, Sequence
+from functools import cache
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from featx.comparison import SIGNIFICANCE, Approach, Comparison, duration, ranked
+from featx.errors import printable
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.transforms import Bbox
+
+#: Okabe and Ito's colours, which stay apart for colour-blind readers; the pale blue is their sky blue.
+FEATURES_COLOUR, REPRESENTATIONS_COLOUR, SCRATCH_COLOUR = "#0072B2", "#8CC8EC", "#E69F00"
+WARNING_COLOUR, INK, PALE = "#B3261E", "#222222", "#8A8A8A"
+
+WIDTH_IN = 9.0
+DPI = 100
+LINE_IN = 0.2
+
+#: Tried after matplotlib's own DejaVu Sans for letters that it lacks; those not installed are passed over.
+FALLBACK_FONTS = (
+    "Noto Sans CJK JP",
+    "Noto Sans CJK SC",
+    "Source Han Sans",
+    "WenQuanYi Zen Hei",
+    "Hiragino Sans",
+    "Yu Gothic",
+    "Microsoft YaHei",
+    "Malgun Gothic",
+    "Arial Unicode MS",
+)
+
+#: Marks of a time axis, in seconds.
+TIME_STEPS_S = (
+    *(unit * n for unit in (0.001, 0.01, 0.1) for n in (1, 2, 5)),
+    *(unit * n for unit in (1, 60) for n in (1, 2, 5, 10, 20, 30)),
+    *(3600 * n for n in (1, 2, 5, 10)),
+    *(86400 * n for n in (1, 2, 5, 10, 20, 50)),
+)
+
+
+def draw(comparison: Comparison) -> dict[str, bytes]:
+    """Return the PNG files of a comparison by file name; `training-curves.png` only if an approach has a history."""
+    import matplotlib as mpl
+    import matplotlib.style
+
+    style: dict[str, Any] = {
+        "font.family": list(_fonts()),
+        "font.size": 10.5,
+        "text.parse_math": False,  # a class may be called "$5"
+        "text.color": INK,
+        "axes.labelcolor": INK,
+        "axes.edgecolor": PALE,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.grid": True,
+        "axes.axisbelow": True,
+        "grid.color": "#E6E6E6",
+        "xtick.color": INK,
+        "ytick.color": INK,
+        "xtick.major.size": 0,
+        "ytick.major.size": 0,
+        "legend.frameon": False,
+    }
+    with mpl.style.context(["default", style]):
+        pictures = {
+            "summary.png": _summary(comparison),
+            "accuracy.png": _accuracy(comparison),
+            "time.png": _time(comparison),
+        }
+        if any(approach.history for approach in comparison.approaches):
+            pictures["training-curves.png"] = _training_curves(comparison)
+        for approach, name in zip(comparison.approaches, confusion_file_names(comparison), strict=True):
+            pictures[name] = _confusion(comparison, approach)
+        return {name: _png(figure) for name, figure in pictures.items()}
+
+
+def confusion_file_names(comparison: Comparison) -> list[str]:
+    """Return the file names of the confusion matrices, in the order of the approaches, all different."""
+    names: list[str] = []
+    for number, approach in enumerate(comparison.approaches, start=1):
+        slug = re.sub(r"[^a-z0-9]+", "-", approach.name.lower()).strip("-")[:60]
+        name = f"confusion-{slug or number}.png"
+        names.append(name if name not in names else f"confusion-{slug}-{number}.png")
+    return names
+
+
+def _summary(comparison: Comparison) -> "Figure":
+    """Accuracy against time, the one picture for those who look at one only."""
+    figure = _page(comparison, _headline(comparison), 4.6)
+    axes = figure.add_subplot()
+    _time_scale(axes, [approach.total_s for approach in comparison.approaches])
+    for approach in comparison.approaches:
+        low, high = 100 * approach.metrics.accuracy_low, 100 * approach.metrics.accuracy_high
+        axes.vlines(_visible(approach.total_s), low, high, _colour(approach), lw=2, alpha=0.7)
+        axes.plot(
+            _visible(approach.total_s),
+            100 * approach.metrics.accuracy,
+            _marker(approach),
+            color=_colour(approach),
+            ms=9,
+            zorder=3,
+        )
+    lows = [100 * approach.metrics.accuracy_low for approach in comparison.approaches]
+    highs = [100 * approach.metrics.accuracy_high for approach in comparison.approaches]
+    margin = max(0.15 * (max(highs) - min(lows)), 0.5)
+    axes.set_ylim(min(lows) - margin, max(highs) + margin)
+    axes.yaxis.set_major_formatter("{x:g} %")
+    axes.set_ylabel("accuracy on test images")
+    scale = " (logarithmic scale)" if axes.get_xscale() == "log" else ""
+    axes.set_xlabel(f"time from images to trained classifier{scale}")
+    _kind_legend(axes, comparison)
+    _label_points(figure, axes, comparison.approaches)
+    return figure
+
+
+def _accuracy(comparison: Comparison) -> "Figure":
+    rows = ranked(comparison.approaches)
+    figure = _page(comparison, _accuracy_title(comparison), 1.2 + 0.42 * len(rows))
+    axes = figure.add_subplot()
+    for y, approach in enumerate(rows):
+        metrics = approach.metrics
+        low, high = 100 * metrics.accuracy_low, 100 * metrics.accuracy_high
+        axes.hlines(y, low, high, _colour(approach), lw=3, alpha=0.6)
+        axes.plot(100 * metrics.accuracy, y, _marker(approach), color=_colour(approach), ms=9)
+        _right_of(axes, y, f"{100 * metrics.accuracy:.1f} %  ({low:.1f} – {high:.1f})")
+    chance = 100 * comparison.commonest_share
+    axes.axvline(chance, color=PALE, ls="--", lw=1.3)
+    axes.text(chance, -0.75, f" always the commonest class: {chance:.1f} %", color="#5F5F5F", fontsize=9, va="center")
+    lowest = min(chance, *(100 * approach.metrics.accuracy_low for approach in rows))
+    axes.set_xlim(max(lowest - 4, 0), 101)
+    axes.xaxis.set_major_formatter("{x:g} %")
+    axes.set_xlabel("accuracy on test images, with its 95 % interval")
+    _approach_rows(axes, rows, top=-1.1)
+    _kind_legend(axes, comparison)
+    return figure
+
+
+def _time(comparison: Comparison) -> "Figure":
+    """Stacked bars, so the axis is linear: on a logarithmic one the lengths of stacked parts mean nothing."""
+    rows = sorted(comparison.approaches, key=lambda approach: approach.total_s)
+    title = f"{_short(rows[0].name)} was ready first, after {duration(rows[0].total_s)}"
+    if len(rows) == 1:
+        title = f"{_short(rows[0].name)} took {duration(rows[0].total_s)}"
+    note = "Representations are paid once per image, shared by all heads on a backbone, and counted here in full."
+    has_features = any(approach.kind == "features" for approach in rows)
+    figure = _page(comparison, title, 1.2 + 0.46 * len(rows), note=note if has_features else "")
+    axes = figure.add_subplot()
+    parts = {
+        "representations": (REPRESENTATIONS_COLOUR, [a.representations_s for a in rows], [0.0] * len(rows)),
+        "top model": (
+            FEATURES_COLOUR,
+            [a.top_s if a.kind == "features" else 0.0 for a in rows],
+            [a.representations_s for a in rows],
+        ),
+        "training from scratch": (
+            SCRATCH_COLOUR,
+            [a.top_s if a.kind == "scratch" else 0.0 for a in rows],
+            [a.representations_s for a in rows],
+        ),
+    }
+    for name, (colour, widths, lefts) in parts.items():
+        if any(widths):
+            axes.barh(range(len(rows)), widths, 0.55, lefts, color=colour, label=name)
+    for y, approach in enumerate(rows):
+        _right_of(axes, y, _time_label(approach))
+    axes.set_xlim(0, 1.03 * _visible(max(approach.total_s for approach in rows)))
+    _linear_time_ticks(axes, max(approach.total_s for approach in rows))
+    axes.set_xlabel("time from images to trained classifier")
+    _approach_rows(axes, rows, top=-0.6)
+    axes.legend(loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=3, borderaxespad=0.2)
+    return figure
+
+
+def _training_curves(comparison: Comparison) -> "Figure":
+    rows = [approach for approach in comparison.approaches if approach.history]
+    figure = _page(comparison, "Which epoch was kept, and what was training doing then?", 0.6 + 2.3 * len(rows))
+    grid = figure.subplots(len(rows), 2, squeeze=False)
+    for axes_row, approach in zip(grid, rows, strict=True):
+        epochs = [e.epoch for e in approach.history]
+        percent = 100.0
+        curves = (
+            ("loss (nats)", [e.loss for e in approach.history], [e.val_loss for e in approach.history]),
+            (
+                "accuracy (%)",
+                [percent * e.accuracy for e in approach.history],
+                [percent * e.val_accuracy for e in approach.history],
+            ),
+        )
+        for axes, (what, train, validation) in zip(axes_row, curves, strict=True):
+            dot = "o" if len(epochs) < 15 else ""
+            axes.plot(epochs, _finite(train), color=PALE, marker=dot, ms=4, lw=1.8, label="training images")
+            axes.plot(
+                epochs,
+                _finite(validation),
+                color=_colour(approach),
+                marker=dot,
+                ms=4,
+                lw=2.2,
+                label="validation images",
+            )
+            axes.set_title(f"{_short(approach.name, 30)}: {what}", loc="left", fontsize=10.5)
+            axes.xaxis.get_major_locator().set_params(integer=True)
+            axes.set_xlim(0.5, max(epochs) + 0.5)
+            if approach.kept_epoch is not None:
+                label = f"kept: epoch {approach.kept_epoch}"
+                axes.axvline(approach.kept_epoch, color=INK, ls=":", lw=1.6, label=label)
+            axes.legend(fontsize=8.5, loc="best", framealpha=0.8, frameon=True, edgecolor="none")
+    for axes in grid[-1]:
+        axes.set_xlabel("epoch")
+    return figure
+
+
+def _confusion(comparison: Comparison, approach: Approach) -> "Figure":
+    counts = np.array(approach.confusion)
+    n_classes = len(counts)
+    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    cell_in = 1.25 if n_classes <= 3 else 0.62 if n_classes <= 12 else 0.34 if n_classes <= 40 else 12 / n_classes
+    side_in = cell_in * n_classes
+    title = f"{_short(approach.name)}: {_commonest_mistake(comparison, counts)}"
+    figure = _page(comparison, title, side_in + 2.1, width_in=max(WIDTH_IN, side_in + 4.6))
+    axes = figure.add_subplot()
+    axes.grid(visible=False)
+    image = axes.imshow(100 * share, cmap="Blues", vmin=0, vmax=100)
+    bar = figure.colorbar(image, ax=axes, shrink=0.7, pad=0.02, format="{x:g} %")
+    bar.outline.set_visible(False)
+    bar.set_label("share of the true class (row)")
+    every = -(-n_classes // 60)
+    names = [_short(name, 18) for name in comparison.class_names]
+    size = 10.5 if n_classes <= 12 else 8
+    axes.set_xticks(range(0, n_classes, every), names[::every], fontsize=size, rotation=0 if n_classes <= 3 else 90)
+    recalls = [f"{name}  {100 * share[i, i]:.0f} %" for i, name in enumerate(names)] if n_classes > 12 else names
+    axes.set_yticks(range(0, n_classes, every), recalls[::every], fontsize=size)
+    axes.set_xlabel("predicted class")
+    axes.set_ylabel("true class" + (", and how much of it was recognized" if n_classes > 12 else ""))
+    if n_classes <= 40:
+        _cell_texts(axes, counts, share)
+    return figure
+
+
+def _cell_texts(axes: "Axes", counts: np.ndarray[Any, Any], share: np.ndarray[Any, Any]) -> None:
+    """Write the counts, and the row's percentages where cells are large enough; empty cells of large matrices not."""
+    n_classes = len(counts)
+    size = 14 if n_classes <= 3 else 9 if n_classes <= 12 else 7
+    for row, column in product(range(n_classes), repeat=2):
+        count = counts[row, column]
+        if n_classes > 3 and not count:
+            continue
+        text = f"{count:,}" if n_classes <= 12 else f"{count}"
+        if n_classes <= 12:
+            text += f"\n{100 * share[row, column]:.1f} %" if n_classes <= 3 else f"\n{100 * share[row, column]:.0f} %"
+        colour = "white" if share[row, column] > 0.55 else INK
+        axes.text(column, row, text, ha="center", va="center", fontsize=size, color=colour)
+
+
+def _page(
+    comparison: Comparison, title: str, body_in: float, *, width_in: float = WIDTH_IN, note: str = ""
+) -> "Figure":
+    """Return a figure with its title, the comparison's warnings, a footer, and `body_in` inches left for the rest."""
+    from matplotlib.figure import Figure
+
+    titles = textwrap.wrap(title, int(7.4 * width_in))
+    warnings = [
+        line for text in comparison.warnings for line in textwrap.wrap("⚠ " + _drawable(text), int(11.5 * width_in))
+    ]
+    source = f"{_short(comparison.dataset)}: {comparison.n_test:,} test images, {comparison.n_train:,} for training."
+    footers = textwrap.wrap(
+        f"{source} {note} Intervals: 95 %, Wilson." if not note else f"{source} {note}", int(13 * width_in)
+    )
+    header_in = 0.15 + 0.26 * len(titles) + LINE_IN * len(warnings) + 0.08
+    footer_in = 0.12 + 0.17 * len(footers)
+    height_in = header_in + body_in + footer_in
+    figure = Figure(figsize=(width_in, height_in), dpi=DPI, layout="constrained", facecolor="white")
+    engine = figure.get_layout_engine()
+    assert engine is not None
+    engine.set(rect=(0.01, footer_in / height_in, 0.98, body_in / height_in))  # type: ignore[call-arg]
+    left, top = 0.12 / width_in, 1 - 0.12 / height_in
+    figure.text(left, top, "\n".join(titles), fontsize=13.5, fontweight="bold", va="top")
+    below = top - (0.26 * len(titles) + 0.04) / height_in
+    figure.text(left, below, "\n".join(warnings), fontsize=9.5, color=WARNING_COLOUR, va="top")
+    figure.text(left, 0.08 / height_in, "\n".join(footers), fontsize=8.5, color="#5F5F5F", va="bottom")
+    return figure
+
+
+def _png(figure: "Figure") -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=2 * DPI, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _headline(comparison: Comparison) -> str:
+    best, rival = comparison.best, comparison.rival
+    if rival is None or rival.kind == best.kind:
+        return f"{_short(best.name)}: {100 * best.metrics.accuracy:.1f} % right after {duration(best.total_s)}"
+    features, scratch = (best, rival) if best.kind == "features" else (rival, best)
+    doubt = "" if rival.differs_from_best else " (not told apart from chance)"
+    return (
+        f"Features + top model: {100 * features.metrics.accuracy:.1f} % in {duration(features.total_s)}. "
+        f"From scratch: {100 * scratch.metrics.accuracy:.1f} % in {duration(scratch.total_s)}{doubt}"
+    )
+
+
+def _accuracy_title(comparison: Comparison) -> str:
+    best = comparison.best
+    others = [approach for approach in comparison.approaches if approach is not best]
+    close = [approach for approach in others if not approach.differs_from_best]
+    if not others:
+        return f"{_short(best.name)} is right on {100 * best.metrics.accuracy:.1f} % of the test images"
+    if not close:
+        return f"{_short(best.name)} is right most often, beyond chance (McNemar, p < {SIGNIFICANCE:g})"
+    names = _short(close[0].name) if len(close) == 1 else f"{len(close)} others"
+    return f"{_short(best.name)} leads, but {names} may be as good: the difference is within chance"
+
+
+def _commonest_mistake(comparison: Comparison, counts: np.ndarray[Any, Any]) -> str:
+    mistakes = counts - np.diag(counts.diagonal())
+    if not mistakes.any():
+        return f"no mistake on {counts.sum():,} test images"
+    true, predicted = divmod(int(mistakes.argmax()), len(counts))
+    names = [_short(comparison.class_names[i], 24) for i in (true, predicted)]
+    return f"most often mistook {names[0]} for {names[1]} ({mistakes.max():,} of {counts[true].sum():,})"
+
+
+def _time_label(approach: Approach) -> str:
+    if approach.kind == "scratch":
+        return duration(approach.total_s)
+    return f"{duration(approach.representations_s)} + {duration(approach.top_s)}"
+
+
+def _colour(approach: Approach) -> str:
+    return FEATURES_COLOUR if approach.kind == "features" else SCRATCH_COLOUR
+
+
+def _marker(approach: Approach) -> str:
+    return "o" if approach.kind == "features" else "s"
+
+
+def _kind_legend(axes: "Axes", comparison: Comparison) -> None:
+    names = {"features": "top model on bottleneck features", "scratch": "trained from scratch"}
+    for approach in {approach.kind: approach for approach in comparison.approaches}.values():
+        axes.plot([], [], _marker(approach), color=_colour(approach), ms=8, label=names[approach.kind])
+    axes.legend(loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=2, borderaxespad=0.2, handletextpad=0.2)
+
+
+def _approach_rows(axes: "Axes", rows: Sequence[Approach], top: float) -> None:
+    """Make the y axis a list of approaches, the first on top, with room above from `top`."""
+    axes.set_yticks(range(len(rows)), [_short(approach.name, 32) for approach in rows])
+    axes.set_ylim(len(rows) - 0.5, top)
+    axes.grid(visible=False, axis="y")
+    axes.spines["left"].set_visible(False)
+
+
+def _right_of(axes: "Axes", y: float, text: str) -> None:
+    """Write beside the axes, where no bar and no whisker can reach."""
+    axes.text(1.015, y, text, transform=axes.get_yaxis_transform(), va="center", fontsize=10)
+
+
+def _visible(seconds: float) -> float:
+    """Return a time that has a place on a logarithmic axis."""
+    return max(seconds, 0.001)
+
+
+def _time_scale(axes: "Axes", times: Sequence[float]) -> None:
+    """Linear from 0; logarithmic where the longest is more than eight times the shortest, fit for points only."""
+    shortest, longest = _visible(min(times)), _visible(max(times))
+    if longest <= 8 * shortest:
+        axes.set_xlim(0, 1.25 * longest)
+        _linear_time_ticks(axes, 1.25 * longest)
+        return
+    low, high = shortest / 1.8, longest * 1.8
+    axes.set_xscale("log")
+    axes.set_xlim(low, high)
+    inside = [t for t in TIME_STEPS_S if low <= t <= high]
+    ticks = inside[:: -(-len(inside) // 8)]
+    axes.set_xticks(ticks, [_tick(t) for t in ticks])
+    axes.set_xticks([], minor=True)
+
+
+def _linear_time_ticks(axes: "Axes", longest: float) -> None:
+    step = next((step for step in TIME_STEPS_S if longest / step <= 7), longest)
+    ticks = np.arange(0, 1.001 * longest, step)
+    axes.set_xticks(ticks, [_tick(t) for t in ticks])
+
+
+def _tick(seconds: float) -> str:
+    """Return a time without the units that are 0: `2 min`, not `2 min 00 s`."""
+    return re.sub(r"(?<=[a-z]) 00 \w+$|\.0+(?= s)", "", duration(float(seconds)))
+
+
+def _label_points(figure: "Figure", axes: "Axes", approaches: Sequence[Approach]) -> None:
+    """Name each point where the label covers least: of many places around it, the nearest free one."""
+    from matplotlib.text import Text
+
+    figure.draw_without_rendering()  # fixes the layout, and with it where the points are
+    area = axes.get_window_extent()
+    taken = [_point_box(axes, approach) for approach in approaches]
+    for approach in ranked(approaches):
+        label = axes.annotate(
+            f"{_short(approach.name, 28)}\n{100 * approach.metrics.accuracy:.1f} % in {duration(approach.total_s)}",
+            (_visible(approach.total_s), 100 * approach.metrics.accuracy),
+            (0, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=9.5,
+            linespacing=1.1,
+            arrowprops={"arrowstyle": "-", "color": PALE, "lw": 0.8, "shrinkB": 7},
+        )
+        label.set_in_layout(False)
+        box = _free_place(Text.get_window_extent(label), taken, area)
+        x, y = axes.transData.transform(label.xy)
+        label.set_position(((box.x0 - x) * 72 / DPI, ((box.y0 + box.y1) / 2 - y) * 72 / DPI))
+        taken.append(box)
+
+
+def _free_place(own: "Bbox", taken: Sequence["Bbox"], area: "Bbox") -> "Bbox":
+    """Return the box `own`, which starts at its point, moved to where it covers none of the boxes and stays inside."""
+
+    def cost(place: tuple[float, float]) -> float:
+        box = own.translated(*place)
+        covered = sum(_overlap(box.padded(3), other) for other in taken)
+        outside = box.width * box.height - _overlap(box, area)
+        distance = np.hypot(max(place[0], -place[0] - own.width, 0), place[1])
+        return float(10 * covered + 10 * outside + distance + (4 if place[0] < 0 else 0))
+
+    rights = (14, 40, 80, 120)
+    columns = [*rights, *(-right - own.width for right in rights), -own.width / 2]
+    return own.translated(*min(product(columns, range(-200, 201, 8)), key=cost))
+
+
+def _point_box(axes: "Axes", approach: Approach) -> "Bbox":
+    """Return the box of a point and its whisker, in pixels."""
+    from matplotlib.transforms import Bbox
+
+    metrics, x = approach.metrics, _visible(approach.total_s)
+    ends = axes.transData.transform([(x, 100 * metrics.accuracy_low), (x, 100 * metrics.accuracy_high)])
+    return Bbox(ends).padded(8)
+
+
+def _overlap(a: "Bbox", b: "Bbox") -> float:
+    """Return the area that two boxes share."""
+    from matplotlib.transforms import Bbox
+
+    shared = Bbox.intersection(a, b)
+    return shared.width * shared.height if shared else 0.0
+
+
+def _finite(values: Iterable[float]) -> list[float]:
+    """Return the values with a gap where training diverged."""
+    return [value if np.isfinite(value) else np.nan for value in values]
+
+
+def _short(name: str, width: int = 40) -> str:
+    """Return a name fit for a picture; of long ones the start and the end, which is where similar names differ."""
+    text = _drawable(name)
+    return text if len(text) <= width else f"{text[: width - width // 3 - 1]}…{text[-(width // 3) :]}"
+
+
+def _drawable(text: str) -> str:
+    """Return `text` with the letters that no installed font has as escapes, which can be told apart, unlike boxes."""
+    known = _letters()
+    return "".join(
+        char if ord(char) in known else char.encode("unicode_escape").decode("ascii") for char in printable(text)
+    )
+
+
+@cache
+def _fonts() -> tuple[str, ...]:
+    from matplotlib import font_manager
+
+    installed = set(font_manager.fontManager.get_font_names())
+    return ("DejaVu Sans", *(name for name in FALLBACK_FONTS if name in installed))
+
+
+@cache
+def _letters() -> frozenset[int]:
+    """Return the code points that the fonts have in both weights used."""
+    from matplotlib.font_manager import FontProperties, findfont, get_font
+
+    known = {
+        weight: {
+            point
+            for name in _fonts()
+            for point in get_font(findfont(FontProperties(family=[name], weight=weight))).get_charmap()
+        }
+        for weight in ("normal", "bold")
+    }
+    return frozenset(known["normal"] & known["bold"])

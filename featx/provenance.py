@@ -1,0 +1,47 @@
+"""On what, and with what, a result was made."""
+
+import datetime as dt
+import os
+import platform
+import shlex
+import sys
+from importlib import metadata
+from pathlib import Path
+
+PACKAGES = ("featx", "tensorflow", "keras", "numpy", "h5py", "scikit-learn", "pillow")
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that decide the numbers; those not installed left out."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def hardware() -> dict[str, str | int]:
+    """Return what this machine is: processor, cores that may be used, memory in bytes, system."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return {"processor": _processor(), "cores": cores, "memory_bytes": memory, "system": platform.system()}
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def command_line() -> str:
+    """Return the command that is running, as one would type it."""
+    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+
+
+def now() -> str:
+    """Return the time, in UTC, as ISO 8601 with seconds."""
+    return dt.datetime.now(dt.UTC).isoformat(timespec="seconds")

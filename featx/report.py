@@ -1,0 +1,306 @@
+"""The faces of a comparison: a table for the terminal, one sentence, and a folder to show to others."""
+
+import contextlib
+import json
+import re
+import unicodedata
+import uuid
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from featx.comparison import SIGNIFICANCE, Approach, Comparison, duration, ranked
+from featx.errors import FeatxError, printable
+from featx.plots import confusion_file_names, draw
+
+MAX_NAME = 36
+
+RESULT_HEADER = ("Approach", "Accuracy (95 %)", "Loss", "ROC AUC", "Macro F1", "Calib. error", "p vs best")
+COST_HEADER = ("Approach", "Representations", "+ top", "= total time", "Trained parameters", "Peak memory")
+
+CAVEAT = (
+    "Accuracy, loss and all else are of the test images, which nothing was trained or chosen on. The 95 % interval is "
+    "Wilson's; p is McNemar's exact test against the best on the same images, not corrected for the number of "
+    "approaches. Both speak of the choice of test images, not of what another seed would have trained."
+)
+
+TIME_NOTE = (
+    "Representations are what the features cost when they were made, also where they came from the cache now; top "
+    "is training on them, or the whole training of a network from scratch."
+)
+
+CURVES_NOTE = (
+    "Loss and accuracy by epoch, on the training images and on the validation images that chose the epoch kept. "
+    "Training figures are no results: while training, dropout and augmentation are at work."
+)
+
+
+def table(comparison: Comparison, *, markdown: bool = False) -> str:
+    """Return what each approach achieved and what it cost, the best first, under the comparison's warnings.
+
+    Args:
+        comparison: what to show.
+        markdown: GitHub's Markdown instead of aligned columns for a terminal of 120 columns.
+    """
+    escape = _markdown if markdown else printable
+    layout = _markdown_table if markdown else _text_table
+    rows = ranked(comparison.approaches)
+    names = [_name(approach, comparison, escape, markdown=markdown) for approach in rows]
+    results = [(name, *_results(approach, comparison)) for name, approach in zip(names, rows, strict=True)]
+    costs = [(name, *_costs(approach)) for name, approach in zip(names, rows, strict=True)]
+    parts = [layout(RESULT_HEADER, results), layout(COST_HEADER, costs)]
+    if warnings := _warnings(comparison, markdown=markdown):
+        parts.insert(0, warnings)
+    if notes := [f"- {escape(a.name)}: {escape(note)}" for a in rows for note in a.notes]:
+        parts.append("\n".join(notes))
+    return "\n\n".join(parts) + "\n"
+
+
+def verdict(comparison: Comparison) -> str:
+    """Return in one sentence what the comparison shows, and how sure that is; names are escaped for a terminal."""
+    return _verdict(comparison, printable)
+
+
+def write_report(comparison: Comparison, report_dir: Path) -> None:
+    """Write `results.json`, `results.md` and the pictures to a folder, which is made if need be.
+
+    Each file is written under a temporary name and renamed, so that a final name never holds half a file.
+
+    Raises:
+        FeatxError: the folder cannot be made or written.
+    """
+    pictures = draw(comparison)
+    files = {
+        **pictures,
+        "results.json": comparison.to_json().encode(),
+        "results.md": _page(comparison, has_curves="training-curves.png" in pictures).encode(),
+    }
+    try:
+        report_dir.mkdir(parents=True, exist_ok=True)
+        for name, content in files.items():
+            _write(report_dir / name, content)
+    except OSError as error:
+        raise FeatxError(
+            f"The report cannot be written to {printable(report_dir)} ({error.strerror or error}); name a folder that "
+            f"can be written to."
+        ) from error
+
+
+def _write(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+
+
+def _verdict(comparison: Comparison, escape: Callable[[str], str]) -> str:
+    best, rival = comparison.best, comparison.rival
+    share = f"{escape(best.name)} got {_accuracy_text(best)} of {best.metrics.n_samples:,} test images right"
+    if rival is None:
+        sentence = f"{share}, after {duration(best.total_s)}; there was nothing to compare it with"
+    else:
+        sentence = f"{share}, {_difference(best, rival, escape)}, {_times(best, rival)}"
+    chance = comparison.commonest_share
+    if best.metrics.accuracy_low <= chance:
+        sentence += f"; always answering the commonest class gets {100 * chance:.1f} %, so nothing has clearly learned"
+    if comparison.warnings:
+        sentence += "; all this is subject to the warning shown with it"
+    return sentence + "."
+
+
+def _difference(best: Approach, rival: Approach, escape: Callable[[str], str]) -> str:
+    """Return how the best stands to its rival, and whether that may be chance."""
+    others = "the best trained from scratch" if rival.kind == "scratch" else "the best on bottleneck features"
+    role = f"{others}, {escape(rival.name)}" if rival.kind != best.kind else f"the runner-up, {escape(rival.name)}"
+    points = 100 * (best.metrics.accuracy - rival.metrics.accuracy)
+    against = f"against {_accuracy_text(rival)} by {role}"
+    if rival.p_value is None:
+        return f"{against}: {points:.1f} points more, not tested for chance"
+    if rival.differs_from_best:
+        return f"{against}: {points:.1f} points more, a difference beyond chance (McNemar, {_p_text(rival)})"
+    return f"{against}: a difference of {points:.1f} points that may be chance (McNemar, {_p_text(rival)})"
+
+
+def _times(best: Approach, rival: Approach) -> str:
+    return f"and took {duration(best.total_s)} against {duration(rival.total_s)}"
+
+
+def _p_text(approach: Approach) -> str:
+    p = _p_value(approach.p_value)
+    return f"p {p}" if p.startswith("<") else f"p = {p}"
+
+
+def _accuracy_text(approach: Approach) -> str:
+    metrics = approach.metrics
+    low, high = 100 * metrics.accuracy_low, 100 * metrics.accuracy_high
+    return f"{100 * metrics.accuracy:.1f} % (95 % interval {low:.1f} to {high:.1f} %)"
+
+
+def _name(approach: Approach, comparison: Comparison, escape: Callable[[str], str], *, markdown: bool) -> str:
+    text = printable(approach.name)
+    text = escape(text if len(text) <= MAX_NAME else f"{text[: MAX_NAME - 13]}…{text[-12:]}")
+    if approach is not comparison.best:
+        return text if markdown else f"  {text}"
+    return f"**{text}**" if markdown else f"* {text}"
+
+
+def _results(approach: Approach, comparison: Comparison) -> tuple[str, ...]:
+    metrics = approach.metrics
+    return (
+        f"{100 * metrics.accuracy:.1f} % ({100 * metrics.accuracy_low:.1f} – {100 * metrics.accuracy_high:.1f})",
+        f"{metrics.loss:.3f}",
+        "–" if metrics.roc_auc is None else f"{metrics.roc_auc:.3f}",
+        f"{metrics.macro_f1:.3f}",
+        f"{metrics.calibration_error:.3f}",
+        "best" if approach is comparison.best else _p_value(approach.p_value),
+    )
+
+
+def _costs(approach: Approach) -> tuple[str, ...]:
+    representations = duration(approach.representations_s) if approach.kind == "features" else "–"
+    return (
+        representations,
+        duration(approach.top_s),
+        duration(approach.total_s),
+        _count(approach.n_parameters),
+        _size(approach.peak_memory_bytes),
+    )
+
+
+def _text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [(f"  {header[0]}", *header[1:]), *rows]
+    widths = [max(_columns(line[i]) for line in lines) for i in range(len(header))]
+    padded = [
+        "  ".join(
+            " " * (0 if i == 0 else width - _columns(cell)) + cell + " " * (width - _columns(cell) if i == 0 else 0)
+            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    ]
+    return "\n".join([padded[0], "  " + "─" * (sum(widths) + 2 * len(widths) - 4), *padded[1:]])
+
+
+def _markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    ruler = [":---", *["---:"] * (len(header) - 1)]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, ruler, *rows))
+
+
+def _warnings(comparison: Comparison, *, markdown: bool) -> str:
+    if markdown:
+        return "\n>\n".join(f"> **Warning:** {_markdown(text)}" for text in comparison.warnings)
+    return "\n".join(f"WARNING: {printable(text)}" for text in comparison.warnings)
+
+
+def _page(comparison: Comparison, *, has_curves: bool) -> str:
+    """Return `results.md`."""
+    numbers = f"{comparison.n_train:,} training, {comparison.n_validation:,} validation, {comparison.n_test:,} test"
+    parts = [
+        f"# {_markdown(comparison.dataset)}: features against training from scratch",
+        _verdict(comparison, _markdown),
+        f"{len(comparison.class_names)} classes; {numbers} images; seed {comparison.seed}.",
+        table(comparison, markdown=True).rstrip(),
+        CAVEAT,
+        TIME_NOTE,
+        "![Accuracy on test images against total time, by approach](summary.png)",
+        "## Accuracy\n\n![Accuracy on test images with 95 % intervals](accuracy.png)",
+        "## Time\n\n![Time by approach, representations and top](time.png)",
+    ]
+    if has_curves:
+        parts.append(f"## Training\n\n{CURVES_NOTE}\n\n![Loss and accuracy by epoch](training-curves.png)")
+    pictures = zip(comparison.approaches, confusion_file_names(comparison), strict=True)
+    matrices = [f"![Confusion matrix of {_markdown(approach.name)}]({name})" for approach, name in pictures]
+    parts += ["## What is taken for what", *matrices, "## How to get these numbers again", _provenance(comparison)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _provenance(comparison: Comparison) -> str:
+    versions = ", ".join(f"{_markdown(name)} {_markdown(version)}" for name, version in comparison.versions.items())
+    hardware = ", ".join(f"{_markdown(name)}: {_markdown(str(value))}" for name, value in comparison.hardware.items())
+    parts = [
+        f"    {printable(comparison.command)}",
+        "\n".join(
+            [
+                f"- Made: {_markdown(comparison.created_at)}",
+                f"- Data set's digest: {_markdown(comparison.dataset_digest)}",
+                f"- Classes: {', '.join(_markdown(name) for name in comparison.class_names)}",
+                f"- Versions: {versions or 'not known'}",
+                f"- Hardware: {hardware or 'not known'}",
+            ]
+        ),
+        "\n".join(_settings(approach) for approach in comparison.approaches),
+    ]
+    if comparison.recipes:
+        recipes = "\n".join(json.dumps(recipe, sort_keys=True) for recipe in comparison.recipes)
+        parts.append(f"Recipes of the features:\n\n```json\n{recipes}\n```")
+    return "\n\n".join(parts)
+
+
+def _settings(approach: Approach) -> str:
+    height, width = approach.image_size
+    kept = [] if approach.kept_epoch is None else [f"epoch kept: {approach.kept_epoch} of {len(approach.history)}"]
+    details = [f"{_markdown(name)}: {_markdown(str(value))}" for name, value in approach.details.items()]
+    return f"- {_markdown(approach.name)}: " + ", ".join([f"images {height}×{width}", *kept, *details])
+
+
+def _markdown(text: str) -> str:
+    r"""Return `text` so that Markdown shows it as it is, also in a table.
+
+    >>> print(_markdown("a|b\n`<i>` $1_000 & #2"))
+    a\|b\\n\`\<i\>\` \$1\_000 \& \#2
+    """
+    return re.sub(r"([\\`*_{}\[\]<>#!|~$&])", r"\\\1", printable(text))
+
+
+def _columns(text: str) -> int:
+    """Return how many columns of a terminal `text` takes.
+
+    >>> _columns("cat"), _columns("猫"), _columns("e\u0301")
+    (3, 2, 1)
+    """
+    return sum(
+        0 if unicodedata.combining(char) else 2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text
+    )
+
+
+def _p_value(p: float | None) -> str:
+    """Return a p value to two digits; one below `SIGNIFICANCE` is never rounded up to it.
+
+    >>> [_p_value(p) for p in (None, 1.0, 0.3149, 0.0496, 0.0021, 1e-12)]
+    ['–', '1.00', '0.31', '0.0496', '0.0021', '<0.001']
+    """
+    if p is None:
+        return "–"
+    if p < 0.001:
+        return "<0.001"
+    return f"{p:.2f}" if p >= SIGNIFICANCE else f"{p:.4f}"
+
+
+def _size(size_bytes: int) -> str:
+    """Return a size in binary units, to three digits at most.
+
+    >>> [_size(n) for n in (0, 1000, 1536, 1023 * 1024**2, 5 * 1024**3 // 4)]
+    ['0 B', '1000 B', '1.5 KiB', '1023 MiB', '1.2 GiB']
+    """
+    size = float(size_bytes)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1023.5:
+            return f"{size:.0f} {unit}" if size >= 99.5 or unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} TiB"
+
+
+def _count(n: int) -> str:
+    """Return a count in thousands, millions or billions.
+
+    >>> [_count(n) for n in (0, 513, 8_193, 999_960, 4_195_000, 2_000_000_000)]
+    ['0', '513', '8.2 thousand', '1.0 million', '4.2 million', '2.0 billion']
+    """
+    if n < 1000:
+        return str(n)
+    for unit, name in ((1e3, "thousand"), (1e6, "million")):
+        if n / unit < 999.95:
+            return f"{n / unit:.1f} {name}"
+    return f"{n / 1e9:.1f} billion"

@@ -1,0 +1,68 @@
+"""How a model is trained, and what became of it: the same for heads and rivals."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from featx.comparison import Epoch
+from featx.dataset import ImageDataset
+from featx.metrics import Metrics
+from featx.splits import validation_mask
+
+#: The share of the training split that decides when to stop.
+VALIDATION_FRACTION = 0.1
+
+
+@dataclass(frozen=True)
+class Training:
+    """How models are trained; the same for heads and rivals.
+
+    Attributes:
+        seed: of the initial weights, the order of images, dropout, and the choice of the validation part.
+        epochs: at most so many passes over the training images.
+        patience: epochs without a better validation loss after which training stops.
+        batch_size: images in one step of the optimizer.
+        show: show progress on stderr.
+    """
+
+    seed: int = 0
+    epochs: int = 50
+    patience: int = 5
+    batch_size: int = 32
+    show: bool = False
+
+
+@dataclass(frozen=True)
+class Result:
+    """A trained model and what it achieved on the test split.
+
+    Attributes:
+        name: of the head or rival.
+        model: a Keras model from features, or from pixels, to probabilities.
+        probabilities: `(n_test, n_classes)` float64, in the order of the data set's test images.
+        metrics: measured on the test split.
+        fit_s: what training took, in seconds.
+        n_parameters: trained ones.
+        peak_memory_bytes: largest resident memory of the process while it was trained.
+        history: one entry an epoch; empty for `logreg`.
+        kept_epoch: the epoch whose weights were kept; None for `logreg`.
+        details: what training chose, e.g. the regularization.
+    """
+
+    name: str
+    model: Any
+    probabilities: np.ndarray
+    metrics: Metrics
+    fit_s: float
+    n_parameters: int
+    peak_memory_bytes: int
+    history: tuple[Epoch, ...] = ()
+    kept_epoch: int | None = None
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+def validation_part(dataset: ImageDataset, seed: int) -> np.ndarray:
+    """Return `(n_train,)` bool: which training images decide when to stop. The same for heads and rivals."""
+    train = ~dataset.is_test
+    return validation_mask(dataset.digests[train], dataset.labels[train], seed=seed, fraction=VALIDATION_FRACTION)

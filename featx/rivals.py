@@ -1,0 +1,89 @@
+"""The rivals of features: networks trained from the pixels of a data set, and measured on its test split."""
+
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from featx.dataset import ImageDataset
+from featx.errors import FeatxError, ImageError, printable
+from featx.fitting import count_parameters, predict_proba
+from featx.memory import peak_memory_bytes, reset_peak_memory
+from featx.metrics import evaluate
+from featx.progress import progress_bar
+from featx.reader import read_batches
+from featx.results import Result, Training, validation_part
+from featx.scratch import RIVALS, train_rival
+
+#: Images decoded at a time.
+_PORTION = 256
+
+
+def check_rival(name: str) -> None:
+    """Raise FeatxError if there is no rival called `name`."""
+    if name not in RIVALS:
+        raise FeatxError(f"There is no rival of this name. Known: {', '.join(RIVALS)}. Received: {name!r}")
+
+
+def train_on_pixels(
+    dataset: ImageDataset, rival: str, training: Training, cache_dir: Path, workers: int | None = None
+) -> Result:
+    """Return the rival named `rival`, trained on the training split and measured on the test split.
+
+    Images are decoded once, into a temporary file in `cache_dir`; that time is part of the training.
+
+    Raises:
+        ImageError: an image has changed or gone since the data set was scanned.
+    """
+    image_size = RIVALS[rival].image_size
+    train, test = ~dataset.is_test, dataset.is_test
+    reset_peak_memory()
+    started = time.perf_counter()
+    with _decoded(dataset.subset(train), image_size, cache_dir, workers, show=training.show) as pixels:
+        trained = train_rival(
+            rival,
+            pixels,
+            dataset.labels[train],
+            validation_part(dataset, training.seed),
+            n_classes=len(dataset.class_names),
+            seed=training.seed,
+            epochs=training.epochs,
+            patience=training.patience,
+            show=training.show,
+        )
+    fit_s = time.perf_counter() - started
+    with _decoded(dataset.subset(test), image_size, cache_dir, workers, show=training.show) as pixels:
+        probabilities = predict_proba(trained.model, pixels)
+    return Result(
+        name=rival,
+        model=trained.model,
+        probabilities=probabilities,
+        metrics=evaluate(dataset.labels[test], probabilities),
+        fit_s=fit_s,
+        n_parameters=count_parameters(trained.model),
+        peak_memory_bytes=peak_memory_bytes(),
+        history=trained.history,
+        kept_epoch=trained.kept_epoch,
+    )
+
+
+@contextmanager
+def _decoded(
+    dataset: ImageDataset, image_size: tuple[int, int], cache_dir: Path, workers: int | None, *, show: bool
+) -> Iterator[np.ndarray]:
+    """Yield the pixels `(n, height, width, 3)` uint8 of a data set; on disk, so that they need not fit in memory."""
+    cache_dir.mkdir(parents=True, exist_ok=True)
+    paths = [dataset.root / path for path in dataset.paths]
+    with tempfile.TemporaryFile(dir=cache_dir) as file:
+        pixels: np.ndarray = np.memmap(file, np.uint8, "w+", shape=(len(paths), *image_size, 3))
+        batches = read_batches(paths, dataset.digests, image_size, _PORTION, workers)
+        with closing(batches), progress_bar(len(paths), "decode", "images", show=show) as bar:
+            for batch in batches:
+                for image in batch.unreadable:
+                    raise ImageError(f"{printable(paths[image.row])} cannot be read any more: {image.reason}.")
+                pixels[batch.rows] = batch.images
+                bar.update(len(batch.rows))
+        yield pixels

@@ -1,0 +1,76 @@
+"""Images that could not be read: remembered, so that they are reported every time and tried only once."""
+
+import csv
+import io
+import logging
+import os
+from collections.abc import Iterable
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+from typing import Self
+
+import PIL
+
+from featx.errors import printable
+from featx.files import write_text
+
+log = logging.getLogger("featx")
+
+
+@dataclass(frozen=True, order=True)
+class SkippedImage:
+    """One file without pixels.
+
+    Attributes:
+        path: where it was, printable.
+        digest: SHA-256 of its bytes in hexadecimal; empty if it is not the bytes that are to blame.
+        reason: why it was skipped.
+        decoder: the version of Pillow that gave up; another one tries again.
+    """
+
+    path: str
+    digest: str
+    reason: str
+    decoder: str = PIL.__version__
+
+    @classmethod
+    def of(cls, path: Path, digest: bytes, reason: str) -> Self:
+        """Return the record of one file."""
+        return cls(printable(path), digest.hex(), reason)
+
+
+class SkippedImages:
+    """`skipped.csv` of a store."""
+
+    def __init__(self, path: Path) -> None:
+        """Read the file at `path`, if there is one. It is only a memory: a damaged one is begun anew."""
+        self._path = path
+        self._known: dict[str, SkippedImage] = {}
+        try:
+            with path.open(encoding="utf-8", newline="") as file:
+                rows = [SkippedImage(**row) for row in csv.DictReader(file)]
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError, TypeError, csv.Error) as error:
+            log.warning("%s cannot be read (%s) and is begun anew.", printable(path), error)
+            return
+        self._known = {row.digest or row.path: row for row in rows}
+
+    def reason(self, digest: bytes) -> str | None:
+        """Return why this decoder cannot read the image with `digest`; None if it has not tried."""
+        known = self._known.get(digest.hex())
+        return known.reason if known and known.decoder == PIL.__version__ else None
+
+    def replace(self, root: Path, images: Iterable[SkippedImage]) -> None:
+        """Put `images` in the place of what was known of files below `root`, and write the file if that changes it."""
+        inside = f"{printable(root)}{os.sep}"
+        elsewhere = {key: image for key, image in self._known.items() if not image.path.startswith(inside)}
+        known = elsewhere | {image.digest or image.path: image for image in images}
+        if known == self._known:
+            return
+        self._known = known
+        text = io.StringIO(newline="")
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow([field.name for field in fields(SkippedImage)])
+        writer.writerows(astuple(image) for image in sorted(known.values()))
+        write_text(self._path, text.getvalue())

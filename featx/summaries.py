@@ -1,0 +1,96 @@
+"""What the commands say when they are done: for people, and as JSON."""
+
+from typing import Any
+
+import numpy as np
+
+from featx.comparison import duration
+from featx.errors import printable
+from featx.extract import Extraction
+from featx.train import Run
+
+#: So many skipped images are named on the terminal; `skipped.csv` has all.
+SKIPPED_SHOWN = 10
+
+
+def percent(share: float) -> str:
+    """Return a share of 1 in per cent.
+
+    >>> percent(0.8475)
+    '84.8 %'
+    """
+    return f"{100 * share:.1f} %"
+
+
+def extraction_text(extraction: Extraction) -> str:
+    """Return what an extraction did, in a few lines."""
+    dataset = extraction.dataset
+    lines = [
+        f"{dataset.n_images:,} images in {len(dataset.class_names)} classes "
+        f"({dataset.n_train:,} training, {dataset.n_test:,} test): {extraction.n_computed:,} computed, "
+        f"{extraction.n_cached:,} from the cache, {len(extraction.skipped):,} skipped."
+    ]
+    timings = extraction.timings
+    if timings.n_images:
+        rate = timings.n_images / timings.elapsed_s
+        lines.append(
+            f"{duration(timings.elapsed_s)} ({rate:,.0f} images/s): start {duration(timings.start_s)}, then waiting "
+            f"for decode {duration(timings.decode_s)}, forward {duration(timings.forward_s)}, "
+            f"write {duration(timings.write_s)}."
+        )
+    lines += [f"Skipped {image.path}: {image.reason}" for image in extraction.skipped[:SKIPPED_SHOWN]]
+    if len(extraction.skipped) > SKIPPED_SHOWN:
+        lines.append(f"… and {len(extraction.skipped) - SKIPPED_SHOWN:,} more.")
+    if extraction.skipped:
+        lines.append(f"All that was skipped: {printable(extraction.store_dir / 'skipped.csv')}")
+    lines.append(f"Features: {printable(extraction.store_dir)}")
+    return "\n".join(lines)
+
+
+def extraction_json(extraction: Extraction) -> dict[str, Any]:
+    """Return what an extraction did, as JSON knows it."""
+    dataset = extraction.dataset
+    return {
+        "store_dir": str(extraction.store_dir),
+        "recipe_key": extraction.recipe.key,
+        "n_images": dataset.n_images,
+        "n_train": dataset.n_train,
+        "n_test": dataset.n_test,
+        "class_names": list(dataset.class_names),
+        "n_computed": extraction.n_computed,
+        "n_cached": extraction.n_cached,
+        "skipped": [{"path": image.path, "reason": image.reason} for image in extraction.skipped],
+        "timings": extraction.timings.to_dict(),
+        "elapsed_s": extraction.elapsed_s,
+    }
+
+
+def run_text(run: Run) -> str:
+    """Return what the heads achieved, in a few lines."""
+    dataset, recipe = run.features.dataset, run.features.recipe
+    lines = [
+        f"{recipe.backbone} features {run.features.X.shape[1:]} of {dataset.n_train:,} training and "
+        f"{dataset.n_test:,} test images; they took {duration(run.features.timings.elapsed_s)} to make."
+    ]
+    if recipe.has_random_weights:
+        lines.append("The backbone has random weights: these figures say nothing about transfer learning.")
+    for result in run.results:
+        metrics = result.metrics
+        lines.append(
+            f"{result.name:>8}: {percent(metrics.accuracy)} of the test images "
+            f"({percent(metrics.accuracy_low)} to {percent(metrics.accuracy_high)}), loss {metrics.loss:.3f}, "
+            f"trained in {duration(result.fit_s)}"
+        )
+    lines.append(f"Run: {printable(run.dir)}")
+    return "\n".join(lines)
+
+
+def run_json(run: Run) -> dict[str, Any]:
+    """Return what the heads achieved, as JSON knows it."""
+    return {
+        "run_dir": str(run.dir),
+        "recipe_key": run.features.recipe.key,
+        "random_weights": run.features.recipe.has_random_weights,
+        "feature_shape": [int(n) for n in np.shape(run.features.X)[1:]],
+        "accuracy": {result.name: result.metrics.accuracy for result in run.results},
+    }

@@ -1,0 +1,87 @@
+"""What extraction has cost, by phase."""
+
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Self, TypeVar
+
+from featx.memory import peak_memory_bytes
+
+_Item = TypeVar("_Item")
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Wall-clock time that features cost, split by what the pipeline was waiting for, and the memory it took.
+
+    Decoding and writing overlap with the forward pass; only the time in which the pipeline stood still for them is
+    counted, so that the phases add up to `elapsed_s`.
+
+    Attributes:
+        n_images: images computed.
+        start_s: starting the engine: loading the weights, compiling.
+        decode_s: waiting for decoded images.
+        forward_s: running the backbone.
+        write_s: writing segments.
+        elapsed_s: everything, in seconds.
+        peak_memory_bytes: largest resident memory of the process.
+    """
+
+    n_images: int = 0
+    start_s: float = 0.0
+    decode_s: float = 0.0
+    forward_s: float = 0.0
+    write_s: float = 0.0
+    elapsed_s: float = 0.0
+    peak_memory_bytes: int = 0
+
+    def __add__(self, other: Self) -> "Timings":
+        sums = {f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)}
+        sums["peak_memory_bytes"] = max(self.peak_memory_bytes, other.peak_memory_bytes)
+        return Timings(**sums)
+
+    def share(self, part: float) -> "Timings":
+        """Return what `part` (0 to 1) of the images cost; the peak memory is the same."""
+        shares = {f.name: getattr(self, f.name) * part for f in fields(self) if f.name.endswith("_s")}
+        return replace(self, n_images=round(self.n_images * part), **shares)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON knows them."""
+        return asdict(self)
+
+
+class Stopwatch:
+    """Measures the phases of an extraction, lap by lap."""
+
+    def __init__(self) -> None:
+        self._phases: dict[str, float] = {}
+        self._lap_started = time.perf_counter()
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Add the time that the block takes to the phase `name`: `start`, `decode`, `forward` or `write`."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._phases[name] = self._phases.get(name, 0.0) + time.perf_counter() - started
+
+    def waiting(self, name: str, items: Iterable[_Item]) -> Iterator[_Item]:
+        """Yield `items`, adding the time that each one keeps us waiting to the phase `name`."""
+        iterator = iter(items)
+        while True:
+            with self.phase(name):
+                try:
+                    item = next(iterator)
+                except StopIteration:
+                    return
+            yield item
+
+    def lap(self, n_images: int) -> Timings:
+        """Return what the last `n_images` images have cost since the lap before, and begin a new lap."""
+        now = time.perf_counter()
+        phases = {f"{name}_s": elapsed_s for name, elapsed_s in self._phases.items()}
+        timings = Timings(n_images, elapsed_s=now - self._lap_started, peak_memory_bytes=peak_memory_bytes(), **phases)
+        self._phases, self._lap_started = {}, now
+        return timings

@@ -1,0 +1,100 @@
+"""Stage two: trains the heads on the features of a data set, and measures them on its test split."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Unpack
+
+from featx.dataset import scan
+from featx.extract import extract_command
+from featx.fitting import count_parameters, predict_proba
+from featx.heads import HEADS, train_head
+from featx.join import Features, load_features
+from featx.memory import peak_memory_bytes, reset_peak_memory
+from featx.metrics import evaluate
+from featx.results import Result, Training, validation_part
+from featx.runs import write_run
+from featx.store import FeatureStore
+from featx.weights import RecipeOptions, resolve_recipe
+
+DEFAULT_TRAINING = Training()
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished stage two.
+
+    Attributes:
+        dir: the run folder.
+        features: what was trained on.
+        results: one for each head.
+    """
+
+    dir: Path
+    features: Features
+    results: tuple[Result, ...]
+
+
+def train_top(
+    data_dir: Path,
+    *,
+    heads: Sequence[str] = HEADS,
+    run_dir: Path,
+    cache_dir: Path = Path("cache"),
+    training: Training = DEFAULT_TRAINING,
+    **options: Unpack[RecipeOptions],
+) -> Run:
+    """Train heads on the cached features of the images in `data_dir` and write the run folder `run_dir`.
+
+    Args:
+        data_dir: the folder that `featx.extract` was given.
+        heads: names in `featx.heads.HEADS`.
+        run_dir: an empty folder, or one that does not exist yet.
+        cache_dir: where stores lie.
+        training: how the heads are trained.
+        options: the recipe, see `featx.weights.RecipeOptions`.
+
+    Raises:
+        FeaturesMissingError: the store lacks features; the message names the command that makes them.
+        FeatxError: the data set, the weights or the store is not fit; the message says what to do.
+    """
+    dataset = scan(data_dir, cache_dir, show=training.show)
+    recipe, _ = resolve_recipe(cache_dir, **options)
+    store = FeatureStore(cache_dir, recipe)
+    features = load_features(dataset, store, extract_command(data_dir, cache_dir, **options))
+    results = tuple(train_on_features(features, head, training) for head in heads)
+    write_run(run_dir, features, results, training)
+    return Run(run_dir, features, results)
+
+
+def train_on_features(features: Features, head: str, training: Training) -> Result:
+    """Return the head named `head`, trained on the training split and measured on the test split."""
+    dataset = features.dataset
+    train = ~dataset.is_test
+    reset_peak_memory()
+    trained = train_head(
+        head,
+        features.X[train],
+        dataset.labels[train],
+        dataset.digests[train],
+        validation_part(dataset, training.seed),
+        n_classes=len(dataset.class_names),
+        seed=training.seed,
+        epochs=training.epochs,
+        batch_size=training.batch_size,
+        patience=training.patience,
+        show=training.show,
+    )
+    probabilities = predict_proba(trained.model, features.X[dataset.is_test])
+    return Result(
+        name=head,
+        model=trained.model,
+        probabilities=probabilities,
+        metrics=evaluate(dataset.labels[dataset.is_test], probabilities),
+        fit_s=trained.fit_s,
+        n_parameters=count_parameters(trained.model),
+        peak_memory_bytes=peak_memory_bytes(),
+        history=trained.history,
+        kept_epoch=trained.kept_epoch,
+        details=dict(trained.details),
+    )

@@ -1,0 +1,203 @@
+"""Where a backbone's weights come from, and which they are.
+
+Finding and checking a file needs neither Keras nor TensorFlow; only a download does.
+"""
+
+import contextlib
+import hashlib
+import logging
+import os
+import re
+import socket
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypedDict, Unpack
+
+from featx.backbones import Backbone, find_backbone
+from featx.digests import digest_files
+from featx.errors import FeatxError, WeightsError, printable
+from featx.keras_import import import_keras
+from featx.recipe import DTYPES, Recipe
+
+log = logging.getLogger("featx")
+
+#: A server that says nothing for so long is not there.
+DOWNLOAD_TIMEOUT_S = 30.0
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights that are to be had.
+
+    Attributes:
+        digest: SHA-256 of the file in hexadecimal, or `"random-SEED"`.
+        path: the file; None for random weights.
+    """
+
+    digest: str
+    path: Path | None
+
+
+class RecipeOptions(TypedDict, total=False):
+    """What a user may choose about a recipe; every function that takes one takes these, by name.
+
+    backbone: name in `featx.backbones.BACKBONES`; `"vgg16"` if not given.
+    weights: see `find_weights`; `"imagenet"` if not given.
+    layer: name of the layer whose output is stored; the backbone's last one if None.
+    image_size: `(height, width)` in pixels; the backbone's own if None.
+    dtype: storage dtype, `"float16"` (if not given) or `"float32"`.
+    """
+
+    backbone: str
+    weights: str
+    layer: str | None
+    image_size: tuple[int, int] | None
+    dtype: str
+
+
+def resolve_recipe(cache_dir: Path = Path("cache"), **options: Unpack[RecipeOptions]) -> tuple[Recipe, Weights]:
+    """Return the recipe that `options` describe, and the weights it names; `cache_dir` remembers digests of files.
+
+    Raises:
+        BackboneError: there is no such backbone.
+        WeightsError: there are no such weights.
+        FeatxError: there is no such storage dtype.
+    """
+    backbone = options.get("backbone", "vgg16")
+    dtype = options.get("dtype", DTYPES[0])
+    if dtype not in DTYPES:
+        raise FeatxError(f"Features are stored as {' or '.join(DTYPES)}. Received: {dtype!r}")
+    entry = find_backbone(backbone)
+    weights = find_weights(backbone, options.get("weights", "imagenet"), cache_dir)
+    recipe = Recipe(
+        backbone=backbone,
+        weights=weights.digest,
+        layer=options.get("layer") or entry.layer,
+        image_size=options.get("image_size") or entry.image_size,
+        preprocessing=entry.preprocessing,
+        dtype=dtype,
+    )
+    return recipe, weights
+
+
+def find_weights(backbone: str, weights: str, cache_dir: Path) -> Weights:
+    """Return the weights that `weights` names.
+
+    Args:
+        backbone: name in `featx.backbones.BACKBONES`.
+        weights: `"imagenet"`: a file in the folder `FEATX_WEIGHTS_DIR`, else Keras's own, downloaded if need be;
+            `"random"` or `"random:SEED"`: seeded random weights, for tests; `"imagenet-or-random"`: for
+            demonstrations, ImageNet weights or, where none can be had, random ones with a warning; else the path of
+            a file in the layout of Keras's official ones.
+        cache_dir: remembers digests of files.
+
+    Raises:
+        WeightsError: there are none, or the file is not what its name says.
+    """
+    entry = find_backbone(backbone)
+    if match := re.fullmatch(r"random(?::(\d+))?", weights):
+        return Weights(f"random-{int(match[1] or 0)}", None)
+    if weights == "imagenet-or-random":
+        try:
+            return _weights_in_file(entry, _imagenet_path(backbone), cache_dir)
+        except WeightsError as error:
+            log.warning("%s Going on with random weights: the figures say nothing about transfer learning.", error)
+            return find_weights(backbone, "random", cache_dir)
+    path = _imagenet_path(backbone) if weights == "imagenet" else Path(weights).expanduser()
+    return _weights_in_file(entry, path, cache_dir)
+
+
+def _weights_in_file(entry: Backbone, path: Path, cache_dir: Path) -> Weights:
+    if not path.is_file():
+        raise WeightsError(f"There is no weights file {printable(path)}. Give --weights a file, or imagenet.")
+    _check_official(entry, path)
+    digests, problems = digest_files([path.absolute()], cache_dir)
+    if problems:
+        raise WeightsError(f"The weights file {printable(path)} cannot be read: {problems[0]}.")
+    return Weights(bytes(digests[0]).hex(), path)
+
+
+def _check_official(entry: Backbone, path: Path) -> None:
+    """Raise if a file that bears an official name is not the official file; leave it where it is."""
+    if path.name != entry.weights_name or entry.weights_md5 is None:
+        return
+    with path.open("rb") as file:
+        md5 = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    if md5 != entry.weights_md5:
+        raise WeightsError(
+            f"{printable(path)} bears the name of Keras's official weights but is not that file: MD5 expected "
+            f"{entry.weights_md5}, got {md5}. A download may have been cut short: move it away to have it "
+            f"downloaded again, or rename it if the weights are your own. It was not used, and not touched."
+        )
+
+
+def _imagenet_path(backbone: str) -> Path:
+    entry = find_backbone(backbone)
+    folder = os.environ.get("FEATX_WEIGHTS_DIR")
+    if folder:
+        path = _path_in_folder(backbone, entry, Path(folder).expanduser())
+        if path:
+            return path
+    official = _keras_home() / "models" / entry.weights_name
+    if not official.exists():
+        looked = f"the folder {printable(folder)} (FEATX_WEIGHTS_DIR)" if folder else "FEATX_WEIGHTS_DIR (not set)"
+        _download(backbone, entry, official, looked)
+    return official
+
+
+def _path_in_folder(backbone: str, entry: Backbone, folder: Path) -> Path | None:
+    """Return the file for `backbone` in `folder`: the official one, else the only one named `BACKBONE*_notop.h5`."""
+    if not folder.is_dir():
+        raise WeightsError(f"FEATX_WEIGHTS_DIR names no folder. Received: {printable(folder)}")
+    official = folder / entry.weights_name
+    if official.exists():
+        return official
+    paths = sorted(folder.glob(f"{backbone}*_notop.h5"))
+    if len(paths) > 1:
+        raise WeightsError(
+            f"FEATX_WEIGHTS_DIR has several files for {backbone}: {', '.join(printable(p.name) for p in paths)}. "
+            f"Choose one with --weights PATH."
+        )
+    return paths[0] if paths else None
+
+
+def _keras_home() -> Path:
+    """Return Keras's own cache folder, as Keras finds it."""
+    return Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
+
+
+def _download(backbone: str, entry: Backbone, official: Path, looked: str) -> None:
+    """Have Keras download and check the official file; it gets its name only once it is whole."""
+    keras = import_keras()
+    log.info("Downloading the ImageNet weights of %s to %s", backbone, official)
+    try:
+        official.parent.mkdir(parents=True, exist_ok=True)
+        with (
+            tempfile.TemporaryDirectory(prefix="featx-download-", dir=official.parent) as folder,
+            _network_timeout(),
+            contextlib.redirect_stdout(sys.stderr),  # Keras prints its progress to stdout, where tables belong
+        ):
+            path = keras.utils.get_file(
+                entry.weights_name, origin=entry.weights_url, cache_dir=folder, file_hash=entry.weights_md5
+            )
+            Path(path).replace(official)
+    except Exception as error:  # Keras raises a bare Exception when a download fails
+        reason = " ".join(str(error).split())[:200]
+        raise WeightsError(
+            f"No ImageNet weights for {backbone} are to be had: looked for {backbone}*_notop.h5 in {looked}, for "
+            f"{printable(official)}, and tried to download them ({reason}). Connect to the network once; or put "
+            f"{entry.weights_name} into a folder and set FEATX_WEIGHTS_DIR to it; or name a file with --weights PATH."
+        ) from error
+
+
+@contextlib.contextmanager
+def _network_timeout() -> Iterator[None]:
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(DOWNLOAD_TIMEOUT_S)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)

@@ -1,0 +1,61 @@
+"""What the tests share: real images, real weights where there are some, and the command line in one process."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+
+SHARED = Path(__file__).parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder beside the project with real photographs, pretrained weights and reference features."""
+    if not SHARED.is_dir():
+        pytest.skip("needs ../shared: photographs, pretrained weights and reference features")
+    return SHARED
+
+
+@pytest.fixture
+def make_photos() -> Callable[..., Path]:
+    return write_photos
+
+
+def write_photos(root: Path, n_train: int = 12, n_test: int = 4, classes: tuple[str, ...] = ("sea", "wood")) -> Path:
+    """Write JPEG files of 40×48 pixels, `train/CLASS/*` and `test/CLASS/*`; a class is a texture with noise."""
+    for split, n in (("train", n_train), ("test", n_test)):
+        for number, name in enumerate(classes):
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for i in range(n):
+                rng = np.random.default_rng([number, i, split == "test"])
+                Image.fromarray(_texture(number, rng)).save(folder / f"{name}.{i}.jpg", quality=92)
+    return root
+
+
+def _texture(number: int, rng: np.random.Generator) -> np.ndarray:
+    """Return waves (40, 48, 3) uint8 whose direction and colour tell the class."""
+    y, x = np.mgrid[0:40, 0:48]
+    angle = number * np.pi / 3 + rng.normal(0, 0.1)
+    waves = np.sin((x * np.cos(angle) + y * np.sin(angle)) / 2 + rng.uniform(0, 6))
+    colour = np.array([60 + 90 * (number % 2), 120, 200 - 80 * (number % 3)])
+    pixels = colour + 50 * waves[..., np.newaxis] + rng.normal(0, 12, (40, 48, 3))
+    return np.clip(pixels, 0, 255).astype(np.uint8)
+
+
+@pytest.fixture
+def featx() -> Callable[..., Result]:
+    """Run a featx command in this process and return its result; words may be paths."""
+
+    from featx.cli import main
+
+    def run(*words: object, exit_code: int = 0) -> Result:
+        result = CliRunner().invoke(main, [str(word) for word in words])
+        assert result.exit_code == exit_code, result.output
+        return result
+
+    return run

@@ -1,0 +1,179 @@
+"""Backbones and the engine that runs them."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from PIL import Image
+
+from featx.backbones import BACKBONES, build_model, find_backbone
+from featx.engines import create_engine
+from featx.errors import BackboneError, WeightsError
+from featx.keras_import import import_keras
+from featx.recipe import Recipe
+from featx.weights import resolve_recipe
+
+SMALL = {"image_size": (32, 32), "weights": "random"}
+
+
+def random_images(n: int, size: tuple[int, int] = (32, 32)) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (n, *size, 3), np.uint8)
+
+
+@pytest.mark.parametrize("size", [64, 150])
+@pytest.mark.parametrize("backbone", ["vgg16", "resnet50"])
+def test_features_equal_an_independent_float64_implementation(shared, tmp_path, backbone, size):
+    reference_path = shared / "reference" / f"{backbone}-{size}.npz"
+    if not reference_path.exists():
+        pytest.skip(f"there is no {reference_path.name}")
+    with np.load(reference_path) as reference:
+        files, expected = reference["files"], reference["features"].astype(np.float64)
+    folder = shared / "reference" / f"images-{size}"
+    images = np.stack([np.asarray(Image.open(folder / str(name)).convert("RGB")) for name in files])
+    weights_path = shared / "weights" / f"{backbone}_tiny_imagenet_notop.h5"
+    recipe, weights = resolve_recipe(tmp_path, backbone=backbone, weights=str(weights_path), image_size=(size, size))
+    features = create_engine(recipe, weights, batch_size=16).features(images)
+    error = np.linalg.norm(features - expected, axis=-1) / np.linalg.norm(expected, axis=-1).clip(1e-30)
+    assert features.dtype == np.float32
+    assert features.shape == expected.shape
+    assert np.linalg.norm(features - expected) / np.linalg.norm(expected) < 1e-4
+    assert np.median(error) < 1e-4
+    assert np.abs(features - expected).max() / np.abs(expected).max() < 1e-4
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_every_backbone_runs_and_fits_float16(tmp_path, backbone):
+    recipe, weights = resolve_recipe(tmp_path, backbone=backbone, **SMALL)
+    features = create_engine(recipe, weights, batch_size=4).features(random_images(3))
+    assert features.shape[0] == 3
+    assert features.std() > 0
+    assert np.isfinite(features.astype(np.float16)).all()
+    assert not np.allclose(features[0], features[1])
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_table_agrees_with_keras(tmp_path, backbone):
+    recipe, _ = resolve_recipe(tmp_path, backbone=backbone, weights="random")
+    keras = import_keras()
+    network = getattr(keras.applications, BACKBONES[backbone].application)(weights=None, include_top=False)
+    assert recipe.layer == network.layers[-1].name
+    module = __import__(f"keras.src.applications.{_keras_module(backbone)}", fromlist=["x"])
+    source = Path(module.__file__).read_text(encoding="utf-8")
+    entry = BACKBONES[backbone]
+    assert entry.weights_md5 is None or entry.weights_md5 in source
+
+
+def _keras_module(backbone: str) -> str:
+    return {"vgg16": "vgg16", "resnet50": "resnet", "mobilenetv2": "mobilenet_v2", "efficientnetb0": "efficientnet"}[
+        backbone
+    ]
+
+
+@pytest.mark.parametrize(("backbone", "mode"), [("vgg16", "caffe"), ("resnet50", "caffe"), ("mobilenetv2", "tf")])
+def test_preprocessing_is_that_of_keras(tmp_path, backbone, mode):
+    keras = import_keras()
+    recipe, _ = resolve_recipe(tmp_path, backbone=backbone, **SMALL)
+    model = build_model(recipe, None)
+    trunk = model.layers[-1]
+    images = random_images(2)
+    pixels = keras.applications.imagenet_utils.preprocess_input(images.astype(np.float32), mode=mode)
+    np.testing.assert_allclose(model.predict_on_batch(images), trunk.predict_on_batch(pixels), rtol=1e-5, atol=1e-4)
+
+
+def test_efficientnet_is_rescaled_like_kerass_imagenet_model(tmp_path, monkeypatch):
+    keras = import_keras()
+    from keras.src.applications import efficientnet
+    from keras.src.legacy.saving import legacy_h5_format
+
+    path = tmp_path / "efficientnetb0_mine_notop.h5"
+    network = keras.applications.EfficientNetB0(weights=None, include_top=False, input_shape=(32, 32, 3))
+    rng = np.random.default_rng(1)
+    for weight in network.weights:
+        if weight.name.endswith(("kernel", "gamma", "beta", "bias")):
+            weight.assign(rng.normal(0, 0.2, weight.shape))
+        elif "variance" in weight.name:
+            weight.assign(rng.uniform(0.5, 1.5, weight.shape))
+    for name, value in (("mean", [0.485, 0.456, 0.406]), ("variance", [0.229, 0.224, 0.225])):
+        next(w for w in network.layers[2].weights if w.name == name).assign(np.array(value))
+    with h5py.File(path, "w") as file:
+        legacy_h5_format.save_weights_to_hdf5_group(file, network)
+    monkeypatch.setattr(efficientnet.file_utils, "get_file", lambda *_args, **_kwargs: str(path))
+    official = keras.applications.EfficientNetB0(weights="imagenet", include_top=False, input_shape=(32, 32, 3))
+    recipe, weights = resolve_recipe(
+        tmp_path, backbone="efficientnetb0", weights=str(path), image_size=(32, 32), layer="block1a_project_conv"
+    )
+
+    def early_features(model) -> np.ndarray:
+        return keras.Model(model.inputs, model.get_layer(recipe.layer).output).predict_on_batch(pixels)
+
+    images = random_images(3)
+    pixels = images.astype(np.float32)
+    expected = early_features(official)
+    features = create_engine(recipe, weights, batch_size=3).features(images)
+    np.testing.assert_allclose(features, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
+    assert np.abs(early_features(network) - expected).max() > 0.01 * np.abs(expected).max()
+
+
+def test_an_images_features_do_not_depend_on_its_batch(tmp_path):
+    recipe, weights = resolve_recipe(tmp_path, **SMALL)
+    engine = create_engine(recipe, weights, batch_size=8)
+    images = random_images(21)
+    together = engine.features(images)
+    order = np.random.default_rng(1).permutation(21)
+    assert np.array_equal(engine.features(images[order]), together[order])
+    assert np.array_equal(np.concatenate([engine.features(images[i : i + 1]) for i in range(21)]), together)
+    assert engine.features(images[:0]).shape == (0, 1, 1, 512)
+
+
+def test_another_layer_can_be_named(tmp_path):
+    recipe, weights = resolve_recipe(tmp_path, layer="block4_pool", **SMALL)
+    assert create_engine(recipe, weights, batch_size=2).features(random_images(2)).shape == (2, 2, 2, 512)
+
+
+def test_random_weights_are_the_same_every_time_and_differ_by_seed(tmp_path):
+    def features(weights: str) -> np.ndarray:
+        recipe, found = resolve_recipe(tmp_path, weights=weights, image_size=(32, 32))
+        return create_engine(recipe, found, batch_size=2).features(random_images(2))
+
+    assert np.array_equal(features("random"), features("random:0"))
+    assert not np.array_equal(features("random:0"), features("random:1"))
+
+
+def test_unknown_layer_names_those_there_are(tmp_path):
+    recipe, _ = resolve_recipe(tmp_path, layer="block6_pool", **SMALL)
+    with pytest.raises(BackboneError, match=r"block5_pool.*Received: 'block6_pool'"):
+        build_model(recipe, None)
+
+
+def test_images_too_small_for_the_network_are_refused(tmp_path):
+    recipe, _ = resolve_recipe(tmp_path, weights="random", image_size=(16, 16))
+    with pytest.raises(BackboneError, match="--image-size. Received: 16x16"):
+        build_model(recipe, None)
+
+
+def test_unknown_backbone_is_refused():
+    with pytest.raises(BackboneError, match="Known: vgg16, resnet50"):
+        find_backbone("vgg19")
+
+
+@pytest.mark.parametrize("content", [b"", b"no HDF5 at all", None])
+def test_what_holds_no_fitting_weights_is_refused(tmp_path, content):
+    path = tmp_path / "weights.h5"
+    if content is None:
+        with h5py.File(path, "w") as file:
+            file["x"] = np.zeros(3)
+    else:
+        path.write_bytes(content)
+    recipe = Recipe(
+        backbone="vgg16", weights="00" * 32, layer="block5_pool", image_size=(32, 32), preprocessing="caffe"
+    )
+    with pytest.raises(WeightsError, match=r"does not hold weights of vgg16"):
+        build_model(recipe, path)
+
+
+def test_weights_of_another_network_are_refused(shared, tmp_path):
+    recipe, _ = resolve_recipe(tmp_path, **SMALL)
+    with pytest.raises(WeightsError, match="does not hold weights of vgg16"):
+        build_model(replace(recipe, weights="00" * 32), shared / "weights" / "resnet50_tiny_imagenet_notop.h5")

@@ -1,0 +1,244 @@
+"""Stage one, on real JPEG files with a real network (random weights, 32×32)."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from featx.dataset import scan
+from featx.errors import DtypeOverflowError, ImageError
+from featx.extract import extract_command, extract_features
+from featx.recipe import Recipe
+from featx.store import FeatureStore
+
+OPTIONS = {"weights": "random", "image_size": (32, 32)}
+
+
+@pytest.fixture
+def data(make_photos, tmp_path) -> Path:
+    return make_photos(tmp_path / "data")
+
+
+@pytest.fixture
+def cache(tmp_path) -> Path:
+    return tmp_path / "cache"
+
+
+def features_by_digest(cache: Path, recipe: Recipe, data: Path) -> dict[bytes, bytes]:
+    digests = scan(data, cache).digests
+    return {bytes(d): f.tobytes() for d, f in zip(digests, FeatureStore(cache, recipe).read(digests), strict=True)}
+
+
+def test_second_run_computes_nothing(data, cache):
+    first = extract_features(data, cache_dir=cache, **OPTIONS)
+    second = extract_features(data, cache_dir=cache, **OPTIONS)
+    assert (first.n_computed, first.n_cached) == (32, 0)
+    assert (second.n_computed, second.n_cached) == (0, 32)
+
+
+def test_only_new_images_are_computed(data, cache, make_photos, tmp_path):
+    extract_features(data, cache_dir=cache, **OPTIONS)
+    more = make_photos(tmp_path / "more", n_train=15)
+    for i in (12, 13, 14):
+        shutil.copy(more / "train" / "sea" / f"sea.{i}.jpg", data / "train" / "sea")
+    assert extract_features(data, cache_dir=cache, **OPTIONS).n_computed == 3
+
+
+def test_renaming_and_relabelling_compute_nothing(data, cache):
+    extract_features(data, cache_dir=cache, **OPTIONS)
+    for path in list(data.rglob("*.jpg")):
+        path.rename(path.with_name(f"renamed {path.name}"))
+    (data / "train" / "wood" / "renamed wood.0.jpg").rename(data / "train" / "sea" / "wood after all.jpg")
+    data = data.rename(data.with_name("moved"))
+    assert extract_features(data, cache_dir=cache, **OPTIONS).n_computed == 0
+
+
+def test_changed_image_is_computed_again_and_its_old_features_stay(data, cache, make_photos, tmp_path):
+    extract_features(data, cache_dir=cache, **OPTIONS)
+    path = data / "train" / "sea" / "sea.0.jpg"
+    old = path.read_bytes()
+    other = make_photos(tmp_path / "other", n_train=20)
+    shutil.copy(other / "train" / "sea" / "sea.19.jpg", path)
+    assert extract_features(data, cache_dir=cache, **OPTIONS).n_computed == 1
+    path.write_bytes(old)
+    assert extract_features(data, cache_dir=cache, **OPTIONS).n_computed == 0
+
+
+def test_identical_images_are_computed_once(data, cache):
+    shutil.copy(data / "train" / "sea" / "sea.0.jpg", data / "train" / "sea" / "copy.jpg")
+    extraction = extract_features(data, cache_dir=cache, **OPTIONS)
+    assert (extraction.dataset.n_images, extraction.n_computed) == (33, 32)
+
+
+def test_timings_add_up(data, cache):
+    extraction = extract_features(data, cache_dir=cache, **OPTIONS)
+    timings = extraction.timings
+    phases = timings.start_s + timings.decode_s + timings.forward_s + timings.write_s
+    assert 0 < phases <= timings.elapsed_s <= extraction.elapsed_s
+    assert phases > 0.9 * timings.elapsed_s
+    assert timings.peak_memory_bytes > 50e6
+
+
+def bad_files(data: Path) -> set[str]:
+    """Put files that are no images into a data set and return their names."""
+    folder = data / "train" / "wood"
+    jpeg = (folder / "wood.0.jpg").read_bytes()
+    (folder / "empty.jpg").touch()
+    (folder / "cut.jpg").write_bytes(jpeg[: len(jpeg) // 2])
+    (folder / "text.png").write_text("this is no image")
+    (folder / "text copy.png").write_text("this is no image")
+    os.mkfifo(folder / "fifo.jpg")
+    return {"empty.jpg", "cut.jpg", "text.png", "text copy.png", "fifo.jpg"}
+
+
+def test_bad_files_are_skipped_named_and_tried_only_once(data, cache):
+    names = bad_files(data)
+    first = extract_features(data, cache_dir=cache, **OPTIONS)
+    assert first.n_computed == 32
+    assert {Path(image.path).name for image in first.skipped} == names
+    assert all(image.reason for image in first.skipped)
+    with (first.store_dir / "skipped.csv").open(encoding="utf-8", newline="") as file:
+        listed = {Path(row["path"]).name: row["reason"] for row in csv.DictReader(file)}
+    assert set(listed) == names - {"text copy.png"} or set(listed) == names - {"text.png"}
+    second = extract_features(data, cache_dir=cache, **OPTIONS)
+    assert second.skipped == first.skipped or set(second.skipped) == set(first.skipped)
+    assert second.timings.n_images == 0
+
+
+def test_mended_file_is_computed_and_no_longer_listed(data, cache, make_photos, tmp_path):
+    bad_files(data)
+    extract_features(data, cache_dir=cache, **OPTIONS)
+    other = make_photos(tmp_path / "other", n_train=20)
+    shutil.copy(other / "train" / "wood" / "wood.19.jpg", data / "train" / "wood" / "cut.jpg")
+    extraction = extract_features(data, cache_dir=cache, **OPTIONS)
+    assert extraction.n_computed == 1
+    assert "cut.jpg" not in (extraction.store_dir / "skipped.csv").read_text()
+
+
+def test_folder_of_nothing_but_bad_files_does_not_start_the_engine(data, cache):
+    for path in list(data.rglob("*.jpg")):
+        path.write_bytes(b"no image " + path.name.encode())
+    extraction = extract_features(data, cache_dir=cache, **OPTIONS)
+    assert (extraction.n_computed, len(extraction.skipped)) == (0, 32)
+    assert extraction.timings.start_s == 0
+
+
+def test_strict_stops_at_the_first_bad_file_and_keeps_what_was_computed(data, cache):
+    (data / "train" / "wood" / "zzz.jpg").write_bytes(b"no image")
+    with pytest.raises(ImageError, match=r"zzz\.jpg cannot be read"):
+        extract_features(data, cache_dir=cache, batch_size=4, strict=True, **OPTIONS)
+    assert extract_features(data, cache_dir=cache, batch_size=4, **OPTIONS).n_cached >= 12
+    with pytest.raises(ImageError, match=r"zzz\.jpg cannot be read"):
+        extract_features(data, cache_dir=cache, strict=True, **OPTIONS)
+
+
+def test_feature_too_large_for_float16_stops_and_names_the_way_out(data, cache, tmp_path):
+    from featx.backbones import build_model
+    from featx.weights import resolve_recipe
+
+    keras_file = tmp_path / "vgg16_loud_notop.h5"
+    recipe, _ = resolve_recipe(cache, **OPTIONS)
+    network = build_model(recipe, None).layers[-1]
+    for weight in network.weights:
+        weight.assign(weight * 2.0)
+    save_in_official_layout(network, keras_file)
+    options = {**OPTIONS, "weights": str(keras_file)}
+    with pytest.raises(DtypeOverflowError, match="more than float16 holds .* Extract with --dtype float32"):
+        extract_features(data, cache_dir=cache, **options)
+    extraction = extract_features(data, cache_dir=cache, dtype="float32", **options)
+    features = FeatureStore(cache, extraction.recipe).read(extraction.dataset.digests)
+    assert np.isfinite(features).all()
+    assert features.max() > np.finfo(np.float16).max
+
+
+def save_in_official_layout(network, path):
+    import h5py
+    from keras.src.legacy.saving import legacy_h5_format
+
+    with h5py.File(path, "w") as file:
+        legacy_h5_format.save_weights_to_hdf5_group(file, network)
+
+
+def test_command_names_everything_that_is_not_default(tmp_path):
+    command = extract_command(Path("my data"), tmp_path, backbone="vgg16", image_size=(64, 80), layer=None)
+    assert command == f"featx extract 'my data' --backbone vgg16 --image-size 64x80 --cache-dir {tmp_path}"
+
+
+def start_extraction(data: Path, cache: Path) -> subprocess.Popen:
+    script = (
+        "import sys, featx.segment_writer as w\n"
+        "w.SEGMENT_BYTES = 4096\n"  # four rows
+        "from featx.cli import main; main(sys.argv[1:])"
+    )
+    words = ["extract", data, "--weights", "random", "--image-size", "32", "--cache-dir", cache, "--batch-size", "2"]
+    return subprocess.Popen([sys.executable, "-c", script, *map(str, words)], stderr=subprocess.PIPE, text=True)
+
+
+def n_rows(cache: Path, recipe: Recipe) -> int:
+    return len(FeatureStore(cache, recipe))
+
+
+def wait_for_rows(process: subprocess.Popen, cache: Path, recipe: Recipe, n: int) -> None:
+    while process.poll() is None and n_rows(cache, recipe) < n:
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def recipe(cache) -> Recipe:
+    from featx.weights import resolve_recipe
+
+    return resolve_recipe(cache, **OPTIONS)[0]
+
+
+def test_killed_extraction_resumes_without_loss(make_photos, tmp_path, recipe):
+    data = make_photos(tmp_path / "data", n_train=60, n_test=20)
+    whole = extract_features(data, cache_dir=tmp_path / "undisturbed", **OPTIONS)
+    cache = tmp_path / "killed"
+    rows_after_kill = []
+    for n in (4, 60):
+        process = start_extraction(data, cache)
+        wait_for_rows(process, cache, recipe, n)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        rows_after_kill.append(n_rows(cache, recipe))
+    assert 4 <= rows_after_kill[0] <= rows_after_kill[1] < 160
+    last = extract_features(data, cache_dir=cache, **OPTIONS)
+    assert last.n_computed == 160 - rows_after_kill[1]
+    undisturbed = features_by_digest(tmp_path / "undisturbed", whole.recipe, data)
+    assert features_by_digest(cache, last.recipe, data) == undisturbed
+
+
+@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interrupted_extraction_keeps_what_is_finished_and_says_how_to_go_on(
+    make_photos, tmp_path, recipe, number, exit_code
+):
+    data, cache = make_photos(tmp_path / "data", n_train=200, n_test=100), tmp_path / "cache"
+    process = start_extraction(data, cache)
+    wait_for_rows(process, cache, recipe, 4)
+    process.send_signal(number)
+    _, stderr = process.communicate()
+    assert process.returncode == exit_code, stderr
+    assert "Run the same command again to go on" in stderr
+    assert "Traceback" not in stderr
+    kept = n_rows(cache, recipe)
+    assert 4 <= kept < 600
+    assert json.loads((cache / recipe.slug / "timings.json").read_text())["n_images"] == kept
+
+
+def test_two_processes_at_once_lose_no_row(make_photos, tmp_path, recipe):
+    data, cache = make_photos(tmp_path / "data", n_train=40, n_test=10), tmp_path / "cache"
+    processes = [start_extraction(data, cache) for _ in range(2)]
+    for process in processes:
+        _, stderr = process.communicate()
+        assert process.returncode == 0, stderr
+    assert n_rows(cache, recipe) == 100
+    whole = extract_features(data, cache_dir=tmp_path / "undisturbed", **OPTIONS)
+    assert features_by_digest(cache, recipe, data) == features_by_digest(tmp_path / "undisturbed", whole.recipe, data)
