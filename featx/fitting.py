@@ -112,7 +112,7 @@ def fit(
         show: show progress on stderr.
 
     Raises:
-        TrainingError: no rows to train or to validate on, labels out of range, or a loss that is no longer finite.
+        TrainingError: no rows to train or to validate on, labels out of range, or weights that are no longer finite.
     """
     _check(model, train, validation, n_classes, epochs)
     keras = import_keras()
@@ -124,12 +124,13 @@ def fit(
             # One fit() per epoch: inside a longer one, Keras fetches the next epoch's batches before it says that this
             # one has ended, so a data set that reshuffles then would mix two orders.
             logs = model.fit(_batches(keras, train, batch_size, (seed, number)), shuffle=False, verbose=0).history
-            epoch = _epoch(number, logs, model, validation)
+            epoch, weights = _epoch(number, logs, model, validation), model.get_weights()
+            _check_finite(epoch, weights)
             history.append(epoch)
             bar.set_postfix_str(f"validation accuracy {epoch.val_accuracy:.1%}", refresh=False)
             bar.update()
             if epoch.val_loss < kept[0]:
-                kept = (epoch.val_loss, number, model.get_weights())
+                kept = (epoch.val_loss, number, weights)
             if number - kept[1] >= patience:
                 break
     model.set_weights(kept[2])
@@ -235,27 +236,31 @@ def _batches(keras: Any, samples: Samples, batch_size: int, seed: tuple[int, int
 
 
 def _epoch(number: int, logs: dict[str, list[float]], model: Any, validation: Samples) -> Epoch:
-    """Return what the epoch just run achieved.
-
-    Raises:
-        TrainingError: a loss is infinite or not a number.
-    """
+    """Return what the epoch just run achieved."""
     probabilities = _probabilities(model, validation)
     y = validation.y[validation.rows]
     of_truth = probabilities[np.arange(len(y)), y]
-    epoch = Epoch(
+    return Epoch(
         epoch=number,
         loss=float(logs["loss"][-1]),
         accuracy=float(logs["accuracy"][-1]),
         val_loss=float(-np.log(np.maximum(of_truth, SMALLEST_PROBABILITY)).mean()),
         val_accuracy=float((probabilities.argmax(axis=1) == y).mean()),
     )
-    if not (math.isfinite(epoch.loss) and math.isfinite(epoch.val_loss)):
+
+
+def _check_finite(epoch: Epoch, weights: list[npt.NDArray[Any]]) -> None:
+    """Raise `TrainingError` if training has diverged.
+
+    Losses alone do not tell: TensorFlow's relu turns what is not a number into 0, and the loss stays finite.
+    """
+    losses = np.array([epoch.loss, epoch.val_loss])
+    if not all(np.isfinite(values).all() for values in (losses, *weights)):
         raise TrainingError(
             "Training diverged: look for features that are infinite or not numbers (featx cache verify), or try "
-            f"another --seed. Received: training loss {epoch.loss}, validation loss {epoch.val_loss} in epoch {number}"
+            f"another --seed. Received: training loss {epoch.loss}, validation loss {epoch.val_loss} in epoch "
+            f"{epoch.epoch}"
         )
-    return epoch
 
 
 def _probabilities(model: Any, samples: Samples, batch_size: int | None = None) -> npt.NDArray[np.float64]:

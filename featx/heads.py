@@ -42,6 +42,10 @@ CV_TOLERANCE, TOLERANCE = 3e-3, 1e-4
 
 MAX_ITERATIONS = 1000
 
+#: Root mean square of what the dense head sees while it trains. Of 0.25, 0.5 and 1, the lowest or nearly lowest validation
+#: loss on 500, 2000 and 8000 images of cats and dogs.
+DENSE_INPUT_RMS = 0.5
+
 _SLAB_ROWS, _SLAB_FEATURES = 256, 4096
 
 
@@ -125,14 +129,14 @@ def train_head(
 def _train_dense(task: _Task) -> TrainedHead:
     """Train the report's top model: Flatten → Dense(256, relu) → Dropout(0.5) → Dense(1, sigmoid) or Dense(n, softmax).
 
-    Features are brought to a root mean square of 1 while it trains, and the scale goes into the first kernel after
-    that: initial weights and rmsprop's step of 1e-3 are made for inputs around 1. On a VGG16's features thirty times as
-    large, accuracy is 3 points lower without it; on features that are around 1 already, it makes no difference.
+    Features are brought to one root mean square while it trains, and the scale goes into the first kernel after that:
+    initial weights and rmsprop's step of 1e-3 are made for inputs around 1. On VGG16 features thirty times as large,
+    accuracy is 3 points lower without it; on features of about the right size, it makes no difference.
     """
     keras = import_keras()
     train, validation = split(task.X, task.y, task.is_validation)
     _, mean_square = _moments(task.X)
-    scale = float(1 / np.sqrt(mean_square or 1))
+    scale = float(DENSE_INPUT_RMS / np.sqrt(mean_square or 1))
     seeds = layer_seeds(task.seed)
     hidden = keras.layers.Dense(256, "relu", kernel_initializer=keras.initializers.GlorotUniform(next(seeds)))
     dropout = keras.layers.Dropout(0.5, seed=next(seeds))

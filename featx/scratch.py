@@ -131,8 +131,8 @@ def _check_pixels(rival: Rival, pixels: npt.NDArray[Any], image_size: tuple[int,
         )
     if min(pixels.shape[1:3]) < rival.smallest_side:
         raise TrainingError(
-            f"{rival.name} halves its images so often that they need {rival.smallest_side} pixels a side; choose a larger "
-            f"--image-size. Received: {pixels.shape[1]}x{pixels.shape[2]}"
+            f"{rival.name} halves its images so often that they need {rival.smallest_side} pixels a side; choose a "
+            f"larger --image-size. Received: {pixels.shape[1]}x{pixels.shape[2]}"
         )
 
 
@@ -152,7 +152,8 @@ def _report_cnn_gray(keras: Any, pixels: Any, seeds: Iterator[int]) -> Any:
     hidden = keras.layers.RandomFlip("horizontal", seed=next(seeds))(hidden)
     hidden = keras.layers.RandomRotation(20 / 360, fill_mode="nearest", seed=next(seeds))(hidden)
     hidden = keras.layers.RandomZoom(0.2, fill_mode="nearest", seed=next(seeds))(hidden)
-    hidden = keras.layers.RandomShear(0.3, fill_mode="nearest", seed=next(seeds))(hidden)
+    # The layer draws a sign itself, so that (0, 0.3) goes both ways; given as 0.3, it cannot be loaded again.
+    hidden = keras.layers.RandomShear((0, 0.3), fill_mode="nearest", seed=next(seeds))(hidden)
     hidden = _convolutions(keras, hidden, (32, 64, 128, 128, 128, 256), seeds)
     hidden = keras.layers.Flatten()(hidden)
     for units in (1000, 800, 600, 400, 100, 50):

@@ -1,0 +1,46 @@
+# Everything a developer or a curious stranger does here. `make help` lists it.
+
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
+BIN := .venv/bin
+INSTALLED := .venv/installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test check format lock clean
+
+help:  ## list these jobs
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+install: $(INSTALLED)  ## make .venv with the pinned versions; the other jobs do this by themselves
+
+$(INSTALLED): pyproject.toml .ci/constraints.txt
+	@test -n "$(PYTHON)" || { echo "featx needs Python 3.11 or newer; name one with: make PYTHON=/path/to/python3"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint .ci/constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: $(INSTALLED)  ## compare transfer learning with a CNN from scratch on handwritten digits; minutes
+	$(BIN)/featx fetch sample --to cache/sample-digits
+	$(BIN)/featx compare cache/sample-digits --backbone vgg16 --image-size 64 --weights imagenet-or-random --with-scratch-cnn
+
+test: $(INSTALLED)  ## run the tests
+	$(BIN)/python -m pytest --quiet
+
+check: $(INSTALLED)  ## lint, format and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(INSTALLED)  ## format the code, and mend what the linter can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock:  ## pin today's newest versions that fit pyproject.toml
+	rm -rf .venv
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(BIN)/python -m pip freeze --exclude-editable > .ci/constraints.txt
+	@touch $(INSTALLED)
+
+clean:  ## remove .venv and what the tools leave behind; cache/, runs/ and reports/ stay
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info
