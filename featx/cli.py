@@ -189,7 +189,9 @@ def compare(
     folder = new_folder(report_dir, Path("reports"))
     training = Training(seed=seed, epochs=epochs, show=not quiet)
     rivals = ["report-cnn", *rivals] if with_scratch_cnn else rivals
-    comparison = compare_approaches(_data_dir(data, cache_dir), rivals=rivals, cache_dir=cache_dir, training=training, **options)
+    comparison = compare_approaches(
+        _data_dir(data, cache_dir), rivals=rivals, cache_dir=cache_dir, training=training, **options
+    )
     write_report(comparison, folder)
     text = f"{table(comparison)}\n{verdict(comparison)}\n\nReport: {printable(folder)}"
     _say(text, json.loads(comparison.to_json()) if as_json else None, quiet=quiet)

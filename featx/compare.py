@@ -61,7 +61,7 @@ def compare_approaches(
     for rival in rivals:
         check_rival(rival)
     dataset = scan(data_dir, cache_dir, show=training.show)
-    recipes = [resolve_recipe(cache_dir, **{**options, "backbone": name}) for name in dict.fromkeys(backbones)]
+    recipes = [_recipe_of(name, cache_dir, options) for name in dict.fromkeys(backbones)]
     stage_one = partial(extract_dataset, batch_size=batch_size, workers=workers, strict=strict, show=training.show)
     entries: list[tuple[Approach, np.ndarray]] = []
     for recipe, weights in recipes:
@@ -89,6 +89,11 @@ def compare_approaches(
     )
 
 
+def _recipe_of(backbone: str, cache_dir: Path, options: RecipeOptions) -> tuple[Recipe, Weights]:
+    chosen: RecipeOptions = {**options, "backbone": backbone}
+    return resolve_recipe(cache_dir, **chosen)
+
+
 def _features(
     dataset: ImageDataset, recipe: Recipe, weights: Weights, cache_dir: Path, stage_one: Callable[..., Extraction]
 ) -> Features:
@@ -111,7 +116,6 @@ def _features_entry(features: Features, result: Result) -> tuple[Approach, np.nd
         kind="features",
         representations_s=timings.elapsed_s,
         peak_memory_bytes=max(result.peak_memory_bytes, timings.peak_memory_bytes),
-        notes=_random_weights_warnings([recipe]),
     ), correct
 
 

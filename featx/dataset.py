@@ -1,6 +1,7 @@
 """A data set: a folder's images with their classes, digests and splits, checked for what would spoil a comparison."""
 
 import hashlib
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +16,8 @@ from featx.layout import EXPECTED, Layout, find_layout, list_folder
 from featx.splits import hashed_test_mask, identical_groups, validation_mask
 
 __all__ = ["ImageDataset", "scan", "validation_mask"]
+
+log = logging.getLogger("featx")
 
 _MAX_EXAMPLES = 3
 

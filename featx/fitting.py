@@ -4,7 +4,6 @@ Both the dense head (rows are features) and the rivals (rows are pixels) go thro
 early stopping, shuffling and probabilities mean the same for all of them. Rows stay in the array that they came in,
 which may be a memory map: one batch at a time is read, and cast inside the graph.
 """
-# ruff: noqa: N803 - X is what scikit-learn calls it
 
 import math
 from collections.abc import Iterator

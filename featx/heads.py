@@ -42,8 +42,8 @@ CV_TOLERANCE, TOLERANCE = 3e-3, 1e-4
 
 MAX_ITERATIONS = 1000
 
-#: Root mean square of what the dense head sees while it trains. Of 0.25, 0.5 and 1, the lowest or nearly lowest validation
-#: loss on 500, 2000 and 8000 images of cats and dogs.
+#: Root mean square of what the dense head sees while it trains: of 0.25, 0.5 and 1, the one with the lowest or nearly
+#: lowest validation loss on 500, 2000 and 8000 images of cats and dogs.
 DENSE_INPUT_RMS = 0.5
 
 _SLAB_ROWS, _SLAB_FEATURES = 256, 4096

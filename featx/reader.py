@@ -103,9 +103,10 @@ def _decode(row: int, path: Path, digest: bytes, image_size: tuple[int, int]) ->
 
 
 def _collect(first: int, portions: list[Future[list[np.ndarray | Unreadable]]], image_size: tuple[int, int]) -> Batch:
-    decoded = list(itertools.chain.from_iterable(portion.result() for portion in portions))
-    rows = [row for row, pixels in enumerate(decoded, first) if isinstance(pixels, np.ndarray)]
-    images = np.empty((len(rows), *image_size, 3), np.uint8)
-    for i, row in enumerate(rows):
-        images[i] = decoded[row - first]
-    return Batch(images, np.array(rows, np.int64), tuple(item for item in decoded if isinstance(item, Unreadable)))
+    decoded = dict(enumerate(itertools.chain.from_iterable(portion.result() for portion in portions), first))
+    pixels = {row: item for row, item in decoded.items() if isinstance(item, np.ndarray)}
+    images = np.empty((len(pixels), *image_size, 3), np.uint8)
+    for i, item in enumerate(pixels.values()):
+        images[i] = item
+    unreadable = tuple(item for item in decoded.values() if isinstance(item, Unreadable))
+    return Batch(images, np.array(list(pixels), np.int64), unreadable)

@@ -178,7 +178,7 @@ def _download(backbone: str, entry: Backbone, official: Path, looked: str) -> No
         with (
             tempfile.TemporaryDirectory(prefix="featx-download-", dir=official.parent) as folder,
             _network_timeout(),
-            contextlib.redirect_stdout(sys.stderr),  # Keras prints its progress to stdout, where tables belong
+            _keras_progress(),
         ):
             path = keras.utils.get_file(
                 entry.weights_name, origin=entry.weights_url, cache_dir=folder, file_hash=entry.weights_md5
@@ -191,6 +191,15 @@ def _download(backbone: str, entry: Backbone, official: Path, looked: str) -> No
             f"{printable(official)}, and tried to download them ({reason}). Connect to the network once; or put "
             f"{entry.weights_name} into a folder and set FEATX_WEIGHTS_DIR to it; or name a file with --weights PATH."
         ) from error
+
+
+@contextlib.contextmanager
+def _keras_progress() -> Iterator[None]:
+    """Send Keras's progress bar, which it prints to stdout, where somebody sees it, or else nowhere."""
+    with contextlib.ExitStack() as stack:
+        out = sys.stderr if sys.stderr.isatty() else stack.enter_context(Path(os.devnull).open("w", encoding="utf-8"))
+        stack.enter_context(contextlib.redirect_stdout(out))
+        yield
 
 
 @contextlib.contextmanager

@@ -8,7 +8,6 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
-
 SHARED = Path(__file__).parents[2] / "shared"
 
 

@@ -12,7 +12,18 @@ PACKAGE = ROOT / "featx"
 
 #: A module may import from its own layer and from those above it in this list.
 LAYERS = [
-    {"errors", "recipe", "files", "memory", "progress", "keras_import", "timings", "provenance", "metrics", "comparison"},
+    {
+        "errors",
+        "recipe",
+        "files",
+        "memory",
+        "progress",
+        "keras_import",
+        "timings",
+        "provenance",
+        "metrics",
+        "comparison",
+    },
     {"images", "digests", "statcache", "splits", "layout", "dataset", "reader", "sources", "fitting", "heads"},
     {"backbones", "weights", "engines", "store", "skipped", "segment_writer", "scratch"},
     {"extract", "join", "results", "runs", "train", "rivals"},
@@ -64,7 +75,9 @@ def test_imports_go_up_the_layers(module):
 
 def test_there_are_no_circles():
     graph = {
-        module: {n.split(".")[1] for path in paths for n in imports_of(path, top_level_only=True) if n.startswith("featx.")}
+        module: {
+            n.split(".")[1] for path in paths for n in imports_of(path, top_level_only=True) if n.startswith("featx.")
+        }
         & set(modules()) - {module}
         for module, paths in modules().items()
     }

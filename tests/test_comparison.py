@@ -152,7 +152,11 @@ def test_answers_that_do_not_belong_to_the_metrics_are_refused():
     c = comparison()
     right = {a.name: np.arange(400) < a.metrics.n_correct for a in c.approaches}
     assert with_p_values(c.approaches, right)
-    for answers in ({}, {**right, "report-cnn": right["report-cnn"][:-1]}, {**right, "report-cnn": ~right["report-cnn"]}):
+    for answers in (
+        {},
+        {**right, "report-cnn": right["report-cnn"][:-1]},
+        {**right, "report-cnn": ~right["report-cnn"]},
+    ):
         with pytest.raises(FeatxError, match="report-cnn|vgg16"):
             with_p_values(c.approaches, answers)
 

@@ -41,7 +41,9 @@ def test_json_round_trip():
     assert Recipe.from_json(RECIPE.to_json()) == RECIPE
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"image_size": 3}', "null", '{"image_size": [1, 2], "colour": "red"}'])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"image_size": 3}', "null", '{"image_size": [1, 2], "colour": "red"}']
+)
 def test_what_is_no_recipe_is_refused(text):
     with pytest.raises(FeatxError, match="no featx recipe"):
         Recipe.from_json(text)

@@ -1,0 +1,140 @@
+"""The command line: mostly in this process; what is slow to load, and noise, in processes of their own."""
+
+import ast
+import inspect
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+import featx.cli
+
+FAST = ["--weights", "random", "--image-size", "32"]
+
+
+@pytest.fixture
+def data(make_photos, tmp_path) -> Path:
+    return make_photos(tmp_path / "data")
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch) -> Path:
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def test_the_three_commands_from_photos_to_report(data, here, featx):
+    assert "32 computed, 0 from the cache" in featx("extract", data, *FAST, "--backbone", "vgg16").stdout
+    assert "logreg" in featx("train-top", data, *FAST, "--epochs", 2).stdout
+    result = featx("compare", data, *FAST, "--epochs", 2, "--with-scratch-cnn", "--report-dir", "report")
+    assert result.stdout.splitlines()[-1] == "Report: report"
+    assert {"results.json", "results.md", "accuracy.png"} <= {path.name for path in Path("report").iterdir()}
+    assert len(list(Path("runs").iterdir())) == 1
+    assert {path.name for path in here.iterdir()} == {"cache", "runs", "report"}
+
+
+def test_without_data_the_sample_is_used_and_said(here, featx):
+    result = featx("extract", *FAST, "--backbone", "mobilenetv2")
+    assert "built-in sample" in result.stderr
+    assert "1,797 images in 10 classes (500 training, 1,297 test)" in result.stdout
+
+
+def test_json_is_the_only_thing_on_stdout(data, here, featx):
+    extraction = json.loads(featx("extract", data, *FAST, "--json").stdout)
+    assert (extraction["n_computed"], extraction["n_images"]) == (32, 32)
+    run = json.loads(featx("train-top", data, *FAST, "--epochs", 1, "--json").stdout)
+    assert set(run["accuracy"]) == {"dense", "logreg"}
+    comparison = json.loads(featx("compare", data, *FAST, "--epochs", 1, "--json").stdout)
+    assert len(comparison["approaches"]) == 2
+
+
+def test_quiet_says_nothing(data, here, featx):
+    assert featx("extract", data, *FAST, "--quiet").output == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["extract", "nowhere"], "nowhere"),
+        (["extract", "empty"], "no images"),
+        (["extract", "DATA", "--weights", "nothing.h5"], "There is no weights file nothing.h5"),
+        (["extract", "DATA", "--image-size", "big"], "HEIGHTxWIDTH"),
+        (["extract", "DATA", "--backbone", "vgg17"], "'vgg16', 'resnet50'"),
+        (["extract", "DATA", "--weights", "random", "--layer", "top", "--image-size", "32"], "no layer of this name"),
+        (["extract", "DATA", "--weights", "random", "--image-size", "8"], "Choose a larger --image-size"),
+        (["train-top", "DATA", *FAST], "Make them with: featx extract"),
+        (["compare", "DATA", *FAST, "--report-dir", "full"], "is not empty"),
+        (["compare", "DATA", *FAST, "--rival", "report-rnn"], "report-cnn"),
+        (["extract", "DATA", *FAST, "--cache-dir", "file"], "file"),
+        (["fetch", "sample", "--to", "full"], "full"),
+    ],
+)
+def test_errors_are_one_line_on_stderr_and_exit_code_2(data, here, featx, words, message):
+    (here / "empty").mkdir()
+    (here / "file").touch()
+    (here / "full").mkdir()
+    (here / "full" / "something").touch()
+    result = featx(*[data if word == "DATA" else word for word in words], exit_code=2)
+    assert message in result.stderr
+    assert result.stdout == ""
+    assert "Traceback" not in result.stderr
+    last = result.stderr.strip().splitlines()[-1]
+    assert last.startswith(("featx: ", "Error: "))
+
+
+def test_names_from_the_file_system_cannot_write_to_the_terminal(here, featx, make_photos):
+    data = make_photos(here / "da\x1b[31mta\n", classes=("se\x1b[2Ja", "wood"))
+    (data / "train" / "wood" / "bad\x1b[2J\n.jpg").write_bytes(b"no image")
+    result = featx("extract", data, *FAST)
+    assert "\x1b" not in result.output
+    assert r"bad\x1b[2J\n.jpg" in result.stdout
+    result = featx("compare", data, *FAST, "--epochs", 1)
+    assert "\x1b" not in result.output
+
+
+def run_process(*words: object, **environment: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "featx", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **environment})
+
+
+def test_only_featx_speaks(data, tmp_path):
+    result = run_process("extract", data, *FAST, "--cache-dir", tmp_path / "cache")
+    assert result.returncode == 0
+    assert result.stderr == ""
+    result = run_process("train-top", data, *FAST, "--cache-dir", tmp_path / "cache", "--run-dir", tmp_path / "run")
+    assert result.returncode == 0
+    assert result.stderr == ""
+
+
+def test_warm_extraction_loads_neither_tensorflow_nor_scikit_learn(data, tmp_path, featx):
+    words = ["extract", str(data), *FAST, "--cache-dir", str(tmp_path / "cache")]
+    featx(*words)
+    script = (
+        "import sys\n"
+        "from featx.cli import main\n"
+        "main(sys.argv[1:], standalone_mode=False)\n"
+        "slow = {'tensorflow', 'keras', 'sklearn', 'scipy', 'matplotlib', 'jax', 'torch'} & set(sys.modules)\n"
+        "assert not slow, slow\n"
+    )
+    result = subprocess.run([sys.executable, "-c", script, *words], capture_output=True, text=True, check=True)
+    assert "0 computed, 32 from the cache" in result.stdout
+
+
+def test_command_bodies_are_short():
+    for command in featx.cli.main.commands.values():
+        function = ast.parse(inspect.getsource(inspect.unwrap(command.callback))).body[0]
+        first = function.body[1]  # after the docstring
+        assert function.end_lineno - first.lineno + 1 <= 15, f"{command.name} does too much"
+
+
+def test_every_command_has_an_example():
+    for command in featx.cli.main.commands.values():
+        assert f"featx {command.name}" in command.help
+        for option in command.params:
+            assert isinstance(option, click.Argument) or option.help, f"{command.name} {option.name} lacks help"

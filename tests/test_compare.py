@@ -1,0 +1,101 @@
+"""The comparison, on real JPEG files."""
+
+import numpy as np
+import pytest
+
+from featx.compare import compare_approaches
+from featx.errors import FeatxError
+from featx.extract import extract_features
+from featx.metrics import mcnemar_p_value
+from featx.report import table, write_report
+from featx.results import Training
+from featx.store import FeatureStore
+from featx.train import train_top
+
+OPTIONS = {"weights": "random", "image_size": (32, 32)}
+FAST = Training(epochs=2)
+
+
+@pytest.fixture
+def data(make_photos, tmp_path):
+    return make_photos(tmp_path / "data", n_train=20, n_test=10)
+
+
+@pytest.fixture
+def cache(tmp_path):
+    return tmp_path / "cache"
+
+
+def test_all_approaches_stand_on_the_same_test_images(data, cache, tmp_path):
+    (data / "test" / "sea" / "sea.0.jpg").write_bytes(b"no image")
+    comparison = compare_approaches(
+        data, backbones=["vgg16", "mobilenetv2"], rivals=["report-cnn"], cache_dir=cache, training=FAST, **OPTIONS
+    )
+    assert [approach.name for approach in comparison.approaches] == [
+        "vgg16 + dense",
+        "vgg16 + logreg",
+        "mobilenetv2 + dense",
+        "mobilenetv2 + logreg",
+        "report-cnn",
+    ]
+    assert {approach.metrics.n_samples for approach in comparison.approaches} == {19}
+    assert (comparison.n_train, comparison.n_validation, comparison.n_test) == (36, 4, 19)
+    assert sum("random weights" in warning for warning in comparison.warnings) == 2
+    assert "random weights" in table(comparison)
+    best = comparison.best
+    assert [approach.name for approach in comparison.approaches if approach.p_value is None] == [best.name]
+    write_report(comparison, tmp_path / "report")
+    assert "random weights" in (tmp_path / "report" / "results.md").read_text()
+    assert not [path for path in cache.iterdir() if path.name.startswith("tmp")]
+
+
+def test_representations_cost_the_same_from_the_cache(data, cache):
+    extraction = extract_features(data, cache_dir=cache, **OPTIONS)
+    comparison = compare_approaches(data, cache_dir=cache, training=FAST, **OPTIONS)
+    for approach in comparison.approaches:
+        assert approach.representations_s == pytest.approx(extraction.timings.elapsed_s)
+
+
+def test_figures_are_those_of_train_top(data, cache, tmp_path):
+    comparison = compare_approaches(data, cache_dir=cache, training=FAST, **OPTIONS)
+    run = train_top(data, run_dir=tmp_path / "run", cache_dir=cache, training=FAST, **OPTIONS)
+    assert [approach.metrics for approach in comparison.approaches] == [result.metrics for result in run.results]
+    right = [
+        r.probabilities.argmax(axis=1) == run.features.dataset.labels[run.features.dataset.is_test] for r in run.results
+    ]
+    p_values = {approach.p_value for approach in comparison.approaches}
+    assert p_values == {None, mcnemar_p_value(*right)}
+
+
+def test_damaged_segment_is_computed_again_within_the_comparison(data, cache):
+    extraction = extract_features(data, cache_dir=cache, **OPTIONS)
+    segment = next(extraction.store_dir.glob("seg-*.h5"))
+    digests = extraction.dataset.digests
+    expected = FeatureStore(cache, extraction.recipe).read(digests)
+    content = bytearray(segment.read_bytes())
+    at = content.find(expected[0].tobytes())
+    content[at] ^= 1
+    segment.write_bytes(content)
+    comparison = compare_approaches(data, cache_dir=cache, training=FAST, **OPTIONS)
+    assert comparison.n_test == 20
+    assert np.array_equal(FeatureStore(cache, extraction.recipe).read(digests), expected)
+
+
+def test_test_images_seen_in_training_are_said_on_the_report(data, cache):
+    content = (data / "train" / "sea" / "sea.0.jpg").read_bytes()
+    (data / "test" / "sea" / "leak.jpg").write_bytes(content)
+    comparison = compare_approaches(data, cache_dir=cache, training=FAST, **OPTIONS)
+    assert any(warning.startswith("1 of 21 test images are also among") for warning in comparison.warnings)
+
+
+def test_rivals_alone_can_be_compared(data, cache):
+    comparison = compare_approaches(data, backbones=[], rivals=["report-dnn"], cache_dir=cache, training=FAST)
+    assert [approach.name for approach in comparison.approaches] == ["report-dnn"]
+    assert comparison.approaches[0].representations_s == 0
+
+
+def test_nothing_to_compare_is_an_error(data, cache):
+    with pytest.raises(FeatxError, match="nothing to compare"):
+        compare_approaches(data, backbones=[], cache_dir=cache)
+    with pytest.raises(FeatxError, match="Known: report-cnn"):
+        compare_approaches(data, rivals=["report-rnn"], cache_dir=cache)

@@ -1,0 +1,137 @@
+"""Stage two, on the cached features of real JPEG files."""
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from featx.errors import FeaturesMissingError, FeatxError, TrainingError
+from featx.extract import extract_features
+from featx.heads import HEADS
+from featx.results import Training
+from featx.store import FeatureStore
+from featx.train import train_top
+
+OPTIONS = {"weights": "random", "image_size": (32, 32)}
+FAST = Training(epochs=3)
+
+
+@pytest.fixture(params=[("sea", "wood"), ("sea", "wood", "sky")], ids=["binary", "many classes"])
+def data(request, make_photos, tmp_path):
+    return make_photos(tmp_path / "data", n_train=20, n_test=6, classes=request.param)
+
+
+@pytest.fixture
+def cache(tmp_path):
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def run(data, cache, tmp_path):
+    extract_features(data, cache_dir=cache, **OPTIONS)
+    return train_top(data, run_dir=tmp_path / "run", cache_dir=cache, training=FAST, **OPTIONS)
+
+
+def read_csv(path):
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_run_folder_holds_everything(run, data):
+    assert {path.name for path in run.dir.iterdir()} == {
+        "dense.keras",
+        "logreg.keras",
+        "metrics.json",
+        "history.csv",
+        "predictions.csv",
+        "recipe.json",
+        "class_names.json",
+    }
+    metrics = json.loads((run.dir / "metrics.json").read_text())
+    assert set(metrics["heads"]) == set(HEADS)
+    assert metrics["random_weights"] is True
+    assert json.loads((run.dir / "class_names.json").read_text()) == sorted(p.name for p in (data / "train").iterdir())
+    assert [int(row["epoch"]) for row in read_csv(run.dir / "history.csv")] == [1, 2, 3]
+
+
+def test_metrics_can_be_computed_again_from_the_predictions(run):
+    class_names = run.features.dataset.class_names
+    rows = read_csv(run.dir / "predictions.csv")
+    metrics = json.loads((run.dir / "metrics.json").read_text())["heads"]
+    assert len(rows) == run.features.dataset.n_test
+    for head in HEADS:
+        right = 0
+        for row in rows:
+            probabilities = [float(row[f"{head}:{name}"]) for name in class_names]
+            assert sum(probabilities) == pytest.approx(1, abs=1e-5)
+            assert f"/{row['label']}/" in row["path"]
+            right += class_names[int(np.argmax(probabilities))] == row["label"]
+        assert right == metrics[head]["n_correct"]
+
+
+def test_saved_heads_predict_in_plain_keras_what_the_run_says(run, tmp_path):
+    dataset = run.features.dataset
+    X = run.features.X[dataset.is_test]
+    np.save(tmp_path / "X.npy", X)
+    script = (
+        "import sys, keras, numpy as np\n"
+        "X = np.load(sys.argv[1])\n"
+        "np.savez(sys.argv[2], **{h: keras.models.load_model(f'{sys.argv[3]}/{h}.keras').predict(X, verbose=0)"
+        " for h in ('dense', 'logreg')})\n"
+        "assert 'featx' not in sys.modules\n"
+    )
+    out = tmp_path / "out.npz"
+    subprocess.run([sys.executable, "-c", script, tmp_path / "X.npy", out, run.dir], check=True, cwd=tmp_path)
+    with np.load(out) as predicted:
+        for result in run.results:
+            p = predicted[result.name]
+            p = np.hstack([1 - p, p]) if p.shape[1] == 1 else p
+            np.testing.assert_allclose(p, result.probabilities, atol=1e-5)
+
+
+def test_same_seed_gives_the_same_figures(run, data, cache, tmp_path):
+    again = train_top(data, run_dir=tmp_path / "again", cache_dir=cache, training=FAST, **OPTIONS)
+    for first, second in zip(run.results, again.results, strict=True):
+        assert np.array_equal(first.probabilities, second.probabilities)
+
+
+def test_missing_features_name_the_command_that_makes_them(data, cache, tmp_path, featx):
+    with pytest.raises(FeaturesMissingError, match="Make them with: featx extract") as error:
+        train_top(data, run_dir=tmp_path / "run", cache_dir=cache, training=FAST, **OPTIONS)
+    words = str(error.value).split("Make them with: featx ")[1].split()
+    assert not (tmp_path / "run").exists()
+    featx(*words)
+    train_top(data, run_dir=tmp_path / "run", cache_dir=cache, training=FAST, **OPTIONS)
+
+
+def test_unreadable_images_are_left_out_and_shift_nothing(data, cache, tmp_path):
+    (data / "train" / "sea" / "sea.3.jpg").write_bytes(b"no image")
+    (data / "test" / "wood" / "wood.1.jpg").write_bytes(b"no image either")
+    extract_features(data, cache_dir=cache, **OPTIONS)
+    run = train_top(data, run_dir=tmp_path / "run", cache_dir=cache, training=FAST, **OPTIONS)
+    n = len(run.features.dataset.class_names)
+    assert (run.features.dataset.n_train, run.features.dataset.n_test) == (20 * n - 1, 6 * n - 1)
+    store = FeatureStore(cache, run.features.recipe)
+    for row, digest in enumerate(run.features.dataset.digests):
+        assert np.array_equal(store.read(digest[np.newaxis])[0], run.features.X[row])
+
+
+def test_class_with_too_few_readable_images_is_named(data, cache, tmp_path):
+    for path in sorted((data / "train" / "wood").iterdir())[1:]:
+        path.write_bytes(b"no image " + path.name.encode())
+    extract_features(data, cache_dir=cache, **OPTIONS)
+    with pytest.raises(TrainingError, match="The class wood has 1 training image"):
+        train_top(data, run_dir=tmp_path / "run", cache_dir=cache, training=FAST, **OPTIONS)
+
+
+def test_run_folder_in_use_is_not_overwritten(run, data, cache):
+    before = {path.name: path.read_bytes() for path in run.dir.iterdir()}
+    with pytest.raises(FeatxError, match="cannot be written"):
+        train_top(data, run_dir=run.dir, cache_dir=cache, training=FAST, heads=["logreg"], **OPTIONS)
+    assert {path.name: path.read_bytes() for path in run.dir.iterdir()} == before
+    assert not [path for path in run.dir.parent.iterdir() if path.name.startswith(".tmp-")]
+    shutil.rmtree(run.dir)
