@@ -1,7 +1,8 @@
 """Transfer learning on your own images: features extracted once, cached for ever, compared honestly.
 
+>>> from pathlib import Path
 >>> import featx
->>> comparison = featx.compare_approaches("data", backbones=["vgg16"], rivals=["report-cnn"])  # doctest: +SKIP
+>>> comparison = featx.compare_approaches(Path("data"), backbones=["vgg16"], rivals=["report-cnn"])  # doctest: +SKIP
 """
 
 import importlib

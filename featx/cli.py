@@ -100,7 +100,7 @@ def _say(text: str, as_json: dict[str, Any] | None, *, quiet: bool) -> None:
 
 
 @main.command()
-@click.argument("data", required=False, type=click.Path(path_type=Path))
+@opt.DATA
 @opt.BACKBONE
 @opt.RECIPE
 @opt.CACHE_DIR
@@ -121,7 +121,7 @@ def extract(data: Path | None, cache_dir: Path, quiet: bool, as_json: bool, **op
 
 
 @main.command()
-@click.argument("data", required=False, type=click.Path(path_type=Path))
+@opt.DATA
 @opt.BACKBONE
 @opt.RECIPE
 @opt.CACHE_DIR
@@ -149,13 +149,13 @@ def train_top(
     from featx.train import train_top as train
 
     training = Training(seed=seed, epochs=epochs, show=not quiet)
-    folder = new_folder(run_dir, Path("runs"))
-    run = train(_data_dir(data, cache_dir), run_dir=folder, cache_dir=cache_dir, training=training, **options)
+    with new_folder(run_dir, Path("runs")) as folder:
+        run = train(_data_dir(data, cache_dir), run_dir=folder, cache_dir=cache_dir, training=training, **options)
     _say(run_text(run), run_json(run) if as_json else None, quiet=quiet)
 
 
 @main.command()
-@click.argument("data", required=False, type=click.Path(path_type=Path))
+@opt.DATA
 @opt.BACKBONE_LIST
 @opt.RIVAL
 @opt.RECIPE
@@ -186,13 +186,13 @@ def compare(
     from featx.report import table, verdict, write_report
     from featx.results import Training
 
-    folder = new_folder(report_dir, Path("reports"))
     training = Training(seed=seed, epochs=epochs, show=not quiet)
     rivals = ["report-cnn", *rivals] if with_scratch_cnn else rivals
-    comparison = compare_approaches(
-        _data_dir(data, cache_dir), rivals=rivals, cache_dir=cache_dir, training=training, **options
-    )
-    write_report(comparison, folder)
+    with new_folder(report_dir, Path("reports")) as folder:
+        comparison = compare_approaches(
+            _data_dir(data, cache_dir), rivals=rivals, cache_dir=cache_dir, training=training, **options
+        )
+        write_report(comparison, folder)
     text = f"{table(comparison)}\n{verdict(comparison)}\n\nReport: {printable(folder)}"
     _say(text, json.loads(comparison.to_json()) if as_json else None, quiet=quiet)
 

@@ -1,6 +1,7 @@
 """The comparison: all approaches on one split, with the same seed, and what each of them cost."""
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -12,7 +13,7 @@ import numpy as np
 from featx import provenance
 from featx.comparison import Approach, Comparison, with_p_values
 from featx.dataset import ImageDataset, scan
-from featx.errors import DamagedSegmentError, FeatxError
+from featx.errors import DamagedSegmentError, FeatxError, printable
 from featx.extract import BATCH_SIZE, Extraction, extract_command, extract_dataset
 from featx.heads import HEADS
 from featx.join import Features, load_features
@@ -60,6 +61,8 @@ def compare_approaches(
         raise FeatxError("There is nothing to compare: name a backbone or a rival.")
     for rival in rivals:
         check_rival(rival)
+    if len(set(backbones)) > 1:
+        _check_fits_all(options)
     dataset = scan(data_dir, cache_dir, show=training.show)
     recipes = [_recipe_of(name, cache_dir, options) for name in dict.fromkeys(backbones)]
     stage_one = partial(extract_dataset, batch_size=batch_size, workers=workers, strict=strict, show=training.show)
@@ -87,6 +90,20 @@ def compare_approaches(
         command=provenance.command_line(),
         created_at=provenance.now(),
     )
+
+
+def _check_fits_all(options: RecipeOptions) -> None:
+    """Raise for an option that can only be meant for one backbone."""
+    weights = options.get("weights", "imagenet")
+    if not re.fullmatch(r"imagenet|random(:\d+)?|imagenet-or-random", weights):
+        raise FeatxError(
+            f"A weights file belongs to one backbone: compare them one by one, or put a file for each into a folder "
+            f"and set FEATX_WEIGHTS_DIR to it. Received: --weights {printable(weights)}"
+        )
+    if options.get("layer"):
+        raise FeatxError(
+            f"A layer belongs to one backbone: compare them one by one. Received: --layer {options['layer']}"
+        )
 
 
 def _recipe_of(backbone: str, cache_dir: Path, options: RecipeOptions) -> tuple[Recipe, Weights]:

@@ -136,7 +136,10 @@ def scan(root: Path, cache_dir: Path, *, test_fraction: float = 0.2, show: bool 
         dataset = _split_by_content(dataset, test_fraction)
         if layout.test is not None:
             dataset = dataset.warned("The test split has no image: featx takes one from the train split, by content.")
-    return dataset.warned(_untested(dataset), *_repeats(dataset))
+    dataset = dataset.warned(_untested(dataset), *_repeats(dataset))
+    for warning in dataset.warnings:
+        log.warning("%s", warning)
+    return dataset
 
 
 def _listed(root: Path, layout: Layout) -> ImageDataset:

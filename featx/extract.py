@@ -14,7 +14,7 @@ from featx.engines import Engine, create_engine
 from featx.errors import DtypeOverflowError, ImageError, printable
 from featx.progress import progress_bar
 from featx.reader import Batch, read_batches
-from featx.recipe import Recipe
+from featx.recipe import DTYPES, Recipe
 from featx.segment_writer import SegmentWriter
 from featx.skipped import SkippedImage, SkippedImages
 from featx.store import FeatureStore
@@ -135,13 +135,24 @@ def extract_dataset(
 def extract_command(data_dir: Path, cache_dir: Path, **options: Unpack[RecipeOptions]) -> str:
     """Return the command line that extracts these features, as one would type it."""
     words = ["featx", "extract", str(data_dir)]
+    defaults: RecipeOptions = {"weights": "imagenet", "layer": None, "image_size": None, "dtype": DTYPES[0]}
     for name, value in options.items():
-        if value is not None:
-            text = "x".join(map(str, value)) if isinstance(value, tuple) else str(value)
-            words += [f"--{name.replace('_', '-')}", text]
+        if value != defaults.get(name):
+            words += [f"--{name.replace('_', '-')}", _as_typed(value)]
     if cache_dir != Path("cache"):
         words += ["--cache-dir", str(cache_dir)]
     return shlex.join(words)
+
+
+def _as_typed(value: object) -> str:
+    """Return an option's value as one would type it.
+
+    >>> _as_typed((64, 64)), _as_typed((120, 160)), _as_typed("vgg16")
+    ('64', '120x160', 'vgg16')
+    """
+    if isinstance(value, tuple):
+        return "x".join(map(str, dict.fromkeys(value)))
+    return str(value)
 
 
 def _skipped_before(dataset: ImageDataset, missing: np.ndarray, memory: SkippedImages) -> list[SkippedImage]:

@@ -4,7 +4,7 @@ import datetime as dt
 import os
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from featx.errors import FeatxError, printable
@@ -46,8 +46,11 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def new_folder(path: Path | None, parent: Path) -> Path:
-    """Make and return the folder `path`, or one named after the time in `parent`: before the work, not after it.
+@contextmanager
+def new_folder(path: Path | None, parent: Path) -> Iterator[Path]:
+    """Make and yield the folder `path`, or one named after the time in `parent`: before the work, not after it.
+
+    If the work fails and has left nothing in it, the folder goes again.
 
     Raises:
         FeatxError: it exists and has something in it, or cannot be made.
@@ -59,4 +62,9 @@ def new_folder(path: Path | None, parent: Path) -> Path:
             raise FeatxError(f"The folder {printable(path)} is not empty; choose another one.")
     except OSError as error:
         raise FeatxError(f"The folder {printable(path)} cannot be made: {error.strerror}.") from error
-    return path
+    try:
+        yield path
+    except BaseException:
+        with suppress(OSError):  # there is something in it
+            path.rmdir()
+        raise

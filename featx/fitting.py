@@ -256,8 +256,8 @@ def _check_finite(epoch: Epoch, weights: list[npt.NDArray[Any]]) -> None:
     losses = np.array([epoch.loss, epoch.val_loss])
     if not all(np.isfinite(values).all() for values in (losses, *weights)):
         raise TrainingError(
-            "Training diverged: look for features that are infinite or not numbers (featx cache verify), or try "
-            f"another --seed. Received: training loss {epoch.loss}, validation loss {epoch.val_loss} in epoch "
+            "Training diverged: look for features that are infinite or not numbers, or try another --seed. "
+            f" Received: training loss {epoch.loss}, validation loss {epoch.val_loss} in epoch "
             f"{epoch.epoch}"
         )
 

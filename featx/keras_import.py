@@ -5,6 +5,7 @@ kept from whoever does not need them: call `import_keras()` inside the function 
 """
 
 import importlib
+import logging
 import os
 import tempfile
 from collections.abc import Iterator
@@ -42,6 +43,7 @@ def import_keras() -> Any:
         with _silent_stderr():
             if backend == "tensorflow":
                 importlib.import_module("tensorflow")
+                logging.getLogger("tensorflow").setLevel(logging.ERROR)
             return importlib.import_module("keras")
     except ImportError as error:
         raise FeatxError(

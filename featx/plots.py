@@ -398,8 +398,10 @@ def _tick(seconds: float) -> str:
 
 def _label_points(figure: "Figure", axes: "Axes", approaches: Sequence[Approach]) -> None:
     """Name each point where the label covers least: of many places around it, the nearest free one."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.text import Text
 
+    renderer = FigureCanvasAgg(figure).get_renderer()  # type: ignore[no-untyped-call]  # matplotlib's stubs lack it
     figure.draw_without_rendering()  # fixes the layout, and with it where the points are
     area = axes.get_window_extent()
     taken = [_point_box(axes, approach) for approach in approaches]
@@ -412,9 +414,10 @@ def _label_points(figure: "Figure", axes: "Axes", approaches: Sequence[Approach]
             va="center",
             fontsize=9.5,
             linespacing=1.1,
-            arrowprops={"arrowstyle": "-", "color": PALE, "lw": 0.8, "shrinkB": 7},
+            arrowprops={"arrowstyle": "-", "color": PALE, "lw": 0.8, "shrinkB": 7, "zorder": 1},
         )
         label.set_in_layout(False)
+        label.update_positions(renderer)  # only then does it know where its point is
         box = _free_place(Text.get_window_extent(label), taken, area)
         x, y = axes.transData.transform(label.xy)
         label.set_position(((box.x0 - x) * 72 / DPI, ((box.y0 + box.y1) / 2 - y) * 72 / DPI))

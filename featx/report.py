@@ -1,15 +1,14 @@
 """The faces of a comparison: a table for the terminal, one sentence, and a folder to show to others."""
 
-import contextlib
 import json
 import re
 import unicodedata
-import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from featx.comparison import SIGNIFICANCE, Approach, Comparison, duration, ranked
 from featx.errors import FeatxError, printable
+from featx.files import replacing
 from featx.plots import confusion_file_names, draw
 
 MAX_NAME = 36
@@ -77,23 +76,13 @@ def write_report(comparison: Comparison, report_dir: Path) -> None:
     try:
         report_dir.mkdir(parents=True, exist_ok=True)
         for name, content in files.items():
-            _write(report_dir / name, content)
+            with replacing(report_dir / name) as temporary:
+                temporary.write_bytes(content)
     except OSError as error:
         raise FeatxError(
             f"The report cannot be written to {printable(report_dir)} ({error.strerror or error}); name a folder that "
             f"can be written to."
         ) from error
-
-
-def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
 
 
 def _verdict(comparison: Comparison, escape: Callable[[str], str]) -> str:

@@ -131,8 +131,8 @@ def _check_pixels(rival: Rival, pixels: npt.NDArray[Any], image_size: tuple[int,
         )
     if min(pixels.shape[1:3]) < rival.smallest_side:
         raise TrainingError(
-            f"{rival.name} halves its images so often that they need {rival.smallest_side} pixels a side; choose a "
-            f"larger --image-size. Received: {pixels.shape[1]}x{pixels.shape[2]}"
+            f"{rival.name} halves its images so often that they need {rival.smallest_side} pixels a "
+            f"side. Received: {pixels.shape[1]}x{pixels.shape[2]}"
         )
 
 

@@ -1,6 +1,7 @@
 """Features in, segments out."""
 
 import time
+from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -47,6 +48,8 @@ class SegmentWriter:
             part = slice(start, start + len(self._features))
             if self._n_rows + len(digests[part]) > len(self._features):
                 self.flush()
+            if not self._n_rows:
+                self._begun = time.monotonic()
             rows = slice(self._n_rows, self._n_rows + len(digests[part]))
             self._features[rows] = features[part]
             self._digests[rows] = digests[part]
@@ -58,13 +61,10 @@ class SegmentWriter:
         """Write the rows collected so far as a segment."""
         if self._n_rows:
             rows = slice(0, self._n_rows)
-            # Its own writing is not over when a segment is stamped with its cost: that goes to the next one's account.
-            timings = self._stopwatch.lap(self._n_rows)
+            lap = partial(self._stopwatch.lap, self._n_rows)
             with self._stopwatch.phase("write"):
-                self._store.write_segment(self._features[rows], self._digests[rows], timings)
-            self.timings += timings
+                self.timings += self._store.write_segment(self._features[rows], self._digests[rows], lap)
             self._n_rows = 0
-        self._begun = time.monotonic()
 
     def _allocate(self, features: np.ndarray) -> None:
         n_rows = max(1, SEGMENT_BYTES // max(1, features[0].nbytes))

@@ -9,7 +9,7 @@ import os
 import time
 import uuid
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,13 +128,13 @@ class FeatureStore:
         shares = (segment.timings.share(n / len(segment)) for segment, n in zip(self.segments, used, strict=True) if n)
         return sum(shares, Timings())
 
-    def write_segment(self, features: np.ndarray, digests: np.ndarray, timings: Timings) -> Path:
-        """Add a segment of rows of view 0 and return its path; it is there as a whole, or not at all.
+    def write_segment(self, features: np.ndarray, digests: np.ndarray, cost: Callable[[], Timings]) -> Timings:
+        """Add a segment of rows of view 0 and return what it cost; it is there as a whole, or not at all.
 
         Args:
             features: `(n, …)` of the recipe's dtype, n ≥ 1.
             digests: `(n, 32)` uint8.
-            timings: what the rows cost.
+            cost: called once the rows are written and only the syncing is left, so that writing can be in it.
 
         Raises:
             StoreError: the disk is full, or the folder cannot be written.
@@ -143,8 +143,7 @@ class FeatureStore:
         views = np.zeros(len(digests), np.uint16)
         with self._writing(), replacing(path) as temporary:
             rows = {"features": features, "digest": digests, "view": views}
-            _write_segment_file(temporary, self.recipe, rows, timings)
-        return path
+            return _write_segment_file(temporary, self.recipe, rows, cost)
 
     def publish(self) -> None:
         """Bring everything that is derived from the segments up to date: `features.h5`, `recipe.json`, `timings.json`.
@@ -319,7 +318,7 @@ def _read_segment_index(path: Path, file: h5py.File, recipe: Recipe) -> Segment:
     shapes_fit = digests.shape == (len(features), 32) and views.shape == (len(features),) == file["crc32"].shape
     if not shapes_fit or features.dtype != recipe.dtype or not len(features):
         raise _DamageError("its arrays do not fit together")
-    timings = Timings(**json.loads(attributes["timings"]))
+    timings = Timings.from_dict(json.loads(attributes["timings"]))
     return Segment(path, digests.astype(np.uint8), views.astype(np.uint16), features.shape[1:], timings)
 
 
@@ -339,15 +338,20 @@ def _read_rows(file: h5py.File, segment: Segment, rows: np.ndarray, out: np.ndar
         out[into[low:high]] = slab
 
 
-def _write_segment_file(path: Path, recipe: Recipe, rows: dict[str, np.ndarray], timings: Timings) -> None:
+def _write_segment_file(
+    path: Path, recipe: Recipe, rows: dict[str, np.ndarray], cost: Callable[[], Timings]
+) -> Timings:
     features = rows["features"]
     n = len(features)
     with h5py.File(path, "w", libver=_LIBVER, locking=False) as file:
         _stamp(file, recipe)
-        file.attrs["timings"] = json.dumps(timings.to_dict())
         for name, array in {**rows, "crc32": _row_checksums(features, rows["digest"], rows["view"])}.items():
             chunk_rows = min(n, max(1, CHUNK_BYTES // max(1, array[0].nbytes)))
             file.create_dataset(name, data=array, chunks=(chunk_rows, *array.shape[1:]), fletcher32=True)
+        file.flush()
+        timings = cost()
+        file.attrs["timings"] = json.dumps(timings.to_dict())
+    return timings
 
 
 def _write_virtual_dataset(path: Path, recipe: Recipe, segments: list[Segment]) -> None:

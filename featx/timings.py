@@ -46,6 +46,11 @@ class Timings:
         shares = {f.name: getattr(self, f.name) * part for f in fields(self) if f.name.endswith("_s")}
         return replace(self, n_images=round(self.n_images * part), **shares)
 
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """Return what `to_dict` wrote; members that this version does not know are ignored."""
+        return cls(**{f.name: values[f.name] for f in fields(cls) if f.name in values})
+
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON knows them."""
         return asdict(self)
@@ -56,16 +61,24 @@ class Stopwatch:
 
     def __init__(self) -> None:
         self._phases: dict[str, float] = {}
-        self._lap_started = time.perf_counter()
+        self._lap_started = self._phase_started = time.perf_counter()
+        self._phase: str | None = None
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Add the time that the block takes to the phase `name`: `start`, `decode`, `forward` or `write`."""
-        started = time.perf_counter()
+        self._phase, self._phase_started = name, time.perf_counter()
         try:
             yield
         finally:
-            self._phases[name] = self._phases.get(name, 0.0) + time.perf_counter() - started
+            self._count_phase()
+            self._phase = None
+
+    def _count_phase(self) -> None:
+        if self._phase:
+            now = time.perf_counter()
+            self._phases[self._phase] = self._phases.get(self._phase, 0.0) + now - self._phase_started
+            self._phase_started = now
 
     def waiting(self, name: str, items: Iterable[_Item]) -> Iterator[_Item]:
         """Yield `items`, adding the time that each one keeps us waiting to the phase `name`."""
@@ -79,7 +92,11 @@ class Stopwatch:
             yield item
 
     def lap(self, n_images: int) -> Timings:
-        """Return what the last `n_images` images have cost since the lap before, and begin a new lap."""
+        """Return what the last `n_images` images have cost since the lap before, and begin a new lap.
+
+        Within a phase, the part of it that is over belongs to the old lap.
+        """
+        self._count_phase()
         now = time.perf_counter()
         phases = {f"{name}_s": elapsed_s for name, elapsed_s in self._phases.items()}
         timings = Timings(n_images, elapsed_s=now - self._lap_started, peak_memory_bytes=peak_memory_bytes(), **phases)

@@ -47,7 +47,7 @@ def train_top(
     """Train heads on the cached features of the images in `data_dir` and write the run folder `run_dir`.
 
     Args:
-        data_dir: the folder that `featx.extract` was given.
+        data_dir: the folder that `extract_features` was given.
         heads: names in `featx.heads.HEADS`.
         run_dir: an empty folder, or one that does not exist yet.
         cache_dir: where stores lie.

@@ -84,8 +84,18 @@ def test_errors_are_one_line_on_stderr_and_exit_code_2(data, here, featx, words,
     assert message in result.stderr
     assert result.stdout == ""
     assert "Traceback" not in result.stderr
+    assert not (here / "runs").exists() or not list((here / "runs").iterdir())
     last = result.stderr.strip().splitlines()[-1]
     assert last.startswith(("featx: ", "Error: "))
+
+
+def test_what_is_wrong_with_a_data_set_is_said(data, here, featx):
+    content = (data / "train" / "sea" / "sea.0.jpg").read_bytes()
+    (data / "test" / "sea" / "leak.jpg").write_bytes(content)
+    (data / "train" / "sea" / "notes.txt").write_text("no image")
+    stderr = featx("extract", data, *FAST).stderr
+    assert "leak.jpg" in stderr
+    assert "notes.txt" in stderr
 
 
 def test_names_from_the_file_system_cannot_write_to_the_terminal(here, featx, make_photos):

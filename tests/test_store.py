@@ -27,9 +27,10 @@ def rows(numbers) -> tuple[np.ndarray, np.ndarray]:
 
 def add(store: FeatureStore, numbers, **timings) -> Path:
     features, digests = rows(numbers)
-    path = store.write_segment(features, digests, Timings(len(digests), **timings))
+    before = set(store.dir.glob("seg-*"))
+    store.write_segment(features, digests, lambda: Timings(len(digests), **timings))
     store.reload()
-    return path
+    return (set(store.dir.glob("seg-*")) - before).pop()
 
 
 @pytest.fixture
@@ -73,7 +74,7 @@ def test_digests_that_end_in_zeros_are_told_apart(store):
     digests = np.zeros((3, 32), np.uint8)
     digests[1, 0], digests[2, 30] = 1, 1
     features = rows(range(3))[0]
-    store.write_segment(features, digests, Timings())
+    store.write_segment(features, digests, Timings)
     assert np.array_equal(reopened(store).read(digests[::-1]), features[::-1])
 
 

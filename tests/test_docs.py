@@ -1,0 +1,395 @@
+"""What the documentation says is true: code runs, commands parse, links lead somewhere, the format is kept."""
+
+import ast
+import hashlib
+import importlib.util
+import inspect
+import json
+import re
+import shlex
+import subprocess
+import zlib
+from pathlib import Path
+
+import click
+import h5py
+import numpy as np
+import pytest
+
+from featx.cli import main
+from featx.recipe import Recipe
+from featx.skipped import SkippedImage, SkippedImages
+from featx.store import FeatureStore
+from featx.timings import Timings
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([ROOT / "README.md", ROOT / "cache" / "README.md", *(ROOT / "docs").glob("*.md")])
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+FORMAT = (ROOT / "docs" / "format.md").read_text(encoding="utf-8")
+COMMANDS = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
+
+
+def page_id(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def blocks(text: str, language: str) -> list[str]:
+    """Return the code blocks of a language in a Markdown page."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+
+
+def section(text: str, heading: str) -> str:
+    """Return what stands under a heading, up to the next one of its level or above."""
+    level = len(heading) - len(heading.lstrip("#"))
+    found = re.search(rf"^{re.escape(heading)}\n(.*?)(?=^#{{1,{level}}} |\Z)", text, re.DOTALL | re.MULTILINE)
+    assert found, f"there is no heading {heading!r}"
+    return found[1]
+
+
+def option_rows(name: str) -> dict[str, str]:
+    """Return the defaults in the table of a command's section, by what is in the first column."""
+    rows = re.findall(r"^\| `(\S+?)[ `].*\| (.*?) ?\|$", section(COMMANDS, f"## {name}"), re.MULTILINE)
+    return dict(rows)
+
+
+def commands() -> list[tuple[str, click.Command]]:
+    return [("featx", main), *((f"featx {name}", command) for name, command in sorted(main.commands.items()))]
+
+
+def command_lines(text: str) -> list[str]:
+    """Return the featx commands in a page's blocks for a shell, without variables before them."""
+    lines = "\n".join(blocks(text, "sh")).splitlines()
+    return [found[1] for line in lines if (found := re.match(r"(?:\w+=\S+ )*(featx .*)", line))]
+
+
+def parse(line: str) -> None:
+    """Raise click.UsageError unless the command line can be typed like this."""
+    _, *words = shlex.split(line, comments=True)
+    try:
+        if words[0].startswith("-"):
+            main.make_context("featx", words)
+        else:
+            name, command, rest = main.resolve_command(click.Context(main), words)
+            assert command is not None
+            command.make_context(name, rest)
+    except click.exceptions.Exit:  # --help and --version do their work while they are parsed
+        return
+
+
+# The commands
+
+
+@pytest.mark.parametrize(("name", "command"), commands())
+def test_every_command_and_option_has_help(name, command):
+    assert command.help
+    example = re.search(rf"Example:\n((?: +{name}.*\n?)+)", command.help)
+    assert example, f"{name} has no example"
+    for line in example[1].strip().splitlines():
+        parse(line)
+    for param in command.params:
+        assert not isinstance(param, click.Option) or param.help, f"{name} {param.name} has no help"
+
+
+@pytest.mark.parametrize(("name", "command"), commands())
+def test_every_option_is_in_the_documentation_with_its_default(name, command):
+    rows = option_rows(name)
+    for param in command.params:
+        row = param.human_readable_name.upper() if isinstance(param, click.Argument) else param.opts[0]
+        assert row in rows, f"docs/commands.md does not say what {row} of {name} does"
+        if isinstance(param, click.Option) and param.show_default:
+            default = param.default[0] if param.multiple else param.default
+            assert rows[row] == f"`{default}`", f"{name} {row}"
+
+
+@pytest.mark.parametrize(("name", "command"), commands())
+def test_every_option_has_an_example_in_the_documentation(name, command):
+    text = section(COMMANDS, f"## {name}")
+    words = {word for block in blocks(text, "sh") for word in block.split()}
+    for param in command.params:
+        assert not isinstance(param, click.Option) or words & set(param.opts), (
+            f"no example of {param.opts[0]} of {name}"
+        )
+
+
+@pytest.mark.parametrize(("name", "command"), commands())
+def test_the_documentation_invents_no_option(name, command):
+    known = {option for param in command.params for option in param.opts if option.startswith("--")} | {"--help"}
+    for option in re.findall(r"(?<![\w-])--[a-z][a-z-]*", section(COMMANDS, f"## {name}")):
+        assert option in known, f"{name} has no {option}"
+
+
+def test_every_command_has_a_section():
+    headings = set(re.findall(r"^## (featx.*)$", COMMANDS, re.MULTILINE))
+    assert headings == {name for name, _ in commands()}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_commands_in_the_documentation_parse(page):
+    text = page.read_text(encoding="utf-8")
+    for line in command_lines(text):
+        try:
+            parse(line)
+        except click.UsageError as error:
+            pytest.fail(f"{line}: {error.format_message()}")
+    for name in re.findall(r"`featx ([a-z-]+)", text):
+        assert name.startswith("-") or name in main.commands, f"there is no command {name}"
+
+
+def test_the_check_of_commands_can_fail():
+    for wrong in ("featx extract --layers x", "featx extrac data/", "featx compare --seed -1", "featx fetch moon"):
+        with pytest.raises(click.UsageError):
+            parse(wrong)
+
+
+# The pages
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the anchors that GitHub gives a page's headings."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_links_and_pictures_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        if re.match(r"https?:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        file = (page.parent / path).resolve() if path else page
+        assert file.exists(), f"{target} is not there"
+        assert not anchor or anchor in anchors(file), f"{target} has no such heading"
+
+
+def test_every_page_is_linked_from_the_readme():
+    for page in PAGES[1:]:
+        name = page_id(page)
+        assert name == "README.md" or f"]({name}" in README, f"the README does not link {name}"
+
+
+def test_no_file_names_a_registry_or_somebodys_home():
+    hosts = [
+        ".".join(parts) for parts in (("pypi", "org"), ("pythonhosted", "org"), ("npmjs", "org"), ("npmjs", "com"))
+    ]
+    hosts += [".".join(parts) for parts in (("anaconda", "org"), ("anaconda", "com"), ("crates", "io"))]
+    hosts += [".".join(parts) for parts in (("golang", "org"), ("rubygems", "org"), ("docker", "io"), ("ghcr", "io"))]
+    homes = "|".join(f"/{folder}/" for folder in ("home", "Users", "root", "work"))
+    forbidden = re.compile(rf"{'|'.join(map(re.escape, hosts))}|(?<![\w.~-])(?:{homes})\w|[A-Z]:\\Users")
+    listing = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    try:
+        names = subprocess.run(listing, cwd=ROOT, capture_output=True, check=True).stdout.decode().split("\0")
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("needs git, and the project in it")
+    for path in filter(Path.is_file, (ROOT / name for name in names if name)):
+        content = path.read_bytes()
+        found = None if b"\0" in content else forbidden.search(content.decode("utf-8", "replace"))
+        assert not found, f"{page_id(path)} names {found[0]}"
+
+
+# The README's code
+
+
+def readme_code() -> str:
+    return "\n".join(blocks(README, "python"))
+
+
+def test_names_in_the_readmes_code_exist():
+    tree = ast.parse(readme_code())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            assert all(importlib.util.find_spec(alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            module = importlib.import_module(node.module or "")
+            assert all(hasattr(module, alias.name) for alias in node.names)
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "featx":
+            assert hasattr(importlib.import_module("featx"), node.attr)
+
+
+@pytest.fixture
+def vgg16_weights(tmp_path) -> Path:
+    """A folder with a file in the layout of Keras's official one."""
+    from keras.src.legacy.saving import legacy_h5_format
+
+    from featx.keras_import import import_keras
+
+    keras = import_keras()
+    keras.utils.set_random_seed(0)
+    network = keras.applications.VGG16(include_top=False, weights=None, input_shape=(32, 32, 3))
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    with h5py.File(folder / "vgg16_mine_notop.h5", "w") as file:
+        legacy_h5_format.save_weights_to_hdf5_group(file, network)
+    return folder
+
+
+def test_the_readmes_code_runs(tmp_path, monkeypatch, make_photos, vgg16_weights, capsys):
+    monkeypatch.setenv("FEATX_WEIGHTS_DIR", str(vgg16_weights))
+    monkeypatch.chdir(tmp_path)
+    make_photos(tmp_path / "data", classes=("cats", "dogs"))
+    names: dict[str, object] = {}
+    exec(compile(readme_code(), "README.md", "exec"), names)
+    assert "32 computed, 0 from the cache" in capsys.readouterr().out
+    features = names["features"]
+    assert isinstance(features, np.ndarray)
+    assert f"{features.shape} {features.dtype}" == "(8, 4, 4, 512) float16"  # as the README says
+    for name in re.findall(r"`([\w-]+\.(?:keras|json|csv))`", section(README, "## What you get")):
+        assert (tmp_path / "runs" / "first" / name).exists() or (tmp_path / "reports" / "first" / name).exists()
+
+
+# The format, by the rules of docs/format.md alone: nothing of featx is used to read or write
+
+DTYPES = {"digest": "<u1", "view": "<u2", "crc32": "<u4"}
+
+
+def row_checksum(digest: np.ndarray, view: int, features: np.ndarray) -> int:
+    stored = features.astype(features.dtype.newbyteorder("<")).tobytes("C")
+    return zlib.crc32(digest.tobytes() + int(view).to_bytes(2, "little") + stored)
+
+
+def read_segment(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return features, digests and views of a segment; fail where it breaks a rule of the format."""
+    assert re.fullmatch(r"seg-[0-9a-f]{32}\.h5", path.name)
+    assert path.read_bytes()[8] <= 3, "the superblock is newer than HDF5 1.10"
+    with h5py.File(path, "r", locking=False) as file:
+        assert file.attrs["format"] == "featx-features"
+        assert file.attrs["format_version"] == 1
+        text = file.attrs["recipe"]
+        recipe = json.loads(text)
+        assert text == json.dumps(recipe, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+        key = hashlib.sha256(text.encode("ascii")).hexdigest()
+        layer = re.sub(r"[^A-Za-z0-9_.]+", "_", recipe["layer"])
+        height, width = recipe["image_size"]
+        assert path.parent.name == f"{recipe['backbone']}-{layer}-{height}x{width}-{key[:8]}"
+        assert set(json.loads(file.attrs["timings"])) <= set(documented("### timings.json"))
+        assert set(file) == {"features", *DTYPES}
+        n = len(file["features"])
+        assert n >= 1
+        assert {name: file[name].dtype.newbyteorder("<") for name in DTYPES} == DTYPES
+        assert file["features"].dtype == np.dtype(recipe["dtype"]).newbyteorder("<")
+        assert file["digest"].shape == (n, 32)
+        assert file["view"].shape == file["crc32"].shape == (n,)
+        for dataset in file.values():
+            assert dataset.chunks[1:] == dataset.shape[1:]
+            assert dataset.fletcher32
+            assert (dataset.compression, dataset.shuffle, dataset.scaleoffset) == (None, False, None)
+        features, digests, views = (file[name][:] for name in ("features", "digest", "view"))
+        assert np.isfinite(features).all()
+        for row in zip(file["crc32"], digests, views, features, strict=True):
+            assert row[0] == row_checksum(*row[1:])
+    return features, digests, views
+
+
+def write_segment(path: Path, recipe: str, features: np.ndarray, digests: np.ndarray, version: int = 1) -> None:
+    """Write a segment as docs/format.md says, with h5py alone."""
+    views = np.zeros(len(digests), "<u2")
+    sums = np.array([row_checksum(*row) for row in zip(digests, views, features, strict=True)], "<u4")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".tmp-{path.name}")
+    with h5py.File(temporary, "w") as file:
+        file.attrs.update(format="featx-features", format_version=version, recipe=recipe, timings="{}")
+        for name, rows in {"features": features, "digest": digests, "view": views, "crc32": sums}.items():
+            file.create_dataset(name, data=rows, chunks=(1, *rows.shape[1:]), fletcher32=True)
+    temporary.rename(path)
+
+
+def documented(heading: str) -> list[str]:
+    """Return the first column of the table under a heading of docs/format.md."""
+    return re.findall(r"^\| `(\w+)` \|", section(FORMAT, heading), re.MULTILINE)
+
+
+def some_rows(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return rng.normal(0, 9, (n, 2, 3, 40)).astype(np.float16), rng.integers(1, 256, (n, 32), np.uint8)
+
+
+RECIPE = Recipe(
+    backbone="vgg16",
+    weights="ab" * 32,
+    layer="block 5/è",
+    image_size=(32, 48),
+    preprocessing="caffe",
+    resize="bilinear",
+)
+
+
+def test_the_worked_example_of_a_key_is_right():
+    text = blocks(FORMAT, "json")[0].strip()
+    key = hashlib.sha256(text.encode("ascii")).hexdigest()
+    assert f"`{key}`" in FORMAT
+    recipe = Recipe.from_json(text)
+    assert (recipe.to_json(), recipe.key) == (text, key)
+    assert f"`{recipe.slug}`" in FORMAT
+    assert documented("## The recipe and its key") == sorted(json.loads(text))
+
+
+def test_a_segment_of_featx_is_read_by_the_rules_of_the_format(tmp_path):
+    store = FeatureStore(tmp_path, RECIPE)
+    features, digests = some_rows(7)
+    store.write_segment(features, digests, lambda: Timings(7, elapsed_s=2.0))
+    (path,) = store.dir.glob("seg-*.h5")
+    read = read_segment(path)
+    assert np.array_equal(read[0], features)
+    assert np.array_equal(read[1], digests)
+    assert not read[2].any()
+    store.publish()
+    assert {file.name for file in store.dir.iterdir()} == {path.name, "features.h5", "recipe.json", "timings.json"}
+    assert (store.dir / "recipe.json").read_text() == RECIPE.to_json() + "\n"
+    timings = json.loads((store.dir / "timings.json").read_text())
+    assert sorted(timings) == sorted(documented("### timings.json"))
+
+
+def test_featx_reads_a_segment_written_by_the_rules_of_the_format(tmp_path):
+    folder = tmp_path / RECIPE.slug
+    features, digests = some_rows(5)
+    write_segment(folder / f"seg-{1:032x}.h5", RECIPE.to_json(), features, digests)
+    write_segment(folder / f"seg-{2:032x}.h5", RECIPE.to_json(), -features[:2], digests[:2])  # rows may be there twice
+    store = FeatureStore(tmp_path, RECIPE)
+    assert len(store) == 5
+    assert np.array_equal(store.read(digests[::-1]), features[::-1])
+
+
+def test_one_file_shows_all_segments_and_gaps_as_no_image(tmp_path):
+    store = FeatureStore(tmp_path / "cache", RECIPE)
+    rows = [some_rows(3, seed) for seed in (1, 2)]
+    paths: list[Path] = []
+    for part in rows:
+        store.write_segment(*part, lambda: Timings(3))
+        paths += set(store.dir.glob("seg-*.h5")) - set(paths)
+    store.publish()
+    (tmp_path / "cache").rename(tmp_path / "moved")
+    moved = tmp_path / "moved" / RECIPE.slug
+    (moved / paths[0].name).unlink()
+    with h5py.File(moved / "features.h5", "r") as file:
+        order = [str(name) for name in file.attrs["segments"]]
+        assert order == sorted(path.name for path in paths)
+        assert (file.attrs["format"], file.attrs["format_version"]) == ("featx-features", 1)
+        assert "timings" not in file.attrs
+        assert set(file) == {"features", "digest", "view"}
+        gone = slice(0, 3) if order[0] == paths[0].name else slice(3, 6)
+        there = slice(3, 6) if gone.start == 0 else slice(0, 3)
+        assert np.isnan(file["features"][gone]).all()
+        assert not file["digest"][gone].any()
+        assert np.array_equal(file["features"][there], rows[1][0])
+
+
+def test_damage_is_set_aside_and_a_newer_version_left_alone(tmp_path, caplog):
+    folder = tmp_path / RECIPE.slug
+    damaged = folder / f"seg-{1:032x}.h5"
+    write_segment(damaged, "{}", *some_rows(2))
+    assert len(FeatureStore(tmp_path, RECIPE)) == 0
+    assert [path.name for path in folder.iterdir()] == [f"damaged-{damaged.name}"]
+    assert "damaged" in caplog.text
+    newer = folder / f"seg-{2:032x}.h5"
+    write_segment(newer, RECIPE.to_json(), *some_rows(2), version=2)
+    with pytest.raises(Exception, match="format version 2"):
+        FeatureStore(tmp_path, RECIPE)
+    assert newer.exists()
+
+
+def test_skipped_csv_has_the_documented_columns(tmp_path):
+    path = tmp_path / "skipped.csv"
+    SkippedImages(path).replace(tmp_path, [SkippedImage.of(tmp_path / "a,b.jpg", b"\1" * 32, "empty file")])
+    header, line = path.read_text(encoding="utf-8").splitlines()
+    columns = re.findall(r"^\| `(\w+)` \|", section(FORMAT, "## skipped.csv"), re.MULTILINE)
+    assert header == ",".join(columns) == ",".join(inspect.signature(SkippedImage).parameters)
+    assert line.startswith(f'"{tmp_path}/a,b.jpg",{"01" * 32},empty file,')
