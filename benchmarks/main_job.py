@@ -106,8 +106,7 @@ def report_changes(featx: Featx, data: Path, folder: Path) -> None:
     classes = sorted(path for path in data.glob("*/*") if path.is_dir())
     new = [path for directory in classes for path in sorted(directory.iterdir())[:25]]
     for path in new:
-        # Copies get a new time stamp: they are files that no run has seen.
-        shutil.copy2(path, part / path.relative_to(data))
+        shutil.copy(path, part / path.relative_to(data))
     print(f"added {len(new)} images to {n_part}: computed {featx.extract(part, whole_cache)['n_computed']}")
     for path in [path for path in part.rglob("*") if path.is_file()]:
         path.rename(path.with_name(f"renamed-{path.name}"))

@@ -66,14 +66,23 @@ def compare_approaches(
     dataset = scan(data_dir, cache_dir, show=training.show)
     recipes = [_recipe_of(name, cache_dir, options) for name in dict.fromkeys(backbones)]
     stage_one = partial(extract_dataset, batch_size=batch_size, workers=workers, strict=strict, show=training.show)
-    entries: list[tuple[Approach, np.ndarray]] = []
+    entries: list[_Entry] = []
     for recipe, weights in recipes:
         features = _features(dataset, recipe, weights, cache_dir, stage_one)
         dataset = features.dataset  # what cannot be read is left out for everybody
         entries += [_features_entry(features, train_on_features(features, head, training)) for head in HEADS]
     for rival in dict.fromkeys(rivals):
         entries.append(_scratch_entry(dataset, train_on_pixels(dataset, rival, training, cache_dir, workers)))
-    is_validation = validation_part(dataset, training.seed)
+    return _comparison(dataset, [recipe for recipe, _ in recipes], entries, training.seed)
+
+
+#: An approach, and `(n_test,)` bool: where it was right.
+_Entry = tuple[Approach, np.ndarray]
+
+
+def _comparison(dataset: ImageDataset, recipes: Sequence[Recipe], entries: Sequence[_Entry], seed: int) -> Comparison:
+    is_validation = validation_part(dataset, seed)
+    correct = {approach.name: right for approach, right in entries}
     return Comparison(
         dataset=dataset.name,
         dataset_digest=dataset.digest,
@@ -81,10 +90,10 @@ def compare_approaches(
         n_train=int((~is_validation).sum()),
         n_validation=int(is_validation.sum()),
         n_test=dataset.n_test,
-        seed=training.seed,
-        approaches=with_p_values([approach for approach, _ in entries], {a.name: correct for a, correct in entries}),
-        recipes=tuple(json.loads(recipe.to_json()) for recipe, _ in recipes),
-        warnings=(*_random_weights_warnings([recipe for recipe, _ in recipes]), *_leak_warnings(dataset)),
+        seed=seed,
+        approaches=with_p_values([approach for approach, _ in entries], correct),
+        recipes=tuple(json.loads(recipe.to_json()) for recipe in recipes),
+        warnings=(*_random_weights_warnings(recipes), *_leak_warnings(dataset)),
         versions=provenance.versions(),
         hardware=dict(provenance.hardware()),
         command=provenance.command_line(),
@@ -124,7 +133,7 @@ def _features(
         return load_features(dataset, FeatureStore(cache_dir, recipe), command)
 
 
-def _features_entry(features: Features, result: Result) -> tuple[Approach, np.ndarray]:
+def _features_entry(features: Features, result: Result) -> _Entry:
     recipe, timings = features.recipe, features.timings
     approach, correct = _entry(features.dataset, result, recipe.image_size)
     return replace(
@@ -136,11 +145,11 @@ def _features_entry(features: Features, result: Result) -> tuple[Approach, np.nd
     ), correct
 
 
-def _scratch_entry(dataset: ImageDataset, result: Result) -> tuple[Approach, np.ndarray]:
+def _scratch_entry(dataset: ImageDataset, result: Result) -> _Entry:
     return _entry(dataset, result, RIVALS[result.name].image_size)
 
 
-def _entry(dataset: ImageDataset, result: Result, image_size: tuple[int, int]) -> tuple[Approach, np.ndarray]:
+def _entry(dataset: ImageDataset, result: Result, image_size: tuple[int, int]) -> _Entry:
     """Return an approach as if trained from pixels, and `(n_test,)` bool: where it was right."""
     y = dataset.labels[dataset.is_test]
     predicted = result.probabilities.argmax(axis=1)

@@ -3,7 +3,7 @@
 import io
 import re
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from itertools import product
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ WARNING_COLOUR, INK, PALE = "#B3261E", "#222222", "#8A8A8A"
 
 WIDTH_IN = 9.0
 DPI = 100
+INTERVALS = "Lines: 95 % intervals (Wilson)."
 LINE_IN = 0.2
 
 #: Tried after matplotlib's own DejaVu Sans for letters that it lacks; those not installed are passed over.
@@ -96,7 +97,7 @@ def confusion_file_names(comparison: Comparison) -> list[str]:
 
 def _summary(comparison: Comparison) -> "Figure":
     """Accuracy against time, the one picture for those who look at one only."""
-    figure = _page(comparison, _headline(comparison), 4.6)
+    figure = _page(comparison, _headline(comparison), 4.6, note=INTERVALS)
     axes = figure.add_subplot()
     _time_scale(axes, [approach.total_s for approach in comparison.approaches])
     for approach in comparison.approaches:
@@ -113,7 +114,7 @@ def _summary(comparison: Comparison) -> "Figure":
     lows = [100 * approach.metrics.accuracy_low for approach in comparison.approaches]
     highs = [100 * approach.metrics.accuracy_high for approach in comparison.approaches]
     margin = max(0.15 * (max(highs) - min(lows)), 0.5)
-    axes.set_ylim(min(lows) - margin, max(highs) + margin)
+    axes.set_ylim(max(min(lows) - margin, -2), min(max(highs) + margin, 102))
     axes.yaxis.set_major_formatter("{x:g} %")
     axes.set_ylabel("accuracy on test images")
     scale = " (logarithmic scale)" if axes.get_xscale() == "log" else ""
@@ -125,24 +126,34 @@ def _summary(comparison: Comparison) -> "Figure":
 
 def _accuracy(comparison: Comparison) -> "Figure":
     rows = ranked(comparison.approaches)
-    figure = _page(comparison, _accuracy_title(comparison), 1.2 + 0.42 * len(rows))
+    figure = _page(comparison, _accuracy_title(comparison), 1.2 + 0.42 * len(rows), note=INTERVALS)
     axes = figure.add_subplot()
     for y, approach in enumerate(rows):
         metrics = approach.metrics
         low, high = 100 * metrics.accuracy_low, 100 * metrics.accuracy_high
         axes.hlines(y, low, high, _colour(approach), lw=3, alpha=0.6)
-        axes.plot(100 * metrics.accuracy, y, _marker(approach), color=_colour(approach), ms=9)
+        axes.plot(100 * metrics.accuracy, y, _marker(approach), color=_colour(approach), ms=7.5)
         _right_of(axes, y, f"{100 * metrics.accuracy:.1f} %  ({low:.1f} – {high:.1f})")
-    chance = 100 * comparison.commonest_share
-    axes.axvline(chance, color=PALE, ls="--", lw=1.3)
-    axes.text(chance, -0.75, f" always the commonest class: {chance:.1f} %", color="#5F5F5F", fontsize=9, va="center")
-    lowest = min(chance, *(100 * approach.metrics.accuracy_low for approach in rows))
-    axes.set_xlim(max(lowest - 4, 0), 101)
+    _chance_line(axes, rows, 100 * comparison.commonest_share)
     axes.xaxis.set_major_formatter("{x:g} %")
     axes.set_xlabel("accuracy on test images, with its 95 % interval")
     _approach_rows(axes, rows, top=-1.1)
     _kind_legend(axes, comparison)
     return figure
+
+
+def _chance_line(axes: "Axes", rows: Sequence[Approach], chance: float) -> None:
+    """Mark what chance reaches; if that is so far off that the intervals would shrink to dots, say it at the edge."""
+    low = min(100 * approach.metrics.accuracy_low for approach in rows)
+    high = max(100 * approach.metrics.accuracy_high for approach in rows)
+    text, start = f"always the commonest class: {chance:.1f} %", min(chance, low) - 2
+    if low - chance > 4 * (high - low):
+        text, start = f"◂ far left: {text}", low - 0.3 * (high - low)
+    else:
+        axes.axvline(chance, color=PALE, ls="--", lw=1.3)
+    margin = 0.02 * (high - start)
+    axes.set_xlim(max(start, -margin), min(high + 4 * margin, 100 + margin))
+    axes.text(max(start, chance), -0.75, f" {text}", color="#5F5F5F", fontsize=9, va="center")
 
 
 def _time(comparison: Comparison) -> "Figure":
@@ -183,38 +194,25 @@ def _time(comparison: Comparison) -> "Figure":
 
 def _training_curves(comparison: Comparison) -> "Figure":
     rows = [approach for approach in comparison.approaches if approach.history]
-    figure = _page(comparison, "Which epoch was kept, and what was training doing then?", 0.6 + 2.3 * len(rows))
+    figure = _page(comparison, "How training went, epoch by epoch, and which epoch was kept", 0.6 + 2.3 * len(rows))
     grid = figure.subplots(len(rows), 2, squeeze=False)
     for axes_row, approach in zip(grid, rows, strict=True):
         epochs = [e.epoch for e in approach.history]
-        percent = 100.0
-        curves = (
-            ("loss (nats)", [e.loss for e in approach.history], [e.val_loss for e in approach.history]),
-            (
-                "accuracy (%)",
-                [percent * e.accuracy for e in approach.history],
-                [percent * e.val_accuracy for e in approach.history],
-            ),
-        )
-        for axes, (what, train, validation) in zip(axes_row, curves, strict=True):
-            dot = "o" if len(epochs) < 15 else ""
-            axes.plot(epochs, _finite(train), color=PALE, marker=dot, ms=4, lw=1.8, label="training images")
-            axes.plot(
-                epochs,
-                _finite(validation),
-                color=_colour(approach),
-                marker=dot,
-                ms=4,
-                lw=2.2,
-                label="validation images",
-            )
+        losses = [(e.loss, e.val_loss) for e in approach.history]
+        accuracies = [(100 * e.accuracy, 100 * e.val_accuracy) for e in approach.history]
+        curves = {"loss (nats)": losses, "accuracy (%)": accuracies}
+        dot = "o" if len(epochs) < 15 else ""
+        for axes, (what, values) in zip(axes_row, curves.items(), strict=True):
+            train, validation = np.where(np.isfinite(values), values, np.nan).T  # a gap where training diverged
+            axes.plot(epochs, train, PALE, marker=dot, ms=4, lw=1.8, label="training images")
+            axes.plot(epochs, validation, _colour(approach), marker=dot, ms=4, lw=2.2, label="validation images")
             axes.set_title(f"{_short(approach.name, 30)}: {what}", loc="left", fontsize=10.5)
             axes.xaxis.get_major_locator().set_params(integer=True)
             axes.set_xlim(0.5, max(epochs) + 0.5)
             if approach.kept_epoch is not None:
                 label = f"kept: epoch {approach.kept_epoch}"
                 axes.axvline(approach.kept_epoch, color=INK, ls=":", lw=1.6, label=label)
-            axes.legend(fontsize=8.5, loc="best", framealpha=0.8, frameon=True, edgecolor="none")
+        axes_row[0].legend(fontsize=8.5, loc="best", framealpha=0.8, frameon=True, edgecolor="none")
     for axes in grid[-1]:
         axes.set_xlabel("epoch")
     return figure
@@ -227,7 +225,7 @@ def _confusion(comparison: Comparison, approach: Approach) -> "Figure":
     cell_in = 1.25 if n_classes <= 3 else 0.62 if n_classes <= 12 else 0.34 if n_classes <= 40 else 12 / n_classes
     side_in = cell_in * n_classes
     title = f"{_short(approach.name)}: {_commonest_mistake(comparison, counts)}"
-    figure = _page(comparison, title, side_in + 2.1, width_in=max(WIDTH_IN, side_in + 4.6))
+    figure = _page(comparison, title, side_in + 2.1, width_in=max(7.0, side_in + 3.6))
     axes = figure.add_subplot()
     axes.grid(visible=False)
     image = axes.imshow(100 * share, cmap="Blues", vmin=0, vmax=100)
@@ -237,7 +235,12 @@ def _confusion(comparison: Comparison, approach: Approach) -> "Figure":
     every = -(-n_classes // 60)
     names = [_short(name, 18) for name in comparison.class_names]
     size = 10.5 if n_classes <= 12 else 8
-    axes.set_xticks(range(0, n_classes, every), names[::every], fontsize=size, rotation=0 if n_classes <= 3 else 90)
+    axes.set_xticks(
+        range(0, n_classes, every),
+        names[::every],
+        fontsize=size,
+        rotation=0 if max(map(len, names)) * n_classes < 60 else 90,
+    )
     recalls = [f"{name}  {100 * share[i, i]:.0f} %" for i, name in enumerate(names)] if n_classes > 12 else names
     axes.set_yticks(range(0, n_classes, every), recalls[::every], fontsize=size)
     axes.set_xlabel("predicted class")
@@ -268,18 +271,16 @@ def _page(
     """Return a figure with its title, the comparison's warnings, a footer, and `body_in` inches left for the rest."""
     from matplotlib.figure import Figure
 
-    titles = textwrap.wrap(title, int(7.4 * width_in))
+    titles = _balanced(title, int(8.6 * width_in))
     warnings = [
         line for text in comparison.warnings for line in textwrap.wrap("⚠ " + _drawable(text), int(11.5 * width_in))
     ]
     source = f"{_short(comparison.dataset)}: {comparison.n_test:,} test images, {comparison.n_train:,} for training."
-    footers = textwrap.wrap(
-        f"{source} {note} Intervals: 95 %, Wilson." if not note else f"{source} {note}", int(13 * width_in)
-    )
+    footers = textwrap.wrap(f"{source} {note}", int(14 * width_in))
     header_in = 0.15 + 0.26 * len(titles) + LINE_IN * len(warnings) + 0.08
     footer_in = 0.12 + 0.17 * len(footers)
     height_in = header_in + body_in + footer_in
-    figure = Figure(figsize=(width_in, height_in), dpi=DPI, layout="constrained", facecolor="white")
+    figure = Figure(figsize=(width_in, height_in), dpi=DPI, layout="compressed", facecolor="white")
     engine = figure.get_layout_engine()
     assert engine is not None
     engine.set(rect=(0.01, footer_in / height_in, 0.98, body_in / height_in))  # type: ignore[call-arg]
@@ -289,6 +290,14 @@ def _page(
     figure.text(left, below, "\n".join(warnings), fontsize=9.5, color=WARNING_COLOUR, va="top")
     figure.text(left, 0.08 / height_in, "\n".join(footers), fontsize=8.5, color="#5F5F5F", va="bottom")
     return figure
+
+
+def _balanced(text: str, width: int) -> list[str]:
+    """Return `text` in as few lines as `width` allows, about equally long, no number cut off from its unit."""
+    text = re.sub(r"(?<=\d) (?=%|(?:s|min|h|d)\b)", "\N{NO-BREAK SPACE}", text)
+    n_lines = len(textwrap.wrap(text, width))
+    narrower = (textwrap.wrap(text, limit) for limit in range(width // 2, width + 1))
+    return next(lines for lines in narrower if len(lines) == n_lines)
 
 
 def _png(figure: "Figure") -> bytes:
@@ -304,7 +313,7 @@ def _headline(comparison: Comparison) -> str:
     features, scratch = (best, rival) if best.kind == "features" else (rival, best)
     doubt = "" if rival.differs_from_best else " (not told apart from chance)"
     return (
-        f"Features + top model: {100 * features.metrics.accuracy:.1f} % in {duration(features.total_s)}. "
+        f"Features + top: {100 * features.metrics.accuracy:.1f} % in {duration(features.total_s)}. "
         f"From scratch: {100 * scratch.metrics.accuracy:.1f} % in {duration(scratch.total_s)}{doubt}"
     )
 
@@ -325,6 +334,8 @@ def _commonest_mistake(comparison: Comparison, counts: np.ndarray[Any, Any]) -> 
     mistakes = counts - np.diag(counts.diagonal())
     if not mistakes.any():
         return f"no mistake on {counts.sum():,} test images"
+    if (mistakes == mistakes.max()).sum() > 1:
+        return f"{mistakes.sum():,} of {counts.sum():,} test images taken for another class"
     true, predicted = divmod(int(mistakes.argmax()), len(counts))
     names = [_short(comparison.class_names[i], 24) for i in (true, predicted)]
     return f"most often mistook {names[0]} for {names[1]} ({mistakes.max():,} of {counts[true].sum():,})"
@@ -421,6 +432,8 @@ def _label_points(figure: "Figure", axes: "Axes", approaches: Sequence[Approach]
         box = _free_place(Text.get_window_extent(label), taken, area)
         x, y = axes.transData.transform(label.xy)
         label.set_position(((box.x0 - x) * 72 / DPI, ((box.y0 + box.y1) / 2 - y) * 72 / DPI))
+        assert label.arrow_patch is not None
+        label.arrow_patch.set_visible(_overlap(box.padded(12), _point_box(axes, approach)) == 0)
         taken.append(box)
 
 
@@ -456,15 +469,16 @@ def _overlap(a: "Bbox", b: "Bbox") -> float:
     return shared.width * shared.height if shared else 0.0
 
 
-def _finite(values: Iterable[float]) -> list[float]:
-    """Return the values with a gap where training diverged."""
-    return [value if np.isfinite(value) else np.nan for value in values]
-
-
 def _short(name: str, width: int = 40) -> str:
     """Return a name fit for a picture; of long ones the start and the end, which is where similar names differ."""
-    text = _drawable(name)
-    return text if len(text) <= width else f"{text[: width - width // 3 - 1]}…{text[-(width // 3) :]}"
+    start = end = [_drawable(letter) for letter in printable(name)]
+    if len("".join(start)) <= width:
+        return "".join(start)
+    while len("".join(start)) > width - width // 3 - 1:
+        start = start[:-1]
+    while len("".join(end)) > width // 3:
+        end = end[1:]
+    return "".join([*start, "…", *end])
 
 
 def _drawable(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Progress on the terminal: done and to do, rate, time left. Silent for anything under two seconds."""
+"""Progress on stderr: done and to do, rate, time left. Silent for anything under two seconds."""
 
 import sys
 from typing import Any
@@ -8,16 +8,35 @@ from tqdm import tqdm
 #: Jobs shorter than this show nothing.
 DELAY_S = 2.0
 
+#: In a log, where a line cannot be drawn again, one is added this often.
+LOG_INTERVAL_S = 30.0
+
+
+class _Lines(tqdm):  # type: ignore[type-arg]  # it is generic in its stubs only
+    """A bar for a log: whole lines instead of one that is drawn again."""
+
+    def display(self, msg: str | None = None, pos: int | None = None) -> None:  # noqa: ARG002 - tqdm's signature
+        """Write the present state as a line."""
+        if self.n and not self.disable:
+            self.fp.write(f"{msg or self}\n")
+            self.fp.flush()
+
+    def close(self) -> None:
+        """End without a last line: what comes next says it all."""
+        self.disable = True
+
 
 def progress_bar(total: int, what: str, unit: str, *, show: bool) -> "tqdm[Any]":
-    """Return a tqdm bar on stderr: a line that is redrawn on a terminal, one line every 30 s in a log."""
-    return tqdm(
+    """Return a tqdm bar on stderr: a line that is drawn again on a terminal, a new line every 30 s in a log."""
+    on_terminal = sys.stderr.isatty()
+    bar = tqdm if on_terminal else _Lines
+    return bar(
         total=total,
         desc=what,
         unit=f" {unit}",
         disable=not show,
         delay=DELAY_S,
-        mininterval=0.2 if sys.stderr.isatty() else 30.0,
+        mininterval=0.2 if on_terminal else LOG_INTERVAL_S,
         dynamic_ncols=True,
         leave=False,
         file=sys.stderr,

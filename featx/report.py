@@ -2,6 +2,7 @@
 
 import json
 import re
+import textwrap
 import unicodedata
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,8 +18,8 @@ RESULT_HEADER = ("Approach", "Accuracy (95 %)", "Loss", "ROC AUC", "Macro F1", "
 COST_HEADER = ("Approach", "Representations", "+ top", "= total time", "Trained parameters", "Peak memory")
 
 CAVEAT = (
-    "Accuracy, loss and all else are of the test images, which nothing was trained or chosen on. The 95 % interval is "
-    "Wilson's; p is McNemar's exact test against the best on the same images, not corrected for the number of "
+    "Accuracy, loss and all else are of the test images, which nothing was trained or tuned on; only the best is named "
+    "by them, which flatters it a little. The 95 % interval is Wilson's; p is McNemar's exact test against the best on the same images, not corrected for the number of "
     "approaches. Both speak of the choice of test images, not of what another seed would have trained."
 )
 
@@ -49,8 +50,8 @@ def table(comparison: Comparison, *, markdown: bool = False) -> str:
     parts = [layout(RESULT_HEADER, results), layout(COST_HEADER, costs)]
     if warnings := _warnings(comparison, markdown=markdown):
         parts.insert(0, warnings)
-    if notes := [f"- {escape(a.name)}: {escape(note)}" for a in rows for note in a.notes]:
-        parts.append("\n".join(notes))
+    if notes := [f"- {escape(_cut(printable(a.name)))}: {escape(note)}" for a in rows for note in a.notes]:
+        parts.append("\n".join(notes if markdown else map(_filled, notes)))
     return "\n\n".join(parts) + "\n"
 
 
@@ -92,6 +93,9 @@ def _verdict(comparison: Comparison, escape: Callable[[str], str]) -> str:
         sentence = f"{share}, after {duration(best.total_s)}; there was nothing to compare it with"
     else:
         sentence = f"{share}, {_difference(best, rival, escape)}, {_times(best, rival)}"
+        others = [a for a in comparison.approaches if a is not best and a is not rival and a.p_value is not None]
+        if as_good := [escape(approach.name) for approach in others if not approach.differs_from_best]:
+            sentence += f"; {', '.join(as_good)} may be as good as the best"
     chance = comparison.commonest_share
     if best.metrics.accuracy_low <= chance:
         sentence += f"; always answering the commonest class gets {100 * chance:.1f} %, so nothing has clearly learned"
@@ -119,7 +123,7 @@ def _times(best: Approach, rival: Approach) -> str:
 
 def _p_text(approach: Approach) -> str:
     p = _p_value(approach.p_value)
-    return f"p {p}" if p.startswith("<") else f"p = {p}"
+    return f"p < {p[1:]}" if p.startswith("<") else f"p = {p}"
 
 
 def _accuracy_text(approach: Approach) -> str:
@@ -129,8 +133,7 @@ def _accuracy_text(approach: Approach) -> str:
 
 
 def _name(approach: Approach, comparison: Comparison, escape: Callable[[str], str], *, markdown: bool) -> str:
-    text = printable(approach.name)
-    text = escape(text if len(text) <= MAX_NAME else f"{text[: MAX_NAME - 13]}…{text[-12:]}")
+    text = escape(_cut(printable(approach.name)))
     if approach is not comparison.best:
         return text if markdown else f"  {text}"
     return f"**{text}**" if markdown else f"* {text}"
@@ -180,7 +183,7 @@ def _markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str
 def _warnings(comparison: Comparison, *, markdown: bool) -> str:
     if markdown:
         return "\n>\n".join(f"> **Warning:** {_markdown(text)}" for text in comparison.warnings)
-    return "\n".join(f"WARNING: {printable(text)}" for text in comparison.warnings)
+    return "\n".join(_filled(f"WARNING: {printable(text)}") for text in comparison.warnings)
 
 
 def _page(comparison: Comparison, *, has_curves: bool) -> str:
@@ -252,6 +255,27 @@ def _columns(text: str) -> int:
     return sum(
         0 if unicodedata.combining(char) else 2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text
     )
+
+
+def _filled(text: str) -> str:
+    """Return `text` in lines for a terminal of 120 columns, wide letters reckoned with."""
+    return textwrap.fill(text, max(118 - _columns(text) + len(text), 40))
+
+
+def _cut(text: str) -> str:
+    """Return `text` in at most `MAX_NAME` columns; of a longer one the start and the end.
+
+    >>> _cut("vgg16 + logreg"), _cut("a" * 40 + "z"), _columns(_cut("猫" * 40))
+    ('vgg16 + logreg', 'aaaaaaaaaaaaaaaaaaaaaaa…aaaaaaaaaaaz', 35)
+    """
+    if _columns(text) <= MAX_NAME:
+        return text
+    start, end = text, text
+    while _columns(start) > MAX_NAME - 13:
+        start = start[:-1]
+    while _columns(end) > 12:
+        end = end[1:]
+    return f"{start}…{end}"
 
 
 def _p_value(p: float | None) -> str:
