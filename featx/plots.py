@@ -1,44 +1,31 @@
 """The pictures of a comparison, as PNG files at twice the resolution of the page they are meant for."""
 
-import io
 import re
-import textwrap
 from collections.abc import Sequence
-from functools import cache
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from featx.comparison import SIGNIFICANCE, Approach, Comparison, duration, ranked
-from featx.errors import printable
+from featx.picture_page import (
+    FEATURES_COLOUR,
+    INK,
+    PALE,
+    REPRESENTATIONS_COLOUR,
+    SCRATCH_COLOUR,
+    new_page,
+    page_style,
+    png,
+    short,
+)
+from featx.point_labels import label_points, visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from matplotlib.transforms import Bbox
 
-#: Okabe and Ito's colours, which stay apart for colour-blind readers; the pale blue is their sky blue.
-FEATURES_COLOUR, REPRESENTATIONS_COLOUR, SCRATCH_COLOUR = "#0072B2", "#8CC8EC", "#E69F00"
-WARNING_COLOUR, INK, PALE = "#B3261E", "#222222", "#8A8A8A"
-
-WIDTH_IN = 9.0
-DPI = 100
 INTERVALS = "Lines: 95 % intervals (Wilson)."
-LINE_IN = 0.2
-
-#: Tried after matplotlib's own DejaVu Sans for letters that it lacks; those not installed are passed over.
-FALLBACK_FONTS = (
-    "Noto Sans CJK JP",
-    "Noto Sans CJK SC",
-    "Source Han Sans",
-    "WenQuanYi Zen Hei",
-    "Hiragino Sans",
-    "Yu Gothic",
-    "Microsoft YaHei",
-    "Malgun Gothic",
-    "Arial Unicode MS",
-)
 
 #: Marks of a time axis, in seconds.
 TIME_STEPS_S = (
@@ -51,28 +38,7 @@ TIME_STEPS_S = (
 
 def draw(comparison: Comparison) -> dict[str, bytes]:
     """Return the PNG files of a comparison by file name; `training-curves.png` only if an approach has a history."""
-    import matplotlib as mpl
-    import matplotlib.style
-
-    style: dict[str, Any] = {
-        "font.family": list(_fonts()),
-        "font.size": 10.5,
-        "text.parse_math": False,  # a class may be called "$5"
-        "text.color": INK,
-        "axes.labelcolor": INK,
-        "axes.edgecolor": PALE,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.grid": True,
-        "axes.axisbelow": True,
-        "grid.color": "#E6E6E6",
-        "xtick.color": INK,
-        "ytick.color": INK,
-        "xtick.major.size": 0,
-        "ytick.major.size": 0,
-        "legend.frameon": False,
-    }
-    with mpl.style.context(["default", style]):
+    with page_style():
         pictures = {
             "summary.png": _summary(comparison),
             "accuracy.png": _accuracy(comparison),
@@ -82,7 +48,7 @@ def draw(comparison: Comparison) -> dict[str, bytes]:
             pictures["training-curves.png"] = _training_curves(comparison)
         for approach, name in zip(comparison.approaches, confusion_file_names(comparison), strict=True):
             pictures[name] = _confusion(comparison, approach)
-        return {name: _png(figure) for name, figure in pictures.items()}
+        return {name: png(figure) for name, figure in pictures.items()}
 
 
 def confusion_file_names(comparison: Comparison) -> list[str]:
@@ -97,14 +63,14 @@ def confusion_file_names(comparison: Comparison) -> list[str]:
 
 def _summary(comparison: Comparison) -> "Figure":
     """Accuracy against time, the one picture for those who look at one only."""
-    figure = _page(comparison, _headline(comparison), 4.6, note=INTERVALS)
+    figure = new_page(comparison, _headline(comparison), 4.6, note=INTERVALS)
     axes = figure.add_subplot()
     _time_scale(axes, [approach.total_s for approach in comparison.approaches])
     for approach in comparison.approaches:
         low, high = 100 * approach.metrics.accuracy_low, 100 * approach.metrics.accuracy_high
-        axes.vlines(_visible(approach.total_s), low, high, _colour(approach), lw=2, alpha=0.7)
+        axes.vlines(visible(approach.total_s), low, high, _colour(approach), lw=2, alpha=0.7)
         axes.plot(
-            _visible(approach.total_s),
+            visible(approach.total_s),
             100 * approach.metrics.accuracy,
             _marker(approach),
             color=_colour(approach),
@@ -120,13 +86,13 @@ def _summary(comparison: Comparison) -> "Figure":
     scale = " (logarithmic scale)" if axes.get_xscale() == "log" else ""
     axes.set_xlabel(f"time from images to trained classifier{scale}")
     _kind_legend(axes, comparison)
-    _label_points(figure, axes, comparison.approaches)
+    label_points(figure, axes, comparison.approaches)
     return figure
 
 
 def _accuracy(comparison: Comparison) -> "Figure":
     rows = ranked(comparison.approaches)
-    figure = _page(comparison, _accuracy_title(comparison), 1.2 + 0.42 * len(rows), note=INTERVALS)
+    figure = new_page(comparison, _accuracy_title(comparison), 1.2 + 0.42 * len(rows), note=INTERVALS)
     axes = figure.add_subplot()
     for y, approach in enumerate(rows):
         metrics = approach.metrics
@@ -159,12 +125,12 @@ def _chance_line(axes: "Axes", rows: Sequence[Approach], chance: float) -> None:
 def _time(comparison: Comparison) -> "Figure":
     """Stacked bars, so the axis is linear: on a logarithmic one the lengths of stacked parts mean nothing."""
     rows = sorted(comparison.approaches, key=lambda approach: approach.total_s)
-    title = f"{_short(rows[0].name)} was ready first, after {duration(rows[0].total_s)}"
+    title = f"{short(rows[0].name)} was ready first, after {duration(rows[0].total_s)}"
     if len(rows) == 1:
-        title = f"{_short(rows[0].name)} took {duration(rows[0].total_s)}"
+        title = f"{short(rows[0].name)} took {duration(rows[0].total_s)}"
     note = "Representations are paid once per image, shared by all heads on a backbone, and counted here in full."
     has_features = any(approach.kind == "features" for approach in rows)
-    figure = _page(comparison, title, 1.2 + 0.46 * len(rows), note=note if has_features else "")
+    figure = new_page(comparison, title, 1.2 + 0.46 * len(rows), note=note if has_features else "")
     axes = figure.add_subplot()
     parts = {
         "representations": (REPRESENTATIONS_COLOUR, [a.representations_s for a in rows], [0.0] * len(rows)),
@@ -184,7 +150,7 @@ def _time(comparison: Comparison) -> "Figure":
             axes.barh(range(len(rows)), widths, 0.55, lefts, color=colour, label=name)
     for y, approach in enumerate(rows):
         _right_of(axes, y, _time_label(approach))
-    axes.set_xlim(0, 1.03 * _visible(max(approach.total_s for approach in rows)))
+    axes.set_xlim(0, 1.03 * visible(max(approach.total_s for approach in rows)))
     _linear_time_ticks(axes, max(approach.total_s for approach in rows))
     axes.set_xlabel("time from images to trained classifier")
     _approach_rows(axes, rows, top=-0.6)
@@ -194,7 +160,7 @@ def _time(comparison: Comparison) -> "Figure":
 
 def _training_curves(comparison: Comparison) -> "Figure":
     rows = [approach for approach in comparison.approaches if approach.history]
-    figure = _page(comparison, "How training went, epoch by epoch, and which epoch was kept", 0.6 + 2.3 * len(rows))
+    figure = new_page(comparison, "How training went, epoch by epoch, and which epoch was kept", 0.6 + 2.3 * len(rows))
     grid = figure.subplots(len(rows), 2, squeeze=False)
     for axes_row, approach in zip(grid, rows, strict=True):
         epochs = [e.epoch for e in approach.history]
@@ -206,7 +172,7 @@ def _training_curves(comparison: Comparison) -> "Figure":
             train, validation = np.where(np.isfinite(values), values, np.nan).T  # a gap where training diverged
             axes.plot(epochs, train, PALE, marker=dot, ms=4, lw=1.8, label="training images")
             axes.plot(epochs, validation, _colour(approach), marker=dot, ms=4, lw=2.2, label="validation images")
-            axes.set_title(f"{_short(approach.name, 30)}: {what}", loc="left", fontsize=10.5)
+            axes.set_title(f"{short(approach.name, 30)}: {what}", loc="left", fontsize=10.5)
             axes.xaxis.get_major_locator().set_params(integer=True)
             axes.set_xlim(0.5, max(epochs) + 0.5)
             if approach.kept_epoch is not None:
@@ -224,8 +190,8 @@ def _confusion(comparison: Comparison, approach: Approach) -> "Figure":
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     cell_in = 1.25 if n_classes <= 3 else 0.62 if n_classes <= 12 else 0.34 if n_classes <= 40 else 12 / n_classes
     side_in = cell_in * n_classes
-    title = f"{_short(approach.name)}: {_commonest_mistake(comparison, counts)}"
-    figure = _page(comparison, title, side_in + 2.1, width_in=max(7.0, side_in + 3.6))
+    title = f"{short(approach.name)}: {_commonest_mistake(comparison, counts)}"
+    figure = new_page(comparison, title, side_in + 2.1, width_in=max(7.0, side_in + 3.6))
     axes = figure.add_subplot()
     axes.grid(visible=False)
     image = axes.imshow(100 * share, cmap="Blues", vmin=0, vmax=100)
@@ -233,7 +199,7 @@ def _confusion(comparison: Comparison, approach: Approach) -> "Figure":
     bar.outline.set_visible(False)
     bar.set_label("share of the true class (row)")
     every = -(-n_classes // 60)
-    names = [_short(name, 18) for name in comparison.class_names]
+    names = [short(name, 18) for name in comparison.class_names]
     size = 10.5 if n_classes <= 12 else 8
     axes.set_xticks(
         range(0, n_classes, every),
@@ -265,51 +231,10 @@ def _cell_texts(axes: "Axes", counts: np.ndarray[Any, Any], share: np.ndarray[An
         axes.text(column, row, text, ha="center", va="center", fontsize=size, color=colour)
 
 
-def _page(
-    comparison: Comparison, title: str, body_in: float, *, width_in: float = WIDTH_IN, note: str = ""
-) -> "Figure":
-    """Return a figure with its title, the comparison's warnings, a footer, and `body_in` inches left for the rest."""
-    from matplotlib.figure import Figure
-
-    titles = _balanced(title, int(8.6 * width_in))
-    warnings = [
-        line for text in comparison.warnings for line in textwrap.wrap("⚠ " + _drawable(text), int(11.5 * width_in))
-    ]
-    source = f"{_short(comparison.dataset)}: {comparison.n_test:,} test images, {comparison.n_train:,} for training."
-    footers = textwrap.wrap(f"{source} {note}", int(14 * width_in))
-    header_in = 0.15 + 0.26 * len(titles) + LINE_IN * len(warnings) + 0.08
-    footer_in = 0.12 + 0.17 * len(footers)
-    height_in = header_in + body_in + footer_in
-    figure = Figure(figsize=(width_in, height_in), dpi=DPI, layout="compressed", facecolor="white")
-    engine = figure.get_layout_engine()
-    assert engine is not None
-    engine.set(rect=(0.01, footer_in / height_in, 0.98, body_in / height_in))  # type: ignore[call-arg]
-    left, top = 0.12 / width_in, 1 - 0.12 / height_in
-    figure.text(left, top, "\n".join(titles), fontsize=13.5, fontweight="bold", va="top")
-    below = top - (0.26 * len(titles) + 0.04) / height_in
-    figure.text(left, below, "\n".join(warnings), fontsize=9.5, color=WARNING_COLOUR, va="top")
-    figure.text(left, 0.08 / height_in, "\n".join(footers), fontsize=8.5, color="#5F5F5F", va="bottom")
-    return figure
-
-
-def _balanced(text: str, width: int) -> list[str]:
-    """Return `text` in as few lines as `width` allows, about equally long, no number cut off from its unit."""
-    text = re.sub(r"(?<=\d) (?=%|(?:s|min|h|d)\b)", "\N{NO-BREAK SPACE}", text)
-    n_lines = len(textwrap.wrap(text, width))
-    narrower = (textwrap.wrap(text, limit) for limit in range(width // 2, width + 1))
-    return next(lines for lines in narrower if len(lines) == n_lines)
-
-
-def _png(figure: "Figure") -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=2 * DPI, metadata={"Software": None})
-    return buffer.getvalue()
-
-
 def _headline(comparison: Comparison) -> str:
     best, rival = comparison.best, comparison.rival
     if rival is None or rival.kind == best.kind:
-        return f"{_short(best.name)}: {100 * best.metrics.accuracy:.1f} % right after {duration(best.total_s)}"
+        return f"{short(best.name)}: {100 * best.metrics.accuracy:.1f} % right after {duration(best.total_s)}"
     features, scratch = (best, rival) if best.kind == "features" else (rival, best)
     doubt = "" if rival.differs_from_best else " (not told apart from chance)"
     return (
@@ -323,11 +248,11 @@ def _accuracy_title(comparison: Comparison) -> str:
     others = [approach for approach in comparison.approaches if approach is not best]
     close = [approach for approach in others if not approach.differs_from_best]
     if not others:
-        return f"{_short(best.name)} is right on {100 * best.metrics.accuracy:.1f} % of the test images"
+        return f"{short(best.name)} is right on {100 * best.metrics.accuracy:.1f} % of the test images"
     if not close:
-        return f"{_short(best.name)} is right most often, beyond chance (McNemar, p < {SIGNIFICANCE:g})"
-    names = _short(close[0].name) if len(close) == 1 else f"{len(close)} others"
-    return f"{_short(best.name)} leads, but {names} may be as good: the difference is within chance"
+        return f"{short(best.name)} is right most often, beyond chance (McNemar, p < {SIGNIFICANCE:g})"
+    names = short(close[0].name) if len(close) == 1 else f"{len(close)} others"
+    return f"{short(best.name)} leads, but {names} may be as good: the difference is within chance"
 
 
 def _commonest_mistake(comparison: Comparison, counts: np.ndarray[Any, Any]) -> str:
@@ -337,7 +262,7 @@ def _commonest_mistake(comparison: Comparison, counts: np.ndarray[Any, Any]) -> 
     if (mistakes == mistakes.max()).sum() > 1:
         return f"{mistakes.sum():,} of {counts.sum():,} test images taken for another class"
     true, predicted = divmod(int(mistakes.argmax()), len(counts))
-    names = [_short(comparison.class_names[i], 24) for i in (true, predicted)]
+    names = [short(comparison.class_names[i], 24) for i in (true, predicted)]
     return f"most often mistook {names[0]} for {names[1]} ({mistakes.max():,} of {counts[true].sum():,})"
 
 
@@ -364,7 +289,7 @@ def _kind_legend(axes: "Axes", comparison: Comparison) -> None:
 
 def _approach_rows(axes: "Axes", rows: Sequence[Approach], top: float) -> None:
     """Make the y axis a list of approaches, the first on top, with room above from `top`."""
-    axes.set_yticks(range(len(rows)), [_short(approach.name, 32) for approach in rows])
+    axes.set_yticks(range(len(rows)), [short(approach.name, 32) for approach in rows])
     axes.set_ylim(len(rows) - 0.5, top)
     axes.grid(visible=False, axis="y")
     axes.spines["left"].set_visible(False)
@@ -375,14 +300,9 @@ def _right_of(axes: "Axes", y: float, text: str) -> None:
     axes.text(1.015, y, text, transform=axes.get_yaxis_transform(), va="center", fontsize=10)
 
 
-def _visible(seconds: float) -> float:
-    """Return a time that has a place on a logarithmic axis."""
-    return max(seconds, 0.001)
-
-
 def _time_scale(axes: "Axes", times: Sequence[float]) -> None:
     """Linear from 0; logarithmic where the longest is more than eight times the shortest, fit for points only."""
-    shortest, longest = _visible(min(times)), _visible(max(times))
+    shortest, longest = visible(min(times)), visible(max(times))
     if longest <= 8 * shortest:
         axes.set_xlim(0, 1.25 * longest)
         _linear_time_ticks(axes, 1.25 * longest)
@@ -405,109 +325,3 @@ def _linear_time_ticks(axes: "Axes", longest: float) -> None:
 def _tick(seconds: float) -> str:
     """Return a time without the units that are 0: `2 min`, not `2 min 00 s`."""
     return re.sub(r"(?<=[a-z]) 00 \w+$|\.0+(?= s)", "", duration(float(seconds)))
-
-
-def _label_points(figure: "Figure", axes: "Axes", approaches: Sequence[Approach]) -> None:
-    """Name each point where the label covers least: of many places around it, the nearest free one."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.text import Text
-
-    renderer = FigureCanvasAgg(figure).get_renderer()  # type: ignore[no-untyped-call]  # matplotlib's stubs lack it
-    figure.draw_without_rendering()  # fixes the layout, and with it where the points are
-    area = axes.get_window_extent()
-    taken = [_point_box(axes, approach) for approach in approaches]
-    for approach in ranked(approaches):
-        label = axes.annotate(
-            f"{_short(approach.name, 28)}\n{100 * approach.metrics.accuracy:.1f} % in {duration(approach.total_s)}",
-            (_visible(approach.total_s), 100 * approach.metrics.accuracy),
-            (0, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=9.5,
-            linespacing=1.1,
-            arrowprops={"arrowstyle": "-", "color": PALE, "lw": 0.8, "shrinkB": 7, "zorder": 1},
-        )
-        label.set_in_layout(False)
-        label.update_positions(renderer)  # only then does it know where its point is
-        box = _free_place(Text.get_window_extent(label), taken, area)
-        x, y = axes.transData.transform(label.xy)
-        label.set_position(((box.x0 - x) * 72 / DPI, ((box.y0 + box.y1) / 2 - y) * 72 / DPI))
-        assert label.arrow_patch is not None
-        label.arrow_patch.set_visible(_overlap(box.padded(12), _point_box(axes, approach)) == 0)
-        taken.append(box)
-
-
-def _free_place(own: "Bbox", taken: Sequence["Bbox"], area: "Bbox") -> "Bbox":
-    """Return the box `own`, which starts at its point, moved to where it covers none of the boxes and stays inside."""
-
-    def cost(place: tuple[float, float]) -> float:
-        box = own.translated(*place)
-        covered = sum(_overlap(box.padded(3), other) for other in taken)
-        outside = box.width * box.height - _overlap(box, area)
-        distance = np.hypot(max(place[0], -place[0] - own.width, 0), place[1])
-        return float(10 * covered + 10 * outside + distance + (4 if place[0] < 0 else 0))
-
-    rights = (14, 40, 80, 120)
-    columns = [*rights, *(-right - own.width for right in rights), -own.width / 2]
-    return own.translated(*min(product(columns, range(-200, 201, 8)), key=cost))
-
-
-def _point_box(axes: "Axes", approach: Approach) -> "Bbox":
-    """Return the box of a point and its whisker, in pixels."""
-    from matplotlib.transforms import Bbox
-
-    metrics, x = approach.metrics, _visible(approach.total_s)
-    ends = axes.transData.transform([(x, 100 * metrics.accuracy_low), (x, 100 * metrics.accuracy_high)])
-    return Bbox(ends).padded(8)
-
-
-def _overlap(a: "Bbox", b: "Bbox") -> float:
-    """Return the area that two boxes share."""
-    from matplotlib.transforms import Bbox
-
-    shared = Bbox.intersection(a, b)
-    return shared.width * shared.height if shared else 0.0
-
-
-def _short(name: str, width: int = 40) -> str:
-    """Return a name fit for a picture; of long ones the start and the end, which is where similar names differ."""
-    start = end = [_drawable(letter) for letter in printable(name)]
-    if len("".join(start)) <= width:
-        return "".join(start)
-    while len("".join(start)) > width - width // 3 - 1:
-        start = start[:-1]
-    while len("".join(end)) > width // 3:
-        end = end[1:]
-    return "".join([*start, "…", *end])
-
-
-def _drawable(text: str) -> str:
-    """Return `text` with the letters that no installed font has as escapes, which can be told apart, unlike boxes."""
-    known = _letters()
-    return "".join(
-        char if ord(char) in known else char.encode("unicode_escape").decode("ascii") for char in printable(text)
-    )
-
-
-@cache
-def _fonts() -> tuple[str, ...]:
-    from matplotlib import font_manager
-
-    installed = set(font_manager.fontManager.get_font_names())
-    return ("DejaVu Sans", *(name for name in FALLBACK_FONTS if name in installed))
-
-
-@cache
-def _letters() -> frozenset[int]:
-    """Return the code points that the fonts have in both weights used."""
-    from matplotlib.font_manager import FontProperties, findfont, get_font
-
-    known = {
-        weight: {
-            point
-            for name in _fonts()
-            for point in get_font(findfont(FontProperties(family=[name], weight=weight))).get_charmap()
-        }
-        for weight in ("normal", "bold")
-    }
-    return frozenset(known["normal"] & known["bold"])

@@ -19,8 +19,9 @@ COST_HEADER = ("Approach", "Representations", "+ top", "= total time", "Trained 
 
 CAVEAT = (
     "Accuracy, loss and all else are of the test images, which nothing was trained or tuned on; only the best is named "
-    "by them, which flatters it a little. The 95 % interval is Wilson's; p is McNemar's exact test against the best on the same images, not corrected for the number of "
-    "approaches. Both speak of the choice of test images, not of what another seed would have trained."
+    "by them, which flatters it a little. The 95 % interval is Wilson's; p is McNemar's exact test against the best on "
+    "the same images, not corrected for the number of approaches. Both speak of the choice of test images, not of what "
+    "another seed would have trained."
 )
 
 TIME_NOTE = (

@@ -28,7 +28,7 @@ LAYERS = [
     {"backbones", "weights", "engines", "store", "skipped", "segment_writer", "scratch"},
     {"extract", "join", "results", "runs", "train", "rivals"},
     {"compare"},
-    {"plots", "report", "summaries", "options", "cli", "__init__", "__main__"},
+    {"picture_page", "point_labels", "plots", "report", "summaries", "options", "cli", "__init__", "__main__"},
 ]
 
 #: Who may import them at all, and only inside functions.

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from featx import plots
+from featx import picture_page, plots, point_labels
 from featx.comparison import Approach, Comparison, Epoch, with_p_values
 from featx.errors import FeatxError
 from featx.metrics import confusion_matrix, evaluate
@@ -247,7 +247,7 @@ def test_names_that_look_alike_get_pictures_of_their_own():
 
 
 def test_long_names_keep_the_end_where_they_differ():
-    shown = {plots._short(name, 18) for name in HOSTILE[5:7]}
+    shown = {picture_page.short(name, 18) for name in HOSTILE[5:7]}
     assert len(shown) == 2
     assert max(map(len, shown)) == 18
 
@@ -283,5 +283,5 @@ def test_labels_of_the_summary_do_not_overlap(seed):
     assert len(boxes) == 6
     area = axes.get_window_extent()
     for a, b in itertools.combinations(boxes, 2):
-        assert plots._overlap(a, b) == 0
-    assert all(plots._overlap(box, area) > 0.98 * box.width * box.height for box in boxes)
+        assert point_labels.overlap(a, b) == 0
+    assert all(point_labels.overlap(box, area) > 0.98 * box.width * box.height for box in boxes)
