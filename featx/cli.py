@@ -1,5 +1,6 @@
 """The command line: parses, calls one function of the library, prints."""
 
+import io
 import json
 import logging
 import signal
@@ -38,6 +39,8 @@ class Commands(click.Group):
             )
         except BrokenPipeError:
             raise
+        except MemoryError as error:
+            _fail(f"not enough memory: {error}. Choose smaller images, a later --layer or a smaller --batch-size.", 2)
         except OSError as error:
             _fail(f"{error.strerror or error}: {printable(error.filename or '')}", 2)
 
@@ -75,6 +78,9 @@ def main() -> None:
     Example:
       featx compare data/ --backbone vgg16 --with-scratch-cnn
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal may lack letters; the work must not be lost for them
     if not log.handlers:
         log.addHandler(_Handler())
         log.setLevel(logging.INFO)

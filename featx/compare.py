@@ -3,10 +3,9 @@
 import json
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Unpack
+from typing import Any, Unpack
 
 import numpy as np
 
@@ -64,11 +63,12 @@ def compare_approaches(
     if len(set(backbones)) > 1:
         _check_fits_all(options)
     dataset = scan(data_dir, cache_dir, show=training.show)
-    recipes = [_recipe_of(name, cache_dir, options) for name in dict.fromkeys(backbones)]
+    recipes = [resolve_recipe(cache_dir, **_for_backbone(name, options)) for name in dict.fromkeys(backbones)]
     stage_one = partial(extract_dataset, batch_size=batch_size, workers=workers, strict=strict, show=training.show)
     entries: list[_Entry] = []
     for recipe, weights in recipes:
-        features = _features(dataset, recipe, weights, cache_dir, stage_one)
+        command = extract_command(data_dir, cache_dir, **_for_backbone(recipe.backbone, options))
+        features = _features(dataset, recipe, weights, cache_dir, stage_one, command)
         dataset = features.dataset  # what cannot be read is left out for everybody
         entries += [_features_entry(features, train_on_features(features, head, training)) for head in HEADS]
     for rival in dict.fromkeys(rivals):
@@ -115,16 +115,22 @@ def _check_fits_all(options: RecipeOptions) -> None:
         )
 
 
-def _recipe_of(backbone: str, cache_dir: Path, options: RecipeOptions) -> tuple[Recipe, Weights]:
-    chosen: RecipeOptions = {**options, "backbone": backbone}
-    return resolve_recipe(cache_dir, **chosen)
+def _for_backbone(name: str, options: RecipeOptions) -> RecipeOptions:
+    return {**options, "backbone": name}
 
 
 def _features(
-    dataset: ImageDataset, recipe: Recipe, weights: Weights, cache_dir: Path, stage_one: Callable[..., Extraction]
+    dataset: ImageDataset,
+    recipe: Recipe,
+    weights: Weights,
+    cache_dir: Path,
+    stage_one: Callable[..., Extraction],
+    command: str,
 ) -> Features:
-    """Return the features of `dataset`; what the store lacks is computed, and a damaged segment computed again."""
-    command = extract_command(dataset.root, cache_dir, backbone=recipe.backbone)
+    """Return the features of `dataset`; what the store lacks is computed, and a damaged segment computed again.
+
+    `command` is named if features are missing even then.
+    """
     stage_one(dataset, recipe, weights, cache_dir)
     try:
         return load_features(dataset, FeatureStore(cache_dir, recipe), command)
@@ -135,40 +141,45 @@ def _features(
 
 def _features_entry(features: Features, result: Result) -> _Entry:
     recipe, timings = features.recipe, features.timings
-    approach, correct = _entry(features.dataset, result, recipe.image_size)
-    return replace(
-        approach,
+    return _entry(
+        features.dataset,
+        result,
         name=f"{recipe.backbone} + {result.name}",
         kind="features",
         representations_s=timings.elapsed_s,
         peak_memory_bytes=max(result.peak_memory_bytes, timings.peak_memory_bytes),
-    ), correct
+        image_size=recipe.image_size,
+    )
 
 
 def _scratch_entry(dataset: ImageDataset, result: Result) -> _Entry:
-    return _entry(dataset, result, RIVALS[result.name].image_size)
+    return _entry(
+        dataset,
+        result,
+        name=result.name,
+        kind="scratch",
+        representations_s=0.0,
+        peak_memory_bytes=result.peak_memory_bytes,
+        image_size=RIVALS[result.name].image_size,
+    )
 
 
-def _entry(dataset: ImageDataset, result: Result, image_size: tuple[int, int]) -> _Entry:
-    """Return an approach as if trained from pixels, and `(n_test,)` bool: where it was right."""
+def _entry(dataset: ImageDataset, result: Result, **fields: Any) -> _Entry:
+    """Return an approach, made of the `fields` that depend on its kind and of what `result` says of any."""
     y = dataset.labels[dataset.is_test]
     predicted = result.probabilities.argmax(axis=1)
     confusion = confusion_matrix(y, predicted, len(dataset.class_names))
     approach = Approach(
-        name=result.name,
-        kind="scratch",
         metrics=result.metrics,
-        representations_s=0.0,
         top_s=result.fit_s,
         n_parameters=result.n_parameters,
-        peak_memory_bytes=result.peak_memory_bytes,
         history=result.history,
         kept_epoch=result.kept_epoch,
         confusion=tuple(tuple(map(int, row)) for row in confusion),
         p_value=None,
-        image_size=image_size,
         details=result.details,
         notes=(),
+        **fields,
     )
     return approach, predicted == y
 

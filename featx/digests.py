@@ -81,6 +81,13 @@ def digest_files(
     return np.frombuffer(bytearray().join(digests), dtype=np.uint8).reshape(-1, 32), reasons
 
 
+def forget_digests(paths: Sequence[Path], cache_dir: Path) -> None:
+    """Have the files at `paths` read again next time: what their state said of their content was wrong."""
+    if paths:
+        with closing(StatCache(cache_dir)) as cache:
+            cache.forget(os.fsencode(path.absolute()) for path in paths)
+
+
 def _hash_all(names: Sequence[bytes], cache: StatCache, *, show: bool) -> list[_Hashed]:
     """Return what reading each file gave, in order; what may be remembered goes to `cache`, also on Ctrl-C."""
     if not names:

@@ -17,7 +17,15 @@ class DatasetError(FeatxError):
 
 
 class ImageError(FeatxError):
-    """One file could not be turned into pixels. The message is the reason alone; who raises it knows the path."""
+    """One file could not be turned into pixels. The message is the reason alone; who raises it knows the path.
+
+    Attributes:
+        is_content: whether the file's bytes are to blame, so that the same bytes will fail every time.
+    """
+
+    def __init__(self, reason: str, *, is_content: bool = True) -> None:
+        super().__init__(reason)
+        self.is_content = is_content
 
 
 class WeightsError(FeatxError):

@@ -10,10 +10,13 @@ from typing import Unpack
 import numpy as np
 
 from featx.dataset import ImageDataset, scan
+from featx.digests import forget_digests
 from featx.engines import Engine, create_engine
 from featx.errors import DtypeOverflowError, ImageError, printable
+from featx.keras_import import import_keras
+from featx.memory import reset_peak_memory
 from featx.progress import progress_bar
-from featx.reader import Batch, read_batches
+from featx.reader import CHANGED, Batch, read_batches
 from featx.recipe import DTYPES, Recipe
 from featx.segment_writer import SegmentWriter
 from featx.skipped import SkippedImage, SkippedImages
@@ -114,10 +117,12 @@ def extract_dataset(
         if strict and skipped:
             raise _strict_error(skipped[0])
         if todo.size:
+            store.check_writable()
             timings = stage.run(todo, skipped, strict=strict, show=show)
     finally:
-        memory.replace(dataset.root.absolute(), skipped)
         store.publish()
+        memory.replace(dataset.root.absolute(), skipped)
+        forget_digests([Path(image.path) for image in skipped if image.reason == CHANGED], cache_dir)
     changed = [image for image in skipped if not image.digest]
     bad = [image for image in _skipped_before(dataset, np.flatnonzero(~is_cached), memory) if image.digest]
     return Extraction(
@@ -196,6 +201,7 @@ class StageOne:
         paths = [self.dataset.root / self.dataset.paths[row] for row in rows]
         digests = self.dataset.digests[rows]
         engine: Engine | None = None
+        reset_peak_memory()
         stopwatch = Stopwatch()
         batches = read_batches(paths, digests, self.recipe.image_size, self.batch_size, self.workers)
         with (
@@ -210,8 +216,11 @@ class StageOne:
                     if strict:
                         raise _strict_error(skipped[-1])
                 if len(batch.rows):
-                    with stopwatch.phase("start"):
-                        engine = engine or create_engine(self.recipe, self.weights, self.batch_size)
+                    if engine is None:
+                        import_keras()
+                        stopwatch.next_lap()  # the start of Keras is no cost of this backbone
+                        with stopwatch.phase("start"):
+                            engine = create_engine(self.recipe, self.weights, self.batch_size)
                     with stopwatch.phase("forward"):
                         features = engine.features(batch.images)
                     writer.add(self._to_storage(features, batch, paths), digests[batch.rows])

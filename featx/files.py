@@ -1,6 +1,7 @@
 """Files that are whole or not there: written under a temporary name in the same folder, synced, renamed."""
 
 import datetime as dt
+import itertools
 import os
 import uuid
 from collections.abc import Iterator
@@ -11,6 +12,9 @@ from featx.errors import FeatxError, printable
 
 #: Begins the name of everything unfinished.
 TEMPORARY_PREFIX = ".tmp-"
+
+#: Lies in a folder of what featx has made, which is never taken for a folder of images.
+OUTPUT_MARK = ".featx-output"
 
 
 @contextmanager
@@ -55,16 +59,31 @@ def new_folder(path: Path | None, parent: Path) -> Iterator[Path]:
     Raises:
         FeatxError: it exists and has something in it, or cannot be made.
     """
-    path = path or parent / dt.datetime.now().astimezone().strftime("%Y-%m-%d-%H%M%S")
     try:
+        if path is None:
+            parent.mkdir(parents=True, exist_ok=True)
+            (parent / OUTPUT_MARK).touch()
+            path = _make_new(parent, dt.datetime.now().astimezone().strftime("%Y-%m-%d-%H%M%S"))
         path.mkdir(parents=True, exist_ok=True)
         if any(path.iterdir()):
             raise FeatxError(f"The folder {printable(path)} is not empty; choose another one.")
     except OSError as error:
-        raise FeatxError(f"The folder {printable(path)} cannot be made: {error.strerror}.") from error
+        raise FeatxError(f"The folder {printable(path or parent)} cannot be made: {error.strerror}.") from error
     try:
         yield path
     except BaseException:
         with suppress(OSError):  # there is something in it
             path.rmdir()
         raise
+
+
+def _make_new(parent: Path, name: str) -> Path:
+    """Make and return a folder in `parent` that was not there: two runs may begin in the same second."""
+    for number in itertools.count(1):
+        path = parent / (name if number == 1 else f"{name}-{number}")
+        try:
+            path.mkdir()
+        except FileExistsError:
+            continue
+        return path
+    raise AssertionError("there is always a next number")

@@ -257,7 +257,7 @@ def _check_finite(epoch: Epoch, weights: list[npt.NDArray[Any]]) -> None:
     if not all(np.isfinite(values).all() for values in (losses, *weights)):
         raise TrainingError(
             "Training diverged: look for features that are infinite or not numbers, or try another --seed. "
-            f" Received: training loss {epoch.loss}, validation loss {epoch.val_loss} in epoch "
+            f"Received: training loss {epoch.loss}, validation loss {epoch.val_loss} in epoch "
             f"{epoch.epoch}"
         )
 

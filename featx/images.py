@@ -88,17 +88,17 @@ def read_file(path: Path) -> bytes:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
     except (OSError, ValueError) as error:
-        raise ImageError(_reason_unopened(error)) from error
+        raise ImageError(_reason_unopened(error), is_content=False) from error
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
-            raise ImageError("not a regular file")
+            raise ImageError("not a regular file", is_content=False)
         if status.st_size > MAX_FILE_MIB << 20:
             raise ImageError(f"larger than {MAX_FILE_MIB} MiB")
         with os.fdopen(descriptor, "rb", closefd=False) as stream:
             data = stream.read(status.st_size)
     except OSError as error:
-        raise ImageError(_reason_unopened(error)) from error
+        raise ImageError(_reason_unopened(error), is_content=False) from error
     finally:
         os.close(descriptor)
     if not data:
@@ -134,6 +134,8 @@ def decode_image(data: bytes, image_size: tuple[int, int]) -> np.ndarray:
             return np.array(resized, dtype=np.uint8, order="C")
         except ImageError:
             raise
+        except MemoryError as error:  # the machine's fault, not the file's
+            raise ImageError("out of memory", is_content=False) from error
         except Exception as error:  # Pillow raises a dozen kinds of exception on damaged files
             raise ImageError(_reason_undecoded(error, data)) from error
 
@@ -255,8 +257,6 @@ def _reason_unopened(error: OSError | ValueError) -> str:
 
 def _reason_undecoded(error: Exception, data: bytes) -> str:
     """Return in few words why Pillow could not decode `data`."""
-    if isinstance(error, MemoryError):
-        return "out of memory"
     if isinstance(error, Image.DecompressionBombError):
         return f"more than {MAX_PIXELS:,} pixels are refused as a decompression bomb"
     text = printable(str(error))[:120].lower()

@@ -44,12 +44,19 @@ def import_keras() -> Any:
             if backend == "tensorflow":
                 importlib.import_module("tensorflow")
                 logging.getLogger("tensorflow").setLevel(logging.ERROR)
-            return importlib.import_module("keras")
+            keras = importlib.import_module("keras")
     except ImportError as error:
+        if isinstance(error.__context__, KeyboardInterrupt):  # Ctrl-C while C++ code was being loaded
+            raise error.__context__ from None
         raise FeatxError(
             f"Keras with the backend {backend!r} does not load ({error}). Install it, or choose another with "
             f"KERAS_BACKEND={'|'.join(KERAS_BACKENDS)}."
         ) from error
+    # The user's keras.json could change features without changing their recipe.
+    keras.config.set_floatx("float32")
+    keras.config.set_image_data_format("channels_last")
+    keras.config.set_epsilon(1e-7)
+    return keras
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from featx.errors import DatasetError, printable
+from featx.files import OUTPUT_MARK
 from featx.images import IMAGE_SUFFIXES
 
 EXPECTED = "Lay the images out as train/CLASS/* with test/CLASS/*, or just CLASS/*."
@@ -214,8 +215,12 @@ def _direct_images(folders: Iterable[str]) -> tuple[str, ...]:
 
 
 def _subfolders(folder: str) -> dict[str, str]:
-    """Return the visible folders in `folder`, path by name, sorted; none if it cannot be listed."""
-    return dict(sorted((entry.name, entry.path) for entry in _visible_or_none(folder) if _is_folder(entry)))
+    """Return the visible folders in `folder`, path by name, sorted; none if it cannot be listed.
+
+    What featx itself has written, reports with their pictures above all, is passed over.
+    """
+    entries = [entry for entry in _visible_or_none(folder) if _is_folder(entry)]
+    return dict(sorted((entry.name, entry.path) for entry in entries if not Path(entry.path, OUTPUT_MARK).exists()))
 
 
 def _visible(folder: str) -> list["os.DirEntry[str]"]:

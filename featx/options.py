@@ -76,7 +76,7 @@ CACHE_DIR = click.option(
 )
 STAGE_ONE = options(
     click.option(
-        "--batch-size", type=click.IntRange(1), default=BATCH_SIZE, show_default=True, help="Images in a batch."
+        "--batch-size", type=click.IntRange(1, 1024), default=BATCH_SIZE, show_default=True, help="Images in a batch."
     ),
     click.option("--workers", type=click.IntRange(1), help="Decoding threads.  [default: one for each core]"),
     click.option("--strict", is_flag=True, help="Stop at the first image that cannot be read, instead of skipping it."),

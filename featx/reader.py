@@ -14,6 +14,9 @@ import numpy as np
 from featx.errors import ImageError
 from featx.images import decode_image, quiet_pillow, read_file
 
+#: Why a file is skipped whose bytes are no longer those that were digested.
+CHANGED = "changed while featx was running: run it again"
+
 #: Batches that may be decoded, or on their way to it, before the first of them is asked for.
 LOOK_AHEAD = 3
 
@@ -93,13 +96,22 @@ def _decode(row: int, path: Path, digest: bytes, image_size: tuple[int, int]) ->
     try:
         data = read_file(path)
     except ImageError as error:
-        return Unreadable(row, str(error), is_content=False)
+        return Unreadable(row, str(error), is_content=error.is_content and _has_digest(path, digest))
     if hashlib.sha256(data).digest() != digest:
-        return Unreadable(row, "changed while featx was running: run it again", is_content=False)
+        return Unreadable(row, CHANGED, is_content=False)
     try:
         return decode_image(data, image_size)
     except ImageError as error:
-        return Unreadable(row, str(error), is_content=True)
+        return Unreadable(row, str(error), error.is_content)
+
+
+def _has_digest(path: Path, digest: bytes) -> bool:
+    """Return whether a file that is empty, or too large to be read at once, is the one that was digested."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").digest() == digest
+    except OSError:
+        return False
 
 
 def _collect(first: int, portions: list[Future[list[np.ndarray | Unreadable]]], image_size: tuple[int, int]) -> Batch:

@@ -1,10 +1,12 @@
 """The rivals of features: networks trained from the pixels of a data set, and measured on its test split."""
 
+import os
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -78,6 +80,7 @@ def _decoded(
     cache_dir.mkdir(parents=True, exist_ok=True)
     paths = [dataset.root / path for path in dataset.paths]
     with tempfile.TemporaryFile(dir=cache_dir) as file:
+        _reserve(file, len(paths) * int(np.prod(image_size)) * 3, cache_dir)
         pixels: np.ndarray = np.memmap(file, np.uint8, "w+", shape=(len(paths), *image_size, 3))
         batches = read_batches(paths, dataset.digests, image_size, _PORTION, workers)
         with closing(batches), progress_bar(len(paths), "decode", "images", show=show) as bar:
@@ -87,3 +90,16 @@ def _decoded(
                 pixels[batch.rows] = batch.images
                 bar.update(len(batch.rows))
         yield pixels
+
+
+def _reserve(file: IO[bytes], size_bytes: int, cache_dir: Path) -> None:
+    """Take the disk space now: when it runs out under a memory map, the process is killed without a word."""
+    if not hasattr(os, "posix_fallocate"):
+        return
+    try:
+        os.posix_fallocate(file.fileno(), 0, max(size_bytes, 1))
+    except OSError as error:
+        raise FeatxError(
+            f"Decoded images need {size_bytes / 2**20:,.0f} MiB in {printable(cache_dir)} while a network is trained "
+            f"from scratch: {os.strerror(error.errno or 0)}. Free some space, or choose another --cache-dir."
+        ) from error

@@ -28,6 +28,7 @@ def write_run(run_dir: Path, features: Features, results: Sequence[Result], trai
     Raises:
         FeatxError: the folder has something in it already, or cannot be written.
     """
+    run_dir = run_dir.resolve()
     temporary_dir = run_dir.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}")
     try:
         temporary_dir.mkdir(parents=True)

@@ -7,7 +7,7 @@ from typing import Self
 
 import numpy as np
 
-from featx.store import FeatureStore
+from featx.store import FeatureStore, new_segment_name
 from featx.timings import Stopwatch, Timings
 
 #: A segment is closed when it holds so many bytes or is so old: this is what a kill can cost.
@@ -31,6 +31,7 @@ class SegmentWriter:
         self._digests = np.empty((0, 32), np.uint8)
         self._n_rows = 0
         self._begun = time.monotonic()
+        self._name = new_segment_name()
 
     def __enter__(self) -> Self:
         return self
@@ -38,7 +39,11 @@ class SegmentWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.flush()
+        try:
+            self.flush()
+        except KeyboardInterrupt:  # once more: what is finished is kept; a second Ctrl-C gets through
+            self.flush()
+            raise
 
     def add(self, features: np.ndarray, digests: np.ndarray) -> None:
         """Add rows: `features` `(n, …)` of the storage dtype, `digests` `(n, 32)` uint8."""
@@ -50,6 +55,8 @@ class SegmentWriter:
                 self.flush()
             if not self._n_rows:
                 self._begun = time.monotonic()
+                # Chosen now, so that a write that is interrupted and tried again leaves one segment, not two.
+                self._name = new_segment_name()
             rows = slice(self._n_rows, self._n_rows + len(digests[part]))
             self._features[rows] = features[part]
             self._digests[rows] = digests[part]
@@ -63,8 +70,10 @@ class SegmentWriter:
             rows = slice(0, self._n_rows)
             lap = partial(self._stopwatch.lap, self._n_rows)
             with self._stopwatch.phase("write"):
-                self.timings += self._store.write_segment(self._features[rows], self._digests[rows], lap)
+                timings = self._store.write_segment(self._name, self._features[rows], self._digests[rows], lap)
             self._n_rows = 0
+            self._stopwatch.next_lap()
+            self.timings += timings
 
     def _allocate(self, features: np.ndarray) -> None:
         n_rows = max(1, SEGMENT_BYTES // max(1, features[0].nbytes))

@@ -45,16 +45,18 @@ class SkippedImages:
     def __init__(self, path: Path) -> None:
         """Read the file at `path`, if there is one. It is only a memory: a damaged one is begun anew."""
         self._path = path
-        self._known: dict[str, SkippedImage] = {}
+        self._known = self._read()
+
+    def _read(self) -> dict[str, SkippedImage]:
         try:
-            with path.open(encoding="utf-8", newline="") as file:
+            with self._path.open(encoding="utf-8", newline="") as file:
                 rows = [SkippedImage(**row) for row in csv.DictReader(file)]
         except FileNotFoundError:
-            return
+            return {}
         except (OSError, ValueError, TypeError, csv.Error) as error:
-            log.warning("%s cannot be read (%s) and is begun anew.", printable(path), error)
-            return
-        self._known = {row.digest or row.path: row for row in rows}
+            log.warning("%s cannot be read (%s) and is begun anew.", printable(self._path), error)
+            return {}
+        return {row.digest or row.path: row for row in rows}
 
     def reason(self, digest: bytes) -> str | None:
         """Return why this decoder cannot read the image with `digest`; None if it has not tried."""
@@ -64,6 +66,7 @@ class SkippedImages:
     def replace(self, root: Path, images: Iterable[SkippedImage]) -> None:
         """Put `images` in the place of what was known of files below `root`, and write the file if that changes it."""
         inside = f"{printable(root)}{os.sep}"
+        self._known = self._read()  # another process may have added to it
         elsewhere = {key: image for key, image in self._known.items() if not image.path.startswith(inside)}
         known = elsewhere | {image.digest or image.path: image for image in images}
         if known == self._known:
@@ -73,4 +76,7 @@ class SkippedImages:
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow([field.name for field in fields(SkippedImage)])
         writer.writerows(astuple(image) for image in sorted(known.values()))
-        write_text(self._path, text.getvalue())
+        try:
+            write_text(self._path, text.getvalue())
+        except OSError as error:
+            log.warning("%s cannot be written (%s); what was skipped is tried again.", printable(self._path), error)

@@ -103,6 +103,17 @@ class StatCache:
         except sqlite3.Error as error:
             self._mend(error)
 
+    def forget(self, names: Iterable[bytes]) -> None:
+        """Commit that nothing is known of the files with these absolute paths, if the cache can be written."""
+        if self._connection is None:
+            return
+        try:
+            with self._connection:
+                self._connection.execute("BEGIN IMMEDIATE")
+                self._connection.executemany("DELETE FROM digests WHERE path = ?", [(name,) for name in names])
+        except sqlite3.Error as error:
+            self._mend(error)
+
     def close(self) -> None:
         """Let go of the database. Closing twice is harmless."""
         if self._connection is not None:

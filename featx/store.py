@@ -3,12 +3,14 @@
 `docs/format.md` specifies what is written here.
 """
 
+import errno
 import json
 import logging
 import os
 import time
 import uuid
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -37,6 +39,11 @@ ABANDONED_AFTER_S = 3600.0
 
 #: HDF5 1.10's format has checksums in the file's own structures too; any HDF5 since 2016 reads it.
 _LIBVER = ("v110", "v110")
+
+
+def new_segment_name() -> str:
+    """Return a file name that no segment has, on this machine or on another."""
+    return f"seg-{uuid.uuid4().hex}.h5"
 
 
 @dataclass(frozen=True)
@@ -80,7 +87,8 @@ class FeatureStore:
 
     def reload(self) -> None:
         """Read the names of all rows again, those that other processes have added included."""
-        self.segments = [segment for path in self._segment_paths() if (segment := self._open_segment(path))]
+        opened = [segment for path in self._segment_paths() if (segment := self._open_segment(path))]
+        self.segments = self._of_one_shape(opened)
         names = [_row_names(segment.digests, segment.views) for segment in self.segments]
         lengths = [len(segment) for segment in self.segments]
         all_names = np.concatenate([np.empty(0, _ROW_NAME), *names])
@@ -128,10 +136,13 @@ class FeatureStore:
         shares = (segment.timings.share(n / len(segment)) for segment, n in zip(self.segments, used, strict=True) if n)
         return sum(shares, Timings())
 
-    def write_segment(self, features: np.ndarray, digests: np.ndarray, cost: Callable[[], Timings]) -> Timings:
+    def write_segment(
+        self, name: str, features: np.ndarray, digests: np.ndarray, cost: Callable[[], Timings]
+    ) -> Timings:
         """Add a segment of rows of view 0 and return what it cost; it is there as a whole, or not at all.
 
         Args:
+            name: from `new_segment_name`; the same one again for the same rows, if writing was interrupted.
             features: `(n, …)` of the recipe's dtype, n ≥ 1.
             digests: `(n, 32)` uint8.
             cost: called once the rows are written and only the syncing is left, so that writing can be in it.
@@ -139,11 +150,18 @@ class FeatureStore:
         Raises:
             StoreError: the disk is full, or the folder cannot be written.
         """
-        path = self.dir / f"seg-{uuid.uuid4().hex}.h5"
+        path = self.dir / name
         views = np.zeros(len(digests), np.uint16)
         with self._writing(), replacing(path) as temporary:
             rows = {"features": features, "digest": digests, "view": views}
             return _write_segment_file(temporary, self.recipe, rows, cost)
+
+    def check_writable(self) -> None:
+        """Raise StoreError if nothing can be written here, before hours of work show it."""
+        with self._writing():
+            self.dir.mkdir(parents=True, exist_ok=True)
+            if not os.access(self.dir, os.W_OK):
+                raise PermissionError(errno.EACCES, "no permission to write")
 
     def publish(self) -> None:
         """Bring everything that is derived from the segments up to date: `features.h5`, `recipe.json`, `timings.json`.
@@ -172,7 +190,7 @@ class FeatureStore:
 
     def _segment_paths(self) -> list[Path]:
         try:
-            return sorted(self.dir.glob("seg-*.h5"))
+            return sorted(path for path in self.dir.glob("seg-*.h5") if path.is_file())
         except OSError as error:
             raise StoreError(f"The store {printable(self.dir)} cannot be read: {error.strerror}.") from error
 
@@ -180,7 +198,9 @@ class FeatureStore:
         return [path.name for path in self._segment_paths()]
 
     def _published(self) -> list[str]:
-        """Return the names of the segments that `features.h5` shows; none if it is not there or is damaged."""
+        """Return the names of the segments that are published; none if a derived file is missing or damaged."""
+        if not all((self.dir / name).is_file() for name in ("recipe.json", "timings.json")):
+            return []
         try:
             with h5py.File(self.dir / "features.h5", "r", locking=False) as file:
                 return [str(name) for name in file.attrs["segments"]]
@@ -205,11 +225,18 @@ class FeatureStore:
             return None
         except FileNotFoundError:
             return None
-        first = self.segments[0] if self.segments else segment
-        if segment.feature_shape != first.feature_shape:
-            self._set_aside(path, f"its features have the shape {segment.feature_shape}")
-            return None
         return segment
+
+    def _of_one_shape(self, segments: list[Segment]) -> list[Segment]:
+        """Return the segments whose features have the shape that most rows have; set the others aside."""
+        n_rows: Counter[tuple[int, ...]] = Counter()
+        for segment in segments:
+            n_rows[segment.feature_shape] += len(segment)
+        common = max(n_rows, key=n_rows.__getitem__, default=None)
+        for segment in segments:
+            if segment.feature_shape != common:
+                self._set_aside(segment.path, f"its features have the shape {segment.feature_shape}")
+        return [segment for segment in segments if segment.feature_shape == common]
 
     def _read_segment(self, segment: Segment, rows: np.ndarray, out: np.ndarray, into: np.ndarray) -> None:
         """Read the sorted `rows` of `segment` to the positions `into` of `out`."""
@@ -243,7 +270,8 @@ class FeatureStore:
         try:
             yield
         except OSError as error:
-            reason = error.strerror or " ".join(str(error).split())
+            # HDF5's own words are long and for programmers; where the system gave a reason, it is enough.
+            reason = os.strerror(error.errno) if error.errno else " ".join(str(error).split())
             raise StoreError(
                 f"Writing to the store {printable(self.dir)} failed: {reason}. What it held before is still good; "
                 f"mend this and run the same command again to go on."
@@ -297,7 +325,7 @@ def _reading(path: Path) -> Iterator[h5py.File]:
             yield file
     except FileNotFoundError:
         raise
-    except (OSError, KeyError, ValueError, TypeError, RuntimeError, AttributeError, MemoryError) as error:
+    except (OSError, KeyError, ValueError, TypeError, RuntimeError, AttributeError) as error:
         if isinstance(error, OSError) and error.errno:  # the system's word: permission, input/output, too many files
             raise StoreError(f"{printable(path)} cannot be read: {os.strerror(error.errno)}.") from error
         raise _DamageError(" ".join(str(error).split())) from error

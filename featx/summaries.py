@@ -30,13 +30,16 @@ def extraction_text(extraction: Extraction) -> str:
         f"({dataset.n_train:,} training, {dataset.n_test:,} test): {extraction.n_computed:,} computed, "
         f"{extraction.n_cached:,} from the cache, {len(extraction.skipped):,} skipped."
     ]
+    n_copies = dataset.n_images - extraction.n_computed - extraction.n_cached - len(extraction.skipped)
+    if n_copies:
+        lines[0] = lines[0].removesuffix(".") + f", {n_copies:,} the same as another."
     timings = extraction.timings
     if timings.n_images:
         rate = timings.n_images / timings.elapsed_s
         lines.append(
             f"{duration(timings.elapsed_s)} ({rate:,.0f} images/s): start {duration(timings.start_s)}, then waiting "
             f"for decode {duration(timings.decode_s)}, forward {duration(timings.forward_s)}, "
-            f"write {duration(timings.write_s)}."
+            f"write {duration(timings.write_s)}; with the start of Keras {duration(extraction.elapsed_s)}."
         )
     lines += [f"Skipped {image.path}: {image.reason}" for image in extraction.skipped[:SKIPPED_SHOWN]]
     if len(extraction.skipped) > SKIPPED_SHOWN:

@@ -20,7 +20,8 @@ class Timings:
 
     Attributes:
         n_images: images computed.
-        start_s: starting the engine: loading the weights, compiling.
+        start_s: starting the engine: loading the weights, compiling; without the start of Keras itself, which all that
+            is trained here needs once.
         decode_s: waiting for decoded images.
         forward_s: running the backbone.
         write_s: writing segments.
@@ -60,25 +61,19 @@ class Stopwatch:
     """Measures the phases of an extraction, lap by lap."""
 
     def __init__(self) -> None:
+        self._lap_started = time.perf_counter()
         self._phases: dict[str, float] = {}
-        self._lap_started = self._phase_started = time.perf_counter()
-        self._phase: str | None = None
+        self._running: tuple[str, float] | None = None
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Add the time that the block takes to the phase `name`: `start`, `decode`, `forward` or `write`."""
-        self._phase, self._phase_started = name, time.perf_counter()
+        self._running = (name, time.perf_counter())
         try:
             yield
         finally:
-            self._count_phase()
-            self._phase = None
-
-    def _count_phase(self) -> None:
-        if self._phase:
-            now = time.perf_counter()
-            self._phases[self._phase] = self._phases.get(self._phase, 0.0) + now - self._phase_started
-            self._phase_started = now
+            self._phases = self._phases_until(time.perf_counter())
+            self._running = None
 
     def waiting(self, name: str, items: Iterable[_Item]) -> Iterator[_Item]:
         """Yield `items`, adding the time that each one keeps us waiting to the phase `name`."""
@@ -92,13 +87,20 @@ class Stopwatch:
             yield item
 
     def lap(self, n_images: int) -> Timings:
-        """Return what the last `n_images` images have cost since the lap before, and begin a new lap.
-
-        Within a phase, the part of it that is over belongs to the old lap.
-        """
-        self._count_phase()
+        """Return what `n_images` images have cost since the lap began, the part of a running phase that is over too."""
         now = time.perf_counter()
-        phases = {f"{name}_s": elapsed_s for name, elapsed_s in self._phases.items()}
-        timings = Timings(n_images, elapsed_s=now - self._lap_started, peak_memory_bytes=peak_memory_bytes(), **phases)
-        self._phases, self._lap_started = {}, now
-        return timings
+        phases = {f"{name}_s": elapsed_s for name, elapsed_s in self._phases_until(now).items()}
+        return Timings(n_images, elapsed_s=now - self._lap_started, peak_memory_bytes=peak_memory_bytes(), **phases)
+
+    def next_lap(self) -> None:
+        """Begin a new lap."""
+        self._lap_started = time.perf_counter()
+        self._phases = {}
+        if self._running:
+            self._running = (self._running[0], self._lap_started)
+
+    def _phases_until(self, now: float) -> dict[str, float]:
+        if self._running is None:
+            return self._phases
+        name, started = self._running
+        return {**self._phases, name: self._phases.get(name, 0.0) + now - started}

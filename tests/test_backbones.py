@@ -1,5 +1,8 @@
 """Backbones and the engine that runs them."""
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -177,3 +180,20 @@ def test_weights_of_another_network_are_refused(shared, tmp_path):
     recipe, _ = resolve_recipe(tmp_path, **SMALL)
     with pytest.raises(WeightsError, match="does not hold weights of vgg16"):
         build_model(replace(recipe, weights="00" * 32), shared / "weights" / "resnet50_tiny_imagenet_notop.h5")
+
+
+def test_settings_of_the_users_keras_change_no_feature(tmp_path):
+    (tmp_path / "keras.json").write_text('{"floatx": "float16", "image_data_format": "channels_first"}')
+    script = (
+        "import sys, pathlib, numpy as np\n"
+        "from featx.engines import create_engine\n"
+        "from featx.weights import resolve_recipe\n"
+        "recipe = resolve_recipe(pathlib.Path(sys.argv[1]), weights='random', image_size=(32, 32))\n"
+        "np.save(sys.argv[2], create_engine(*recipe, 2).features(np.load(sys.argv[3])))\n"
+    )
+    images, out = tmp_path / "images.npy", tmp_path / "features.npy"
+    np.save(images, random_images(2))
+    environment = {**os.environ, "KERAS_HOME": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", script, tmp_path, out, images], check=True, env=environment)
+    recipe, weights = resolve_recipe(tmp_path, **SMALL)
+    assert np.array_equal(np.load(out), create_engine(recipe, weights, 2).features(random_images(2)))

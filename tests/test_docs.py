@@ -19,7 +19,7 @@ import pytest
 from featx.cli import main
 from featx.recipe import Recipe
 from featx.skipped import SkippedImage, SkippedImages
-from featx.store import FeatureStore
+from featx.store import FeatureStore, new_segment_name
 from featx.timings import Timings
 
 ROOT = Path(__file__).parents[1]
@@ -325,7 +325,7 @@ def test_the_worked_example_of_a_key_is_right():
 def test_a_segment_of_featx_is_read_by_the_rules_of_the_format(tmp_path):
     store = FeatureStore(tmp_path, RECIPE)
     features, digests = some_rows(7)
-    store.write_segment(features, digests, lambda: Timings(7, elapsed_s=2.0))
+    store.write_segment(new_segment_name(), features, digests, lambda: Timings(7, elapsed_s=2.0))
     (path,) = store.dir.glob("seg-*.h5")
     read = read_segment(path)
     assert np.array_equal(read[0], features)
@@ -353,7 +353,7 @@ def test_one_file_shows_all_segments_and_gaps_as_no_image(tmp_path):
     rows = [some_rows(3, seed) for seed in (1, 2)]
     paths: list[Path] = []
     for part in rows:
-        store.write_segment(*part, lambda: Timings(3))
+        store.write_segment(new_segment_name(), *part, lambda: Timings(3))
         paths += set(store.dir.glob("seg-*.h5")) - set(paths)
     store.publish()
     (tmp_path / "cache").rename(tmp_path / "moved")

@@ -1,6 +1,7 @@
 """Stage one, on real JPEG files with a real network (random weights, 32×32)."""
 
 import csv
+import hashlib
 import json
 import os
 import shutil
@@ -13,11 +14,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from featx import files
 from featx.dataset import scan
 from featx.errors import DtypeOverflowError, ImageError
 from featx.extract import extract_command, extract_features
+from featx.join import load_features
 from featx.recipe import Recipe
+from featx.skipped import SkippedImage, SkippedImages
 from featx.store import FeatureStore
+from featx.weights import resolve_recipe
 
 OPTIONS = {"weights": "random", "image_size": (32, 32)}
 
@@ -113,6 +118,74 @@ def test_bad_files_are_skipped_named_and_tried_only_once(data, cache):
     assert second.timings.n_images == 0
 
 
+def test_what_is_skipped_for_its_content_does_not_stand_in_the_way_of_stage_two(data, cache):
+    bad_files(data)
+    extraction = extract_features(data, cache_dir=cache, **OPTIONS)
+    features = load_features(extraction.dataset, FeatureStore(cache, extraction.recipe), "featx extract")
+    assert features.dataset.n_images == 32
+
+
+def test_two_data_sets_in_one_store_do_not_forget_each_others_bad_files(data, cache, make_photos, tmp_path):
+    other = make_photos(tmp_path / "other")
+    for number, folder in enumerate((data, other)):
+        (folder / "train" / "sea" / "bad.jpg").write_bytes(b"no image %d" % number)
+    memories = [SkippedImages(cache / "skipped.csv") for _ in range(2)]  # both read before either has written
+    for memory, folder in zip(memories, (data, other), strict=True):
+        path = folder / "train" / "sea" / "bad.jpg"
+        memory.replace(folder, [SkippedImage.of(path, hashlib.sha256(path.read_bytes()).digest(), "no image")])
+    assert (cache / "skipped.csv").read_text().count("bad.jpg") == 2
+
+
+def test_unwritable_list_of_skipped_files_costs_a_warning_only(data, cache, caplog):
+    bad_files(data)
+    recipe = resolve_recipe(cache, **OPTIONS)[0]
+    (cache / recipe.slug / "skipped.csv").mkdir(parents=True)
+    extraction = extract_features(data, cache_dir=cache, **OPTIONS)
+    assert (extraction.n_computed, len(extraction.skipped)) == (32, 5)
+    assert "skipped.csv cannot be written" in caplog.text
+    assert (extraction.store_dir / "features.h5").exists()
+
+
+def test_change_that_hid_from_the_stat_cache_is_found_and_put_right_by_the_next_run(data, cache):
+    path = data / "train" / "sea" / "sea.0.jpg"
+    old = path.stat().st_mtime_ns - 10**10
+    for file in data.rglob("*.jpg"):
+        os.utime(file, ns=(old, old))
+    scan(data, cache)
+    content = bytearray(path.read_bytes())
+    content[15] ^= 1  # the density in JFIF's header: another file, as good an image
+    path.write_bytes(content)
+    os.utime(path, ns=(old, old))
+    first = extract_features(data, cache_dir=cache, **OPTIONS)
+    assert [Path(image.path).name for image in first.skipped] == ["sea.0.jpg"]
+    second = extract_features(data, cache_dir=cache, **OPTIONS)
+    assert (second.n_computed, second.skipped) == (1, ())
+
+
+@pytest.mark.parametrize("moment", ["fsync", "rename"])
+def test_interrupt_while_a_segment_is_written_keeps_its_rows_and_their_cost_once(data, cache, monkeypatch, moment):
+    real = {"fsync": os.fsync, "rename": files.sync_folder}[moment]
+    interrupts = []
+
+    def interrupted(*args):
+        if not interrupts:
+            interrupts.append(moment)
+            raise KeyboardInterrupt
+        return real(*args)
+
+    if moment == "fsync":
+        monkeypatch.setattr(os, "fsync", interrupted)
+    else:
+        monkeypatch.setattr(files, "sync_folder", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        extract_features(data, cache_dir=cache, **OPTIONS)
+    recipe = resolve_recipe(cache, **OPTIONS)[0]
+    (segment,) = FeatureStore(cache, recipe).segments
+    assert (len(segment), segment.timings.n_images) == (32, 32)
+    assert segment.timings.forward_s > 0
+    assert segment.timings.start_s > 0
+
+
 def test_mended_file_is_computed_and_no_longer_listed(data, cache, make_photos, tmp_path):
     bad_files(data)
     extract_features(data, cache_dir=cache, **OPTIONS)
@@ -142,7 +215,6 @@ def test_strict_stops_at_the_first_bad_file_and_keeps_what_was_computed(data, ca
 
 def test_feature_too_large_for_float16_stops_and_names_the_way_out(data, cache, tmp_path):
     from featx.backbones import build_model
-    from featx.weights import resolve_recipe
 
     keras_file = tmp_path / "vgg16_loud_notop.h5"
     recipe, _ = resolve_recipe(cache, **OPTIONS)
@@ -193,8 +265,6 @@ def wait_for_rows(process: subprocess.Popen, cache: Path, recipe: Recipe, n: int
 
 @pytest.fixture
 def recipe(cache) -> Recipe:
-    from featx.weights import resolve_recipe
-
     return resolve_recipe(cache, **OPTIONS)[0]
 
 

@@ -116,7 +116,7 @@ def test_probabilities_are_one_column_per_class_and_sum_to_one(outputs, columns)
 def test_features_that_are_no_numbers_are_an_error_with_advice(value):
     X, y = blobs(2)
     X[1] = value
-    with pytest.raises(TrainingError, match=r"diverged.*featx cache verify"):
+    with pytest.raises(TrainingError, match=r"diverged.*another --seed"):
         fit(network(1), *parts(X, y), n_classes=2, seed=0, epochs=2, patience=2)
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from featx.errors import DamagedSegmentError, FeaturesMissingError, StoreError
 from featx.recipe import Recipe
-from featx.store import FORMAT_VERSION, FeatureStore
+from featx.store import FORMAT_VERSION, FeatureStore, new_segment_name
 from featx.timings import Timings
 
 RECIPE = Recipe(backbone="vgg16", weights="ab" * 32, layer="block5_pool", image_size=(64, 64), preprocessing="caffe")
@@ -28,7 +28,7 @@ def rows(numbers) -> tuple[np.ndarray, np.ndarray]:
 def add(store: FeatureStore, numbers, **timings) -> Path:
     features, digests = rows(numbers)
     before = set(store.dir.glob("seg-*"))
-    store.write_segment(features, digests, lambda: Timings(len(digests), **timings))
+    store.write_segment(new_segment_name(), features, digests, lambda: Timings(len(digests), **timings))
     store.reload()
     return (set(store.dir.glob("seg-*")) - before).pop()
 
@@ -74,7 +74,7 @@ def test_digests_that_end_in_zeros_are_told_apart(store):
     digests = np.zeros((3, 32), np.uint8)
     digests[1, 0], digests[2, 30] = 1, 1
     features = rows(range(3))[0]
-    store.write_segment(features, digests, Timings)
+    store.write_segment(new_segment_name(), features, digests, Timings)
     assert np.array_equal(reopened(store).read(digests[::-1]), features[::-1])
 
 
@@ -265,3 +265,40 @@ def test_failed_write_leaves_nothing_behind(store, monkeypatch):
     monkeypatch.undo()
     assert len(reopened(store)) == 5
     assert not list(store.dir.glob(".tmp-*"))
+
+
+def test_one_segment_of_another_shape_does_not_evict_the_others(store, caplog):
+    add(store, range(5))
+    digests = rows(range(5, 8))[1]
+    store.write_segment("seg-" + "0" * 32 + ".h5", np.zeros((3, 2, 2, 7), np.float16), digests, Timings)
+    store = reopened(store)
+    assert len(store) == 5
+    assert "its features have the shape (2, 2, 7)" in caplog.text
+
+
+def test_what_is_no_file_is_no_segment(store):
+    add(store, range(5))
+    os.mkfifo(store.dir / f"seg-{1:032x}.h5")
+    (store.dir / f"seg-{2:032x}.h5").mkdir()
+    assert len(reopened(store)) == 5
+
+
+def test_derived_files_that_have_gone_are_written_again(store):
+    add(store, range(5))
+    for name in ("recipe.json", "timings.json", "features.h5"):
+        store.publish()
+        (store.dir / name).unlink()
+        reopened(store).publish()
+        assert (store.dir / name).exists()
+
+
+def test_lack_of_memory_is_not_taken_for_damage(store, monkeypatch):
+    path = add(store, range(5))
+
+    def none_left(*_args):
+        raise MemoryError
+
+    monkeypatch.setattr("featx.store._read_rows", none_left)
+    with pytest.raises(MemoryError):
+        store.read(rows(range(5))[1])
+    assert path.exists()

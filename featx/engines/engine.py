@@ -11,11 +11,8 @@ from featx.weights import Weights
 class Engine(Protocol):
     """Runs one backbone on this machine."""
 
-    batch_size: int
-    feature_shape: tuple[int, ...]
-
     def features(self, images: np.ndarray) -> np.ndarray:
-        """Return the features `(n, *feature_shape)` float32 of `images`, `(n, height, width, 3)` uint8 RGB.
+        """Return the features `(n, …)` float32 of `images`, `(n, height, width, 3)` uint8 RGB.
 
         An image's features do not depend on the other images of its batch, nor on their number.
         """
