@@ -218,7 +218,7 @@ class StageOne:
                 if len(batch.rows):
                     if engine is None:
                         import_keras()
-                        stopwatch.next_lap()  # the start of Keras is no cost of this backbone
+                        stopwatch.restart()  # the start of Keras is no cost of this backbone
                         with stopwatch.phase("start"):
                             engine = create_engine(self.recipe, self.weights, self.batch_size)
                     with stopwatch.phase("forward"):

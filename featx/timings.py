@@ -64,6 +64,7 @@ class Stopwatch:
         self._lap_started = time.perf_counter()
         self._phases: dict[str, float] = {}
         self._running: tuple[str, float] | None = None
+        self._read = (self._lap_started, self._phases)
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -89,15 +90,20 @@ class Stopwatch:
     def lap(self, n_images: int) -> Timings:
         """Return what `n_images` images have cost since the lap began, the part of a running phase that is over too."""
         now = time.perf_counter()
-        phases = {f"{name}_s": elapsed_s for name, elapsed_s in self._phases_until(now).items()}
-        return Timings(n_images, elapsed_s=now - self._lap_started, peak_memory_bytes=peak_memory_bytes(), **phases)
+        phases = self._phases_until(now)
+        self._read = (now, phases)
+        costs = {f"{name}_s": elapsed_s for name, elapsed_s in phases.items()}
+        return Timings(n_images, elapsed_s=now - self._lap_started, peak_memory_bytes=peak_memory_bytes(), **costs)
 
     def next_lap(self) -> None:
-        """Begin a new lap."""
+        """Begin a new lap, between two phases, at the moment when `lap` was called last."""
+        self._lap_started, counted = self._read
+        self._phases = {name: elapsed_s - counted.get(name, 0.0) for name, elapsed_s in self._phases.items()}
+
+    def restart(self) -> None:
+        """Forget all that has been measured."""
         self._lap_started = time.perf_counter()
         self._phases = {}
-        if self._running:
-            self._running = (self._running[0], self._lap_started)
 
     def _phases_until(self, now: float) -> dict[str, float]:
         if self._running is None:
