@@ -13,9 +13,7 @@ import numpy as np
 from featx.digests import digest_files
 from featx.errors import DatasetError, printable
 from featx.layout import EXPECTED, Layout, find_layout, list_folder
-from featx.splits import hashed_test_mask, identical_groups, validation_mask
-
-__all__ = ["ImageDataset", "scan", "validation_mask"]
+from featx.splits import hashed_test_mask, identical_groups
 
 log = logging.getLogger("featx")
 

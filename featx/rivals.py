@@ -13,6 +13,7 @@ import numpy as np
 from featx.dataset import ImageDataset
 from featx.errors import FeatxError, ImageError, printable
 from featx.fitting import count_parameters, predict_proba
+from featx.keras_import import import_keras
 from featx.memory import peak_memory_bytes, reset_peak_memory
 from featx.metrics import evaluate
 from featx.progress import progress_bar
@@ -42,6 +43,7 @@ def train_on_pixels(
     """
     image_size = RIVALS[rival].image_size
     train, test = ~dataset.is_test, dataset.is_test
+    import_keras()  # its start is no part of training
     reset_peak_memory()
     started = time.perf_counter()
     with _decoded(dataset.subset(train), image_size, cache_dir, workers, show=training.show) as pixels:

@@ -78,7 +78,6 @@ def train_rival(
     seed: int,
     epochs: int = 50,
     patience: int = 5,
-    image_size: tuple[int, int] | None = None,
     show: bool = False,
 ) -> TrainedRival:
     """Return the rival `name`, trained on the pixels of the training split.
@@ -92,7 +91,6 @@ def train_rival(
         seed: of everything random: initial weights, shuffling, dropout, augmentation.
         epochs: the most passes over the rows.
         patience: epochs without a lower validation loss before training stops.
-        image_size: `(height, width)` that the pixels must have; by default, whatever they have.
         show: show progress on stderr.
 
     Raises:
@@ -101,7 +99,7 @@ def train_rival(
     if name not in RIVALS:
         raise TrainingError(f"A rival is one of {', '.join(RIVALS)}. Received: {printable(name)}")
     rival = RIVALS[name]
-    _check_pixels(rival, pixels_train, image_size)
+    _check_pixels(rival, pixels_train)
     import_keras()  # its start is no part of training
     start_s = time.perf_counter()
     train, validation = split(pixels_train, y_train, is_validation)
@@ -121,14 +119,10 @@ def train_rival(
     return TrainedRival(name, model, result.history, result.kept_epoch, time.perf_counter() - start_s)
 
 
-def _check_pixels(rival: Rival, pixels: npt.NDArray[Any], image_size: tuple[int, int] | None) -> None:
+def _check_pixels(rival: Rival, pixels: npt.NDArray[Any]) -> None:
     """Raise `TrainingError` for pixels that this rival cannot take."""
     if pixels.ndim != 4 or pixels.shape[3] != 3 or pixels.dtype != np.uint8:
         raise TrainingError(f"Pixels must be (n, height, width, 3) uint8 RGB. Received: {pixels.shape} {pixels.dtype}")
-    if image_size is not None and pixels.shape[1:3] != tuple(image_size):
-        raise TrainingError(
-            f"Pixels must be {image_size[0]}x{image_size[1]}. Received: {pixels.shape[1]}x{pixels.shape[2]}"
-        )
     if min(pixels.shape[1:3]) < rival.smallest_side:
         raise TrainingError(
             f"{rival.name} halves its images so often that they need {rival.smallest_side} pixels a "

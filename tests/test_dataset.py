@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from featx.dataset import ImageDataset, scan, validation_mask
+from featx.dataset import ImageDataset, scan
 from featx.errors import DatasetError
-from featx.splits import hashed_test_mask, identical_groups
+from featx.splits import hashed_test_mask, identical_groups, validation_mask
 
 CATS_DOGS = Path(__file__).parents[2] / "shared" / "data" / "cats-dogs"
 
