@@ -189,8 +189,9 @@ def compare(
       featx compare data/ --backbone vgg16 --backbone resnet50 --with-scratch-cnn
     """
     from featx.compare import compare_approaches
-    from featx.report import table, verdict, write_report
+    from featx.report import write_report
     from featx.results import Training
+    from featx.summaries import comparison_text
 
     training = Training(seed=seed, epochs=epochs, show=not quiet)
     rivals = ["report-cnn", *rivals] if with_scratch_cnn else rivals
@@ -199,8 +200,7 @@ def compare(
             _data_dir(data, cache_dir), rivals=rivals, cache_dir=cache_dir, training=training, **options
         )
         write_report(comparison, folder)
-    text = f"{table(comparison)}\n{verdict(comparison)}\n\nReport: {printable(folder)}"
-    _say(text, json.loads(comparison.to_json()) if as_json else None, quiet=quiet)
+    _say(comparison_text(comparison, folder), json.loads(comparison.to_json()) if as_json else None, quiet=quiet)
 
 
 @main.command()

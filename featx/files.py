@@ -71,6 +71,7 @@ def new_folder(path: Path | None, parent: Path) -> Iterator[Path]:
         raise FeatxError(f"The folder {printable(path or parent)} cannot be made: {error.strerror}.") from error
     try:
         yield path
+        (path / OUTPUT_MARK).touch()
     except BaseException:
         with suppress(OSError):  # there is something in it
             path.rmdir()

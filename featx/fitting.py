@@ -118,7 +118,7 @@ def fit(
     _compile(keras, model, optimizer)
     history: list[Epoch] = []
     kept = (math.inf, 0, model.get_weights())
-    with progress_bar(epochs, "training", "epochs", show=show) as bar:
+    with progress_bar(epochs, model.name, "epochs", show=show) as bar:
         for number in range(1, epochs + 1):
             # One fit() per epoch: inside a longer one, Keras fetches the next epoch's batches before it says that this
             # one has ended, so a data set that reshuffles then would mix two orders.
@@ -126,7 +126,7 @@ def fit(
             epoch, weights = _epoch(number, logs, model, validation), model.get_weights()
             _check_finite(epoch, weights)
             history.append(epoch)
-            bar.set_postfix_str(f"validation accuracy {epoch.val_accuracy:.1%}", refresh=False)
+            bar.set_postfix_str(f"val. {epoch.val_accuracy:.1%}", refresh=False)
             bar.update()
             if epoch.val_loss < kept[0]:
                 kept = (epoch.val_loss, number, weights)

@@ -147,7 +147,7 @@ def _train_dense(task: _Task) -> TrainedHead:
     features = keras.Input(task.X.shape[1:], name="features")
     flat = keras.layers.Flatten()(features)
     scaled = keras.layers.Rescaling(scale, offset=(-scale * mean).astype(np.float32))(flat)
-    trainee = keras.Model(features, output(dropout(hidden(scaled))))
+    trainee = keras.Model(features, output(dropout(hidden(scaled))), name="dense")
     result = fit(trainee, train, validation, n_classes=task.n_classes, seed=task.seed, **task.fit_options)
     kernel, bias = hidden.get_weights()
     hidden.set_weights([kernel * scale, bias - (scale * mean) @ kernel])

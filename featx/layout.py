@@ -80,7 +80,7 @@ def find_layout(root: Path) -> Layout:
 def list_folder(folder: str) -> FolderListing:
     """Return the files in `folder` and its sub-folders; links are followed, except where they lead back up.
 
-    Hidden entries and `__MACOSX` are passed over. A folder named `x.jpg` is a folder.
+    Hidden entries, `__MACOSX` and what featx itself has written are passed over. A folder named `x.jpg` is a folder.
     """
     images: list[str] = []
     others: list[str] = []
@@ -100,7 +100,8 @@ def list_folder(folder: str) -> FolderListing:
             continue
         for entry in entries:
             if _is_folder(entry):
-                to_visit.append(entry.path)
+                if not _is_output(entry):
+                    to_visit.append(entry.path)
             elif _has_image_suffix(entry.name):
                 images.append(entry.path)
             else:
@@ -219,8 +220,12 @@ def _subfolders(folder: str) -> dict[str, str]:
 
     What featx itself has written, reports with their pictures above all, is passed over.
     """
-    entries = [entry for entry in _visible_or_none(folder) if _is_folder(entry)]
-    return dict(sorted((entry.name, entry.path) for entry in entries if not Path(entry.path, OUTPUT_MARK).exists()))
+    entries = _visible_or_none(folder)
+    return dict(sorted((entry.name, entry.path) for entry in entries if _is_folder(entry) and not _is_output(entry)))
+
+
+def _is_output(folder: "os.DirEntry[str]") -> bool:
+    return Path(folder.path, OUTPUT_MARK).exists()
 
 
 def _visible(folder: str) -> list["os.DirEntry[str]"]:

@@ -109,7 +109,8 @@ def _difference(best: Approach, rival: Approach, escape: Callable[[str], str]) -
     """Return how the best stands to its rival, and whether that may be chance."""
     others = "the best trained from scratch" if rival.kind == "scratch" else "the best on bottleneck features"
     role = f"{others}, {escape(rival.name)}" if rival.kind != best.kind else f"the runner-up, {escape(rival.name)}"
-    points = 100 * (best.metrics.accuracy - rival.metrics.accuracy)
+    # Of the figures as they are shown: whoever subtracts them gets the same.
+    points = round(100 * best.metrics.accuracy, 1) - round(100 * rival.metrics.accuracy, 1)
     against = f"against {_accuracy_text(rival)} by {role}"
     if rival.p_value is None:
         return f"{against}: {points:.1f} points more, not tested for chance"
@@ -234,8 +235,13 @@ def _provenance(comparison: Comparison) -> str:
 def _settings(approach: Approach) -> str:
     height, width = approach.image_size
     kept = [] if approach.kept_epoch is None else [f"epoch kept: {approach.kept_epoch} of {len(approach.history)}"]
-    details = [f"{_markdown(name)}: {_markdown(str(value))}" for name, value in approach.details.items()]
+    details = [f"{_markdown(name)}: {_markdown(_short(value))}" for name, value in approach.details.items()]
     return f"- {_markdown(approach.name)}: " + ", ".join([f"images {height}×{width}", *kept, *details])
+
+
+def _short(value: str | float) -> str:
+    """Return a value with as many digits as anybody reads; `results.json` has them all."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _markdown(text: str) -> str:

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 
 from featx.errors import FeatxError, printable
-from featx.files import OUTPUT_MARK
 
 SAMPLE_NAME = "sample-digits"
 N_TRAIN_PER_CLASS = 50
@@ -65,7 +64,6 @@ def default_data(cache_dir: Path, data_dir: Path = Path("data")) -> tuple[Path, 
     if has_data:
         return data_dir, f"No data named: using the images in {printable(data_dir)}."
     sample_dir = write_sample(cache_dir / SAMPLE_NAME)
-    (cache_dir / OUTPUT_MARK).touch()
     return sample_dir, (
         f"No data named, and nothing in {printable(data_dir)}: using the built-in sample, scikit-learn's handwritten "
         f"digits, in {printable(sample_dir)}."

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 from featx.errors import printable
+from featx.files import OUTPUT_MARK
 
 DATABASE_NAME = "digests.sqlite"
 #: How long to wait for another process that is writing.
@@ -68,6 +69,8 @@ class StatCache:
         self._recovered = False
         try:
             cache_dir.mkdir(parents=True, exist_ok=True)
+            with suppress(OSError):  # a cache that can only be read needs no mark
+                (cache_dir / OUTPUT_MARK).touch()
         except OSError as error:
             self._give_up(error)
         else:

@@ -1,12 +1,16 @@
 """What the commands say when they are done: for people, and as JSON."""
 
+import shutil
+import textwrap
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from featx.comparison import duration
+from featx.comparison import Comparison, duration
 from featx.errors import printable
 from featx.extract import Extraction
+from featx.report import table, verdict
 from featx.train import Run
 
 #: So many skipped images are named on the terminal; `skipped.csv` has all.
@@ -66,6 +70,12 @@ def extraction_json(extraction: Extraction) -> dict[str, Any]:
         "timings": extraction.timings.to_dict(),
         "elapsed_s": extraction.elapsed_s,
     }
+
+
+def comparison_text(comparison: Comparison, report_dir: Path) -> str:
+    """Return the table and the verdict, for a terminal."""
+    width = min(118, shutil.get_terminal_size((118, 24)).columns)
+    return f"{table(comparison)}\n{textwrap.fill(verdict(comparison), width)}\n\nReport: {printable(report_dir)}"
 
 
 def run_text(run: Run) -> str:

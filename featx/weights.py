@@ -11,6 +11,7 @@ import re
 import socket
 import sys
 import tempfile
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -185,7 +186,7 @@ def _download(backbone: str, entry: Backbone, official: Path, looked: str) -> No
             )
             Path(path).replace(official)
     except Exception as error:  # Keras raises a bare Exception when a download fails
-        reason = " ".join(str(error).split())[:200]
+        reason = textwrap.shorten(str(error), 300, placeholder=" …")
         raise WeightsError(
             f"No ImageNet weights for {backbone} are to be had: looked for {backbone}*_notop.h5 in {looked}, for "
             f"{printable(official)}, and tried to download them ({reason}). Connect to the network once; or put "

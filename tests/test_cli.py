@@ -105,10 +105,15 @@ def test_what_featx_has_written_is_not_taken_for_images(make_photos, here, featx
         (here / "train" / name).rename(here / name)
     for folder in ("train", "test"):
         shutil.rmtree(here / folder)
-    for _ in range(2):
-        featx("compare", ".", *FAST, "--epochs", 1)
-    reports = [json.loads(path.read_text()) for path in here.glob("reports/*/results.json")]
-    assert [report["class_names"] for report in reports] == [["sea", "wood"]] * 2
+    (here / "sea" / "cache").mkdir()  # as if featx had once been started in a class folder
+    shutil.copy(next((here / "sea").glob("*.jpg")), here / "sea" / "cache" / "sample.jpg")
+    (here / "sea" / "cache" / ".featx-output").touch()
+    for number in range(2):
+        assert "cache" not in featx("compare", ".", *FAST, "--epochs", 1).stderr
+        featx("compare", ".", *FAST, "--epochs", 1, "--report-dir", f"mine/{number}")
+    reports = [json.loads(path.read_text()) for path in here.glob("*/*/results.json")]
+    assert [report["class_names"] for report in reports] == [["sea", "wood"]] * 4
+    assert {report["n_train"] + report["n_validation"] + report["n_test"] for report in reports} == {40}
 
 
 def test_letters_that_a_terminal_lacks_do_not_cost_the_result(data, tmp_path):
