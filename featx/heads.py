@@ -134,7 +134,7 @@ def _train_dense(task: _Task) -> TrainedHead:
     afterwards: initial weights and rmsprop's step of 1e-3 are made for inputs around 0 and of about 1 (LeCun et al.,
     Efficient BackProp, 1998). On VGG16 features thirty times as large, accuracy is 3 points lower without the scale; on
     features that are large and much the same for all images, as a random network's are, little is learned without the
-    centring: 27 % instead of 90 % of handwritten digits.
+    centring: 30 % instead of 100 % of the validation images of handwritten digits.
     """
     keras = import_keras()
     train, validation = split(task.X, task.y, task.is_validation)

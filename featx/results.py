@@ -7,7 +7,11 @@ import numpy as np
 
 from featx.comparison import Epoch
 from featx.dataset import ImageDataset
-from featx.metrics import Metrics
+from featx.fitting import count_parameters, predict_proba
+from featx.heads import TrainedHead
+from featx.memory import peak_memory_bytes
+from featx.metrics import Metrics, evaluate
+from featx.scratch import TrainedRival
 from featx.splits import validation_mask
 
 #: The share of the training split that decides when to stop.
@@ -60,6 +64,38 @@ class Result:
     history: tuple[Epoch, ...] = ()
     kept_epoch: int | None = None
     details: dict[str, Any] = field(default_factory=dict)
+
+
+def measured(
+    trained: TrainedHead | TrainedRival,
+    X_test: np.ndarray,
+    y_test: np.ndarray,
+    *,
+    fit_s: float,
+    details: dict[str, Any],
+) -> Result:
+    """Return what a head or rival achieves on the test split.
+
+    Args:
+        trained: the head or rival.
+        X_test: `(n_test, …)` features or `(n_test, height, width, 3)` uint8 pixels, whichever its model takes.
+        y_test: `(n_test,)` int64 labels.
+        fit_s: what training took, in seconds.
+        details: what training chose.
+    """
+    probabilities = predict_proba(trained.model, X_test)
+    return Result(
+        name=trained.name,
+        model=trained.model,
+        probabilities=probabilities,
+        metrics=evaluate(y_test, probabilities),
+        fit_s=fit_s,
+        n_parameters=count_parameters(trained.model),
+        peak_memory_bytes=peak_memory_bytes(),
+        history=trained.history,
+        kept_epoch=trained.kept_epoch,
+        details=details,
+    )
 
 
 def validation_part(dataset: ImageDataset, seed: int) -> np.ndarray:

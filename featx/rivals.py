@@ -12,13 +12,11 @@ import numpy as np
 
 from featx.dataset import ImageDataset
 from featx.errors import FeatxError, ImageError, printable
-from featx.fitting import count_parameters, predict_proba
 from featx.keras_import import import_keras
-from featx.memory import peak_memory_bytes, reset_peak_memory
-from featx.metrics import evaluate
+from featx.memory import reset_peak_memory
 from featx.progress import progress_bar
 from featx.reader import read_batches
-from featx.results import Result, Training, validation_part
+from featx.results import Result, Training, measured, validation_part
 from featx.scratch import RIVALS, train_rival
 
 #: Images decoded at a time.
@@ -60,18 +58,7 @@ def train_on_pixels(
         )
     fit_s = time.perf_counter() - started
     with _decoded(dataset.subset(test), image_size, cache_dir, workers, show=training.show) as pixels:
-        probabilities = predict_proba(trained.model, pixels)
-    return Result(
-        name=rival,
-        model=trained.model,
-        probabilities=probabilities,
-        metrics=evaluate(dataset.labels[test], probabilities),
-        fit_s=fit_s,
-        n_parameters=count_parameters(trained.model),
-        peak_memory_bytes=peak_memory_bytes(),
-        history=trained.history,
-        kept_epoch=trained.kept_epoch,
-    )
+        return measured(trained, pixels, dataset.labels[test], fit_s=fit_s, details={})
 
 
 @contextmanager

@@ -7,12 +7,10 @@ from typing import Unpack
 
 from featx.dataset import scan
 from featx.extract import extract_command
-from featx.fitting import count_parameters, predict_proba
 from featx.heads import HEADS, train_head
 from featx.join import Features, load_features
-from featx.memory import peak_memory_bytes, reset_peak_memory
-from featx.metrics import evaluate
-from featx.results import Result, Training, validation_part
+from featx.memory import reset_peak_memory
+from featx.results import Result, Training, measured, validation_part
 from featx.runs import write_run
 from featx.store import FeatureStore
 from featx.weights import RecipeOptions, resolve_recipe
@@ -85,16 +83,5 @@ def train_on_features(features: Features, head: str, training: Training) -> Resu
         patience=training.patience,
         show=training.show,
     )
-    probabilities = predict_proba(trained.model, features.X[dataset.is_test])
-    return Result(
-        name=head,
-        model=trained.model,
-        probabilities=probabilities,
-        metrics=evaluate(dataset.labels[dataset.is_test], probabilities),
-        fit_s=trained.fit_s,
-        n_parameters=count_parameters(trained.model),
-        peak_memory_bytes=peak_memory_bytes(),
-        history=trained.history,
-        kept_epoch=trained.kept_epoch,
-        details=dict(trained.details),
-    )
+    test = dataset.is_test
+    return measured(trained, features.X[test], dataset.labels[test], fit_s=trained.fit_s, details=dict(trained.details))
