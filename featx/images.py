@@ -95,8 +95,9 @@ def read_file(path: Path) -> bytes:
             raise ImageError("not a regular file", is_content=False)
         if status.st_size > MAX_FILE_MIB << 20:
             raise ImageError(f"larger than {MAX_FILE_MIB} MiB")
-        with os.fdopen(descriptor, "rb", closefd=False) as stream:
-            data = stream.read(status.st_size)
+        data = os.read(descriptor, status.st_size)
+        while len(data) < status.st_size and (rest := os.read(descriptor, status.st_size - len(data))):
+            data += rest
     except OSError as error:
         raise ImageError(_reason_unopened(error), is_content=False) from error
     finally:
@@ -122,22 +123,34 @@ def decode_image(data: bytes, image_size: tuple[int, int]) -> np.ndarray:
         ImageError: `data` is no such file, is damaged, claims more than `MAX_PIXELS` pixels, or has pixels whose range
             is not known. The message is the reason alone; no bytes cause any other exception.
     """
+    pixels = np.empty((*image_size, 3), np.uint8)
     with quiet_pillow():
-        try:
-            image = _open(data)
-            box = _choose_jpeg_scale(image, image_size)
-            image.load()
-            orientation = _orientation(image)
-            resized = _resize(_rgb(image, data), image_size if orientation < 5 else image_size[::-1], box)
-            if orientation in _TRANSPOSE:
-                resized = resized.transpose(_TRANSPOSE[orientation])
-            return np.array(resized, dtype=np.uint8, order="C")
-        except ImageError:
-            raise
-        except MemoryError as error:  # the machine's fault, not the file's
-            raise ImageError("out of memory", is_content=False) from error
-        except Exception as error:  # Pillow raises a dozen kinds of exception on damaged files
-            raise ImageError(_reason_undecoded(error, data)) from error
+        decode_into(pixels, data)
+    return pixels
+
+
+def decode_into(pixels: np.ndarray, data: bytes) -> None:
+    """Do as `decode_image`, but write to `pixels`, `(height, width, 3)` uint8, and leave `quiet_pillow` to the caller.
+
+    Raises:
+        ImageError: as for `decode_image`; `pixels` may then hold anything.
+    """
+    image_size = (pixels.shape[0], pixels.shape[1])
+    try:
+        image = _open(data)
+        box = _choose_jpeg_scale(image, image_size)
+        image.load()
+        orientation = _orientation(image)
+        resized = _resize(_rgb(image, data), image_size if orientation < 5 else image_size[::-1], box)
+        if orientation in _TRANSPOSE:
+            resized = resized.transpose(_TRANSPOSE[orientation])
+        pixels[...] = np.asarray(resized)
+    except ImageError:
+        raise
+    except MemoryError as error:  # the machine's fault, not the file's
+        raise ImageError("out of memory", is_content=False) from error
+    except Exception as error:  # Pillow raises a dozen kinds of exception on damaged files
+        raise ImageError(_reason_undecoded(error, data)) from error
 
 
 def _open(data: bytes) -> ImageFile.ImageFile:
@@ -172,6 +185,8 @@ def _choose_jpeg_scale(image: ImageFile.ImageFile, image_size: tuple[int, int]) 
 
 def _orientation(image: Image.Image) -> int:
     """Return the EXIF orientation, 1 (upright) to 8. Damaged EXIF data counts as none: the pixels are sound."""
+    if isinstance(image, JpegImagePlugin.JpegImageFile) and image.info.keys().isdisjoint({"exif", "xmp"}):
+        return 1  # a JPEG has it nowhere else, and getexif would take its time to say so
     with suppress(Exception):
         orientation = image.getexif().get(_ORIENTATION)
         if orientation in _TRANSPOSE:
@@ -185,7 +200,7 @@ def _rgb(image: ImageFile.ImageFile, data: bytes) -> Image.Image:
     if image.mode.startswith("I;16"):
         return _from_16_bit(image).convert("RGB")
     if not image.has_transparency_data:
-        return image.convert("RGB")
+        return image if image.mode == "RGB" else image.convert("RGB")  # which would copy
     if isinstance(image, PngImagePlugin.PngImageFile):
         _scale_transparent_color(image, bit_depth=data[24])
     # Pillow does not convert premultiplied modes to RGBA in one step without dropping alpha.
@@ -279,7 +294,7 @@ def _lacks_its_end(data: bytes) -> bool:
 def quiet_pillow() -> Iterator[None]:
     """Keep Pillow's warnings (corrupt EXIF data, odd TIFF tags) from the terminal, and from becoming errors.
 
-    `decode_image` enters it by itself. A threaded pipeline enters it once around all its threads: only the outermost of
+    `decode_image` enters it by itself; a threaded pipeline enters it once around all its threads. Only the outermost of
     nested or overlapping uses touches `warnings` and `logging`, which belong to the whole process.
     """
     _silence.enter()

@@ -1,8 +1,6 @@
 """Image files in, batches of pixels out: decoded by threads, in order, with a bounded look-ahead."""
 
 import hashlib
-import itertools
-import os
 from collections import deque
 from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,13 +10,19 @@ from pathlib import Path
 import numpy as np
 
 from featx.errors import ImageError
-from featx.images import decode_image, quiet_pillow, read_file
+from featx.images import decode_into, quiet_pillow, read_file
+from featx.machine import n_cores
 
 #: Why a file is skipped whose bytes are no longer those that were digested.
 CHANGED = "changed while featx was running: run it again"
 
-#: Batches that may be decoded, or on their way to it, before the first of them is asked for.
-LOOK_AHEAD = 3
+#: Batches that may be decoded, or on their way to it, before the first of them is asked for: enough for an engine that
+#: takes several at once, and at most so many bytes of pixels. Two is the least, or nothing would overlap.
+LOOK_AHEAD = 8
+LOOK_AHEAD_BYTES = 128 << 20
+
+#: Files that a thread takes on at a time. Handing out one would cost more than decoding a small image.
+PORTION = 8
 
 
 @dataclass(frozen=True)
@@ -67,32 +71,65 @@ def read_batches(
             skipped, never mistaken for what it was.
         image_size: `(height, width)` in pixels that images are resized to.
         batch_size: files in a batch.
-        workers: decoding threads; as many as the machine has cores if None.
+        workers: decoding threads; as many as this process may use cores if None. Pillow decodes and resizes without
+            Python's lock.
     """
-    workers = workers or os.cpu_count() or 1
-    # Handing out one image at a time would cost more than decoding a small one.
-    portion = max(1, min(8, batch_size // workers))
+    workers = workers or n_cores()
+    portion = max(1, min(PORTION, batch_size // workers))
+    look_ahead = _look_ahead(image_size, batch_size)
 
-    def decode_portion(start: int, stop: int) -> list[np.ndarray | Unreadable]:
-        return [_decode(row, paths[row], digests[row].tobytes(), image_size) for row in range(start, stop)]
+    def decode(first: int, pixels: np.ndarray) -> list[Unreadable]:
+        """Fill `pixels` with the images from `first` on; return those that could not be read."""
+        rows = range(first, first + len(pixels))
+        results = (_decode(row, paths[row], digests[row].tobytes(), pixels[row - first]) for row in rows)
+        return [result for result in results if result]
 
     with quiet_pillow(), ThreadPoolExecutor(workers, thread_name_prefix="featx-decode") as pool:
-        waiting: deque[tuple[int, list[Future[list[np.ndarray | Unreadable]]]]] = deque()
+        waiting: deque[_Decoding] = deque()
         try:
             for first in range(0, len(paths), batch_size):
-                last = min(first + batch_size, len(paths))
-                edges = [*range(first, last, portion), last]
-                waiting.append((first, [pool.submit(decode_portion, *edge) for edge in itertools.pairwise(edges)]))
-                if len(waiting) == LOOK_AHEAD:
-                    yield _collect(*waiting.popleft(), image_size)
+                pixels = np.empty((min(batch_size, len(paths) - first), *image_size, 3), np.uint8)
+                starts = range(0, len(pixels), portion)
+                tasks = [pool.submit(decode, first + start, pixels[start : start + portion]) for start in starts]
+                waiting.append(_Decoding(first, pixels, tasks))
+                if len(waiting) == look_ahead:
+                    yield waiting.popleft().batch()
             while waiting:
-                yield _collect(*waiting.popleft(), image_size)
+                yield waiting.popleft().batch()
         finally:
             # Whoever stops early does not wait for what was decoded in advance.
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _decode(row: int, path: Path, digest: bytes, image_size: tuple[int, int]) -> np.ndarray | Unreadable:
+def _look_ahead(image_size: tuple[int, int], batch_size: int) -> int:
+    """Return how many batches may be decoded, or on their way to it, at once.
+
+    >>> _look_ahead((224, 224), 32), _look_ahead((224, 224), 256), _look_ahead((1000, 1000), 256)
+    (8, 3, 2)
+    """
+    return max(2, min(LOOK_AHEAD, LOOK_AHEAD_BYTES // (batch_size * image_size[0] * image_size[1] * 3)))
+
+
+@dataclass(frozen=True)
+class _Decoding:
+    """A batch while threads fill its `pixels`, whose first image has the row `first`."""
+
+    first: int
+    pixels: np.ndarray
+    tasks: list[Future[list[Unreadable]]]
+
+    def batch(self) -> Batch:
+        """Wait for the threads, and return the batch."""
+        unreadable = tuple(image for task in self.tasks for image in task.result())
+        rows = np.arange(self.first, self.first + len(self.pixels), dtype=np.int64)
+        if not unreadable:
+            return Batch(self.pixels, rows, unreadable)
+        is_readable = ~np.isin(rows, [image.row for image in unreadable])
+        return Batch(self.pixels[is_readable], rows[is_readable], unreadable)
+
+
+def _decode(row: int, path: Path, digest: bytes, pixels: np.ndarray) -> Unreadable | None:
+    """Write the image to `pixels`, `(height, width, 3)` uint8; return why not if it cannot be read."""
     try:
         data = read_file(path)
     except ImageError as error:
@@ -100,9 +137,10 @@ def _decode(row: int, path: Path, digest: bytes, image_size: tuple[int, int]) ->
     if hashlib.sha256(data).digest() != digest:
         return Unreadable(row, CHANGED, is_content=False)
     try:
-        return decode_image(data, image_size)
+        decode_into(pixels, data)
     except ImageError as error:
         return Unreadable(row, str(error), error.is_content)
+    return None
 
 
 def _has_digest(path: Path, digest: bytes) -> bool:
@@ -112,13 +150,3 @@ def _has_digest(path: Path, digest: bytes) -> bool:
             return hashlib.file_digest(file, "sha256").digest() == digest
     except OSError:
         return False
-
-
-def _collect(first: int, portions: list[Future[list[np.ndarray | Unreadable]]], image_size: tuple[int, int]) -> Batch:
-    decoded = dict(enumerate(itertools.chain.from_iterable(portion.result() for portion in portions), first))
-    pixels = {row: item for row, item in decoded.items() if isinstance(item, np.ndarray)}
-    images = np.empty((len(pixels), *image_size, 3), np.uint8)
-    for i, item in enumerate(pixels.values()):
-        images[i] = item
-    unreadable = tuple(item for item in decoded.values() if isinstance(item, Unreadable))
-    return Batch(images, np.array(list(pixels), np.int64), unreadable)

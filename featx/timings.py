@@ -24,7 +24,8 @@ class Timings:
             is trained here needs once.
         decode_s: waiting for decoded images.
         forward_s: running the backbone.
-        write_s: writing segments.
+        write_s: waiting for segments to be written: the last one of a run, and those that were not yet on disk when the
+            next was full. Such a wait is part of what the next one cost.
         elapsed_s: everything, in seconds.
         peak_memory_bytes: largest resident memory of the process.
     """

@@ -21,7 +21,7 @@ from PIL import Image
 
 from featx import images
 from featx.errors import ImageError
-from featx.images import IMAGE_SUFFIXES, decode_image, quiet_pillow, read_file
+from featx.images import IMAGE_SUFFIXES, decode_image, decode_into, quiet_pillow, read_file
 
 HEIGHT, WIDTH = 48, 64
 SIZE = (HEIGHT, WIDTH)
@@ -360,6 +360,13 @@ def test_exif_orientation_is_applied_to_jpegs_at_full_and_at_reduced_scale(orien
     assert np.abs(pixels - expected).max() <= 6
 
 
+def test_orientation_of_a_jpeg_may_be_in_its_xmp_data_alone():
+    xmp = b'<x:xmpmeta><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+    expected = UPRIGHT[6](smooth())
+    pixels = decode_image(encoded(smooth(), "JPEG", quality=95, xmp=xmp), expected.shape[:2])
+    assert np.abs(pixels.astype(int) - expected).max() <= 6
+
+
 @pytest.mark.parametrize("orientation", [0, 9, 65535])
 def test_an_orientation_that_does_not_exist_counts_as_upright(orientation):
     data = encoded(noise(), "PNG", exif=exif(orientation))
@@ -399,6 +406,15 @@ def test_a_column_of_pixels_is_resized_the_same_in_either_order(monkeypatch):
     usual = decode_image(data, (50, 40)).astype(int)
     monkeypatch.setattr(images, "MAX_PIXELS", 10_000)  # the image passes, its row-wise enlargement does not
     assert np.abs(decode_image(data, (50, 40)) - usual).max() <= 1
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "GIF"])
+def test_an_image_is_decoded_to_its_place_in_a_batch_and_nowhere_else(file_format):
+    batch = np.full((3, 20, 30, 3), 77, np.uint8)
+    data = encoded(noise(), file_format)
+    decode_into(batch[1], data)
+    np.testing.assert_array_equal(batch[1], decode_image(data, (20, 30)))
+    assert (batch[[0, 2]] == 77).all()
 
 
 # ---------------------------------------------------------------- JPEG at reduced scale
@@ -586,6 +602,14 @@ def test_a_regular_file_is_read_whole(tmp_path):
     (tmp_path / "a").write_bytes(b"x" * 100_000)
     (tmp_path / "link").symlink_to("a")
     assert read_file(tmp_path / "a") == read_file(tmp_path / "link") == b"x" * 100_000
+
+
+def test_a_file_that_the_system_reads_in_pieces_is_read_whole(tmp_path, monkeypatch):
+    content = bytes(range(256)) * 40
+    (tmp_path / "a").write_bytes(content)
+    real = os.read
+    monkeypatch.setattr(os, "read", lambda descriptor, n: real(descriptor, min(n, 4000)))
+    assert read_file(tmp_path / "a") == content
 
 
 def unreadable(path):

@@ -1,9 +1,12 @@
 import hashlib
+import threading
+import time
 
 import numpy as np
 import pytest
 
-from featx.images import decode_image
+from featx import reader
+from featx.images import decode_image, read_file
 from featx.reader import read_batches
 
 
@@ -39,6 +42,55 @@ def test_bad_files_leave_a_gap_in_the_rows_and_shift_nothing(photos):
     assert rows.tolist() == [row for row in range(len(photos)) if row not in bad]
     last = decode_image(photos[-1].read_bytes(), (20, 30))
     assert np.array_equal(batches[-1].images[-1], last)
+
+
+def test_batch_of_nothing_but_bad_files_is_empty(photos):
+    for path in photos[4:8]:
+        path.write_bytes(b"no image")
+    empty = list(read_batches(photos, digests_of(photos), (20, 30), 4))[1]
+    assert empty.images.shape == (0, 20, 30, 3)
+    assert empty.rows.tolist() == []
+    assert [image.row for image in empty.unreadable] == [4, 5, 6, 7]
+
+
+def test_batches_are_arrays_of_their_own(photos):
+    batches = list(read_batches(photos, digests_of(photos), (20, 30), 4))
+    kept = batches[1].images.copy()
+    batches[0].images[:] = 0
+    assert np.array_equal(batches[1].images, kept)
+
+
+@pytest.mark.parametrize(("most_bytes", "n_files"), [(1 << 20, 8 * 2), (20 * 30 * 3 * 2 * 3, 3 * 2), (0, 2 * 2)])
+def test_files_are_decoded_ahead_so_far_and_no_further(photos, monkeypatch, most_bytes, n_files):
+    read: list[str] = []
+    monkeypatch.setattr(reader, "LOOK_AHEAD_BYTES", most_bytes)
+    monkeypatch.setattr(reader, "read_file", lambda path: (read.append(path.name), read_file(path))[1])
+    batches = read_batches(photos, digests_of(photos), (20, 30), 2)
+    for n_taken in range(3):
+        next(batches)
+        deadline = time.monotonic() + 60
+        while len(read) < n_files + 2 * n_taken and time.monotonic() < deadline:
+            time.sleep(0.001)
+        time.sleep(0.01)  # for what should not be read
+        assert len(read) == n_files + 2 * n_taken
+    batches.close()
+
+
+def test_threads_are_as_many_as_the_process_may_use_cores_unless_told_otherwise(photos, monkeypatch):
+    monkeypatch.setattr(reader, "n_cores", lambda: 3)
+    for workers, n_threads in ((None, 3), (2, 2)):
+        threads = set()
+        together = threading.Barrier(n_threads)
+
+        def meet(path, threads=threads, together=together):
+            if threading.get_ident() not in threads:
+                threads.add(threading.get_ident())
+                together.wait(60)
+            return read_file(path)
+
+        monkeypatch.setattr(reader, "read_file", meet)
+        list(read_batches(photos, digests_of(photos), (20, 30), 8, workers))
+        assert len(threads) == n_threads
 
 
 def test_stopping_early_does_not_decode_the_rest(photos):
