@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from featx.extract import Extraction, extract_features
     from featx.recipe import Recipe
     from featx.report import write_report
+    from featx.resolve import resolve_recipe
     from featx.results import Training
     from featx.store import FeatureStore
     from featx.train import Run, train_top
-    from featx.weights import resolve_recipe
 
 __all__ = [
     "Comparison",
@@ -49,7 +49,7 @@ _MODULES = {
     "Training": "results",
     "compare_approaches": "compare",
     "extract_features": "extract",
-    "resolve_recipe": "weights",
+    "resolve_recipe": "resolve",
     "scan": "dataset",
     "train_top": "train",
     "write_report": "report",

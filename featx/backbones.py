@@ -3,6 +3,8 @@
 A new Keras application is one entry in `BACKBONES`.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,14 +95,23 @@ def find_backbone(name: str) -> Backbone:
         ) from None
 
 
-def build_model(recipe: Recipe, weights_path: Path | None) -> Any:
+#: Keras's dtype policy for each precision that a model can compute in. Weights are float32 in both.
+DTYPE_POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
+
+#: Layers that EfficientNet has for its preprocessing: float32 in every precision, as all that is done to pixels.
+_PREPROCESSING_LAYERS = {"Rescaling", "Normalization"}
+
+
+def build_model(recipe: Recipe, weights_path: Path | None, precision: str = "float32") -> Any:
     """Return the Keras model of a recipe: `(n, height, width, 3)` uint8 RGB in, `(n, …)` float32 features out.
 
-    The preprocessing is part of the model, so that it cannot be got wrong outside.
+    The preprocessing is part of the model, so that it cannot be got wrong outside. It is done in float32 whatever the
+    precision: bfloat16 has 8 bits, and differences of numbers from 0 to 255 need more.
 
     Args:
         recipe: what to build.
         weights_path: a file in the layout of Keras's official ones; None for a recipe with random weights.
+        precision: arithmetic of the network: one of `DTYPE_POLICIES`.
 
     Raises:
         BackboneError: the layer does not exist, or the images are too small for the network.
@@ -108,15 +119,31 @@ def build_model(recipe: Recipe, weights_path: Path | None) -> Any:
     """
     keras = import_keras()
     backbone = find_backbone(recipe.backbone)
-    network = _build_network(keras, recipe, backbone)
+    with _dtype_policy(keras, DTYPE_POLICIES[precision]):
+        network = _build_network(keras, recipe, backbone)
+    for layer in network.layers:
+        if type(layer).__name__ in _PREPROCESSING_LAYERS:
+            layer.dtype_policy = "float32"
     if weights_path is None:
         _set_random_weights(network, seed=int(recipe.weights.removeprefix("random-")))
     else:
         _load_weights(network, recipe, weights_path)
-    trunk = keras.Model(network.inputs, _output_of_layer(network, recipe))
+    trunk = keras.Model(network.input, _output_of_layer(network, recipe))
     trunk.trainable = False
     images = keras.Input((*recipe.image_size, 3), dtype="uint8", name="images")
-    return keras.Model(images, trunk(_preprocess(keras, images, recipe.preprocessing), training=False))
+    features = trunk(_preprocess(keras, images, recipe.preprocessing), training=False)
+    return keras.Model(images, keras.ops.cast(features, "float32"))
+
+
+@contextmanager
+def _dtype_policy(keras: Any, policy: str) -> Iterator[None]:
+    """Build the layers of the block under a dtype policy of Keras's, and put back the one there was."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
 
 
 def _build_network(keras: Any, recipe: Recipe, backbone: Backbone) -> Any:

@@ -12,18 +12,20 @@ import numpy as np
 from featx import provenance
 from featx.comparison import Approach, Comparison, with_p_values
 from featx.dataset import ImageDataset, scan
+from featx.engines import EngineOptions
 from featx.errors import DamagedSegmentError, FeatxError, printable
-from featx.extract import BATCH_SIZE, Extraction, extract_command, extract_dataset
+from featx.extract import Extraction, extract_command, extract_dataset
 from featx.heads import HEADS
 from featx.join import Features, load_features
 from featx.metrics import confusion_matrix
 from featx.recipe import Recipe
+from featx.resolve import RecipeOptions, resolve_recipe
 from featx.results import Result, Training, validation_part
 from featx.rivals import check_rival, train_on_pixels
 from featx.scratch import RIVALS
 from featx.store import FeatureStore
 from featx.train import DEFAULT_TRAINING, train_on_features
-from featx.weights import RecipeOptions, Weights, resolve_recipe
+from featx.weights import Weights
 
 
 def compare_approaches(
@@ -33,7 +35,10 @@ def compare_approaches(
     rivals: Sequence[str] = (),
     cache_dir: Path = Path("cache"),
     training: Training = DEFAULT_TRAINING,
-    batch_size: int = BATCH_SIZE,
+    engine: str = "auto",
+    batch_size: int | None = None,
+    threads: int | None = None,
+    streams: int | None = None,
     workers: int | None = None,
     strict: bool = False,
     **options: Unpack[RecipeOptions],
@@ -48,10 +53,14 @@ def compare_approaches(
         rivals: names in `featx.scratch.RIVALS`.
         cache_dir: where stores lie.
         training: how heads and rivals are trained; `batch_size` of a rival is its own.
+        engine: what runs the backbones in stage one: `"auto"`, `"keras"` or `"openvino"`; see
+            `featx.engines.EngineOptions`, also for the next three.
         batch_size: images in a batch of stage one.
+        threads: processor cores for `openvino`.
+        streams: batches that `openvino` runs side by side.
         workers: decoding threads; as many as cores if None.
         strict: raise on the first image that cannot be read, instead of skipping it.
-        options: see `featx.weights.RecipeOptions`; without `backbone`.
+        options: see `featx.resolve.RecipeOptions`; without `backbone`.
 
     Raises:
         FeatxError: the data set, a backbone, the weights or the store is not fit; the message says what to do.
@@ -63,8 +72,11 @@ def compare_approaches(
     if len(set(backbones)) > 1:
         _check_fits_all(options)
     dataset = scan(data_dir, cache_dir, show=training.show)
-    recipes = [resolve_recipe(cache_dir, **_for_backbone(name, options)) for name in dict.fromkeys(backbones)]
-    stage_one = partial(extract_dataset, batch_size=batch_size, workers=workers, strict=strict, show=training.show)
+    recipes = [resolve_recipe(cache_dir, dataset, **_for_backbone(name, options)) for name in dict.fromkeys(backbones)]
+    engine_options = EngineOptions(engine=engine, batch_size=batch_size, threads=threads, streams=streams)
+    stage_one = partial(
+        extract_dataset, engine_options=engine_options, workers=workers, strict=strict, show=training.show
+    )
     entries: list[_Entry] = []
     for recipe, weights in recipes:
         command = extract_command(data_dir, cache_dir, **_for_backbone(recipe.backbone, options))

@@ -2,7 +2,9 @@
 
 import shlex
 import time
-from contextlib import closing
+from collections import deque
+from concurrent.futures import Future
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Unpack
@@ -11,21 +13,21 @@ import numpy as np
 
 from featx.dataset import ImageDataset, scan
 from featx.digests import forget_digests
-from featx.engines import Engine, create_engine
+from featx.engines import Engine, EngineOptions, create_engine, default_batch_size, needs_keras
 from featx.errors import DtypeOverflowError, ImageError, printable
 from featx.keras_import import import_keras
 from featx.memory import reset_peak_memory
 from featx.progress import progress_bar
-from featx.reader import CHANGED, Batch, read_batches
+from featx.reader import CHANGED, Batch, Unreadable, read_batches
 from featx.recipe import DTYPES, Recipe
+from featx.resolve import RecipeOptions, resolve_recipe
 from featx.segment_writer import SegmentWriter
 from featx.skipped import SkippedImage, SkippedImages
 from featx.store import FeatureStore
 from featx.timings import Stopwatch, Timings
-from featx.weights import RecipeOptions, Weights, resolve_recipe
+from featx.weights import Weights
 
-#: Images in a batch unless told otherwise: more is no faster on a CPU.
-BATCH_SIZE = 32
+DEFAULT_ENGINE = EngineOptions()
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,10 @@ def extract_features(
     data_dir: Path,
     *,
     cache_dir: Path = Path("cache"),
-    batch_size: int = BATCH_SIZE,
+    engine: str = "auto",
+    batch_size: int | None = None,
+    threads: int | None = None,
+    streams: int | None = None,
     workers: int | None = None,
     strict: bool = False,
     show: bool = False,
@@ -71,19 +76,24 @@ def extract_features(
     Args:
         data_dir: `train/CLASS/*` with `test/CLASS/*`, or `CLASS/*`.
         cache_dir: where stores lie.
+        engine: what runs the backbone: `"auto"`, `"keras"` or `"openvino"`; see `featx.engines.EngineOptions`, also for
+            the next three.
         batch_size: images in a batch.
+        threads: processor cores for `openvino`.
+        streams: batches that `openvino` runs side by side.
         workers: decoding threads; as many as cores if None.
         strict: raise on the first image that cannot be read, instead of skipping it.
         show: show progress on stderr.
-        options: see `featx.weights.RecipeOptions`.
+        options: see `featx.resolve.RecipeOptions`.
 
     Raises:
         FeatxError: the data set, the backbone, the weights or the store is not fit; the message says what to do.
     """
+    engine_options = EngineOptions(engine=engine, batch_size=batch_size, threads=threads, streams=streams)
     dataset = scan(data_dir, cache_dir, show=show)
-    recipe, weights = resolve_recipe(cache_dir, **options)
+    recipe, weights = resolve_recipe(cache_dir, dataset, **options)
     return extract_dataset(
-        dataset, recipe, weights, cache_dir, batch_size=batch_size, workers=workers, strict=strict, show=show
+        dataset, recipe, weights, cache_dir, engine_options, workers=workers, strict=strict, show=show
     )
 
 
@@ -92,8 +102,8 @@ def extract_dataset(
     recipe: Recipe,
     weights: Weights,
     cache_dir: Path,
+    engine_options: EngineOptions = DEFAULT_ENGINE,
     *,
-    batch_size: int = BATCH_SIZE,
     workers: int | None = None,
     strict: bool = False,
     show: bool = False,
@@ -111,7 +121,7 @@ def extract_dataset(
     memory = SkippedImages(store.dir / "skipped.csv")
     skipped = _skipped_before(dataset, np.flatnonzero(~is_cached), memory)
     todo = _todo(dataset, is_cached, skipped)
-    stage = StageOne(dataset, recipe, weights, store, batch_size=batch_size, workers=workers)
+    stage = StageOne(dataset, recipe, weights, store, cache_dir, engine_options, workers)
     timings = Timings()
     try:
         if strict and skipped:
@@ -140,7 +150,13 @@ def extract_dataset(
 def extract_command(data_dir: Path, cache_dir: Path, **options: Unpack[RecipeOptions]) -> str:
     """Return the command line that extracts these features, as one would type it."""
     words = ["featx", "extract", str(data_dir)]
-    defaults: RecipeOptions = {"weights": "imagenet", "layer": None, "image_size": None, "dtype": DTYPES[0]}
+    defaults: RecipeOptions = {
+        "weights": "imagenet",
+        "layer": None,
+        "image_size": None,
+        "precision": "auto",
+        "dtype": DTYPES[0],
+    }
     for name, value in options.items():
         if value != defaults.get(name):
             words += [f"--{name.replace('_', '-')}", _as_typed(value)]
@@ -178,19 +194,29 @@ def _todo(dataset: ImageDataset, is_cached: np.ndarray, skipped: list[SkippedIma
     return np.sort(np.array([row for key, row in first_of_content.items() if key not in hopeless], np.int64))
 
 
+def _skipped(image: Unreadable, paths: list[Path], digests: np.ndarray) -> SkippedImage:
+    digest = digests[image.row].tobytes() if image.is_content else b""
+    return SkippedImage.of(paths[image.row].absolute(), digest, image.reason)
+
+
 def _strict_error(image: SkippedImage) -> ImageError:
     return ImageError(f"{image.path} cannot be read: {image.reason}. Without --strict it would be skipped.")
 
 
 @dataclass
 class StageOne:
-    """The pipeline reader → engine → writer over some images of a data set."""
+    """The pipeline reader → engine → writer over some images of a data set.
+
+    All three work at the same time: threads decode a few batches ahead, the engine has a few under way, and what it has
+    finished is collected for the next segment.
+    """
 
     dataset: ImageDataset
     recipe: Recipe
     weights: Weights
     store: FeatureStore
-    batch_size: int
+    cache_dir: Path
+    engine_options: EngineOptions
     workers: int | None
 
     def run(self, rows: np.ndarray, skipped: list[SkippedImage], *, strict: bool, show: bool) -> Timings:
@@ -200,32 +226,48 @@ class StageOne:
         """
         paths = [self.dataset.root / self.dataset.paths[row] for row in rows]
         digests = self.dataset.digests[rows]
-        engine: Engine | None = None
         reset_peak_memory()
         stopwatch = Stopwatch()
-        batches = read_batches(paths, digests, self.recipe.image_size, self.batch_size, self.workers)
-        with (
-            closing(batches),
-            SegmentWriter(self.store, stopwatch) as writer,
-            progress_bar(len(rows), self.recipe.backbone, "images", show=show) as bar,
-        ):
+        batch_size = default_batch_size(self.engine_options)
+        batches = read_batches(paths, digests, self.recipe.image_size, batch_size, self.workers)
+        with ExitStack() as stack:
+            stack.enter_context(closing(batches))
+            writer = stack.enter_context(SegmentWriter(self.store, stopwatch))
+            bar = stack.enter_context(progress_bar(len(rows), self.recipe.backbone, "images", show=show))
+            engine: Engine | None = None
+            under_way: deque[tuple[Batch, Future[np.ndarray]]] = deque()
+
+            def collect(limit: int) -> None:
+                """Write what is finished, until no more than `limit` batches are under way."""
+                while len(under_way) > limit or (under_way and under_way[0][1].done()):
+                    batch, future = under_way.popleft()
+                    with stopwatch.phase("forward"):
+                        features = future.result()
+                    writer.add(self._to_storage(features, batch, paths), digests[batch.rows])
+                    bar.update(len(batch.rows))
+
             for batch in stopwatch.waiting("decode", batches):
-                for image in batch.unreadable:
-                    digest = digests[image.row].tobytes() if image.is_content else b""
-                    skipped.append(SkippedImage.of(paths[image.row].absolute(), digest, image.reason))
-                    if strict:
-                        raise _strict_error(skipped[-1])
+                skipped += [_skipped(image, paths, digests) for image in batch.unreadable]
+                bar.update(len(batch.unreadable))
+                if strict and batch.unreadable:
+                    raise _strict_error(skipped[-1])
                 if len(batch.rows):
                     if engine is None:
-                        import_keras()
-                        stopwatch.restart()  # the start of Keras is no cost of this backbone
-                        with stopwatch.phase("start"):
-                            engine = create_engine(self.recipe, self.weights, self.batch_size)
+                        engine = stack.enter_context(closing(self._start_engine(stopwatch, show=show)))
                     with stopwatch.phase("forward"):
-                        features = engine.features(batch.images)
-                    writer.add(self._to_storage(features, batch, paths), digests[batch.rows])
-                bar.update(len(batch.rows) + len(batch.unreadable))
+                        under_way.append((batch, engine.submit(batch.images)))
+                    collect(engine.depth)
+            collect(0)
         return writer.timings
+
+    def _start_engine(self, stopwatch: Stopwatch, *, show: bool) -> Engine:
+        if needs_keras(self.recipe, self.cache_dir, self.engine_options):
+            import_keras()
+            stopwatch.restart()  # the start of Keras is no cost of this backbone
+        with stopwatch.phase("start"):
+            return create_engine(
+                self.recipe, self.weights, self.cache_dir, self.dataset, self.engine_options, show=show
+            )
 
     def _to_storage(self, features: np.ndarray, batch: Batch, paths: list[Path]) -> np.ndarray:
         """Return `features` in the storage dtype; raise rather than store infinity."""

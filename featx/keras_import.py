@@ -59,6 +59,17 @@ def import_keras() -> Any:
     return keras
 
 
+def keras_sees_gpu() -> bool:
+    """Return whether the backend that Keras runs on can use a GPU. This starts Keras."""
+    import_keras()
+    backend = keras_backend()
+    if backend == "tensorflow":
+        return bool(importlib.import_module("tensorflow").config.list_physical_devices("GPU"))
+    if backend == "torch":
+        return bool(importlib.import_module("torch").cuda.is_available())
+    return bool(importlib.import_module("jax").default_backend() == "gpu")
+
+
 @contextmanager
 def _silent_stderr() -> Iterator[None]:
     """Send file descriptor 2 to a temporary file: TensorFlow's C++ code writes there before its log level is read."""

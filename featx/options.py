@@ -7,9 +7,9 @@ from typing import Any, TypeVar
 import click
 
 from featx.backbones import BACKBONES
+from featx.engines import ENGINES
 from featx.errors import FeatxError
-from featx.extract import BATCH_SIZE
-from featx.recipe import DTYPES, parse_image_size
+from featx.recipe import DTYPES, PRECISIONS, parse_image_size
 from featx.results import Training
 from featx.scratch import RIVALS
 
@@ -64,6 +64,13 @@ RECIPE = options(
     ),
     click.option("--layer", help="Layer whose output is stored.  [default: the backbone's last one]"),
     click.option(
+        "--precision",
+        type=click.Choice(["auto", *PRECISIONS]),
+        default="auto",
+        show_default=True,
+        help="Arithmetic of the forward pass; auto is bfloat16 where the hardware speeds it up, else float32.",
+    ),
+    click.option(
         "--dtype", type=click.Choice(DTYPES), default=DTYPES[0], show_default=True, help="Features are stored as this."
     ),
 )
@@ -76,7 +83,16 @@ CACHE_DIR = click.option(
 )
 STAGE_ONE = options(
     click.option(
-        "--batch-size", type=click.IntRange(1, 1024), default=BATCH_SIZE, show_default=True, help="Images in a batch."
+        "--engine",
+        type=click.Choice(ENGINES),
+        default="auto",
+        show_default=True,
+        help="What runs the backbone; auto is keras where there is a GPU it can use, else openvino.",
+    ),
+    click.option("--batch-size", type=click.IntRange(1, 4096), help="Images in a batch.  [default: for the machine]"),
+    click.option("--threads", type=click.IntRange(1), help="Processor cores for openvino.  [default: all]"),
+    click.option(
+        "--streams", type=click.IntRange(1), help="Batches openvino runs side by side.  [default: for the machine]"
     ),
     click.option("--workers", type=click.IntRange(1), help="Decoding threads.  [default: one for each core]"),
     click.option("--strict", is_flag=True, help="Stop at the first image that cannot be read, instead of skipping it."),

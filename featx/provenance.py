@@ -8,7 +8,9 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
-PACKAGES = ("featx", "tensorflow", "keras", "numpy", "h5py", "scikit-learn", "pillow")
+from featx.machine import n_cores
+
+PACKAGES = ("featx", "tensorflow", "keras", "openvino", "nncf", "numpy", "h5py", "scikit-learn", "pillow")
 
 
 def versions() -> dict[str, str]:
@@ -24,9 +26,8 @@ def versions() -> dict[str, str]:
 
 def hardware() -> dict[str, str | int]:
     """Return what this machine is: processor, cores that may be used, memory in bytes, system."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return {"processor": _processor(), "cores": cores, "memory_bytes": memory, "system": platform.system()}
+    return {"processor": _processor(), "cores": n_cores(), "memory_bytes": memory, "system": platform.system()}
 
 
 def _processor() -> str:

@@ -18,6 +18,9 @@ PIXELS_VERSION = 1
 #: Storage dtypes, the default first.
 DTYPES = ("float16", "float32")
 
+#: Arithmetic of the forward pass.
+PRECISIONS = ("float32", "bfloat16", "int8")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
@@ -30,9 +33,11 @@ class Recipe:
         image_size: `(height, width)` in pixels that images are resized to, without regard to their aspect ratio.
         preprocessing: Keras's name of the pixel arithmetic inside the network: `"caffe"`, `"tf"` or `"efficientnet"`.
         resize: the resampling filter, as Pillow names it.
-        precision: arithmetic of the forward pass.
+        precision: arithmetic of the forward pass: `"float32"`, `"bfloat16"` or `"int8"`.
         dtype: `"float16"` or `"float32"`, the dtype features are stored in.
         pixels_version: see `PIXELS_VERSION`.
+        calibration: for int8, SHA-256 in hexadecimal that stands for the images which set the ranges of the integers,
+            see `featx.calibration`; else None.
     """
 
     backbone: str
@@ -44,10 +49,12 @@ class Recipe:
     precision: str = "float32"
     dtype: str = DTYPES[0]
     pixels_version: int = PIXELS_VERSION
+    calibration: str | None = None
 
     def to_json(self) -> str:
-        """Return the recipe as canonical JSON: sorted keys, no white space, ASCII only."""
-        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+        """Return the recipe as canonical JSON: sorted keys, no white space, ASCII only; what is None is left out."""
+        fields = {name: value for name, value in asdict(self).items() if value is not None}
+        return json.dumps(fields, sort_keys=True, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str) -> Self:

@@ -41,9 +41,10 @@ def extraction_text(extraction: Extraction) -> str:
     if timings.n_images:
         rate = timings.n_images / timings.elapsed_s
         lines.append(
-            f"{duration(timings.elapsed_s)} ({rate:,.0f} images/s): start {duration(timings.start_s)}, then waiting "
-            f"for decode {duration(timings.decode_s)}, forward {duration(timings.forward_s)}, "
-            f"write {duration(timings.write_s)}; with the start of Keras {duration(extraction.elapsed_s)}."
+            f"{duration(timings.elapsed_s)} in {extraction.recipe.precision} ({rate:,.0f} images/s): "
+            f"start {duration(timings.start_s)}, then waiting for decode {duration(timings.decode_s)}, "
+            f"forward {duration(timings.forward_s)}, write {duration(timings.write_s)}; "
+            f"{duration(extraction.elapsed_s)} in all."
         )
     lines += [f"Skipped {image.path}: {image.reason}" for image in extraction.skipped[:SKIPPED_SHOWN]]
     if len(extraction.skipped) > SKIPPED_SHOWN:
@@ -60,6 +61,7 @@ def extraction_json(extraction: Extraction) -> dict[str, Any]:
     return {
         "store_dir": str(extraction.store_dir),
         "recipe_key": extraction.recipe.key,
+        "precision": extraction.recipe.precision,
         "n_images": dataset.n_images,
         "n_train": dataset.n_train,
         "n_test": dataset.n_test,

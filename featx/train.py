@@ -10,10 +10,10 @@ from featx.extract import extract_command
 from featx.heads import HEADS, train_head
 from featx.join import Features, load_features
 from featx.memory import reset_peak_memory
+from featx.resolve import RecipeOptions, resolve_recipe
 from featx.results import Result, Training, measured, validation_part
 from featx.runs import write_run
 from featx.store import FeatureStore
-from featx.weights import RecipeOptions, resolve_recipe
 
 DEFAULT_TRAINING = Training()
 
@@ -50,14 +50,14 @@ def train_top(
         run_dir: an empty folder, or one that does not exist yet.
         cache_dir: where stores lie.
         training: how the heads are trained.
-        options: the recipe, see `featx.weights.RecipeOptions`.
+        options: the recipe, see `featx.resolve.RecipeOptions`.
 
     Raises:
         FeaturesMissingError: the store lacks features; the message names the command that makes them.
         FeatxError: the data set, the weights or the store is not fit; the message says what to do.
     """
     dataset = scan(data_dir, cache_dir, show=training.show)
-    recipe, _ = resolve_recipe(cache_dir, **options)
+    recipe, _ = resolve_recipe(cache_dir, dataset, **options)
     store = FeatureStore(cache_dir, recipe)
     features = load_features(dataset, store, extract_command(data_dir, cache_dir, **options))
     results = tuple(train_on_features(features, head, training) for head in heads)

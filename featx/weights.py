@@ -15,13 +15,11 @@ import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict, Unpack
 
 from featx.backbones import Backbone, find_backbone
 from featx.digests import digest_files
-from featx.errors import FeatxError, WeightsError, printable
+from featx.errors import WeightsError, printable
 from featx.keras_import import import_keras
-from featx.recipe import DTYPES, Recipe
 
 log = logging.getLogger("featx")
 
@@ -40,48 +38,6 @@ class Weights:
 
     digest: str
     path: Path | None
-
-
-class RecipeOptions(TypedDict, total=False):
-    """What a user may choose about a recipe; every function that takes one takes these, by name.
-
-    backbone: name in `featx.backbones.BACKBONES`; `"vgg16"` if not given.
-    weights: see `find_weights`; `"imagenet"` if not given.
-    layer: name of the layer whose output is stored; the backbone's last one if None.
-    image_size: `(height, width)` in pixels; the backbone's own if None.
-    dtype: storage dtype, `"float16"` (if not given) or `"float32"`.
-    """
-
-    backbone: str
-    weights: str
-    layer: str | None
-    image_size: tuple[int, int] | None
-    dtype: str
-
-
-def resolve_recipe(cache_dir: Path = Path("cache"), **options: Unpack[RecipeOptions]) -> tuple[Recipe, Weights]:
-    """Return the recipe that `options` describe, and the weights it names; `cache_dir` remembers digests of files.
-
-    Raises:
-        BackboneError: there is no such backbone.
-        WeightsError: there are no such weights.
-        FeatxError: there is no such storage dtype.
-    """
-    backbone = options.get("backbone", "vgg16")
-    dtype = options.get("dtype", DTYPES[0])
-    if dtype not in DTYPES:
-        raise FeatxError(f"Features are stored as {' or '.join(DTYPES)}. Received: {dtype!r}")
-    entry = find_backbone(backbone)
-    weights = find_weights(backbone, options.get("weights", "imagenet"), cache_dir)
-    recipe = Recipe(
-        backbone=backbone,
-        weights=weights.digest,
-        layer=options.get("layer") or entry.layer,
-        image_size=options.get("image_size") or entry.image_size,
-        preprocessing=entry.preprocessing,
-        dtype=dtype,
-    )
-    return recipe, weights
 
 
 def find_weights(backbone: str, weights: str, cache_dir: Path) -> Weights:

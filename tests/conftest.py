@@ -19,6 +19,21 @@ def shared() -> Path:
     return SHARED
 
 
+@pytest.fixture(scope="session")
+def networks_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the tests keep converted networks: converting them again for every test would take most of the time."""
+    return tmp_path_factory.mktemp("networks")
+
+
+@pytest.fixture
+def cache(tmp_path: Path, networks_dir: Path) -> Path:
+    """An empty cache, but for networks that other tests may have converted."""
+    folder = tmp_path / "cache"
+    folder.mkdir()
+    (folder / "networks").symlink_to(networks_dir, target_is_directory=True)
+    return folder
+
+
 @pytest.fixture
 def make_photos() -> Callable[..., Path]:
     return write_photos

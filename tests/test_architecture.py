@@ -19,20 +19,21 @@ LAYERS = [
         "memory",
         "progress",
         "keras_import",
+        "machine",
         "timings",
         "provenance",
         "metrics",
         "comparison",
     },
     {"images", "digests", "statcache", "splits", "layout", "dataset", "reader", "sources", "fitting", "heads"},
-    {"backbones", "weights", "engines", "store", "skipped", "segment_writer", "scratch"},
+    {"calibration", "backbones", "weights", "engines", "resolve", "store", "skipped", "segment_writer", "scratch"},
     {"extract", "join", "results", "runs", "train", "rivals"},
     {"compare"},
     {"picture_page", "point_labels", "plots", "report", "summaries", "options", "cli", "__init__", "__main__"},
 ]
 
 #: Who may import them at all, and only inside functions.
-LATE = {"tensorflow", "keras", "sklearn", "matplotlib", "scipy"}
+LATE = {"tensorflow", "keras", "openvino", "nncf", "sklearn", "matplotlib", "scipy"}
 
 
 def modules() -> dict[str, list[Path]]:

@@ -1,4 +1,4 @@
-"""Backbones and the engine that runs them."""
+"""Backbones: the networks and their numbers."""
 
 import os
 import subprocess
@@ -12,13 +12,13 @@ import pytest
 from PIL import Image
 
 from featx.backbones import BACKBONES, build_model, find_backbone
-from featx.engines import create_engine
+from featx.engines.keras_engine import KerasEngine
 from featx.errors import BackboneError, WeightsError
 from featx.keras_import import import_keras
 from featx.recipe import Recipe
-from featx.weights import resolve_recipe
+from featx.resolve import resolve_recipe
 
-SMALL = {"image_size": (32, 32), "weights": "random"}
+SMALL = {"image_size": (32, 32), "weights": "random", "precision": "float32"}
 
 
 def random_images(n: int, size: tuple[int, int] = (32, 32)) -> np.ndarray:
@@ -36,8 +36,9 @@ def test_features_equal_an_independent_float64_implementation(shared, tmp_path, 
     folder = shared / "reference" / f"images-{size}"
     images = np.stack([np.asarray(Image.open(folder / str(name)).convert("RGB")) for name in files])
     weights_path = shared / "weights" / f"{backbone}_tiny_imagenet_notop.h5"
-    recipe, weights = resolve_recipe(tmp_path, backbone=backbone, weights=str(weights_path), image_size=(size, size))
-    features = create_engine(recipe, weights, batch_size=16).features(images)
+    options = {"image_size": (size, size), "precision": "float32"}
+    recipe, weights = resolve_recipe(tmp_path, backbone=backbone, weights=str(weights_path), **options)
+    features = KerasEngine(recipe, weights, batch_size=16).features(images)
     error = np.linalg.norm(features - expected, axis=-1) / np.linalg.norm(expected, axis=-1).clip(1e-30)
     assert features.dtype == np.float32
     assert features.shape == expected.shape
@@ -49,7 +50,7 @@ def test_features_equal_an_independent_float64_implementation(shared, tmp_path, 
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_every_backbone_runs_and_fits_float16(tmp_path, backbone):
     recipe, weights = resolve_recipe(tmp_path, backbone=backbone, **SMALL)
-    features = create_engine(recipe, weights, batch_size=4).features(random_images(3))
+    features = KerasEngine(recipe, weights, batch_size=4).features(random_images(3))
     assert features.shape[0] == 3
     assert features.std() > 0
     assert np.isfinite(features.astype(np.float16)).all()
@@ -105,7 +106,12 @@ def test_efficientnet_is_rescaled_like_kerass_imagenet_model(tmp_path, monkeypat
     monkeypatch.setattr(efficientnet.file_utils, "get_file", lambda *_args, **_kwargs: str(path))
     official = keras.applications.EfficientNetB0(weights="imagenet", include_top=False, input_shape=(32, 32, 3))
     recipe, weights = resolve_recipe(
-        tmp_path, backbone="efficientnetb0", weights=str(path), image_size=(32, 32), layer="block1a_project_conv"
+        tmp_path,
+        backbone="efficientnetb0",
+        weights=str(path),
+        image_size=(32, 32),
+        layer="block1a_project_conv",
+        precision="float32",
     )
 
     def early_features(model) -> np.ndarray:
@@ -114,14 +120,14 @@ def test_efficientnet_is_rescaled_like_kerass_imagenet_model(tmp_path, monkeypat
     images = random_images(3)
     pixels = images.astype(np.float32)
     expected = early_features(official)
-    features = create_engine(recipe, weights, batch_size=3).features(images)
+    features = KerasEngine(recipe, weights, batch_size=3).features(images)
     np.testing.assert_allclose(features, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
     assert np.abs(early_features(network) - expected).max() > 0.01 * np.abs(expected).max()
 
 
 def test_an_images_features_do_not_depend_on_its_batch(tmp_path):
     recipe, weights = resolve_recipe(tmp_path, **SMALL)
-    engine = create_engine(recipe, weights, batch_size=8)
+    engine = KerasEngine(recipe, weights, batch_size=8)
     images = random_images(21)
     together = engine.features(images)
     order = np.random.default_rng(1).permutation(21)
@@ -132,13 +138,13 @@ def test_an_images_features_do_not_depend_on_its_batch(tmp_path):
 
 def test_another_layer_can_be_named(tmp_path):
     recipe, weights = resolve_recipe(tmp_path, layer="block4_pool", **SMALL)
-    assert create_engine(recipe, weights, batch_size=2).features(random_images(2)).shape == (2, 2, 2, 512)
+    assert KerasEngine(recipe, weights, batch_size=2).features(random_images(2)).shape == (2, 2, 2, 512)
 
 
 def test_random_weights_are_the_same_every_time_and_differ_by_seed(tmp_path):
     def features(weights: str) -> np.ndarray:
-        recipe, found = resolve_recipe(tmp_path, weights=weights, image_size=(32, 32))
-        return create_engine(recipe, found, batch_size=2).features(random_images(2))
+        recipe, found = resolve_recipe(tmp_path, **{**SMALL, "weights": weights})
+        return KerasEngine(recipe, found, batch_size=2).features(random_images(2))
 
     assert np.array_equal(features("random"), features("random:0"))
     assert not np.array_equal(features("random:0"), features("random:1"))
@@ -186,14 +192,15 @@ def test_settings_of_the_users_keras_change_no_feature(tmp_path):
     (tmp_path / "keras.json").write_text('{"floatx": "float16", "image_data_format": "channels_first"}')
     script = (
         "import sys, pathlib, numpy as np\n"
-        "from featx.engines import create_engine\n"
-        "from featx.weights import resolve_recipe\n"
-        "recipe = resolve_recipe(pathlib.Path(sys.argv[1]), weights='random', image_size=(32, 32))\n"
-        "np.save(sys.argv[2], create_engine(*recipe, 2).features(np.load(sys.argv[3])))\n"
+        "from featx.engines.keras_engine import KerasEngine\n"
+        "from featx.resolve import resolve_recipe\n"
+        "options = {'weights': 'random', 'image_size': (32, 32), 'precision': 'float32'}\n"
+        "recipe = resolve_recipe(pathlib.Path(sys.argv[1]), **options)\n"
+        "np.save(sys.argv[2], KerasEngine(*recipe, 2).features(np.load(sys.argv[3])))\n"
     )
     images, out = tmp_path / "images.npy", tmp_path / "features.npy"
     np.save(images, random_images(2))
     environment = {**os.environ, "KERAS_HOME": str(tmp_path)}
     subprocess.run([sys.executable, "-c", script, tmp_path, out, images], check=True, env=environment)
     recipe, weights = resolve_recipe(tmp_path, **SMALL)
-    assert np.array_equal(np.load(out), create_engine(recipe, weights, 2).features(random_images(2)))
+    assert np.array_equal(np.load(out), KerasEngine(recipe, weights, 2).features(random_images(2)))

@@ -21,11 +21,6 @@ def data(make_photos, tmp_path):
     return make_photos(tmp_path / "data", n_train=20, n_test=10)
 
 
-@pytest.fixture
-def cache(tmp_path):
-    return tmp_path / "cache"
-
-
 def test_all_approaches_stand_on_the_same_test_images(data, cache, tmp_path):
     (data / "test" / "sea" / "sea.0.jpg").write_bytes(b"no image")
     comparison = compare_approaches(

@@ -16,13 +16,14 @@ import pytest
 
 from featx import files
 from featx.dataset import scan
+from featx.engines.conversion import load_network
 from featx.errors import DtypeOverflowError, ImageError
 from featx.extract import extract_command, extract_features
 from featx.join import load_features
 from featx.recipe import Recipe
+from featx.resolve import resolve_recipe
 from featx.skipped import SkippedImage, SkippedImages
 from featx.store import FeatureStore
-from featx.weights import resolve_recipe
 
 OPTIONS = {"weights": "random", "image_size": (32, 32)}
 
@@ -30,11 +31,6 @@ OPTIONS = {"weights": "random", "image_size": (32, 32)}
 @pytest.fixture
 def data(make_photos, tmp_path) -> Path:
     return make_photos(tmp_path / "data")
-
-
-@pytest.fixture
-def cache(tmp_path) -> Path:
-    return tmp_path / "cache"
 
 
 def features_by_digest(cache: Path, recipe: Recipe, data: Path) -> dict[bytes, bytes]:
@@ -164,6 +160,8 @@ def test_change_that_hid_from_the_stat_cache_is_found_and_put_right_by_the_next_
 
 @pytest.mark.parametrize("moment", ["fsync", "rename"])
 def test_interrupt_while_a_segment_is_written_keeps_its_rows_and_their_cost_once(data, cache, monkeypatch, moment):
+    recipe, weights = resolve_recipe(cache, **OPTIONS)
+    load_network(recipe, weights, cache, None)  # writes a file, too
     real = {"fsync": os.fsync, "rename": files.sync_folder}[moment]
     interrupts = []
 
@@ -179,7 +177,6 @@ def test_interrupt_while_a_segment_is_written_keeps_its_rows_and_their_cost_once
         monkeypatch.setattr(files, "sync_folder", interrupted)
     with pytest.raises(KeyboardInterrupt):
         extract_features(data, cache_dir=cache, **OPTIONS)
-    recipe = resolve_recipe(cache, **OPTIONS)[0]
     (segment,) = FeatureStore(cache, recipe).segments
     assert (len(segment), segment.timings.n_images) == (32, 32)
     assert segment.timings.forward_s > 0

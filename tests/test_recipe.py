@@ -18,6 +18,7 @@ OTHER = {
     "precision": "bfloat16",
     "dtype": "float32",
     "pixels_version": 2,
+    "calibration": "ef" * 32,
 }
 
 

@@ -7,7 +7,8 @@ import pytest
 
 from featx.backbones import BACKBONES
 from featx.errors import BackboneError, FeatxError, WeightsError
-from featx.weights import find_weights, resolve_recipe
+from featx.resolve import resolve_recipe
+from featx.weights import find_weights
 
 
 @pytest.fixture(autouse=True)

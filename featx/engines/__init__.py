@@ -1,5 +1,5 @@
 """The ways to run a backbone on this machine: a new one is one new file."""
 
-from featx.engines.engine import Engine, create_engine
+from featx.engines.engine import ENGINES, Engine, EngineOptions, create_engine, default_batch_size, needs_keras
 
-__all__ = ["Engine", "create_engine"]
+__all__ = ["ENGINES", "Engine", "EngineOptions", "create_engine", "default_batch_size", "needs_keras"]

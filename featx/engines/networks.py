@@ -1,0 +1,146 @@
+"""Converted networks in the cache, one file each: whole, checked, and made again if it is damaged.
+
+`cache/networks/vgg16-block5_pool-150x150-1f3a9c02.zip` holds `network.xml` and `network.bin`, OpenVINO's own format,
+and `network.json`, which says what they are. A zip file has a CRC-32 of every member, so that damage is found when it
+is read.
+"""
+
+import json
+import logging
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from featx.engines.openvino_import import import_openvino
+from featx.errors import FeatxError, printable
+from featx.files import replacing
+from featx.recipe import DTYPES, Recipe
+
+log = logging.getLogger("featx")
+
+FORMAT = "featx-network"
+FORMAT_VERSION = 1
+
+#: What reading a damaged zip file, or one of another making, ends in.
+_DAMAGE = (zipfile.BadZipFile, zlib.error, KeyError, ValueError, EOFError, NotImplementedError, RuntimeError, TypeError)
+
+
+@dataclass(frozen=True)
+class Network:
+    """A converted network.
+
+    Attributes:
+        xml: its structure, in OpenVINO's format.
+        weights: its constants, in OpenVINO's format.
+        calibration: digests, in hexadecimal, of the images that an int8 network was calibrated on; else empty.
+    """
+
+    xml: bytes
+    weights: bytes
+    calibration: tuple[str, ...] = ()
+
+
+def network_recipe(recipe: Recipe) -> Recipe:
+    """Return what of `recipe` decides the network: not how features are stored; bfloat16 runs the float32 network."""
+    precision = "int8" if recipe.precision == "int8" else "float32"
+    return replace(recipe, precision=precision, dtype=DTYPES[0])
+
+
+def network_path(recipe: Recipe, cache_dir: Path) -> Path:
+    """Return where the network of `recipe` is kept."""
+    return cache_dir / "networks" / f"{network_recipe(recipe).slug}.zip"
+
+
+def read_network(recipe: Recipe, cache_dir: Path) -> Network | None:
+    """Return the network that is kept for `recipe`; None if there is none, or a damaged one, which is said.
+
+    Raises:
+        FeatxError: the file cannot be read.
+    """
+    path = network_path(recipe, cache_dir)
+    try:
+        with zipfile.ZipFile(path) as file:
+            about = _about(file)
+            if about["recipe"] != network_recipe(recipe).to_json():
+                raise ValueError("it belongs to another recipe")
+            return Network(file.read("network.xml"), file.read("network.bin"), tuple(about["calibration"]))
+    except FileNotFoundError:
+        return None
+    except _DAMAGE as error:
+        say_damaged(recipe, cache_dir, str(error))
+        return None
+    except OSError as error:
+        raise FeatxError(f"{printable(path)} cannot be read: {error.strerror or error}.") from error
+
+
+def say_damaged(recipe: Recipe, cache_dir: Path, reason: str) -> None:
+    """Warn that the network kept for `recipe` is of no use."""
+    path = network_path(recipe, cache_dir)
+    log.warning("%s is damaged (%s); it is made again.", printable(path), printable(reason[:200]))
+
+
+def write_network(network: Network, recipe: Recipe, cache_dir: Path) -> None:
+    """Keep `network` for `recipe`, whole or not at all.
+
+    Raises:
+        FeatxError: the file cannot be written.
+    """
+    about = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "recipe": network_recipe(recipe).to_json(),
+        "calibration": network.calibration,
+    }
+    path = network_path(recipe, cache_dir)
+    try:
+        with replacing(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as file:
+            file.writestr("network.json", json.dumps(about, indent=2))
+            file.writestr("network.xml", network.xml)
+            file.writestr("network.bin", network.weights)
+    except OSError as error:
+        raise FeatxError(f"{printable(path)} cannot be written: {error.strerror or error}.") from error
+
+
+def kept_calibrations(recipe: Recipe, cache_dir: Path) -> list[tuple[str, ...]]:
+    """Return the digests of the images that int8 networks in the cache were calibrated on, whose recipe is `recipe` but
+    for that.
+    """
+    wanted = replace(network_recipe(recipe), calibration=None)
+    return [tuple(about["calibration"]) for about in _kept(cache_dir) if _without_calibration(about) == wanted]
+
+
+def _without_calibration(about: dict[str, Any]) -> Recipe | None:
+    try:
+        return replace(Recipe.from_json(about["recipe"]), calibration=None)
+    except FeatxError:
+        return None
+
+
+def _kept(cache_dir: Path) -> Iterator[dict[str, Any]]:
+    """Yield what is said of each network in the cache; a damaged one is found when it is used."""
+    for path in sorted((cache_dir / "networks").glob("*.zip")):
+        try:
+            with zipfile.ZipFile(path) as file:
+                yield _about(file)
+        except (OSError, *_DAMAGE):
+            continue
+
+
+def _about(file: zipfile.ZipFile) -> dict[str, Any]:
+    about: dict[str, Any] = json.loads(file.read("network.json"))
+    if about["format"] != FORMAT or about["format_version"] > FORMAT_VERSION:
+        raise ValueError("it has an unknown format")
+    return about
+
+
+def serialized(model: Any) -> tuple[bytes, bytes]:
+    """Return an `openvino.Model` in OpenVINO's own format: its structure, and its constants in full precision."""
+    openvino = import_openvino()
+    with tempfile.TemporaryDirectory(prefix="featx-network-") as folder:
+        xml_path = Path(folder, "network.xml")
+        openvino.save_model(model, xml_path, compress_to_fp16=False)
+        return xml_path.read_bytes(), xml_path.with_suffix(".bin").read_bytes()

@@ -1,0 +1,88 @@
+"""From what a user asks for to the recipe that it means on this machine, for this data set."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TypedDict, Unpack
+
+from featx.backbones import Backbone, find_backbone
+from featx.calibration import best_calibration, calibration_digest
+from featx.dataset import ImageDataset
+from featx.engines.networks import kept_calibrations
+from featx.errors import FeatxError
+from featx.machine import has_fast_bfloat16
+from featx.recipe import DTYPES, PRECISIONS, Recipe
+from featx.weights import Weights, find_weights
+
+
+class RecipeOptions(TypedDict, total=False):
+    """What a user may choose about a recipe; every function that takes one takes these, by name.
+
+    backbone: name in `featx.backbones.BACKBONES`; `"vgg16"` if not given.
+    weights: see `featx.weights.find_weights`; `"imagenet"` if not given.
+    layer: name of the layer whose output is stored; the backbone's last one if None.
+    image_size: `(height, width)` in pixels; the backbone's own if None.
+    precision: `"float32"`, `"bfloat16"`, `"int8"`, or `"auto"` (if not given): bfloat16 where the hardware speeds it
+        up, else float32.
+    dtype: storage dtype, `"float16"` (if not given) or `"float32"`.
+    """
+
+    backbone: str
+    weights: str
+    layer: str | None
+    image_size: tuple[int, int] | None
+    precision: str
+    dtype: str
+
+
+def resolve_recipe(
+    cache_dir: Path = Path("cache"), dataset: ImageDataset | None = None, **options: Unpack[RecipeOptions]
+) -> tuple[Recipe, Weights]:
+    """Return the recipe that `options` describe, and the weights it names.
+
+    Args:
+        cache_dir: remembers digests of files, and the images that int8 networks were calibrated on.
+        dataset: whose images these are; only int8 needs to know.
+        options: see `RecipeOptions`.
+
+    Raises:
+        BackboneError: there is no such backbone.
+        WeightsError: there are no such weights.
+        FeatxError: there is no such storage dtype or precision, or int8 lacks a data set.
+    """
+    backbone = options.get("backbone", "vgg16")
+    dtype = options.get("dtype", DTYPES[0])
+    if dtype not in DTYPES:
+        raise FeatxError(f"Features are stored as {' or '.join(DTYPES)}. Received: {dtype!r}")
+    precision = _resolve_precision(options.get("precision", "auto"))
+    entry = find_backbone(backbone)
+    weights = find_weights(backbone, options.get("weights", "imagenet"), cache_dir)
+    recipe = Recipe(
+        backbone=backbone,
+        weights=weights.digest,
+        layer=options.get("layer") or entry.layer,
+        image_size=_image_size(options, entry),
+        preprocessing=entry.preprocessing,
+        precision=precision,
+        dtype=dtype,
+    )
+    return (_calibrated(recipe, cache_dir, dataset) if precision == "int8" else recipe), weights
+
+
+def _image_size(options: RecipeOptions, entry: Backbone) -> tuple[int, int]:
+    return options.get("image_size") or entry.image_size
+
+
+def _resolve_precision(precision: str) -> str:
+    if precision == "auto":
+        return "bfloat16" if has_fast_bfloat16() else "float32"
+    if precision not in PRECISIONS:
+        raise FeatxError(f"A precision is auto, {', '.join(PRECISIONS)}. Received: {precision!r}")
+    return precision
+
+
+def _calibrated(recipe: Recipe, cache_dir: Path, dataset: ImageDataset | None) -> Recipe:
+    """Return an int8 recipe with the images that it is calibrated on."""
+    if dataset is None:
+        raise FeatxError("An int8 recipe depends on the images it is calibrated on: name the data set.")
+    chosen = best_calibration(kept_calibrations(recipe, cache_dir), dataset)
+    return replace(recipe, calibration=calibration_digest(chosen))
