@@ -6,7 +6,7 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format lock clean
+.PHONY: help install demo test check bench format lock clean
 
 help:  ## list these jobs
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -30,6 +30,10 @@ check: $(INSTALLED)  ## lint, format and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+bench: $(INSTALLED)  ## measure featx against what one would write with Keras alone; ten minutes
+	@mkdir -p reports
+	$(BIN)/python benchmarks/bench.py $(DATA) $(if $(WEIGHTS_DIR),--weights-dir $(WEIGHTS_DIR)) --json reports/bench.json
 
 format: $(INSTALLED)  ## format the code, and mend what the linter can
 	$(BIN)/ruff check --fix .

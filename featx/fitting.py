@@ -2,9 +2,10 @@
 
 Both the dense head (rows are features) and the rivals (rows are pixels) go through `fit` and `predict_proba`, so that
 early stopping, shuffling and probabilities mean the same for all of them. Rows stay in the array that they came in,
-which may be a memory map: one batch at a time is read, and cast inside the graph.
+which may be a memory map: some at a time are read, and cast inside the graph.
 """
 
+import importlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,6 +23,9 @@ from featx.progress import progress_bar
 
 #: Batches per call into TensorFlow: a head's step is so short that calling it from Python costs as much as running it.
 STEPS_PER_EXECUTION = 16
+
+#: Bytes of shuffled rows that Keras is given at a time: it asks Python for each of them, not for each batch.
+FEED_BYTES = 32 << 20
 
 #: Bytes read at once where batches do not matter, in prediction: enough to keep the processor busy.
 SLAB_BYTES = 4 << 20
@@ -120,10 +124,8 @@ def fit(
     kept = (math.inf, 0, model.get_weights())
     with progress_bar(epochs, model.name, "epochs", show=show) as bar:
         for number in range(1, epochs + 1):
-            # One fit() per epoch: inside a longer one, Keras fetches the next epoch's batches before it says that this
-            # one has ended, so a data set that reshuffles then would mix two orders.
-            logs = model.fit(_batches(keras, train, batch_size, (seed, number)), shuffle=False, verbose=0).history
-            epoch, weights = _epoch(number, logs, model, validation), model.get_weights()
+            loss, accuracy = _train_one_epoch(keras, model, train, batch_size, (seed, number))
+            epoch, weights = _epoch(number, loss, accuracy, model, validation), model.get_weights()
             _check_finite(epoch, weights)
             history.append(epoch)
             bar.set_postfix_str(f"val. {epoch.val_accuracy:.1%}", refresh=False)
@@ -218,31 +220,42 @@ def _compile(keras: Any, model: Any, optimizer: Any) -> None:
     )
 
 
-def _batches(keras: Any, samples: Samples, batch_size: int, seed: tuple[int, int]) -> Any:
-    """Return one epoch's batches as a Keras data set, in an order that `seed` decides."""
+def _train_one_epoch(
+    keras: Any, model: Any, samples: Samples, batch_size: int, seed: tuple[int, int]
+) -> tuple[float, float]:
+    """Pass over the rows once, in an order that `seed` decides; return the running means of loss and accuracy."""
     order = np.random.default_rng(seed).permutation(samples.rows)
-
-    class Batches(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has no stubs, so its classes are Any
-        def __len__(self) -> int:
-            return math.ceil(len(order) / batch_size)
-
-        def __getitem__(self, index: int) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
-            # Within a batch order is nothing to the gradient, but sorted reads are kind to a memory map.
-            rows = np.sort(order[index * batch_size : (index + 1) * batch_size])
-            return samples.X[rows], samples.y[rows]
-
-    return Batches()
+    # Whole batches, so that the last of the epoch is the only one that may be short.
+    n_fed = batch_size * max(1, FEED_BYTES // (batch_size * _row_bytes(samples)))
+    totals = np.zeros(2)
+    for start in range(0, len(order), n_fed):
+        rows = order[start : start + n_fed]
+        logs = model.fit(**_feed(keras, samples, rows, batch_size), shuffle=False, verbose=0).history
+        totals += len(rows) * np.array([logs["loss"][-1], logs["accuracy"][-1]])
+    loss, accuracy = (totals / len(order)).tolist()
+    return loss, accuracy
 
 
-def _epoch(number: int, logs: dict[str, list[float]], model: Any, validation: Samples) -> Epoch:
+def _feed(keras: Any, samples: Samples, rows: npt.NDArray[np.int64], batch_size: int) -> dict[str, Any]:
+    """Return the arguments that make Keras's `fit` take `rows` in batches, in this order."""
+    ascending, back = np.unique(rows, return_inverse=True)  # reads in this order are kind to a memory map
+    X, y = samples.X[ascending][back], samples.y[rows]
+    if keras.config.backend() != "tensorflow":
+        return {"x": X, "y": y, "batch_size": batch_size}
+    # Keras would make each batch from its rows with operations of a graph, which takes as long as the head's own step.
+    data = importlib.import_module("tensorflow").data
+    return {"x": data.Dataset.from_tensor_slices((X, y)).batch(batch_size).prefetch(data.AUTOTUNE)}
+
+
+def _epoch(number: int, loss: float, accuracy: float, model: Any, validation: Samples) -> Epoch:
     """Return what the epoch just run achieved."""
     probabilities = _probabilities(model, validation)
     y = validation.y[validation.rows]
     of_truth = probabilities[np.arange(len(y)), y]
     return Epoch(
         epoch=number,
-        loss=float(logs["loss"][-1]),
-        accuracy=float(logs["accuracy"][-1]),
+        loss=loss,
+        accuracy=accuracy,
         val_loss=float(-np.log(np.maximum(of_truth, SMALLEST_PROBABILITY)).mean()),
         val_accuracy=float((probabilities.argmax(axis=1) == y).mean()),
     )
@@ -262,11 +275,14 @@ def _check_finite(epoch: Epoch, weights: list[npt.NDArray[Any]]) -> None:
         )
 
 
+def _row_bytes(samples: Samples) -> int:
+    return max(1, math.prod(samples.X.shape[1:]) * samples.X.dtype.itemsize)
+
+
 def _probabilities(model: Any, samples: Samples, batch_size: int | None = None) -> npt.NDArray[np.float64]:
     """Return `(n_samples, n_classes)` probabilities, in the order of `samples.rows`."""
     keras = import_keras()
-    row_bytes = max(1, math.prod(samples.X.shape[1:]) * samples.X.dtype.itemsize)
-    size = batch_size or min(1024, max(32, SLAB_BYTES // row_bytes))
+    size = batch_size or min(1024, max(32, SLAB_BYTES // _row_bytes(samples)))
     outputs = np.empty((len(samples), model.output_shape[-1]), np.float64)
     for start in range(0, len(samples), size):
         rows = samples.rows[start : start + size]

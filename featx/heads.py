@@ -43,9 +43,14 @@ CV_TOLERANCE, TOLERANCE = 3e-3, 1e-4
 
 MAX_ITERATIONS = 1000
 
-#: Root mean square of what the dense head sees while it trains: of 0.25, 0.5 and 1, the one with the lowest or nearly
-#: lowest validation loss on 500, 2000 and 8000 images of cats and dogs.
-DENSE_INPUT_RMS = 0.5
+#: How the dense head is trained: rows per step, rmsprop's learning rate, and the root mean square of what it sees. Of
+#: batches of 32, 128 and 256, rates from 2.5e-4 to 2e-3 and root mean squares from 0.06 to 0.5, these had nearly the
+#: lowest validation loss in the fewest epochs. With 8000 images of cats and dogs at 150×150 pixels it was 0.32, against
+#: 0.41 with Keras's defaults of 32 rows and 1e-3 at a root mean square of 0.5; with 2000 at 64×64, 0.37 against 0.42.
+DENSE_BATCH_SIZE, DENSE_LEARNING_RATE, DENSE_INPUT_RMS = 128, 2.5e-4, 0.25
+
+#: Of few rows, a step takes fewer, down to 16: with less than so many steps an epoch, a head would not get far.
+DENSE_STEPS_PER_EPOCH = 32
 
 _SLAB_ROWS, _SLAB_FEATURES = 256, 4096
 
@@ -96,7 +101,7 @@ def train_head(
     n_classes: int,
     seed: int,
     epochs: int = 50,
-    batch_size: int = 32,
+    batch_size: int | None = None,
     patience: int = 5,
     show: bool = False,
 ) -> TrainedHead:
@@ -111,7 +116,7 @@ def train_head(
         n_classes: number of classes, 2 or more.
         seed: of everything random.
         epochs: the most passes over the rows; `dense` only, like the rest.
-        batch_size: rows per step.
+        batch_size: rows per step; `DENSE_BATCH_SIZE`, or fewer where there are few rows, if None.
         patience: epochs without a lower validation loss before training stops.
         show: show progress on stderr.
 
@@ -122,6 +127,7 @@ def train_head(
         raise TrainingError(f"A head is one of {', '.join(HEADS)}. Received: {printable(name)}")
     import_keras()  # its start is no part of training
     start_s = time.perf_counter()
+    batch_size = batch_size or max(16, min(DENSE_BATCH_SIZE, len(X) // DENSE_STEPS_PER_EPOCH))
     options = {"epochs": epochs, "batch_size": batch_size, "patience": patience, "show": show}
     head = _TRAINERS[name](_Task(X, y, digests, is_validation, n_classes, seed, options))
     return replace(head, fit_s=time.perf_counter() - start_s)
@@ -131,7 +137,7 @@ def _train_dense(task: _Task) -> TrainedHead:
     """Train the report's top model: Flatten → Dense(256, relu) → Dropout(0.5) → Dense(1, sigmoid) or Dense(n, softmax).
 
     Features are centred and brought to one root mean square while it trains, and that goes into the first layer
-    afterwards: initial weights and rmsprop's step of 1e-3 are made for inputs around 0 and of about 1 (LeCun et al.,
+    afterwards: initial weights and rmsprop's steps are made for inputs around 0 and of about 1 (LeCun et al.,
     Efficient BackProp, 1998). On VGG16 features thirty times as large, accuracy is 3 points lower without the scale; on
     features that are large and much the same for all images, as a random network's are, little is learned without the
     centring: 30 % instead of 100 % of the validation images of handwritten digits.
@@ -148,7 +154,15 @@ def _train_dense(task: _Task) -> TrainedHead:
     flat = keras.layers.Flatten()(features)
     scaled = keras.layers.Rescaling(scale, offset=(-scale * mean).astype(np.float32))(flat)
     trainee = keras.Model(features, output(dropout(hidden(scaled))), name="dense")
-    result = fit(trainee, train, validation, n_classes=task.n_classes, seed=task.seed, **task.fit_options)
+    result = fit(
+        trainee,
+        train,
+        validation,
+        n_classes=task.n_classes,
+        seed=task.seed,
+        optimizer=keras.optimizers.RMSprop(DENSE_LEARNING_RATE),
+        **task.fit_options,
+    )
     kernel, bias = hidden.get_weights()
     hidden.set_weights([kernel * scale, bias - (scale * mean) @ kernel])
     model = keras.Model(features, output(dropout(hidden(flat))), name="dense")

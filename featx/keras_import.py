@@ -39,6 +39,9 @@ def import_keras() -> Any:
     os.environ["KERAS_BACKEND"] = backend
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    # Unless told otherwise, JAX and TensorFlow take most of a GPU's memory when they start, whatever they need.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     try:
         with _silent_stderr():
             if backend == "tensorflow":

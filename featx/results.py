@@ -26,14 +26,15 @@ class Training:
         seed: of the initial weights, the order of images, dropout, and the choice of the validation part.
         epochs: at most so many passes over the training images.
         patience: epochs without a better validation loss after which training stops.
-        batch_size: images in one step of the optimizer.
+        batch_size: images in one step of the dense head's optimizer, chosen by their number if None. A rival has its
+            own.
         show: show progress on stderr.
     """
 
     seed: int = 0
     epochs: int = 50
     patience: int = 5
-    batch_size: int = 32
+    batch_size: int | None = None
     show: bool = False
 
 

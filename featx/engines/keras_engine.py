@@ -7,7 +7,6 @@ device busy with batches and makes them smaller when memory runs out; and the en
 import contextlib
 import importlib
 import logging
-import os
 import threading
 import warnings
 import weakref
@@ -52,9 +51,6 @@ class KerasEngine:
             raise FeatxError(
                 f"The keras engine computes in {' or '.join(DTYPE_POLICIES)}. Received: {recipe.precision!r}"
             )
-        # Unless told otherwise, JAX and TensorFlow take most of a GPU's memory when they start, whatever they need.
-        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-        os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
         import_keras()
         model = build_model(recipe, weights.path, recipe.precision)
         self.feature_shape: tuple[int, ...] = tuple(model.output_shape[1:])
