@@ -43,7 +43,7 @@ class Plan:
         repeats: rounds in which each contender has its turn.
         weights: as for `featx.extract_features`.
         keras_bfloat16: whether plain Keras is measured in mixed bfloat16, too.
-        matrix_size: rows and columns of the matrices that show what the machine can do.
+        matrix_size: rows and columns of the largest matrices that show what the machine can do.
     """
 
     backbones: tuple[str, ...]
@@ -143,7 +143,7 @@ def _keep(figures: Figures, path: Path | None) -> None:
 @click.option("--backbone", "backbones", multiple=True, default=("vgg16", "resnet50"), show_default=True)
 @click.option("--image-size", "image_sizes", multiple=True, type=int, default=(64, 224), show_default=True)
 @click.option("--precision", "precisions", multiple=True, help="Of featx; all that this machine has if not given.")
-@click.option("--images", "n_images", type=click.IntRange(12), default=200, show_default=True)
+@click.option("--images", "n_images", type=click.IntRange(12), default=150, show_default=True)
 @click.option("--repeats", type=click.IntRange(1), default=3, show_default=True)
 @click.option("--weights-dir", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--keras-bfloat16", is_flag=True, help="Measure plain Keras in mixed bfloat16, too.")
@@ -160,7 +160,7 @@ def main(
     **options: object,
 ) -> None:
     """Measure stage one against plain Keras on the JPEGs in DATA, or on crops of scikit-learn's photographs."""
-    plan = _plan(quick, matrix_size=4096, weights=_weights(weights_dir), **options)  # type: ignore[arg-type]
+    plan = _plan(quick, matrix_size=2048, weights=_weights(weights_dir), **options)  # type: ignore[arg-type]
     machine = {"hardware": hardware(), "versions": versions(), "load_at_start": os.getloadavg()}
     figures: Figures = {"machine": machine, "plan": asdict(plan), "cases": []}
     click.echo(head_text(figures))

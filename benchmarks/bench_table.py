@@ -5,6 +5,9 @@ from collections.abc import Sequence
 from limits import limit_of
 from turns import Figures
 
+#: Other processes that take more of the processors spoil the figures.
+QUIET_SHARE = 0.05
+
 HEADER = (
     ("contender", ""),
     ("images/s", ""),
@@ -38,13 +41,16 @@ def case_text(case: Figures) -> str:
     contenders = case["contenders"]
     size, flops = case["image_size"], next(iter(contenders.values()))["flops_per_image"]
     precisions = [name for name in case["limits"][0]["flop_per_s"] if "," not in name]
-    limits = {name: max(limit_of(turn, name) for turn in case["limits"]) for name in precisions}
+    limits = {name: limit_of(case["limits"], name) for name in precisions}
     lines = [
         f"\n{case['backbone']} at {size}×{size}, {case['n_images']:,} images, {flops / 1e9:.2f} GFLOP an image",
         f"matrix products, GFLOP/s: {', '.join(f'{name} {limit / 1e9:,.0f}' for name, limit in limits.items())}",
     ]
     rows = [tuple(cells) for cells in zip(*HEADER, strict=True)]
     rows += [_row(name, figures) for name, figures in contenders.items()]
+    others = max(figures["end_to_end"]["others_share"] for figures in contenders.values())
+    if others > QUIET_SHARE:
+        lines.append(f"NOT QUIET: other processes took up to {others:.0%} of the processors in a turn. Measure again.")
     return "\n".join([*lines, *_aligned(rows), *_phases(contenders)])
 
 

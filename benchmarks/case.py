@@ -12,6 +12,9 @@ from turns import Contender, Figures, Spread
 def contender_figures(contenders: Mapping[str, Contender], limits: Contender) -> dict[str, Figures]:
     """Return the figures of each contender by its name; ratios are to the first of them, round by round."""
     first = next(iter(contenders))
+    counts = {turn["n_images"] for contender in contenders.values() for turn in contender.turns["end_to_end"]}
+    if len(counts) > 1:  # featx computes a copy of an image only once
+        raise ValueError(f"The contenders have not computed the same number of images, but {sorted(counts)}.")
     expected = np.load(contenders[first].task.features_path)
     flops = contenders[first].facts["flops_per_image"]
     return {
@@ -40,6 +43,7 @@ def _end_to_end(contender: Contender, first: Contender) -> Figures:
         "ratio": asdict(Spread.of_ratios(rates, _rates(first, "after_start_s"))),
         "whole_call_ratio": asdict(Spread.of_ratios(whole_rates, _rates(first, "elapsed_s"))),
         "processor_time_ratio": asdict(Spread.of_ratios(_processor_times(first), _processor_times(contender))),
+        "others_share": max(turn["others_share"] for turn in contender.turns["end_to_end"]),
         "peak_memory_bytes": max(turn["peak_memory_bytes"] for turn in contender.turns["end_to_end"]),
     }
 
@@ -47,11 +51,11 @@ def _end_to_end(contender: Contender, first: Contender) -> Figures:
 def _alone(contender: Contender, limits: Contender, flops: int) -> Figures:
     """Return what the network alone reaches, given images from memory, and the share of it that is left end to end."""
     rates = [turn["n_images"] / turn["elapsed_s"] for turn in contender.turns["alone"]]
-    reached = [limit_of(turn, contender.task.precision) for turn in limits.turns["limits"]]
+    limit = limit_of(limits.turns["limits"], contender.task.precision)
     return {
         "images_per_s": asdict(Spread.of(rates)),
         "gflop_per_s": statistics.median(rates) * flops / 1e9,
-        "share_of_limit": asdict(Spread.of_ratios([rate * flops for rate in rates], reached)),
+        "share_of_limit": asdict(Spread.of([rate * flops / limit for rate in rates])),
         "end_to_end_share": asdict(Spread.of_ratios(_rates(contender, "after_start_s"), rates)),
     }
 

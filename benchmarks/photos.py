@@ -38,12 +38,14 @@ def make_photos(to: Path, n: int) -> Path:
     from PIL import Image
     from sklearn.datasets import load_sample_images
 
-    rng = np.random.default_rng(0)
+    photos = load_sample_images().images
+    n_down, n_across = photos[0].shape[0] - HEIGHT + 1, photos[0].shape[1] - WIDTH + 1
+    # Without replacement: featx computes the same image only once.
+    places = np.random.default_rng(0).permutation(n_down * n_across)[: -(-n // 2)]
     for number in range(n):
         label = number % 2
-        photo = load_sample_images().images[label]
-        top, left = (int(rng.integers(0, side)) for side in (photo.shape[0] - HEIGHT + 1, photo.shape[1] - WIDTH + 1))
+        top, left = (int(start) for start in np.unravel_index(places[number // 2], (n_down, n_across)))
         path = to / ("china", "flower")[label] / f"{number:05d}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(photo[top : top + HEIGHT, left : left + WIDTH]).save(path, quality=QUALITY)
+        Image.fromarray(photos[label][top : top + HEIGHT, left : left + WIDTH]).save(path, quality=QUALITY)
     return to

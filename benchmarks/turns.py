@@ -35,7 +35,7 @@ class Task:
         data_dir: the images, `CLASS/*`.
         work_dir: a folder for what is written; the contenders of one case share it.
         n_alone: images that the network is given from memory, to see how fast it is alone.
-        matrix_size: rows and columns of the matrices that are multiplied.
+        matrix_size: rows and columns of the largest matrices that are multiplied.
     """
 
     contender: str
@@ -46,7 +46,7 @@ class Task:
     data_dir: str = ""
     work_dir: str = ""
     n_alone: int = 96
-    matrix_size: int = 4096
+    matrix_size: int = 2048
 
     @property
     def pixels_path(self) -> Path:
@@ -61,14 +61,29 @@ class Task:
 
 @contextmanager
 def measuring() -> Iterator[Figures]:
-    """Yield figures to which the block's wall-clock time, processor time and peak memory are added."""
+    """Yield figures to which the block's wall-clock time, processor time and peak memory are added.
+
+    `others_share` is the part of the machine's processors, 0 to 1, that was busy with other processes meanwhile.
+    """
     figures: Figures = {}
     reset_peak_memory()
-    cpu_started, started = time.process_time(), time.perf_counter()
+    busy_before, cpu_started, started = _busy_cpu_s(), time.process_time(), time.perf_counter()
     yield figures
     figures["elapsed_s"] = time.perf_counter() - started
     figures["cpu_s"] = time.process_time() - cpu_started
+    others_cpu_s = max(0.0, _busy_cpu_s() - busy_before - figures["cpu_s"])
+    figures["others_share"] = others_cpu_s / (figures["elapsed_s"] * (os.cpu_count() or 1))
     figures["peak_memory_bytes"] = peak_memory_bytes()
+
+
+def _busy_cpu_s() -> float:
+    """Return the processor time that all processes of this machine have used; 0 where the system does not say."""
+    try:
+        fields = Path("/proc/stat").read_text(encoding="ascii").split("\n", 1)[0].split()[1:9]
+    except OSError:
+        return 0.0
+    user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, fields)
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
 
 
 class Contender:

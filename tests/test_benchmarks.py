@@ -96,6 +96,15 @@ def test_limits_are_measured_for_each_precision(bench):
         assert min(turn["flop_per_s"].values()) > 0
 
 
+def test_a_busy_machine_is_said_to_be_one(bench, benchmark_module):
+    table = benchmark_module("bench_table")
+    (case,) = bench[1]["cases"]
+    for share, is_said in ((0.5, True), (0.01, False)):
+        for figures in case["contenders"].values():
+            figures["end_to_end"]["others_share"] = share
+        assert ("NOT QUIET" in table.case_text(case)) is is_said
+
+
 def test_the_table_fits_a_terminal_and_names_what_it_compares(bench):
     text, _ = bench
     assert max(map(len, text.splitlines())) <= 100
@@ -105,12 +114,12 @@ def test_the_table_fits_a_terminal_and_names_what_it_compares(bench):
 
 def test_made_photos_are_all_different_and_chosen_ones_come_from_every_class(benchmark_module, tmp_path):
     photos = benchmark_module("photos")
-    made = photos.make_photos(tmp_path / "made", 12)
-    assert len({path.read_bytes() for path in made.rglob("*.jpg")}) == 12
+    made = photos.make_photos(tmp_path / "made", 450)
+    assert len({path.read_bytes() for path in made.rglob("*.jpg")}) == 450
     chosen = photos.choose_photos(made, tmp_path / "chosen", 5)
     assert [len(list((chosen / name).iterdir())) for name in ("china", "flower")] == [3, 2]
-    with pytest.raises(ValueError, match="has not 13 JPEGs"):
-        photos.choose_photos(made, tmp_path / "more", 13)
+    with pytest.raises(ValueError, match="has not 451 JPEGs"):
+        photos.choose_photos(made, tmp_path / "more", 451)
 
 
 def test_a_contender_that_fails_is_said_to_have_failed(benchmark_module, tmp_path, capfd):
