@@ -96,8 +96,9 @@ def test_nothing_to_compare_is_an_error(data, cache):
         compare_approaches(data, rivals=["report-rnn"], cache_dir=cache)
 
 
-def test_what_fits_one_backbone_is_refused_for_two_before_anything_is_computed(data, cache):
+def test_what_fits_one_backbone_is_refused_for_two_before_anything_is_computed(data, tmp_path):
+    untouched = tmp_path / "untouched"
     for options in ({"weights": "vgg16_mine_notop.h5"}, {"layer": "block4_pool"}):
         with pytest.raises(FeatxError, match="belongs to one backbone"):
-            compare_approaches(data, backbones=["vgg16", "resnet50"], cache_dir=cache, **options)
-    assert not cache.exists()
+            compare_approaches(data, backbones=["vgg16", "resnet50"], cache_dir=untouched, **options)
+    assert not untouched.exists()
