@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 import click
 
 from featx import options as opt
+from featx.cache_commands import cache
 from featx.errors import FeatxError, printable
 from featx.files import new_folder
 
@@ -103,6 +104,9 @@ def _say(text: str, as_json: dict[str, Any] | None, *, quiet: bool) -> None:
         click.echo(json.dumps(as_json, indent=2))
     elif not quiet:
         click.echo(text)
+
+
+main.add_command(cache)
 
 
 @main.command()

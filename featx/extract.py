@@ -159,16 +159,16 @@ def extract_command(data_dir: Path, cache_dir: Path, **options: Unpack[RecipeOpt
     }
     for name, value in options.items():
         if value != defaults.get(name):
-            words += [f"--{name.replace('_', '-')}", _as_typed(value)]
+            words += [f"--{name.replace('_', '-')}", as_typed(value)]
     if cache_dir != Path("cache"):
         words += ["--cache-dir", str(cache_dir)]
     return shlex.join(words)
 
 
-def _as_typed(value: object) -> str:
+def as_typed(value: object) -> str:
     """Return an option's value as one would type it.
 
-    >>> _as_typed((64, 64)), _as_typed((120, 160)), _as_typed("vgg16")
+    >>> as_typed((64, 64)), as_typed((120, 160)), as_typed("vgg16")
     ('64', '120x160', 'vgg16')
     """
     if isinstance(value, tuple):

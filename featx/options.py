@@ -115,7 +115,7 @@ RIVAL = options(
         "--rival", "rivals", type=click.Choice(list(RIVALS)), multiple=True, help="Add a network trained from scratch."
     ),
 )
+AS_JSON = click.option("--json", "as_json", is_flag=True, help="Summary as JSON on standard output.")
 OUTPUT = options(
-    click.option("--quiet", is_flag=True, help="No progress, no summary; warnings and errors only."),
-    click.option("--json", "as_json", is_flag=True, help="Summary as JSON on standard output."),
+    click.option("--quiet", is_flag=True, help="No progress, no summary; warnings and errors only."), AS_JSON
 )

@@ -1,16 +1,15 @@
 """The faces of a comparison: a table for the terminal, one sentence, and a folder to show to others."""
 
 import json
-import re
 import textwrap
-import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from featx.comparison import SIGNIFICANCE, Approach, Comparison, duration, ranked
 from featx.errors import FeatxError, printable
 from featx.files import replacing
 from featx.plots import confusion_file_names, draw
+from featx.tables import escape_markdown, markdown_table, n_columns, text_table
 
 MAX_NAME = 36
 
@@ -42,8 +41,8 @@ def table(comparison: Comparison, *, markdown: bool = False) -> str:
         comparison: what to show.
         markdown: GitHub's Markdown instead of aligned columns for a terminal of 120 columns.
     """
-    escape = _markdown if markdown else printable
-    layout = _markdown_table if markdown else _text_table
+    escape = escape_markdown if markdown else printable
+    layout = markdown_table if markdown else text_table
     rows = ranked(comparison.approaches)
     names = [_name(approach, comparison, escape, markdown=markdown) for approach in rows]
     results = [(name, *_results(approach, comparison)) for name, approach in zip(names, rows, strict=True)]
@@ -164,27 +163,9 @@ def _costs(approach: Approach) -> tuple[str, ...]:
     )
 
 
-def _text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [(f"  {header[0]}", *header[1:]), *rows]
-    widths = [max(_columns(line[i]) for line in lines) for i in range(len(header))]
-    padded = [
-        "  ".join(
-            " " * (0 if i == 0 else width - _columns(cell)) + cell + " " * (width - _columns(cell) if i == 0 else 0)
-            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    ]
-    return "\n".join([padded[0], "  " + "─" * (sum(widths) + 2 * len(widths) - 4), *padded[1:]])
-
-
-def _markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    ruler = [":---", *["---:"] * (len(header) - 1)]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, ruler, *rows))
-
-
 def _warnings(comparison: Comparison, *, markdown: bool) -> str:
     if markdown:
-        return "\n>\n".join(f"> **Warning:** {_markdown(text)}" for text in comparison.warnings)
+        return "\n>\n".join(f"> **Warning:** {escape_markdown(text)}" for text in comparison.warnings)
     return "\n".join(_filled(f"WARNING: {printable(text)}") for text in comparison.warnings)
 
 
@@ -192,8 +173,8 @@ def _page(comparison: Comparison, *, has_curves: bool) -> str:
     """Return `results.md`."""
     numbers = f"{comparison.n_train:,} training, {comparison.n_validation:,} validation, {comparison.n_test:,} test"
     parts = [
-        f"# {_markdown(comparison.dataset)}: features against training from scratch",
-        _verdict(comparison, _markdown),
+        f"# {escape_markdown(comparison.dataset)}: features against training from scratch",
+        _verdict(comparison, escape_markdown),
         f"{len(comparison.class_names)} classes; {numbers} images; seed {comparison.seed}.",
         table(comparison, markdown=True).rstrip(),
         CAVEAT,
@@ -205,21 +186,21 @@ def _page(comparison: Comparison, *, has_curves: bool) -> str:
     if has_curves:
         parts.append(f"## Training\n\n{CURVES_NOTE}\n\n![Loss and accuracy by epoch](training-curves.png)")
     pictures = zip(comparison.approaches, confusion_file_names(comparison), strict=True)
-    matrices = [f"![Confusion matrix of {_markdown(approach.name)}]({name})" for approach, name in pictures]
+    matrices = [f"![Confusion matrix of {escape_markdown(approach.name)}]({name})" for approach, name in pictures]
     parts += ["## What is taken for what", *matrices, "## How to get these numbers again", _provenance(comparison)]
     return "\n\n".join(parts) + "\n"
 
 
 def _provenance(comparison: Comparison) -> str:
-    versions = ", ".join(f"{_markdown(name)} {_markdown(version)}" for name, version in comparison.versions.items())
-    hardware = ", ".join(f"{_markdown(name)}: {_markdown(str(value))}" for name, value in comparison.hardware.items())
+    versions = ", ".join(escape_markdown(f"{name} {version}") for name, version in comparison.versions.items())
+    hardware = ", ".join(escape_markdown(f"{name}: {value}") for name, value in comparison.hardware.items())
     parts = [
         f"    {printable(comparison.command)}",
         "\n".join(
             [
-                f"- Made: {_markdown(comparison.created_at)}",
-                f"- Data set's digest: {_markdown(comparison.dataset_digest)}",
-                f"- Classes: {', '.join(_markdown(name) for name in comparison.class_names)}",
+                f"- Made: {escape_markdown(comparison.created_at)}",
+                f"- Data set's digest: {escape_markdown(comparison.dataset_digest)}",
+                f"- Classes: {', '.join(escape_markdown(name) for name in comparison.class_names)}",
                 f"- Versions: {versions or 'not known'}",
                 f"- Hardware: {hardware or 'not known'}",
             ]
@@ -235,8 +216,8 @@ def _provenance(comparison: Comparison) -> str:
 def _settings(approach: Approach) -> str:
     height, width = approach.image_size
     kept = [] if approach.kept_epoch is None else [f"epoch kept: {approach.kept_epoch} of {len(approach.history)}"]
-    details = [f"{_markdown(name)}: {_markdown(_short(value))}" for name, value in approach.details.items()]
-    return f"- {_markdown(approach.name)}: " + ", ".join([f"images {height}×{width}", *kept, *details])
+    details = [f"{escape_markdown(name)}: {escape_markdown(_short(value))}" for name, value in approach.details.items()]
+    return f"- {escape_markdown(approach.name)}: " + ", ".join([f"images {height}×{width}", *kept, *details])
 
 
 def _short(value: str | float) -> str:
@@ -244,43 +225,23 @@ def _short(value: str | float) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _markdown(text: str) -> str:
-    r"""Return `text` so that Markdown shows it as it is, also in a table.
-
-    >>> print(_markdown("a|b\n`<i>` $1_000 & #2"))
-    a\|b\\n\`\<i\>\` \$1\_000 \& \#2
-    """
-    return re.sub(r"([\\`*_{}\[\]<>#!|~$&])", r"\\\1", printable(text))
-
-
-def _columns(text: str) -> int:
-    """Return how many columns of a terminal `text` takes.
-
-    >>> _columns("cat"), _columns("猫"), _columns("e\u0301")
-    (3, 2, 1)
-    """
-    return sum(
-        0 if unicodedata.combining(char) else 2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text
-    )
-
-
 def _filled(text: str) -> str:
     """Return `text` in lines for a terminal of 120 columns, wide letters reckoned with."""
-    return textwrap.fill(text, max(118 - _columns(text) + len(text), 40))
+    return textwrap.fill(text, max(118 - n_columns(text) + len(text), 40))
 
 
 def _cut(text: str) -> str:
     """Return `text` in at most `MAX_NAME` columns; of a longer one the start and the end.
 
-    >>> _cut("vgg16 + logreg"), _cut("a" * 40 + "z"), _columns(_cut("猫" * 40))
+    >>> _cut("vgg16 + logreg"), _cut("a" * 40 + "z"), n_columns(_cut("猫" * 40))
     ('vgg16 + logreg', 'aaaaaaaaaaaaaaaaaaaaaaa…aaaaaaaaaaaz', 35)
     """
-    if _columns(text) <= MAX_NAME:
+    if n_columns(text) <= MAX_NAME:
         return text
     start, end = text, text
-    while _columns(start) > MAX_NAME - 13:
+    while n_columns(start) > MAX_NAME - 13:
         start = start[:-1]
-    while _columns(end) > 12:
+    while n_columns(end) > 12:
         end = end[1:]
     return f"{start}…{end}"
 

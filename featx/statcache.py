@@ -11,7 +11,7 @@ import sqlite3
 import time
 import zlib
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -143,7 +143,7 @@ class StatCache:
         self.close()
         if self._inode == _inode(self._path):  # else another process has set it aside before us
             try:
-                aside = _set_aside(self._path)
+                aside = set_aside_database(self._path)
             except OSError as rename_error:
                 self._give_up(rename_error)
                 return
@@ -162,6 +162,25 @@ class StatCache:
             printable(self._path),
             error,
         )
+
+
+def check_database(path: Path) -> str | None:
+    """Return what is wrong with the digest cache at `path`, in a few words; None if it is sound. Writes nothing."""
+    try:
+        with closing(
+            sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", timeout=BUSY_TIMEOUT_S, uri=True)
+        ) as database:
+            if not _is_ours(database):
+                return None  # empty
+            (verdict,) = database.execute("PRAGMA integrity_check(1)").fetchone()
+            if verdict != "ok":
+                return str(verdict)
+            for name, size, mtime_ns, inode, digest, crc32 in database.execute("SELECT * FROM digests"):
+                if crc32 != _crc32(name, StatEntry(StatKey(size, mtime_ns, inode), digest)):
+                    return "a row does not match its checksum"
+    except (sqlite3.Error, _DamagedError, TypeError) as error:
+        return str(error)
+    return None
 
 
 def _is_ours(connection: sqlite3.Connection) -> bool:
@@ -193,8 +212,14 @@ def _inode(path: Path) -> int | None:
         return None
 
 
-def _set_aside(path: Path) -> Path:
-    """Rename a database, with its journal: a journal left behind would be played into the next database."""
+def set_aside_database(path: Path) -> Path:
+    """Rename the database at `path`, with its journal, so that a new one is begun; return its new path.
+
+    A journal left behind would be played into the next database.
+
+    Raises:
+        OSError: it cannot be renamed.
+    """
     aside = path.with_name(f"{path.name}.damaged-{time.strftime('%Y%m%dT%H%M%S')}-{time.time_ns() % 10**9:09d}")
     path.rename(aside)
     for suffix in ("-journal", "-wal", "-shm"):

@@ -24,12 +24,25 @@ LAYERS = [
         "provenance",
         "metrics",
         "comparison",
+        "tables",
     },
     {"images", "digests", "statcache", "splits", "layout", "dataset", "reader", "sources", "fitting", "heads"},
     {"calibration", "backbones", "weights", "engines", "resolve", "store", "skipped", "segment_writer", "scratch"},
-    {"extract", "join", "results", "runs", "train", "rivals"},
+    {"cache", "extract", "join", "results", "runs", "train", "rivals"},
     {"compare"},
-    {"picture_page", "point_labels", "plots", "report", "summaries", "options", "cli", "__init__", "__main__"},
+    {
+        "picture_page",
+        "point_labels",
+        "plots",
+        "report",
+        "summaries",
+        "cache_summaries",
+        "options",
+        "cache_commands",
+        "cli",
+        "__init__",
+        "__main__",
+    },
 ]
 
 #: Who may import them at all, and only inside functions.

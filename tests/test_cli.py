@@ -4,6 +4,7 @@ import ast
 import inspect
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -162,15 +163,21 @@ def test_warm_extraction_loads_neither_tensorflow_nor_scikit_learn(data, cache, 
     assert "0 computed, 32 from the cache" in result.stdout
 
 
+def commands(group: click.Group = featx.cli.main) -> list[click.Command]:
+    """Return all commands that do something, those below others too."""
+    below = group.commands.values()
+    return [c for command in below for c in (commands(command) if isinstance(command, click.Group) else [command])]
+
+
 def test_command_bodies_are_short():
-    for command in featx.cli.main.commands.values():
+    for command in commands():
         function = ast.parse(inspect.getsource(inspect.unwrap(command.callback))).body[0]
         first = function.body[1]  # after the docstring
         assert function.end_lineno - first.lineno + 1 <= 15, f"{command.name} does too much"
 
 
 def test_every_command_has_an_example():
-    for command in featx.cli.main.commands.values():
-        assert f"featx {command.name}" in command.help
+    for command in commands():
+        assert re.search(rf"featx (cache )?{command.name}", command.help)
         for option in command.params:
             assert isinstance(option, click.Argument) or option.help, f"{command.name} {option.name} lacks help"

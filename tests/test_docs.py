@@ -52,8 +52,10 @@ def option_rows(name: str) -> dict[str, str]:
     return dict(rows)
 
 
-def commands() -> list[tuple[str, click.Command]]:
-    return [("featx", main), *((f"featx {name}", command) for name, command in sorted(main.commands.items()))]
+def commands(name: str = "featx", command: click.Command = main) -> list[tuple[str, click.Command]]:
+    """Return a command and all below it, each with the words that are typed to call it."""
+    below = sorted(command.commands.items()) if isinstance(command, click.Group) else []
+    return [(name, command), *(pair for word, sub in below for pair in commands(f"{name} {word}", sub))]
 
 
 def command_lines(text: str) -> list[str]:
@@ -70,6 +72,8 @@ def parse(line: str) -> None:
             main.make_context("featx", words)
         else:
             name, command, rest = main.resolve_command(click.Context(main), words)
+            while isinstance(command, click.Group) and rest and not rest[0].startswith("-"):
+                name, command, rest = command.resolve_command(click.Context(command), rest)
             assert command is not None
             command.make_context(name, rest)
     except click.exceptions.Exit:  # --help and --version do their work while they are parsed
@@ -136,9 +140,10 @@ def test_commands_in_the_documentation_parse(page):
 
 
 def test_the_check_of_commands_can_fail():
-    for wrong in ("featx extract --layers x", "featx extrac data/", "featx compare --seed -1", "featx fetch moon"):
+    wrong = ["featx extract --layers x", "featx extrac data/", "featx compare --seed -1", "featx fetch moon"]
+    for line in [*wrong, "featx cache mv", "featx cache rm --sure"]:
         with pytest.raises(click.UsageError):
-            parse(wrong)
+            parse(line)
 
 
 # The pages
@@ -251,9 +256,9 @@ def read_segment(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     assert re.fullmatch(r"seg-[0-9a-f]{32}\.h5", path.name)
     assert path.read_bytes()[8] <= 3, "the superblock is newer than HDF5 1.10"
     with h5py.File(path, "r", locking=False) as file:
-        assert file.attrs["format"] == "featx-features"
+        assert file.attrs["format"] == b"featx-features"
         assert file.attrs["format_version"] == 1
-        text = file.attrs["recipe"]
+        text = file.attrs["recipe"].decode("ascii")
         recipe = json.loads(text)
         assert text == json.dumps(recipe, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
         key = hashlib.sha256(text.encode("ascii")).hexdigest()
@@ -360,11 +365,11 @@ def test_one_file_shows_all_segments_and_gaps_as_no_image(tmp_path):
     moved = tmp_path / "moved" / RECIPE.slug
     (moved / paths[0].name).unlink()
     with h5py.File(moved / "features.h5", "r") as file:
-        order = [str(name) for name in file.attrs["segments"]]
+        order = [name.decode() for name in file["segments"]]
         assert order == sorted(path.name for path in paths)
-        assert (file.attrs["format"], file.attrs["format_version"]) == ("featx-features", 1)
+        assert (file.attrs["format"], file.attrs["format_version"]) == (b"featx-features", 1)
         assert "timings" not in file.attrs
-        assert set(file) == {"features", "digest", "view"}
+        assert set(file) == {"features", "digest", "view", "segments"}
         gone = slice(0, 3) if order[0] == paths[0].name else slice(3, 6)
         there = slice(3, 6) if gone.start == 0 else slice(0, 3)
         assert np.isnan(file["features"][gone]).all()

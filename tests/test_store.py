@@ -298,7 +298,7 @@ def test_lack_of_memory_is_not_taken_for_damage(store, monkeypatch):
     def none_left(*_args):
         raise MemoryError
 
-    monkeypatch.setattr("featx.store._read_rows", none_left)
+    monkeypatch.setattr("featx.store.feature_store.read_rows", none_left)
     with pytest.raises(MemoryError):
         store.read(rows(range(5))[1])
     assert path.exists()

@@ -77,6 +77,23 @@ def read_network(recipe: Recipe, cache_dir: Path) -> Network | None:
         raise FeatxError(f"{printable(path)} cannot be read: {error.strerror or error}.") from error
 
 
+def check_network(path: Path) -> str | None:
+    """Return what is wrong with the network kept at `path`, in a few words; None if all of it is sound.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    try:
+        with zipfile.ZipFile(path) as file:
+            if damaged := file.testzip():
+                return f"{damaged} does not match its checksum"
+            if network_path(Recipe.from_json(_about(file)["recipe"]), path.parent).name != path.name:
+                return "it belongs to another recipe"
+    except (*_DAMAGE, FeatxError) as error:
+        return " ".join(str(error).split())
+    return None
+
+
 def say_damaged(recipe: Recipe, cache_dir: Path, reason: str) -> None:
     """Warn that the network kept for `recipe` is of no use."""
     path = network_path(recipe, cache_dir)

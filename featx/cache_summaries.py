@@ -1,0 +1,167 @@
+"""What the cache commands say: for people, and as JSON."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from featx.cache import CacheCheck, CacheEntry, size_bytes
+from featx.comparison import duration
+from featx.errors import printable
+from featx.extract import as_typed
+from featx.recipe import Recipe
+from featx.store import Compaction, Damage, StoreCheck
+from featx.tables import text_table
+
+
+def size(n_bytes: int) -> str:
+    """Return a number of bytes for people.
+
+    >>> size(512), size(40_000_000), size(5 << 30)
+    ('512 B', '38.1 MiB', '5.0 GiB')
+    """
+    value, unit = float(n_bytes), "B"
+    for larger in ("KiB", "MiB", "GiB", "TiB"):
+        if value < 1024:
+            break
+        value, unit = value / 1024, larger
+    return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+
+
+def listing_text(entries: Sequence[CacheEntry], cache_dir: Path) -> str:
+    """Return what is in a cache, a line for each entry."""
+    if not entries:
+        return f"{printable(cache_dir)} is empty."
+    rows = [
+        (
+            f"  {printable(entry.name)}",
+            f"{entry.store.n_images:,}" if entry.store else "",
+            f"{len(entry.store.segments):,}" if entry.store else "",
+            size(entry.size_bytes),
+            _about(entry),
+        )
+        for entry in entries
+    ]
+    total = f"{size(sum(entry.size_bytes for entry in entries))} in {printable(cache_dir)}."
+    return f"{text_table(('', 'images', 'segments', 'size', 'what'), rows)}\n{total}"
+
+
+def listing_json(entries: Sequence[CacheEntry]) -> list[dict[str, Any]]:
+    """Return what is in a cache, as JSON knows it."""
+    return [
+        {
+            "name": entry.name,
+            "kind": entry.kind,
+            "size_bytes": entry.size_bytes,
+            "n_images": entry.store.n_images if entry.store else None,
+            "n_segments": len(entry.store.segments) if entry.store else None,
+            "n_set_aside": len(entry.store.set_aside) if entry.store else None,
+            "recipe_key": entry.store.recipe.key if entry.store and entry.store.recipe else None,
+        }
+        for entry in entries
+    ]
+
+
+def check_text(check: CacheCheck, *, mended: bool) -> str:
+    """Return what was found, and what mending costs or has left to do."""
+    lines = [line for store in check.stores for line in _store_lines(store)]
+    lines += [_damage_line(damage) for damage in check.damages]
+    if check.is_sound:
+        return "\n".join([*lines, "All of it is sound."])
+    commands = [_extraction(store.recipe) for store in check.stores if store.recipe and _n_lost(store.damages) != 0]
+    return "\n".join([*lines, *_next(commands, mended=mended)])
+
+
+def check_json(check: CacheCheck) -> dict[str, Any]:
+    """Return what was found, as JSON knows it."""
+    return {
+        "sound": check.is_sound,
+        "stores": [
+            {
+                "name": store.dir.name,
+                "n_images": store.n_rows,
+                "mending_s": store.mending_s,
+                "damages": list(map(_damage_json, store.damages)),
+            }
+            for store in check.stores
+        ],
+        "damages": list(map(_damage_json, check.damages)),
+    }
+
+
+def compaction_text(done: Mapping[str, Compaction]) -> str:
+    """Return what was merged, a line for each store."""
+    lines = [
+        f"{printable(name)}: {done.n_segments_before:,} segments, now {done.n_segments:,}; "
+        f"{done.n_rows:,} images were written again."
+        for name, done in done.items()
+    ]
+    return "\n".join(lines) or "There is no store."
+
+
+def removal_text(paths: Sequence[Path]) -> str:
+    """Return the question whether `paths` are to be removed."""
+    names = ", ".join(printable(path.name) for path in paths)
+    return f"Remove {names} ({size(sum(map(size_bytes, paths)))})? What is removed has to be computed again"
+
+
+def compaction_json(done: Mapping[str, Compaction]) -> dict[str, Any]:
+    """Return what was merged, as JSON knows it."""
+    return {
+        name: {
+            "n_segments_before": compaction.n_segments_before,
+            "n_segments": compaction.n_segments,
+            "n_rows": compaction.n_rows,
+        }
+        for name, compaction in done.items()
+    }
+
+
+def _about(entry: CacheEntry) -> str:
+    if entry.store is None:
+        return {"networks": "converted networks", "digests": "digests of image files"}.get(entry.kind, "")
+    parts = [f"{entry.store.recipe.precision}, {entry.store.recipe.dtype}" if entry.store.recipe else "no known recipe"]
+    if entry.store.set_aside:
+        parts.append(f"{len(entry.store.set_aside)} damaged segments set aside")
+    return "; ".join(parts)
+
+
+def _store_lines(store: StoreCheck) -> Iterable[str]:
+    yield f"{printable(store.dir.name)}: {store.n_rows:,} images are sound."
+    yield from map(_damage_line, store.damages)
+    if _n_lost(store.damages) != 0:
+        cost = "" if store.mending_s is None else f", about {duration(store.mending_s)} at the rate of the others"
+        n_lost = _n_lost(store.damages)
+        images = "An unknown number of images has" if n_lost is None else f"{n_lost:,} images have"
+        yield f"  {images} to be computed again{cost}."
+
+
+def _damage_line(damage: Damage) -> str:
+    return f"  DAMAGED {printable(damage.path)}: {printable(damage.reason)}"
+
+
+def _n_lost(damages: Iterable[Damage]) -> int | None:
+    counts = [damage.n_images for damage in damages]
+    return None if None in counts else sum(filter(None, counts))
+
+
+def _next(commands: Sequence[str], *, mended: bool) -> Iterable[str]:
+    if not mended:
+        yield "Nothing was changed. To set aside what is damaged: featx cache verify --mend"
+    else:
+        yield "What was damaged has been set aside or removed."
+    if commands:
+        yield "Then compute what was lost:"
+        yield from (f"  {command}" for command in commands)
+
+
+def _extraction(recipe: Recipe) -> str:
+    """Return the command that extracts such features; which weights those were, only a digest is known of."""
+    words = ["featx extract DATA", f"--backbone {recipe.backbone}", f"--image-size {as_typed(recipe.image_size)}"]
+    words += [f"--layer {recipe.layer}", f"--precision {recipe.precision}", f"--dtype {recipe.dtype}"]
+    if recipe.has_random_weights:
+        words.append(f"--weights {recipe.weights.replace('-', ':')}")
+    return " ".join(words)
+
+
+def _damage_json(damage: Damage) -> dict[str, Any]:
+    return {"path": str(damage.path), "reason": damage.reason, "n_images": damage.n_images}

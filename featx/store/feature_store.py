@@ -1,0 +1,315 @@
+"""The features of one recipe on disk: segments, found by the content of the image."""
+
+import errno
+import json
+import logging
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from featx.errors import DamagedSegmentError, FeaturesMissingError, StoreError, printable
+from featx.files import TEMPORARY_PREFIX, replacing, write_text
+from featx.recipe import Recipe
+from featx.store.segment_file import Segment, SegmentDamageError, read_index, read_rows, write_segment_file
+from featx.store.virtual_dataset import shown_segments, write_virtual_dataset
+from featx.timings import Timings
+
+log = logging.getLogger("featx")
+
+#: A temporary file older than this belongs to nobody: a segment is written within seconds.
+ABANDONED_AFTER_S = 3600.0
+
+#: Begins the name of a segment that has been set aside.
+DAMAGED_PREFIX = "damaged-"
+
+#: How often the segments are listed again while others merge them, before that is taken for trouble.
+_ATTEMPTS = 5
+
+
+def recipe_text(recipe: Recipe) -> str:
+    """Return what `recipe.json` holds."""
+    return recipe.to_json() + "\n"
+
+
+def timings_text(segments: Sequence[Segment]) -> str:
+    """Return what `timings.json` holds: what the rows of all segments have cost."""
+    return json.dumps(sum((segment.timings for segment in segments), Timings()).to_dict(), indent=2) + "\n"
+
+
+def odd_shaped(segments: Sequence[Segment]) -> list[Segment]:
+    """Return the segments whose features have another shape than most rows have."""
+    n_rows: Counter[tuple[int, ...]] = Counter()
+    for segment in segments:
+        n_rows[segment.feature_shape] += len(segment)
+    common = max(n_rows, key=n_rows.__getitem__, default=None)
+    return [segment for segment in segments if segment.feature_shape != common]
+
+
+class FeatureStore:
+    """The features of one recipe, found by the digest of the image file.
+
+    Opening reads the names of all rows and none of their features. Nothing is written before the first segment.
+    """
+
+    def __init__(self, cache_dir: Path, recipe: Recipe) -> None:
+        """Open the store of `recipe` below `cache_dir`; damaged segments are set aside with a warning.
+
+        Raises:
+            StoreError: the folder cannot be read, or was written by a newer featx.
+        """
+        self.recipe = recipe
+        self.dir = cache_dir / recipe.slug
+        self.segments: list[Segment] = []
+        self._unusable: set[str] = set()
+        self.reload()
+
+    def reload(self) -> None:
+        """Read the names of all rows again, those that other processes have added included."""
+        opened = self._opened_segments()
+        odd = odd_shaped(opened)
+        for segment in odd:
+            self.set_aside(segment.path, f"its features have the shape {segment.feature_shape}")
+        self.segments = [segment for segment in opened if segment not in odd]
+        names = [_row_names(segment.digests, segment.views) for segment in self.segments]
+        lengths = [len(segment) for segment in self.segments]
+        all_names = np.concatenate([np.empty(0, _ROW_NAME), *names])
+        # Two processes may both have computed an image: unique keeps the first of them.
+        self._names, first = np.unique(all_names, return_index=True)
+        self._segment_of = np.repeat(np.arange(len(lengths)), lengths)[first]
+        self._row_of = np.concatenate([np.empty(0, np.int64), *map(np.arange, lengths)])[first]
+
+    def __len__(self) -> int:
+        """Return the number of different rows."""
+        return len(self._names)
+
+    def contains(self, digests: np.ndarray, view: int = 0) -> np.ndarray:
+        """Return `(n,)` bool: which of the images with `digests`, `(n, 32)` uint8, have features."""
+        return self._positions(digests, view) >= 0
+
+    def read(self, digests: np.ndarray, view: int = 0) -> np.ndarray:
+        """Return the features `(n, …)` of the images with `digests`, `(n, 32)` uint8, in that order.
+
+        Every row is held against its checksum. The dtype is the recipe's.
+
+        Raises:
+            FeaturesMissingError: some are not in the store.
+            DamagedSegmentError: some failed their checksum; their segment has been set aside.
+        """
+        for _ in range(_ATTEMPTS):
+            positions = self._positions(digests, view)
+            n_missing = int((positions < 0).sum())
+            if n_missing:
+                raise FeaturesMissingError(f"{n_missing} of {len(digests)} images have no features in {self.dir}.")
+            try:
+                return self._read_positions(positions)
+            except FileNotFoundError:
+                self.reload()  # another process has merged segments meanwhile: the rows are in a new one
+        raise StoreError(f"The segments of {printable(self.dir)} are gone as soon as they are listed; try again later.")
+
+    def _read_positions(self, positions: np.ndarray) -> np.ndarray:
+        """Return the features `(n, …)` of the rows at these `positions` of the index."""
+        if not self.segments:
+            return np.empty((0,), self.recipe.dtype)
+        out = np.empty((len(positions), *self.segments[0].feature_shape), self.recipe.dtype)
+        segment_of = self._segment_of[positions]
+        for number in np.unique(segment_of):
+            into = np.flatnonzero(segment_of == number)
+            rows = self._row_of[positions[into]]
+            order = np.argsort(rows, kind="stable")
+            self._read_segment(self.segments[number], rows[order], out, into[order])
+        return out
+
+    def cost(self, digests: np.ndarray, view: int = 0) -> Timings:
+        """Return what the features of the images with `digests`, `(n, 32)` uint8, cost when they were made."""
+        positions = np.unique(self._positions(digests, view))
+        used = np.bincount(self._segment_of[positions[positions >= 0]], minlength=len(self.segments))
+        shares = (segment.timings.share(n / len(segment)) for segment, n in zip(self.segments, used, strict=True) if n)
+        return sum(shares, Timings())
+
+    def write_segment(
+        self,
+        name: str,
+        features: np.ndarray,
+        digests: np.ndarray,
+        cost: Callable[[], Timings],
+        views: np.ndarray | None = None,
+    ) -> Timings:
+        """Add a segment and return what it cost; it is there as a whole, or not at all.
+
+        Args:
+            name: from `new_segment_name`; the same one again for the same rows, if writing was interrupted.
+            features: `(n, …)` of the recipe's dtype, n ≥ 1.
+            digests: `(n, 32)` uint8.
+            cost: called once the rows are written and only the syncing is left, so that writing can be in it.
+            views: `(n,)` uint16; the images themselves, view 0, if None.
+
+        Raises:
+            StoreError: the disk is full, or the folder cannot be written.
+        """
+        if views is None:
+            views = np.zeros(len(digests), np.uint16)
+        with self._writing(), replacing(self.dir / name) as temporary:
+            return write_segment_file(temporary, self.recipe, features, digests, views, cost)
+
+    def check_writable(self) -> None:
+        """Raise StoreError if nothing can be written here, before hours of work show it."""
+        with self._writing():
+            self.dir.mkdir(parents=True, exist_ok=True)
+            if not os.access(self.dir, os.W_OK):
+                raise PermissionError(errno.EACCES, "no permission to write")
+
+    def publish(self, *, again: bool = False) -> None:
+        """Bring everything that is derived from the segments up to date: `features.h5`, `recipe.json`, `timings.json`.
+
+        Does nothing for a store without segments, and next to nothing if all is up to date, unless it is to be done
+        `again` in any case.
+        """
+        seen: list[str] | None = None if again else self._published()
+        # Another process may add a segment meanwhile: whoever is last has seen all.
+        while (listing := self._listing()) != seen:
+            self.reload()
+            with self._writing():
+                self._write_derived_files(self.segments)
+            seen = listing
+        self._remove_abandoned_files()
+
+    def remove_merged(self, segments: Sequence[Segment]) -> None:
+        """Remove segments whose rows the caller has all written again, to segments that are on disk by now.
+
+        No segment of another process will do: that process may be removing it in turn, for the sake of these.
+
+        Raises:
+            StoreError: the folder cannot be written.
+        """
+        removed = {segment.path for segment in segments}
+        self.reload()
+        with self._writing():
+            # Readers of features.h5 are to see the rows in their new place before they lose the old one.
+            self._write_derived_files([segment for segment in self.segments if segment.path not in removed])
+            for path in removed:
+                path.unlink(missing_ok=True)
+        self.reload()
+
+    def set_aside(self, path: Path, reason: str) -> None:
+        """Rename the damaged segment at `path`, so that its rows count as missing, and say so."""
+        aside = path.with_name(f"{DAMAGED_PREFIX}{path.name}")
+        self._unusable.add(path.name)
+        try:
+            path.rename(aside)
+        except FileNotFoundError:  # another process was quicker
+            return
+        except OSError as error:
+            log.warning(
+                "%s is damaged (%s) and is not used; it cannot be renamed: %s.",
+                printable(path),
+                printable(reason),
+                error.strerror,
+            )
+            return
+        log.warning(
+            "%s is damaged (%s). It was renamed to %s; its images are computed again.",
+            printable(path),
+            printable(reason),
+            aside.name,
+        )
+
+    def _write_derived_files(self, segments: list[Segment]) -> None:
+        virtual_path = self.dir / "features.h5"
+        if not segments:
+            virtual_path.unlink(missing_ok=True)
+            return
+        write_text(self.dir / "recipe.json", recipe_text(self.recipe))
+        write_text(self.dir / "timings.json", timings_text(segments))
+        with replacing(virtual_path) as temporary:
+            write_virtual_dataset(temporary, self.recipe, segments)
+
+    def _segment_paths(self) -> list[Path]:
+        try:
+            return sorted(path for path in self.dir.glob("seg-*.h5") if path.is_file())
+        except OSError as error:
+            raise StoreError(f"The store {printable(self.dir)} cannot be read: {error.strerror}.") from error
+
+    def _listing(self) -> list[str]:
+        return [path.name for path in self._segment_paths()]
+
+    def _published(self) -> list[str]:
+        """Return the names of the segments that are published; none if a derived file is missing or damaged."""
+        if not all((self.dir / name).is_file() for name in ("recipe.json", "timings.json")):
+            return []
+        return shown_segments(self.dir / "features.h5")
+
+    def _positions(self, digests: np.ndarray, view: int) -> np.ndarray:
+        """Return `(n,)` int64: where each image stands in the index, -1 if nowhere."""
+        if not len(self._names):
+            return np.full(len(digests), -1, np.int64)
+        wanted = _row_names(digests, np.full(len(digests), view, np.uint16))
+        found = np.minimum(np.searchsorted(self._names, wanted), len(self._names) - 1)
+        return np.where(self._names[found] == wanted, found, -1)
+
+    def _opened_segments(self) -> list[Segment]:
+        """Return all segments that are sound as far as can be told without reading features."""
+        for _ in range(_ATTEMPTS):
+            try:
+                paths = [path for path in self._segment_paths() if path.name not in self._unusable]
+                return [segment for path in paths if (segment := self._open_segment(path))]
+            except FileNotFoundError:
+                continue  # another process has merged segments meanwhile: their rows are in one that was not listed yet
+        raise StoreError(f"The segments of {printable(self.dir)} are gone as soon as they are listed; try again later.")
+
+    def _open_segment(self, path: Path) -> Segment | None:
+        """Return the segment at `path`; None if it is damaged, and was set aside."""
+        try:
+            return read_index(path, self.recipe)
+        except SegmentDamageError as error:
+            self.set_aside(path, str(error))
+            return None
+
+    def _read_segment(self, segment: Segment, rows: np.ndarray, out: np.ndarray, into: np.ndarray) -> None:
+        """Read the sorted `rows` of `segment` to the positions `into` of `out`."""
+        try:
+            for which, features in read_rows(segment, rows):
+                out[into[which]] = features
+        except SegmentDamageError as error:
+            self.set_aside(segment.path, str(error))
+            raise DamagedSegmentError(
+                f"A segment of {printable(self.dir)} was damaged ({printable(str(error))}) and has been set aside; "
+                f"run the extraction again: only its {len(segment)} images are computed."
+            ) from error
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            # HDF5's own words are long and for programmers; where the system gave a reason, it is enough.
+            reason = os.strerror(error.errno) if error.errno else " ".join(str(error).split())
+            raise StoreError(
+                f"Writing to the store {printable(self.dir)} failed: {reason}. What it held before is still good; "
+                f"mend this and run the same command again to go on."
+            ) from error
+
+    def _remove_abandoned_files(self) -> None:
+        """Remove what killed processes have left unfinished."""
+        for path in self.dir.glob(f"{TEMPORARY_PREFIX}*"):
+            try:
+                if time.time() - path.stat().st_mtime > ABANDONED_AFTER_S:
+                    path.unlink()
+            except OSError:  # another process was quicker
+                continue
+
+
+#: A row's name: digest and view, as bytes that sort. NumPy ignores trailing zeros when it compares them, which is no
+#: loss where all have one length.
+_ROW_NAME = np.dtype("S34")
+
+
+def _row_names(digests: np.ndarray, views: np.ndarray) -> np.ndarray:
+    names = np.empty((len(digests), 34), np.uint8)
+    names[:, :32] = digests
+    names[:, 32:] = views.astype(">u2")[:, np.newaxis].view(np.uint8)
+    return names.view(_ROW_NAME).ravel()

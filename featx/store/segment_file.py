@@ -1,0 +1,219 @@
+"""One segment: an immutable, checksummed HDF5 file of rows. `docs/format.md` specifies what is written here."""
+
+import json
+import os
+import uuid
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from featx.errors import StoreError, printable
+from featx.recipe import Recipe
+from featx.timings import Timings
+
+FORMAT = "featx-features"
+FORMAT_VERSION = 1
+
+#: Bytes of one chunk, the smallest piece that is read and checked at once.
+CHUNK_BYTES = 1 << 20
+#: Bytes that are read from a segment in one go.
+READ_BYTES = 8 << 20
+
+#: HDF5 1.10's format has checksums in the file's own structures too; any HDF5 since 2016 reads it.
+LIBVER = ("v110", "v110")
+
+
+class SegmentDamageError(Exception):
+    """The bytes of a segment are not what was written. The message says what is wrong, in a few words."""
+
+
+@dataclass(frozen=True, eq=False)
+class Segment:
+    """One immutable file of rows.
+
+    Attributes:
+        path: where it is.
+        digests: `(n, 32)` uint8, SHA-256 of each row's image file.
+        views: `(n,)` uint16, 0 for the image itself.
+        feature_shape: shape of one row's features.
+        dtype: of the features.
+        timings: what the rows cost.
+    """
+
+    path: Path
+    digests: np.ndarray
+    views: np.ndarray
+    feature_shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    timings: Timings
+
+    def __len__(self) -> int:
+        return len(self.views)
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of the features."""
+        return len(self) * self.row_bytes
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of the features of one row, at least 1."""
+        return max(1, int(np.prod(self.feature_shape)) * self.dtype.itemsize)
+
+
+def new_segment_name() -> str:
+    """Return a file name that no segment has, on this machine or on another."""
+    return f"seg-{uuid.uuid4().hex}.h5"
+
+
+def stated_recipe(path: Path) -> str:
+    """Return the recipe that the segment at `path` names, as JSON, whatever else is in the file.
+
+    Raises:
+        SegmentDamageError: it names none.
+        FileNotFoundError: it is not there.
+        StoreError: the system cannot read it.
+    """
+    with _reading(path) as file:
+        return text(file.attrs["recipe"])
+
+
+def read_index(path: Path, recipe: Recipe) -> Segment:
+    """Return what is in the segment at `path`, without reading its features.
+
+    Raises:
+        SegmentDamageError: it is no segment of `recipe`, or not a whole one.
+        FileNotFoundError: it is not there.
+        StoreError: the system cannot read it, or it was written by a newer featx.
+    """
+    with _reading(path) as file:
+        attributes = dict(file.attrs)
+        if text(attributes.get("format", "")) != FORMAT:
+            raise SegmentDamageError("it is no segment of featx")
+        if attributes["format_version"] > FORMAT_VERSION:
+            raise StoreError(
+                f"{printable(path)} has the format version {attributes['format_version']}; this featx knows versions "
+                f"up to {FORMAT_VERSION}. Update featx, or use another --cache-dir."
+            )
+        if text(attributes["recipe"]) != recipe.to_json():
+            raise SegmentDamageError("it belongs to another recipe")
+        features, digests, views = file["features"], file["digest"][:], file["view"][:]
+        shapes_fit = digests.shape == (len(features), 32) and views.shape == (len(features),) == file["crc32"].shape
+        if not shapes_fit or features.dtype != recipe.dtype or not len(features):
+            raise SegmentDamageError("its arrays do not fit together")
+        timings = Timings.from_dict(json.loads(text(attributes["timings"])))
+        shape, dtype = features.shape[1:], features.dtype
+        return Segment(path, digests.astype(np.uint8), views.astype(np.uint16), shape, dtype, timings)
+
+
+def read_rows(segment: Segment, rows: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+    """Yield the features of `rows`, `(n,)` int64, sorted: which of them, and `(k, …)` in the dtype they are stored in.
+
+    Reads some megabytes at a time, and holds every row against its checksum.
+
+    Raises:
+        SegmentDamageError: a row fails, or the file is broken.
+        FileNotFoundError: it has gone.
+        StoreError: the system cannot read it.
+    """
+    with _reading(segment.path) as file:
+        features = file["features"]
+        expected = file["crc32"][:]
+        step = max(1, READ_BYTES // segment.row_bytes // features.chunks[0]) * features.chunks[0]
+        for start in range(int(rows[0]), int(rows[-1]) + 1, step):
+            low, high = (int(i) for i in np.searchsorted(rows, [start, start + step]))
+            if low == high:
+                continue
+            wanted = rows[low:high]
+            slab = features[start : int(wanted[-1]) + 1][wanted - start]
+            if (_row_checksums(slab, segment.digests[wanted], segment.views[wanted]) != expected[wanted]).any():
+                raise SegmentDamageError("a row does not match its checksum")
+            yield slice(low, high), slab
+
+
+def write_segment_file(
+    path: Path,
+    recipe: Recipe,
+    features: np.ndarray,
+    digests: np.ndarray,
+    views: np.ndarray,
+    cost: Callable[[], Timings],
+) -> Timings:
+    """Write a segment to `path` and return what it cost.
+
+    Args:
+        path: a temporary one; the caller renames it.
+        recipe: of the features.
+        features: `(n, …)` of the recipe's dtype, n ≥ 1.
+        digests: `(n, 32)` uint8.
+        views: `(n,)` uint16.
+        cost: called once the rows are written and only the syncing is left, so that writing can be in it.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    n = len(features)
+    checksums = _row_checksums(features, digests, views)
+    with h5py.File(path, "w", libver=LIBVER, locking=False) as file:
+        stamp(file, recipe)
+        for name, array in {"features": features, "digest": digests, "view": views, "crc32": checksums}.items():
+            chunk_rows = min(n, max(1, CHUNK_BYTES // max(1, array[0].nbytes)))
+            file.create_dataset(name, data=array, chunks=(chunk_rows, *array.shape[1:]), fletcher32=True)
+        file.flush()
+        timings = cost()
+        file.attrs["timings"] = fixed(json.dumps(timings.to_dict()))
+    return timings
+
+
+def stamp(file: h5py.File, recipe: Recipe) -> None:
+    """Write what every file of a store says of itself to its root attributes."""
+    file.attrs["format"] = fixed(FORMAT)
+    file.attrs["format_version"] = FORMAT_VERSION
+    file.attrs["recipe"] = fixed(recipe.to_json())
+    file.attrs["h5py_version"] = fixed(h5py.__version__)
+    file.attrs["hdf5_version"] = fixed(h5py.version.hdf5_version)
+
+
+def fixed(text: str) -> Any:
+    """Return `text` as a string of fixed length: HDF5 keeps others in a heap that has no checksum."""
+    data = text.encode("utf-8")
+    return np.array(data, h5py.string_dtype("utf-8", len(data)))
+
+
+def text(value: Any) -> str:
+    """Return an attribute that is a string of fixed or of variable length."""
+    return value.decode("utf-8") if isinstance(value, bytes) else str(value)
+
+
+def _row_checksums(features: np.ndarray, digests: np.ndarray, views: np.ndarray) -> np.ndarray:
+    """Return `(n,)` uint32: CRC-32 of digest, view (little-endian) and features (little-endian) of each row.
+
+    HDF5's own Fletcher-32 takes a block of zeros for a good one, and cannot know that two rows have been swapped.
+    """
+    n = len(features)
+    names = np.hstack([digests, views.astype("<u2")[:, np.newaxis].view(np.uint8)])
+    rows = np.ascontiguousarray(features, features.dtype.newbyteorder("<")).reshape(n, -1)
+    return np.fromiter((zlib.crc32(rows[i], zlib.crc32(names[i])) for i in range(n)), np.uint32, n)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[h5py.File]:
+    """Open a segment, and tell damage from trouble of the system.
+
+    Segments never change, so that HDF5's file locks, which many network folders do not support, are not needed.
+    """
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            yield file
+    except FileNotFoundError:
+        raise
+    except (OSError, KeyError, ValueError, TypeError, RuntimeError, AttributeError) as error:
+        if isinstance(error, OSError) and error.errno:  # the system's word: permission, input/output, too many files
+            raise StoreError(f"{printable(path)} cannot be read: {os.strerror(error.errno)}.") from error
+        raise SegmentDamageError(" ".join(str(error).split())) from error

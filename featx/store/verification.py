@@ -1,0 +1,224 @@
+"""Reads everything in a store and holds it against its checksums, without changing anything.
+
+Opening a store for work sets damaged segments aside; this only looks, so that it works on a store that cannot be
+written, and tells beforehand what mending will cost.
+"""
+
+import csv
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from featx.errors import FeatxError, StoreError, printable
+from featx.recipe import Recipe
+from featx.store.feature_store import DAMAGED_PREFIX, FeatureStore, odd_shaped, recipe_text, timings_text
+from featx.store.segment_file import Segment, SegmentDamageError, read_index, read_rows, stated_recipe
+from featx.store.virtual_dataset import is_virtual_dataset_of, shown_segments
+from featx.timings import Timings
+
+
+@dataclass(frozen=True)
+class Damage:
+    """One file that is not what it should be.
+
+    Attributes:
+        path: where it is.
+        reason: what is wrong with it, in a few words.
+        n_images: images that are lost with it and have to be computed again; None if it cannot be told.
+    """
+
+    path: Path
+    reason: str
+    n_images: int | None = 0
+
+
+@dataclass(frozen=True)
+class StoreCheck:
+    """What was found in one store.
+
+    Attributes:
+        dir: the store.
+        recipe: its recipe; None if nothing in it tells.
+        n_rows: different rows that are sound.
+        damages: segments and derived files that are not.
+        timings: what the sound rows have cost.
+    """
+
+    dir: Path
+    recipe: Recipe | None
+    n_rows: int = 0
+    damages: tuple[Damage, ...] = ()
+    timings: Timings = field(default_factory=Timings)
+
+    @property
+    def mending_s(self) -> float | None:
+        """Seconds that computing the lost images again will take, at the rate of the others; None if unknown."""
+        counts = [damage.n_images for damage in self.damages]
+        if None in counts or (any(counts) and not self.timings.n_images):
+            return None
+        return sum(filter(None, counts)) * self.timings.elapsed_s / max(1, self.timings.n_images)
+
+
+@dataclass(frozen=True)
+class StoreListing:
+    """What a folder holds, if it is a store's.
+
+    Attributes:
+        recipe: what the folder's name and something in it agree on; None if nothing does.
+        segments: paths of the segments, sorted.
+        set_aside: paths of damaged segments that were set aside, sorted.
+        n_images: different rows in segments that are sound as far as can be told without reading features.
+    """
+
+    recipe: Recipe | None
+    segments: tuple[Path, ...]
+    set_aside: tuple[Path, ...]
+    n_images: int
+
+
+def list_store(store_dir: Path) -> StoreListing:
+    """Return what is in the folder of a store. Nothing in it is changed.
+
+    Raises:
+        StoreError: the system cannot read it, or it was written by a newer featx.
+    """
+    recipe = _recipe_of(store_dir)
+    names: set[bytes] = set()
+    segments = _segment_files(store_dir)
+    if recipe:
+        for path in segments:
+            with suppress(SegmentDamageError, FileNotFoundError):
+                names.update(map(bytes, _names(read_index(path, recipe))))
+    set_aside = sorted(store_dir.glob(f"{DAMAGED_PREFIX}*"))
+    return StoreListing(recipe, tuple(segments), tuple(set_aside), len(names))
+
+
+def check_store(store_dir: Path, advance: Callable[[int], object] = lambda _n_bytes: None) -> StoreCheck:
+    """Read and check everything in the folder of a store; `advance` is called with the bytes of what was read.
+
+    Raises:
+        StoreError: the system cannot read it, or it was written by a newer featx.
+    """
+    recipe = _recipe_of(store_dir)
+    if recipe is None:
+        reason = "neither recipe.json nor a segment says whose features these are"
+        return StoreCheck(store_dir, None, damages=(Damage(store_dir, reason, None),))
+    sound: list[Segment] = []
+    broken: list[tuple[Path, str, Segment | None]] = []
+    for path in _segment_files(store_dir):
+        size_bytes = path.stat().st_size
+        segment: Segment | None = None
+        try:
+            segment = read_index(path, recipe)
+            for _ in read_rows(segment, np.arange(len(segment))):
+                pass
+            sound.append(segment)
+        except SegmentDamageError as error:
+            broken.append((path, str(error), segment))
+        except FileNotFoundError:
+            continue  # merged by another process meanwhile
+        advance(size_bytes)
+    odd = odd_shaped(sound)
+    broken += [(segment.path, f"its features have the shape {segment.feature_shape}", segment) for segment in odd]
+    sound = [segment for segment in sound if segment not in odd]
+    there = {bytes(name) for segment in sound for name in _names(segment)}
+    damages = [Damage(path, reason, _n_lost(segment, there)) for path, reason, segment in broken]
+    damages += _derived_damages(store_dir, recipe, sound, complete=not broken)
+    timings = sum((segment.timings for segment in sound), Timings())
+    return StoreCheck(store_dir, recipe, len(there), tuple(damages), timings)
+
+
+def mend_store(check: StoreCheck, cache_dir: Path) -> None:
+    """Set the damaged segments of a store aside, and write its derived files again.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
+    if check.recipe is None:
+        return
+    store = FeatureStore(cache_dir, check.recipe)
+    for damage in check.damages:
+        if damage.path.name.startswith("seg-") and damage.path.exists():
+            store.set_aside(damage.path, damage.reason)
+    store.reload()
+    store.publish(again=True)
+
+
+def _segment_files(store_dir: Path) -> list[Path]:
+    """Return the segments in a folder, sorted.
+
+    Raises:
+        StoreError: it cannot be read.
+    """
+    try:
+        return sorted(path for path in store_dir.glob("seg-*.h5") if path.is_file())
+    except OSError as error:
+        raise StoreError(f"The store {printable(store_dir)} cannot be read: {error.strerror}.") from error
+
+
+def _recipe_of(store_dir: Path) -> Recipe | None:
+    """Return the recipe of the store in the folder, which its name confirms; None if nothing in it tells.
+
+    Neither a derived file nor a single segment is trusted: the folder's name ends in a digest of the recipe.
+    """
+    texts: list[Callable[[], str]] = [lambda: (store_dir / "recipe.json").read_text(encoding="utf-8")]
+    texts += [lambda path=path: stated_recipe(path) for path in _segment_files(store_dir)]  # type: ignore[misc]
+    for text in texts:
+        try:
+            recipe = Recipe.from_json(text())
+            if recipe.slug == store_dir.name:
+                return recipe
+        except (OSError, UnicodeError, FeatxError, SegmentDamageError):
+            continue
+    return None
+
+
+def _names(segment: Segment) -> np.ndarray:
+    """Return `(n, 34)` uint8: the digest and the view of each row."""
+    return np.hstack([segment.digests, segment.views.astype(">u2")[:, np.newaxis].view(np.uint8)])
+
+
+def _n_lost(segment: Segment | None, there: set[bytes]) -> int | None:
+    """Return how many rows of a damaged segment are in no other; None if it does not even say which it had."""
+    if segment is None:
+        return None
+    return len({bytes(name) for name in _names(segment)} - there)
+
+
+def _derived_damages(store_dir: Path, recipe: Recipe, sound: list[Segment], *, complete: bool) -> list[Damage]:
+    """Return what is wrong with the files that can be made from the segments: next to nothing to mend."""
+    damages: list[Damage] = []
+    if sound and complete:
+        texts = {"recipe.json": recipe_text(recipe), "timings.json": timings_text(sound)}
+        damages += [
+            Damage(store_dir / name, "not what the segments say")
+            for name, text in texts.items()
+            if _text_of(store_dir / name) != text
+        ]
+        virtual_path = store_dir / "features.h5"
+        names = [segment.path.name for segment in sound]
+        if shown_segments(virtual_path) != names or not is_virtual_dataset_of(virtual_path, sound):
+            damages.append(Damage(virtual_path, "it does not show what the segments hold"))
+    skipped_path = store_dir / "skipped.csv"
+    if skipped_path.exists() and not _is_csv(skipped_path):
+        damages.append(Damage(skipped_path, "not a table of skipped images"))
+    return damages
+
+
+def _text_of(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeError):
+        return None
+
+
+def _is_csv(path: Path) -> bool:
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.reader(file, strict=True))
+    except (OSError, UnicodeError, csv.Error):
+        return False
+    return bool(rows) and len({len(row) for row in rows}) == 1

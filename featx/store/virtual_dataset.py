@@ -1,0 +1,70 @@
+"""`features.h5`: one HDF5 file that shows the rows of all segments, which lie beside it, as one data set."""
+
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from featx.recipe import Recipe
+from featx.store.segment_file import LIBVER, Segment, stamp, text
+
+
+def write_virtual_dataset(path: Path, recipe: Recipe, segments: list[Segment]) -> None:
+    """Write to `path` a file that shows all rows of `segments`, one segment after the other.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    n = sum(map(len, segments))
+    shapes: dict[str, tuple[tuple[int, ...], Any, Any]] = {
+        # Rows whose segment has gone read as NaN: HDF5's own choice, zeros, would look like features.
+        "features": ((n, *segments[0].feature_shape), recipe.dtype, np.nan),
+        "digest": ((n, 32), "uint8", 0),
+        "view": ((n,), "uint16", 0),
+    }
+    with h5py.File(path, "w", libver=LIBVER, locking=False) as file:
+        stamp(file, recipe)
+        # No attribute: those hold 64 KiB at most, which thousands of names exceed, and have no checksum.
+        names = np.array([segment.path.name.encode() for segment in segments])
+        file.create_dataset("segments", data=names, chunks=names.shape, fletcher32=True)
+        for name, (shape, dtype, fill) in shapes.items():
+            layout = h5py.VirtualLayout(shape, dtype)
+            start = 0
+            for segment in segments:
+                source = h5py.VirtualSource(segment.path.name, name, (len(segment), *shape[1:]), dtype)
+                layout[start : start + len(segment)] = source
+                start += len(segment)
+            file.create_virtual_dataset(name, layout, fillvalue=fill)
+
+
+def shown_segments(path: Path) -> list[str]:
+    """Return the names of the segments that the file at `path` shows; none if it is missing or damaged."""
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            return [text(name) for name in file["segments"][:]]
+    except _DAMAGE:
+        return []
+
+
+def is_virtual_dataset_of(path: Path, segments: list[Segment]) -> bool:
+    """Return whether what programs without featx see in the file at `path` are the rows of `segments`, in order."""
+    expected = [(segment.path.name, len(segment)) for segment in segments]
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            return all(_sources(file[name]) == expected for name in ("features", "digest", "view"))
+    except _DAMAGE:
+        return False
+
+
+#: What reading a damaged file, or one of another making, ends in.
+_DAMAGE = (OSError, KeyError, ValueError, TypeError, RuntimeError, AttributeError)
+
+
+def _sources(dataset: h5py.Dataset) -> list[tuple[str, int]]:
+    """Return the file and the number of rows of each source of a virtual data set, in the order of its rows."""
+    sources: list[tuple[int, str, int]] = []
+    for source in dataset.virtual_sources():
+        (first, *_), (last, *_) = source.vspace.get_select_bounds()
+        sources.append((first, source.file_name, last + 1 - first))
+    return [(name, n_rows) for _, name, n_rows in sorted(sources)]

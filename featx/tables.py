@@ -1,0 +1,47 @@
+"""Tables for a terminal and for a Markdown page, whatever letters are in them."""
+
+import re
+import unicodedata
+from collections.abc import Sequence
+
+from featx.errors import printable
+
+
+def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return aligned columns for a terminal: the first to the left, indented in the header, the others to the right."""
+    lines = [(f"  {header[0]}", *header[1:]), *rows]
+    widths = [max(n_columns(line[i]) for line in lines) for i in range(len(header))]
+    padded = [
+        "  ".join(
+            " " * (0 if i == 0 else width - n_columns(cell)) + cell + " " * (width - n_columns(cell) if i == 0 else 0)
+            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    ]
+    return "\n".join([padded[0], "  " + "─" * (sum(widths) + 2 * len(widths) - 4), *padded[1:]])
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table in GitHub's Markdown; the cells have been escaped."""
+    ruler = [":---", *["---:"] * (len(header) - 1)]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, ruler, *rows))
+
+
+def escape_markdown(text: str) -> str:
+    r"""Return `text` so that Markdown shows it as it is, also in a table.
+
+    >>> print(escape_markdown("a|b\n`<i>` $1_000 & #2"))
+    a\|b\\n\`\<i\>\` \$1\_000 \& \#2
+    """
+    return re.sub(r"([\\`*_{}\[\]<>#!|~$&])", r"\\\1", printable(text))
+
+
+def n_columns(text: str) -> int:
+    """Return how many columns of a terminal `text` takes.
+
+    >>> n_columns("cat"), n_columns("猫"), n_columns("e\u0301")
+    (3, 2, 1)
+    """
+    return sum(
+        0 if unicodedata.combining(char) else 2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text
+    )
