@@ -6,7 +6,6 @@ import logging
 import signal
 import sys
 from pathlib import Path
-from types import FrameType
 from typing import Any, NoReturn
 
 import click
@@ -15,12 +14,9 @@ from featx import options as opt
 from featx.cache_commands import cache
 from featx.errors import FeatxError, printable
 from featx.files import new_folder
+from featx.interrupts import Terminated, raise_terminated
 
 log = logging.getLogger("featx")
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM: treated like Ctrl-C, so that what is finished is kept."""
 
 
 class Commands(click.Group):
@@ -28,7 +24,7 @@ class Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; exit with 2 on an error, 130 on Ctrl-C, 143 on SIGTERM."""
-        signal.signal(signal.SIGTERM, _terminate)
+        signal.signal(signal.SIGTERM, raise_terminated)
         try:
             return super().invoke(ctx)
         except FeatxError as error:
@@ -44,10 +40,6 @@ class Commands(click.Group):
             _fail(f"not enough memory: {error}. Choose smaller images, a later --layer or a smaller --batch-size.", 2)
         except OSError as error:
             _fail(f"{error.strerror or error}: {printable(error.filename or '')}", 2)
-
-
-def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
-    raise Terminated
 
 
 def _fail(message: str, exit_code: int) -> NoReturn:

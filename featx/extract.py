@@ -2,9 +2,6 @@
 
 import shlex
 import time
-from collections import deque
-from concurrent.futures import Future
-from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Unpack
@@ -13,18 +10,14 @@ import numpy as np
 
 from featx.dataset import ImageDataset, scan
 from featx.digests import forget_digests
-from featx.engines import Engine, EngineOptions, create_engine, default_batch_size, needs_keras
-from featx.errors import DtypeOverflowError, ImageError, printable
-from featx.keras_import import import_keras
-from featx.memory import reset_peak_memory
-from featx.progress import progress_bar
-from featx.reader import CHANGED, Batch, Unreadable, read_batches
+from featx.engines import EngineOptions
+from featx.reader import CHANGED
 from featx.recipe import DTYPES, Recipe
 from featx.resolve import RecipeOptions, resolve_recipe
-from featx.segment_writer import SegmentWriter
 from featx.skipped import SkippedImage, SkippedImages
+from featx.stage_one import StageOne, strict_error
 from featx.store import FeatureStore
-from featx.timings import Stopwatch, Timings
+from featx.timings import Timings
 from featx.weights import Weights
 
 DEFAULT_ENGINE = EngineOptions()
@@ -125,7 +118,7 @@ def extract_dataset(
     timings = Timings()
     try:
         if strict and skipped:
-            raise _strict_error(skipped[0])
+            raise strict_error(skipped[0])
         if todo.size:
             store.check_writable()
             timings = stage.run(todo, skipped, strict=strict, show=show)
@@ -192,96 +185,3 @@ def _todo(dataset: ImageDataset, is_cached: np.ndarray, skipped: list[SkippedIma
     hopeless = {image.digest for image in skipped}
     first_of_content = {dataset.digests[row].tobytes().hex(): row for row in np.flatnonzero(~is_cached)[::-1]}
     return np.sort(np.array([row for key, row in first_of_content.items() if key not in hopeless], np.int64))
-
-
-def _skipped(image: Unreadable, paths: list[Path], digests: np.ndarray) -> SkippedImage:
-    digest = digests[image.row].tobytes() if image.is_content else b""
-    return SkippedImage.of(paths[image.row].absolute(), digest, image.reason)
-
-
-def _strict_error(image: SkippedImage) -> ImageError:
-    return ImageError(f"{image.path} cannot be read: {image.reason}. Without --strict it would be skipped.")
-
-
-@dataclass
-class StageOne:
-    """The pipeline reader → engine → writer over some images of a data set.
-
-    All three work at the same time: threads decode a few batches ahead, the engine has a few under way, and what it has
-    finished is collected for the next segment.
-    """
-
-    dataset: ImageDataset
-    recipe: Recipe
-    weights: Weights
-    store: FeatureStore
-    cache_dir: Path
-    engine_options: EngineOptions
-    workers: int | None
-
-    def run(self, rows: np.ndarray, skipped: list[SkippedImage], *, strict: bool, show: bool) -> Timings:
-        """Store the features of the images `rows`, `(n,)` int64; what cannot be read is added to `skipped`.
-
-        The engine is started for the first image that can be read, so that a folder of damaged files costs nothing.
-        """
-        paths = [self.dataset.root / self.dataset.paths[row] for row in rows]
-        digests = self.dataset.digests[rows]
-        reset_peak_memory()
-        stopwatch = Stopwatch()
-        batch_size = default_batch_size(self.engine_options)
-        batches = read_batches(paths, digests, self.recipe.image_size, batch_size, self.workers)
-        with ExitStack() as stack:
-            stack.enter_context(closing(batches))
-            writer = stack.enter_context(SegmentWriter(self.store, stopwatch))
-            bar = stack.enter_context(progress_bar(len(rows), self.recipe.backbone, "images", show=show))
-            engine: Engine | None = None
-            under_way: deque[tuple[Batch, Future[np.ndarray]]] = deque()
-
-            def collect(limit: int) -> None:
-                """Write what is finished, until no more than `limit` batches are under way."""
-                while len(under_way) > limit or (under_way and under_way[0][1].done()):
-                    batch, future = under_way.popleft()
-                    with stopwatch.phase("forward"):
-                        features = future.result()
-                    writer.add(self._to_storage(features, batch, paths), digests[batch.rows])
-                    bar.update(len(batch.rows))
-
-            for batch in stopwatch.waiting("decode", batches):
-                skipped += [_skipped(image, paths, digests) for image in batch.unreadable]
-                bar.update(len(batch.unreadable))
-                if strict and batch.unreadable:
-                    raise _strict_error(skipped[-1])
-                if len(batch.rows):
-                    if engine is None:
-                        engine = stack.enter_context(closing(self._start_engine(stopwatch, show=show)))
-                    with stopwatch.phase("forward"):
-                        under_way.append((batch, engine.submit(batch.images)))
-                    collect(engine.depth)
-            collect(0)
-        return writer.timings
-
-    def _start_engine(self, stopwatch: Stopwatch, *, show: bool) -> Engine:
-        if needs_keras(self.recipe, self.cache_dir, self.engine_options):
-            import_keras()
-            stopwatch.restart()  # the start of Keras is no cost of this backbone
-        with stopwatch.phase("start"):
-            return create_engine(
-                self.recipe, self.weights, self.cache_dir, self.dataset, self.engine_options, show=show
-            )
-
-    def _to_storage(self, features: np.ndarray, batch: Batch, paths: list[Path]) -> np.ndarray:
-        """Return `features` in the storage dtype; raise rather than store infinity."""
-        with np.errstate(over="ignore"):  # said below, and better
-            stored = features.astype(self.recipe.dtype)
-        fits = np.isfinite(stored).reshape(len(stored), -1).all(axis=1)
-        if fits.all():
-            return stored
-        bad = int(np.flatnonzero(~fits)[0])
-        name = printable(paths[batch.rows[bad]])
-        largest = np.abs(features[bad]).max()
-        if np.isfinite(largest):
-            raise DtypeOverflowError(
-                f"The features of {name} reach {largest:.6g}, more than {self.recipe.dtype} holds "
-                f"({np.finfo(self.recipe.dtype).max:.6g}). Extract with --dtype float32."
-            )
-        raise DtypeOverflowError(f"The features of {name} are not finite: the weights do not suit this network.")

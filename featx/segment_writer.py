@@ -13,10 +13,10 @@ from featx.errors import StoreError
 from featx.store import FeatureStore, new_segment_name
 from featx.timings import Stopwatch, Timings
 
-#: A segment is closed when it holds so many bytes or is so old. A kill costs no more than this, and what was not yet on
-#: disk of the segment before.
-SEGMENT_BYTES = 64 << 20
-SEGMENT_AGE_S = 60.0
+#: A segment is closed when it holds so many bytes or is so old. While it is written, the next is filled: a kill costs
+#: twice as much at most.
+SEGMENT_BYTES = 32 << 20
+SEGMENT_AGE_S = 30.0
 
 
 class SegmentWriter:

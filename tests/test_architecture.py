@@ -25,9 +25,10 @@ LAYERS = [
         "metrics",
         "comparison",
         "tables",
+        "interrupts",
     },
     {"images", "digests", "statcache", "splits", "layout", "dataset", "reader", "sources", "fitting", "heads"},
-    {"calibration", "backbones", "weights", "engines", "resolve", "store", "skipped", "segment_writer", "scratch"},
+    {"calibration", "backbones", "weights", "engines", "resolve", "store", "skipped", "segment_writer", "stage_one", "scratch"},
     {"cache", "extract", "join", "results", "runs", "train", "rivals"},
     {"compare"},
     {

@@ -10,6 +10,7 @@ import numpy as np
 from featx.dataset import ImageDataset
 from featx.engines.conversion import load_network
 from featx.engines.openvino_import import import_openvino
+from featx.engines.signal_stack import kept_signal_stack
 from featx.errors import FeatxError
 from featx.recipe import Recipe
 from featx.weights import Weights
@@ -66,7 +67,8 @@ class OpenVinoEngine:
         self.request_size = batch_size or max(1, min(32, REQUEST_PIXELS // (height * width)))
         model = load_network(recipe, weights, cache_dir, dataset, show=show)
         model.reshape([self.request_size, height, width, 3])
-        compiled = _compile(model, recipe.precision, threads, streams)
+        with kept_signal_stack():
+            compiled = _compile(model, recipe.precision, threads, streams)
         self.feature_shape: tuple[int, ...] = tuple(compiled.output(0).shape[1:])
         n_requests = REQUESTS_PER_STREAM * compiled.get_property("NUM_STREAMS")
         self._requests = import_openvino().AsyncInferQueue(compiled, n_requests)

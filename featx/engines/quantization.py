@@ -24,6 +24,7 @@ from featx.calibration import calibration_digest, calibration_rows, choose_calib
 from featx.dataset import ImageDataset
 from featx.engines.networks import Network, kept_calibrations, network_path, serialized
 from featx.engines.openvino_import import import_nncf, import_openvino
+from featx.engines.signal_stack import kept_signal_stack
 from featx.errors import FeatxError, printable
 from featx.progress import progress_bar
 from featx.reader import read_batches
@@ -57,8 +58,9 @@ def quantize(network: Any, recipe: Recipe, dataset: ImageDataset | None, cache_d
         log.info("Calibrating %s for int8 on %d training images, once for all.", recipe.backbone, len(rows))
     with progress_bar(2 * len(rows), f"int8 {recipe.backbone}", "images", show=show) as bar:
         images = _decode(dataset, rows, recipe.image_size)
-        ordinary = images[_is_ordinary(network, images, bar)]
-        quantized = _quantized(network, ordinary, bar)
+        with kept_signal_stack():
+            ordinary = images[_is_ordinary(network, images, bar)]
+            quantized = _quantized(network, ordinary, bar)
     return Network(*serialized(quantized), calibration=digests)
 
 

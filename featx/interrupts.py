@@ -1,0 +1,52 @@
+"""Ctrl-C and SIGTERM while work goes on that had better end at a seam."""
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: treated like Ctrl-C, so that what is finished is kept."""
+
+
+def raise_terminated(_number: int, _frame: FrameType | None) -> None:
+    """Handle SIGTERM: raise `Terminated`."""
+    raise Terminated
+
+
+@contextmanager
+def held_interrupts() -> Iterator[Callable[[], bool]]:
+    """Hold back the first SIGINT or SIGTERM while the block runs; yield what tells whether one has come.
+
+    It takes effect when the block is left; a second one, at once. Signals that would end the process without
+    Python's doing, or are ignored, are left as they are; and so are all of them in a thread, where none arrives.
+    """
+    held: list[int] = []
+    handlers = _handlers()
+
+    def hold(number: int, frame: FrameType | None) -> None:
+        held.append(number)
+        if len(held) > 1:
+            handlers[number](number, frame)
+
+    for number in handlers:
+        signal.signal(number, hold)
+    try:
+        yield lambda: bool(held)
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    if held:
+        handlers[held[0]](held[0], None)
+
+
+def _handlers() -> dict[int, Callable[[int, FrameType | None], Any]]:
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    handlers = {number: signal.getsignal(number) for number in _SIGNALS}
+    return {number: handler for number, handler in handlers.items() if callable(handler)}
