@@ -307,6 +307,30 @@ def test_new_image_is_computed_without_tensorflow(tmp_path, make_photos):
     assert run_python(EXTRACT_WITHOUT_TENSORFLOW, data, cache).strip() == "1 []"
 
 
+INTERRUPT_AFTER_TWO_ENGINES = """
+import gc, os, signal, sys, time
+from pathlib import Path
+from featx.engines import create_engine
+from featx.resolve import resolve_recipe
+cache = Path(sys.argv[1])
+recipe, weights = resolve_recipe(cache, weights="random", image_size=(32, 32), layer="block1_pool")
+first = create_engine(recipe, weights, cache)
+second = create_engine(recipe, weights, cache)
+for name in ("first", "second"):  # the first must go first
+    globals().pop(name).close()
+    gc.collect()
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(10)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_ctrl_c_after_two_engines_is_no_segmentation_fault(cache):
+    assert run_python(INTERRUPT_AFTER_TWO_ENGINES, cache).strip() == "interrupted"
+
+
 def test_nothing_is_reported_to_anybody(tmp_path, make_photos):
     """OpenVINO's telemetry leaves an identity and statistics in the home folder before it sends anything."""
     data, home = make_photos(tmp_path / "data"), tmp_path / "home"
