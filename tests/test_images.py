@@ -15,8 +15,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 
 from featx import images
@@ -563,36 +561,6 @@ VALID = [
     encoded(noise(12, 16), "TIFF", compression="tiff_lzw", exif=exif(6)),
     encoded(Image.fromarray(noise(12, 16)[..., 0] > 99), "TIFF", compression="group4"),
 ]
-
-
-@st.composite
-def mutated_files(draw):
-    data = bytearray(draw(st.sampled_from(VALID)))
-    for _ in range(draw(st.integers(1, 8))):
-        where = draw(st.integers(0, len(data) - 1))
-        kind = draw(st.sampled_from(["change", "cut", "insert"]))
-        if kind == "change":
-            data[where] = draw(st.integers(0, 255))
-        elif kind == "insert":
-            data[where:where] = draw(st.binary(min_size=1, max_size=4))
-        elif len(data) > 20:
-            del data[where : where + draw(st.integers(1, 8))]
-    return bytes(data)
-
-
-@settings(max_examples=200, deadline=None, database=None)
-@given(mutated_files() | st.binary(max_size=64) | st.sampled_from(VALID).map(lambda data: data[:16] + os.urandom(99)))
-def test_any_bytes_give_an_image_or_an_image_error(data):
-    try:
-        pixels = decode_image(data, (5, 7))
-    except ImageError as error:
-        message = str(error)
-        assert message
-        assert message.isprintable()
-        assert len(message) < 200
-    else:
-        assert pixels.shape == (5, 7, 3)
-        assert pixels.dtype == np.uint8
 
 
 # ---------------------------------------------------------------- files

@@ -7,7 +7,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -177,6 +177,8 @@ class FeatureStore:
                 self._write_derived_files(self.segments)
             seen = listing
         self._remove_abandoned_files()
+        with suppress(OSError):  # it is not there, or has something in it
+            self.dir.rmdir()
 
     def remove_merged(self, segments: Sequence[Segment]) -> None:
         """Remove segments whose rows the caller has all written again, to segments that are on disk by now.
