@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from featx.backbones import BACKBONES, build_model
 from featx.dataset import scan
 from featx.engines import EngineOptions, create_engine
 from featx.engines.networks import network_path
+from featx.engines.openvino_engine import _Batch
 from featx.errors import FeatxError
 from featx.extract import extract_features
 from featx.machine import cpu_has_bfloat16
@@ -69,6 +71,29 @@ def reference(shared: Path, backbone: str, size: int) -> tuple[np.ndarray, np.nd
     folder = shared / "reference" / f"images-{size}"
     images = np.stack([np.asarray(Image.open(folder / str(name)).convert("RGB")) for name in archive["files"]])
     return images, archive["features"]
+
+
+@pytest.mark.parametrize("backbone", sorted(BACKBONES))
+def test_every_backbone_gives_the_features_that_keras_gives(backbone, photos, cache):
+    images = random_images(3, 48)
+    options = {"backbone": backbone, "image_size": (48, 48), "precision": "float32"}
+    features = features_of(images, photos, cache, EngineOptions(), **options)
+    recipe, weights = resolve_recipe(cache, **{**SMALL, **options})
+    expected = np.asarray(build_model(recipe, weights.path).predict_on_batch(images))
+    assert features.shape == expected.shape
+    assert np.abs(features - expected).max() < 1e-3 * np.abs(expected).max()
+
+
+def test_a_request_that_fails_ends_its_batch_instead_of_waiting_for_ever():
+    class FailedRequest:
+        def get_output_tensor(self):
+            raise RuntimeError("no output")
+
+    batch = _Batch(4, 2, (3,))
+    for start in (0, 2):
+        _Batch.on_finished(FailedRequest(), (batch, start))
+    with pytest.raises(RuntimeError, match="no output"):
+        batch.future.result(timeout=0)
 
 
 @pytest.mark.parametrize("size", [64, 150])

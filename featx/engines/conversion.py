@@ -10,7 +10,15 @@ from typing import Any
 
 from featx.backbones import build_model
 from featx.dataset import ImageDataset
-from featx.engines.networks import Network, network_path, network_recipe, read_network, say_damaged, write_network
+from featx.engines.networks import (
+    Network,
+    network_path,
+    network_recipe,
+    read_network,
+    say_damaged,
+    serialized,
+    write_network,
+)
 from featx.engines.openvino_import import import_openvino
 from featx.recipe import Recipe
 from featx.weights import Weights
@@ -61,8 +69,10 @@ def load_network(
 
 
 def _openvino_model(network: Network) -> Any:
-    openvino = import_openvino()
-    return openvino.Core().read_model(network.xml, network.weights)
+    model = import_openvino().Core().read_model(network.xml, network.weights)
+    if len(model.outputs) != 1:
+        raise RuntimeError("it has several outputs")
+    return model
 
 
 def _converted(recipe: Recipe, weights: Weights, *, show: bool) -> Network:
@@ -74,7 +84,16 @@ def _converted(recipe: Recipe, weights: Weights, *, show: bool) -> Network:
     with tempfile.TemporaryDirectory(prefix="featx-network-") as folder, _untouched_logging():
         xml_path = Path(folder, "network.xml")
         model.export(str(xml_path), format="openvino", verbose=False)
-        return Network(xml_path.read_bytes(), xml_path.with_suffix(".bin").read_bytes())
+        return Network(*serialized(_with_one_output(import_openvino().Core().read_model(xml_path))))
+
+
+def _with_one_output(model: Any) -> Any:
+    """Return an `openvino.Model` that gives features and nothing else.
+
+    Where TensorFlow has a gradient of its own for an activation, as for EfficientNet's swish, every use of it becomes
+    another output. The features are the first.
+    """
+    return import_openvino().Model([model.outputs[0]], model.get_parameters())
 
 
 @contextmanager

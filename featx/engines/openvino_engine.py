@@ -1,7 +1,8 @@
 """The `openvino` engine: the fastest on a CPU."""
 
 import threading
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -113,9 +114,15 @@ class _Batch:
 
     @staticmethod
     def on_finished(request: Any, userdata: "tuple[_Batch, int]") -> None:
-        """Take what a request has computed; called by OpenVINO, on a thread of its own."""
+        """Take what a request has computed; called by OpenVINO, on a thread of its own.
+
+        An exception in here would go nowhere, and who waits for the batch would wait for ever: it becomes the batch's.
+        """
         batch, start = userdata
-        batch.take(start, request.get_output_tensor().data)
+        try:
+            batch.take(start, request.get_output_tensor().data)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to whoever waits for this batch
+            batch.fail(error)
 
     def take(self, start: int, features: np.ndarray) -> None:
         """Copy `features` to the rows from `start` on, and be done when all are there."""
@@ -126,6 +133,11 @@ class _Batch:
             is_done = not self._n_missing
         if is_done:
             self.future.set_result(self._features)
+
+    def fail(self, error: Exception) -> None:
+        """End the batch with `error`, unless another of its requests has failed before."""
+        with suppress(InvalidStateError):
+            self.future.set_exception(error)
 
 
 def _compile(model: Any, precision: str, threads: int | None, streams: int | None) -> Any:
