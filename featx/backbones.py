@@ -3,6 +3,7 @@
 A new Keras application is one entry in `BACKBONES`.
 """
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -161,8 +162,12 @@ def _build_network(keras: Any, recipe: Recipe, backbone: Backbone) -> Any:
 
 def _load_weights(network: Any, recipe: Recipe, weights_path: Path) -> None:
     try:
-        network.load_weights(weights_path)
-    except (ValueError, OSError, KeyError, AttributeError, TypeError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Keras warns of every layer before it raises
+            network.load_weights(weights_path)
+    except MemoryError:
+        raise
+    except Exception as error:  # a foreign file may end in anything: zipfile's, h5py's, pickle's errors
         raise WeightsError(
             f"{printable(weights_path)} does not hold weights of {recipe.backbone} in the layout of Keras's official "
             f"files without the classifier (…_notop.h5): {_one_line(error)}"

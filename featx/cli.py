@@ -5,6 +5,7 @@ import json
 import logging
 import signal
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -54,7 +55,7 @@ class _Handler(logging.Handler):
         from tqdm import tqdm
 
         prefix = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
-        with tqdm.external_write_mode(file=sys.stderr):
+        with tqdm.external_write_mode(file=sys.stderr) if sys.stderr.isatty() else nullcontext():
             click.echo(f"featx: {prefix}{printable(record.getMessage())}", err=True)
 
 

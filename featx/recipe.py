@@ -7,7 +7,7 @@ a number changes the recipe's key and, with it, the store.
 import hashlib
 import json
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
 from featx.errors import FeatxError
@@ -64,11 +64,13 @@ class Recipe:
             FeatxError: `text` is no recipe.
         """
         try:
-            fields: dict[str, Any] = json.loads(text)
-            height, width = fields.pop("image_size")
-            return cls(image_size=(int(height), int(width)), **fields)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            members: dict[str, Any] = json.loads(text)
+            height, width = members.pop("image_size")
+            recipe = cls(image_size=(height, width), **members)
+            _check_types(recipe)
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise FeatxError(f"This is no featx recipe ({error}). Received: {text[:80]!r}") from None
+        return recipe
 
     @property
     def key(self) -> str:
@@ -79,13 +81,27 @@ class Recipe:
     def slug(self) -> str:
         """The name of the recipe's folder in the cache, e.g. `vgg16-block5_pool-150x150-1f3a9c02`."""
         height, width = self.image_size
-        layer = re.sub(r"[^A-Za-z0-9_.]+", "_", self.layer)
-        return f"{self.backbone}-{layer}-{height}x{width}-{self.key[:8]}"
+        backbone, layer = (re.sub(r"[^A-Za-z0-9_.]+", "_", name) for name in (self.backbone, self.layer))
+        return f"{backbone}-{layer}-{height}x{width}-{self.key[:8]}"
 
     @property
     def has_random_weights(self) -> bool:
         """Whether the backbone was never trained: whatever is made with it must say so."""
         return self.weights.startswith("random-")
+
+
+def _check_types(recipe: Recipe) -> None:
+    """Raise TypeError if a member of `recipe` is not of the type that it is declared with."""
+    for field in fields(recipe):
+        value = getattr(recipe, field.name)
+        if field.name == "image_size":
+            fits = all(type(side) is int for side in value)
+        elif field.name == "pixels_version":
+            fits = type(value) is int
+        else:
+            fits = isinstance(value, str) or (value is None and field.name == "calibration")
+        if not fits:
+            raise TypeError(f"{field.name} has the wrong type")
 
 
 def parse_image_size(text: str) -> tuple[int, int]:

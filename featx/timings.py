@@ -1,5 +1,6 @@
 """What extraction has cost, by phase."""
 
+import math
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -50,8 +51,15 @@ class Timings:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
-        """Return what `to_dict` wrote; members that this version does not know are ignored."""
-        return cls(**{f.name: values[f.name] for f in fields(cls) if f.name in values})
+        """Return what `to_dict` wrote; members that this version does not know are ignored.
+
+        Raises:
+            ValueError: a member is no finite number.
+        """
+        known = {f.name: values[f.name] for f in fields(cls) if f.name in values}
+        if not all(type(value) in {int, float} and math.isfinite(value) for value in known.values()):
+            raise ValueError("its timings are no numbers")
+        return cls(**known)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON knows them."""

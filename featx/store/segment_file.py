@@ -105,8 +105,10 @@ def read_index(path: Path, recipe: Recipe) -> Segment:
             raise SegmentDamageError("it belongs to another recipe")
         features, digests, views = file["features"], file["digest"][:], file["view"][:]
         shapes_fit = digests.shape == (len(features), 32) and views.shape == (len(features),) == file["crc32"].shape
-        if not shapes_fit or features.dtype != recipe.dtype or not len(features):
+        if not shapes_fit or features.ndim < 2 or features.dtype != recipe.dtype or not len(features):
             raise SegmentDamageError("its arrays do not fit together")
+        if not digests.any(axis=1).all():  # a block of zeros, which is sound by its Fletcher-32
+            raise SegmentDamageError("a digest is zero")
         timings = Timings.from_dict(json.loads(text(attributes["timings"])))
         shape, dtype = features.shape[1:], features.dtype
         return Segment(path, digests.astype(np.uint8), views.astype(np.uint16), shape, dtype, timings)

@@ -1,0 +1,348 @@
+"""What comes from others never runs as code, never writes to a terminal, and secrets stay where they are."""
+
+import ast
+import csv
+import io
+import json
+import os
+import pickle
+import re
+import shutil
+import unicodedata
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+import featx
+from featx.cli import main
+from featx.errors import FeatxError, WeightsError, printable
+from featx.fitting import load_model
+from featx.keras_import import import_keras
+
+# Nothing is unpickled, evaluated or handed to a shell
+
+MODULES = sorted(Path(featx.__file__).parent.rglob("*.py"))
+FORBIDDEN_MODULES = {"pickle", "_pickle", "cPickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
+FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__", "os.system", "os.popen", "yaml.load", "yaml.unsafe_load"}
+
+
+def dangers(tree: ast.AST) -> list[str]:
+    """What in a module runs, or may run, code that comes from a file or from a user."""
+    return [danger for node in ast.walk(tree) for danger in _dangers(node)]
+
+
+def _dangers(node: ast.AST) -> Iterator[str]:
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        names = [alias.name for alias in node.names]
+        if isinstance(node, ast.ImportFrom):
+            names = [node.module or "", *(f"{node.module}.{name}" for name in names)]
+        yield from (f"imports {name}" for name in names if FORBIDDEN_MODULES & set(name.split(".")))
+    if isinstance(node, ast.Attribute | ast.Name) and "unsafe_deserialization" in ast.unparse(node):
+        yield ast.unparse(node)
+    if isinstance(node, ast.Call):
+        yield from _dangers_of_call(node)
+
+
+def _dangers_of_call(call: ast.Call) -> Iterator[str]:
+    name = ast.unparse(call.func)
+    options = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
+    if name in FORBIDDEN_CALLS or (name.endswith("import_module") and FORBIDDEN_MODULES & literals(call)):
+        yield ast.unparse(call)
+    unsafe = {"allow_pickle": "False", "safe_mode": "True", "shell": "False"}
+    yield from (ast.unparse(call) for option, safe in unsafe.items() if options.get(option, safe) != safe)
+    if name.endswith("np.load") and len(call.args) > 2:  # the third is allow_pickle
+        yield ast.unparse(call)
+
+
+def literals(call: ast.Call) -> set[str]:
+    return {str(argument.value) for argument in call.args if isinstance(argument, ast.Constant)}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+def test_no_module_runs_code_that_it_was_given(path):
+    assert dangers(ast.parse(path.read_text(encoding="utf-8"))) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import pickle",
+        "from joblib import load",
+        "import sklearn.externals.joblib as j",
+        "importlib.import_module('marshal')",
+        "np.load(path, allow_pickle=True)",
+        "np.load(path, allow_pickle=trusted)",
+        "np.load(path, None, True)",
+        "keras.models.load_model(path, safe_mode=False)",
+        "keras.config.enable_unsafe_deserialization()",
+        "subprocess.run(command, shell=True)",
+        "os.system(command)",
+        "yaml.load(text)",
+        "eval(text)",
+    ],
+)
+def test_dangers_would_be_found(line):
+    assert dangers(ast.parse(line))
+
+
+# Files of weights and models from strangers
+
+
+class Payload:
+    """Unpickling this makes a file."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Callable[[Path], None], tuple[Path]]:
+        return Path.touch, (self.marker,)
+
+
+def hostile_model(path: Path, marker: Path) -> None:
+    """Write a model whose Lambda layer makes a file as soon as the model is put together."""
+    keras = import_keras()
+    layer = keras.layers.Lambda(eval(f"lambda x: (__import__('pathlib').Path({str(marker)!r}).touch(), x)[1]"))
+    keras.Sequential([keras.Input((3,)), layer, keras.layers.Dense(2, name="block1_conv1")]).save(path)
+    marker.unlink()  # building it has made it
+
+
+def hostile_keras(path: Path, marker: Path) -> None:
+    hostile_model(path.with_suffix(".keras"), marker)
+    if path.suffix != ".keras":
+        path.with_suffix(".keras").rename(path)
+
+
+def hostile_pickle(path: Path, marker: Path) -> None:
+    path.write_bytes(pickle.dumps(Payload(marker)))
+
+
+def hostile_numpy(path: Path, marker: Path) -> None:
+    with path.open("wb") as file:
+        np.save(file, np.array([Payload(marker)], dtype=object), allow_pickle=True)
+
+
+def hostile_torch(path: Path, marker: Path) -> None:
+    """The layout of PyTorch's files: a zip file with a pickle in it."""
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("archive/data.pkl", pickle.dumps(Payload(marker)))
+
+
+def no_archive(path: Path, marker: Path) -> None:
+    path.write_bytes(b"PK no zip file at all")
+
+
+SUFFIXES = [".keras", ".h5", ".hdf5", ".weights.h5", ".weights.json", ".pt", ".npz", ""]
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("write", [hostile_keras, hostile_pickle, hostile_numpy, hostile_torch, no_archive])
+def test_hostile_weights_are_refused_and_do_nothing(tmp_path, write, suffix):
+    path, marker = tmp_path / f"vgg16_mine_notop{suffix}", tmp_path / "marker"
+    write(path, marker)
+    with pytest.raises(WeightsError, match="does not hold weights of vgg16"):
+        load_weights(path)
+    assert not marker.exists()
+
+
+def load_weights(path: Path) -> None:
+    """As an extraction with `--weights PATH` does it."""
+    from featx.backbones import build_model
+    from featx.resolve import resolve_recipe
+
+    options = {"weights": str(path), "layer": "block1_pool", "image_size": (32, 32), "precision": "float32"}
+    recipe, weights = resolve_recipe(path.parent / "cache", **options)
+    build_model(recipe, weights.path)
+
+
+def test_hostile_model_of_the_old_format_is_refused_and_does_nothing(tmp_path):
+    path, marker = tmp_path / "vgg16_mine_notop.h5", tmp_path / "marker"
+    hostile_model(path, marker)
+    with pytest.raises(WeightsError, match="does not hold weights of vgg16"):
+        load_weights(path)
+    assert not marker.exists()
+
+
+def test_hostile_head_is_refused_and_does_nothing(tmp_path):
+    path, marker = tmp_path / "dense.keras", tmp_path / "marker"
+    hostile_model(path, marker)
+    with pytest.raises(FeatxError, match="no sound Keras model"):
+        load_model(path)
+    assert not marker.exists()
+
+
+def test_the_payloads_are_live(tmp_path):
+    """Otherwise the tests above would pass for nothing."""
+    path, marker = tmp_path / "model.keras", tmp_path / "marker"
+    hostile_model(path, marker)
+    import_keras().models.load_model(path, safe_mode=False)
+    assert marker.exists()
+    marker.unlink()
+    hostile_numpy(path, marker)
+    np.load(path, allow_pickle=True)
+    assert marker.exists()
+
+
+# Names from strangers, and secrets in the environment
+
+NAMES = [
+    "\x1b[2J\x1b]0;title\x07",
+    "new\nline\r",
+    "<script>alert(1)</script>".replace("/", "∕"),
+    "quote\"'",
+    "pi|pe `tick` **bold** [a](b)",
+    "=1+1",
+    "\u202egpj.exe",
+    "\u2028 \u200b \ufeff",
+    os.fsdecode(b"\xff undecodable"),
+]
+SECRETS = {
+    "KAGGLE_USERNAME": "kaggle-user-7f3a",
+    "KAGGLE_KEY": "0123456789abcdefSECRETkey",
+    "KAGGLE_API_TOKEN": "KGAT_SECRETtoken",
+    "SOME_TOKEN": "ghp_SECRETtoken1234567890",
+}
+FAST = ["--weights", "random", "--layer", "block1_pool", "--image-size", "32", "--precision", "float32"]
+
+
+@dataclass
+class Session:
+    """What the commands have said and written about a data set of hostile names."""
+
+    here: Path
+    said: dict[str, str]
+
+    def files(self, pattern: str) -> list[Path]:
+        found = sorted(path for path in self.here.rglob(pattern) if "data" not in path.parts and path.is_file())
+        assert found, pattern
+        return found
+
+
+@pytest.fixture(scope="module")
+def session(tmp_path_factory, networks_dir) -> Iterator[Session]:
+    """The three commands on hostile names, with secrets in the environment; the last ends in an error."""
+    here = tmp_path_factory.mktemp("hostile")
+    data = here / "data" / "da\x1b[31mta|<b>\n"
+    write_hostile_photos(data)
+    (here / "cache").mkdir()
+    (here / "cache" / "networks").symlink_to(networks_dir, target_is_directory=True)
+    commands = {
+        "extract": ["extract", data, *FAST],
+        "extract as JSON": ["extract", data, *FAST, "--json"],
+        "train-top": ["train-top", data, *FAST, "--epochs", "1", "--run-dir", "run \x1b[31m"],
+        "compare": ["compare", data, *FAST, "--epochs", "1", "--report-dir", "report \x1b[31m|"],
+        "strict": ["extract", data, *FAST, "--strict"],
+        "no data": ["extract", data / NAMES[0], *FAST],
+        "no weights": ["extract", data, "--weights", NAMES[0]],
+        "no layer": ["extract", data, *FAST, "--layer", NAMES[0]],
+        "full": ["train-top", data, *FAST, "--run-dir", "run \x1b[31m"],
+    }
+    said = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(here)
+        for name, value in SECRETS.items():
+            patch.setenv(name, value)
+        for name, words in commands.items():
+            patch.setattr("sys.argv", ["featx", *map(str, words)])
+            result = CliRunner().invoke(main, [str(word) for word in words])
+            assert result.exit_code == (0 if name in list(commands)[:4] else 2), result.output
+            said[name] = result.stdout + result.stderr
+    yield Session(here, said)
+    shutil.rmtree(here / "data")  # names that not every program can list
+
+
+def write_hostile_photos(root: Path) -> None:
+    """Write a class of each name; in each a bad file, a copy and a stray of such names."""
+    from tests.conftest import write_photos
+
+    plain = write_photos(root.parent / "plain", n_train=3, n_test=1, classes=tuple(map(str, range(len(NAMES)))))
+    for number, name in enumerate(NAMES):
+        for split in ("train", "test"):
+            folder = root / split / name
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            (plain / split / str(number)).rename(folder)
+        photo = next(folder.iterdir())
+        shutil.copy(photo, folder / f"{name} copy.jpg")
+        photo.rename(folder / f"{name}.jpg")
+        (root / "train" / name / f"bad {name}.jpg").write_bytes(b"no image %d" % number)
+        (root / "train" / name / f"{name}.txt").touch()
+
+
+def wild(text: str) -> set[str]:
+    """Characters of `text` that control a terminal or change how the rest is read; line ends are none.
+
+    Neither are the carriage returns with which a progress bar makes room for a line of featx's own.
+    """
+    text = re.sub(r"\r+(?=featx: )", "", text)
+    return {
+        char for char in text if char != "\n" and unicodedata.category(char) in {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}
+    }
+
+
+def test_names_reach_the_terminal_without_control_characters(session):
+    for command, text in session.said.items():
+        assert not wild(text), command
+        assert "Traceback" not in text
+    assert "=1+1" in session.said["extract"]
+    assert r"\x1b[2J" in session.said["extract"]
+
+
+def test_names_cannot_forge_lines(session):
+    """A line end in a name would let it say whatever it likes in featx's name."""
+    for command, text in session.said.items():
+        assert not re.search(r"^line", text, re.MULTILINE), command
+    assert session.said["no data"].count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["results.md", "*.json", "*.csv"])
+def test_names_reach_files_without_control_characters(session, name):
+    for path in session.files(name):
+        assert not wild(path.read_bytes().decode("utf-8")), path.name
+
+
+def test_json_keeps_names_as_they_are(session):
+    names = set(NAMES)
+    (results,), (classes,) = session.files("results.json"), session.files("class_names.json")
+    assert set(json.loads(results.read_text())["class_names"]) == names
+    assert set(json.loads(classes.read_text())) == names
+
+
+def test_markdown_shows_names_and_nothing_they_ask_for(session):
+    (page,) = session.files("results.md")
+    text = page.read_text(encoding="utf-8")
+    shown = "\n".join(line for line in text.splitlines() if not line.startswith("    "))  # code is shown as it is
+    assert not re.search(r"(?<!\\)<(script|b)\b", shown)
+    assert r"\<script\>" in shown
+    assert not re.search(r"(?<!\\)`tick|(?<!\\)\[a\]", shown)
+    tables = re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE)
+    assert len(tables) == 2
+    for table in tables:
+        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1
+    assert sum(line.startswith("#") for line in shown.splitlines()) == 6
+
+
+def test_tables_keep_their_columns(session):
+    """CSV as RFC 4180 has it, with as many cells in each line as the header names."""
+    for path in session.files("*.csv"):
+        rows = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8"), newline=""), strict=True))
+        assert {len(row) for row in rows} == {len(rows[0])}, path.name
+    (predictions,) = session.files("predictions.csv")
+    rows = list(csv.DictReader(io.StringIO(predictions.read_text(encoding="utf-8"))))
+    assert {row["label"] for row in rows} == {printable(name) for name in NAMES}
+
+
+def test_pictures_are_drawn_all_the_same(session):
+    for path in session.files("*.png"):
+        assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_secrets_of_the_environment_are_nowhere(session):
+    secrets = [value.encode() for value in SECRETS.values()]
+    written = {str(path): path.read_bytes() for path in session.files("*")}
+    for name, content in (written | {key: text.encode() for key, text in session.said.items()}).items():
+        assert not [secret for secret in secrets if secret in content], name
+    assert len(written) > 15
