@@ -73,6 +73,7 @@ _TRANSPOSE = {
 _ORIENTATION = 0x0112
 _BITS_PER_SAMPLE = 258
 _PHOTOMETRIC = 262
+_PLANAR_CONFIGURATION = 284
 _SAMPLE_FORMAT = 339
 
 _Box = tuple[float, float, float, float]
@@ -164,7 +165,19 @@ def _open(data: bytes) -> ImageFile.ImageFile:
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise ImageError(f"{width}×{height} pixels: more than {MAX_PIXELS:,} are refused as a decompression bomb")
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        _refuse_missing_parts(image)
     return image
+
+
+def _refuse_missing_parts(image: TiffImagePlugin.TiffImageFile) -> None:
+    """Raise `ImageError` if an uncompressed TIFF lacks strips, tiles or planes: Pillow would leave the rest black."""
+    parts = [tile.extents for tile in image.tile if tile.codec_name == "raw" and tile.extents]
+    has_planes = image.tag_v2.get(_PLANAR_CONFIGURATION) == 2
+    n_planes = len(image.tag_v2.get(_BITS_PER_SAMPLE, (1,))) if has_planes else 1
+    covered = sum((right - left) * (bottom - top) for left, top, right, bottom in parts)
+    if parts and covered < image.width * image.height * n_planes:
+        raise ImageError("truncated: strips, tiles or planes are missing")
 
 
 def _choose_jpeg_scale(image: ImageFile.ImageFile, image_size: tuple[int, int]) -> _Box:

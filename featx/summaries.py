@@ -34,7 +34,8 @@ def extraction_text(extraction: Extraction) -> str:
         f"({dataset.n_train:,} training, {dataset.n_test:,} test): {extraction.n_computed:,} computed, "
         f"{extraction.n_cached:,} from the cache, {len(extraction.skipped):,} skipped."
     ]
-    n_copies = dataset.n_images - extraction.n_computed - extraction.n_cached - len(extraction.skipped)
+    n_undecoded = len(extraction.skipped) - len(dataset.unreadable)  # of those that the data set has
+    n_copies = dataset.n_images - extraction.n_computed - extraction.n_cached - n_undecoded
     if n_copies:
         lines[0] = lines[0].removesuffix(".") + f", {n_copies:,} the same as another."
     timings = extraction.timings

@@ -72,7 +72,7 @@ def test_another_view_of_an_image_is_another_row(store):
 
 def test_digests_that_end_in_zeros_are_told_apart(store):
     digests = np.zeros((3, 32), np.uint8)
-    digests[1, 0], digests[2, 30] = 1, 1
+    digests[0, 1], digests[1, 0], digests[2, 30] = 1, 1, 1
     features = rows(range(3))[0]
     store.write_segment(new_segment_name(), features, digests, Timings)
     assert np.array_equal(reopened(store).read(digests[::-1]), features[::-1])
