@@ -6,7 +6,7 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check bench format lock clean
+.PHONY: help install demo test chaos check bench format lock clean
 
 help:  ## list these jobs
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -25,6 +25,9 @@ demo: $(INSTALLED)  ## compare transfer learning with a CNN from scratch on hand
 
 test: $(INSTALLED)  ## run the tests
 	$(BIN)/python -m pytest --quiet
+
+chaos: $(INSTALLED)  ## kill, fill up and damage featx hundreds of times; ten minutes
+	FEATX_CHAOS=full $(BIN)/python -m pytest --quiet tests/chaos
 
 check: $(INSTALLED)  ## lint, format and types
 	$(BIN)/ruff check .

@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from featx.cache import check_cache, compact_cache, list_cache
     from featx.compare import compare_approaches
     from featx.comparison import Comparison
     from featx.dataset import ImageDataset, scan
@@ -30,8 +31,11 @@ __all__ = [
     "Recipe",
     "Run",
     "Training",
+    "check_cache",
+    "compact_cache",
     "compare_approaches",
     "extract_features",
+    "list_cache",
     "resolve_recipe",
     "scan",
     "train_top",
@@ -47,8 +51,11 @@ _MODULES = {
     "Recipe": "recipe",
     "Run": "train",
     "Training": "results",
+    "check_cache": "cache",
+    "compact_cache": "cache",
     "compare_approaches": "compare",
     "extract_features": "extract",
+    "list_cache": "cache",
     "resolve_recipe": "resolve",
     "scan": "dataset",
     "train_top": "train",

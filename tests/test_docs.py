@@ -172,6 +172,15 @@ def test_every_page_is_linked_from_the_readme():
         assert name == "README.md" or f"]({name}" in README, f"the README does not link {name}"
 
 
+def test_every_test_that_a_promise_names_exists():
+    text = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", text)
+    assert len(named) > 20
+    for path, name in named:
+        code = (ROOT / path).read_text(encoding="utf-8")
+        assert not name or f"def {name}(" in code, f"there is no {name} in {path}"
+
+
 def test_no_file_names_a_registry_or_somebodys_home():
     hosts = [
         ".".join(parts) for parts in (("pypi", "org"), ("pythonhosted", "org"), ("npmjs", "org"), ("npmjs", "com"))
