@@ -145,7 +145,7 @@ class FeatureStore:
             name: from `new_segment_name`; the same one again for the same rows, if writing was interrupted.
             features: `(n, …)` of the recipe's dtype, n ≥ 1.
             digests: `(n, 32)` uint8.
-            cost: called once the rows are written and only the syncing is left, so that writing can be in it.
+            cost: called once the rows are laid out and only the disk is left, so that laying them out can be in it.
             views: `(n,)` uint16; the images themselves, view 0, if None.
 
         Raises:

@@ -1,5 +1,6 @@
 """One segment: an immutable, checksummed HDF5 file of rows. `docs/format.md` specifies what is written here."""
 
+import io
 import json
 import os
 import uuid
@@ -155,22 +156,36 @@ def write_segment_file(
         features: `(n, …)` of the recipe's dtype, n ≥ 1.
         digests: `(n, 32)` uint8.
         views: `(n,)` uint16.
-        cost: called once the rows are written and only the syncing is left, so that writing can be in it.
+        cost: called once the rows are laid out and only the disk is left, so that laying them out can be in it.
 
     Raises:
         OSError: it cannot be written.
     """
     n = len(features)
     checksums = _row_checksums(features, digests, views)
-    with h5py.File(path, "w", libver=LIBVER, locking=False) as file:
+    with new_file(path) as file:
         stamp(file, recipe)
         for name, array in {"features": features, "digest": digests, "view": views, "crc32": checksums}.items():
             chunk_rows = min(n, max(1, CHUNK_BYTES // max(1, array[0].nbytes)))
             file.create_dataset(name, data=array, chunks=(chunk_rows, *array.shape[1:]), fletcher32=True)
-        file.flush()
         timings = cost()
         file.attrs["timings"] = fixed(json.dumps(timings.to_dict()))
     return timings
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[h5py.File]:
+    """Yield a new HDF5 file that lies in memory; after the block it is written to `path`.
+
+    HDF5 itself is kept from the disk: where that is full, it can neither write nor close its file, and crashes at last.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    image = io.BytesIO()
+    with h5py.File(image, "w", libver=LIBVER) as file:
+        yield file
+    path.write_bytes(image.getbuffer())
 
 
 def stamp(file: h5py.File, recipe: Recipe) -> None:

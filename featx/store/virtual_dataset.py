@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 
 from featx.recipe import Recipe
-from featx.store.segment_file import LIBVER, Segment, stamp, text
+from featx.store.segment_file import Segment, new_file, stamp, text
 
 
 def write_virtual_dataset(path: Path, recipe: Recipe, segments: list[Segment]) -> None:
@@ -23,7 +23,7 @@ def write_virtual_dataset(path: Path, recipe: Recipe, segments: list[Segment]) -
         "digest": ((n, 32), "uint8", 0),
         "view": ((n,), "uint16", 0),
     }
-    with h5py.File(path, "w", libver=LIBVER, locking=False) as file:
+    with new_file(path) as file:
         stamp(file, recipe)
         # No attribute: those hold 64 KiB at most, which thousands of names exceed, and have no checksum.
         names = np.array([segment.path.name.encode() for segment in segments])
