@@ -3,7 +3,7 @@
 import signal
 import sys
 
-from featx.interrupts import Terminated, raise_terminated
+from featx.interrupts import Terminated, ignore_interrupts, raise_terminated
 
 
 def run() -> None:
@@ -14,6 +14,7 @@ def run() -> None:
 
         main(prog_name="featx")
     except KeyboardInterrupt as interrupt:
+        ignore_interrupts()
         sys.stderr.write("featx: stopped; nothing was begun.\n")
         sys.exit(143 if isinstance(interrupt, Terminated) else 130)
 

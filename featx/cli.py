@@ -15,7 +15,7 @@ from featx import options as opt
 from featx.cache_commands import cache
 from featx.errors import FeatxError, printable
 from featx.files import new_folder
-from featx.interrupts import Terminated, raise_terminated
+from featx.interrupts import Terminated, ignore_interrupts, raise_terminated
 
 log = logging.getLogger("featx")
 
@@ -31,6 +31,7 @@ class Commands(click.Group):
         except FeatxError as error:
             _fail(str(error), 2)
         except KeyboardInterrupt as interrupt:
+            ignore_interrupts()
             _fail(
                 "stopped; what was finished is kept. Run the same command again to go on.",
                 143 if isinstance(interrupt, Terminated) else 130,

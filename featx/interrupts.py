@@ -19,6 +19,12 @@ def raise_terminated(_number: int, _frame: FrameType | None) -> None:
     raise Terminated
 
 
+def ignore_interrupts() -> None:
+    """Have SIGINT and SIGTERM ignored from now on: the process ends, and impatience shall not end in a traceback."""
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
 @contextmanager
 def held_interrupts() -> Iterator[Callable[[], bool]]:
     """Hold back the first SIGINT or SIGTERM while the block runs; yield what tells whether one has come.

@@ -4,6 +4,7 @@ import csv
 import io
 import logging
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
@@ -39,6 +40,27 @@ class SkippedImage:
         return cls(printable(path), digest.hex(), reason)
 
 
+def read_skipped(path: Path) -> list[SkippedImage]:
+    """Return what the file at `path` lists.
+
+    Raises:
+        ValueError: it is no such list, or not a sound one.
+        OSError: it cannot be read.
+    """
+    names = [field.name for field in fields(SkippedImage)]
+    with path.open(encoding="utf-8", newline="") as file:
+        try:
+            header, *rows = csv.reader(file, strict=True)
+        except csv.Error as error:
+            raise ValueError(str(error)) from error
+    if header != names or any(len(row) != len(names) for row in rows):
+        raise ValueError("its columns are not those of a list of skipped images")
+    images = [SkippedImage(*row) for row in rows]
+    if any(not re.fullmatch(r"(?:[0-9a-f]{64})?", image.digest) for image in images):
+        raise ValueError("a digest is none")
+    return images
+
+
 class SkippedImages:
     """`skipped.csv` of a store."""
 
@@ -49,11 +71,10 @@ class SkippedImages:
 
     def _read(self) -> dict[str, SkippedImage]:
         try:
-            with self._path.open(encoding="utf-8", newline="") as file:
-                rows = [SkippedImage(**row) for row in csv.DictReader(file)]
+            rows = read_skipped(self._path)
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError, TypeError, csv.Error) as error:
+        except (OSError, ValueError) as error:
             log.warning("%s cannot be read (%s) and is begun anew.", printable(self._path), error)
             return {}
         return {row.digest or row.path: row for row in rows}

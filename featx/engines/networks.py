@@ -119,7 +119,10 @@ def write_network(network: Network, recipe: Recipe, cache_dir: Path) -> None:
             file.writestr("network.xml", network.xml)
             file.writestr("network.bin", network.weights)
     except OSError as error:
-        raise FeatxError(f"{printable(path)} cannot be written: {error.strerror or error}.") from error
+        raise FeatxError(
+            f"{printable(path)} cannot be written: {error.strerror or error}. Free some space, or choose another "
+            f"--cache-dir, and run it again."
+        ) from error
 
 
 def kept_calibrations(recipe: Recipe, cache_dir: Path) -> list[tuple[str, ...]]:

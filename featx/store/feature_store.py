@@ -7,7 +7,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -157,10 +157,12 @@ class FeatureStore:
             return write_segment_file(temporary, self.recipe, features, digests, views, cost)
 
     def check_writable(self) -> None:
-        """Raise StoreError if nothing can be written here, before hours of work show it."""
+        """Raise StoreError if nothing can be written here, before hours of work show it. Nothing is written."""
         with self._writing():
-            self.dir.mkdir(parents=True, exist_ok=True)
-            if not os.access(self.dir, os.W_OK):
+            folder = next(path for path in (self.dir, *self.dir.absolute().parents) if path.exists())
+            if not folder.is_dir():
+                raise NotADirectoryError(errno.ENOTDIR, "not a folder")
+            if not os.access(folder, os.W_OK):
                 raise PermissionError(errno.EACCES, "no permission to write")
 
     def publish(self, *, again: bool = False) -> None:
@@ -177,8 +179,6 @@ class FeatureStore:
                 self._write_derived_files(self.segments)
             seen = listing
         self._remove_abandoned_files()
-        with suppress(OSError):  # it is not there, or has something in it
-            self.dir.rmdir()
 
     def remove_merged(self, segments: Sequence[Segment]) -> None:
         """Remove segments whose rows the caller has all written again, to segments that are on disk by now.
@@ -233,6 +233,8 @@ class FeatureStore:
     def _segment_paths(self) -> list[Path]:
         try:
             return sorted(path for path in self.dir.glob("seg-*.h5") if path.is_file())
+        except FileNotFoundError:  # the folder went while it was being listed
+            return []
         except OSError as error:
             raise StoreError(f"The store {printable(self.dir)} cannot be read: {error.strerror}.") from error
 

@@ -4,7 +4,6 @@ Opening a store for work sets damaged segments aside; this only looks, so that i
 written, and tells beforehand what mending will cost.
 """
 
-import csv
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ import numpy as np
 
 from featx.errors import FeatxError, StoreError, printable
 from featx.recipe import Recipe
+from featx.skipped import read_skipped
 from featx.store.feature_store import DAMAGED_PREFIX, FeatureStore, odd_shaped, recipe_text, timings_text
 from featx.store.segment_file import Segment, SegmentDamageError, read_index, read_rows, stated_recipe
 from featx.store.virtual_dataset import is_virtual_dataset_of, shown_segments
@@ -143,6 +143,8 @@ def mend_store(check: StoreCheck, cache_dir: Path) -> None:
     for damage in check.damages:
         if damage.path.name.startswith("seg-") and damage.path.exists():
             store.set_aside(damage.path, damage.reason)
+        elif damage.path.name == "skipped.csv":
+            damage.path.unlink(missing_ok=True)  # a memory and no more: these images are tried again
     store.reload()
     store.publish(again=True)
 
@@ -155,6 +157,8 @@ def _segment_files(store_dir: Path) -> list[Path]:
     """
     try:
         return sorted(path for path in store_dir.glob("seg-*.h5") if path.is_file())
+    except FileNotFoundError:
+        return []
     except OSError as error:
         raise StoreError(f"The store {printable(store_dir)} cannot be read: {error.strerror}.") from error
 
@@ -203,8 +207,12 @@ def _derived_damages(store_dir: Path, recipe: Recipe, sound: list[Segment], *, c
         if shown_segments(virtual_path) != names or not is_virtual_dataset_of(virtual_path, sound):
             damages.append(Damage(virtual_path, "it does not show what the segments hold"))
     skipped_path = store_dir / "skipped.csv"
-    if skipped_path.exists() and not _is_csv(skipped_path):
-        damages.append(Damage(skipped_path, "not a table of skipped images"))
+    try:
+        read_skipped(skipped_path)
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError) as error:
+        damages.append(Damage(skipped_path, str(error)))
     return damages
 
 
@@ -213,12 +221,3 @@ def _text_of(path: Path) -> str | None:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeError):
         return None
-
-
-def _is_csv(path: Path) -> bool:
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.reader(file, strict=True))
-    except (OSError, UnicodeError, csv.Error):
-        return False
-    return bool(rows) and len({len(row) for row in rows}) == 1

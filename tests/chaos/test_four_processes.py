@@ -1,0 +1,142 @@
+"""Four processes write to one store, one is killed, a fifth merges what they write, two read all the while."""
+
+import os
+import random
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from featx.errors import FeatxError
+from featx.store import FeatureStore, compact
+from tests.chaos import victims
+from tests.chaos.moments import EXTRACTION, Hooks
+from tests.chaos.tally import chosen
+from tests.chaos.victims import Trail, Victim
+from tests.chaos.world import World, extract, image_path
+
+N_ROUNDS = chosen(full=8, quick=1)
+
+#: How long a batch is made to take: four processes are to be at work at the same time, for a second or two.
+BATCH_S = 0.05
+
+#: Images that each of the four has: any two of them share 24 to 72, the four together have all.
+PARTS = [range(72), range(24, 96), [*range(36), *range(60, 96)], range(12, 84)]
+
+
+def parts_of(data: Path, folder: Path) -> list[Path]:
+    """Make four data sets of links to the images of `data`."""
+    for number, part in enumerate(PARTS):
+        for image in part:
+            link = image_path(folder / f"data{number}", image)
+            link.parent.mkdir(parents=True, exist_ok=True)
+            os.link(image_path(data, image), link)
+    return [folder / f"data{number}" for number in range(len(PARTS))]
+
+
+def slow_extraction(data: Path, cache: Path, trail: Trail) -> None:
+    """Extract with small segments, slowly."""
+    from featx.engines.openvino_engine import OpenVinoEngine
+
+    victims.small_segments()
+    victims.note_computed(trail.computed_path)
+    Hooks(EXTRACTION, trail.crumb_path)
+    submit = OpenVinoEngine.submit
+
+    def slow(engine, images):
+        time.sleep(BATCH_S)
+        return submit(engine, images)
+
+    OpenVinoEngine.submit = slow  # type: ignore[method-assign]
+    extract(data, cache)
+
+
+def compact_on_and_on(world: World, cache: Path, stop_path: Path, counts_path: Path) -> None:
+    """Merge the small segments of a store until the file `stop_path` is there; write how many rows were merged."""
+    victims.several_groups()
+    n_rows = 0
+    while not stop_path.exists():
+        try:
+            n_rows += compact(FeatureStore(cache, world.recipe)).n_rows
+        except FeatxError as error:
+            print(f"compaction: {error}")
+    counts_path.write_text(str(n_rows))
+
+
+def read_on_and_on(world: World, cache: Path, stop_path: Path, counts_path: Path) -> None:
+    """Read a store, by featx and through `features.h5`, until `stop_path` is there; print what is not right."""
+    n_seen, before = 0, set()
+    while not stop_path.exists():
+        rows = world.readable_rows(cache)
+        wrong = world.wrong(rows.items())
+        lost = before - rows.keys()
+        if wrong or lost:
+            print(f"featx: {len(wrong)} rows wrong, {len(lost)} lost")
+        before = set(rows)
+        n_seen += len(rows) + read_virtual_dataset(world, cache)
+    counts_path.write_text(str(n_seen))
+
+
+def read_virtual_dataset(world: World, cache: Path) -> int:
+    """Check what `features.h5` shows, and return how many rows that were."""
+    path = world.store_dir(cache) / "features.h5"
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            digests, features = file["digest"][:], file["features"][:]
+    except OSError:  # not yet there, or merged while HDF5 was opening what it shows: said, and no row given out
+        return 0
+    # It was opened before others merged what it shows: those rows are marked, see docs/format.md.
+    gone = ~digests.any(axis=1)
+    unmarked = ~np.isnan(features).reshape(len(features), -1).any(axis=1)
+    shown = [
+        (bytes(d), f.tobytes()) for d, f in zip(digests[~gone & unmarked], features[~gone & unmarked], strict=True)
+    ]
+    wrong = world.wrong(shown)
+    if wrong:
+        print(f"features.h5: {len(wrong)} rows wrong")
+    return len(shown)
+
+
+@pytest.mark.parametrize("number", range(N_ROUNDS))
+def test_four_writers_a_merger_and_two_readers_lose_no_row_though_one_is_killed(
+    world, server, tmp_path, cache, tally, number
+):
+    rng = random.Random(number)
+    parts = parts_of(world.data, tmp_path)
+    trails = [Trail(tmp_path / f"trail{i}") for i in range(4)]
+    for trail in trails:
+        trail.clear()
+    stop_path = tmp_path / "stop"
+    others = {
+        name: Victim(function, world, cache, stop_path, tmp_path / f"{name}.count", log_path=tmp_path / f"{name}.log")
+        for name, function in (("merger", compact_on_and_on), ("one", read_on_and_on), ("other", read_on_and_on))
+    }
+    started = time.monotonic()
+    writers = [
+        Victim(slow_extraction, data, cache, trail, log_path=tmp_path / f"writer{i}.log")
+        for i, (data, trail) in enumerate(zip(parts, trails, strict=True))
+    ]
+    unlucky = rng.randrange(4)
+    time.sleep(max(0.0, started + rng.uniform(0.3, 1.5) - time.monotonic()))
+    writers[unlucky].kill()
+    codes = [writer.wait() for writer in writers]
+    if codes[unlucky] == -9:
+        tally.kills[f"four processes: {trails[unlucky].phase}"] += 1
+    stop_path.touch()
+    assert [other.wait() for other in others.values()] == [0, 0, 0], "\n".join(other.log for other in others.values())
+    assert [code for i, code in enumerate(codes) if i != unlucky] == [0, 0, 0], "\n".join(w.log for w in writers)
+    assert not any(victim.log for victim in (*others.values(), *writers)), [other.log for other in others.values()]
+    counts = {name: int((tmp_path / f"{name}.count").read_text()) for name in others}
+    tally.n_rows_merged += counts["merger"]
+    tally.n_rows_compared += counts["one"] + counts["other"]
+    assert min(counts["one"], counts["other"]) > 0
+
+    finished = set().union(*(trails[i].computed for i in range(4) if i != unlucky))
+    on_disk = tally.assert_sound(world, cache, {digest: world.reference[digest] for digest in finished})
+    assert extract(world.data, cache).n_computed == len(world.reference) - len(on_disk)
+    tally.assert_whole(world, cache)
+    compact(FeatureStore(cache, world.recipe))
+    tally.assert_whole(world, cache)
+    world.assert_no_leftovers(cache)
