@@ -332,6 +332,22 @@ def test_new_image_is_computed_without_tensorflow(tmp_path, make_photos):
     assert run_python(EXTRACT_WITHOUT_TENSORFLOW, data, cache).strip() == "1 []"
 
 
+def test_a_network_that_would_unpack_to_any_size_is_not_read(tmp_path, caplog):
+    recipe, weights = resolve_recipe(tmp_path, **SMALL, layer="block1_pool")
+    create_engine(recipe, weights, tmp_path).close()
+    path = network_path(recipe, tmp_path)
+    with zipfile.ZipFile(path) as file:
+        members = {name: file.read(name) for name in file.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        for name, content in {**members, "network.bin": bytes(64 << 20)}.items():
+            file.writestr(name, content)
+    assert path.stat().st_size < 1 << 20
+    create_engine(recipe, weights, tmp_path).close()
+    assert "it is compressed" in caplog.text
+    with zipfile.ZipFile(path) as file:
+        assert file.read("network.bin") == members["network.bin"]
+
+
 INTERRUPT_AFTER_TWO_ENGINES = """
 import gc, os, signal, sys, time
 from pathlib import Path

@@ -85,10 +85,10 @@ def check_network(path: Path) -> str | None:
     """
     try:
         with zipfile.ZipFile(path) as file:
-            if damaged := file.testzip():
-                return f"{damaged} does not match its checksum"
             if network_path(Recipe.from_json(_about(file)["recipe"]), path.parent).name != path.name:
                 return "it belongs to another recipe"
+            if damaged := file.testzip():
+                return f"{damaged} does not match its checksum"
     except (*_DAMAGE, FeatxError) as error:
         return " ".join(str(error).split())
     return None
@@ -151,6 +151,8 @@ def _kept(cache_dir: Path) -> Iterator[dict[str, Any]]:
 
 
 def _about(file: zipfile.ZipFile) -> dict[str, Any]:
+    if any(member.compress_type != zipfile.ZIP_STORED for member in file.infolist()):
+        raise ValueError("it is compressed, which featx never does: it may unpack to any size")
     about: dict[str, Any] = json.loads(file.read("network.json"))
     if about["format"] != FORMAT or about["format_version"] > FORMAT_VERSION:
         raise ValueError("it has an unknown format")
