@@ -23,6 +23,13 @@ log = logging.getLogger("featx")
 class Commands(click.Group):
     """The commands of featx: errors are one line on stderr, never a traceback."""
 
+    def make_context(self, *args: Any, **options: Any) -> click.Context:
+        """Parse the words; click itself would end with 1 on Ctrl-C, and say no more than that it was aborted."""
+        try:
+            return super().make_context(*args, **options)
+        except KeyboardInterrupt as interrupt:
+            _stop(interrupt)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; exit with 2 on an error, 130 on Ctrl-C, 143 on SIGTERM."""
         signal.signal(signal.SIGTERM, raise_terminated)
@@ -31,17 +38,21 @@ class Commands(click.Group):
         except FeatxError as error:
             _fail(str(error), 2)
         except KeyboardInterrupt as interrupt:
-            ignore_interrupts()
-            _fail(
-                "stopped; what was finished is kept. Run the same command again to go on.",
-                143 if isinstance(interrupt, Terminated) else 130,
-            )
+            _stop(interrupt)
         except BrokenPipeError:
             raise
         except MemoryError as error:
             _fail(f"not enough memory: {error}. Choose smaller images, a later --layer or a smaller --batch-size.", 2)
         except OSError as error:
             _fail(f"{error.strerror or error}: {printable(error.filename or '')}", 2)
+
+
+def _stop(interrupt: KeyboardInterrupt) -> NoReturn:
+    ignore_interrupts()
+    _fail(
+        "stopped; what was finished is kept. Run the same command again to go on.",
+        143 if isinstance(interrupt, Terminated) else 130,
+    )
 
 
 def _fail(message: str, exit_code: int) -> NoReturn:

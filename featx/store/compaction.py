@@ -13,7 +13,14 @@ import numpy as np
 
 from featx.progress import progress_bar
 from featx.store.feature_store import FeatureStore
-from featx.store.segment_file import Segment, SegmentDamageError, new_segment_name, read_index, read_rows
+from featx.store.segment_file import (
+    ROW_NAME,
+    Segment,
+    SegmentDamageError,
+    new_segment_name,
+    read_index,
+    read_rows,
+)
 from featx.timings import Timings
 
 #: A segment that is written holds at most so many bytes of features: they are in memory, and damage to one costs all.
@@ -102,9 +109,8 @@ def _families(segments: Sequence[Segment]) -> list[list[Segment]]:
 
 
 def _row_names(segments: Sequence[Segment]) -> np.ndarray:
-    """Return `(n,)` bytes that name each row, of all segments one after the other: digest and view."""
-    parts = [np.hstack([s.digests, s.views.astype(">u2")[:, np.newaxis].view(np.uint8)]) for s in segments]
-    return np.concatenate([np.empty((0, 34), np.uint8), *parts]).view("S34").ravel()
+    """Return the names `(n,)` of the rows of all segments, one after the other."""
+    return np.concatenate([np.empty(0, ROW_NAME), *(segment.row_names for segment in segments)])
 
 
 def _merge(store: FeatureStore, group: Sequence[Segment]) -> int:

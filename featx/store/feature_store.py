@@ -15,7 +15,16 @@ import numpy as np
 from featx.errors import DamagedSegmentError, FeaturesMissingError, StoreError, printable
 from featx.files import TEMPORARY_PREFIX, replacing, write_text
 from featx.recipe import Recipe
-from featx.store.segment_file import Segment, SegmentDamageError, read_index, read_rows, write_segment_file
+from featx.store.segment_file import (
+    ROW_NAME,
+    Segment,
+    SegmentDamageError,
+    read_index,
+    read_rows,
+    row_names,
+    segment_paths,
+    write_segment_file,
+)
 from featx.store.virtual_dataset import shown_segments, write_virtual_dataset
 from featx.timings import Timings
 
@@ -75,9 +84,9 @@ class FeatureStore:
         for segment in odd:
             self.set_aside(segment.path, f"its features have the shape {segment.feature_shape}")
         self.segments = [segment for segment in opened if segment not in odd]
-        names = [_row_names(segment.digests, segment.views) for segment in self.segments]
+        names = [segment.row_names for segment in self.segments]
         lengths = [len(segment) for segment in self.segments]
-        all_names = np.concatenate([np.empty(0, _ROW_NAME), *names])
+        all_names = np.concatenate([np.empty(0, ROW_NAME), *names])
         # Two processes may both have computed an image: unique keeps the first of them.
         self._names, first = np.unique(all_names, return_index=True)
         self._segment_of = np.repeat(np.arange(len(lengths)), lengths)[first]
@@ -230,16 +239,8 @@ class FeatureStore:
         with replacing(virtual_path) as temporary:
             write_virtual_dataset(temporary, self.recipe, segments)
 
-    def _segment_paths(self) -> list[Path]:
-        try:
-            return sorted(path for path in self.dir.glob("seg-*.h5") if path.is_file())
-        except FileNotFoundError:  # the folder went while it was being listed
-            return []
-        except OSError as error:
-            raise StoreError(f"The store {printable(self.dir)} cannot be read: {error.strerror}.") from error
-
     def _listing(self) -> list[str]:
-        return [path.name for path in self._segment_paths()]
+        return [path.name for path in segment_paths(self.dir)]
 
     def _published(self) -> list[str]:
         """Return the names of the segments that are published; none if a derived file is missing or damaged."""
@@ -251,7 +252,7 @@ class FeatureStore:
         """Return `(n,)` int64: where each image stands in the index, -1 if nowhere."""
         if not len(self._names):
             return np.full(len(digests), -1, np.int64)
-        wanted = _row_names(digests, np.full(len(digests), view, np.uint16))
+        wanted = row_names(digests, np.full(len(digests), view, np.uint16))
         found = np.minimum(np.searchsorted(self._names, wanted), len(self._names) - 1)
         return np.where(self._names[found] == wanted, found, -1)
 
@@ -259,7 +260,7 @@ class FeatureStore:
         """Return all segments that are sound as far as can be told without reading features."""
         for _ in range(_ATTEMPTS):
             try:
-                paths = [path for path in self._segment_paths() if path.name not in self._unusable]
+                paths = [path for path in segment_paths(self.dir) if path.name not in self._unusable]
                 return [segment for path in paths if (segment := self._open_segment(path))]
             except FileNotFoundError:
                 continue  # another process has merged segments meanwhile: their rows are in one that was not listed yet
@@ -305,15 +306,3 @@ class FeatureStore:
                     path.unlink()
             except OSError:  # another process was quicker
                 continue
-
-
-#: A row's name: digest and view, as bytes that sort. NumPy ignores trailing zeros when it compares them, which is no
-#: loss where all have one length.
-_ROW_NAME = np.dtype("S34")
-
-
-def _row_names(digests: np.ndarray, views: np.ndarray) -> np.ndarray:
-    names = np.empty((len(digests), 34), np.uint8)
-    names[:, :32] = digests
-    names[:, 32:] = views.astype(">u2")[:, np.newaxis].view(np.uint8)
-    return names.view(_ROW_NAME).ravel()

@@ -58,6 +58,11 @@ class Segment:
         return len(self.views)
 
     @property
+    def row_names(self) -> np.ndarray:
+        """`(n,)`, see `row_names`."""
+        return row_names(self.digests, self.views)
+
+    @property
     def n_bytes(self) -> int:
         """Bytes of the features."""
         return len(self) * self.row_bytes
@@ -66,6 +71,33 @@ class Segment:
     def row_bytes(self) -> int:
         """Bytes of the features of one row, at least 1."""
         return max(1, int(np.prod(self.feature_shape)) * self.dtype.itemsize)
+
+
+def segment_paths(store_dir: Path) -> list[Path]:
+    """Return the segments in the folder of a store, sorted; none if there is no folder.
+
+    Raises:
+        StoreError: it cannot be read.
+    """
+    try:
+        return sorted(path for path in store_dir.glob("seg-*.h5") if path.is_file())
+    except FileNotFoundError:  # the folder went while it was being listed
+        return []
+    except OSError as error:
+        raise StoreError(f"The store {printable(store_dir)} cannot be read: {error.strerror}.") from error
+
+
+#: A row's name: digest and view, as bytes that sort. NumPy ignores trailing zeros when it compares them, which is no
+#: loss where all have one length.
+ROW_NAME = np.dtype("S34")
+
+
+def row_names(digests: np.ndarray, views: np.ndarray) -> np.ndarray:
+    """Return the names `(n,)` of rows with `digests`, `(n, 32)` uint8, and `views`, `(n,)` uint16."""
+    names = np.empty((len(digests), 34), np.uint8)
+    names[:, :32] = digests
+    names[:, 32:] = views.astype(">u2")[:, np.newaxis].view(np.uint8)
+    return names.view(ROW_NAME).ravel()
 
 
 def new_segment_name() -> str:

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from featx.errors import FeatxError, StoreError, printable
+from featx.errors import FeatxError
 from featx.recipe import Recipe
 from featx.skipped import read_skipped
 from featx.store.feature_store import DAMAGED_PREFIX, FeatureStore, odd_shaped, recipe_text, timings_text
-from featx.store.segment_file import Segment, SegmentDamageError, read_index, read_rows, stated_recipe
+from featx.store.segment_file import Segment, SegmentDamageError, read_index, read_rows, segment_paths, stated_recipe
 from featx.store.virtual_dataset import is_virtual_dataset_of, shown_segments
 from featx.timings import Timings
 
@@ -87,11 +87,11 @@ def list_store(store_dir: Path) -> StoreListing:
     """
     recipe = _recipe_of(store_dir)
     names: set[bytes] = set()
-    segments = _segment_files(store_dir)
+    segments = segment_paths(store_dir)
     if recipe:
         for path in segments:
             with suppress(SegmentDamageError, FileNotFoundError):
-                names.update(map(bytes, _names(read_index(path, recipe))))
+                names.update(read_index(path, recipe).row_names.tolist())
     set_aside = sorted(store_dir.glob(f"{DAMAGED_PREFIX}*"))
     return StoreListing(recipe, tuple(segments), tuple(set_aside), len(names))
 
@@ -108,7 +108,7 @@ def check_store(store_dir: Path, advance: Callable[[int], object] = lambda _n_by
         return StoreCheck(store_dir, None, damages=(Damage(store_dir, reason, None),))
     sound: list[Segment] = []
     broken: list[tuple[Path, str, Segment | None]] = []
-    for path in _segment_files(store_dir):
+    for path in segment_paths(store_dir):
         size_bytes = path.stat().st_size
         segment: Segment | None = None
         try:
@@ -124,7 +124,7 @@ def check_store(store_dir: Path, advance: Callable[[int], object] = lambda _n_by
     odd = odd_shaped(sound)
     broken += [(segment.path, f"its features have the shape {segment.feature_shape}", segment) for segment in odd]
     sound = [segment for segment in sound if segment not in odd]
-    there = {bytes(name) for segment in sound for name in _names(segment)}
+    there = set().union(*(segment.row_names.tolist() for segment in sound))
     damages = [Damage(path, reason, _n_lost(segment, there)) for path, reason, segment in broken]
     damages += _derived_damages(store_dir, recipe, sound, complete=not broken)
     timings = sum((segment.timings for segment in sound), Timings())
@@ -149,27 +149,13 @@ def mend_store(check: StoreCheck, cache_dir: Path) -> None:
     store.publish(again=True)
 
 
-def _segment_files(store_dir: Path) -> list[Path]:
-    """Return the segments in a folder, sorted.
-
-    Raises:
-        StoreError: it cannot be read.
-    """
-    try:
-        return sorted(path for path in store_dir.glob("seg-*.h5") if path.is_file())
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise StoreError(f"The store {printable(store_dir)} cannot be read: {error.strerror}.") from error
-
-
 def _recipe_of(store_dir: Path) -> Recipe | None:
     """Return the recipe of the store in the folder, which its name confirms; None if nothing in it tells.
 
     Neither a derived file nor a single segment is trusted: the folder's name ends in a digest of the recipe.
     """
     texts: list[Callable[[], str]] = [lambda: (store_dir / "recipe.json").read_text(encoding="utf-8")]
-    texts += [lambda path=path: stated_recipe(path) for path in _segment_files(store_dir)]  # type: ignore[misc]
+    texts += [lambda path=path: stated_recipe(path) for path in segment_paths(store_dir)]  # type: ignore[misc]
     for text in texts:
         try:
             recipe = Recipe.from_json(text())
@@ -180,16 +166,11 @@ def _recipe_of(store_dir: Path) -> Recipe | None:
     return None
 
 
-def _names(segment: Segment) -> np.ndarray:
-    """Return `(n, 34)` uint8: the digest and the view of each row."""
-    return np.hstack([segment.digests, segment.views.astype(">u2")[:, np.newaxis].view(np.uint8)])
-
-
 def _n_lost(segment: Segment | None, there: set[bytes]) -> int | None:
     """Return how many rows of a damaged segment are in no other; None if it does not even say which it had."""
     if segment is None:
         return None
-    return len({bytes(name) for name in _names(segment)} - there)
+    return len(set(segment.row_names.tolist()) - there)
 
 
 def _derived_damages(store_dir: Path, recipe: Recipe, sound: list[Segment], *, complete: bool) -> list[Damage]:

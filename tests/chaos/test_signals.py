@@ -186,6 +186,37 @@ def test_impatience_is_one_line_too(world, cache, tally, delay_ms):
     tally.assert_whole(world, cache)
 
 
+#: Runs the command line; Ctrl-C comes while click looks at its words, before the command is called.
+_WHILE_PARSING = """
+import os, sys
+import click
+from featx.__main__ import run
+
+real = click.Command.parse_args
+
+def parse_args(*args):
+    os.kill(os.getpid(), number)
+    return real(*args)
+
+click.Command.parse_args = parse_args
+number = int(sys.argv.pop(1))
+run()
+"""
+
+
+@pytest.mark.parametrize("number", SIGNALS, ids=["SIGINT", "SIGTERM"])
+def test_a_signal_while_the_words_are_parsed_is_one_line(world, cache, tally, number):
+    process = subprocess.Popen(
+        [sys.executable, "-c", _WHILE_PARSING, str(int(number)), "extract", str(world.data), "--cache-dir", str(cache)],
+        cwd=victims.ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    code, stderr = finished(process)
+    tally.signals[f"words being parsed: {signal.Signals(number).name}"] += 1
+    assert_stopped(number, code, stderr)
+
+
 def signal_twice(delay_s: float) -> None:
     threading.Thread(target=_signal_later, args=[delay_s], daemon=True).start()
     signal_self(signal.SIGINT)
