@@ -3,6 +3,7 @@
 import datetime as dt
 import itertools
 import os
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -12,6 +13,9 @@ from featx.errors import FeatxError, printable
 
 #: Begins the name of everything unfinished.
 TEMPORARY_PREFIX = ".tmp-"
+
+#: A temporary file older than this belongs to nobody: none takes more than minutes to write.
+ABANDONED_AFTER_S = 3600.0
 
 #: Lies in a folder of what featx has made, which is never taken for a folder of images.
 OUTPUT_MARK = ".featx-output"
@@ -48,6 +52,14 @@ def write_text(path: Path, text: str) -> None:
     """Write `text` to `path` as UTF-8, whole or not at all."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def remove_abandoned_files(folder: Path) -> None:
+    """Remove what killed processes have left unfinished in `folder`."""
+    for path in folder.glob(f"{TEMPORARY_PREFIX}*"):
+        with suppress(OSError):  # another process was quicker, or may do more here
+            if time.time() - path.stat().st_mtime > ABANDONED_AFTER_S:
+                path.unlink()
 
 
 @contextmanager

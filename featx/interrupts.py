@@ -51,6 +51,33 @@ def held_interrupts() -> Iterator[Callable[[], bool]]:
         handlers[held[0]](held[0], None)
 
 
+@contextmanager
+def insistent_interrupts() -> Iterator[None]:
+    """Raise what SIGINT or SIGTERM raises at the end of the block, if it did not get through when it came.
+
+    Modules in C++ make an ImportError of it while they are loaded, which others take for a missing package.
+    """
+    noted: list[int] = []
+    handlers = _handlers()
+
+    def note(number: int, frame: FrameType | None) -> None:
+        noted.append(number)
+        handlers[number](number, frame)
+
+    for number in handlers:
+        signal.signal(number, note)
+    try:
+        yield
+    except Exception:
+        if not noted:
+            raise
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    if noted:
+        handlers[noted[0]](noted[0], None)
+
+
 def _handlers() -> dict[int, Callable[[int, FrameType | None], Any]]:
     if threading.current_thread() is not threading.main_thread():
         return {}

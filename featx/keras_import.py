@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from featx.errors import FeatxError
+from featx.interrupts import insistent_interrupts
 
 KERAS_BACKENDS = ("tensorflow", "jax", "torch")
 
@@ -43,14 +44,12 @@ def import_keras() -> Any:
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     try:
-        with _silent_stderr():
+        with insistent_interrupts(), _silent_stderr():
             if backend == "tensorflow":
                 importlib.import_module("tensorflow")
                 logging.getLogger("tensorflow").setLevel(logging.ERROR)
             keras = importlib.import_module("keras")
     except ImportError as error:
-        if isinstance(error.__context__, KeyboardInterrupt):  # Ctrl-C while C++ code was being loaded
-            raise error.__context__ from None
         raise FeatxError(
             f"Keras with the backend {backend!r} does not load ({error}). Install it, or choose another with "
             f"KERAS_BACKEND={'|'.join(KERAS_BACKENDS)}."

@@ -214,10 +214,14 @@ def test_damaged_network_is_made_again(damage, photos, cache, caplog):
     images = random_images(3, 40)
     before = features_of(images, photos, cache, EngineOptions(), **options)
     recipe, _ = resolve_recipe(cache, scan(photos, cache), **{**SMALL, **options})
+    half_written = network_path(recipe, cache).with_name(".tmp-1.zip")
+    half_written.write_bytes(b"half a network")
+    os.utime(half_written, (1, 1))
     damage(network_path(recipe, cache))
     caplog.clear()
     assert np.array_equal(features_of(images, photos, cache, EngineOptions(), **options), before)
     assert [record.message for record in caplog.records if "is damaged" in record.message]
+    assert not half_written.exists()
     caplog.clear()
     assert np.array_equal(features_of(images, photos, cache, EngineOptions(), **options), before)
     assert "damaged" not in caplog.text

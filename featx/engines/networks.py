@@ -17,7 +17,7 @@ from typing import Any
 
 from featx.engines.openvino_import import import_openvino
 from featx.errors import FeatxError, printable
-from featx.files import replacing
+from featx.files import remove_abandoned_files, replacing
 from featx.recipe import DTYPES, Recipe
 
 log = logging.getLogger("featx")
@@ -118,6 +118,7 @@ def write_network(network: Network, recipe: Recipe, cache_dir: Path) -> None:
             file.writestr("network.json", json.dumps(about, indent=2))
             file.writestr("network.xml", network.xml)
             file.writestr("network.bin", network.weights)
+        remove_abandoned_files(path.parent)
     except OSError as error:
         raise FeatxError(
             f"{printable(path)} cannot be written: {error.strerror or error}. Free some space, or choose another "

@@ -9,6 +9,7 @@ import sys
 from typing import Any
 
 from featx.errors import FeatxError
+from featx.interrupts import insistent_interrupts
 
 
 def import_openvino() -> Any:
@@ -34,10 +35,9 @@ def _import(name: str, way_out: str) -> Any:
     # so it stays away for good, unless the program featx runs in has loaded it first.
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # None: not to be found
     try:
-        return importlib.import_module(name)
+        with insistent_interrupts():
+            return importlib.import_module(name)
     except ImportError as error:
-        if isinstance(error.__context__, KeyboardInterrupt):  # Ctrl-C while C++ code was being loaded
-            raise error.__context__ from None
         raise FeatxError(
             f"{name} does not load ({error}). Install it with pip install {name}, or {way_out}."
         ) from error

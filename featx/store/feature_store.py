@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from featx.errors import DamagedSegmentError, FeaturesMissingError, StoreError, printable
-from featx.files import TEMPORARY_PREFIX, replacing, write_text
+from featx.files import remove_abandoned_files, replacing, write_text
 from featx.recipe import Recipe
+from featx.store.listing import PATIENCE_S, look_at_segments, segment_paths
 from featx.store.segment_file import (
     ROW_NAME,
     Segment,
@@ -22,7 +23,6 @@ from featx.store.segment_file import (
     read_index,
     read_rows,
     row_names,
-    segment_paths,
     write_segment_file,
 )
 from featx.store.virtual_dataset import shown_segments, write_virtual_dataset
@@ -30,14 +30,8 @@ from featx.timings import Timings
 
 log = logging.getLogger("featx")
 
-#: A temporary file older than this belongs to nobody: a segment is written within seconds.
-ABANDONED_AFTER_S = 3600.0
-
 #: Begins the name of a segment that has been set aside.
 DAMAGED_PREFIX = "damaged-"
-
-#: How often the segments are listed again while others merge them, before that is taken for trouble.
-_ATTEMPTS = 5
 
 
 def recipe_text(recipe: Recipe) -> str:
@@ -74,12 +68,13 @@ class FeatureStore:
         self.recipe = recipe
         self.dir = cache_dir / recipe.slug
         self.segments: list[Segment] = []
-        self._unusable: set[str] = set()
+        self._looked_at: dict[Path, Segment | None] = {}  # None: damaged, and could not be renamed
         self.reload()
 
     def reload(self) -> None:
         """Read the names of all rows again, those that other processes have added included."""
-        opened = self._opened_segments()
+        self._looked_at = look_at_segments(self.dir, self._open_segment, self._looked_at)
+        opened = [segment for segment in self._looked_at.values() if segment]
         odd = odd_shaped(opened)
         for segment in odd:
             self.set_aside(segment.path, f"its features have the shape {segment.feature_shape}")
@@ -109,29 +104,43 @@ class FeatureStore:
             FeaturesMissingError: some are not in the store.
             DamagedSegmentError: some failed their checksum; their segment has been set aside.
         """
-        for _ in range(_ATTEMPTS):
-            positions = self._positions(digests, view)
-            n_missing = int((positions < 0).sum())
-            if n_missing:
-                raise FeaturesMissingError(f"{n_missing} of {len(digests)} images have no features in {self.dir}.")
-            try:
-                return self._read_positions(positions)
-            except FileNotFoundError:
-                self.reload()  # another process has merged segments meanwhile: the rows are in a new one
-        raise StoreError(f"The segments of {printable(self.dir)} are gone as soon as they are listed; try again later.")
-
-    def _read_positions(self, positions: np.ndarray) -> np.ndarray:
-        """Return the features `(n, …)` of the rows at these `positions` of the index."""
-        if not self.segments:
-            return np.empty((0,), self.recipe.dtype)
-        out = np.empty((len(positions), *self.segments[0].feature_shape), self.recipe.dtype)
-        segment_of = self._segment_of[positions]
-        for number in np.unique(segment_of):
-            into = np.flatnonzero(segment_of == number)
-            rows = self._row_of[positions[into]]
-            order = np.argsort(rows, kind="stable")
-            self._read_segment(self.segments[number], rows[order], out, into[order])
+        self._check_present(digests, view)
+        if not len(digests):
+            return np.empty((0, *self.segments[0].feature_shape) if self.segments else (0,), self.recipe.dtype)
+        out = np.empty((len(digests), *self.segments[0].feature_shape), self.recipe.dtype)
+        left, deadline = np.arange(len(digests)), time.monotonic() + PATIENCE_S
+        while len(still_left := self._read_into(out, digests, left, view)):
+            # Another process has merged segments meanwhile: the rows are in a new one.
+            if len(still_left) < len(left):
+                left, deadline = still_left, time.monotonic() + PATIENCE_S
+            if time.monotonic() > deadline:
+                raise StoreError(f"The segments of {printable(self.dir)} go faster than they can be read; try later.")
+            self.reload()
+            self._check_present(digests[left], view)
         return out
+
+    def _check_present(self, digests: np.ndarray, view: int) -> None:
+        n_missing = int((~self.contains(digests, view)).sum())
+        if n_missing:
+            raise FeaturesMissingError(f"{n_missing} of {len(digests)} images have no features in {self.dir}.")
+
+    def _read_into(self, out: np.ndarray, digests: np.ndarray, which: np.ndarray, view: int) -> np.ndarray:
+        """Read the features of the images `which`, `(n,)` int64, to their places in `out`.
+
+        Returns those of `which` whose segment has gone.
+        """
+        positions = self._positions(digests[which], view)
+        segment_of = self._segment_of[positions]
+        gone: list[np.ndarray] = []
+        for number in np.unique(segment_of):
+            these = segment_of == number
+            rows = self._row_of[positions[these]]
+            order = np.argsort(rows, kind="stable")
+            try:
+                self._read_segment(self.segments[number], rows[order], out, which[these][order])
+            except FileNotFoundError:
+                gone.append(which[these])
+        return np.concatenate([np.empty(0, np.int64), *gone])
 
     def cost(self, digests: np.ndarray, view: int = 0) -> Timings:
         """Return what the features of the images with `digests`, `(n, 32)` uint8, cost when they were made."""
@@ -187,7 +196,7 @@ class FeatureStore:
             with self._writing():
                 self._write_derived_files(self.segments)
             seen = listing
-        self._remove_abandoned_files()
+        remove_abandoned_files(self.dir)
 
     def remove_merged(self, segments: Sequence[Segment]) -> None:
         """Remove segments whose rows the caller has all written again, to segments that are on disk by now.
@@ -209,7 +218,7 @@ class FeatureStore:
     def set_aside(self, path: Path, reason: str) -> None:
         """Rename the damaged segment at `path`, so that its rows count as missing, and say so."""
         aside = path.with_name(f"{DAMAGED_PREFIX}{path.name}")
-        self._unusable.add(path.name)
+        self._looked_at[path] = None
         try:
             path.rename(aside)
         except FileNotFoundError:  # another process was quicker
@@ -256,16 +265,6 @@ class FeatureStore:
         found = np.minimum(np.searchsorted(self._names, wanted), len(self._names) - 1)
         return np.where(self._names[found] == wanted, found, -1)
 
-    def _opened_segments(self) -> list[Segment]:
-        """Return all segments that are sound as far as can be told without reading features."""
-        for _ in range(_ATTEMPTS):
-            try:
-                paths = [path for path in segment_paths(self.dir) if path.name not in self._unusable]
-                return [segment for path in paths if (segment := self._open_segment(path))]
-            except FileNotFoundError:
-                continue  # another process has merged segments meanwhile: their rows are in one that was not listed yet
-        raise StoreError(f"The segments of {printable(self.dir)} are gone as soon as they are listed; try again later.")
-
     def _open_segment(self, path: Path) -> Segment | None:
         """Return the segment at `path`; None if it is damaged, and was set aside."""
         try:
@@ -297,12 +296,3 @@ class FeatureStore:
                 f"Writing to the store {printable(self.dir)} failed: {reason}. What it held before is still good; "
                 f"mend this and run the same command again to go on."
             ) from error
-
-    def _remove_abandoned_files(self) -> None:
-        """Remove what killed processes have left unfinished."""
-        for path in self.dir.glob(f"{TEMPORARY_PREFIX}*"):
-            try:
-                if time.time() - path.stat().st_mtime > ABANDONED_AFTER_S:
-                    path.unlink()
-            except OSError:  # another process was quicker
-                continue

@@ -1,5 +1,6 @@
 """One segment: an immutable, checksummed HDF5 file of rows. `docs/format.md` specifies what is written here."""
 
+import errno
 import io
 import json
 import os
@@ -71,20 +72,6 @@ class Segment:
     def row_bytes(self) -> int:
         """Bytes of the features of one row, at least 1."""
         return max(1, int(np.prod(self.feature_shape)) * self.dtype.itemsize)
-
-
-def segment_paths(store_dir: Path) -> list[Path]:
-    """Return the segments in the folder of a store, sorted; none if there is no folder.
-
-    Raises:
-        StoreError: it cannot be read.
-    """
-    try:
-        return sorted(path for path in store_dir.glob("seg-*.h5") if path.is_file())
-    except FileNotFoundError:  # the folder went while it was being listed
-        return []
-    except OSError as error:
-        raise StoreError(f"The store {printable(store_dir)} cannot be read: {error.strerror}.") from error
 
 
 #: A row's name: digest and view, as bytes that sort. NumPy ignores trailing zeros when it compares them, which is no
@@ -263,6 +250,8 @@ def _reading(path: Path) -> Iterator[h5py.File]:
     except FileNotFoundError:
         raise
     except (OSError, KeyError, ValueError, TypeError, RuntimeError, AttributeError) as error:
+        if not path.exists():  # merged while HDF5 was opening it, which has words of its own for that
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path)) from error
         if isinstance(error, OSError) and error.errno:  # the system's word: permission, input/output, too many files
             raise StoreError(f"{printable(path)} cannot be read: {os.strerror(error.errno)}.") from error
         raise SegmentDamageError(" ".join(str(error).split())) from error

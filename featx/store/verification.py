@@ -7,6 +7,7 @@ written, and tells beforehand what mending will cost.
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,8 @@ from featx.errors import FeatxError
 from featx.recipe import Recipe
 from featx.skipped import read_skipped
 from featx.store.feature_store import DAMAGED_PREFIX, FeatureStore, odd_shaped, recipe_text, timings_text
-from featx.store.segment_file import Segment, SegmentDamageError, read_index, read_rows, segment_paths, stated_recipe
+from featx.store.listing import look_at_segments, segment_paths
+from featx.store.segment_file import Segment, SegmentDamageError, read_index, read_rows, stated_recipe
 from featx.store.virtual_dataset import is_virtual_dataset_of, shown_segments
 from featx.timings import Timings
 
@@ -87,11 +89,13 @@ def list_store(store_dir: Path) -> StoreListing:
     """
     recipe = _recipe_of(store_dir)
     names: set[bytes] = set()
-    segments = segment_paths(store_dir)
-    if recipe:
-        for path in segments:
-            with suppress(SegmentDamageError, FileNotFoundError):
+
+    def note_names(path: Path) -> None:
+        if recipe:
+            with suppress(SegmentDamageError):
                 names.update(read_index(path, recipe).row_names.tolist())
+
+    segments = look_at_segments(store_dir, note_names)
     set_aside = sorted(store_dir.glob(f"{DAMAGED_PREFIX}*"))
     return StoreListing(recipe, tuple(segments), tuple(set_aside), len(names))
 
@@ -106,29 +110,43 @@ def check_store(store_dir: Path, advance: Callable[[int], object] = lambda _n_by
     if recipe is None:
         reason = "neither recipe.json nor a segment says whose features these are"
         return StoreCheck(store_dir, None, damages=(Damage(store_dir, reason, None),))
-    sound: list[Segment] = []
-    broken: list[tuple[Path, str, Segment | None]] = []
-    for path in segment_paths(store_dir):
-        size_bytes = path.stat().st_size
-        segment: Segment | None = None
-        try:
-            segment = read_index(path, recipe)
-            for _ in read_rows(segment, np.arange(len(segment))):
-                pass
-            sound.append(segment)
-        except SegmentDamageError as error:
-            broken.append((path, str(error), segment))
-        except FileNotFoundError:
-            continue  # merged by another process meanwhile
-        advance(size_bytes)
+    seen = look_at_segments(store_dir, partial(_check_segment, recipe=recipe, advance=advance))
+    broken = [check for check in seen.values() if check.reason]
+    sound = [check.segment for check in seen.values() if check.segment and not check.reason]
     odd = odd_shaped(sound)
-    broken += [(segment.path, f"its features have the shape {segment.feature_shape}", segment) for segment in odd]
+    broken += [
+        _SegmentCheck(segment.path, segment, f"its features have the shape {segment.feature_shape}") for segment in odd
+    ]
     sound = [segment for segment in sound if segment not in odd]
     there = set().union(*(segment.row_names.tolist() for segment in sound))
-    damages = [Damage(path, reason, _n_lost(segment, there)) for path, reason, segment in broken]
+    damages = [Damage(check.path, check.reason, _n_lost(check.segment, there)) for check in broken]
     damages += _derived_damages(store_dir, recipe, sound, complete=not broken)
     timings = sum((segment.timings for segment in sound), Timings())
     return StoreCheck(store_dir, recipe, len(there), tuple(damages), timings)
+
+
+@dataclass(frozen=True)
+class _SegmentCheck:
+    """One segment: what its index says, if it can be read, and what is wrong, if anything is."""
+
+    path: Path
+    segment: Segment | None
+    reason: str = ""
+
+
+def _check_segment(path: Path, recipe: Recipe, advance: Callable[[int], object]) -> _SegmentCheck:
+    """Read all of a segment."""
+    size_bytes = path.stat().st_size
+    segment: Segment | None = None
+    try:
+        segment = read_index(path, recipe)
+        for _ in read_rows(segment, np.arange(len(segment))):
+            pass
+    except SegmentDamageError as error:
+        return _SegmentCheck(path, segment, str(error) or "it cannot be read")
+    finally:
+        advance(size_bytes)
+    return _SegmentCheck(path, segment)
 
 
 def mend_store(check: StoreCheck, cache_dir: Path) -> None:

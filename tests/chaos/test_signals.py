@@ -217,6 +217,41 @@ def test_a_signal_while_the_words_are_parsed_is_one_line(world, cache, tally, nu
     assert_stopped(number, code, stderr)
 
 
+#: Runs the command line; a signal comes while a module in C++ is loaded, which makes an ImportError of it.
+_SWALLOWED = """
+import importlib.abc, os, sys
+
+class Swallower(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == module:
+            try:
+                os.kill(os.getpid(), number)
+            except KeyboardInterrupt:
+                pass
+            raise ImportError("initialization failed")
+
+number, module = int(sys.argv.pop(1)), sys.argv.pop(1)
+sys.meta_path.insert(0, Swallower())
+from featx.__main__ import run
+run()
+"""
+
+
+@pytest.mark.parametrize("number", SIGNALS, ids=["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize(("module", "engine"), [("optree", "keras"), ("openvino._pyopenvino", "openvino")])
+def test_a_signal_that_a_loading_module_swallows_takes_effect_all_the_same(world, cache, tally, number, module, engine):
+    words = ["extract", world.data, "--cache-dir", cache, *OPTION_WORDS, "--engine", engine]
+    process = subprocess.Popen(
+        [sys.executable, "-c", _SWALLOWED, str(int(number)), module, *map(str, words)],
+        cwd=victims.ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    code, stderr = finished(process)
+    tally.signals[f"{module} being loaded: {signal.Signals(number).name}"] += 1
+    assert_stopped(number, code, stderr[stderr.index("featx: stopped") :])
+
+
 def signal_twice(delay_s: float) -> None:
     threading.Thread(target=_signal_later, args=[delay_s], daemon=True).start()
     signal_self(signal.SIGINT)
