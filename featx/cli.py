@@ -14,6 +14,7 @@ import click
 from featx import options as opt
 from featx.cache_commands import cache
 from featx.errors import FeatxError, printable
+from featx.fetch_command import fetch
 from featx.files import new_folder
 from featx.interrupts import Terminated, ignore_interrupts, raise_terminated
 
@@ -112,6 +113,7 @@ def _say(text: str, as_json: dict[str, Any] | None, *, quiet: bool) -> None:
 
 
 main.add_command(cache)
+main.add_command(fetch)
 
 
 @main.command()
@@ -210,26 +212,3 @@ def compare(
         )
         write_report(comparison, folder)
     _say(comparison_text(comparison, folder), json.loads(comparison.to_json()) if as_json else None, quiet=quiet)
-
-
-@main.command()
-@click.argument("slug", type=click.Choice(["sample"]))
-@click.option(
-    "--to",
-    "sample_dir",
-    type=click.Path(path_type=Path),
-    default=Path("data"),
-    show_default=True,
-    help="Folder to write.",
-)
-def fetch(slug: str, sample_dir: Path) -> None:
-    """Write the built-in sample: scikit-learn's handwritten digits as PNG files.
-
-    \b
-    Example:
-      featx fetch sample --to data/
-    """
-    from featx.sources import write_sample
-
-    folder = printable(write_sample(sample_dir))
-    click.echo(f"The {slug} is in {folder}. Next: featx compare {folder} --image-size 64 --with-scratch-cnn")

@@ -17,13 +17,18 @@ from featx.files import TEMPORARY_PREFIX, sync_folder
 from featx.fitting import save_model
 from featx.join import Features
 from featx.results import Result, Training
+from featx.weights import Weights
 
 FORMAT = "featx-run"
 FORMAT_VERSION = 1
 
 
-def write_run(run_dir: Path, features: Features, results: Sequence[Result], training: Training) -> None:
+def write_run(
+    run_dir: Path, features: Features, results: Sequence[Result], training: Training, weights: Weights
+) -> None:
     """Write the run folder `run_dir`: models, metrics, history, predictions, the recipe and the class names.
+
+    Where the backbone's `weights` were is noted too: whoever predicts with the run needs them.
 
     Raises:
         FeatxError: the folder has something in it already, or cannot be written.
@@ -32,7 +37,7 @@ def write_run(run_dir: Path, features: Features, results: Sequence[Result], trai
     temporary_dir = run_dir.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}")
     try:
         temporary_dir.mkdir(parents=True)
-        _write_files(temporary_dir, features, results, training)
+        _write_files(temporary_dir, features, results, training, weights)
         temporary_dir.rename(run_dir)  # takes the place of an empty folder, and of nothing else
         sync_folder(run_dir.parent)
     except OSError as error:
@@ -43,10 +48,12 @@ def write_run(run_dir: Path, features: Features, results: Sequence[Result], trai
         shutil.rmtree(temporary_dir, ignore_errors=True)
 
 
-def _write_files(folder: Path, features: Features, results: Sequence[Result], training: Training) -> None:
+def _write_files(
+    folder: Path, features: Features, results: Sequence[Result], training: Training, weights: Weights
+) -> None:
     for result in results:
         save_model(result.model, folder / f"{result.name}.keras")
-    _write_json(folder / "metrics.json", _metrics(features, results, training))
+    _write_json(folder / "metrics.json", _metrics(features, results, training, weights))
     _write_json(folder / "class_names.json", features.dataset.class_names)
     (folder / "recipe.json").write_text(features.recipe.to_json() + "\n", encoding="utf-8")
     epochs = [{"head": result.name, **asdict(epoch)} for result in results for epoch in result.history]
@@ -55,7 +62,7 @@ def _write_files(folder: Path, features: Features, results: Sequence[Result], tr
     _write_predictions(folder / "predictions.csv", features, results)
 
 
-def _metrics(features: Features, results: Sequence[Result], training: Training) -> dict[str, Any]:
+def _metrics(features: Features, results: Sequence[Result], training: Training, weights: Weights) -> dict[str, Any]:
     dataset = features.dataset
     return {
         "format": FORMAT,
@@ -68,6 +75,7 @@ def _metrics(features: Features, results: Sequence[Result], training: Training) 
         },
         "recipe_key": features.recipe.key,
         "random_weights": features.recipe.has_random_weights,
+        "weights_path": printable(weights.path.absolute()) if weights.path else None,
         "training": {"seed": training.seed, "epochs": training.epochs, "patience": training.patience},
         "representations": features.timings.to_dict(),
         "heads": {

@@ -57,11 +57,11 @@ def train_top(
         FeatxError: the data set, the weights or the store is not fit; the message says what to do.
     """
     dataset = scan(data_dir, cache_dir, show=training.show)
-    recipe, _ = resolve_recipe(cache_dir, dataset, **options)
+    recipe, weights = resolve_recipe(cache_dir, dataset, **options)
     store = FeatureStore(cache_dir, recipe)
     features = load_features(dataset, store, extract_command(data_dir, cache_dir, **options))
     results = tuple(train_on_features(features, head, training) for head in heads)
-    write_run(run_dir, features, results, training)
+    write_run(run_dir, features, results, training, weights)
     return Run(run_dir, features, results)
 
 

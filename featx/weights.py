@@ -12,8 +12,9 @@ import socket
 import sys
 import tempfile
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from featx.backbones import Backbone, find_backbone
@@ -67,6 +68,47 @@ def find_weights(backbone: str, weights: str, cache_dir: Path) -> Weights:
     return _weights_in_file(entry, path, cache_dir)
 
 
+def find_weights_again(backbone: str, digest: str, candidates: Sequence[Path | None], cache_dir: Path) -> Weights:
+    """Return the weights with this `digest`, from the first place that has them.
+
+    Args:
+        backbone: name in `featx.backbones.BACKBONES`.
+        digest: SHA-256 of the file in hexadecimal, or `"random-SEED"`.
+        candidates: files to try first; None and what is not there is passed over. After them, `FEATX_WEIGHTS_DIR`
+            and Keras's own folder are looked into. Nothing is downloaded, unless a candidate has the official name.
+        cache_dir: remembers digests of files.
+
+    Raises:
+        WeightsError: they are nowhere; the message says where they were looked for.
+    """
+    entry = find_backbone(backbone)
+    if digest.startswith("random-"):
+        return Weights(digest, None)
+    named = [path for path in candidates if path]
+    looked: list[str] = []
+    for find in (*(partial(_existing, path) for path in named), partial(_local_path, backbone)):
+        path = find()
+        if path is None:
+            continue
+        weights = _weights_in_file(entry, path, cache_dir)
+        if weights.digest == digest:
+            return weights
+        looked.append(f"{printable(path)} has others")
+    if any(path.name == entry.weights_name for path in named) and not (official := _official_path(entry)).exists():
+        _download(backbone, entry, official, "the places named")
+        return find_weights_again(backbone, digest, (), cache_dir)
+    looked += [f"{printable(path)} is not there" for path in named if not path.is_file()]
+    where = f" ({'; '.join(looked)})" if looked else ""
+    raise WeightsError(
+        f"The weights of {backbone} with the SHA-256 {digest[:16]}… are not to be found{where}. Name their file with "
+        f"--weights PATH, or set FEATX_WEIGHTS_DIR to its folder."
+    )
+
+
+def _existing(path: Path) -> Path | None:
+    return path if path.is_file() else None
+
+
 def _weights_in_file(entry: Backbone, path: Path, cache_dir: Path) -> Weights:
     if not path.is_file():
         raise WeightsError(f"There is no weights file {printable(path)}. Give --weights a file, or imagenet.")
@@ -92,17 +134,25 @@ def _check_official(entry: Backbone, path: Path) -> None:
 
 
 def _imagenet_path(backbone: str) -> Path:
+    if path := _local_path(backbone):
+        return path
     entry = find_backbone(backbone)
     folder = os.environ.get("FEATX_WEIGHTS_DIR")
-    if folder:
-        path = _path_in_folder(backbone, entry, Path(folder).expanduser())
-        if path:
-            return path
-    official = _keras_home() / "models" / entry.weights_name
-    if not official.exists():
-        looked = f"the folder {printable(folder)} (FEATX_WEIGHTS_DIR)" if folder else "FEATX_WEIGHTS_DIR (not set)"
-        _download(backbone, entry, official, looked)
-    return official
+    looked = f"the folder {printable(folder)} (FEATX_WEIGHTS_DIR)" if folder else "FEATX_WEIGHTS_DIR (not set)"
+    _download(backbone, entry, _official_path(entry), looked)
+    return _official_path(entry)
+
+
+def _local_path(backbone: str) -> Path | None:
+    """Return the file in `FEATX_WEIGHTS_DIR`, else what Keras has downloaded; None if there is neither."""
+    entry = find_backbone(backbone)
+    folder = os.environ.get("FEATX_WEIGHTS_DIR")
+    path = _path_in_folder(backbone, entry, Path(folder).expanduser()) if folder else None
+    return path or _existing(_official_path(entry))
+
+
+def _official_path(entry: Backbone) -> Path:
+    return _keras_home() / "models" / entry.weights_name
 
 
 def _path_in_folder(backbone: str, entry: Backbone, folder: Path) -> Path | None:

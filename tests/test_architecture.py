@@ -40,8 +40,8 @@ LAYERS = [
         "stage_one",
         "scratch",
     },
-    {"cache", "extract", "join", "results", "runs", "train", "rivals"},
-    {"compare"},
+    {"cache", "extract", "join", "results", "runs", "saved_run", "head_file", "train", "rivals"},
+    {"compare", "classifier", "predictions", "export", "extractor"},
     {
         "picture_page",
         "point_labels",
@@ -51,6 +51,7 @@ LAYERS = [
         "cache_summaries",
         "options",
         "cache_commands",
+        "fetch_command",
         "cli",
         "__init__",
         "__main__",
