@@ -17,7 +17,7 @@ import numpy as np
 
 from featx.extract import extract_features
 from featx.heads import HEADS
-from featx.join import Features, load_features
+from featx.join import Features, join_features
 from featx.recipe import PRECISIONS, parse_image_size
 from featx.results import Training
 from featx.store import FeatureStore
@@ -45,7 +45,7 @@ def measure(data_dir: Path, cache_dir: Path, *, seeds: int, **options: Any) -> d
 
 def _features(data_dir: Path, cache_dir: Path, precision: str, options: dict[str, Any]) -> Features:
     extraction = extract_features(data_dir, cache_dir=cache_dir, precision=precision, show=True, **options)
-    return load_features(extraction.dataset, FeatureStore(cache_dir, extraction.recipe), "featx extract")
+    return join_features(extraction.dataset, FeatureStore(cache_dir, extraction.recipe), "featx extract")
 
 
 def _cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:

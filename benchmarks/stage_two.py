@@ -24,7 +24,7 @@ from featx.dataset import scan
 from featx.extract import extract_features
 from featx.fitting import predict_proba
 from featx.heads import HEADS, train_head
-from featx.join import Features, load_features
+from featx.join import Features, join_features
 from featx.keras_import import import_keras
 from featx.resolve import resolve_recipe
 from featx.results import validation_part
@@ -133,7 +133,7 @@ def measure(
         extract_features(data, cache_dir=cache, backbone=backbone, weights=weights, image_size=size)
         dataset = scan(data, cache)
         recipe, _ = resolve_recipe(cache, dataset, backbone=backbone, weights=weights, image_size=size)
-        features = load_features(dataset, FeatureStore(cache, recipe), "featx extract")
+        features = join_features(dataset, FeatureStore(cache, recipe), "featx extract")
         return measure_features(features, epochs=2 if quick else EPOCHS, repeats=1 if quick else repeats)
 
 

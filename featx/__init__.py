@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from featx.cache import check_cache, compact_cache, list_cache
+    from featx.classifier import Classifier, Predictions
     from featx.compare import compare_approaches
     from featx.comparison import Comparison
     from featx.dataset import ImageDataset, scan
     from featx.errors import FeatxError
     from featx.extract import Extraction, extract_features
+    from featx.extractor import FeatureExtractor
+    from featx.join import Features, load_features
     from featx.recipe import Recipe
     from featx.report import write_report
     from featx.resolve import resolve_recipe
@@ -23,11 +26,15 @@ if TYPE_CHECKING:
     from featx.train import Run, train_top
 
 __all__ = [
+    "Classifier",
     "Comparison",
     "Extraction",
+    "FeatureExtractor",
     "FeatureStore",
+    "Features",
     "FeatxError",
     "ImageDataset",
+    "Predictions",
     "Recipe",
     "Run",
     "Training",
@@ -36,6 +43,7 @@ __all__ = [
     "compare_approaches",
     "extract_features",
     "list_cache",
+    "load_features",
     "resolve_recipe",
     "scan",
     "train_top",
@@ -43,6 +51,11 @@ __all__ = [
 ]
 
 _MODULES = {
+    "load_features": "join",
+    "Features": "join",
+    "FeatureExtractor": "extractor",
+    "Predictions": "classifier",
+    "Classifier": "classifier",
     "Comparison": "comparison",
     "Extraction": "extract",
     "FeatureStore": "store",

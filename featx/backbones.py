@@ -116,8 +116,10 @@ def build_model(recipe: Recipe, weights_path: Path | None, precision: str = "flo
 
     Raises:
         BackboneError: the layer does not exist, or the images are too small for the network.
-        WeightsError: the file does not fit the network.
+        WeightsError: the file does not fit the network, or there is none.
     """
+    if weights_path is None and not recipe.has_random_weights:
+        raise WeightsError(f"The file with the weights of {recipe.backbone} is needed: name it with --weights PATH.")
     keras = import_keras()
     backbone = find_backbone(recipe.backbone)
     with _dtype_policy(keras, DTYPE_POLICIES[precision]):

@@ -1,12 +1,13 @@
 """`featx cache`: what lies in the cache, is it sound, tidy it."""
 
-import json
+from functools import partial
 from pathlib import Path
 
 import click
 
 from featx import options as opt
-from featx.errors import FeatxError, printable
+from featx.errors import FeatxError
+from featx.output import say
 
 NAMES = click.argument("names", nargs=-1)
 
@@ -26,19 +27,20 @@ def cache() -> None:
 
 @cache.command()
 @opt.CACHE_DIR
-@opt.AS_JSON
-def ls(cache_dir: Path, as_json: bool) -> None:
-    """List what is in the cache: stores of features, converted networks, digests.
+@opt.OUTPUT
+def ls(cache_dir: Path, quiet: bool, as_json: bool) -> None:
+    """List what is in the cache: stores of features, converted networks, digests. With --quiet: names, one a line.
 
     \b
     Example:
       featx cache ls
     """
     from featx.cache import list_cache
-    from featx.cache_summaries import listing_json, listing_text
+    from featx.cache_summaries import listing_json, listing_text, names_text
 
     entries = list_cache(cache_dir)
-    click.echo(json.dumps(listing_json(entries), indent=2) if as_json else listing_text(entries, cache_dir))
+    text = partial(names_text, entries) if quiet else partial(listing_text, entries, cache_dir)
+    say(text, lambda: listing_json(entries), quiet=False, as_json=as_json)
 
 
 @cache.command()
@@ -59,8 +61,7 @@ def verify(names: tuple[str, ...], cache_dir: Path, mend: bool, quiet: bool, as_
     from featx.cache_summaries import check_json, check_text
 
     check = check_cache(cache_dir, names, mend=mend, show=not quiet)
-    if as_json or not quiet:
-        click.echo(json.dumps(check_json(check), indent=2) if as_json else check_text(check, mended=mend))
+    say(lambda: check_text(check, mended=mend), lambda: check_json(check), quiet=quiet, as_json=as_json)
     if not check.is_sound:
         click.get_current_context().exit(1)
 
@@ -80,8 +81,7 @@ def compact(names: tuple[str, ...], cache_dir: Path, quiet: bool, as_json: bool)
     from featx.cache_summaries import compaction_json, compaction_text
 
     done = compact_cache(cache_dir, names, show=not quiet)
-    if as_json or not quiet:
-        click.echo(json.dumps(compaction_json(done), indent=2) if as_json else compaction_text(done))
+    say(lambda: compaction_text(done), lambda: compaction_json(done), quiet=quiet, as_json=as_json)
 
 
 @cache.command()
@@ -89,21 +89,21 @@ def compact(names: tuple[str, ...], cache_dir: Path, quiet: bool, as_json: bool)
 @opt.CACHE_DIR
 @click.option("--set-aside", is_flag=True, help="Remove damaged files that were set aside.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-def rm(names: tuple[str, ...], cache_dir: Path, set_aside: bool, yes: bool) -> None:
-    """Remove something from the cache, after asking.
+@opt.OUTPUT
+def rm(names: tuple[str, ...], cache_dir: Path, set_aside: bool, yes: bool, quiet: bool, as_json: bool) -> None:
+    """Remove something from the cache, after asking; ends with 1 if the answer is no.
 
     \b
     Example:
       featx cache rm vgg16-block5_pool-224x224
     """
     from featx.cache import removable, remove
-    from featx.cache_summaries import removal_text
+    from featx.cache_summaries import removal_json, removal_question, removal_text
 
-    paths = removable(cache_dir, names, set_aside=set_aside)
     if not names and not set_aside:
         raise FeatxError("Name what is to be removed, as featx cache ls shows it, or give --set-aside.")
-    if not paths:
-        click.echo("There is nothing to remove.")
-    elif yes or click.confirm(removal_text(paths)):
-        remove(paths)
-        click.echo(f"Removed: {', '.join(printable(path.name) for path in paths)}.")
+    paths = removable(cache_dir, names, set_aside=set_aside)
+    if paths and not yes and not click.confirm(removal_question(paths), err=True):
+        click.get_current_context().exit(1)
+    remove(paths)
+    say(lambda: removal_text(paths), lambda: removal_json(paths), quiet=quiet, as_json=as_json)

@@ -45,6 +45,11 @@ def listing_text(entries: Sequence[CacheEntry], cache_dir: Path) -> str:
     return f"{text_table(('', 'images', 'segments', 'size', 'what'), rows)}\n{total}"
 
 
+def names_text(entries: Sequence[CacheEntry]) -> str:
+    """Return the names of what is in a cache, one a line."""
+    return "\n".join(printable(entry.name) for entry in entries)
+
+
 def listing_json(entries: Sequence[CacheEntry]) -> list[dict[str, Any]]:
     """Return what is in a cache, as JSON knows it."""
     return [
@@ -98,10 +103,20 @@ def compaction_text(done: Mapping[str, Compaction]) -> str:
     return "\n".join(lines) or "There is no store."
 
 
-def removal_text(paths: Sequence[Path]) -> str:
+def removal_question(paths: Sequence[Path]) -> str:
     """Return the question whether `paths` are to be removed."""
     names = ", ".join(printable(path.name) for path in paths)
     return f"Remove {names} ({size(sum(map(size_bytes, paths)))})? What is removed has to be computed again"
+
+
+def removal_text(paths: Sequence[Path]) -> str:
+    """Return what was removed."""
+    return f"Removed: {', '.join(printable(path.name) for path in paths)}." if paths else "There is nothing to remove."
+
+
+def removal_json(paths: Sequence[Path]) -> dict[str, Any]:
+    """Return what was removed, as JSON knows it."""
+    return {"removed": [printable(path.name) for path in paths]}
 
 
 def compaction_json(done: Mapping[str, Compaction]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import logging
 import signal
 import sys
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -17,6 +18,8 @@ from featx.errors import FeatxError, printable
 from featx.fetch_command import fetch
 from featx.files import new_folder
 from featx.interrupts import Terminated, ignore_interrupts, raise_terminated
+from featx.output import say
+from featx.predict_command import predict
 
 log = logging.getLogger("featx")
 
@@ -90,8 +93,8 @@ def main() -> None:
             stream.reconfigure(errors="replace")  # a terminal may lack letters; the work must not be lost for them
     if not log.handlers:
         log.addHandler(_Handler())
-        log.setLevel(logging.INFO)
         log.propagate = False
+    log.setLevel(logging.INFO)
 
 
 def _data_dir(data: Path | None, cache_dir: Path) -> Path:
@@ -105,15 +108,9 @@ def _data_dir(data: Path | None, cache_dir: Path) -> Path:
     return folder
 
 
-def _say(text: str, as_json: dict[str, Any] | None, *, quiet: bool) -> None:
-    if as_json is not None:
-        click.echo(json.dumps(as_json, indent=2))
-    elif not quiet:
-        click.echo(text)
-
-
 main.add_command(cache)
 main.add_command(fetch)
+main.add_command(predict)
 
 
 @main.command()
@@ -134,7 +131,7 @@ def extract(data: Path | None, cache_dir: Path, quiet: bool, as_json: bool, **op
     from featx.summaries import extraction_json, extraction_text
 
     extraction = extract_features(_data_dir(data, cache_dir), cache_dir=cache_dir, show=not quiet, **options)
-    _say(extraction_text(extraction), extraction_json(extraction) if as_json else None, quiet=quiet)
+    say(lambda: extraction_text(extraction), lambda: extraction_json(extraction), quiet=quiet, as_json=as_json)
 
 
 @main.command()
@@ -168,7 +165,7 @@ def train_top(
     training = Training(seed=seed, epochs=epochs, show=not quiet)
     with new_folder(run_dir, Path("runs")) as folder:
         run = train(_data_dir(data, cache_dir), run_dir=folder, cache_dir=cache_dir, training=training, **options)
-    _say(run_text(run), run_json(run) if as_json else None, quiet=quiet)
+    say(lambda: run_text(run), lambda: run_json(run), quiet=quiet, as_json=as_json)
 
 
 @main.command()
@@ -211,4 +208,5 @@ def compare(
             _data_dir(data, cache_dir), rivals=rivals, cache_dir=cache_dir, training=training, **options
         )
         write_report(comparison, folder)
-    _say(comparison_text(comparison, folder), json.loads(comparison.to_json()) if as_json else None, quiet=quiet)
+    as_data = partial(json.loads, comparison.to_json())
+    say(lambda: comparison_text(comparison, folder), as_data, quiet=quiet, as_json=as_json)

@@ -16,7 +16,7 @@ from featx.engines import EngineOptions
 from featx.errors import DamagedSegmentError, FeatxError, printable
 from featx.extract import Extraction, extract_command, extract_dataset
 from featx.heads import HEADS
-from featx.join import Features, load_features
+from featx.join import Features, join_features
 from featx.metrics import confusion_matrix
 from featx.recipe import Recipe
 from featx.resolve import RecipeOptions, resolve_recipe
@@ -145,10 +145,10 @@ def _features(
     """
     stage_one(dataset, recipe, weights, cache_dir)
     try:
-        return load_features(dataset, FeatureStore(cache_dir, recipe), command)
+        return join_features(dataset, FeatureStore(cache_dir, recipe), command)
     except DamagedSegmentError:  # it has been set aside, with a warning
         stage_one(dataset, recipe, weights, cache_dir)
-        return load_features(dataset, FeatureStore(cache_dir, recipe), command)
+        return join_features(dataset, FeatureStore(cache_dir, recipe), command)
 
 
 def _features_entry(features: Features, result: Result) -> _Entry:

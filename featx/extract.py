@@ -6,17 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Unpack
 
-import numpy as np
-
 from featx.dataset import ImageDataset, scan
-from featx.digests import forget_digests
 from featx.engines import EngineOptions
-from featx.reader import CHANGED
+from featx.image_sources import images_of
+from featx.missing import compute_missing
 from featx.recipe import DTYPES, Recipe
 from featx.resolve import RecipeOptions, resolve_recipe
-from featx.skipped import SkippedImage, SkippedImages
-from featx.stage_one import StageOne, strict_error
-from featx.store import FeatureStore
+from featx.skipped import SkippedImage
 from featx.timings import Timings
 from featx.weights import Weights
 
@@ -109,33 +105,28 @@ def extract_dataset(
         StoreError: the store cannot be read or written.
     """
     started = time.perf_counter()
-    store = FeatureStore(cache_dir, recipe)
-    is_cached = store.contains(dataset.digests)
-    memory = SkippedImages(store.dir / "skipped.csv")
-    skipped = _skipped_before(dataset, np.flatnonzero(~is_cached), memory)
-    todo = _todo(dataset, is_cached, skipped)
-    stage = StageOne(dataset, recipe, weights, store, cache_dir, engine_options, workers)
-    timings = Timings()
-    try:
-        if strict and skipped:
-            raise strict_error(skipped[0])
-        if todo.size:
-            store.check_writable()
-            timings = stage.run(todo, skipped, strict=strict, show=show)
-    finally:
-        store.publish()
-        memory.replace(dataset.root.absolute(), skipped)
-        forget_digests([Path(image.path) for image in skipped if image.reason == CHANGED], cache_dir)
-    changed = [image for image in skipped if not image.digest]
-    bad = [image for image in _skipped_before(dataset, np.flatnonzero(~is_cached), memory) if image.digest]
+    root = dataset.root.absolute()
+    computed = compute_missing(
+        images_of(dataset),
+        recipe,
+        lambda: weights,
+        cache_dir,
+        engine_options,
+        unreadable=[SkippedImage.of(root / path, b"", reason) for path, reason in dataset.unreadable],
+        whole_folder=root,
+        dataset=dataset,
+        workers=workers,
+        strict=strict,
+        show=show,
+    )
     return Extraction(
         dataset=dataset,
         recipe=recipe,
-        store_dir=store.dir,
-        n_computed=timings.n_images,
-        n_cached=int(is_cached.sum()),
-        skipped=(*changed, *bad),  # every file, where several have the same bad content
-        timings=timings,
+        store_dir=cache_dir / recipe.slug,
+        n_computed=computed.timings.n_images,
+        n_cached=int(computed.is_cached.sum()),
+        skipped=computed.skipped,
+        timings=computed.timings,
         elapsed_s=time.perf_counter() - started,
     )
 
@@ -167,21 +158,3 @@ def as_typed(value: object) -> str:
     if isinstance(value, tuple):
         return "x".join(map(str, dict.fromkeys(value)))
     return str(value)
-
-
-def _skipped_before(dataset: ImageDataset, missing: np.ndarray, memory: SkippedImages) -> list[SkippedImage]:
-    """Return the files that the scan could not read, and those whose content is known to be no image."""
-    root = dataset.root.absolute()
-    skipped = [SkippedImage.of(root / path, b"", reason) for path, reason in dataset.unreadable]
-    for row in missing:
-        digest = dataset.digests[row].tobytes()
-        if reason := memory.reason(digest):
-            skipped.append(SkippedImage.of(root / dataset.paths[row], digest, reason))
-    return skipped
-
-
-def _todo(dataset: ImageDataset, is_cached: np.ndarray, skipped: list[SkippedImage]) -> np.ndarray:
-    """Return the rows to compute, `(n,)` int64: one for each content that is neither stored nor known to be bad."""
-    hopeless = {image.digest for image in skipped}
-    first_of_content = {dataset.digests[row].tobytes().hex(): row for row in np.flatnonzero(~is_cached)[::-1]}
-    return np.sort(np.array([row for key, row in first_of_content.items() if key not in hopeless], np.int64))

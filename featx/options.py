@@ -1,10 +1,12 @@
 """The options of the command line, each defined once: they mean the same wherever they appear."""
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from featx.backbones import BACKBONES
 from featx.engines import ENGINES
@@ -40,11 +42,39 @@ def options(*decorators: Callable[[_Command], _Command]) -> Callable[[_Command],
     return decorate
 
 
+class _Option(click.Option):
+    """An option that says so where its value came from the environment and is wrong."""
+
+    def get_error_hint(self, ctx: click.Context | None) -> str:
+        """Return what the option is called in an error."""
+        hint = super().get_error_hint(ctx)
+        from_environment = ctx and ctx.get_parameter_source(self.name or "") is ParameterSource.ENVIRONMENT
+        return f"{hint} (environment variable {self.envvar})" if from_environment else hint
+
+
+def option(*names: str, **settings: Any) -> Callable[[_Command], _Command]:
+    """Return `click.option(...)` that an environment variable gives as well: for `--image-size`, `FEATX_IMAGE_SIZE`."""
+    long_name = next(name for name in names if name.startswith("--"))
+    variable = f"FEATX_{long_name.removeprefix('--').replace('-', '_').upper()}"
+    return click.option(*names, cls=_Option, envvar=variable, **settings)
+
+
+def _log_from(level: int) -> Callable[[click.Context, click.Parameter, bool], bool]:
+    """Return what an option does that decides how much is said on standard error."""
+
+    def set_level(_ctx: click.Context, _param: click.Parameter, value: bool) -> bool:
+        if value:
+            logging.getLogger("featx").setLevel(level)
+        return value
+
+    return set_level
+
+
 DATA = click.argument("data", required=False, type=click.Path(path_type=Path))
-BACKBONE = click.option(
+BACKBONE = option(
     "--backbone", type=click.Choice(list(BACKBONES)), default="vgg16", show_default=True, help="Pretrained network."
 )
-BACKBONE_LIST = click.option(
+BACKBONE_LIST = option(
     "--backbone",
     "backbones",
     type=click.Choice(list(BACKBONES)),
@@ -54,27 +84,27 @@ BACKBONE_LIST = click.option(
     help="Pretrained network; give the option again for another one.",
 )
 RECIPE = options(
-    click.option("--image-size", type=ImageSize(), help="Pixels, 224 or HEIGHTxWIDTH.  [default: the backbone's own]"),
-    click.option(
+    option("--image-size", type=ImageSize(), help="Pixels, 224 or HEIGHTxWIDTH.  [default: the backbone's own]"),
+    option(
         "--weights",
         default="imagenet",
         show_default=True,
         help="imagenet (looked for in FEATX_WEIGHTS_DIR, then downloaded by Keras), a file in the layout of Keras's "
         "official ones (…_notop.h5), random or random:SEED for tests, or imagenet-or-random for demonstrations.",
     ),
-    click.option("--layer", help="Layer whose output is stored.  [default: the backbone's last one]"),
-    click.option(
+    option("--layer", help="Layer whose output is stored.  [default: the backbone's last one]"),
+    option(
         "--precision",
         type=click.Choice(["auto", *PRECISIONS]),
         default="auto",
         show_default=True,
         help="Arithmetic of the forward pass; auto is bfloat16 where the hardware speeds it up, else float32.",
     ),
-    click.option(
+    option(
         "--dtype", type=click.Choice(DTYPES), default=DTYPES[0], show_default=True, help="Features are stored as this."
     ),
 )
-CACHE_DIR = click.option(
+CACHE_DIR = option(
     "--cache-dir",
     type=click.Path(path_type=Path, file_okay=False),
     default=Path("cache"),
@@ -82,26 +112,22 @@ CACHE_DIR = click.option(
     help="Where features lie.",
 )
 STAGE_ONE = options(
-    click.option(
+    option(
         "--engine",
         type=click.Choice(ENGINES),
         default="auto",
         show_default=True,
         help="What runs the backbone; auto is keras where there is a GPU it can use, else openvino.",
     ),
-    click.option("--batch-size", type=click.IntRange(1, 4096), help="Images in a batch.  [default: for the machine]"),
-    click.option("--threads", type=click.IntRange(1), help="Processor cores for openvino.  [default: all]"),
-    click.option(
-        "--streams", type=click.IntRange(1), help="Batches openvino runs side by side.  [default: for the machine]"
-    ),
-    click.option("--workers", type=click.IntRange(1), help="Decoding threads.  [default: one for each core]"),
-    click.option("--strict", is_flag=True, help="Stop at the first image that cannot be read, instead of skipping it."),
+    option("--batch-size", type=click.IntRange(1, 4096), help="Images in a batch.  [default: for the machine]"),
+    option("--threads", type=click.IntRange(1), help="Processor cores for openvino.  [default: all]"),
+    option("--streams", type=click.IntRange(1), help="Batches openvino runs side by side.  [default: for the machine]"),
+    option("--workers", type=click.IntRange(1), help="Decoding threads.  [default: one for each core]"),
+    option("--strict", is_flag=True, help="Stop at the first image that cannot be read, instead of skipping it."),
 )
 STAGE_TWO = options(
-    click.option(
-        "--seed", type=click.IntRange(0), default=Training.seed, show_default=True, help="Seed of all training."
-    ),
-    click.option(
+    option("--seed", type=click.IntRange(0), default=Training.seed, show_default=True, help="Seed of all training."),
+    option(
         "--epochs",
         type=click.IntRange(1),
         default=Training.epochs,
@@ -110,12 +136,24 @@ STAGE_TWO = options(
     ),
 )
 RIVAL = options(
-    click.option("--with-scratch-cnn", is_flag=True, help="Add report-cnn, a CNN trained from scratch."),
-    click.option(
+    option("--with-scratch-cnn", is_flag=True, help="Add report-cnn, a CNN trained from scratch."),
+    option(
         "--rival", "rivals", type=click.Choice(list(RIVALS)), multiple=True, help="Add a network trained from scratch."
     ),
 )
-AS_JSON = click.option("--json", "as_json", is_flag=True, help="Summary as JSON on standard output.")
 OUTPUT = options(
-    click.option("--quiet", is_flag=True, help="No progress, no summary; warnings and errors only."), AS_JSON
+    option(
+        "--quiet",
+        is_flag=True,
+        callback=_log_from(logging.WARNING),
+        help="No progress, no summary; warnings and errors only.",
+    ),
+    option(
+        "--verbose",
+        is_flag=True,
+        expose_value=False,
+        callback=_log_from(logging.DEBUG),
+        help="Say on standard error what is decided on the way.",
+    ),
+    option("--json", "as_json", is_flag=True, help="Results as JSON on standard output."),
 )

@@ -1,5 +1,6 @@
 """Progress on stderr: done and to do, rate, time left. Silent for anything under two seconds."""
 
+import os
 import sys
 from typing import Any
 
@@ -37,7 +38,16 @@ def progress_bar(total: int, what: str, unit: str, *, show: bool) -> "tqdm[Any]"
         disable=not show,
         delay=DELAY_S,
         mininterval=0.2 if on_terminal else LOG_INTERVAL_S,
-        dynamic_ncols=True,
+        dynamic_ncols=_knows_its_width(),
+        ncols=None if _knows_its_width() else 80,
         leave=False,
         file=sys.stderr,
     )
+
+
+def _knows_its_width() -> bool:
+    """Return whether stderr is a terminal that says how wide it is; on one that says 0, tqdm would draw nothing."""
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns > 0
+    except (OSError, ValueError):
+        return False

@@ -1,4 +1,4 @@
-"""Image files in, batches of pixels out: decoded by threads, in order, with a bounded look-ahead."""
+"""Images in, batches of pixels out: decoded by threads, in order, with a bounded look-ahead."""
 
 import hashlib
 from collections import deque
@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from featx.errors import ImageError
-from featx.images import decode_into, quiet_pillow, read_file
+from featx.image_sources import Source, read_source
+from featx.images import decode_into, quiet_pillow
 from featx.machine import n_cores
 
 #: Why a file is skipped whose bytes are no longer those that were digested.
@@ -57,20 +58,20 @@ class Batch:
 
 
 def read_batches(
-    paths: Sequence[Path],
+    sources: Sequence[Source],
     digests: np.ndarray,
     image_size: tuple[int, int],
     batch_size: int,
     workers: int | None = None,
 ) -> Generator[Batch, None, None]:
-    """Yield the images at `paths` in batches made of `batch_size` files each.
+    """Yield the images from `sources` in batches made of `batch_size` each.
 
     Args:
-        paths: n files.
+        sources: n files or arrays.
         digests: `(n, 32)` uint8, the SHA-256 that each file's bytes must have: a file that has changed since is
             skipped, never mistaken for what it was.
         image_size: `(height, width)` in pixels that images are resized to.
-        batch_size: files in a batch.
+        batch_size: images in a batch.
         workers: decoding threads; as many as this process may use cores if None. Pillow decodes and resizes without
             Python's lock.
     """
@@ -81,14 +82,14 @@ def read_batches(
     def decode(first: int, pixels: np.ndarray) -> list[Unreadable]:
         """Fill `pixels` with the images from `first` on; return those that could not be read."""
         rows = range(first, first + len(pixels))
-        results = (_decode(row, paths[row], digests[row].tobytes(), pixels[row - first]) for row in rows)
+        results = (_decode(row, sources[row], digests[row].tobytes(), pixels[row - first]) for row in rows)
         return [result for result in results if result]
 
     with quiet_pillow(), ThreadPoolExecutor(workers, thread_name_prefix="featx-decode") as pool:
         waiting: deque[_Decoding] = deque()
         try:
-            for first in range(0, len(paths), batch_size):
-                pixels = np.empty((min(batch_size, len(paths) - first), *image_size, 3), np.uint8)
+            for first in range(0, len(sources), batch_size):
+                pixels = np.empty((min(batch_size, len(sources) - first), *image_size, 3), np.uint8)
                 starts = range(0, len(pixels), portion)
                 tasks = [pool.submit(decode, first + start, pixels[start : start + portion]) for start in starts]
                 waiting.append(_Decoding(first, pixels, tasks))
@@ -128,12 +129,12 @@ class _Decoding:
         return Batch(self.pixels[is_readable], rows[is_readable], unreadable)
 
 
-def _decode(row: int, path: Path, digest: bytes, pixels: np.ndarray) -> Unreadable | None:
+def _decode(row: int, source: Source, digest: bytes, pixels: np.ndarray) -> Unreadable | None:
     """Write the image to `pixels`, `(height, width, 3)` uint8; return why not if it cannot be read."""
     try:
-        data = read_file(path)
+        data = read_source(source)
     except ImageError as error:
-        return Unreadable(row, str(error), is_content=error.is_content and _has_digest(path, digest))
+        return Unreadable(row, str(error), is_content=error.is_content and _has_digest(source, digest))
     if hashlib.sha256(data).digest() != digest:
         return Unreadable(row, CHANGED, is_content=False)
     try:
@@ -143,10 +144,12 @@ def _decode(row: int, path: Path, digest: bytes, pixels: np.ndarray) -> Unreadab
     return None
 
 
-def _has_digest(path: Path, digest: bytes) -> bool:
+def _has_digest(source: Source, digest: bytes) -> bool:
     """Return whether a file that is empty, or too large to be read at once, is the one that was digested."""
+    if not isinstance(source, Path):
+        return True
     try:
-        with path.open("rb") as file:
+        with source.open("rb") as file:
             return hashlib.file_digest(file, "sha256").digest() == digest
     except OSError:
         return False

@@ -44,14 +44,16 @@ class SavedRun:
             )
         return self.dir / f"{name}.keras"
 
-    def find_weights(self, cache_dir: Path, named: Path | None = None) -> Weights:
+    def find_weights(self, cache_dir: Path, named: Path | None = None, *, download: bool = True) -> Weights:
         """Return the weights that this run was trained with: `named` if given, or wherever they are found.
+
+        They are downloaded again if `download` and they were Keras's own.
 
         Raises:
             WeightsError: they are not to be found, or the file named holds others.
         """
         candidates = [named.expanduser()] if named else [self.weights_path]
-        return find_weights_again(self.recipe.backbone, self.recipe.weights, candidates, cache_dir)
+        return find_weights_again(self.recipe.backbone, self.recipe.weights, candidates, cache_dir, download=download)
 
 
 def read_run(run_dir: Path) -> SavedRun:

@@ -84,12 +84,19 @@ class SkippedImages:
         known = self._known.get(digest.hex())
         return known.reason if known and known.decoder == PIL.__version__ else None
 
-    def replace(self, root: Path, images: Iterable[SkippedImage]) -> None:
-        """Put `images` in the place of what was known of files below `root`, and write the file if that changes it."""
-        inside = f"{printable(root)}{os.sep}"
+    def remember(self, images: Iterable[SkippedImage], whole_folder: Path | None = None) -> None:
+        """Add `images` to what is known, and write the file if that changes it.
+
+        If they are all that was skipped in `whole_folder`, what was known of others in it is forgotten.
+        """
         self._known = self._read()  # another process may have added to it
-        elsewhere = {key: image for key, image in self._known.items() if not image.path.startswith(inside)}
-        known = elsewhere | {image.digest or image.path: image for image in images}
+        others = self._known
+        if whole_folder is not None:
+            inside = f"{printable(whole_folder)}{os.sep}"
+            others = {key: image for key, image in others.items() if not image.path.startswith(inside)}
+        self._write(others | {image.digest or image.path: image for image in images})
+
+    def _write(self, known: dict[str, SkippedImage]) -> None:
         if known == self._known:
             return
         self._known = known

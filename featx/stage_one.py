@@ -14,6 +14,7 @@ import numpy as np
 from featx.dataset import ImageDataset
 from featx.engines import Engine, EngineOptions, create_engine, default_batch_size, needs_keras
 from featx.errors import DtypeOverflowError, ImageError, printable
+from featx.image_sources import Images, source_path
 from featx.interrupts import held_interrupts
 from featx.keras_import import import_keras
 from featx.memory import reset_peak_memory
@@ -29,39 +30,40 @@ from featx.weights import Weights
 
 @dataclass
 class StageOne:
-    """Computes features of some images of a data set.
+    """Computes features of images.
 
     Threads decode a few batches ahead, the engine has a few under way, and what it has finished is collected for the
     next segment. Ctrl-C and SIGTERM take effect when the batches under way are finished and kept.
     """
 
-    dataset: ImageDataset
+    images: Images
     recipe: Recipe
     weights: Weights
     store: FeatureStore
     cache_dir: Path
     engine_options: EngineOptions
     workers: int | None
+    dataset: ImageDataset | None  # has the images that an int8 network is calibrated on
 
     def run(self, rows: np.ndarray, skipped: list[SkippedImage], *, strict: bool, show: bool) -> Timings:
         """Store the features of the images `rows`, `(n,)` int64; what cannot be read is added to `skipped`.
 
         The engine is started for the first image that can be read, so that a folder of damaged files costs nothing.
         """
-        files = _Files([self.dataset.root / self.dataset.paths[row] for row in rows], self.dataset.digests[rows])
+        images = self.images[rows]
         reset_peak_memory()
         stopwatch = Stopwatch()
         batch_size = default_batch_size(self.engine_options)
-        batches = read_batches(files.paths, files.digests, self.recipe.image_size, batch_size, self.workers)
+        batches = read_batches(images.sources, images.digests, self.recipe.image_size, batch_size, self.workers)
         with ExitStack() as stack:
             stack.enter_context(closing(batches))
             writer = stack.enter_context(SegmentWriter(self.store, stopwatch))
             bar = stack.enter_context(progress_bar(len(rows), self.recipe.backbone, "images", show=show))
-            readable = files.readable(stopwatch.waiting("decode", batches), skipped, bar, strict=strict)
+            readable = _readable(images, stopwatch.waiting("decode", batches), skipped, bar, strict=strict)
             first = next(readable, None)
             if first is not None:
                 engine = stack.enter_context(closing(self._start_engine(stopwatch, show=show)))
-                under_way = _UnderWay(engine, writer, stopwatch, self.recipe, files, bar)
+                under_way = _UnderWay(engine, writer, stopwatch, self.recipe, images, bar)
                 with held_interrupts() as interrupted:
                     for batch in chain([first], readable):
                         under_way.submit(batch)
@@ -80,45 +82,39 @@ class StageOne:
             )
 
 
-@dataclass(frozen=True)
-class _Files:
-    """The files to compute: n paths, and their digests, `(n, 32)` uint8."""
+def _readable(
+    images: Images, batches: Iterable[Batch], skipped: list[SkippedImage], bar: Any, *, strict: bool
+) -> Iterator[Batch]:
+    """Yield the batches that have an image; what cannot be read is added to `skipped`.
 
-    paths: list[Path]
-    digests: np.ndarray
+    Raises:
+        ImageError: `strict`, and an image cannot be read.
+    """
+    for batch in batches:
+        skipped += [_skipped(images, image) for image in batch.unreadable]
+        bar.update(len(batch.unreadable))
+        if strict and batch.unreadable:
+            raise strict_error(skipped[-1])
+        if len(batch.rows):
+            yield batch
 
-    def readable(
-        self, batches: Iterable[Batch], skipped: list[SkippedImage], bar: Any, *, strict: bool
-    ) -> Iterator[Batch]:
-        """Yield the batches that have an image; what cannot be read is added to `skipped`.
 
-        Raises:
-            ImageError: `strict`, and an image cannot be read.
-        """
-        for batch in batches:
-            skipped += [self._skipped(image) for image in batch.unreadable]
-            bar.update(len(batch.unreadable))
-            if strict and batch.unreadable:
-                raise strict_error(skipped[-1])
-            if len(batch.rows):
-                yield batch
-
-    def _skipped(self, image: Unreadable) -> SkippedImage:
-        digest = self.digests[image.row].tobytes() if image.is_content else b""
-        return SkippedImage.of(self.paths[image.row].absolute(), digest, image.reason)
+def _skipped(images: Images, image: Unreadable) -> SkippedImage:
+    digest = images.digests[image.row].tobytes() if image.is_content else b""
+    return SkippedImage.of(source_path(images.sources[image.row]), digest, image.reason)
 
 
 class _UnderWay:
     """The batches that the engine is computing, in their order."""
 
     def __init__(
-        self, engine: Engine, writer: SegmentWriter, stopwatch: Stopwatch, recipe: Recipe, files: _Files, bar: Any
+        self, engine: Engine, writer: SegmentWriter, stopwatch: Stopwatch, recipe: Recipe, images: Images, bar: Any
     ) -> None:
         self._engine = engine
         self._writer = writer
         self._stopwatch = stopwatch
         self._recipe = recipe
-        self._files = files
+        self._images = images
         self._bar = bar
         self._waiting: deque[tuple[Batch, Future[np.ndarray]]] = deque()
 
@@ -139,7 +135,7 @@ class _UnderWay:
             batch, future = self._waiting.popleft()
             with self._stopwatch.phase("forward"):
                 features = future.result()
-            self._writer.add(self._to_storage(features, batch), self._files.digests[batch.rows])
+            self._writer.add(self._to_storage(features, batch), self._images.digests[batch.rows])
             self._bar.update(len(batch.rows))
 
     def _to_storage(self, features: np.ndarray, batch: Batch) -> np.ndarray:
@@ -151,7 +147,7 @@ class _UnderWay:
         if fits.all():
             return stored
         bad = int(np.flatnonzero(~fits)[0])
-        name = printable(self._files.paths[batch.rows[bad]])
+        name = printable(source_path(self._images.sources[batch.rows[bad]]))
         largest = np.abs(features[bad]).max()
         if np.isfinite(largest):
             raise DtypeOverflowError(

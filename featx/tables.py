@@ -7,18 +7,26 @@ from collections.abc import Sequence
 from featx.errors import printable
 
 
-def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return aligned columns for a terminal: the first to the left, indented in the header, the others to the right."""
+def text_table(header: Sequence[str], rows: Sequence[Sequence[str]], n_left: int = 1) -> str:
+    """Return aligned columns for a terminal: the first `n_left` to the left, the others to the right.
+
+    The first name of the header is indented: first cells begin with two characters for a mark, or two blanks.
+    """
     lines = [(f"  {header[0]}", *header[1:]), *rows]
     widths = [max(n_columns(line[i]) for line in lines) for i in range(len(header))]
     padded = [
         "  ".join(
-            " " * (0 if i == 0 else width - n_columns(cell)) + cell + " " * (width - n_columns(cell) if i == 0 else 0)
+            _padded(cell, width, to_the_left=i < n_left)
             for i, (cell, width) in enumerate(zip(line, widths, strict=True))
         ).rstrip()
         for line in lines
     ]
     return "\n".join([padded[0], "  " + "─" * (sum(widths) + 2 * len(widths) - 4), *padded[1:]])
+
+
+def _padded(cell: str, width: int, *, to_the_left: bool) -> str:
+    blanks = " " * (width - n_columns(cell))
+    return cell + blanks if to_the_left else blanks + cell
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -8,7 +8,7 @@ from typing import Unpack
 from featx.dataset import scan
 from featx.extract import extract_command
 from featx.heads import HEADS, train_head
-from featx.join import Features, load_features
+from featx.join import Features, join_features
 from featx.memory import reset_peak_memory
 from featx.resolve import RecipeOptions, resolve_recipe
 from featx.results import Result, Training, measured, validation_part
@@ -59,7 +59,7 @@ def train_top(
     dataset = scan(data_dir, cache_dir, show=training.show)
     recipe, weights = resolve_recipe(cache_dir, dataset, **options)
     store = FeatureStore(cache_dir, recipe)
-    features = load_features(dataset, store, extract_command(data_dir, cache_dir, **options))
+    features = join_features(dataset, store, extract_command(data_dir, cache_dir, **options))
     results = tuple(train_on_features(features, head, training) for head in heads)
     write_run(run_dir, features, results, training, weights)
     return Run(run_dir, features, results)

@@ -68,15 +68,18 @@ def find_weights(backbone: str, weights: str, cache_dir: Path) -> Weights:
     return _weights_in_file(entry, path, cache_dir)
 
 
-def find_weights_again(backbone: str, digest: str, candidates: Sequence[Path | None], cache_dir: Path) -> Weights:
+def find_weights_again(
+    backbone: str, digest: str, candidates: Sequence[Path | None], cache_dir: Path, *, download: bool = True
+) -> Weights:
     """Return the weights with this `digest`, from the first place that has them.
 
     Args:
         backbone: name in `featx.backbones.BACKBONES`.
         digest: SHA-256 of the file in hexadecimal, or `"random-SEED"`.
         candidates: files to try first; None and what is not there is passed over. After them, `FEATX_WEIGHTS_DIR`
-            and Keras's own folder are looked into. Nothing is downloaded, unless a candidate has the official name.
+            and Keras's own folder are looked into.
         cache_dir: remembers digests of files.
+        download: whether to have Keras download its official file, if a candidate bears that name.
 
     Raises:
         WeightsError: they are nowhere; the message says where they were looked for.
@@ -94,8 +97,9 @@ def find_weights_again(backbone: str, digest: str, candidates: Sequence[Path | N
         if weights.digest == digest:
             return weights
         looked.append(f"{printable(path)} has others")
-    if any(path.name == entry.weights_name for path in named) and not (official := _official_path(entry)).exists():
-        _download(backbone, entry, official, "the places named")
+    was_official = any(path.name == entry.weights_name for path in named)
+    if download and was_official and not _official_path(entry).exists():
+        _download(backbone, entry, _official_path(entry), "the places named")
         return find_weights_again(backbone, digest, (), cache_dir)
     looked += [f"{printable(path)} is not there" for path in named if not path.is_file()]
     where = f" ({'; '.join(looked)})" if looked else ""
@@ -116,6 +120,7 @@ def _weights_in_file(entry: Backbone, path: Path, cache_dir: Path) -> Weights:
     digests, problems = digest_files([path.absolute()], cache_dir)
     if problems:
         raise WeightsError(f"The weights file {printable(path)} cannot be read: {problems[0]}.")
+    log.debug("Weights: %s, SHA-256 %s.", printable(path), bytes(digests[0]).hex())
     return Weights(bytes(digests[0]).hex(), path)
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
@@ -59,6 +60,23 @@ def _texture(number: int, rng: np.random.Generator) -> np.ndarray:
     colour = np.array([60 + 90 * (number % 2), 120, 200 - 80 * (number % 3)])
     pixels = colour + 50 * waves[..., np.newaxis] + rng.normal(0, 12, (40, 48, 3))
     return np.clip(pixels, 0, 255).astype(np.uint8)
+
+
+@pytest.fixture
+def vgg16_weights(tmp_path: Path) -> Path:
+    """A folder with a file in the layout of Keras's official one."""
+    from keras.src.legacy.saving import legacy_h5_format
+
+    from featx.keras_import import import_keras
+
+    keras = import_keras()
+    keras.utils.set_random_seed(0)
+    network = keras.applications.VGG16(include_top=False, weights=None, input_shape=(32, 32, 3))
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    with h5py.File(folder / "vgg16_mine_notop.h5", "w") as file:
+        legacy_h5_format.save_weights_to_hdf5_group(file, network)
+    return folder
 
 
 @pytest.fixture

@@ -219,23 +219,6 @@ def test_names_in_the_readmes_code_exist():
             assert hasattr(importlib.import_module("featx"), node.attr)
 
 
-@pytest.fixture
-def vgg16_weights(tmp_path) -> Path:
-    """A folder with a file in the layout of Keras's official one."""
-    from keras.src.legacy.saving import legacy_h5_format
-
-    from featx.keras_import import import_keras
-
-    keras = import_keras()
-    keras.utils.set_random_seed(0)
-    network = keras.applications.VGG16(include_top=False, weights=None, input_shape=(32, 32, 3))
-    folder = tmp_path / "weights"
-    folder.mkdir()
-    with h5py.File(folder / "vgg16_mine_notop.h5", "w") as file:
-        legacy_h5_format.save_weights_to_hdf5_group(file, network)
-    return folder
-
-
 def test_the_readmes_code_runs(tmp_path, monkeypatch, make_photos, vgg16_weights, capsys):
     monkeypatch.setenv("FEATX_WEIGHTS_DIR", str(vgg16_weights))
     monkeypatch.chdir(tmp_path)
@@ -402,7 +385,7 @@ def test_damage_is_set_aside_and_a_newer_version_left_alone(tmp_path, caplog):
 
 def test_skipped_csv_has_the_documented_columns(tmp_path):
     path = tmp_path / "skipped.csv"
-    SkippedImages(path).replace(tmp_path, [SkippedImage.of(tmp_path / "a,b.jpg", b"\1" * 32, "empty file")])
+    SkippedImages(path).remember([SkippedImage.of(tmp_path / "a,b.jpg", b"\1" * 32, "empty file")], tmp_path)
     header, line = path.read_text(encoding="utf-8").splitlines()
     columns = re.findall(r"^\| `(\w+)` \|", section(FORMAT, "## skipped.csv"), re.MULTILINE)
     assert header == ",".join(columns) == ",".join(inspect.signature(SkippedImage).parameters)

@@ -19,7 +19,7 @@ from featx.dataset import scan
 from featx.engines.conversion import load_network
 from featx.errors import DtypeOverflowError, ImageError
 from featx.extract import extract_command, extract_features
-from featx.join import load_features
+from featx.join import join_features
 from featx.recipe import Recipe
 from featx.resolve import resolve_recipe
 from featx.skipped import SkippedImage, SkippedImages
@@ -117,7 +117,7 @@ def test_bad_files_are_skipped_named_and_tried_only_once(data, cache):
 def test_what_is_skipped_for_its_content_does_not_stand_in_the_way_of_stage_two(data, cache):
     bad_files(data)
     extraction = extract_features(data, cache_dir=cache, **OPTIONS)
-    features = load_features(extraction.dataset, FeatureStore(cache, extraction.recipe), "featx extract")
+    features = join_features(extraction.dataset, FeatureStore(cache, extraction.recipe), "featx extract")
     assert features.dataset.n_images == 32
 
 
@@ -128,7 +128,7 @@ def test_two_data_sets_in_one_store_do_not_forget_each_others_bad_files(data, ca
     memories = [SkippedImages(cache / "skipped.csv") for _ in range(2)]  # both read before either has written
     for memory, folder in zip(memories, (data, other), strict=True):
         path = folder / "train" / "sea" / "bad.jpg"
-        memory.replace(folder, [SkippedImage.of(path, hashlib.sha256(path.read_bytes()).digest(), "no image")])
+        memory.remember([SkippedImage.of(path, hashlib.sha256(path.read_bytes()).digest(), "no image")], folder)
     assert (cache / "skipped.csv").read_text().count("bad.jpg") == 2
 
 

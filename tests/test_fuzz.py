@@ -127,7 +127,7 @@ def sound(tmp_path_factory) -> Path:
         start += n
     store.publish()
     images = [SkippedImage.of(Path("/photos/sea/bad.jpg"), BAD, "no image"), SkippedImage.of(Path("/b"), b"", "gone")]
-    SkippedImages(store.dir / "skipped.csv").replace(Path("/photos"), images)
+    SkippedImages(store.dir / "skipped.csv").remember(images, Path("/photos"))
     return cache
 
 
@@ -326,7 +326,7 @@ def test_a_list_of_skipped_images_of_any_bytes_is_only_a_memory(sound, mutate):
         assert memory.reason(bytes(DIGESTS[0])) is None
         memory.reason(BAD)
         new = hashlib.sha256(b"new").digest()
-        memory.replace(Path("/photos"), [SkippedImage.of(Path("/photos/new.jpg"), new, "why, and\nwhere")])
+        memory.remember([SkippedImage.of(Path("/photos/new.jpg"), new, "why, and\nwhere")], Path("/photos"))
         again = SkippedImages(path)
         assert again.reason(new) == "why, and\nwhere"
         assert again.reason(BAD) is None or path.read_bytes().count(b"/photos/") == 1

@@ -64,7 +64,7 @@ def test_batches_are_arrays_of_their_own(photos):
 def test_files_are_decoded_ahead_so_far_and_no_further(photos, monkeypatch, most_bytes, n_files):
     read: list[str] = []
     monkeypatch.setattr(reader, "LOOK_AHEAD_BYTES", most_bytes)
-    monkeypatch.setattr(reader, "read_file", lambda path: (read.append(path.name), read_file(path))[1])
+    monkeypatch.setattr(reader, "read_source", lambda path: (read.append(path.name), read_file(path))[1])
     batches = read_batches(photos, digests_of(photos), (20, 30), 2)
     for n_taken in range(3):
         next(batches)
@@ -88,7 +88,7 @@ def test_threads_are_as_many_as_the_process_may_use_cores_unless_told_otherwise(
                 together.wait(60)
             return read_file(path)
 
-        monkeypatch.setattr(reader, "read_file", meet)
+        monkeypatch.setattr(reader, "read_source", meet)
         list(read_batches(photos, digests_of(photos), (20, 30), 8, workers))
         assert len(threads) == n_threads
 

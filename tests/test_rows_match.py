@@ -29,7 +29,7 @@ from featx.engines.openvino_engine import OpenVinoEngine
 from featx.errors import DamagedSegmentError, ImageError, StoreError
 from featx.extract import Extraction, extract_features
 from featx.images import decode_image
-from featx.join import load_features
+from featx.join import join_features
 from featx.resolve import resolve_recipe
 from featx.store import FeatureStore, compact
 
@@ -392,7 +392,7 @@ class RowsMatchImages(RuleBasedStateMachine):
         before = {path.name for path in self.segments()}
         try:
             store = FeatureStore(self.cache, extraction.recipe)
-            features = load_features(extraction.dataset, store, "featx extract")
+            features = join_features(extraction.dataset, store, "featx extract")
             self.check_all_rows(store)
         except DamagedSegmentError:
             assert len(before - {path.name for path in self.segments()}) == 1

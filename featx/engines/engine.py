@@ -125,7 +125,9 @@ def create_engine(
         FeatxError: there is no engine for this precision here.
     """
     options = options or EngineOptions()
-    if choose_engine(options, recipe) == "keras":
+    chosen = choose_engine(options, recipe)
+    log.debug("Engine: %s, %s.", chosen, options)
+    if chosen == "keras":
         from featx.engines.keras_engine import KerasEngine
 
         return KerasEngine(recipe, weights, default_batch_size(options))

@@ -1,0 +1,246 @@
+"""A trained run as a thing to use: image files in, classes out. What has been seen before comes from the store."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+
+from featx.digests import digest_files
+from featx.engines import EngineOptions, needs_keras
+from featx.errors import WeightsError
+from featx.head_file import Head, read_head
+from featx.image_sources import Images
+from featx.missing import Computed, compute_missing
+from featx.saved_run import SavedRun, read_run
+from featx.skipped import SkippedImage
+from featx.store import FeatureStore
+from featx.weights import Weights
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+log = logging.getLogger("featx")
+
+DEFAULT_ENGINE = EngineOptions()
+
+#: Features read from the store at a time.
+_READ_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a classifier says of one image.
+
+    Attributes:
+        path: the file.
+        label: the likeliest class; None if the image cannot be read.
+        probability: of that class, from 0 to 1.
+        top: the likeliest classes with their probabilities, the likeliest first; all of them.
+        reason: why the image cannot be read; None if it can.
+    """
+
+    path: Path
+    label: str | None
+    probability: float | None
+    top: tuple[tuple[str, float], ...]
+    reason: str | None
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions(Sequence[Prediction]):
+    """Predictions for n files, in the order in which they were named.
+
+    Attributes:
+        class_names: the classes.
+        paths: n files.
+        probabilities: `(n, n_classes)` float64; NaN for an image that cannot be read.
+        reasons: why each cannot be read; None where it can.
+    """
+
+    class_names: tuple[str, ...]
+    paths: tuple[Path, ...]
+    probabilities: np.ndarray
+    reasons: tuple[str | None, ...]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, row: int) -> Prediction:  # type: ignore[override]  # rows are asked for one by one
+        path, reason, probabilities = self.paths[row], self.reasons[row], self.probabilities[row]
+        if reason is not None:
+            return Prediction(path, None, None, (), reason)
+        order = np.argsort(-probabilities, kind="stable")
+        top = tuple((self.class_names[label], float(probabilities[label])) for label in order)
+        return Prediction(path, *top[0], top, None)
+
+    def __iter__(self) -> Iterator[Prediction]:
+        return (self[row] for row in range(len(self)))
+
+    @property
+    def labels(self) -> list[str | None]:
+        """The likeliest class of each image; None for one that cannot be read."""
+        return [prediction.label for prediction in self]
+
+    @property
+    def n_unreadable(self) -> int:
+        """How many images could not be read."""
+        return sum(reason is not None for reason in self.reasons)
+
+    def to_pandas(self) -> "pd.DataFrame":
+        """Return a table with `path`, `label`, `probability`, `reason`, and a column for each class.
+
+        Raises:
+            FeatxError: pandas is not installed.
+        """
+        from featx.data_frames import data_frame
+
+        columns = {
+            "path": [str(path) for path in self.paths],
+            "label": self.labels,
+            "probability": [prediction.probability for prediction in self],
+            "reason": list(self.reasons),
+        }
+        by_class = {f"p:{name}": self.probabilities[:, label] for label, name in enumerate(self.class_names)}
+        return data_frame({**columns, **by_class})
+
+
+class Classifier:
+    """A head on its backbone, as a run folder holds them.
+
+    >>> classifier = Classifier.load("runs/first")  # doctest: +SKIP
+    >>> predictions = classifier.predict(["cat.jpg", "no.jpg"])  # doctest: +SKIP
+    >>> predictions.labels, predictions[1].reason  # doctest: +SKIP
+    (['cats', None], 'No such file or directory')
+    """
+
+    def __init__(
+        self,
+        run: SavedRun,
+        head: Head,
+        cache_dir: Path,
+        weights_path: Path | None = None,
+        engine_options: EngineOptions = DEFAULT_ENGINE,
+    ) -> None:
+        """Put a classifier together; `Classifier.load` is the usual way."""
+        self.run = run
+        self._head = head
+        self._cache_dir = cache_dir
+        self._weights_path = weights_path
+        self._engine_options = engine_options
+
+    @classmethod
+    def load(
+        cls,
+        run_dir: Path | str,
+        *,
+        head: str | None = None,
+        cache_dir: Path | str = "cache",
+        weights: Path | str | None = None,
+        engine: str = "auto",
+        batch_size: int | None = None,
+        threads: int | None = None,
+        streams: int | None = None,
+    ) -> Self:
+        """Return the classifier in a run folder. Neither Keras nor the backbone is started before they are needed.
+
+        Args:
+            run_dir: a folder that `featx train-top` has written.
+            head: `"dense"` or `"logreg"`; `"dense"`, if the run has it, if None.
+            cache_dir: where stores lie; features that are there are not computed again.
+            weights: file of the backbone's weights, if it is not where it was when the run was made.
+            engine: see `featx.engines.EngineOptions`, also for the next three.
+            batch_size: images in a batch.
+            threads: processor cores for `openvino`.
+            streams: batches that `openvino` runs side by side.
+
+        Raises:
+            FeatxError: there is no sound run.
+        """
+        run = read_run(Path(run_dir))
+        options = EngineOptions(engine=engine, batch_size=batch_size, threads=threads, streams=streams)
+        return cls(run, read_head(run.head_path(head)), Path(cache_dir), Path(weights) if weights else None, options)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The classes, in the order of the probabilities."""
+        return self.run.class_names
+
+    def predict(
+        self, paths: Sequence[Path | str], *, workers: int | None = None, strict: bool = False, show: bool = False
+    ) -> Predictions:
+        """Return what the classes of the image files `paths` are. Their features go to the store.
+
+        Args:
+            paths: files; what cannot be read is a prediction without a label, with a reason.
+            workers: decoding threads; as many as cores if None.
+            strict: raise on the first image that cannot be read.
+            show: show progress on stderr.
+
+        Raises:
+            ImageError: `strict`, and an image cannot be read.
+            WeightsError: features have to be computed, and the backbone's weights are not to be found.
+            FeatxError: the store cannot be read or written.
+        """
+        files = tuple(Path(path) for path in paths)
+        digests, reasons = digest_files(files, self._cache_dir, show=show)
+        rows = np.array([row for row in range(len(files)) if row not in reasons], np.int64)
+        images = Images(files, digests)[rows]
+        unreadable = [SkippedImage.of(files[row].absolute(), b"", reason) for row, reason in reasons.items()]
+        computed = self._compute(images, unreadable, workers=workers, strict=strict, show=show)
+        why = {image.digest or image.path: image.reason for image in computed.skipped}
+        all_reasons = [reasons.get(row) for row in range(len(files))]
+        for row, digest in zip(rows, images.digests, strict=True):
+            bad = SkippedImage.of(files[row].absolute(), digest.tobytes(), "")
+            all_reasons[row] = why.get(bad.digest) or why.get(bad.path)
+        if n_bad := sum(reason is not None for reason in all_reasons):
+            log.warning("%d of %d images cannot be read.", n_bad, len(files))
+        probabilities = self._probabilities(digests, np.array([reason is None for reason in all_reasons], bool))
+        return Predictions(self.class_names, files, probabilities, tuple(all_reasons))
+
+    def predict_proba(self, paths: Sequence[Path | str], *, show: bool = False) -> np.ndarray:
+        """Return `(n, n_classes)` float64 probabilities of the image files `paths`.
+
+        Raises:
+            ImageError: an image cannot be read.
+            FeatxError: as `predict`.
+        """
+        return self.predict(paths, strict=True, show=show).probabilities
+
+    def _compute(
+        self, images: Images, unreadable: list[SkippedImage], *, workers: int | None, strict: bool, show: bool
+    ) -> Computed:
+        return compute_missing(
+            images,
+            self.run.recipe,
+            self._find_weights,
+            self._cache_dir,
+            self._engine_options,
+            unreadable=unreadable,
+            workers=workers,
+            strict=strict,
+            show=show,
+        )
+
+    def _find_weights(self) -> Weights:
+        """Return the backbone's weights; a converted network in the cache has them in it."""
+        run = self.run
+        if needs_keras(run.recipe, self._cache_dir, self._engine_options):
+            return run.find_weights(self._cache_dir, self._weights_path)
+        try:
+            return run.find_weights(self._cache_dir, self._weights_path, download=False)
+        except WeightsError:
+            return Weights(run.recipe.weights, None)
+
+    def _probabilities(self, digests: np.ndarray, is_readable: np.ndarray) -> np.ndarray:
+        """Return `(n, n_classes)` float64 for the images with `digests`, `(n, 32)` uint8; NaN where not readable."""
+        probabilities = np.full((len(digests), len(self.class_names)), np.nan)
+        store = FeatureStore(self._cache_dir, self.run.recipe)
+        rows = np.flatnonzero(is_readable)
+        step = max(1, _READ_BYTES // (4 * int(np.prod(self._head.feature_shape))))
+        for start in range(0, len(rows), step):
+            some = rows[start : start + step]
+            probabilities[some] = self._head.predict_proba(store.read(digests[some]))
+        return probabilities

@@ -1,0 +1,104 @@
+"""Images wherever they come from: files, or arrays of pixels. Each is known by the SHA-256 of a file's bytes."""
+
+import hashlib
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+from PIL import Image
+
+from featx.dataset import ImageDataset
+from featx.errors import FeatxError
+from featx.images import MAX_PIXELS, read_file
+
+#: Where one image comes from: a file, or an array `(height, width, 3)` or `(height, width)` uint8.
+Source = Path | np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """Images whose features are wanted.
+
+    Attributes:
+        sources: n of them.
+        digests: `(n, 32)` uint8, the SHA-256 of each one's bytes, see `read_source`.
+    """
+
+    sources: Sequence[Source]
+    digests: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.digests)
+
+    def __getitem__(self, rows: np.ndarray) -> "Images":
+        """Return the images `rows`, `(k,)` int64."""
+        return Images([self.sources[row] for row in rows], self.digests[rows])
+
+
+class _FilesOfDataset(Sequence[Path]):
+    """The files of a data set; a Path is made only when it is asked for."""
+
+    def __init__(self, dataset: ImageDataset) -> None:
+        self._root, self._paths = dataset.root, dataset.paths
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    @overload
+    def __getitem__(self, row: int) -> Path: ...
+    @overload
+    def __getitem__(self, row: slice) -> Sequence[Path]: ...
+    def __getitem__(self, row: int | slice) -> Path | Sequence[Path]:
+        if isinstance(row, slice):
+            return [self._root / path for path in self._paths[row]]
+        return self._root / self._paths[row]
+
+
+def images_of(dataset: ImageDataset) -> Images:
+    """Return the images of a data set."""
+    return Images(_FilesOfDataset(dataset), dataset.digests)
+
+
+def images_of_arrays(arrays: Sequence[np.ndarray]) -> Images:
+    """Return images that are in memory, each `(height, width, 3)` RGB or `(height, width)` gray, uint8.
+
+    Raises:
+        FeatxError: an array is no such image.
+    """
+    for array in arrays:
+        check_array(array)
+    digests = b"".join(hashlib.sha256(read_source(array)).digest() for array in arrays)
+    return Images(arrays, np.frombuffer(digests, np.uint8).reshape(-1, 32))
+
+
+def check_array(array: np.ndarray) -> None:
+    """Raise FeatxError unless `array` is an image."""
+    has_channels = array.ndim == 3 and array.shape[2] == 3
+    if array.dtype != np.uint8 or not (array.ndim == 2 or has_channels) or not 0 < array.size <= 3 * MAX_PIXELS:
+        raise FeatxError(
+            f"An image is an array (height, width, 3) or (height, width) of uint8, from 0 to 255. Received: "
+            f"{array.shape} of {array.dtype}"
+        )
+
+
+def read_source(source: Source) -> bytes:
+    """Return the bytes of an image file: those of the file, or of the BMP that holds exactly an array's pixels.
+
+    So an array has an identity that does not depend on where it came from, and is decoded as any other image.
+
+    Raises:
+        ImageError: the file cannot be read; the message is the reason alone.
+    """
+    if isinstance(source, Path):
+        return read_file(source)
+    with io.BytesIO() as file:
+        Image.fromarray(source).save(file, "BMP")
+        return file.getvalue()
+
+
+def source_path(source: Source) -> Path:
+    """Return what an image is called in messages and lists."""
+    return source.absolute() if isinstance(source, Path) else Path(f"array of {source.shape}")

@@ -1,0 +1,116 @@
+"""What a store lacks of some images: found, computed, and what cannot be read remembered."""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from featx.dataset import ImageDataset
+from featx.digests import forget_digests
+from featx.engines import EngineOptions
+from featx.errors import printable
+from featx.image_sources import Images, source_path
+from featx.reader import CHANGED
+from featx.recipe import Recipe
+from featx.skipped import SkippedImage, SkippedImages
+from featx.stage_one import StageOne, strict_error
+from featx.store import FeatureStore
+from featx.timings import Timings
+from featx.weights import Weights
+
+log = logging.getLogger("featx")
+
+
+@dataclass(frozen=True)
+class Computed:
+    """What was computed, and what could not be.
+
+    Attributes:
+        is_cached: `(n,)` bool, the images whose features were there.
+        skipped: images that could not be read.
+        timings: what was computed now has cost.
+    """
+
+    is_cached: np.ndarray
+    skipped: tuple[SkippedImage, ...]
+    timings: Timings
+
+
+def compute_missing(
+    images: Images,
+    recipe: Recipe,
+    find_weights: Callable[[], Weights],
+    cache_dir: Path,
+    engine_options: EngineOptions,
+    *,
+    unreadable: Sequence[SkippedImage] = (),
+    whole_folder: Path | None = None,
+    dataset: ImageDataset | None = None,
+    workers: int | None = None,
+    strict: bool = False,
+    show: bool = False,
+) -> Computed:
+    """Make the store of `recipe` hold the features of `images`.
+
+    Args:
+        images: what is wanted.
+        recipe: what the features are.
+        find_weights: returns the weights that the recipe names; called if there is something to compute.
+        cache_dir: where stores lie.
+        engine_options: how the backbone is run.
+        unreadable: files that are wanted, too, but have no digest.
+        whole_folder: the images are all that lie in this folder: others in it that were skipped once are forgotten.
+        dataset: has the images that an int8 network is calibrated on.
+        workers: decoding threads; as many as cores if None.
+        strict: raise on the first image that cannot be read, instead of skipping it.
+        show: show progress on stderr.
+
+    Raises:
+        DtypeOverflowError: a feature does not fit the storage dtype. What was computed before is kept.
+        ImageError: `strict`, and an image cannot be read. What was computed before is kept.
+        StoreError: the store cannot be read or written.
+        WeightsError: the weights are not to be found.
+    """
+    store = FeatureStore(cache_dir, recipe)
+    memory = SkippedImages(store.dir / "skipped.csv")
+    is_cached = store.contains(images.digests)
+    missing = np.flatnonzero(~is_cached)
+    log.debug("Recipe: %s", recipe.to_json())
+    log.debug("Store: %s, %d segments, %d rows.", printable(store.dir), len(store.segments), len(store))
+    skipped = [*unreadable, *_known_bad(images, missing, memory)]
+    todo = _todo(images, missing, skipped)
+    log.debug("Of %d images, %d are in the store and %d are to be computed.", len(images), is_cached.sum(), len(todo))
+    timings = Timings()
+    try:
+        if strict and skipped:
+            raise strict_error(skipped[0])
+        if todo.size:
+            store.check_writable()
+            stage = StageOne(images, recipe, find_weights(), store, cache_dir, engine_options, workers, dataset)
+            timings = stage.run(todo, skipped, strict=strict, show=show)
+    finally:
+        store.publish()
+        memory.remember(skipped, whole_folder)
+        forget_digests([Path(image.path) for image in skipped if image.reason == CHANGED], cache_dir)
+    changed = [image for image in skipped if not image.digest]
+    # Every file, where several have the same bad content.
+    return Computed(is_cached, (*changed, *_known_bad(images, missing, memory)), timings)
+
+
+def _known_bad(images: Images, rows: np.ndarray, memory: SkippedImages) -> list[SkippedImage]:
+    """Return those of the images `rows` whose content is known to be no image."""
+    bad: list[SkippedImage] = []
+    for row in rows:
+        digest = images.digests[row].tobytes()
+        if reason := memory.reason(digest):
+            bad.append(SkippedImage.of(source_path(images.sources[row]), digest, reason))
+    return bad
+
+
+def _todo(images: Images, missing: np.ndarray, skipped: list[SkippedImage]) -> np.ndarray:
+    """Return the rows to compute, `(n,)` int64: one for each content that is neither stored nor known to be bad."""
+    hopeless = {image.digest for image in skipped}
+    first_of_content = {images.digests[row].tobytes().hex(): row for row in missing[::-1]}
+    return np.sort(np.array([row for key, row in first_of_content.items() if key not in hopeless], np.int64))

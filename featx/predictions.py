@@ -1,0 +1,112 @@
+"""Predictions on their way in and out: the files that words on a command line mean, and a table, CSV or JSON lines."""
+
+import csv
+import glob
+import io
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from featx.classifier import Prediction, Predictions
+from featx.errors import FeatxError, printable
+from featx.layout import list_folder
+from featx.tables import text_table
+
+FORMATS = ("table", "csv", "jsonl")
+
+
+def find_files(words: Sequence[str], listed: Iterable[str] = ()) -> list[Path]:
+    """Return the image files that `words` name, in their order.
+
+    Args:
+        words: files; folders, which stand for all image files in them, sorted; patterns such as `*.jpg`, also with
+            `**`; and `-`, which stands for `listed`.
+        listed: a file's name a line.
+
+    Raises:
+        FeatxError: a folder has no image, or nothing is named at all.
+    """
+    files: list[Path] = []
+    for word in words:
+        if word == "-":
+            files += [Path(line.rstrip("\r\n")) for line in listed if line.strip()]
+        else:
+            files += _files_of(word)
+    if not files:
+        raise FeatxError("No image is named: name files, folders or patterns, or - for a list on standard input.")
+    return files
+
+
+def _files_of(word: str) -> list[Path]:
+    path = Path(word)
+    if path.is_dir():
+        listing = list_folder(word)
+        # A folder that cannot be listed is a row with a reason, as a file that cannot be read is.
+        found = [Path(name) for name in (*listing.images, *(name for name, _ in listing.unreadable))]
+        if not found:
+            raise FeatxError(f"There is no image in the folder {printable(word)}.")
+        return found
+    if glob.has_magic(word) and not path.exists():
+        found = sorted(Path(name) for name in glob.iglob(word, recursive=True))  # noqa: PTH207 - also absolute ones
+        # A pattern that fits nothing may be the name of a file that is gone.
+        return [file for file in found if not file.is_dir()] or [path]
+    return [path]
+
+
+def format_predictions(predictions: Predictions, form: str, top_k: int = 1) -> str:
+    """Return predictions as text, a line each.
+
+    Args:
+        predictions: what to show.
+        form: one of `FORMATS`.
+        top_k: classes for each image, the likeliest first; at most as many as there are.
+
+    File names and labels are shown with control characters escaped.
+    """
+    top_k = min(top_k, len(predictions.class_names))
+    return {"table": _table, "csv": _csv, "jsonl": _json_lines}[form](predictions, top_k)
+
+
+def _names(top_k: int) -> list[str]:
+    numbered = [(f"label_{rank}", f"probability_{rank}") for rank in range(2, top_k + 1)]
+    return ["path", "label", "probability", *(name for pair in numbered for name in pair), "reason"]
+
+
+def _cells(prediction: Prediction, top_k: int) -> list[str]:
+    cells = [cell for label, probability in prediction.top[:top_k] for cell in (printable(label), f"{probability:.6f}")]
+    cells += [""] * (2 * top_k - len(cells))
+    return [printable(prediction.path), *cells, printable(prediction.reason or "")]
+
+
+def _table(predictions: Predictions, top_k: int) -> str:
+    rows = []
+    for prediction in predictions:
+        shown = [f"{printable(label)} {probability:.1%}" for label, probability in prediction.top[:top_k]]
+        unreadable = f"cannot be read: {printable(prediction.reason)}" if prediction.reason else ""
+        cells = shown or [unreadable, *[""] * (top_k - 1)]
+        rows.append([f"  {printable(prediction.path)}", *cells])
+    ordinals = ["class", *(f"then {rank}" for rank in range(2, top_k + 1))]
+    return text_table(["image", *ordinals], rows, n_left=top_k + 1)
+
+
+def _csv(predictions: Predictions, top_k: int) -> str:
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(_names(top_k))
+    writer.writerows(_cells(prediction, top_k) for prediction in predictions)
+    return text.getvalue().removesuffix("\n")
+
+
+def _json_lines(predictions: Predictions, top_k: int) -> str:
+    return "\n".join(
+        json.dumps(
+            {
+                "path": printable(prediction.path),
+                "label": printable(prediction.label) if prediction.label is not None else None,
+                "probability": prediction.probability,
+                "top": [{"label": printable(label), "probability": p} for label, p in prediction.top[:top_k]],
+                "reason": prediction.reason,
+            }
+        )
+        for prediction in predictions
+    )

@@ -1,0 +1,154 @@
+"""featx as a scikit-learn transformer, and features as arrays and tables."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.base import clone
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.pipeline import make_pipeline
+
+from featx import FeatureExtractor, load_features
+from featx.dataset import scan
+from featx.errors import FeaturesMissingError, FeatxError, ImageError
+from featx.extract import extract_features
+
+OPTIONS = {"weights": "random", "image_size": (32, 32), "layer": "block2_pool"}
+
+
+@pytest.fixture
+def photos(make_photos, tmp_path):
+    return sorted(make_photos(tmp_path / "data").rglob("*.jpg"))
+
+
+@pytest.fixture
+def labels(photos):
+    return [photo.parent.name for photo in photos]
+
+
+@pytest.fixture
+def extractor(cache):
+    return FeatureExtractor(**OPTIONS, cache_dir=cache)
+
+
+def pixels_of(path: Path) -> np.ndarray:
+    return np.asarray(Image.open(path).convert("RGB"))
+
+
+def n_segments(cache: Path) -> int:
+    return len(list(cache.glob("*/seg-*.h5")))
+
+
+def test_features_are_those_of_stage_one(extractor, photos, tmp_path, cache):
+    extraction = extract_features(tmp_path / "data", cache_dir=cache, **OPTIONS)
+    features = load_features(extraction.dataset, cache_dir=cache, **OPTIONS)
+    X = extractor.fit_transform([tmp_path / "data" / path for path in features.paths])
+    assert X.shape == (32, 8 * 8 * 128)
+    assert X.dtype == np.float32
+    assert np.array_equal(X, features.X.reshape(32, -1).astype(np.float32))
+    unflattened = clone(extractor).set_params(flatten=False).transform([str(photos[0])])
+    assert unflattened.shape == (1, 8, 8, 128)
+    assert n_segments(cache) == 1
+
+
+def test_arrays_are_images_too(extractor, photos, cache):
+    arrays = [pixels_of(photo) for photo in photos[:5]]
+    from_files = extractor.transform(photos[:5])
+    from_list = extractor.transform(arrays)
+    np.testing.assert_allclose(from_list, from_files, atol=1e-2)  # the same pixels, but for a JPEG's smaller scales
+    assert np.array_equal(extractor.transform(np.stack(arrays)), from_list)
+    before = n_segments(cache)
+    mixed = extractor.transform([arrays[1], photos[0], str(photos[2])])
+    assert np.array_equal(mixed, [from_list[1], from_files[0], from_files[2]])
+    assert n_segments(cache) == before
+
+
+def test_gray_arrays_are_images_of_three_equal_channels(extractor):
+    gray = np.random.default_rng(0).integers(0, 255, (40, 30), np.uint8)
+    assert np.array_equal(extractor.transform([gray]), extractor.transform([np.stack([gray] * 3, axis=-1)]))
+
+
+def test_a_saved_bmp_is_the_array_that_it_holds(extractor, photos, tmp_path, cache):
+    array = pixels_of(photos[0])
+    Image.fromarray(array).save(tmp_path / "same.bmp")
+    features = extractor.transform([array])
+    before = n_segments(cache)
+    assert np.array_equal(extractor.transform([tmp_path / "same.bmp"]), features)
+    assert n_segments(cache) == before
+
+
+def test_nothing_in_nothing_out(extractor):
+    assert len(extractor.transform([])) == 0
+
+
+@pytest.mark.parametrize(
+    ("X", "error", "message"),
+    [
+        ([np.zeros((4, 4, 3))], FeatxError, r"of uint8, from 0 to 255. Received: \(4, 4, 3\) of float64"),
+        ([np.zeros((4, 4, 4), np.uint8)], FeatxError, r"Received: \(4, 4, 4\) of uint8"),
+        ([np.zeros((0, 4), np.uint8)], FeatxError, r"Received: \(0, 4\) of uint8"),
+        ([7], FeatxError, "An image is a path or an array. Received: int"),
+        (["gone.jpg"], ImageError, "gone.jpg cannot be read: No such file"),
+        ([__file__], ImageError, "test_extractor.py cannot be read"),
+    ],
+)
+def test_what_is_no_image_is_an_error(extractor, X, error, message):
+    with pytest.raises(error, match=message):
+        extractor.fit(X)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"precision": "int8"}, "name the data set"),
+        ({"image_size": (0, 4)}, "An image size is"),
+        ({"backbone": "vgg17"}, "no backbone"),
+        ({"engine": "abacus"}, "An engine is one of"),
+    ],
+)
+def test_options_that_do_not_fit_are_an_error(extractor, photos, options, message):
+    with pytest.raises(FeatxError, match=message):
+        extractor.set_params(**options).transform(photos)
+
+
+def test_a_pipeline_learns_and_can_be_cloned(extractor, photos, labels):
+    pipeline = clone(make_pipeline(extractor, LogisticRegression(max_iter=200)))
+    assert pipeline.fit(photos, labels).score(photos, labels) == 1
+    assert clone(extractor).get_params() == extractor.get_params()
+    assert list(extractor.fit(photos[:2]).get_feature_names_out()[:2]) == ["featureextractor0", "featureextractor1"]
+
+
+def test_folds_and_grids_cost_nothing_once_all_is_cached(extractor, photos, labels, cache, monkeypatch):
+    extractor.fit(photos)
+    before = n_segments(cache)
+    monkeypatch.setattr("featx.missing.StageOne", None)  # whoever would compute a feature now would fail
+    pipeline = make_pipeline(extractor, LogisticRegression(max_iter=200))
+    scores = cross_val_score(pipeline, photos, labels, cv=4)
+    assert (scores >= 0.5).all()
+    grid = GridSearchCV(pipeline, {"logisticregression__C": [1e-4, 1e-2], "featureextractor__flatten": [True]}, cv=2)
+    assert grid.fit(np.array(list(map(str, photos))), labels).best_score_ >= 0.5
+    assert n_segments(cache) == before
+
+
+# Features as arrays
+
+
+def test_features_of_a_folder_as_arrays_and_as_a_table(photos, tmp_path, cache):
+    extract_features(tmp_path / "data", cache_dir=cache, **OPTIONS)
+    features = load_features(tmp_path / "data", cache_dir=cache, **OPTIONS)
+    assert features.X.shape == (32, 8, 8, 128)
+    assert features.class_names == ("sea", "wood")
+    assert [features.class_names[label] for label in features.y] == [Path(path).parent.name for path in features.paths]
+    assert features.split.tolist() == [Path(path).parts[0] for path in features.paths]
+    table = features.to_pandas()
+    assert table.shape == (32, 3 + 8 * 8 * 128)
+    assert np.array_equal(table.loc[:, "f0":].to_numpy(), features.X.reshape(32, -1))
+    assert set(table["split"]) == {"train", "test"}
+
+
+def test_features_that_are_missing_name_the_command(photos, tmp_path, cache):
+    scanned = scan(tmp_path / "data", cache)
+    with pytest.raises(FeaturesMissingError, match=r"featx extract .*--layer block2_pool"):
+        load_features(scanned, cache_dir=cache, **OPTIONS)

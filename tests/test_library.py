@@ -1,0 +1,36 @@
+"""The examples in the docstrings of the library run: with weights in Keras's layout, photographs, and a run."""
+
+import doctest
+import importlib
+
+import pytest
+from PIL import Image
+
+from featx.extract import extract_features
+from featx.results import Training
+from featx.train import train_top
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch, make_photos, vgg16_weights):
+    """A working folder as somebody has it who has run `featx extract` and `featx train-top` on two classes."""
+    monkeypatch.setenv("FEATX_WEIGHTS_DIR", str(vgg16_weights))
+    monkeypatch.chdir(tmp_path)
+    data = make_photos(tmp_path / "data", classes=("cats", "dogs"))
+    for name in ("cat", "dog"):
+        Image.open(data / "test" / f"{name}s" / f"{name}s.0.jpg").save(f"{name}.jpg")
+    extract_features(data, image_size=(64, 64))
+    train_top(data, run_dir=tmp_path / "runs" / "first", image_size=(64, 64), training=Training(epochs=5))
+    return tmp_path
+
+
+@pytest.mark.parametrize("module", ["classifier", "extractor", "join"])
+def test_examples_in_docstrings_are_true(workplace, module):
+    loaded = importlib.import_module(f"featx.{module}")
+    n_examples = 0
+    for test in doctest.DocTestFinder(exclude_empty=True).find(loaded):
+        for example in test.examples:
+            example.options.pop(doctest.SKIP, None)
+        n_examples += len(test.examples)
+        assert doctest.DocTestRunner().run(test).failed == 0
+    assert n_examples >= 3
