@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from featx.errors import FeatxError
     from featx.extract import Extraction, extract_features
     from featx.extractor import FeatureExtractor
+    from featx.fetching import Fetched, fetch_data
     from featx.join import Features, load_features
     from featx.recipe import Recipe
     from featx.report import write_report
@@ -33,6 +34,7 @@ __all__ = [
     "FeatureStore",
     "Features",
     "FeatxError",
+    "Fetched",
     "ImageDataset",
     "Predictions",
     "Recipe",
@@ -42,6 +44,7 @@ __all__ = [
     "compact_cache",
     "compare_approaches",
     "extract_features",
+    "fetch_data",
     "list_cache",
     "load_features",
     "resolve_recipe",
@@ -51,6 +54,8 @@ __all__ = [
 ]
 
 _MODULES = {
+    "fetch_data": "fetching",
+    "Fetched": "fetching",
     "load_features": "join",
     "Features": "join",
     "FeatureExtractor": "extractor",

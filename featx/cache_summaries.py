@@ -11,20 +11,7 @@ from featx.extract import as_typed
 from featx.recipe import Recipe
 from featx.store import Compaction, Damage, StoreCheck
 from featx.tables import text_table
-
-
-def size(n_bytes: int) -> str:
-    """Return a number of bytes for people.
-
-    >>> size(512), size(40_000_000), size(5 << 30)
-    ('512 B', '38.1 MiB', '5.0 GiB')
-    """
-    value, unit = float(n_bytes), "B"
-    for larger in ("KiB", "MiB", "GiB", "TiB"):
-        if value < 1024:
-            break
-        value, unit = value / 1024, larger
-    return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+from featx.units import size
 
 
 def listing_text(entries: Sequence[CacheEntry], cache_dir: Path) -> str:

@@ -10,6 +10,7 @@ from featx.errors import FeatxError, printable
 from featx.files import replacing
 from featx.plots import confusion_file_names, draw
 from featx.tables import escape_markdown, markdown_table, n_columns, text_table
+from featx.units import size
 
 MAX_NAME = 36
 
@@ -159,7 +160,7 @@ def _costs(approach: Approach) -> tuple[str, ...]:
         duration(approach.top_s),
         duration(approach.total_s),
         _count(approach.n_parameters),
-        _size(approach.peak_memory_bytes),
+        size(approach.peak_memory_bytes),
     )
 
 
@@ -257,20 +258,6 @@ def _p_value(p: float | None) -> str:
     if p < 0.001:
         return "<0.001"
     return f"{p:.2f}" if p >= SIGNIFICANCE else f"{p:.4f}"
-
-
-def _size(size_bytes: int) -> str:
-    """Return a size in binary units, to three digits at most.
-
-    >>> [_size(n) for n in (0, 1000, 1536, 1023 * 1024**2, 5 * 1024**3 // 4)]
-    ['0 B', '1000 B', '1.5 KiB', '1023 MiB', '1.2 GiB']
-    """
-    size = float(size_bytes)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if size < 1023.5:
-            return f"{size:.0f} {unit}" if size >= 99.5 or unit == "B" else f"{size:.1f} {unit}"
-        size /= 1024
-    return f"{size:.1f} TiB"
 
 
 def _count(n: int) -> str:

@@ -29,9 +29,10 @@ def write_sample(sample_dir: Path) -> Path:
     Raises:
         FeatxError: there is something else at `sample_dir`, or it cannot be written.
     """
-    if _is_sample(sample_dir):
+    if is_sample(sample_dir):
         return sample_dir
-    unfinished_dir = sample_dir.with_name(f".{sample_dir.name}-{uuid.uuid4().hex}")
+    named_dir = sample_dir.resolve()  # "." has no name
+    unfinished_dir = named_dir.with_name(f".{named_dir.name}-{uuid.uuid4().hex}")
     try:
         if sample_dir.exists() and not (sample_dir.is_dir() and not any(sample_dir.iterdir())):
             raise FeatxError(
@@ -39,7 +40,7 @@ def write_sample(sample_dir: Path) -> Path:
             )
         try:
             _write_digits(unfinished_dir)
-            _rename(unfinished_dir, sample_dir)
+            _rename(unfinished_dir, named_dir)
         finally:
             shutil.rmtree(unfinished_dir, ignore_errors=True)
     except OSError as error:
@@ -70,7 +71,8 @@ def default_data(cache_dir: Path, data_dir: Path = Path("data")) -> tuple[Path, 
     )
 
 
-def _is_sample(sample_dir: Path) -> bool:
+def is_sample(sample_dir: Path) -> bool:
+    """Whether the whole sample is in `sample_dir`."""
     try:
         return (sample_dir / "README.txt").read_text("ascii") == _README and _n_png(sample_dir) == _N_IMAGES
     except (OSError, ValueError):
@@ -108,5 +110,5 @@ def _rename(unfinished_dir: Path, sample_dir: Path) -> None:
     try:
         unfinished_dir.rename(sample_dir)
     except OSError:
-        if not _is_sample(sample_dir):
+        if not is_sample(sample_dir):
             raise
