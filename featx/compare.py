@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Unpack
@@ -10,10 +11,12 @@ from typing import Any, Unpack
 import numpy as np
 
 from featx import provenance
-from featx.comparison import Approach, Comparison, with_p_values
+from featx.comparison import Approach, Comparison, ranked, with_p_values
 from featx.dataset import ImageDataset, scan
 from featx.engines import EngineOptions
 from featx.errors import DamagedSegmentError, FeatxError, printable
+from featx.examination import Examination
+from featx.examine import examine
 from featx.extract import Extraction, extract_command, extract_dataset
 from featx.heads import HEADS
 from featx.join import Features, join_features
@@ -23,6 +26,7 @@ from featx.resolve import RecipeOptions, resolve_recipe
 from featx.results import Result, Training, validation_part
 from featx.rivals import check_rival, train_on_pixels
 from featx.scratch import RIVALS
+from featx.skipped import SkippedImage
 from featx.store import FeatureStore
 from featx.train import DEFAULT_TRAINING, train_on_features
 from featx.weights import Weights
@@ -78,23 +82,67 @@ def compare_approaches(
         extract_dataset, engine_options=engine_options, workers=workers, strict=strict, show=training.show
     )
     entries: list[_Entry] = []
+    skipped = [SkippedImage.of(dataset.root.absolute() / path, b"", reason) for path, reason in dataset.unreadable]
     for recipe, weights in recipes:
         command = extract_command(data_dir, cache_dir, **_for_backbone(recipe.backbone, options))
+        extraction = stage_one(dataset, recipe, weights, cache_dir)
+        skipped += [image for image in extraction.skipped if image not in skipped]
         features = _features(dataset, recipe, weights, cache_dir, stage_one, command)
         dataset = features.dataset  # what cannot be read is left out for everybody
         entries += [_features_entry(features, train_on_features(features, head, training)) for head in HEADS]
     for rival in dict.fromkeys(rivals):
         entries.append(_scratch_entry(dataset, train_on_pixels(dataset, rival, training, cache_dir, workers)))
-    return _comparison(dataset, [recipe for recipe, _ in recipes], entries, training.seed)
+    comparison = _comparison(dataset, [recipe for recipe, _ in recipes], entries, training.seed)
+    return replace(comparison, examination=_examine(comparison, dataset, entries, skipped, cache_dir))
 
 
-#: An approach, and `(n_test,)` bool: where it was right.
-_Entry = tuple[Approach, np.ndarray]
+@dataclass(frozen=True)
+class _Entry:
+    """An approach with what it says of the test images.
+
+    Attributes:
+        approach: what goes into the comparison.
+        probabilities: `(n_test, n_classes)`.
+        correct: `(n_test,)` bool, where it is right.
+        recipe: of its features; None from scratch.
+        out_of_fold: see `Result`.
+    """
+
+    approach: Approach
+    probabilities: np.ndarray
+    correct: np.ndarray
+    recipe: Recipe | None = None
+    out_of_fold: np.ndarray | None = None
+
+
+def _examine(
+    comparison: Comparison,
+    dataset: ImageDataset,
+    entries: Sequence[_Entry],
+    skipped: Sequence[SkippedImage],
+    cache_dir: Path,
+) -> Examination:
+    """Look at the comparison image by image, with the features of the backbone that does best."""
+    entry_of = {entry.approach.name: entry for entry in entries}
+    on_features = [approach for approach in ranked(comparison.approaches) if entry_of[approach.name].recipe]
+    recipe = entry_of[on_features[0].name].recipe if on_features else None
+    judge = next((entry for entry in entries if entry.recipe == recipe and entry.out_of_fold is not None), None)
+    return examine(
+        dataset,
+        {name: entry.probabilities for name, entry in entry_of.items()},
+        comparison.best.name,
+        comparison.seed,
+        backbone=recipe.backbone if recipe else None,
+        X=FeatureStore(cache_dir, recipe).read(dataset.digests) if recipe else None,
+        out_of_fold=judge.out_of_fold if judge else None,
+        judge=judge.approach.name if judge else None,
+        skipped=[(image.path, image.reason) for image in skipped],
+    )
 
 
 def _comparison(dataset: ImageDataset, recipes: Sequence[Recipe], entries: Sequence[_Entry], seed: int) -> Comparison:
     is_validation = validation_part(dataset, seed)
-    correct = {approach.name: right for approach, right in entries}
+    correct = {entry.approach.name: entry.correct for entry in entries}
     return Comparison(
         dataset=dataset.name,
         dataset_digest=dataset.digest,
@@ -103,7 +151,7 @@ def _comparison(dataset: ImageDataset, recipes: Sequence[Recipe], entries: Seque
         n_validation=int(is_validation.sum()),
         n_test=dataset.n_test,
         seed=seed,
-        approaches=with_p_values([approach for approach, _ in entries], correct),
+        approaches=with_p_values([entry.approach for entry in entries], correct),
         recipes=tuple(json.loads(recipe.to_json()) for recipe in recipes),
         warnings=(*_random_weights_warnings(recipes), *_leak_warnings(dataset)),
         versions=provenance.versions(),
@@ -139,11 +187,10 @@ def _features(
     stage_one: Callable[..., Extraction],
     command: str,
 ) -> Features:
-    """Return the features of `dataset`; what the store lacks is computed, and a damaged segment computed again.
+    """Return the features of `dataset`; a segment that turns out to be damaged is computed again.
 
     `command` is named if features are missing even then.
     """
-    stage_one(dataset, recipe, weights, cache_dir)
     try:
         return join_features(dataset, FeatureStore(cache_dir, recipe), command)
     except DamagedSegmentError:  # it has been set aside, with a warning
@@ -156,6 +203,7 @@ def _features_entry(features: Features, result: Result) -> _Entry:
     return _entry(
         features.dataset,
         result,
+        recipe,
         name=f"{recipe.backbone} + {result.name}",
         kind="features",
         representations_s=timings.elapsed_s,
@@ -168,6 +216,7 @@ def _scratch_entry(dataset: ImageDataset, result: Result) -> _Entry:
     return _entry(
         dataset,
         result,
+        None,
         name=result.name,
         kind="scratch",
         representations_s=0.0,
@@ -176,7 +225,7 @@ def _scratch_entry(dataset: ImageDataset, result: Result) -> _Entry:
     )
 
 
-def _entry(dataset: ImageDataset, result: Result, **fields: Any) -> _Entry:
+def _entry(dataset: ImageDataset, result: Result, recipe: Recipe | None, **fields: Any) -> _Entry:
     """Return an approach, made of the `fields` that depend on its kind and of what `result` says of any."""
     y = dataset.labels[dataset.is_test]
     predicted = result.probabilities.argmax(axis=1)
@@ -193,7 +242,7 @@ def _entry(dataset: ImageDataset, result: Result, **fields: Any) -> _Entry:
         notes=(),
         **fields,
     )
-    return approach, predicted == y
+    return _Entry(approach, result.probabilities, predicted == y, recipe, result.out_of_fold)
 
 
 def _random_weights_warnings(recipes: Sequence[Recipe]) -> tuple[str, ...]:

@@ -10,10 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from featx.errors import FeatxError, printable
+from featx.examination import Examination
 from featx.metrics import Metrics, mcnemar_p_value
 
 FORMAT = "featx-comparison"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 #: P values below this are called differences beyond chance.
 SIGNIFICANCE = 0.05
@@ -96,6 +97,7 @@ class Comparison:
         hardware: what it ran on, as JSON values.
         command: the command line that makes it again.
         created_at: ISO 8601 date and time.
+        examination: the same, image by image; None if nobody has looked.
 
     Raises:
         FeatxError: no approach, two of one name, or a confusion matrix of another size than the classes.
@@ -115,6 +117,7 @@ class Comparison:
     hardware: dict[str, Any]
     command: str
     created_at: str
+    examination: Examination | None = None
 
     def __post_init__(self) -> None:
         names = [approach.name for approach in self.approaches]
@@ -174,6 +177,8 @@ class Comparison:
             fields["approaches"] = tuple(_approach(approach) for approach in fields["approaches"])
             for name in ("class_names", "recipes", "warnings"):
                 fields[name] = tuple(fields[name])
+            if fields.get("examination") is not None:
+                fields["examination"] = Examination.from_dict(fields["examination"])
             return cls(**fields)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise FeatxError(f"This is no featx comparison ({error}). Received: {text[:80]!r}") from None

@@ -68,6 +68,8 @@ class TrainedHead:
         fit_s: seconds of training, without the start of Keras.
         details: `feature_scale`, which is already in the kernel; for `logreg` also `C` as scikit-learn counts it on
             centred features times that scale, `cv_accuracy`, `cv_folds`, and `converged`, yes or no.
+        out_of_fold: `(n, n_classes)` float32, probabilities of each row from a head that has not seen it, as `logreg`'s
+            cross-validation has them; None for `dense`.
     """
 
     name: str
@@ -76,6 +78,7 @@ class TrainedHead:
     kept_epoch: int | None
     fit_s: float
     details: dict[str, float | int | str]
+    out_of_fold: npt.NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)
@@ -176,16 +179,17 @@ def _train_logreg(task: _Task) -> TrainedHead:
     mean, scale = _centre_and_scale(task.X)
     if len(task.X) <= min(MAX_GRAM_ROWS, mean.size // 2):
         Z, back = _rows_in_their_span(task.X, mean, scale)
-        coef, bias, details = _fit_logreg(Z, task.y, folds, mean.size)
-        coef = _times_scaled_rows(coef @ back, task.X, mean, scale)
+        fitted = _fit_logreg(Z, task.y, folds, mean.size)
+        coef = _times_scaled_rows(fitted.coef @ back, task.X, mean, scale)
     else:
-        coef, bias, details = _fit_logreg(_scaled(task.X, mean, scale), task.y, folds, mean.size)
+        fitted = _fit_logreg(_scaled(task.X, mean, scale), task.y, folds, mean.size)
+        coef = fitted.coef
     kernel = coef.T * scale
     output = _output_layer(keras, task.n_classes, task.seed)
     features = keras.Input(task.X.shape[1:], name="features")
     model = keras.Model(features, output(keras.layers.Flatten()(features)), name="logreg")
-    output.set_weights([kernel, bias - mean @ kernel])
-    return TrainedHead("logreg", model, (), None, 0.0, {"feature_scale": scale, **details})
+    output.set_weights([kernel, fitted.bias - mean @ kernel])
+    return TrainedHead("logreg", model, (), None, 0.0, {"feature_scale": scale, **fitted.details}, fitted.out_of_fold)
 
 
 _TRAINERS: dict[str, Callable[[_Task], TrainedHead]] = {"dense": _train_dense, "logreg": _train_logreg}
@@ -275,10 +279,20 @@ def _rows_in_their_span(X: npt.NDArray[Any], mean: _Floats, scale: float) -> tup
     return (vectors[:, spanned] * lengths).astype(np.float32), (vectors[:, spanned] / lengths).T
 
 
+@dataclass(frozen=True)
+class _Fitted:
+    """Logistic regression: `coef (k, r)`, `bias (k,)`, and the probabilities `(n, n_classes)` of held-out rows."""
+
+    coef: _Floats
+    bias: _Floats
+    out_of_fold: npt.NDArray[np.float32]
+    details: dict[str, float | int | str]
+
+
 def _fit_logreg(
     Z: npt.NDArray[np.float32], y: npt.NDArray[np.int64], folds: npt.NDArray[np.int64], n_features: int
-) -> tuple[_Floats, _Floats, dict[str, float | int | str]]:
-    """Choose C and fit all rows `(n, r)` with it; return coefficients `(k, r)`, bias `(k,)` and details."""
+) -> "_Fitted":
+    """Choose C and fit all rows `(n, r)` with it."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # it has no stubs
@@ -287,21 +301,21 @@ def _fit_logreg(
     # as long.
     with warnings.catch_warnings(), threadpool_limits(1):
         warnings.simplefilter("ignore", ConvergenceWarning)  # said in the details, not on the user's screen
-        C, cv_accuracy = _choose_c(Z, y, folds, n_features)
+        C, out_of_fold = _choose_c(Z, y, folds, n_features)
         final = LogisticRegression(C=C, tol=TOLERANCE, max_iter=MAX_ITERATIONS).fit(Z, y)
     details: dict[str, float | int | str] = {
         "C": C,
-        "cv_accuracy": cv_accuracy,
+        "cv_accuracy": float((out_of_fold.argmax(axis=1) == y).mean()),
         "cv_folds": int(folds.max()) + 1,
         "converged": "yes" if final.n_iter_.max() < MAX_ITERATIONS else "no",
     }
-    return final.coef_.astype(np.float64), final.intercept_.astype(np.float64), details
+    return _Fitted(final.coef_.astype(np.float64), final.intercept_.astype(np.float64), out_of_fold, details)
 
 
 def _choose_c(
     Z: npt.NDArray[np.float32], y: npt.NDArray[np.int64], folds: npt.NDArray[np.int64], n_features: int
-) -> tuple[float, float]:
-    """Return the C with the lowest cross-validated log loss, and its accuracy.
+) -> tuple[float, npt.NDArray[np.float32]]:
+    """Return the C with the lowest cross-validated log loss, and the probabilities `(n, n_classes)` of held-out rows.
 
     The loss, because it ranks values of C with less noise than the accuracy and keeps probabilities honest. Goes up the
     grid, each fit from where the last one ended, and stops where the loss no longer falls: beyond, fits take longest.
@@ -311,16 +325,15 @@ def _choose_c(
     models = [
         LogisticRegression(tol=CV_TOLERANCE, max_iter=MAX_ITERATIONS, warm_start=True) for _ in range(folds.max() + 1)
     ]
-    best = (np.inf, 0.0, 0.0)
+    probabilities = np.empty((len(y), int(y.max()) + 1), np.float32)
+    best = (np.inf, 0.0, probabilities)
     for C in (value / n_features for value in C_GRID):
-        loss = n_correct = 0.0
         for fold, model in enumerate(models):
             held_out = folds == fold
-            probabilities = model.set_params(C=C).fit(Z[~held_out], y[~held_out]).predict_proba(Z[held_out])
-            of_truth = probabilities[np.arange(len(probabilities)), y[held_out]]
-            loss -= float(np.log(np.maximum(of_truth, SMALLEST_PROBABILITY)).sum())
-            n_correct += float((probabilities.argmax(axis=1) == y[held_out]).sum())
+            probabilities[held_out] = model.set_params(C=C).fit(Z[~held_out], y[~held_out]).predict_proba(Z[held_out])
+        of_truth = probabilities[np.arange(len(y)), y]
+        loss = -float(np.log(np.maximum(of_truth, SMALLEST_PROBABILITY)).sum(dtype=np.float64))
         if loss >= best[0]:
             break
-        best = (loss, C, n_correct / len(y))
+        best = (loss, C, probabilities.copy())
     return best[1], best[2]

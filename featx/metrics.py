@@ -159,9 +159,38 @@ def calibration_error(
         correct: `(n,)` bool, whether each prediction was right.
         n_bins: number of equal-width bins from 0 to 1.
     """
-    bins = np.clip(np.ceil(confidence * n_bins).astype(np.int64) - 1, 0, n_bins - 1)
-    gaps = np.bincount(bins, weights=correct - confidence, minlength=n_bins)
+    gaps = np.bincount(_bins(confidence, n_bins), weights=correct - confidence, minlength=n_bins)
     return float(np.abs(gaps).sum() / confidence.size)
+
+
+@dataclass(frozen=True)
+class ReliabilityBin:
+    """The images whose confidence lies in one bin: how many, their mean confidence, and how many of them are right."""
+
+    n_samples: int
+    confidence: float
+    accuracy: float
+
+
+def reliability(y: npt.ArrayLike, probabilities: npt.ArrayLike) -> tuple[ReliabilityBin, ...]:
+    """Return the bins of the calibration error that have images, from the least confident to the most.
+
+    Args:
+        y: `(n,)` integers, the true classes.
+        probabilities: `(n, n_classes)`, as for `evaluate`.
+    """
+    labels, rows = _checked(y, probabilities)
+    confidence, correct = rows.max(axis=1), rows.argmax(axis=1) == labels
+    bins = _bins(confidence, N_CALIBRATION_BINS)
+    return tuple(
+        ReliabilityBin(int(mask.sum()), float(confidence[mask].mean()), float(correct[mask].mean()))
+        for mask in (bins == number for number in np.unique(bins))
+    )
+
+
+def _bins(confidence: npt.NDArray[np.float64], n_bins: int) -> npt.NDArray[np.int64]:
+    """Return the bin of each confidence: each open below and closed above."""
+    return np.clip(np.ceil(confidence * n_bins).astype(np.int64) - 1, 0, n_bins - 1)
 
 
 def _roc_auc(y: npt.NDArray[np.int64], rows: npt.NDArray[np.float64]) -> float | None:

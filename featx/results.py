@@ -53,6 +53,8 @@ class Result:
         history: one entry an epoch; empty for `logreg`.
         kept_epoch: the epoch whose weights were kept; None for `logreg`.
         details: what training chose, e.g. the regularization.
+        out_of_fold: `(n_train, n_classes)` float32, probabilities of the training images from heads that have not seen
+            them; None without cross-validation.
     """
 
     name: str
@@ -65,6 +67,7 @@ class Result:
     history: tuple[Epoch, ...] = ()
     kept_epoch: int | None = None
     details: dict[str, Any] = field(default_factory=dict)
+    out_of_fold: np.ndarray | None = None
 
 
 def measured(

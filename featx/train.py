@@ -1,7 +1,7 @@
 """Stage two: trains the heads on the features of a data set, and measures them on its test split."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Unpack
 
@@ -84,4 +84,6 @@ def train_on_features(features: Features, head: str, training: Training) -> Resu
         show=training.show,
     )
     test = dataset.is_test
-    return measured(trained, features.X[test], dataset.labels[test], fit_s=trained.fit_s, details=dict(trained.details))
+    details = dict(trained.details)
+    result = measured(trained, features.X[test], dataset.labels[test], fit_s=trained.fit_s, details=details)
+    return replace(result, out_of_fold=trained.out_of_fold)
