@@ -15,7 +15,7 @@ def feature_map(X: npt.NDArray[np.generic], seed: int) -> npt.NDArray[np.float32
     """Return a place `(n, 2)` float32 for each of the features `X (n, …)`: PCA to 50 dimensions, then t-SNE to 2.
 
     Coordinates are from 0 to 1; neither they nor distances between far points mean anything, only who is near whom.
-    With fewer than five images, PCA alone.
+    With fewer than five different images, PCA alone.
     """
     rows = X.reshape(len(X), -1).astype(np.float32)
     with warnings.catch_warnings():
@@ -32,7 +32,8 @@ def _places(rows: npt.NDArray[np.float32], seed: int) -> npt.NDArray[np.float32]
 
     n_components = min(N_COMPONENTS, *rows.shape)
     reduced = PCA(n_components, svd_solver="randomized", random_state=seed).fit_transform(rows)
-    if len(rows) < 5 or n_components < 2:
+    # scikit-learn's t-SNE ends the whole process where all points are one: it divides by their spread, and gets lost.
+    if len(rows) < 5 or n_components < 2 or len(np.unique(reduced.round(5), axis=0)) < 5:
         return np.pad(reduced[:, :2], ((0, 0), (0, max(0, 2 - n_components))))
     perplexity = min(PERPLEXITY, (len(rows) - 1) / 3)
     places: npt.NDArray[np.float32] = TSNE(

@@ -99,8 +99,11 @@ def test_map_of_few_images_or_features_is_a_map(rng, shape):
     assert ((places >= 0) & (places <= 1)).all()
 
 
-def test_map_of_equal_images_is_one_point():
-    assert np.isfinite(feature_map(np.ones((8, 4), np.float16), seed=0)).all()
+@pytest.mark.parametrize("n_different", [1, 2, 4, 5, 6])
+def test_map_of_images_that_are_often_equal_is_a_map(rng, n_different):
+    X = rng.normal(0, 1, (n_different, 4)).astype(np.float16)[np.arange(60) % n_different]
+    places = feature_map(X, seed=0)
+    assert np.isfinite(places).all()
 
 
 # All together
