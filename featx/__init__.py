@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from featx.fetching import Fetched, fetch_data
     from featx.join import Features, load_features
     from featx.recipe import Recipe
-    from featx.report import write_report
+    from featx.report_folder import write_report
     from featx.resolve import resolve_recipe
     from featx.results import Training
     from featx.store import FeatureStore
@@ -77,7 +77,7 @@ _MODULES = {
     "resolve_recipe": "resolve",
     "scan": "dataset",
     "train_top": "train",
-    "write_report": "report",
+    "write_report": "report_folder",
 }
 
 

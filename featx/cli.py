@@ -197,16 +197,15 @@ def compare(
       featx compare data/ --backbone vgg16 --backbone resnet50 --with-scratch-cnn
     """
     from featx.compare import compare_approaches
-    from featx.report import write_report
+    from featx.report_folder import write_report
     from featx.results import Training
     from featx.summaries import comparison_text
 
     training = Training(seed=seed, epochs=epochs, show=not quiet)
     rivals = ["report-cnn", *rivals] if with_scratch_cnn else rivals
     with new_folder(report_dir, Path("reports")) as folder:
-        comparison = compare_approaches(
-            _data_dir(data, cache_dir), rivals=rivals, cache_dir=cache_dir, training=training, **options
-        )
-        write_report(comparison, folder)
+        data_dir = _data_dir(data, cache_dir)
+        comparison = compare_approaches(data_dir, rivals=rivals, cache_dir=cache_dir, training=training, **options)
+        write_report(comparison, folder, data_dir)
     as_data = partial(json.loads, comparison.to_json())
     say(lambda: comparison_text(comparison, folder), as_data, quiet=quiet, as_json=as_json)

@@ -1,14 +1,12 @@
-"""The faces of a comparison: a table for the terminal, one sentence, and a folder to show to others."""
+"""A comparison in words: a table for the terminal, one sentence, and a page in Markdown."""
 
 import json
 import textwrap
 from collections.abc import Callable
-from pathlib import Path
 
 from featx.comparison import SIGNIFICANCE, Approach, Comparison, duration, ranked
-from featx.errors import FeatxError, printable
-from featx.files import replacing
-from featx.plots import confusion_file_names, draw
+from featx.errors import printable
+from featx.plots import confusion_file_names
 from featx.tables import escape_markdown, markdown_table, n_columns, text_table
 from featx.units import size
 
@@ -61,32 +59,6 @@ def verdict(comparison: Comparison) -> str:
     return _verdict(comparison, printable)
 
 
-def write_report(comparison: Comparison, report_dir: Path) -> None:
-    """Write `results.json`, `results.md` and the pictures to a folder, which is made if need be.
-
-    Each file is written under a temporary name and renamed, so that a final name never holds half a file.
-
-    Raises:
-        FeatxError: the folder cannot be made or written.
-    """
-    pictures = draw(comparison)
-    files = {
-        **pictures,
-        "results.json": comparison.to_json().encode(),
-        "results.md": _page(comparison, has_curves="training-curves.png" in pictures).encode(),
-    }
-    try:
-        report_dir.mkdir(parents=True, exist_ok=True)
-        for name, content in files.items():
-            with replacing(report_dir / name) as temporary:
-                temporary.write_bytes(content)
-    except OSError as error:
-        raise FeatxError(
-            f"The report cannot be written to {printable(report_dir)} ({error.strerror or error}); name a folder that "
-            f"can be written to."
-        ) from error
-
-
 def _verdict(comparison: Comparison, escape: Callable[[str], str]) -> str:
     best, rival = comparison.best, comparison.rival
     share = f"{escape(best.name)} got {_accuracy_text(best)} of {best.metrics.n_samples:,} test images right"
@@ -124,7 +96,7 @@ def _times(best: Approach, rival: Approach) -> str:
 
 
 def _p_text(approach: Approach) -> str:
-    p = _p_value(approach.p_value)
+    p = p_value(approach.p_value)
     return f"p < {p[1:]}" if p.startswith("<") else f"p = {p}"
 
 
@@ -149,7 +121,7 @@ def _results(approach: Approach, comparison: Comparison) -> tuple[str, ...]:
         "–" if metrics.roc_auc is None else f"{metrics.roc_auc:.3f}",
         f"{metrics.macro_f1:.3f}",
         f"{metrics.calibration_error:.3f}",
-        "best" if approach is comparison.best else _p_value(approach.p_value),
+        "best" if approach is comparison.best else p_value(approach.p_value),
     )
 
 
@@ -159,7 +131,7 @@ def _costs(approach: Approach) -> tuple[str, ...]:
         representations,
         duration(approach.top_s),
         duration(approach.total_s),
-        _count(approach.n_parameters),
+        count(approach.n_parameters),
         size(approach.peak_memory_bytes),
     )
 
@@ -170,8 +142,8 @@ def _warnings(comparison: Comparison, *, markdown: bool) -> str:
     return "\n".join(_filled(f"WARNING: {printable(text)}") for text in comparison.warnings)
 
 
-def _page(comparison: Comparison, *, has_curves: bool) -> str:
-    """Return `results.md`."""
+def results_page(comparison: Comparison, *, has_curves: bool) -> str:
+    """Return `results.md`; `has_curves` if there is a picture of the training curves."""
     numbers = f"{comparison.n_train:,} training, {comparison.n_validation:,} validation, {comparison.n_test:,} test"
     parts = [
         f"# {escape_markdown(comparison.dataset)}: features against training from scratch",
@@ -217,11 +189,13 @@ def _provenance(comparison: Comparison) -> str:
 def _settings(approach: Approach) -> str:
     height, width = approach.image_size
     kept = [] if approach.kept_epoch is None else [f"epoch kept: {approach.kept_epoch} of {len(approach.history)}"]
-    details = [f"{escape_markdown(name)}: {escape_markdown(_short(value))}" for name, value in approach.details.items()]
+    details = [
+        f"{escape_markdown(name)}: {escape_markdown(short_value(value))}" for name, value in approach.details.items()
+    ]
     return f"- {escape_markdown(approach.name)}: " + ", ".join([f"images {height}×{width}", *kept, *details])
 
 
-def _short(value: str | float) -> str:
+def short_value(value: str | float) -> str:
     """Return a value with as many digits as anybody reads; `results.json` has them all."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
@@ -247,10 +221,10 @@ def _cut(text: str) -> str:
     return f"{start}…{end}"
 
 
-def _p_value(p: float | None) -> str:
+def p_value(p: float | None) -> str:
     """Return a p value to two digits; one below `SIGNIFICANCE` is never rounded up to it.
 
-    >>> [_p_value(p) for p in (None, 1.0, 0.3149, 0.0496, 0.0021, 1e-12)]
+    >>> [p_value(p) for p in (None, 1.0, 0.3149, 0.0496, 0.0021, 1e-12)]
     ['–', '1.00', '0.31', '0.0496', '0.0021', '<0.001']
     """
     if p is None:
@@ -260,10 +234,10 @@ def _p_value(p: float | None) -> str:
     return f"{p:.2f}" if p >= SIGNIFICANCE else f"{p:.4f}"
 
 
-def _count(n: int) -> str:
+def count(n: int) -> str:
     """Return a count in thousands, millions or billions.
 
-    >>> [_count(n) for n in (0, 513, 8_193, 999_960, 4_195_000, 2_000_000_000)]
+    >>> [count(n) for n in (0, 513, 8_193, 999_960, 4_195_000, 2_000_000_000)]
     ['0', '513', '8.2 thousand', '1.0 million', '4.2 million', '2.0 billion']
     """
     if n < 1000:

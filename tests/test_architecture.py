@@ -71,10 +71,12 @@ LAYERS = [
         "extractor",
     },
     {
+        "page",
         "picture_page",
         "point_labels",
         "plots",
         "report",
+        "report_folder",
         "summaries",
         "cache_summaries",
         "options",

@@ -7,7 +7,8 @@ from featx.compare import compare_approaches
 from featx.errors import FeatxError
 from featx.extract import extract_features
 from featx.metrics import mcnemar_p_value
-from featx.report import table, write_report
+from featx.report import table
+from featx.report_folder import write_report
 from featx.results import Training
 from featx.store import FeatureStore
 from featx.train import train_top

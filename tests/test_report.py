@@ -13,7 +13,8 @@ from featx import picture_page, plots, point_labels
 from featx.comparison import Approach, Comparison, Epoch, with_p_values
 from featx.errors import FeatxError
 from featx.metrics import confusion_matrix, evaluate
-from featx.report import table, verdict, write_report
+from featx.report import table, verdict
+from featx.report_folder import write_report
 
 WARNING = "The backbone's weights are random (seed 0): these figures say nothing about transfer learning."
 HOSTILE = [
@@ -204,7 +205,7 @@ def test_the_report_holds_every_file_its_page_names_and_no_other(tmp_path):
         "confusion-vgg16-logreg.png",
         "confusion-report-cnn.png",
     }
-    assert files == {"results.json", "results.md", *shown}
+    assert files == {"index.html", "results.json", "results.md", *shown}
     for part in (WARNING, c.command, c.dataset_digest, "keras 3.10.0", "two cores", '"backbone": "vgg16"'):
         assert part in page.replace("\\", "")
     text = (tmp_path / "new" / "report" / "results.json").read_text(encoding="utf-8")

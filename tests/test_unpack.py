@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from featx.fetching import unpack as module
 from featx.errors import FeatxError
+from featx.fetching import unpack as module
 from featx.fetching.prefix_classes import sort_by_prefix
 from featx.fetching.unpack import ArchiveError, unpack
 from tests.kaggle_server import zipped

@@ -1,0 +1,74 @@
+"""Puts the page together."""
+
+import base64
+import hashlib
+import json
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from featx.comparison import Comparison, duration
+from featx.errors import printable
+from featx.page.charts import charts
+from featx.page.claims import WHY_THEY_DIFFER
+from featx.page.content import HEADER, matrices, page_data, ranked_images, rows
+from featx.page.thumbnails import Thumbnails
+from featx.report import CAVEAT, CURVES_NOTE, TIME_NOTE, short_value, verdict
+
+
+def page_html(comparison: Comparison, data_dir: Path | None = None) -> str:
+    """Return the page of a comparison: HTML that needs neither a network nor another file.
+
+    Args:
+        comparison: what to show.
+        data_dir: the data set's folder, from which thumbnails are made; without it there are none.
+
+    Every name is escaped by the template, and control characters in it are made visible. The page forbids itself, by a
+    content security policy, to load anything or to run any script but its own.
+    """
+    from jinja2 import Environment, StrictUndefined
+
+    # Whatever is put into the page is escaped unless it is Markup.
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {
+        "printable": printable,
+        "duration": duration,
+        "percent": lambda share: f"{100 * share:.1f} %",
+        "short": short_value,
+    }
+    style, script = _asset("page.css"), _asset("page.js")
+    thumbnails = Thumbnails(data_dir)
+    return environment.from_string(_asset("page.html.j2")).render(
+        comparison=comparison,
+        examination=comparison.examination,
+        verdict=verdict(comparison),
+        header=HEADER,
+        rows=rows(comparison),
+        ranked_images=ranked_images(comparison),
+        matrices=matrices(comparison, comparison.examination),
+        why_claims_differ=WHY_THEY_DIFFER,
+        charts=charts(comparison),
+        thumbnail=thumbnails.uri,
+        caveat=CAVEAT,
+        time_note=TIME_NOTE,
+        curves_note=CURVES_NOTE,
+        recipes=[json.dumps(recipe, sort_keys=True) for recipe in comparison.recipes],
+        style=_trusted(style),
+        script=_trusted(script),
+        script_hash=_hash(script),
+        data=lambda: page_data(comparison, thumbnails),  # last: what stands on the page itself has first claim
+    )
+
+
+def _asset(name: str) -> str:
+    return resources.files("featx.page").joinpath(name).read_text(encoding="utf-8")
+
+
+def _trusted(text: str) -> Any:
+    from markupsafe import Markup
+
+    return Markup(text)  # noqa: S704 - a file of featx's own
+
+
+def _hash(script: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(script.encode('utf-8')).digest()).decode('ascii')}"

@@ -1,0 +1,39 @@
+"""The report folder: a comparison as a page, as pictures, as Markdown, and as JSON."""
+
+from pathlib import Path
+
+from featx.comparison import Comparison
+from featx.errors import FeatxError, printable
+from featx.files import replacing
+from featx.page import page_html
+from featx.plots import draw
+from featx.report import results_page
+
+
+def write_report(comparison: Comparison, report_dir: Path, data_dir: Path | None = None) -> None:
+    """Write `index.html`, `results.json`, `results.md` and the pictures to a folder, which is made if need be.
+
+    Thumbnails in the page are made from the images in the data set's folder `data_dir`; without it there are none.
+
+    Each file is written under a temporary name and renamed, so that a final name never holds half a file.
+
+    Raises:
+        FeatxError: the folder cannot be made or written.
+    """
+    pictures = draw(comparison)
+    files = {
+        **pictures,
+        "index.html": page_html(comparison, data_dir).encode(),
+        "results.json": comparison.to_json().encode(),
+        "results.md": results_page(comparison, has_curves="training-curves.png" in pictures).encode(),
+    }
+    try:
+        report_dir.mkdir(parents=True, exist_ok=True)
+        for name, content in files.items():
+            with replacing(report_dir / name) as temporary:
+                temporary.write_bytes(content)
+    except OSError as error:
+        raise FeatxError(
+            f"The report cannot be written to {printable(report_dir)} ({error.strerror or error}); name a folder that "
+            f"can be written to."
+        ) from error
