@@ -176,6 +176,11 @@ def train_top(
 @opt.CACHE_DIR
 @opt.STAGE_ONE
 @opt.STAGE_TWO
+@click.option(
+    "--learning-curve",
+    is_flag=True,
+    help="Also train on 1, 2, 5, 10, 20 and 50 % of the training images; takes longer.",
+)
 @click.option("--report-dir", type=click.Path(path_type=Path), help="Report folder.  [default: a new one in reports/]")
 @opt.OUTPUT
 def compare(

@@ -11,7 +11,7 @@ from typing import Any, Unpack
 import numpy as np
 
 from featx import provenance
-from featx.comparison import Approach, Comparison, ranked, with_p_values
+from featx.comparison import Approach, Comparison, CurvePoint, ranked, with_p_values
 from featx.dataset import ImageDataset, scan
 from featx.engines import EngineOptions
 from featx.errors import DamagedSegmentError, FeatxError, printable
@@ -20,6 +20,7 @@ from featx.examine import examine
 from featx.extract import Extraction, extract_command, extract_dataset
 from featx.heads import HEADS
 from featx.join import Features, join_features
+from featx.learning_curve import head_curve, rival_curve
 from featx.metrics import confusion_matrix
 from featx.recipe import Recipe
 from featx.resolve import RecipeOptions, resolve_recipe
@@ -45,6 +46,7 @@ def compare_approaches(
     streams: int | None = None,
     workers: int | None = None,
     strict: bool = False,
+    learning_curve: bool = False,
     **options: Unpack[RecipeOptions],
 ) -> Comparison:
     """Return how the heads on each backbone's features, and the rivals, do on the images in `data_dir`.
@@ -64,6 +66,7 @@ def compare_approaches(
         streams: batches that `openvino` runs side by side.
         workers: decoding threads; as many as cores if None.
         strict: raise on the first image that cannot be read, instead of skipping it.
+        learning_curve: also train every approach on smaller parts of the training images, see `featx.learning_curve`.
         options: see `featx.resolve.RecipeOptions`; without `backbone`.
 
     Raises:
@@ -82,6 +85,7 @@ def compare_approaches(
         extract_dataset, engine_options=engine_options, workers=workers, strict=strict, show=training.show
     )
     entries: list[_Entry] = []
+    curve: list[CurvePoint] = []
     skipped = [SkippedImage.of(dataset.root.absolute() / path, b"", reason) for path, reason in dataset.unreadable]
     for recipe, weights in recipes:
         command = extract_command(data_dir, cache_dir, **_for_backbone(recipe.backbone, options))
@@ -90,10 +94,15 @@ def compare_approaches(
         features = _features(dataset, recipe, weights, cache_dir, stage_one, command)
         dataset = features.dataset  # what cannot be read is left out for everybody
         entries += [_features_entry(features, train_on_features(features, head, training)) for head in HEADS]
+        if learning_curve:
+            curve += [point for head in HEADS for point in head_curve(features, head, training)]
     for rival in dict.fromkeys(rivals):
         entries.append(_scratch_entry(dataset, train_on_pixels(dataset, rival, training, cache_dir, workers)))
+        if learning_curve:
+            curve += rival_curve(dataset, rival, training, cache_dir, workers)
     comparison = _comparison(dataset, [recipe for recipe, _ in recipes], entries, training.seed)
-    return replace(comparison, examination=_examine(comparison, dataset, entries, skipped, cache_dir))
+    examination = _examine(comparison, dataset, entries, skipped, cache_dir)
+    return replace(comparison, examination=examination, learning_curve=tuple(curve))
 
 
 @dataclass(frozen=True)

@@ -79,6 +79,28 @@ class Approach:
 
 
 @dataclass(frozen=True)
+class CurvePoint:
+    """What an approach reaches with a part of the training images.
+
+    Attributes:
+        approach: its name.
+        fraction: the share of the training images, up to 1.
+        n_train: so many, the validation part among them.
+        accuracies: on all test images, one for each seed.
+    """
+
+    approach: str
+    fraction: float
+    n_train: int
+    accuracies: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        """The mean accuracy over the seeds."""
+        return sum(self.accuracies) / len(self.accuracies)
+
+
+@dataclass(frozen=True)
 class Comparison:
     """Approaches trained and tested on the same images.
 
@@ -98,6 +120,7 @@ class Comparison:
         command: the command line that makes it again.
         created_at: ISO 8601 date and time.
         examination: the same, image by image; None if nobody has looked.
+        learning_curve: what each approach reaches with fewer training images; empty if that was not asked for.
 
     Raises:
         FeatxError: no approach, two of one name, or a confusion matrix of another size than the classes.
@@ -118,6 +141,7 @@ class Comparison:
     command: str
     created_at: str
     examination: Examination | None = None
+    learning_curve: tuple[CurvePoint, ...] = ()
 
     def __post_init__(self) -> None:
         names = [approach.name for approach in self.approaches]
@@ -177,6 +201,9 @@ class Comparison:
             fields["approaches"] = tuple(_approach(approach) for approach in fields["approaches"])
             for name in ("class_names", "recipes", "warnings"):
                 fields[name] = tuple(fields[name])
+            fields["learning_curve"] = tuple(
+                CurvePoint(**{**point, "accuracies": tuple(point["accuracies"])}) for point in fields["learning_curve"]
+            )
             if fields.get("examination") is not None:
                 fields["examination"] = Examination.from_dict(fields["examination"])
             return cls(**fields)

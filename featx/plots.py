@@ -47,16 +47,20 @@ def draw(comparison: Comparison) -> dict[str, bytes]:
         }
         if any(approach.history for approach in comparison.approaches):
             pictures["training-curves.png"] = _training_curves(comparison)
+        if comparison.learning_curve:
+            pictures["learning-curve.png"] = _learning_curve(comparison)
         for approach, name in zip(comparison.approaches, confusion_file_names(comparison), strict=True):
             pictures[name] = _confusion(comparison, approach)
         return {name: png(figure) for name, figure in pictures.items()}
 
 
 def chart_figures(comparison: Comparison) -> dict[str, "Figure"]:
-    """Return the charts of a page: `summary`, `time`; `curves` and `reliability` if there is anything to show."""
+    """Return the charts of a page: `summary`, `time`; `curves`, `learning` and `reliability` if there are any."""
     figures = {"summary": _summary(comparison), "time": _time(comparison)}
     if any(approach.history for approach in comparison.approaches):
         figures["curves"] = _training_curves(comparison)
+    if comparison.learning_curve:
+        figures["learning"] = _learning_curve(comparison)
     if comparison.examination:
         figures["reliability"] = _reliability(comparison, comparison.examination)
     return figures
@@ -192,6 +196,36 @@ def _training_curves(comparison: Comparison) -> "Figure":
         axes_row[0].legend(fontsize=8.5, loc="best", framealpha=0.8, frameon=True, edgecolor="none")
     for axes in grid[-1]:
         axes.set_xlabel("epoch")
+    return figure
+
+
+def _learning_curve(comparison: Comparison) -> "Figure":
+    """Accuracy by number of training images, on a logarithmic scale, with the range of the seeds as bands."""
+    figure = new_page(comparison, "How much data is enough", 4.6, note="Bands: lowest to highest of the seeds.")
+    axes = figure.add_subplot()
+    axes.set_xscale("log")
+    lines = ("-", "--", ":", "-.")
+    drawn: dict[str, int] = {}
+    for approach in ranked(comparison.approaches):
+        points = [point for point in comparison.learning_curve if point.approach == approach.name]
+        if not points:
+            continue
+        n = [point.n_train for point in points]
+        drawn[approach.kind] = drawn.get(approach.kind, -1) + 1
+        low, high = ([100 * edge(point.accuracies) for point in points] for edge in (min, max))
+        axes.fill_between(n, low, high, color=_colour(approach), alpha=0.15, lw=0)
+        means = [100 * point.mean for point in points]
+        style = lines[drawn[approach.kind] % len(lines)]
+        axes.plot(
+            n, means, style, marker=_marker(approach), ms=5, color=_colour(approach), label=short(approach.name, 30)
+        )
+    ticks = sorted({point.n_train for point in comparison.learning_curve})
+    axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+    axes.set_xticks([], minor=True)
+    axes.yaxis.set_major_formatter("{x:g} %")
+    axes.set_ylabel("accuracy on test images")
+    axes.set_xlabel("training images (logarithmic scale)")
+    axes.legend(loc="lower right")
     return figure
 
 

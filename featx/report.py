@@ -27,6 +27,11 @@ TIME_NOTE = (
     "is training on them, or the whole training of a network from scratch."
 )
 
+LEARNING_NOTE = (
+    "Accuracy on all test images after training on a part of the training images: the line is the mean over the seeds, "
+    "the band goes from the lowest to the highest. Each seed draws other images."
+)
+
 CURVES_NOTE = (
     "Loss and accuracy by epoch, on the training images and on the validation images that chose the epoch kept. "
     "Training figures are no results: while training, dropout and augmentation are at work."
@@ -75,6 +80,29 @@ def _verdict(comparison: Comparison, escape: Callable[[str], str]) -> str:
     if comparison.warnings:
         sentence += "; all this is subject to the warning shown with it"
     return sentence + "."
+
+
+def curve_verdict(comparison: Comparison) -> str:
+    """Return in one sentence how many images transfer saves; empty without a learning curve of both kinds.
+
+    Names are escaped for a terminal.
+    """
+    kind_of = {approach.name: approach.kind for approach in comparison.approaches}
+    scratch = [point for point in comparison.learning_curve if kind_of[point.approach] == "scratch"]
+    features = [point for point in comparison.learning_curve if kind_of[point.approach] == "features"]
+    if not scratch or not features:
+        return ""
+    n_all = max(point.n_train for point in scratch)
+    target = max((point for point in scratch if point.n_train == n_all), key=lambda point: point.mean)
+    reached = min((point for point in features if point.mean >= target.mean), key=lambda p: p.n_train, default=None)
+    best = f"{printable(target.approach)} with all {n_all:,} training images ({100 * target.mean:.1f} %)"
+    if reached is None:
+        return f"No approach on features is as good as {best}: here, transfer does not pay."
+    share = f"{round(100 * reached.fraction, 1):g} %"
+    return (
+        f"With {reached.n_train:,} training images ({share}), {printable(reached.approach)} is as good "
+        f"({100 * reached.mean:.1f} %) as {best}, on average over {len(target.accuracies)} seeds."
+    )
 
 
 def _difference(best: Approach, rival: Approach, escape: Callable[[str], str]) -> str:
@@ -158,6 +186,10 @@ def results_page(comparison: Comparison, *, has_curves: bool) -> str:
     ]
     if has_curves:
         parts.append(f"## Training\n\n{CURVES_NOTE}\n\n![Loss and accuracy by epoch](training-curves.png)")
+    if comparison.learning_curve:
+        sentence = escape_markdown(curve_verdict(comparison))
+        picture = "![Accuracy by number of training images](learning-curve.png)"
+        parts.append(f"## How much data is enough\n\n{sentence}\n\n{LEARNING_NOTE}\n\n{picture}")
     pictures = zip(comparison.approaches, confusion_file_names(comparison), strict=True)
     matrices = [f"![Confusion matrix of {escape_markdown(approach.name)}]({name})" for approach, name in pictures]
     parts += ["## What is taken for what", *matrices, "## How to get these numbers again", _provenance(comparison)]

@@ -10,6 +10,7 @@ import numpy as np
 # Changing either moves images between splits: results would no longer compare with older ones.
 _TEST_SALT = b"featx test split"
 _VALIDATION_SALT = b"featx validation part, seed %d"
+_SAMPLE_SALT = b"featx sample, seed %d"
 
 
 def identical_groups(digests: np.ndarray) -> np.ndarray:
@@ -56,6 +57,27 @@ def validation_mask(digests: np.ndarray, labels: np.ndarray, *, seed: int, fract
         order = np.argsort(lots[members[first]], kind="stable")
         _draw(distinct[order].tolist(), sizes[order].tolist(), round(fraction * len(members)), drawn)
     return np.fromiter((drawn[group] for group in groups.tolist()), dtype=bool, count=len(groups))
+
+
+def sample_mask(
+    digests: np.ndarray, labels: np.ndarray, *, seed: int, fraction: float, at_least: int = 1
+) -> np.ndarray:
+    """Return `(n,)` bool: a share of the images of every class, rounded, a smaller one always within a larger one.
+
+    Args:
+        digests: `(n, 32)` uint8.
+        labels: `(n,)` integers.
+        seed: another seed, other images.
+        fraction: from 0 to 1.
+        at_least: so many of each class, or all if it has fewer.
+    """
+    mask = np.zeros(len(digests), bool)
+    lots = _lots(digests, _SAMPLE_SALT % seed)
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        n_wanted = max(at_least, round(fraction * len(members)))
+        mask[members[np.argsort(lots[members], kind="stable")[:n_wanted]]] = True
+    return mask
 
 
 def _draw(groups: list[int], sizes: list[int], n_wanted: int, drawn: dict[int, bool]) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from featx.comparison import Comparison, duration
 from featx.errors import printable
 from featx.extract import Extraction
-from featx.report import table, verdict
+from featx.report import curve_verdict, table, verdict
 from featx.train import Run
 
 #: So many skipped images are named on the terminal; `skipped.csv` has all.
@@ -78,7 +78,10 @@ def extraction_json(extraction: Extraction) -> dict[str, Any]:
 def comparison_text(comparison: Comparison, report_dir: Path) -> str:
     """Return the table and the verdict, for a terminal."""
     width = min(118, shutil.get_terminal_size((118, 24)).columns)
-    return f"{table(comparison)}\n{textwrap.fill(verdict(comparison), width)}\n\nReport: {printable(report_dir)}"
+    sentences = [text for text in (verdict(comparison), curve_verdict(comparison)) if text]
+    words = "\n".join(textwrap.fill(sentence, width) for sentence in sentences)
+    page = printable(report_dir / "index.html")
+    return f"{table(comparison)}\n{words}\n\nReport: {printable(report_dir)}; open {page} in a browser"
 
 
 def run_text(run: Run) -> str:

@@ -62,6 +62,7 @@ LAYERS = [
         "examine",
         "neighbours",
         "feature_map",
+        "learning_curve",
         "compare",
         "classifier",
         "predictions",

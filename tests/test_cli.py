@@ -35,8 +35,10 @@ def test_the_three_commands_from_photos_to_report(data, here, featx):
     assert "32 computed, 0 from the cache" in featx("extract", data, *FAST, "--backbone", "vgg16").stdout
     assert "logreg" in featx("train-top", data, *FAST, "--epochs", 2).stdout
     result = featx("compare", data, *FAST, "--epochs", 2, "--with-scratch-cnn", "--report-dir", "report")
-    assert result.stdout.splitlines()[-1] == "Report: report"
-    assert {"results.json", "results.md", "accuracy.png"} <= {path.name for path in Path("report").iterdir()}
+    assert result.stdout.splitlines()[-1] == "Report: report; open report/index.html in a browser"
+    assert {"index.html", "results.json", "results.md", "accuracy.png"} <= {
+        path.name for path in Path("report").iterdir()
+    }
     assert len(list(Path("runs").glob("2*"))) == 1
     assert {path.name for path in here.iterdir()} == {"cache", "runs", "report"}
 

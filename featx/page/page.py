@@ -13,7 +13,7 @@ from featx.page.charts import charts
 from featx.page.claims import WHY_THEY_DIFFER
 from featx.page.content import HEADER, matrices, page_data, ranked_images, rows
 from featx.page.thumbnails import Thumbnails
-from featx.report import CAVEAT, CURVES_NOTE, TIME_NOTE, short_value, verdict
+from featx.report import CAVEAT, CURVES_NOTE, LEARNING_NOTE, TIME_NOTE, curve_verdict, short_value, verdict
 
 
 def page_html(comparison: Comparison, data_dir: Path | None = None) -> str:
@@ -52,6 +52,8 @@ def page_html(comparison: Comparison, data_dir: Path | None = None) -> str:
         caveat=CAVEAT,
         time_note=TIME_NOTE,
         curves_note=CURVES_NOTE,
+        learning_note=LEARNING_NOTE,
+        curve_verdict=curve_verdict(comparison),
         recipes=[json.dumps(recipe, sort_keys=True) for recipe in comparison.recipes],
         style=_trusted(style),
         script=_trusted(script),
