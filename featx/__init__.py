@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from featx.comparison import Comparison
     from featx.dataset import ImageDataset, scan
     from featx.errors import FeatxError
+    from featx.export import Export, export_run
     from featx.extract import Extraction, extract_features
     from featx.extractor import FeatureExtractor
     from featx.fetching import Fetched, fetch_data
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Classifier",
     "Comparison",
+    "Export",
     "Extraction",
     "FeatureExtractor",
     "FeatureStore",
@@ -43,6 +45,7 @@ __all__ = [
     "check_cache",
     "compact_cache",
     "compare_approaches",
+    "export_run",
     "extract_features",
     "fetch_data",
     "list_cache",
@@ -54,6 +57,8 @@ __all__ = [
 ]
 
 _MODULES = {
+    "Export": "export",
+    "export_run": "export",
     "fetch_data": "fetching",
     "Fetched": "fetching",
     "load_features": "join",

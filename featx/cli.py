@@ -15,6 +15,7 @@ import click
 from featx import options as opt
 from featx.cache_commands import cache
 from featx.errors import FeatxError, printable
+from featx.export_command import export
 from featx.fetch_command import fetch
 from featx.files import new_folder
 from featx.interrupts import Terminated, ignore_interrupts, raise_terminated
@@ -109,6 +110,7 @@ def _data_dir(data: Path | None, cache_dir: Path) -> Path:
 
 
 main.add_command(cache)
+main.add_command(export)
 main.add_command(fetch)
 main.add_command(predict)
 
