@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import PIL
 
 from featx.backbones import build_model
 from featx.fitting import load_model
@@ -75,7 +74,7 @@ def _as_stored(ops: Any, features: Any, dtype: str) -> Any:
 
 
 def _resizer(keras: Any, image_size: tuple[int, int]) -> Any:
-    """Return a model that resizes as `featx.images` does, to the last bit: Pillow's `BILINEAR`.
+    """Return a model that resizes as `featx.images` does, to the last bit: Pillow's `BILINEAR`, rows first.
 
     Pillow weighs pixels by a triangle as wide as two pixels of the coarser grid, in fixed-point numbers, in one pass
     along rows and one along columns, and rounds after each. Both passes are matrices here. In float64 all these whole
@@ -90,47 +89,10 @@ def _resizer(keras: Any, image_size: tuple[int, int]) -> Any:
         for part, axes in ((images[:1, :1, :, :1], (0, 1, 3)), (images[:1, :, :1, :1], (0, 2, 3)))
     )
     along_rows, along_columns = _pillow_weights(ops, row, width), _pillow_weights(ops, column, height)
-    columns_first = _columns_first(ops, ops.sum(column), ops.sum(row), image_size)
-    # All images go the one way, and none the other: stock operations know no branches that a file can hold.
-    way = ops.ones_like(ops.sum(ops.cast(images[:, :1, :1, :1], "float64"), axis=(1, 2, 3))) * columns_first
-    resized = [
-        _resized_rows_first(ops, _chosen(ops, images, 1.0 - way), along_rows, along_columns),
-        _resized_columns_first(ops, _chosen(ops, images, way), along_rows, along_columns),
-    ]
-    return keras.Model(images, ops.concatenate(resized, axis=0), name="resizer")
-
-
-def _columns_first(ops: Any, h: Any, w: Any, image_size: tuple[int, int]) -> Any:
-    """Return 1 if Pillow resizes an image of `h` by `w` pixels along columns first, else 0.
-
-    Since Pillow 13, it does so where the height shrinks by over twice as many pixels as the width.
-    """
-    if int(PIL.__version__.split(".")[0]) < 13:
-        return ops.zeros_like(h)
-    height, width = image_size
-    shrinks = ops.logical_and(h > float(height), h - float(height) > (w - float(width)) * 2.0)
-    return ops.cast(shrinks, "float64")
-
-
-def _chosen(ops: Any, images: Any, flags: Any) -> Any:
-    """Return the images whose flag, of `(n,)`, is not 0."""
-    return ops.take(images, ops.nonzero(flags)[0], axis=0)
-
-
-def _resized_rows_first(ops: Any, images: Any, along_rows: Any, along_columns: Any) -> Any:
-    """Return `images (n, h, w, 3)` uint8 as `(n, height, width, 3)` uint8, by weights of both sides."""
     pixels = ops.cast(ops.transpose(images, (0, 1, 3, 2)), "float64")  # (n, h, 3, w)
     once = _resampled(ops, pixels, along_rows)
     twice = _resampled(ops, ops.transpose(once, (0, 2, 3, 1)), along_columns)  # (n, 3, width, height)
-    return ops.cast(ops.transpose(twice, (0, 3, 2, 1)), "uint8")
-
-
-def _resized_columns_first(ops: Any, images: Any, along_rows: Any, along_columns: Any) -> Any:
-    """Do as `_resized_rows_first`, the other way round."""
-    pixels = ops.cast(ops.transpose(images, (0, 2, 3, 1)), "float64")  # (n, w, 3, h)
-    once = _resampled(ops, pixels, along_columns)
-    twice = _resampled(ops, ops.transpose(once, (0, 3, 2, 1)), along_rows)  # (n, height, 3, width)
-    return ops.cast(ops.transpose(twice, (0, 1, 3, 2)), "uint8")
+    return keras.Model(images, ops.cast(ops.transpose(twice, (0, 3, 2, 1)), "uint8"), name="resizer")
 
 
 def _resampled(ops: Any, pixels: Any, weights: Any) -> Any:

@@ -259,13 +259,22 @@ def _scale_transparent_color(image: PngImagePlugin.PngImageFile, bit_depth: int)
 
 
 def _resize(image: Image.Image, image_size: tuple[int, int], box: _Box) -> Image.Image:
-    """Return `box` of `image` stretched to `(height, width)`, bilinear with antialiasing."""
+    """Return `box` of `image` stretched to `(height, width)`, bilinear with antialiasing.
+
+    Along rows first, then along columns, each rounded: Pillow left to itself chooses an order by the sides since its
+    version 13, and one order always gives the same pixels, whatever the version.
+    """
     height, width = image_size
-    if width * image.height > MAX_PIXELS:
-        # Pillow resizes horizontally first: a column of pixels would grow to many gigabytes on the way.
-        image = image.resize((image.width, height), Image.Resampling.BILINEAR, (0, box[1], image.width, box[3]))
-        box = (box[0], 0, box[2], height)
-    return image.resize((width, height), Image.Resampling.BILINEAR, box)
+    left, top, right, bottom = box
+    if width * image.height > MAX_PIXELS:  # a column of pixels would grow to many gigabytes on the way
+        image = _resized(image, (image.width, height), (0, top, image.width, bottom))
+        return _resized(image, (width, height), (left, 0, right, height))
+    image = _resized(image, (width, image.height), (left, 0, right, image.height))
+    return _resized(image, (width, height), (0, top, width, bottom))
+
+
+def _resized(image: Image.Image, size: tuple[int, int], box: _Box) -> Image.Image:
+    return image.resize(size, Image.Resampling.BILINEAR, box)
 
 
 def _reason_unopened(error: OSError | ValueError) -> str:

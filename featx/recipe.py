@@ -13,7 +13,7 @@ from typing import Any, Self
 from featx.errors import FeatxError
 
 #: Raised by one whenever decoding or resizing changes a pixel, so that old features are not mixed with new ones.
-PIXELS_VERSION = 1
+PIXELS_VERSION = 2
 
 #: Storage dtypes, the default first.
 DTYPES = ("float16", "float32")

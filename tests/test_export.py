@@ -20,6 +20,8 @@ from featx.errors import FeatxError, WeightsError
 from featx.export import export_run
 from featx.export_graph import build_graph
 from featx.extract import extract_features
+from featx.image_sources import read_source
+from featx.images import decode_image
 from featx.recipe import Recipe
 from featx.results import Training
 from featx.train import train_top
@@ -274,14 +276,14 @@ def write_odd_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_file())
 
 
-def test_pixels_are_resized_as_pillow_resizes_to_the_last_bit(world):
+def test_pixels_are_resized_as_featx_resizes_to_the_last_bit(world):
     run_dir = world.folder / "dense" / "run"
     recipe = Recipe.from_json((run_dir / "recipe.json").read_text())
     resizer = build_graph(recipe, None, run_dir / "dense.keras").resizer
     rng = np.random.default_rng(0)
     for height, width in [*SIZES, (1, 1), (33, 49), (64, 96), (7, 901), (499, 375), (1200, 1601), (901, 7), (33, 47)]:
         images = rng.integers(0, 256, (2, height, width, 3), np.uint8)
-        expected = [Image.fromarray(image).resize((48, 32), Image.Resampling.BILINEAR) for image in images]
+        expected = [decode_image(read_source(image), (32, 48)) for image in images]
         assert np.array_equal(resizer(images), np.stack(expected)), f"{height}×{width}"
 
 

@@ -706,3 +706,23 @@ def test_damaged_files_write_nothing_to_the_terminal(tmp_path):
     finished = subprocess.run([sys.executable, "-c", script, tmp_path], capture_output=True, check=True, timeout=60)
     assert finished.stdout == b""
     assert finished.stderr == b""
+
+
+@pytest.mark.parametrize("size", [(300, 40), (40, 300), (64, 64), (33, 500), (301, 299)], ids=str)
+def test_rows_are_resized_before_columns_whatever_the_sides(size):
+    """As the weights of the triangle say it, pass by pass, in whole numbers: Pillow itself may choose the order."""
+    height, width = size
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    once = resampled(pixels.transpose(0, 2, 1), 48)  # (h, 3, 48)
+    expected = resampled(once.transpose(1, 2, 0), 32).transpose(2, 1, 0)  # (3, 48, 32) to (32, 48, 3)
+    np.testing.assert_array_equal(decode_image(encoded(Image.fromarray(pixels), "PNG"), (32, 48)), expected)
+
+
+def resampled(pixels: np.ndarray, n_out: int) -> np.ndarray:
+    """Return `(…, n_in)` uint8 as `(…, n_out)` uint8: Pillow's antialiased bilinear filter in 22-bit fixed point."""
+    n_in = pixels.shape[-1]
+    scale = n_in / n_out
+    centres = (np.arange(n_out) + 0.5) * scale
+    triangles = np.maximum(0, 1 - np.abs(np.arange(n_in)[:, None] + 0.5 - centres) / max(scale, 1))
+    weights = np.floor(triangles / triangles.sum(axis=0) * 2**22 + 0.5).astype(np.int64)
+    return ((pixels.astype(np.int64) @ weights + 2**21) >> 22).clip(0, 255).astype(np.uint8)

@@ -17,7 +17,7 @@ OTHER = {
     "resize": "bicubic",
     "precision": "bfloat16",
     "dtype": "float32",
-    "pixels_version": 2,
+    "pixels_version": 1,
     "calibration": "ef" * 32,
 }
 
@@ -30,7 +30,7 @@ def test_every_field_changes_the_key():
 
 def test_key_is_the_digest_of_canonical_json():
     text = (
-        '{"backbone":"vgg16","dtype":"float16","image_size":[150,120],"layer":"block5_pool","pixels_version":1,'
+        '{"backbone":"vgg16","dtype":"float16","image_size":[150,120],"layer":"block5_pool","pixels_version":2,'
         f'"precision":"float32","preprocessing":"caffe","resize":"bilinear","weights":"{"ab" * 32}"}}'
     )
     assert RECIPE.to_json() == text
