@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from featx.compare import compare_approaches
     from featx.comparison import Comparison
     from featx.dataset import ImageDataset, scan
+    from featx.direct import DirectClassifier
     from featx.errors import FeatxError
     from featx.export import Export, export_run
     from featx.extract import Extraction, extract_features
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Classifier",
     "Comparison",
+    "DirectClassifier",
     "Export",
     "Extraction",
     "FeatureExtractor",
@@ -67,6 +69,7 @@ _MODULES = {
     "Predictions": "classifier",
     "Classifier": "classifier",
     "Comparison": "comparison",
+    "DirectClassifier": "direct",
     "Extraction": "extract",
     "FeatureStore": "store",
     "FeatxError": "errors",

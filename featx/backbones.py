@@ -15,11 +15,30 @@ import numpy as np
 from featx.errors import BackboneError, WeightsError, printable
 from featx.keras_import import import_keras
 from featx.recipe import Recipe
+from featx.weights_file import CLASSIFIER_LAYER, count_classes
+
+
+@dataclass(frozen=True)
+class OfficialFile:
+    """A file of weights that Keras publishes.
+
+    Attributes:
+        url: where it is.
+        md5: what Keras checks it against; None where Keras publishes no hash.
+    """
+
+    url: str
+    md5: str | None
+
+    @property
+    def name(self) -> str:
+        """File name that Keras keeps it under."""
+        return self.url.rsplit("/", 1)[1]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Backbone:
-    """One Keras application without its classifier.
+    """One Keras application, with its classifier or without.
 
     Attributes:
         application: name of the constructor in `keras.applications`.
@@ -27,24 +46,26 @@ class Backbone:
         image_size: `(height, width)` the network was made for, in pixels.
         preprocessing: `"caffe"` (BGR, mean-centred, unscaled) or `"tf"` (-1 to 1) as Keras defines them in
             `keras.applications.imagenet_utils.preprocess_input`, or `"efficientnet"`, see `_rescale_efficientnet`.
-        weights_url: Keras's official file without the classifier.
-        weights_md5: what Keras checks that file against; None where Keras publishes no hash.
+        notop: Keras's official weights without the classifier.
+        whole: those of the whole classifier.
+        takes_any_size: whether the whole classifier takes images of other sizes than `image_size`, too.
     """
 
     application: str
     layer: str
     image_size: tuple[int, int]
     preprocessing: str
-    weights_url: str
-    weights_md5: str | None
+    notop: OfficialFile
+    whole: OfficialFile
+    takes_any_size: bool = True
 
-    @property
-    def weights_name(self) -> str:
-        """File name of Keras's official weights."""
-        return self.weights_url.rsplit("/", 1)[1]
+    def official_file(self, *, whole: bool) -> OfficialFile:
+        """Return Keras's official weights: of the whole classifier, or without it."""
+        return self.whole if whole else self.notop
 
 
 _KERAS_FILES = "https://storage.googleapis.com/tensorflow/keras-applications"
+_EFFICIENTNETS = "https://storage.googleapis.com/keras-applications"
 
 BACKBONES: dict[str, Backbone] = {
     "vgg16": Backbone(
@@ -52,32 +73,47 @@ BACKBONES: dict[str, Backbone] = {
         layer="block5_pool",
         image_size=(224, 224),
         preprocessing="caffe",
-        weights_url=f"{_KERAS_FILES}/vgg16/vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5",
-        weights_md5="6d6bbae143d832006294945121d1f1fc",
+        notop=OfficialFile(
+            f"{_KERAS_FILES}/vgg16/vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5",
+            "6d6bbae143d832006294945121d1f1fc",
+        ),
+        whole=OfficialFile(
+            f"{_KERAS_FILES}/vgg16/vgg16_weights_tf_dim_ordering_tf_kernels.h5", "64373286793e3c8b2b4e3219cbf3544b"
+        ),
+        takes_any_size=False,
     ),
     "resnet50": Backbone(
         application="ResNet50",
         layer="conv5_block3_out",
         image_size=(224, 224),
         preprocessing="caffe",
-        weights_url=f"{_KERAS_FILES}/resnet/resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5",
-        weights_md5="4d473c1dd8becc155b73f8504c6f6626",
+        notop=OfficialFile(
+            f"{_KERAS_FILES}/resnet/resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5",
+            "4d473c1dd8becc155b73f8504c6f6626",
+        ),
+        whole=OfficialFile(
+            f"{_KERAS_FILES}/resnet/resnet50_weights_tf_dim_ordering_tf_kernels.h5", "2cb95161c43110f7111970584f804107"
+        ),
     ),
     "mobilenetv2": Backbone(
         application="MobileNetV2",
         layer="out_relu",
         image_size=(224, 224),
         preprocessing="tf",
-        weights_url=f"{_KERAS_FILES}/mobilenet_v2/mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5",
-        weights_md5=None,
+        notop=OfficialFile(
+            f"{_KERAS_FILES}/mobilenet_v2/mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5", None
+        ),
+        whole=OfficialFile(
+            f"{_KERAS_FILES}/mobilenet_v2/mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224.h5", None
+        ),
     ),
     "efficientnetb0": Backbone(
         application="EfficientNetB0",
         layer="top_activation",
         image_size=(224, 224),
         preprocessing="efficientnet",
-        weights_url="https://storage.googleapis.com/keras-applications/efficientnetb0_notop.h5",
-        weights_md5="50bc09e76180e00e4465e1a485ddc09d",
+        notop=OfficialFile(f"{_EFFICIENTNETS}/efficientnetb0_notop.h5", "50bc09e76180e00e4465e1a485ddc09d"),
+        whole=OfficialFile(f"{_EFFICIENTNETS}/efficientnetb0.h5", "902e53a9f72be733fc0bcb005b3ebbac"),
     ),
 }
 
@@ -102,12 +138,35 @@ DTYPE_POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
 #: Layers that EfficientNet has for its preprocessing: float32 in every precision, as all that is done to pixels.
 _PREPROCESSING_LAYERS = {"Rescaling", "Normalization"}
 
+#: Classes of a whole classifier with random weights: as many as ImageNet has.
+_N_RANDOM_CLASSES = 1000
+
+
+def count_network_classes(backbone: str, weights_path: Path | None) -> int:
+    """Return how many classes a whole classifier tells apart; 1000 if it has random weights, None for their path.
+
+    Raises:
+        WeightsError: the file holds no classifier.
+    """
+    if weights_path is None:
+        return _N_RANDOM_CLASSES
+    n_classes = count_classes(weights_path)
+    if n_classes is None:
+        official = find_backbone(backbone).whole.name
+        raise WeightsError(
+            f"{printable(weights_path)} does not hold the whole classifier of {backbone}, whose last layer has a "
+            f"kernel (n_features, n_classes); files named …_notop.h5 lack it. Name the file of the whole one, like "
+            f"Keras's {official}, with --weights PATH."
+        )
+    return n_classes
+
 
 def build_model(recipe: Recipe, weights_path: Path | None, precision: str = "float32") -> Any:
     """Return the Keras model of a recipe: `(n, height, width, 3)` uint8 RGB in, `(n, …)` float32 features out.
 
     The preprocessing is part of the model, so that it cannot be got wrong outside. It is done in float32 whatever the
-    precision: bfloat16 has 8 bits, and differences of numbers from 0 to 255 need more.
+    precision: bfloat16 has 8 bits, and differences of numbers from 0 to 255 need more. So are pooling and the
+    probabilities of a whole classifier, which is what a recipe for the layer `predictions` means.
 
     Args:
         recipe: what to build.
@@ -115,7 +174,8 @@ def build_model(recipe: Recipe, weights_path: Path | None, precision: str = "flo
         precision: arithmetic of the network: one of `DTYPE_POLICIES`.
 
     Raises:
-        BackboneError: the layer does not exist, or the images are too small for the network.
+        BackboneError: the layer does not exist or cannot be pooled, or the images have a size that the network does
+            not take.
         WeightsError: the file does not fit the network, or there is none.
     """
     if weights_path is None and not recipe.has_random_weights:
@@ -123,15 +183,15 @@ def build_model(recipe: Recipe, weights_path: Path | None, precision: str = "flo
     keras = import_keras()
     backbone = find_backbone(recipe.backbone)
     with _dtype_policy(keras, DTYPE_POLICIES[precision]):
-        network = _build_network(keras, recipe, backbone)
+        network = _build_network(keras, recipe, backbone, weights_path)
     for layer in network.layers:
-        if type(layer).__name__ in _PREPROCESSING_LAYERS:
+        if type(layer).__name__ in _PREPROCESSING_LAYERS or layer.name == CLASSIFIER_LAYER:
             layer.dtype_policy = "float32"
     if weights_path is None:
         _set_random_weights(network, seed=int(recipe.weights.removeprefix("random-")))
     else:
         _load_weights(network, recipe, weights_path)
-    trunk = keras.Model(network.input, _output_of_layer(network, recipe))
+    trunk = keras.Model(network.input, _pooled(keras, _output_of_layer(network, recipe), recipe))
     trunk.trainable = False
     images = keras.Input((*recipe.image_size, 3), dtype="uint8", name="images")
     features = trunk(_preprocess(keras, images, recipe.preprocessing), training=False)
@@ -149,13 +209,20 @@ def _dtype_policy(keras: Any, policy: str) -> Iterator[None]:
         keras.config.set_dtype_policy(before)
 
 
-def _build_network(keras: Any, recipe: Recipe, backbone: Backbone) -> Any:
+def _build_network(keras: Any, recipe: Recipe, backbone: Backbone, weights_path: Path | None) -> Any:
+    top: dict[str, Any] = {"include_top": False}
+    height, width = recipe.image_size
+    if recipe.layer == CLASSIFIER_LAYER:
+        if not backbone.takes_any_size and recipe.image_size != backbone.image_size:
+            raise BackboneError(
+                f"The whole classifier of {recipe.backbone} takes images of {'x'.join(map(str, backbone.image_size))} "
+                f"only: leave --image-size out, or choose another --backbone. Received: {height}x{width}"
+            )
+        n_classes = count_network_classes(recipe.backbone, weights_path)
+        top = {"include_top": True, "classes": n_classes, "classifier_activation": "softmax"}
     try:
-        return getattr(keras.applications, backbone.application)(
-            include_top=False, weights=None, input_shape=(*recipe.image_size, 3)
-        )
+        return getattr(keras.applications, backbone.application)(weights=None, input_shape=(height, width, 3), **top)
     except ValueError as error:
-        height, width = recipe.image_size
         raise BackboneError(
             f"{recipe.backbone} cannot be built for images of this size: {_one_line(error)} Choose a larger "
             f"--image-size. Received: {height}x{width}"
@@ -163,6 +230,13 @@ def _build_network(keras: Any, recipe: Recipe, backbone: Backbone) -> Any:
 
 
 def _load_weights(network: Any, recipe: Recipe, weights_path: Path) -> None:
+    is_whole = recipe.layer == CLASSIFIER_LAYER
+    if not is_whole and count_classes(weights_path) is not None:
+        raise WeightsError(
+            f"{printable(weights_path)} holds the whole classifier, and {recipe.backbone} is needed without it: name a "
+            f"file like Keras's {find_backbone(recipe.backbone).notop.name}, or use the whole one with --layer "
+            f"{CLASSIFIER_LAYER}."
+        )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Keras warns of every layer before it raises
@@ -170,9 +244,10 @@ def _load_weights(network: Any, recipe: Recipe, weights_path: Path) -> None:
     except MemoryError:
         raise
     except Exception as error:  # a foreign file may end in anything: zipfile's, h5py's, pickle's errors
+        which = "of the whole classifier" if is_whole else "without the classifier (…_notop.h5)"
         raise WeightsError(
             f"{printable(weights_path)} does not hold weights of {recipe.backbone} in the layout of Keras's official "
-            f"files without the classifier (…_notop.h5): {_one_line(error)}"
+            f"files {which}: {_one_line(error)}"
         ) from error
 
 
@@ -184,6 +259,20 @@ def _output_of_layer(network: Any, recipe: Recipe) -> Any:
             f"Received: {recipe.layer!r}"
         )
     return network.get_layer(recipe.layer).output
+
+
+def _pooled(keras: Any, output: Any, recipe: Recipe) -> Any:
+    """Return a layer's output as the recipe wants it: as it is, or pooled over height and width, in float32."""
+    if recipe.pooling is None:
+        return output
+    if len(output.shape) != 4:
+        raise BackboneError(
+            f"Only an output of (height, width, channels) can be pooled, and that of {recipe.layer!r} in "
+            f"{recipe.backbone} is {output.shape[1:]}: leave --pooling out, or choose another --layer. "
+            f"Received: {recipe.pooling!r}"
+        )
+    pooling = {"avg": keras.layers.GlobalAveragePooling2D, "max": keras.layers.GlobalMaxPooling2D}[recipe.pooling]
+    return pooling(dtype="float32")(output)
 
 
 def _preprocess(keras: Any, images: Any, preprocessing: str) -> Any:

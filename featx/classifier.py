@@ -1,6 +1,7 @@
 """A trained run as a thing to use: image files in, classes out. What has been seen before comes from the store."""
 
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from featx.errors import WeightsError
 from featx.head_file import Head, read_head
 from featx.image_sources import Images
 from featx.missing import Computed, compute_missing
+from featx.recipe import Recipe
 from featx.saved_run import SavedRun, read_run
 from featx.skipped import SkippedImage
 from featx.store import FeatureStore
@@ -107,66 +109,24 @@ class Predictions(Sequence[Prediction]):
         return data_frame({**columns, **by_class})
 
 
-class Classifier:
-    """A head on its backbone, as a run folder holds them.
+class ImageClassifier(ABC):
+    """Image files in, classes out, by way of the store.
 
-    >>> classifier = Classifier.load("runs/first")  # doctest: +SKIP
-    >>> predictions = classifier.predict(["cat.jpg", "no.jpg"])  # doctest: +SKIP
-    >>> predictions.labels, predictions[1].reason  # doctest: +SKIP
-    (['cats', None], 'No such file or directory')
+    What the probabilities are made of is left to those who inherit: a head on features, or what the network says.
     """
 
     def __init__(
-        self,
-        run: SavedRun,
-        head: Head,
-        cache_dir: Path,
-        weights_path: Path | None = None,
-        engine_options: EngineOptions = DEFAULT_ENGINE,
+        self, recipe: Recipe, class_names: tuple[str, ...], cache_dir: Path, engine_options: EngineOptions
     ) -> None:
-        """Put a classifier together; `Classifier.load` is the usual way."""
-        self.run = run
-        self._head = head
+        self._recipe = recipe
+        self._class_names = class_names
         self._cache_dir = cache_dir
-        self._weights_path = weights_path
         self._engine_options = engine_options
-
-    @classmethod
-    def load(
-        cls,
-        run_dir: Path | str,
-        *,
-        head: str | None = None,
-        cache_dir: Path | str = "cache",
-        weights: Path | str | None = None,
-        engine: str = "auto",
-        batch_size: int | None = None,
-        threads: int | None = None,
-        streams: int | None = None,
-    ) -> Self:
-        """Return the classifier in a run folder. Neither Keras nor the backbone is started before they are needed.
-
-        Args:
-            run_dir: a folder that `featx train-top` has written.
-            head: `"dense"` or `"logreg"`; `"dense"`, if the run has it, if None.
-            cache_dir: where stores lie; features that are there are not computed again.
-            weights: file of the backbone's weights, if it is not where it was when the run was made.
-            engine: see `featx.engines.EngineOptions`, also for the next three.
-            batch_size: images in a batch.
-            threads: processor cores for `openvino`.
-            streams: batches that `openvino` runs side by side.
-
-        Raises:
-            FeatxError: there is no sound run.
-        """
-        run = read_run(Path(run_dir))
-        options = EngineOptions(engine=engine, batch_size=batch_size, threads=threads, streams=streams)
-        return cls(run, read_head(run.head_path(head)), Path(cache_dir), Path(weights) if weights else None, options)
 
     @property
     def class_names(self) -> tuple[str, ...]:
         """The classes, in the order of the probabilities."""
-        return self.run.class_names
+        return self._class_names
 
     def predict(
         self, paths: Sequence[Path | str], *, workers: int | None = None, strict: bool = False, show: bool = False
@@ -209,12 +169,20 @@ class Classifier:
         """
         return self.predict(paths, strict=True, show=show).probabilities
 
+    @abstractmethod
+    def _find_weights(self) -> Weights:
+        """Return the backbone's weights; a converted network in the cache has them in it."""
+
+    @abstractmethod
+    def _from_features(self, X: np.ndarray) -> np.ndarray:
+        """Return `(n, n_classes)` float64 probabilities for the features `X`, `(n, …)`."""
+
     def _compute(
         self, images: Images, unreadable: list[SkippedImage], *, workers: int | None, strict: bool, show: bool
     ) -> Computed:
         return compute_missing(
             images,
-            self.run.recipe,
+            self._recipe,
             self._find_weights,
             self._cache_dir,
             self._engine_options,
@@ -224,8 +192,75 @@ class Classifier:
             show=show,
         )
 
+    def _probabilities(self, digests: np.ndarray, is_readable: np.ndarray) -> np.ndarray:
+        """Return `(n, n_classes)` float64 for the images with `digests`, `(n, 32)` uint8; NaN where not readable."""
+        probabilities = np.full((len(digests), len(self.class_names)), np.nan)
+        store = FeatureStore(self._cache_dir, self._recipe)
+        rows = np.flatnonzero(is_readable)
+        n_numbers = int(np.prod(store.segments[0].feature_shape)) if store.segments else 1
+        step = max(1, _READ_BYTES // (4 * n_numbers))
+        for start in range(0, len(rows), step):
+            some = rows[start : start + step]
+            probabilities[some] = self._from_features(store.read(digests[some]))
+        return probabilities
+
+
+class Classifier(ImageClassifier):
+    """A head on its backbone, as a run folder holds them.
+
+    >>> classifier = Classifier.load("runs/first")  # doctest: +SKIP
+    >>> predictions = classifier.predict(["cat.jpg", "no.jpg"])  # doctest: +SKIP
+    >>> predictions.labels, predictions[1].reason  # doctest: +SKIP
+    (['cats', None], 'No such file or directory')
+    """
+
+    def __init__(
+        self,
+        run: SavedRun,
+        head: Head,
+        cache_dir: Path,
+        weights_path: Path | None = None,
+        engine_options: EngineOptions = DEFAULT_ENGINE,
+    ) -> None:
+        """Put a classifier together; `Classifier.load` is the usual way."""
+        super().__init__(run.recipe, run.class_names, cache_dir, engine_options)
+        self.run = run
+        self._head = head
+        self._weights_path = weights_path
+
+    @classmethod
+    def load(
+        cls,
+        run_dir: Path | str,
+        *,
+        head: str | None = None,
+        cache_dir: Path | str = "cache",
+        weights: Path | str | None = None,
+        engine: str = "auto",
+        batch_size: int | None = None,
+        threads: int | None = None,
+        streams: int | None = None,
+    ) -> Self:
+        """Return the classifier in a run folder. Neither Keras nor the backbone is started before they are needed.
+
+        Args:
+            run_dir: a folder that `featx train-top` has written.
+            head: `"dense"` or `"logreg"`; `"dense"`, if the run has it, if None.
+            cache_dir: where stores lie; features that are there are not computed again.
+            weights: file of the backbone's weights, if it is not where it was when the run was made.
+            engine: see `featx.engines.EngineOptions`, also for the next three.
+            batch_size: images in a batch.
+            threads: processor cores for `openvino`.
+            streams: batches that `openvino` runs side by side.
+
+        Raises:
+            FeatxError: there is no sound run.
+        """
+        run = read_run(Path(run_dir))
+        options = EngineOptions(engine=engine, batch_size=batch_size, threads=threads, streams=streams)
+        return cls(run, read_head(run.head_path(head)), Path(cache_dir), Path(weights) if weights else None, options)
+
     def _find_weights(self) -> Weights:
-        """Return the backbone's weights; a converted network in the cache has them in it."""
         run = self.run
         if needs_keras(run.recipe, self._cache_dir, self._engine_options):
             return run.find_weights(self._cache_dir, self._weights_path)
@@ -234,13 +269,5 @@ class Classifier:
         except WeightsError:
             return Weights(run.recipe.weights, None)
 
-    def _probabilities(self, digests: np.ndarray, is_readable: np.ndarray) -> np.ndarray:
-        """Return `(n, n_classes)` float64 for the images with `digests`, `(n, 32)` uint8; NaN where not readable."""
-        probabilities = np.full((len(digests), len(self.class_names)), np.nan)
-        store = FeatureStore(self._cache_dir, self.run.recipe)
-        rows = np.flatnonzero(is_readable)
-        step = max(1, _READ_BYTES // (4 * int(np.prod(self._head.feature_shape))))
-        for start in range(0, len(rows), step):
-            some = rows[start : start + step]
-            probabilities[some] = self._head.predict_proba(store.read(digests[some]))
-        return probabilities
+    def _from_features(self, X: np.ndarray) -> np.ndarray:
+        return self._head.predict_proba(X)

@@ -121,18 +121,29 @@ main.add_command(predict)
 @opt.RECIPE
 @opt.CACHE_DIR
 @opt.STAGE_ONE
+@opt.VIEWS
+@click.option("--preview", is_flag=True, help="Only draw some images with their views, to look at; extract nothing.")
 @opt.OUTPUT
-def extract(data: Path | None, cache_dir: Path, quiet: bool, as_json: bool, **options: Any) -> None:
+def extract(data: Path | None, cache_dir: Path, preview: bool, quiet: bool, as_json: bool, **options: Any) -> None:
     """Stage one: compute the features that the store lacks, and nothing else.
 
     \b
     Example:
       featx extract data/ --backbone vgg16 --image-size 150
+      featx extract data/ --views 8 --flip --rotation 20 --preview
     """
     from featx.extract import extract_features
+    from featx.preview import draw_preview
     from featx.summaries import extraction_json, extraction_text
 
-    extraction = extract_features(_data_dir(data, cache_dir), cache_dir=cache_dir, show=not quiet, **options)
+    data_dir = _data_dir(data, cache_dir)
+    if preview:
+        chosen = {name: options[name] for name in ("views", "backbone", "image_size")}
+        with new_folder(None, Path("reports")) as folder:
+            picture = draw_preview(data_dir, folder, cache_dir=cache_dir, **chosen)
+        say(lambda: f"Views: {printable(picture)}", lambda: {"preview": str(picture)}, quiet=quiet, as_json=as_json)
+        return
+    extraction = extract_features(data_dir, cache_dir=cache_dir, show=not quiet, **options)
     say(lambda: extraction_text(extraction), lambda: extraction_json(extraction), quiet=quiet, as_json=as_json)
 
 
@@ -142,6 +153,7 @@ def extract(data: Path | None, cache_dir: Path, quiet: bool, as_json: bool, **op
 @opt.RECIPE
 @opt.CACHE_DIR
 @opt.STAGE_TWO
+@opt.TRAIN_VIEWS
 @click.option("--run-dir", type=click.Path(path_type=Path), help="Run folder.  [default: a new one in runs/]")
 @opt.OUTPUT
 def train_top(
@@ -178,6 +190,16 @@ def train_top(
 @opt.CACHE_DIR
 @opt.STAGE_ONE
 @opt.STAGE_TWO
+@opt.VIEWS
+@click.option("--direct", is_flag=True, help="Add each backbone's whole pretrained network, applied as it is.")
+@opt.MAP
+@opt.option(
+    "--repeats",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Train each approach so often, with one seed after the other, and show how much that changes.",
+)
 @click.option(
     "--learning-curve",
     is_flag=True,

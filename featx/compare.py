@@ -2,35 +2,40 @@
 
 import json
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Unpack
 
-import numpy as np
-
-from featx import provenance
-from featx.comparison import Approach, Comparison, CurvePoint, ranked, with_p_values
+from featx import provenance, report_resnet50
+from featx.augmentation import Views
+from featx.class_map import make_class_map, read_class_list
+from featx.comparison import Comparison, CurvePoint, ranked, with_p_values
+from featx.contenders import (
+    Contender,
+    Entry,
+    enter,
+    head_contenders,
+    report_resnet50_contender,
+    rival_contender,
+)
 from featx.dataset import ImageDataset, scan
 from featx.engines import EngineOptions
-from featx.errors import DamagedSegmentError, FeatxError, printable
+from featx.errors import FeatxError, printable
 from featx.examination import Examination
 from featx.examine import examine
-from featx.extract import Extraction, extract_command, extract_dataset
-from featx.heads import HEADS
-from featx.join import Features, join_features
-from featx.learning_curve import head_curve, rival_curve
-from featx.metrics import confusion_matrix
+from featx.feature_sources import FeatureSource, Wanted, direct_applications
+from featx.join import Features
+from featx.learning_curve import learning_curve as curve_of
 from featx.recipe import Recipe
-from featx.resolve import RecipeOptions, resolve_recipe
-from featx.results import Result, Training, validation_part
-from featx.rivals import check_rival, train_on_pixels
-from featx.scratch import RIVALS
+from featx.resolve import RecipeOptions
+from featx.results import Training, validation_part
+from featx.rivals import check_rival
 from featx.skipped import SkippedImage
 from featx.store import FeatureStore
-from featx.train import DEFAULT_TRAINING, train_on_features
-from featx.weights import Weights
+from featx.train import DEFAULT_TRAINING
 
 
 def compare_approaches(
@@ -47,6 +52,11 @@ def compare_approaches(
     workers: int | None = None,
     strict: bool = False,
     learning_curve: bool = False,
+    views: Views | None = None,
+    repeats: int = 1,
+    direct: bool = False,
+    maps: Sequence[str] = (),
+    class_list: Path | None = None,
     **options: Unpack[RecipeOptions],
 ) -> Comparison:
     """Return how the heads on each backbone's features, and the rivals, do on the images in `data_dir`.
@@ -56,7 +66,7 @@ def compare_approaches(
     Args:
         data_dir: `train/CLASS/*` with `test/CLASS/*`, or `CLASS/*`.
         backbones: names in `featx.backbones.BACKBONES`.
-        rivals: names in `featx.scratch.RIVALS`.
+        rivals: names in `featx.rivals.RIVAL_NAMES`.
         cache_dir: where stores lie.
         training: how heads and rivals are trained; `batch_size` of a rival is its own.
         engine: what runs the backbones in stage one: `"auto"`, `"keras"` or `"openvino"`; see
@@ -67,73 +77,92 @@ def compare_approaches(
         workers: decoding threads; as many as cores if None.
         strict: raise on the first image that cannot be read, instead of skipping it.
         learning_curve: also train every approach on smaller parts of the training images, see `featx.learning_curve`.
+        views: augmented views that each head is trained on as well, in a row of its own.
+        repeats: how often each approach is trained, each time with the next seed.
+        direct: also apply each backbone's whole pretrained network as it is; one whose weights with the classifier are
+            not to be had is left out with a warning, unless none is left.
+        maps: for that, which of the network's classes make which class; see `featx.class_map.make_class_map`.
+        class_list: for that, a JSON file with the network's classes; see `featx.class_map.read_class_list`.
         options: see `featx.resolve.RecipeOptions`; without `backbone`.
 
     Raises:
         FeatxError: the data set, a backbone, the weights or the store is not fit; the message says what to do.
     """
-    if not backbones and not rivals:
-        raise FeatxError("There is nothing to compare: name a backbone or a rival.")
-    for rival in rivals:
-        check_rival(rival)
-    if len(set(backbones)) > 1:
-        _check_fits_all(options)
+    wanted = _wanted(backbones, rivals, views, options)
     dataset = scan(data_dir, cache_dir, show=training.show)
-    recipes = [resolve_recipe(cache_dir, dataset, **_for_backbone(name, options)) for name in dict.fromkeys(backbones)]
     engine_options = EngineOptions(engine=engine, batch_size=batch_size, threads=threads, streams=streams)
-    stage_one = partial(
-        extract_dataset, engine_options=engine_options, workers=workers, strict=strict, show=training.show
-    )
-    entries: list[_Entry] = []
-    curve: list[CurvePoint] = []
+    how = {"engine_options": engine_options, "workers": workers, "strict": strict, "show": training.show}
+    sources = [FeatureSource(one, dataset, data_dir, cache_dir, how) for one in wanted]
+    warnings: list[str] = []
+    if direct:
+        network_classes = read_class_list(class_list) if class_list else ()
+        map_to = partial(make_class_map, maps, class_list=network_classes, class_names=dataset.class_names)
+        chosen, warnings = direct_applications(backbones, options, map_to, cache_dir)
+        sources += [FeatureSource(one, dataset, data_dir, cache_dir, how) for one in chosen]
     skipped = [SkippedImage.of(dataset.root.absolute() / path, b"", reason) for path, reason in dataset.unreadable]
-    for recipe, weights in recipes:
-        command = extract_command(data_dir, cache_dir, **_for_backbone(recipe.backbone, options))
-        extraction = stage_one(dataset, recipe, weights, cache_dir)
-        skipped += [image for image in extraction.skipped if image not in skipped]
-        features = _features(dataset, recipe, weights, cache_dir, stage_one, command)
+    contenders: list[Contender] = []
+    for source in sources:
+        skipped += [image for image in source.extract(dataset).skipped if image not in skipped]
+        features, viewed = source.join(dataset)
         dataset = features.dataset  # what cannot be read is left out for everybody
-        entries += [_features_entry(features, train_on_features(features, head, training)) for head in HEADS]
-        if learning_curve:
-            curve += [point for head in HEADS for point in head_curve(features, head, training)]
-    for rival in dict.fromkeys(rivals):
-        entries.append(_scratch_entry(dataset, train_on_pixels(dataset, rival, training, cache_dir, workers)))
-        if learning_curve:
-            curve += rival_curve(dataset, rival, training, cache_dir, workers)
-    comparison = _comparison(dataset, [recipe for recipe, _ in recipes], entries, training.seed)
+        contenders += source.contenders(features, viewed)
+    from_scratch = [name for name in dict.fromkeys(rivals) if name != report_resnet50.NAME]
+    contenders += [rival_contender(dataset, name, cache_dir, workers) for name in from_scratch]
+    entries: list[Entry] = []
+    curve: list[CurvePoint] = []
+    for contender in contenders:
+        entries += enter(contender, dataset, training, repeats)
+        if learning_curve and contender.is_trained:
+            curve += curve_of(contender, dataset, training)
+    recipes = list(dict.fromkeys(chain.from_iterable(source.recipes for source in sources)))
+    comparison = _comparison(dataset, recipes, entries, training.seed, warnings)
     examination = _examine(comparison, dataset, entries, skipped, cache_dir)
     return replace(comparison, examination=examination, learning_curve=tuple(curve))
 
 
-@dataclass(frozen=True)
-class _Entry:
-    """An approach with what it says of the test images.
+def _wanted(
+    backbones: Sequence[str], rivals: Sequence[str], views: Views | None, options: RecipeOptions
+) -> list[Wanted]:
+    """Return the features that are needed.
 
-    Attributes:
-        approach: what goes into the comparison.
-        probabilities: `(n_test, n_classes)`.
-        correct: `(n_test,)` bool, where it is right.
-        recipe: of its features; None from scratch.
-        out_of_fold: see `Result`.
+    Raises:
+        FeatxError: there is nothing to compare, or an option can only be meant for one of several backbones.
     """
+    if not backbones and not rivals:
+        raise FeatxError("There is nothing to compare: name a backbone or a rival.")
+    for rival in rivals:
+        check_rival(rival)
+    has_report = report_resnet50.NAME in rivals
+    if len({*backbones, *([report_resnet50.BACKBONE] if has_report else [])}) > 1:
+        _check_fits_all(options)
+    wanted = [Wanted({**options, "backbone": name}, views, _heads) for name in dict.fromkeys(backbones)]
+    if has_report:
+        wanted.append(
+            Wanted(report_resnet50.recipe_options(options), report_resnet50.report_views(views), _report_resnet50)
+        )
+    return wanted
 
-    approach: Approach
-    probabilities: np.ndarray
-    correct: np.ndarray
-    recipe: Recipe | None = None
-    out_of_fold: np.ndarray | None = None
+
+def _heads(features: Features, viewed: Features | None) -> Iterator[Contender]:
+    yield from head_contenders(features)
+    if viewed:
+        yield from head_contenders(viewed)
+
+
+def _report_resnet50(features: Features, viewed: Features | None) -> Iterator[Contender]:
+    yield report_resnet50_contender(viewed or features)
 
 
 def _examine(
     comparison: Comparison,
     dataset: ImageDataset,
-    entries: Sequence[_Entry],
+    entries: Sequence[Entry],
     skipped: Sequence[SkippedImage],
     cache_dir: Path,
 ) -> Examination:
     """Look at the comparison image by image, with the features of the backbone that does best."""
     entry_of = {entry.approach.name: entry for entry in entries}
-    on_features = [approach for approach in ranked(comparison.approaches) if entry_of[approach.name].recipe]
+    on_features = [approach for approach in ranked(comparison.approaches) if approach.kind == "features"]
     recipe = entry_of[on_features[0].name].recipe if on_features else None
     judge = next((entry for entry in entries if entry.recipe == recipe and entry.out_of_fold is not None), None)
     return examine(
@@ -149,7 +178,9 @@ def _examine(
     )
 
 
-def _comparison(dataset: ImageDataset, recipes: Sequence[Recipe], entries: Sequence[_Entry], seed: int) -> Comparison:
+def _comparison(
+    dataset: ImageDataset, recipes: Sequence[Recipe], entries: Sequence[Entry], seed: int, warnings: Sequence[str]
+) -> Comparison:
     is_validation = validation_part(dataset, seed)
     correct = {entry.approach.name: entry.correct for entry in entries}
     return Comparison(
@@ -162,7 +193,7 @@ def _comparison(dataset: ImageDataset, recipes: Sequence[Recipe], entries: Seque
         seed=seed,
         approaches=with_p_values([entry.approach for entry in entries], correct),
         recipes=tuple(json.loads(recipe.to_json()) for recipe in recipes),
-        warnings=(*_random_weights_warnings(recipes), *_leak_warnings(dataset)),
+        warnings=(*_random_weights_warnings(recipes), *_leak_warnings(dataset), *warnings),
         versions=provenance.versions(),
         hardware=dict(provenance.hardware()),
         command=provenance.command_line(),
@@ -182,76 +213,6 @@ def _check_fits_all(options: RecipeOptions) -> None:
         raise FeatxError(
             f"A layer belongs to one backbone: compare them one by one. Received: --layer {options['layer']}"
         )
-
-
-def _for_backbone(name: str, options: RecipeOptions) -> RecipeOptions:
-    return {**options, "backbone": name}
-
-
-def _features(
-    dataset: ImageDataset,
-    recipe: Recipe,
-    weights: Weights,
-    cache_dir: Path,
-    stage_one: Callable[..., Extraction],
-    command: str,
-) -> Features:
-    """Return the features of `dataset`; a segment that turns out to be damaged is computed again.
-
-    `command` is named if features are missing even then.
-    """
-    try:
-        return join_features(dataset, FeatureStore(cache_dir, recipe), command)
-    except DamagedSegmentError:  # it has been set aside, with a warning
-        stage_one(dataset, recipe, weights, cache_dir)
-        return join_features(dataset, FeatureStore(cache_dir, recipe), command)
-
-
-def _features_entry(features: Features, result: Result) -> _Entry:
-    recipe, timings = features.recipe, features.timings
-    return _entry(
-        features.dataset,
-        result,
-        recipe,
-        name=f"{recipe.backbone} + {result.name}",
-        kind="features",
-        representations_s=timings.elapsed_s,
-        peak_memory_bytes=max(result.peak_memory_bytes, timings.peak_memory_bytes),
-        image_size=recipe.image_size,
-    )
-
-
-def _scratch_entry(dataset: ImageDataset, result: Result) -> _Entry:
-    return _entry(
-        dataset,
-        result,
-        None,
-        name=result.name,
-        kind="scratch",
-        representations_s=0.0,
-        peak_memory_bytes=result.peak_memory_bytes,
-        image_size=RIVALS[result.name].image_size,
-    )
-
-
-def _entry(dataset: ImageDataset, result: Result, recipe: Recipe | None, **fields: Any) -> _Entry:
-    """Return an approach, made of the `fields` that depend on its kind and of what `result` says of any."""
-    y = dataset.labels[dataset.is_test]
-    predicted = result.probabilities.argmax(axis=1)
-    confusion = confusion_matrix(y, predicted, len(dataset.class_names))
-    approach = Approach(
-        metrics=result.metrics,
-        top_s=result.fit_s,
-        n_parameters=result.n_parameters,
-        history=result.history,
-        kept_epoch=result.kept_epoch,
-        confusion=tuple(tuple(map(int, row)) for row in confusion),
-        p_value=None,
-        details=result.details,
-        notes=(),
-        **fields,
-    )
-    return _Entry(approach, result.probabilities, predicted == y, recipe, result.out_of_fold)
 
 
 def _random_weights_warnings(recipes: Sequence[Recipe]) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from featx.examination import Examination
 from featx.metrics import Metrics, mcnemar_p_value
 
 FORMAT = "featx-comparison"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 #: P values below this are called differences beyond chance.
 SIGNIFICANCE = 0.05
@@ -37,7 +37,8 @@ class Approach:
 
     Attributes:
         name: unique in its comparison, e.g. `"vgg16 + logreg"` or `"report-cnn"`.
-        kind: `"features"` for a head on bottleneck features, `"scratch"` for a network trained from pixels.
+        kind: `"features"` for a head on bottleneck features, `"scratch"` for a network trained from pixels, `"direct"`
+            for a pretrained network with its own classifier, which learns nothing here.
         metrics: measured on the test split.
         representations_s: seconds that the features cost when they were made; 0 from scratch.
         top_s: seconds of training, of the head or of the whole network.
@@ -50,10 +51,12 @@ class Approach:
         image_size: `(height, width)` in pixels that the approach has seen.
         details: what else decided the result, e.g. the regularization chosen.
         notes: sentences for the reader, shown under the table.
+        repeats: accuracies of trainings with one seed after the other, the first of them the one that all else here is
+            about; empty if it was trained once.
     """
 
     name: str
-    kind: Literal["features", "scratch"]
+    kind: Literal["features", "scratch", "direct"]
     metrics: Metrics
     representations_s: float
     top_s: float
@@ -66,6 +69,7 @@ class Approach:
     image_size: tuple[int, int]
     details: dict[str, str | int | float]
     notes: tuple[str, ...]
+    repeats: tuple[float, ...] = ()
 
     @property
     def total_s(self) -> float:
@@ -159,9 +163,14 @@ class Comparison:
 
     @property
     def rival(self) -> Approach | None:
-        """What the best is held against: the best of the other kind, or else the runner-up; `None` if it is alone."""
+        """What the best is held against: of features and training from scratch, the best of the other one.
+
+        Or else the best of another kind, or else the runner-up; `None` if it is alone.
+        """
         best, *others = ranked(self.approaches)
-        return next((approach for approach in others if approach.kind != best.kind), others[0] if others else None)
+        of_another_kind = [approach for approach in others if approach.kind != best.kind]
+        trained = [approach for approach in of_another_kind if approach.kind != "direct"]
+        return next(iter(trained or of_another_kind or others), None)
 
     @property
     def commonest_share(self) -> float:
@@ -287,5 +296,6 @@ def _approach(fields: dict[str, Any]) -> Approach:
             "confusion": tuple(tuple(row) for row in fields["confusion"]),
             "image_size": tuple(fields["image_size"]),
             "notes": tuple(fields["notes"]),
+            "repeats": tuple(fields["repeats"]),
         }
     )

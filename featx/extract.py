@@ -2,21 +2,46 @@
 
 import shlex
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Unpack
+from typing import Any, Unpack
 
+from featx.augmentation import Views
 from featx.dataset import ImageDataset, scan
 from featx.engines import EngineOptions
-from featx.image_sources import images_of
+from featx.image_sources import images_of, views_of
 from featx.missing import compute_missing
 from featx.recipe import DTYPES, Recipe
 from featx.resolve import RecipeOptions, resolve_recipe
 from featx.skipped import SkippedImage
+from featx.store import FeatureStore
 from featx.timings import Timings
 from featx.weights import Weights
 
 DEFAULT_ENGINE = EngineOptions()
+
+
+@dataclass(frozen=True)
+class ExtractedViews:
+    """What an extraction did about augmented views.
+
+    Attributes:
+        views: what was asked for.
+        recipe: what the features of the views are.
+        store_dir: where they are.
+        n_images: images that have views.
+        n_computed: views computed now.
+        n_cached: views whose features were there.
+        timings: what was computed now has cost.
+    """
+
+    views: Views
+    recipe: Recipe
+    store_dir: Path
+    n_images: int
+    n_computed: int
+    n_cached: int
+    timings: Timings
 
 
 @dataclass(frozen=True)
@@ -32,6 +57,7 @@ class Extraction:
         skipped: images that could not be read.
         timings: what was computed now has cost.
         elapsed_s: the whole call, in seconds.
+        views: the same of augmented views; None if none were asked for. All else here is about the images themselves.
     """
 
     dataset: ImageDataset
@@ -42,6 +68,7 @@ class Extraction:
     skipped: tuple[SkippedImage, ...]
     timings: Timings
     elapsed_s: float
+    views: ExtractedViews | None = None
 
 
 def extract_features(
@@ -55,9 +82,10 @@ def extract_features(
     workers: int | None = None,
     strict: bool = False,
     show: bool = False,
+    views: Views | None = None,
     **options: Unpack[RecipeOptions],
 ) -> Extraction:
-    """Make the store hold the features of every image in `data_dir`.
+    """Make the store hold the features of every image in `data_dir`, and of augmented views if there are to be any.
 
     >>> from pathlib import Path
     >>> extraction = extract_features(Path("data"), backbone="vgg16", image_size=(150, 150))  # doctest: +SKIP
@@ -73,6 +101,7 @@ def extract_features(
         workers: decoding threads; as many as cores if None.
         strict: raise on the first image that cannot be read, instead of skipping it.
         show: show progress on stderr.
+        views: augmented views, of training images only unless it says otherwise; they have a store of their own.
         options: see `featx.resolve.RecipeOptions`.
 
     Raises:
@@ -82,7 +111,7 @@ def extract_features(
     dataset = scan(data_dir, cache_dir, show=show)
     recipe, weights = resolve_recipe(cache_dir, dataset, **options)
     return extract_dataset(
-        dataset, recipe, weights, cache_dir, engine_options, workers=workers, strict=strict, show=show
+        dataset, recipe, weights, cache_dir, engine_options, views=views, workers=workers, strict=strict, show=show
     )
 
 
@@ -93,6 +122,7 @@ def extract_dataset(
     cache_dir: Path,
     engine_options: EngineOptions = DEFAULT_ENGINE,
     *,
+    views: Views | None = None,
     workers: int | None = None,
     strict: bool = False,
     show: bool = False,
@@ -106,6 +136,7 @@ def extract_dataset(
     """
     started = time.perf_counter()
     root = dataset.root.absolute()
+    how: dict[str, Any] = {"dataset": dataset, "workers": workers, "strict": strict, "show": show}
     computed = compute_missing(
         images_of(dataset),
         recipe,
@@ -114,11 +145,9 @@ def extract_dataset(
         engine_options,
         unreadable=[SkippedImage.of(root / path, b"", reason) for path, reason in dataset.unreadable],
         whole_folder=root,
-        dataset=dataset,
-        workers=workers,
-        strict=strict,
-        show=show,
+        **how,
     )
+    extracted = _extract_views(dataset, recipe, weights, cache_dir, engine_options, views, how) if views else None
     return Extraction(
         dataset=dataset,
         recipe=recipe,
@@ -128,10 +157,38 @@ def extract_dataset(
         skipped=computed.skipped,
         timings=computed.timings,
         elapsed_s=time.perf_counter() - started,
+        views=extracted,
     )
 
 
-def extract_command(data_dir: Path, cache_dir: Path, **options: Unpack[RecipeOptions]) -> str:
+def _extract_views(
+    dataset: ImageDataset,
+    recipe: Recipe,
+    weights: Weights,
+    cache_dir: Path,
+    engine_options: EngineOptions,
+    views: Views,
+    how: dict[str, Any],
+) -> ExtractedViews:
+    """Make the store of the views hold those of every image whose own features are there."""
+    is_readable = FeatureStore(cache_dir, recipe).contains(dataset.digests)
+    viewed = dataset.subset(is_readable & (views.of_test | ~dataset.is_test))
+    recipe = replace(recipe, augmentation=views.augmentation)
+    computed = compute_missing(views_of(viewed, views.n), recipe, lambda: weights, cache_dir, engine_options, **how)
+    return ExtractedViews(
+        views=views,
+        recipe=recipe,
+        store_dir=cache_dir / recipe.slug,
+        n_images=viewed.n_images,
+        n_computed=computed.timings.n_images,
+        n_cached=int(computed.is_cached.sum()),
+        timings=computed.timings,
+    )
+
+
+def extract_command(
+    data_dir: Path, cache_dir: Path, views: Views | None = None, **options: Unpack[RecipeOptions]
+) -> str:
     """Return the command line that extracts these features, as one would type it."""
     words = ["featx", "extract", str(data_dir)]
     defaults: RecipeOptions = {
@@ -140,10 +197,18 @@ def extract_command(data_dir: Path, cache_dir: Path, **options: Unpack[RecipeOpt
         "image_size": None,
         "precision": "auto",
         "dtype": DTYPES[0],
+        "pooling": None,
     }
     for name, value in options.items():
         if value != defaults.get(name):
             words += [f"--{name.replace('_', '-')}", as_typed(value)]
+    if views:
+        words += [
+            "--views",
+            str(views.n),
+            *str(views.augmentation).split(),
+            *(["--test-views"] if views.of_test else []),
+        ]
     if cache_dir != Path("cache"):
         words += ["--cache-dir", str(cache_dir)]
     return shlex.join(words)

@@ -41,7 +41,7 @@ class Samples:
     Attributes:
         X: `(n, ...)` float16, float32 or uint8, an array or a memory map.
         y: `(n,)` int64 labels, `0` to `n_classes - 1`.
-        rows: `(n_samples,)` int64 indices into both.
+        rows: `(n_samples,)` int64 indices into both; or `(n_samples, k)`, of which an epoch takes one for each sample.
     """
 
     X: npt.NDArray[Any]
@@ -61,19 +61,28 @@ class FitResult:
 
 
 def split(
-    X: npt.NDArray[Any], y: npt.NDArray[np.int64], is_validation: npt.NDArray[np.bool_]
+    X: npt.NDArray[Any],
+    y: npt.NDArray[np.int64],
+    is_validation: npt.NDArray[np.bool_],
+    rows: npt.NDArray[np.int64] | None = None,
 ) -> tuple[Samples, Samples]:
-    """Return the training and the validation samples of `X (n, ...)`, `y (n,)` by `is_validation (n,)`.
+    """Return the training and the validation samples of `X (n, ...)`, `y (n,)` by `is_validation (n_images,)`.
+
+    `rows`, `(n_images, k)` int64, are those that show each image, the image itself first and then its views: it is
+    trained on all of them, and validated on itself. If None, each row is an image.
 
     Raises:
         TrainingError: the lengths differ.
     """
-    if not len(X) == len(y) == len(is_validation):
+    n_images = len(X) if rows is None else len(rows)
+    if not (len(X) == len(y) and n_images == len(is_validation)):
         raise TrainingError(
             "X, y and is_validation must have one entry per image. "
             f"Received: {len(X)}, {len(y)} and {len(is_validation)} entries"
         )
-    return Samples(X, y, np.flatnonzero(~is_validation)), Samples(X, y, np.flatnonzero(is_validation))
+    if rows is None:
+        return Samples(X, y, np.flatnonzero(~is_validation)), Samples(X, y, np.flatnonzero(is_validation))
+    return Samples(X, y, rows[~is_validation]), Samples(X, y, rows[is_validation, 0])
 
 
 def layer_seeds(seed: int) -> Iterator[int]:
@@ -190,7 +199,7 @@ def _check(model: Any, train: Samples, validation: Samples, n_classes: int, epoc
             "Training needs images to learn from and images to validate on; add images. "
             f"Received: {len(train)} to learn from, {len(validation)} to validate on"
         )
-    labels = np.concatenate([train.y[train.rows], validation.y[validation.rows]])
+    labels = np.concatenate([train.y[train.rows].ravel(), validation.y[validation.rows]])
     if labels.min() < 0 or labels.max() >= n_classes:
         raise TrainingError(
             f"Labels must be 0 to {n_classes - 1}. Received: labels from {labels.min()} to {labels.max()}"
@@ -224,7 +233,10 @@ def _train_one_epoch(
     keras: Any, model: Any, samples: Samples, batch_size: int, seed: tuple[int, int]
 ) -> tuple[float, float]:
     """Pass over the rows once, in an order that `seed` decides; return the running means of loss and accuracy."""
-    order = np.random.default_rng(seed).permutation(samples.rows)
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(samples.rows)
+    if order.ndim == 2:
+        order = order[np.arange(len(order)), rng.integers(order.shape[1], size=len(order))]
     # Whole batches, so that the last of the epoch is the only one that may be short.
     n_fed = batch_size * max(1, FEED_BYTES // (batch_size * _row_bytes(samples)))
     totals = np.zeros(2)

@@ -60,7 +60,7 @@ class TrainedHead:
     """A head that has been trained.
 
     Attributes:
-        name: one of `HEADS`.
+        name: one of `HEADS`, or `"softmax"`.
         model: a Keras model from raw features `(n, ...)` float16 or float32 to a sigmoid `(n, 1)`, the probability of
             class 1, for two classes, or a softmax `(n, n_classes)` for more.
         history: the epochs; empty for `logreg`.
@@ -83,11 +83,17 @@ class TrainedHead:
 
 @dataclass(frozen=True)
 class _Task:
-    """What a head is trained on, and how."""
+    """What a head is trained on, and how: n images, of which `X`, `y` and `digests` have one row or several each.
+
+    Attributes:
+        rows: `(n, k)` int64, the rows that show each image, the image itself first; it is row `i` for image `i`.
+        is_validation: `(n,)`.
+    """
 
     X: npt.NDArray[Any]
     y: npt.NDArray[np.int64]
     digests: npt.NDArray[np.uint8]
+    rows: npt.NDArray[np.int64]
     is_validation: npt.NDArray[np.bool_]
     n_classes: int
     seed: int
@@ -101,6 +107,7 @@ def train_head(
     digests: npt.NDArray[np.uint8],
     is_validation: npt.NDArray[np.bool_],
     *,
+    views: npt.NDArray[Any] | None = None,
     n_classes: int,
     seed: int,
     epochs: int = 50,
@@ -111,11 +118,14 @@ def train_head(
     """Return the head `name`, trained on the features of the training split.
 
     Args:
-        name: one of `HEADS`.
+        name: one of `HEADS`, or `"softmax"`, the head of the report's ResNet50.
         X: `(n, ...)` float16 or float32 features, an array or a memory map.
         y: `(n,)` int64 labels, `0` to `n_classes - 1`.
         digests: `(n, 32)` uint8, SHA-256 of the images: `logreg` never has one image on both sides of a fold.
         is_validation: `(n,)`, the rows that decide when `dense` stops. `logreg` trains on all rows.
+        views: `(n, n_views, ...)` features of augmented views of the same images. In each epoch `dense` sees one of
+            each image, itself or a view; `logreg` sees all of them, and chooses by what it says of images themselves
+            whose views it has not seen either.
         n_classes: number of classes, 2 or more.
         seed: of everything random.
         epochs: the most passes over the rows; `dense` only, like the rest.
@@ -132,8 +142,24 @@ def train_head(
     start_s = time.perf_counter()
     batch_size = batch_size or max(16, min(DENSE_BATCH_SIZE, len(X) // DENSE_STEPS_PER_EPOCH))
     options = {"epochs": epochs, "batch_size": batch_size, "patience": patience, "show": show}
-    head = _TRAINERS[name](_Task(X, y, digests, is_validation, n_classes, seed, options))
-    return replace(head, fit_s=time.perf_counter() - start_s)
+    data = _with_views(X, y, digests, views)
+    head = _TRAINERS[name](_Task(*data, is_validation, n_classes, seed, options))
+    n_views = {} if views is None else {"views": views.shape[1]}
+    return replace(head, fit_s=time.perf_counter() - start_s, details={**head.details, **n_views})
+
+
+def _with_views(
+    X: npt.NDArray[Any], y: npt.NDArray[np.int64], digests: npt.NDArray[np.uint8], views: npt.NDArray[Any] | None
+) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64], npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    """Return features, labels and digests of images with those of their views below them, and `_Task.rows`."""
+    images = np.arange(len(X))
+    if views is None:
+        return X, y, digests, images[:, np.newaxis]
+    n_views = views.shape[1]
+    stacked = np.concatenate([X, views.reshape(-1, *X.shape[1:])])
+    image_of = np.concatenate([images, np.repeat(images, n_views)])
+    rows = np.arange(len(X), len(stacked)).reshape(-1, n_views)
+    return stacked, y[image_of], digests[image_of], np.hstack([images[:, np.newaxis], rows])
 
 
 def _train_dense(task: _Task) -> TrainedHead:
@@ -146,7 +172,7 @@ def _train_dense(task: _Task) -> TrainedHead:
     centring: 30 % instead of 100 % of the validation images of handwritten digits.
     """
     keras = import_keras()
-    train, validation = split(task.X, task.y, task.is_validation)
+    train, validation = split(task.X, task.y, task.is_validation, task.rows)
     mean, scale = _centre_and_scale(task.X)
     scale *= DENSE_INPUT_RMS
     seeds = layer_seeds(task.seed)
@@ -179,10 +205,10 @@ def _train_logreg(task: _Task) -> TrainedHead:
     mean, scale = _centre_and_scale(task.X)
     if len(task.X) <= min(MAX_GRAM_ROWS, mean.size // 2):
         Z, back = _rows_in_their_span(task.X, mean, scale)
-        fitted = _fit_logreg(Z, task.y, folds, mean.size)
+        fitted = _fit_logreg(Z, task.y, folds, mean.size, len(task.rows))
         coef = _times_scaled_rows(fitted.coef @ back, task.X, mean, scale)
     else:
-        fitted = _fit_logreg(_scaled(task.X, mean, scale), task.y, folds, mean.size)
+        fitted = _fit_logreg(_scaled(task.X, mean, scale), task.y, folds, mean.size, len(task.rows))
         coef = fitted.coef
     kernel = coef.T * scale
     output = _output_layer(keras, task.n_classes, task.seed)
@@ -192,7 +218,31 @@ def _train_logreg(task: _Task) -> TrainedHead:
     return TrainedHead("logreg", model, (), None, 0.0, {"feature_scale": scale, **fitted.details}, fitted.out_of_fold)
 
 
-_TRAINERS: dict[str, Callable[[_Task], TrainedHead]] = {"dense": _train_dense, "logreg": _train_logreg}
+def _train_softmax(task: _Task) -> TrainedHead:
+    """Train what the report put on its frozen ResNet50: Flatten → Dense(n, softmax), adam as Keras has it."""
+    keras = import_keras()
+    train, validation = split(task.X, task.y, task.is_validation, task.rows)
+    glorot = keras.initializers.GlorotUniform(next(layer_seeds(task.seed)))
+    features = keras.Input(task.X.shape[1:], name="features")
+    output = keras.layers.Dense(task.n_classes, "softmax", kernel_initializer=glorot, name="probabilities")
+    model = keras.Model(features, output(keras.layers.Flatten()(features)), name="softmax")
+    result = fit(
+        model,
+        train,
+        validation,
+        n_classes=task.n_classes,
+        seed=task.seed,
+        optimizer=keras.optimizers.Adam(),
+        **task.fit_options,
+    )
+    return TrainedHead("softmax", model, result.history, result.kept_epoch, 0.0, {})
+
+
+_TRAINERS: dict[str, Callable[[_Task], TrainedHead]] = {
+    "dense": _train_dense,
+    "logreg": _train_logreg,
+    "softmax": _train_softmax,
+}
 
 
 def _output_layer(keras: Any, n_classes: int, seed: int) -> Any:
@@ -281,7 +331,7 @@ def _rows_in_their_span(X: npt.NDArray[Any], mean: _Floats, scale: float) -> tup
 
 @dataclass(frozen=True)
 class _Fitted:
-    """Logistic regression: `coef (k, r)`, `bias (k,)`, and the probabilities `(n, n_classes)` of held-out rows."""
+    """Logistic regression: `coef (k, r)`, `bias (k,)`, and the probabilities of held-out images."""
 
     coef: _Floats
     bias: _Floats
@@ -290,9 +340,9 @@ class _Fitted:
 
 
 def _fit_logreg(
-    Z: npt.NDArray[np.float32], y: npt.NDArray[np.int64], folds: npt.NDArray[np.int64], n_features: int
+    Z: npt.NDArray[np.float32], y: npt.NDArray[np.int64], folds: npt.NDArray[np.int64], n_features: int, n_images: int
 ) -> "_Fitted":
-    """Choose C and fit all rows `(n, r)` with it."""
+    """Choose C and fit all rows `(n, r)` with it; the first `n_images` are images, the others views of them."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # it has no stubs
@@ -301,11 +351,11 @@ def _fit_logreg(
     # as long.
     with warnings.catch_warnings(), threadpool_limits(1):
         warnings.simplefilter("ignore", ConvergenceWarning)  # said in the details, not on the user's screen
-        C, out_of_fold = _choose_c(Z, y, folds, n_features)
+        C, out_of_fold = _choose_c(Z, y, folds, n_features, n_images)
         final = LogisticRegression(C=C, tol=TOLERANCE, max_iter=MAX_ITERATIONS).fit(Z, y)
     details: dict[str, float | int | str] = {
         "C": C,
-        "cv_accuracy": float((out_of_fold.argmax(axis=1) == y).mean()),
+        "cv_accuracy": float((out_of_fold.argmax(axis=1) == y[:n_images]).mean()),
         "cv_folds": int(folds.max()) + 1,
         "converged": "yes" if final.n_iter_.max() < MAX_ITERATIONS else "no",
     }
@@ -313,9 +363,12 @@ def _fit_logreg(
 
 
 def _choose_c(
-    Z: npt.NDArray[np.float32], y: npt.NDArray[np.int64], folds: npt.NDArray[np.int64], n_features: int
+    Z: npt.NDArray[np.float32], y: npt.NDArray[np.int64], folds: npt.NDArray[np.int64], n_features: int, n_images: int
 ) -> tuple[float, npt.NDArray[np.float32]]:
-    """Return the C with the lowest cross-validated log loss, and the probabilities `(n, n_classes)` of held-out rows.
+    """Return the C with the lowest cross-validated log loss, and the probabilities of held-out images.
+
+    These are `(n_images, n_classes)`. Views are trained on, but only images are held out: they are what the model is
+    for. Images and their views are in one fold.
 
     The loss, because it ranks values of C with less noise than the accuracy and keeps probabilities honest. Goes up the
     grid, each fit from where the last one ended, and stops where the loss no longer falls: beyond, fits take longest.
@@ -325,13 +378,14 @@ def _choose_c(
     models = [
         LogisticRegression(tol=CV_TOLERANCE, max_iter=MAX_ITERATIONS, warm_start=True) for _ in range(folds.max() + 1)
     ]
-    probabilities = np.empty((len(y), int(y.max()) + 1), np.float32)
+    of_images, y_images = folds[:n_images], y[:n_images]
+    probabilities = np.empty((n_images, int(y.max()) + 1), np.float32)
     best = (np.inf, 0.0, probabilities)
     for C in (value / n_features for value in C_GRID):
         for fold, model in enumerate(models):
-            held_out = folds == fold
-            probabilities[held_out] = model.set_params(C=C).fit(Z[~held_out], y[~held_out]).predict_proba(Z[held_out])
-        of_truth = probabilities[np.arange(len(y)), y]
+            seen, held_out = folds != fold, np.flatnonzero(of_images == fold)
+            probabilities[held_out] = model.set_params(C=C).fit(Z[seen], y[seen]).predict_proba(Z[held_out])
+        of_truth = probabilities[np.arange(n_images), y_images]
         loss = -float(np.log(np.maximum(of_truth, SMALLEST_PROBABILITY)).sum(dtype=np.float64))
         if loss >= best[0]:
             break

@@ -20,22 +20,25 @@ Source = Path | np.ndarray
 
 @dataclass(frozen=True, eq=False)
 class Images:
-    """Images whose features are wanted.
+    """Images, or views of them, whose features are wanted.
 
     Attributes:
         sources: n of them.
         digests: `(n, 32)` uint8, the SHA-256 of each one's bytes, see `read_source`.
+        views: `(n,)` uint16, the number of each one's view, or one number for all; 0 is the image itself.
     """
 
     sources: Sequence[Source]
     digests: np.ndarray
+    views: np.ndarray | int = 0
 
     def __len__(self) -> int:
         return len(self.digests)
 
     def __getitem__(self, rows: np.ndarray) -> "Images":
         """Return the images `rows`, `(k,)` int64."""
-        return Images([self.sources[row] for row in rows], self.digests[rows])
+        views = np.broadcast_to(self.views, len(self))[rows].astype(np.uint16)
+        return Images([self.sources[row] for row in rows], self.digests[rows], views)
 
 
 class _FilesOfDataset(Sequence[Path]):
@@ -60,6 +63,13 @@ class _FilesOfDataset(Sequence[Path]):
 def images_of(dataset: ImageDataset) -> Images:
     """Return the images of a data set."""
     return Images(_FilesOfDataset(dataset), dataset.digests)
+
+
+def views_of(dataset: ImageDataset, n_views: int) -> Images:
+    """Return the views 1 to `n_views` of each image of a data set, those of one image side by side."""
+    rows = np.repeat(np.arange(dataset.n_images), n_views)
+    images = images_of(dataset)[rows]
+    return Images(images.sources, images.digests, np.tile(np.arange(1, n_views + 1, dtype=np.uint16), dataset.n_images))
 
 
 def images_of_arrays(arrays: Sequence[np.ndarray]) -> Images:

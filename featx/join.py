@@ -1,11 +1,12 @@
 """A data set joined with its features, by the content of the images."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 
+from featx.augmentation import Views
 from featx.data_frames import data_frame
 from featx.dataset import ImageDataset, scan
 from featx.errors import FeaturesMissingError, TrainingError, printable
@@ -28,13 +29,19 @@ class Features:
         dataset: the images that have features.
         recipe: what the features are.
         X: `(n, …)` of the recipe's dtype, a row for each image of `dataset`.
-        timings: what the features cost when they were made.
+        timings: what the features cost when they were made, those of the training images' views included.
+        train_views: `(n_train, n_views, …)`, a row for each training image; None without augmented views.
+        test_views: `(n_test, n_views, …)`, a row for each test image; None unless they are to be averaged over.
+        test_views_timings: what those cost.
     """
 
     dataset: ImageDataset
     recipe: Recipe
     X: np.ndarray
     timings: Timings
+    train_views: np.ndarray | None = None
+    test_views: np.ndarray | None = None
+    test_views_timings: Timings = field(default_factory=Timings)
 
     @property
     def y(self) -> np.ndarray:
@@ -56,6 +63,17 @@ class Features:
         """`(n,)` of `str`: `"train"` or `"test"`."""
         return np.where(self.dataset.is_test, "test", "train")
 
+    def subset(self, mask: np.ndarray) -> "Features":
+        """Return the images where `mask`, `(n,)` bool, is true, at the cost of all."""
+        is_test = self.dataset.is_test
+        return replace(
+            self,
+            dataset=self.dataset.subset(mask),
+            X=self.X[mask],
+            train_views=None if self.train_views is None else self.train_views[mask[~is_test]],
+            test_views=None if self.test_views is None else self.test_views[mask[is_test]],
+        )
+
     def to_pandas(self) -> "pd.DataFrame":
         """Return a table with `path`, `label`, `split`, and a column for each feature: `f0`, `f1`, ….
 
@@ -69,7 +87,11 @@ class Features:
 
 
 def load_features(
-    dataset: ImageDataset | Path | str, *, cache_dir: Path | str = "cache", **options: Unpack[RecipeOptions]
+    dataset: ImageDataset | Path | str,
+    *,
+    cache_dir: Path | str = "cache",
+    views: Views | None = None,
+    **options: Unpack[RecipeOptions],
 ) -> Features:
     """Return the cached features of a data set, with labels, paths and split, as NumPy arrays.
 
@@ -82,6 +104,7 @@ def load_features(
     Args:
         dataset: what `featx.scan` returns, or its folder.
         cache_dir: where stores lie.
+        views: the augmented views to load as well, at most as many as are stored.
         options: the recipe, see `featx.resolve.RecipeOptions`.
 
     Raises:
@@ -92,7 +115,9 @@ def load_features(
     if not isinstance(dataset, ImageDataset):
         dataset = scan(Path(dataset), cache_dir)
     recipe, _ = resolve_recipe(cache_dir, dataset, **options)
-    return join_features(dataset, FeatureStore(cache_dir, recipe), extract_command(dataset.root, cache_dir, **options))
+    command = extract_command(dataset.root, cache_dir, views, **options)
+    features = join_features(dataset, FeatureStore(cache_dir, recipe), command)
+    return with_views(features, views, cache_dir, command) if views else features
 
 
 def join_features(dataset: ImageDataset, store: FeatureStore, command: str) -> Features:
@@ -113,6 +138,39 @@ def join_features(dataset: ImageDataset, store: FeatureStore, command: str) -> F
     readable = dataset.subset(has_features)
     _check_classes(readable)
     return Features(readable, store.recipe, store.read(readable.digests), store.cost(readable.digests))
+
+
+def with_views(features: Features, views: Views, cache_dir: Path, command: str) -> Features:
+    """Return `features` joined with those of augmented views; `command` is what makes views that are missing.
+
+    Raises:
+        FeaturesMissingError: the store lacks some.
+        DamagedSegmentError: a segment failed its checksum.
+    """
+    dataset = features.dataset
+    store = FeatureStore(cache_dir, replace(features.recipe, augmentation=views.augmentation))
+    train, test = (dataset.digests[rows] for rows in (~dataset.is_test, dataset.is_test & views.of_test))
+    names = [_view_names(digests, views.n) for digests in (train, test)]
+    n_missing = sum(int((~store.contains(*of_split)).sum()) for of_split in names)
+    if n_missing:
+        raise FeaturesMissingError(
+            f"{n_missing} of {sum(len(numbers) for _, numbers in names)} views have no {store.recipe.backbone} "
+            f"features yet. Make them with: {command}"
+        )
+    of_train, of_test = (store.read(*of_split).reshape(-1, views.n, *features.X.shape[1:]) for of_split in names)
+    train_cost, test_cost = (store.cost(*of_split) for of_split in names)
+    return replace(
+        features,
+        timings=features.timings + train_cost,
+        train_views=of_train,
+        test_views=of_test if views.of_test else None,
+        test_views_timings=test_cost,
+    )
+
+
+def _view_names(digests: np.ndarray, n_views: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return digests `(n * n_views, 32)` and numbers `(n * n_views,)` of the views of images with `digests`."""
+    return np.repeat(digests, n_views, axis=0), np.tile(np.arange(1, n_views + 1, dtype=np.uint16), len(digests))
 
 
 def _check_classes(dataset: ImageDataset) -> None:

@@ -1,19 +1,16 @@
 """How much data is enough: each approach trained on ever more of the training images, several times over."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 
 from featx.comparison import CurvePoint
+from featx.contenders import Contender
 from featx.dataset import ImageDataset
-from featx.join import Features
 from featx.progress import progress_bar
 from featx.results import Training
-from featx.rivals import train_on_pixels
 from featx.splits import sample_mask
-from featx.train import train_on_features
 
 #: Shares of the training images.
 FRACTIONS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
@@ -25,41 +22,19 @@ N_SEEDS = 3
 MIN_PER_CLASS = 4
 
 
-def head_curve(features: Features, head: str, training: Training) -> tuple[CurvePoint, ...]:
-    """Return the accuracy of a head on the test images after training on a part of the training images."""
-
-    def accuracy(rows: np.ndarray, seeded: Training) -> float:
-        part = replace(features, dataset=features.dataset.subset(rows), X=features.X[rows])
-        return train_on_features(part, head, seeded).metrics.accuracy
-
-    return _curve(f"{features.recipe.backbone} + {head}", features.dataset, training, accuracy)
-
-
-def rival_curve(
-    dataset: ImageDataset, rival: str, training: Training, cache_dir: Path, workers: int | None = None
-) -> tuple[CurvePoint, ...]:
-    """Return the accuracy of a network trained from scratch on a part of the training images."""
-
-    def accuracy(rows: np.ndarray, seeded: Training) -> float:
-        return train_on_pixels(dataset.subset(rows), rival, seeded, cache_dir, workers).metrics.accuracy
-
-    return _curve(rival, dataset, training, accuracy)
-
-
-def _curve(
-    name: str, dataset: ImageDataset, training: Training, accuracy: Callable[[np.ndarray, Training], float]
-) -> tuple[CurvePoint, ...]:
-    """Return a point for each share; `accuracy` trains on the rows where its mask, `(n,)` bool, is true."""
+def learning_curve(contender: Contender, dataset: ImageDataset, training: Training) -> tuple[CurvePoint, ...]:
+    """Return the accuracy of a contender on the test images after training on parts of the training images."""
     shares = list(_shares(dataset))
     points = []
-    with progress_bar(len(shares) * N_SEEDS, f"curve of {name}", "trainings", show=training.show) as bar:
+    with progress_bar(len(shares) * N_SEEDS, f"curve of {contender.name}", "trainings", show=training.show) as bar:
         for fraction, n_train in shares:
             accuracies = []
             for seed in range(training.seed, training.seed + N_SEEDS):
                 mask = dataset.is_test | _part(dataset, fraction, seed)
-                accuracies.append(accuracy(mask, replace(training, seed=seed, show=False)))
+                result = contender.train(mask, replace(training, seed=seed, show=False))
+                accuracies.append(result.metrics.accuracy)
                 bar.update()
-            points.append(CurvePoint(name, n_train / dataset.n_train, n_train, tuple(accuracies)))
+            points.append(CurvePoint(contender.name, n_train / dataset.n_train, n_train, tuple(accuracies)))
     return tuple(points)
 
 

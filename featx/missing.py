@@ -55,7 +55,7 @@ def compute_missing(
     """Make the store of `recipe` hold the features of `images`.
 
     Args:
-        images: what is wanted.
+        images: what is wanted; views other than 0 if the recipe says how they are made.
         recipe: what the features are.
         find_weights: returns the weights that the recipe names; called if there is something to compute.
         cache_dir: where stores lie.
@@ -75,7 +75,7 @@ def compute_missing(
     """
     store = FeatureStore(cache_dir, recipe)
     memory = SkippedImages(store.dir / "skipped.csv")
-    is_cached = store.contains(images.digests)
+    is_cached = store.contains(images.digests, images.views)
     missing = np.flatnonzero(~is_cached)
     log.debug("Recipe: %s", recipe.to_json())
     log.debug("Store: %s, %d segments, %d rows.", printable(store.dir), len(store.segments), len(store))
@@ -96,7 +96,8 @@ def compute_missing(
         forget_digests([Path(image.path) for image in skipped if image.reason == CHANGED], cache_dir)
     changed = [image for image in skipped if not image.digest]
     # Every file, where several have the same bad content.
-    return Computed(is_cached, (*changed, *_known_bad(images, missing, memory)), timings)
+    all_skipped = dict.fromkeys((*changed, *_known_bad(images, missing, memory)))  # once, however many views
+    return Computed(is_cached, tuple(all_skipped), timings)
 
 
 def _known_bad(images: Images, rows: np.ndarray, memory: SkippedImages) -> list[SkippedImage]:
@@ -110,7 +111,8 @@ def _known_bad(images: Images, rows: np.ndarray, memory: SkippedImages) -> list[
 
 
 def _todo(images: Images, missing: np.ndarray, skipped: list[SkippedImage]) -> np.ndarray:
-    """Return the rows to compute, `(n,)` int64: one for each content that is neither stored nor known to be bad."""
+    """Return the rows to compute, `(n,)` int64: one for each view of a content that is neither stored nor bad."""
     hopeless = {image.digest for image in skipped}
-    first_of_content = {images.digests[row].tobytes().hex(): row for row in missing[::-1]}
-    return np.sort(np.array([row for key, row in first_of_content.items() if key not in hopeless], np.int64))
+    views = np.broadcast_to(images.views, len(images))
+    first_of_content = {(images.digests[row].tobytes().hex(), views[row]): row for row in missing[::-1]}
+    return np.sort(np.array([row for (key, _), row in first_of_content.items() if key not in hopeless], np.int64))

@@ -1,19 +1,21 @@
 """The options of the command line, each defined once: they mean the same wherever they appear."""
 
+import functools
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import click
 from click.core import ParameterSource
 
+from featx.augmentation import AUGMENTATIONS, MAX_VIEWS, choose_views
 from featx.backbones import BACKBONES
 from featx.engines import ENGINES
 from featx.errors import FeatxError
-from featx.recipe import DTYPES, PRECISIONS, parse_image_size
+from featx.recipe import DTYPES, POOLINGS, PRECISIONS, parse_image_size
 from featx.results import Training
-from featx.scratch import RIVALS
+from featx.rivals import RIVAL_NAMES
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -93,6 +95,7 @@ RECIPE = options(
         "official ones (…_notop.h5), random or random:SEED for tests, or imagenet-or-random for demonstrations.",
     ),
     option("--layer", help="Layer whose output is stored.  [default: the backbone's last one]"),
+    option("--pooling", type=click.Choice(POOLINGS), help="Store the mean, or the largest, of each channel only."),
     option(
         "--precision",
         type=click.Choice(["auto", *PRECISIONS]),
@@ -104,6 +107,53 @@ RECIPE = options(
         "--dtype", type=click.Choice(DTYPES), default=DTYPES[0], show_default=True, help="Features are stored as this."
     ),
 )
+_VIEWS = options(
+    option(
+        "--views",
+        "n_views",
+        type=click.IntRange(0, MAX_VIEWS),
+        default=0,
+        show_default=True,
+        help="Augmented views of each training image, besides the image itself.",
+    ),
+    option(
+        "--augment",
+        type=click.Choice(list(AUGMENTATIONS)),
+        help="How views are made: as in the report, --flip --rotation 20 --zoom 0.2 --shear 0.3.  "
+        "[default: report, unless one of these is given]",
+    ),
+    option("--flip", is_flag=True, help="Swap left and right in one view of two."),
+    option("--rotation", type=float, help="Turn views by as many degrees at most, either way."),
+    option("--zoom", type=float, help="Scale height and width of views, each by 1 ± as much at most."),
+    option("--shear", type=float, help="Slant views by as many degrees at most, either way."),
+)
+_TEST_VIEWS = option(
+    "--test-views", is_flag=True, help="Make views of the test images, too, to average probabilities over them."
+)
+
+
+def _with_views(command: _Command, *, has_test_views: bool) -> _Command:
+    @functools.wraps(command)
+    def with_views(*args: Any, n_views: int, augment: str | None, flip: bool, **options: Any) -> Any:
+        settings = {name: options.pop(name) for name in ("rotation", "zoom", "shear")}
+        of_test = options.pop("test_views") if has_test_views else False
+        views = choose_views(n_views, augment, of_test=of_test, flip=flip or None, **settings)
+        return command(*args, views=views, **options)
+
+    with_views = _TEST_VIEWS(with_views) if has_test_views else with_views
+    return cast("_Command", _VIEWS(with_views))
+
+
+def VIEWS(command: _Command) -> _Command:  # noqa: N802 - used as the other options are
+    """Give `command` the options of augmented views, as one parameter, `views`."""
+    return _with_views(command, has_test_views=True)
+
+
+def TRAIN_VIEWS(command: _Command) -> _Command:  # noqa: N802 - used as the other options are
+    """Give `command` the options of augmented views of training images, as one parameter, `views`."""
+    return _with_views(command, has_test_views=False)
+
+
 CACHE_DIR = option(
     "--cache-dir",
     type=click.Path(path_type=Path, file_okay=False),
@@ -138,7 +188,26 @@ STAGE_TWO = options(
 RIVAL = options(
     option("--with-scratch-cnn", is_flag=True, help="Add report-cnn, a CNN trained from scratch."),
     option(
-        "--rival", "rivals", type=click.Choice(list(RIVALS)), multiple=True, help="Add a network trained from scratch."
+        "--rival",
+        "rivals",
+        type=click.Choice(RIVAL_NAMES),
+        multiple=True,
+        help="Add a system of the report; give the option again for another one.",
+    ),
+)
+MAP = options(
+    option(
+        "--map",
+        "maps",
+        multiple=True,
+        metavar="CLASS=NUMBERS|FILE",
+        help="Which classes of a pretrained classifier make a class, numbered from 0, like cats=281-285; give the "
+        "option again for another class, or a JSON file.  [default: cats and dogs of ImageNet]",
+    ),
+    option(
+        "--class-list",
+        type=click.Path(path_type=Path),
+        help="JSON file with the names of a pretrained classifier's classes.",
     ),
 )
 OUTPUT = options(

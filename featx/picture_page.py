@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 #: Okabe and Ito's colours, which stay apart for colour-blind readers; the pale blue is their sky blue.
-FEATURES_COLOUR, REPRESENTATIONS_COLOUR, SCRATCH_COLOUR = "#0072B2", "#8CC8EC", "#E69F00"
+FEATURES_COLOUR, REPRESENTATIONS_COLOUR, SCRATCH_COLOUR, DIRECT_COLOUR = "#0072B2", "#8CC8EC", "#E69F00", "#009E73"
 WARNING_COLOUR, INK, PALE = "#B3261E", "#222222", "#8A8A8A"
 
 WIDTH_IN = 9.0

@@ -10,6 +10,7 @@ import numpy as np
 from featx.comparison import SIGNIFICANCE, Approach, Comparison, duration, ranked
 from featx.examination import Examination
 from featx.picture_page import (
+    DIRECT_COLOUR,
     FEATURES_COLOUR,
     INK,
     PALE,
@@ -308,7 +309,7 @@ def _cell_texts(axes: "Axes", counts: np.ndarray[Any, Any], share: np.ndarray[An
 
 def _headline(comparison: Comparison) -> str:
     best, rival = comparison.best, comparison.rival
-    if rival is None or rival.kind == best.kind:
+    if rival is None or {best.kind, rival.kind} != {"features", "scratch"}:
         return f"{short(best.name)}: {100 * best.metrics.accuracy:.1f} % right after {duration(best.total_s)}"
     features, scratch = (best, rival) if best.kind == "features" else (rival, best)
     doubt = "" if rival.differs_from_best else " (not told apart from chance)"
@@ -348,18 +349,22 @@ def _time_label(approach: Approach) -> str:
 
 
 def _colour(approach: Approach) -> str:
-    return FEATURES_COLOUR if approach.kind == "features" else SCRATCH_COLOUR
+    return {"features": FEATURES_COLOUR, "scratch": SCRATCH_COLOUR, "direct": DIRECT_COLOUR}[approach.kind]
 
 
 def _marker(approach: Approach) -> str:
-    return "o" if approach.kind == "features" else "s"
+    return {"features": "o", "scratch": "s", "direct": "D"}[approach.kind]
 
 
 def _kind_legend(axes: "Axes", comparison: Comparison) -> None:
-    names = {"features": "top model on bottleneck features", "scratch": "trained from scratch"}
+    names = {
+        "features": "top model on bottleneck features",
+        "scratch": "trained from scratch",
+        "direct": "pretrained, used as it is",
+    }
     for approach in {approach.kind: approach for approach in comparison.approaches}.values():
         axes.plot([], [], _marker(approach), color=_colour(approach), ms=8, label=names[approach.kind])
-    axes.legend(loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=2, borderaxespad=0.2, handletextpad=0.2)
+    axes.legend(loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=3, borderaxespad=0.2, handletextpad=0.2)
 
 
 def _approach_rows(axes: "Axes", rows: Sequence[Approach], top: float) -> None:

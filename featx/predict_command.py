@@ -2,17 +2,37 @@
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from featx import options as opt
+from featx.recipe import PRECISIONS
+
+if TYPE_CHECKING:
+    from featx.classifier import ImageClassifier
+
+#: Options that mean something for a run only, and for the direct application only.
+_OF_RUN = ("head",)
+_OF_DIRECT = ("maps", "class_list", "backbone", "image_size", "precision")
 
 
 @click.command()
-@click.argument("run", type=click.Path(path_type=Path))
-@click.argument("images", nargs=-1, required=True)
+@click.argument("run", type=click.Path())
+@click.argument("images", nargs=-1)
 @click.option("--head", type=click.Choice(["dense", "logreg"]), help="Head to use.  [default: dense]")
+@click.option("--direct", is_flag=True, help="Apply a pretrained classifier as it is; there is no RUN then.")
+@opt.MAP
+@opt.BACKBONE
+@opt.option("--image-size", type=opt.ImageSize(), help="With --direct: pixels, 224 or HEIGHTxWIDTH.")
+@opt.option(
+    "--precision",
+    type=click.Choice(["auto", *PRECISIONS]),
+    default="auto",
+    show_default=True,
+    help="With --direct: arithmetic of the forward pass, but for int8.",
+)
 @click.option("--top-k", type=click.IntRange(1), default=1, show_default=True, help="Classes to name for each image.")
 @click.option(
     "--format",
@@ -20,26 +40,63 @@ from featx import options as opt
     type=click.Choice(["table", "csv", "jsonl"]),
     help="How to print them.  [default: table on a terminal, else csv]",
 )
-@click.option("--weights", type=click.Path(path_type=Path), help="File of the backbone's weights, if it was moved.")
+@click.option(
+    "--weights",
+    help="File of the backbone's weights, if it was moved; with --direct the whole classifier's: imagenet, a file, or "
+    "random for tests.",
+)
 @opt.CACHE_DIR
 @opt.STAGE_ONE
 @opt.OUTPUT
 def predict(
-    run: Path, images: tuple[str, ...], top_k: int, form: str | None, quiet: bool, as_json: bool, **options: Any
+    run: str,
+    images: tuple[str, ...],
+    direct: bool,
+    top_k: int,
+    form: str | None,
+    quiet: bool,
+    as_json: bool,
+    **options: Any,
 ) -> None:
     """Classify images with a trained run: files, folders, patterns, or - for a list of files on standard input.
 
-    An image that cannot be read is a line with the reason. What was computed before comes from the cache.
+    With --direct, a pretrained classifier is applied as it is, and nothing is trained. An image that cannot be read is
+    a line with the reason. What was computed before comes from the cache.
 
     \b
     Example:
       featx predict runs/first photo.jpg holidays/ --top-k 2
+      featx predict --direct photo.jpg --backbone resnet50 --map cats=281-285 --map dogs=151-268
     """
-    from featx.classifier import Classifier
     from featx.predictions import find_files, format_predictions
 
     form = "jsonl" if as_json else form or ("table" if sys.stdout.isatty() else "csv")
     how = {name: options.pop(name) for name in ("workers", "strict")}
-    files = find_files(images, sys.stdin)
-    predictions = Classifier.load(run, **options).predict(files, show=not quiet, **how)
-    click.echo(format_predictions(predictions, form, top_k))
+    files = find_files((run, *images) if direct else images, sys.stdin)
+    classifier = _direct(**options) if direct else _trained(run, **options)
+    click.echo(format_predictions(classifier.predict(files, show=not quiet, **how), form, top_k))
+
+
+def _trained(run: str, **options: Any) -> "ImageClassifier":
+    """Return the classifier in a run folder."""
+    from featx.classifier import Classifier
+
+    return Classifier.load(Path(run), **_without(_OF_DIRECT, options, "are for --direct"))
+
+
+def _direct(*, weights: str | None, **options: Any) -> "ImageClassifier":
+    """Return a pretrained classifier."""
+    from featx.direct import DirectClassifier
+
+    return DirectClassifier.load(
+        weights=weights or "imagenet", **_without(_OF_RUN, options, "are for a RUN, and --direct has none")
+    )
+
+
+def _without(names: tuple[str, ...], options: dict[str, Any], why: str) -> dict[str, Any]:
+    """Return `options` without `names`; fail if one of these was typed."""
+    ctx = click.get_current_context()
+    flags = {param.name: param.opts[0] for param in ctx.command.params}
+    if typed := [flags[name] for name in names if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE]:
+        raise click.UsageError(f"{', '.join(typed)}: such options {why}.")
+    return {name: value for name, value in options.items() if name not in names}

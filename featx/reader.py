@@ -9,10 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
+from featx.augmentation import Augmentation
 from featx.errors import ImageError
 from featx.image_sources import Source, read_source
 from featx.images import decode_into, quiet_pillow
 from featx.machine import n_cores
+from featx.views import make_view
 
 #: Why a file is skipped whose bytes are no longer those that were digested.
 CHANGED = "changed while featx was running: run it again"
@@ -63,8 +65,13 @@ def read_batches(
     image_size: tuple[int, int],
     batch_size: int,
     workers: int | None = None,
+    *,
+    views: np.ndarray | int = 0,
+    augmentation: Augmentation | None = None,
 ) -> Generator[Batch, None, None]:
-    """Yield the images from `sources` in batches made of `batch_size` each.
+    """Yield the images from `sources`, or views of them, in batches made of `batch_size` each.
+
+    Views of one image that come one after the other cost one decoding.
 
     Args:
         sources: n files or arrays.
@@ -74,7 +81,10 @@ def read_batches(
         batch_size: images in a batch.
         workers: decoding threads; as many as this process may use cores if None. Pillow decodes and resizes without
             Python's lock.
+        views: the number of each one's view, `(n,)`, or one number for all; 0 is the image itself.
+        augmentation: how views other than 0 are made.
     """
+    views = np.broadcast_to(views, len(sources))
     workers = workers or n_cores()
     portion = max(1, min(PORTION, batch_size // workers))
     look_ahead = _look_ahead(image_size, batch_size)
@@ -82,7 +92,11 @@ def read_batches(
     def decode(first: int, pixels: np.ndarray) -> list[Unreadable]:
         """Fill `pixels` with the images from `first` on; return those that could not be read."""
         rows = range(first, first + len(pixels))
-        results = (_decode(row, sources[row], digests[row].tobytes(), pixels[row - first]) for row in rows)
+        decoder = _Decoder(image_size, augmentation)
+        results = (
+            decoder.decode(row, sources[row], digests[row].tobytes(), int(views[row]), pixels[row - first])
+            for row in rows
+        )
         return [result for result in results if result]
 
     with quiet_pillow(), ThreadPoolExecutor(workers, thread_name_prefix="featx-decode") as pool:
@@ -127,6 +141,27 @@ class _Decoding:
             return Batch(self.pixels, rows, unreadable)
         is_readable = ~np.isin(rows, [image.row for image in unreadable])
         return Batch(self.pixels[is_readable], rows[is_readable], unreadable)
+
+
+class _Decoder:
+    """Decodes one image after the other; views of one image, side by side, are made from one decoding."""
+
+    def __init__(self, image_size: tuple[int, int], augmentation: Augmentation | None) -> None:
+        self._augmentation = augmentation
+        self._pixels = np.empty((*image_size, 3) if augmentation else (0,), np.uint8)
+        self._digest = b""  # of the image in `_pixels`
+
+    def decode(self, row: int, source: Source, digest: bytes, view: int, pixels: np.ndarray) -> Unreadable | None:
+        """Write view `view` of the image to `pixels`; return why not if it cannot be read."""
+        if not view or self._augmentation is None:
+            return _decode(row, source, digest, pixels)
+        if digest != self._digest:
+            self._digest = b""
+            if unreadable := _decode(row, source, digest, self._pixels):
+                return unreadable
+            self._digest = digest
+        pixels[...] = make_view(self._pixels, digest, view, self._augmentation)
+        return None
 
 
 def _decode(row: int, source: Source, digest: bytes, pixels: np.ndarray) -> Unreadable | None:

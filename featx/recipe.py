@@ -7,9 +7,10 @@ a number changes the recipe's key and, with it, the store.
 import hashlib
 import json
 import re
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Self
 
+from featx.augmentation import Augmentation
 from featx.errors import FeatxError
 
 #: Raised by one whenever decoding or resizing changes a pixel, so that old features are not mixed with new ones.
@@ -20,6 +21,9 @@ DTYPES = ("float16", "float32")
 
 #: Arithmetic of the forward pass.
 PRECISIONS = ("float32", "bfloat16", "int8")
+
+#: What may be done with a layer's output of `(height, width, channels)`: the mean, or the largest, of each channel.
+POOLINGS = ("avg", "max")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +42,8 @@ class Recipe:
         pixels_version: see `PIXELS_VERSION`.
         calibration: for int8, SHA-256 in hexadecimal that stands for the images which set the ranges of the integers,
             see `featx.calibration`; else None.
+        pooling: `"avg"` or `"max"` if the layer's output is pooled to `(channels,)`; else None.
+        augmentation: how views are made; None in the recipe of the images themselves, which all settings share.
     """
 
     backbone: str
@@ -50,6 +56,8 @@ class Recipe:
     dtype: str = DTYPES[0]
     pixels_version: int = PIXELS_VERSION
     calibration: str | None = None
+    pooling: str | None = None
+    augmentation: Augmentation | None = None
 
     def to_json(self) -> str:
         """Return the recipe as canonical JSON: sorted keys, no white space, ASCII only; what is None is left out."""
@@ -66,9 +74,11 @@ class Recipe:
         try:
             members: dict[str, Any] = json.loads(text)
             height, width = members.pop("image_size")
-            recipe = cls(image_size=(height, width), **members)
+            views = members.pop("augmentation", None)
+            augmentation = None if views is None else Augmentation.from_dict(views)
+            recipe = cls(image_size=(height, width), augmentation=augmentation, **members)
             _check_types(recipe)
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError, FeatxError) as error:
             raise FeatxError(f"This is no featx recipe ({error}). Received: {text[:80]!r}") from None
         return recipe
 
@@ -81,8 +91,15 @@ class Recipe:
     def slug(self) -> str:
         """The name of the recipe's folder in the cache, e.g. `vgg16-block5_pool-150x150-1f3a9c02`."""
         height, width = self.image_size
-        backbone, layer = (re.sub(r"[^A-Za-z0-9_.]+", "_", name) for name in (self.backbone, self.layer))
-        return f"{backbone}-{layer}-{height}x{width}-{self.key[:8]}"
+        named = [self.backbone, self.layer, *([self.pooling] if self.pooling else []), f"{height}x{width}"]
+        if self.augmentation:
+            named.append("views")
+        return "-".join([*(re.sub(r"[^A-Za-z0-9_.]+", "_", name) for name in named), self.key[:8]])
+
+    @property
+    def of_images(self) -> Self:
+        """The recipe of the images themselves, where this is that of their views."""
+        return replace(self, augmentation=None)
 
     @property
     def has_random_weights(self) -> bool:
@@ -98,8 +115,10 @@ def _check_types(recipe: Recipe) -> None:
             fits = all(type(side) is int for side in value)
         elif field.name == "pixels_version":
             fits = type(value) is int
+        elif field.name == "augmentation":
+            continue
         else:
-            fits = isinstance(value, str) or (value is None and field.name == "calibration")
+            fits = isinstance(value, str) or (value is None and field.name in {"calibration", "pooling"})
         if not fits:
             raise TypeError(f"{field.name} has the wrong type")
 

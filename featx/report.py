@@ -3,6 +3,7 @@
 import json
 import textwrap
 from collections.abc import Callable
+from statistics import mean, stdev
 
 from featx.comparison import SIGNIFICANCE, Approach, Comparison, duration, ranked
 from featx.errors import printable
@@ -13,6 +14,7 @@ from featx.units import size
 MAX_NAME = 36
 
 RESULT_HEADER = ("Approach", "Accuracy (95 %)", "Loss", "ROC AUC", "Macro F1", "Calib. error", "p vs best")
+REPEATS_HEADER = ("Approach", "Seeds", "Mean accuracy", "Standard deviation", "Lowest", "Highest")
 COST_HEADER = ("Approach", "Representations", "+ top", "= total time", "Trained parameters", "Peak memory")
 
 CAVEAT = (
@@ -20,6 +22,11 @@ CAVEAT = (
     "by them, which flatters it a little. The 95 % interval is Wilson's; p is McNemar's exact test against the best on "
     "the same images, not corrected for the number of approaches. Both speak of the choice of test images, not of what "
     "another seed would have trained."
+)
+
+REPEATS_NOTE = (
+    "Seeds: the same, trained again with one seed after the other on the same images; another seed also chooses "
+    "another validation part. This spread is of training alone; the interval above is of the choice of test images."
 )
 
 TIME_NOTE = (
@@ -52,6 +59,11 @@ def table(comparison: Comparison, *, markdown: bool = False) -> str:
     results = [(name, *_results(approach, comparison)) for name, approach in zip(names, rows, strict=True)]
     costs = [(name, *_costs(approach)) for name, approach in zip(names, rows, strict=True)]
     parts = [layout(RESULT_HEADER, results), layout(COST_HEADER, costs)]
+    if any(approach.repeats for approach in rows):
+        repeats = [
+            (name, *repeats_cells(approach)) for name, approach in zip(names, rows, strict=True) if approach.repeats
+        ]
+        parts.append(layout(REPEATS_HEADER, repeats))
     if warnings := _warnings(comparison, markdown=markdown):
         parts.insert(0, warnings)
     if notes := [f"- {escape(_cut(printable(a.name)))}: {escape(note)}" for a in rows for note in a.notes]:
@@ -105,10 +117,17 @@ def curve_verdict(comparison: Comparison) -> str:
     )
 
 
+_BEST_OF_KIND = {
+    "features": "the best on bottleneck features",
+    "scratch": "the best trained from scratch",
+    "direct": "the best that was pretrained and used as it is",
+}
+
+
 def _difference(best: Approach, rival: Approach, escape: Callable[[str], str]) -> str:
     """Return how the best stands to its rival, and whether that may be chance."""
-    others = "the best trained from scratch" if rival.kind == "scratch" else "the best on bottleneck features"
-    role = f"{others}, {escape(rival.name)}" if rival.kind != best.kind else f"the runner-up, {escape(rival.name)}"
+    role = "the runner-up" if rival.kind == best.kind else _BEST_OF_KIND[rival.kind]
+    role = f"{role}, {escape(rival.name)}"
     # Of the figures as they are shown: whoever subtracts them gets the same.
     points = round(100 * best.metrics.accuracy, 1) - round(100 * rival.metrics.accuracy, 1)
     against = f"against {_accuracy_text(rival)} by {role}"
@@ -154,7 +173,7 @@ def _results(approach: Approach, comparison: Comparison) -> tuple[str, ...]:
 
 
 def _costs(approach: Approach) -> tuple[str, ...]:
-    representations = duration(approach.representations_s) if approach.kind == "features" else "–"
+    representations = "–" if approach.kind == "scratch" else duration(approach.representations_s)
     return (
         representations,
         duration(approach.top_s),
@@ -162,6 +181,13 @@ def _costs(approach: Approach) -> tuple[str, ...]:
         count(approach.n_parameters),
         size(approach.peak_memory_bytes),
     )
+
+
+def repeats_cells(approach: Approach) -> tuple[str, ...]:
+    """Return what the table of repeats says of an approach that has some."""
+    repeats = approach.repeats
+    figures = (mean(repeats), stdev(repeats), min(repeats), max(repeats))
+    return (str(len(repeats)), *(f"{100 * figure:.1f} %" for figure in figures))
 
 
 def _warnings(comparison: Comparison, *, markdown: bool) -> str:
@@ -180,6 +206,7 @@ def results_page(comparison: Comparison, *, has_curves: bool) -> str:
         table(comparison, markdown=True).rstrip(),
         CAVEAT,
         TIME_NOTE,
+        *([REPEATS_NOTE] if any(approach.repeats for approach in comparison.approaches) else []),
         "![Accuracy on test images against total time, by approach](summary.png)",
         "## Accuracy\n\n![Accuracy on test images with 95 % intervals](accuracy.png)",
         "## Time\n\n![Time by approach, representations and top](time.png)",

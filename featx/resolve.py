@@ -10,8 +10,9 @@ from featx.dataset import ImageDataset
 from featx.engines.networks import kept_calibrations
 from featx.errors import FeatxError
 from featx.machine import has_fast_bfloat16
-from featx.recipe import DTYPES, PRECISIONS, Recipe
+from featx.recipe import DTYPES, POOLINGS, PRECISIONS, Recipe
 from featx.weights import Weights, find_weights
+from featx.weights_file import CLASSIFIER_LAYER
 
 
 class RecipeOptions(TypedDict, total=False):
@@ -19,19 +20,22 @@ class RecipeOptions(TypedDict, total=False):
 
     backbone: name in `featx.backbones.BACKBONES`; `"vgg16"` if not given.
     weights: see `featx.weights.find_weights`; `"imagenet"` if not given.
-    layer: name of the layer whose output is stored; the backbone's last one if None.
+    layer: name of the layer whose output is stored; the backbone's last one if None; `"predictions"` for the class
+        probabilities of the whole classifier, whose weights are in another file.
+    pooling: `"avg"` or `"max"`, for the mean or the largest of each channel alone; all of the output if None.
     image_size: `(height, width)` in pixels; the backbone's own if None.
     precision: `"float32"`, `"bfloat16"`, `"int8"`, or `"auto"` (if not given): bfloat16 where the hardware speeds it
         up, else float32.
-    dtype: storage dtype, `"float16"` (if not given) or `"float32"`.
+    dtype: storage dtype, `"float16"` or `"float32"`; if None, float32 for class probabilities, float16 for the rest.
     """
 
     backbone: str
     weights: str
     layer: str | None
+    pooling: str | None
     image_size: tuple[int, int] | None
     precision: str
-    dtype: str
+    dtype: str | None
 
 
 def resolve_recipe(
@@ -47,19 +51,23 @@ def resolve_recipe(
     Raises:
         BackboneError: there is no such backbone.
         WeightsError: there are no such weights.
-        FeatxError: there is no such storage dtype or precision, or int8 lacks a data set.
+        FeatxError: there is no such storage dtype, pooling or precision, or int8 lacks a data set.
     """
     backbone = options.get("backbone", "vgg16")
-    dtype = options.get("dtype", DTYPES[0])
-    if dtype not in DTYPES:
-        raise FeatxError(f"Features are stored as {' or '.join(DTYPES)}. Received: {dtype!r}")
+    pooling = options.get("pooling")
+    if pooling is not None and pooling not in POOLINGS:
+        raise FeatxError(f"Features are pooled by {' or '.join(POOLINGS)}. Received: {pooling!r}")
     precision = _resolve_precision(options.get("precision", "auto"))
     entry = find_backbone(backbone)
-    weights = find_weights(backbone, options.get("weights", "imagenet"), cache_dir)
+    layer = options.get("layer") or entry.layer
+    is_whole = layer == CLASSIFIER_LAYER
+    dtype = _resolve_dtype(options.get("dtype"), default="float32" if is_whole else DTYPES[0])
+    weights = find_weights(backbone, options.get("weights", "imagenet"), cache_dir, whole=is_whole)
     recipe = Recipe(
         backbone=backbone,
         weights=weights.digest,
-        layer=options.get("layer") or entry.layer,
+        layer=layer,
+        pooling=pooling,
         image_size=_image_size(options, entry),
         preprocessing=entry.preprocessing,
         precision=precision,
@@ -70,6 +78,12 @@ def resolve_recipe(
 
 def _image_size(options: RecipeOptions, entry: Backbone) -> tuple[int, int]:
     return options.get("image_size") or entry.image_size
+
+
+def _resolve_dtype(dtype: str | None, default: str) -> str:
+    if dtype is not None and dtype not in DTYPES:
+        raise FeatxError(f"Features are stored as {' or '.join(DTYPES)}. Received: {dtype!r}")
+    return dtype or default
 
 
 def _resolve_precision(precision: str) -> str:

@@ -1,6 +1,6 @@
 """How a model is trained, and what became of it: the same for heads and rivals."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -100,6 +100,19 @@ def measured(
         kept_epoch=trained.kept_epoch,
         details=details,
     )
+
+
+def averaged_over_views(result: Result, views: np.ndarray, y_test: np.ndarray) -> Result:
+    """Return what a trained head achieves if its probabilities are averaged over each test image and its views.
+
+    Args:
+        result: of the head, from the images alone.
+        views: `(n_test, n_views, …)` features of the views.
+        y_test: `(n_test,)` int64 labels.
+    """
+    of_views = [predict_proba(result.model, views[:, number]) for number in range(views.shape[1])]
+    probabilities = np.mean([result.probabilities, *of_views], axis=0)
+    return replace(result, probabilities=probabilities, metrics=evaluate(y_test, probabilities))
 
 
 def validation_part(dataset: ImageDataset, seed: int) -> np.ndarray:

@@ -10,6 +10,7 @@ from typing import IO
 
 import numpy as np
 
+from featx import report_resnet50
 from featx.dataset import ImageDataset
 from featx.errors import FeatxError, ImageError, printable
 from featx.keras_import import import_keras
@@ -23,10 +24,14 @@ from featx.scratch import RIVALS, train_rival
 _PORTION = 256
 
 
+#: All that may be asked for: what is trained from pixels, and the report's other experiment.
+RIVAL_NAMES = (*RIVALS, report_resnet50.NAME)
+
+
 def check_rival(name: str) -> None:
     """Raise FeatxError if there is no rival called `name`."""
-    if name not in RIVALS:
-        raise FeatxError(f"There is no rival of this name. Known: {', '.join(RIVALS)}. Received: {name!r}")
+    if name not in RIVAL_NAMES:
+        raise FeatxError(f"There is no rival of this name. Known: {', '.join(RIVAL_NAMES)}. Received: {name!r}")
 
 
 def train_on_pixels(

@@ -11,6 +11,7 @@ from featx.heads import HEADS
 from featx.recipe import Recipe
 from featx.runs import FORMAT, FORMAT_VERSION
 from featx.weights import Weights, find_weights_again
+from featx.weights_file import CLASSIFIER_LAYER
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,11 @@ class SavedRun:
         Raises:
             WeightsError: they are not to be found, or the file named holds others.
         """
+        whole = self.recipe.layer == CLASSIFIER_LAYER
         candidates = [named.expanduser()] if named else [self.weights_path]
-        return find_weights_again(self.recipe.backbone, self.recipe.weights, candidates, cache_dir, download=download)
+        return find_weights_again(
+            self.recipe.backbone, self.recipe.weights, candidates, cache_dir, download=download, whole=whole
+        )
 
 
 def read_run(run_dir: Path) -> SavedRun:

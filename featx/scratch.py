@@ -4,6 +4,7 @@ All take `(n, height, width, 3)` uint8 RGB pixels and scale them inside, so that
 outside. A new rival is one function and one entry in `RIVALS`.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from featx.augmentation import REPORT
 from featx.comparison import Epoch
 from featx.errors import TrainingError, printable
 from featx.fitting import fit, layer_seeds, split
@@ -144,10 +146,11 @@ def _report_cnn_gray(keras: Any, pixels: Any, seeds: Iterator[int]) -> Any:
     """
     hidden = keras.ops.image.rgb_to_grayscale(pixels)
     hidden = keras.layers.RandomFlip("horizontal", seed=next(seeds))(hidden)
-    hidden = keras.layers.RandomRotation(20 / 360, fill_mode="nearest", seed=next(seeds))(hidden)
-    hidden = keras.layers.RandomZoom(0.2, fill_mode="nearest", seed=next(seeds))(hidden)
-    # The layer draws a sign itself, so that (0, 0.3) goes both ways; given as 0.3, it cannot be loaded again.
-    hidden = keras.layers.RandomShear((0, 0.3), fill_mode="nearest", seed=next(seeds))(hidden)
+    hidden = keras.layers.RandomRotation(REPORT.rotation / 360, fill_mode="nearest", seed=next(seeds))(hidden)
+    hidden = keras.layers.RandomZoom(REPORT.zoom, fill_mode="nearest", seed=next(seeds))(hidden)
+    # The layer draws a sign itself, so that (0, shear) goes both ways; given as one number, it cannot be loaded again.
+    shear = (0, math.tan(math.radians(REPORT.shear)))
+    hidden = keras.layers.RandomShear(shear, fill_mode="nearest", seed=next(seeds))(hidden)
     hidden = _convolutions(keras, hidden, (32, 64, 128, 128, 128, 256), seeds)
     hidden = keras.layers.Flatten()(hidden)
     for units in (1000, 800, 600, 400, 100, 50):

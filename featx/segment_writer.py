@@ -57,14 +57,15 @@ class SegmentWriter:
         finally:
             self._thread.shutdown(wait=False)
 
-    def add(self, features: np.ndarray, digests: np.ndarray) -> None:
-        """Add rows: `features` `(n, …)` of the storage dtype, `digests` `(n, 32)` uint8.
+    def add(self, features: np.ndarray, digests: np.ndarray, views: np.ndarray | int = 0) -> None:
+        """Add rows: `features` `(n, …)` of the storage dtype, `digests` `(n, 32)` uint8, numbers of `views` `(n,)`.
 
         Raises:
             StoreError: an earlier segment cannot be written. Leaving the context tries once more.
         """
         if self._handed_over and self._handed_over[1].done():
             self._finish_handed_over()  # which raises what went wrong
+        views = np.broadcast_to(views, len(features))
         start = 0
         while start < len(features):
             # Only when others come: the last rows are left to flush, which counts their writing too.
@@ -72,7 +73,7 @@ class SegmentWriter:
                 self._hand_over(self._filling)
             if self._filling is None:
                 self._filling = _Rows(features)
-            start += self._filling.take(features[start:], digests[start:])
+            start += self._filling.take(features[start:], digests[start:], views[start:])
 
     def flush(self) -> None:
         """Write what has been collected, and wait until all of it is on disk.
@@ -125,6 +126,7 @@ class _Rows:
         capacity = max(1, SEGMENT_BYTES // max(1, like[0].nbytes))
         self._features = np.empty((capacity, *like.shape[1:]), like.dtype)
         self._digests = np.empty((capacity, 32), np.uint8)
+        self._views = np.empty(capacity, np.uint16)
         self._begun = time.monotonic()
         self.name = new_segment_name()
         self.n = 0
@@ -140,15 +142,17 @@ class _Rows:
         """Seconds since the first row came."""
         return time.monotonic() - self._begun
 
-    def take(self, features: np.ndarray, digests: np.ndarray) -> int:
+    def take(self, features: np.ndarray, digests: np.ndarray, views: np.ndarray) -> int:
         """Copy as many rows as there is room for, and return how many those are."""
         into = slice(self.n, min(self.n + len(features), len(self._features)))
         n_taken = into.stop - into.start
         self._features[into] = features[:n_taken]
         self._digests[into] = digests[:n_taken]
+        self._views[into] = views[:n_taken]
         self.n = into.stop
         return n_taken
 
     def write(self, store: FeatureStore, cost: Callable[[], Timings]) -> Timings:
         """Write the segment and return what it cost; see `FeatureStore.write_segment`."""
-        return store.write_segment(self.name, self._features[: self.n], self._digests[: self.n], cost)
+        rows = slice(self.n)
+        return store.write_segment(self.name, self._features[rows], self._digests[rows], cost, self._views[rows])

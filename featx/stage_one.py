@@ -54,11 +54,20 @@ class StageOne:
         reset_peak_memory()
         stopwatch = Stopwatch()
         batch_size = default_batch_size(self.engine_options)
-        batches = read_batches(images.sources, images.digests, self.recipe.image_size, batch_size, self.workers)
+        batches = read_batches(
+            images.sources,
+            images.digests,
+            self.recipe.image_size,
+            batch_size,
+            self.workers,
+            views=images.views,
+            augmentation=self.recipe.augmentation,
+        )
         with ExitStack() as stack:
             stack.enter_context(closing(batches))
             writer = stack.enter_context(SegmentWriter(self.store, stopwatch))
-            bar = stack.enter_context(progress_bar(len(rows), self.recipe.backbone, "images", show=show))
+            unit = "views" if self.recipe.augmentation else "images"
+            bar = stack.enter_context(progress_bar(len(rows), self.recipe.backbone, unit, show=show))
             readable = _readable(images, stopwatch.waiting("decode", batches), skipped, bar, strict=strict)
             first = next(readable, None)
             if first is not None:
@@ -135,7 +144,8 @@ class _UnderWay:
             batch, future = self._waiting.popleft()
             with self._stopwatch.phase("forward"):
                 features = future.result()
-            self._writer.add(self._to_storage(features, batch), self._images.digests[batch.rows])
+            images = self._images[batch.rows]
+            self._writer.add(self._to_storage(features, batch), images.digests, images.views)
             self._bar.update(len(batch.rows))
 
     def _to_storage(self, features: np.ndarray, batch: Batch) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import shutil
 import textwrap
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from featx.comparison import Comparison, duration
 from featx.errors import printable
-from featx.extract import Extraction
+from featx.extract import ExtractedViews, Extraction
 from featx.report import curve_verdict, table, verdict
 from featx.train import Run
 
@@ -47,13 +48,30 @@ def extraction_text(extraction: Extraction) -> str:
             f"forward {duration(timings.forward_s)}, write {duration(timings.write_s)}; "
             f"{duration(extraction.elapsed_s)} in all."
         )
+    if extraction.views:
+        lines += _views_lines(extraction.views)
     lines += [f"Skipped {image.path}: {image.reason}" for image in extraction.skipped[:SKIPPED_SHOWN]]
     if len(extraction.skipped) > SKIPPED_SHOWN:
         lines.append(f"… and {len(extraction.skipped) - SKIPPED_SHOWN:,} more.")
     if extraction.skipped:
         lines.append(f"All that was skipped: {printable(extraction.store_dir / 'skipped.csv')}")
     lines.append(f"Features: {printable(extraction.store_dir)}")
+    if extraction.views:
+        lines.append(f"Features of views: {printable(extraction.views.store_dir)}")
     return "\n".join(lines)
+
+
+def _views_lines(extracted: ExtractedViews) -> list[str]:
+    """Return what an extraction did about augmented views."""
+    views = extracted.views
+    lines = [
+        f"{views.n:,} views of each of {extracted.n_images:,} {'' if views.of_test else 'training '}images "
+        f"({views.augmentation}): {extracted.n_computed:,} computed, {extracted.n_cached:,} from the cache."
+    ]
+    if extracted.n_computed:
+        rate = extracted.n_computed / extracted.timings.elapsed_s
+        lines.append(f"{duration(extracted.timings.elapsed_s)} for the views ({rate:,.0f} views/s).")
+    return lines
 
 
 def extraction_json(extraction: Extraction) -> dict[str, Any]:
@@ -72,6 +90,21 @@ def extraction_json(extraction: Extraction) -> dict[str, Any]:
         "skipped": [{"path": image.path, "reason": image.reason} for image in extraction.skipped],
         "timings": extraction.timings.to_dict(),
         "elapsed_s": extraction.elapsed_s,
+        "views": _views_json(extraction.views) if extraction.views else None,
+    }
+
+
+def _views_json(extracted: ExtractedViews) -> dict[str, Any]:
+    return {
+        "n_views": extracted.views.n,
+        "augmentation": asdict(extracted.views.augmentation),
+        "of_test": extracted.views.of_test,
+        "store_dir": str(extracted.store_dir),
+        "recipe_key": extracted.recipe.key,
+        "n_images": extracted.n_images,
+        "n_computed": extracted.n_computed,
+        "n_cached": extracted.n_cached,
+        "timings": extracted.timings.to_dict(),
     }
 
 

@@ -5,10 +5,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Unpack
 
+from featx.augmentation import Views
 from featx.dataset import scan
 from featx.extract import extract_command
 from featx.heads import HEADS, train_head
-from featx.join import Features, join_features
+from featx.join import Features, join_features, with_views
 from featx.memory import reset_peak_memory
 from featx.resolve import RecipeOptions, resolve_recipe
 from featx.results import Result, Training, measured, validation_part
@@ -40,6 +41,7 @@ def train_top(
     run_dir: Path,
     cache_dir: Path = Path("cache"),
     training: Training = DEFAULT_TRAINING,
+    views: Views | None = None,
     **options: Unpack[RecipeOptions],
 ) -> Run:
     """Train heads on the cached features of the images in `data_dir` and write the run folder `run_dir`.
@@ -50,6 +52,7 @@ def train_top(
         run_dir: an empty folder, or one that does not exist yet.
         cache_dir: where stores lie.
         training: how the heads are trained.
+        views: the augmented views to train on as well, at most as many as are stored.
         options: the recipe, see `featx.resolve.RecipeOptions`.
 
     Raises:
@@ -59,7 +62,10 @@ def train_top(
     dataset = scan(data_dir, cache_dir, show=training.show)
     recipe, weights = resolve_recipe(cache_dir, dataset, **options)
     store = FeatureStore(cache_dir, recipe)
-    features = join_features(dataset, store, extract_command(data_dir, cache_dir, **options))
+    command = extract_command(data_dir, cache_dir, views, **options)
+    features = join_features(dataset, store, command)
+    if views:
+        features = with_views(features, views, cache_dir, command)
     results = tuple(train_on_features(features, head, training) for head in heads)
     write_run(run_dir, features, results, training, weights)
     return Run(run_dir, features, results)
@@ -76,6 +82,7 @@ def train_on_features(features: Features, head: str, training: Training) -> Resu
         dataset.labels[train],
         dataset.digests[train],
         validation_part(dataset, training.seed),
+        views=features.train_views,
         n_classes=len(dataset.class_names),
         seed=training.seed,
         epochs=training.epochs,

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from featx.backbones import Backbone, find_backbone
+from featx.backbones import OfficialFile, find_backbone
 from featx.digests import digest_files
 from featx.errors import WeightsError, printable
 from featx.keras_import import import_keras
@@ -41,7 +41,29 @@ class Weights:
     path: Path | None
 
 
-def find_weights(backbone: str, weights: str, cache_dir: Path) -> Weights:
+@dataclass(frozen=True)
+class _Wanted:
+    """Which weights are looked for: of which backbone, and whether those of the whole classifier."""
+
+    backbone: str
+    whole: bool
+
+    @property
+    def official(self) -> OfficialFile:
+        return find_backbone(self.backbone).official_file(whole=self.whole)
+
+    @property
+    def pattern(self) -> str:
+        """What files of one's own are called."""
+        return f"{self.backbone}*.h5" if self.whole else f"{self.backbone}*_notop.h5"
+
+    def paths_in(self, folder: Path) -> list[Path]:
+        """Return the files in `folder` that are called so, without the other ones where the pattern fits them, too."""
+        paths = sorted(folder.glob(self.pattern))
+        return [path for path in paths if not (self.whole and re.search("no_?top", path.name))]
+
+
+def find_weights(backbone: str, weights: str, cache_dir: Path, *, whole: bool = False) -> Weights:
     """Return the weights that `weights` names.
 
     Args:
@@ -51,25 +73,33 @@ def find_weights(backbone: str, weights: str, cache_dir: Path) -> Weights:
             demonstrations, ImageNet weights or, where none can be had, random ones with a warning; else the path of
             a file in the layout of Keras's official ones.
         cache_dir: remembers digests of files.
+        whole: whether the weights of the whole classifier are wanted, instead of those without it.
 
     Raises:
         WeightsError: there are none, or the file is not what its name says.
     """
-    entry = find_backbone(backbone)
+    find_backbone(backbone)
+    wanted = _Wanted(backbone, whole)
     if match := re.fullmatch(r"random(?::(\d+))?", weights):
         return Weights(f"random-{int(match[1] or 0)}", None)
     if weights == "imagenet-or-random":
         try:
-            return _weights_in_file(entry, _imagenet_path(backbone), cache_dir)
+            return _weights_in_file(wanted, _imagenet_path(wanted), cache_dir)
         except WeightsError as error:
             log.warning("%s Going on with random weights: the figures say nothing about transfer learning.", error)
             return find_weights(backbone, "random", cache_dir)
-    path = _imagenet_path(backbone) if weights == "imagenet" else Path(weights).expanduser()
-    return _weights_in_file(entry, path, cache_dir)
+    path = _imagenet_path(wanted) if weights == "imagenet" else Path(weights).expanduser()
+    return _weights_in_file(wanted, path, cache_dir)
 
 
 def find_weights_again(
-    backbone: str, digest: str, candidates: Sequence[Path | None], cache_dir: Path, *, download: bool = True
+    backbone: str,
+    digest: str,
+    candidates: Sequence[Path | None],
+    cache_dir: Path,
+    *,
+    download: bool = True,
+    whole: bool = False,
 ) -> Weights:
     """Return the weights with this `digest`, from the first place that has them.
 
@@ -80,27 +110,29 @@ def find_weights_again(
             and Keras's own folder are looked into.
         cache_dir: remembers digests of files.
         download: whether to have Keras download its official file, if a candidate bears that name.
+        whole: whether the weights are those of the whole classifier.
 
     Raises:
         WeightsError: they are nowhere; the message says where they were looked for.
     """
-    entry = find_backbone(backbone)
+    find_backbone(backbone)
+    wanted = _Wanted(backbone, whole)
     if digest.startswith("random-"):
         return Weights(digest, None)
     named = [path for path in candidates if path]
     looked: list[str] = []
-    for find in (*(partial(_existing, path) for path in named), partial(_local_path, backbone)):
+    for find in (*(partial(_existing, path) for path in named), partial(_local_path, wanted)):
         path = find()
         if path is None:
             continue
-        weights = _weights_in_file(entry, path, cache_dir)
+        weights = _weights_in_file(wanted, path, cache_dir)
         if weights.digest == digest:
             return weights
         looked.append(f"{printable(path)} has others")
-    was_official = any(path.name == entry.weights_name for path in named)
-    if download and was_official and not _official_path(entry).exists():
-        _download(backbone, entry, _official_path(entry), "the places named")
-        return find_weights_again(backbone, digest, (), cache_dir)
+    was_official = any(path.name == wanted.official.name for path in named)
+    if download and was_official and not _official_path(wanted).exists():
+        _download(wanted, "the places named")
+        return find_weights_again(backbone, digest, (), cache_dir, whole=whole)
     looked += [f"{printable(path)} is not there" for path in named if not path.is_file()]
     where = f" ({'; '.join(looked)})" if looked else ""
     raise WeightsError(
@@ -113,10 +145,10 @@ def _existing(path: Path) -> Path | None:
     return path if path.is_file() else None
 
 
-def _weights_in_file(entry: Backbone, path: Path, cache_dir: Path) -> Weights:
+def _weights_in_file(wanted: _Wanted, path: Path, cache_dir: Path) -> Weights:
     if not path.is_file():
         raise WeightsError(f"There is no weights file {printable(path)}. Give --weights a file, or imagenet.")
-    _check_official(entry, path)
+    _check_official(wanted.official, path)
     digests, problems = digest_files([path.absolute()], cache_dir)
     if problems:
         raise WeightsError(f"The weights file {printable(path)} cannot be read: {problems[0]}.")
@@ -124,54 +156,52 @@ def _weights_in_file(entry: Backbone, path: Path, cache_dir: Path) -> Weights:
     return Weights(bytes(digests[0]).hex(), path)
 
 
-def _check_official(entry: Backbone, path: Path) -> None:
+def _check_official(official: OfficialFile, path: Path) -> None:
     """Raise if a file that bears an official name is not the official file; leave it where it is."""
-    if path.name != entry.weights_name or entry.weights_md5 is None:
+    if path.name != official.name or official.md5 is None:
         return
     with path.open("rb") as file:
         md5 = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-    if md5 != entry.weights_md5:
+    if md5 != official.md5:
         raise WeightsError(
             f"{printable(path)} bears the name of Keras's official weights but is not that file: MD5 expected "
-            f"{entry.weights_md5}, got {md5}. A download may have been cut short: move it away to have it "
+            f"{official.md5}, got {md5}. A download may have been cut short: move it away to have it "
             f"downloaded again, or rename it if the weights are your own. It was not used, and not touched."
         )
 
 
-def _imagenet_path(backbone: str) -> Path:
-    if path := _local_path(backbone):
+def _imagenet_path(wanted: _Wanted) -> Path:
+    if path := _local_path(wanted):
         return path
-    entry = find_backbone(backbone)
     folder = os.environ.get("FEATX_WEIGHTS_DIR")
     looked = f"the folder {printable(folder)} (FEATX_WEIGHTS_DIR)" if folder else "FEATX_WEIGHTS_DIR (not set)"
-    _download(backbone, entry, _official_path(entry), looked)
-    return _official_path(entry)
+    _download(wanted, looked)
+    return _official_path(wanted)
 
 
-def _local_path(backbone: str) -> Path | None:
+def _local_path(wanted: _Wanted) -> Path | None:
     """Return the file in `FEATX_WEIGHTS_DIR`, else what Keras has downloaded; None if there is neither."""
-    entry = find_backbone(backbone)
     folder = os.environ.get("FEATX_WEIGHTS_DIR")
-    path = _path_in_folder(backbone, entry, Path(folder).expanduser()) if folder else None
-    return path or _existing(_official_path(entry))
+    path = _path_in_folder(wanted, Path(folder).expanduser()) if folder else None
+    return path or _existing(_official_path(wanted))
 
 
-def _official_path(entry: Backbone) -> Path:
-    return _keras_home() / "models" / entry.weights_name
+def _official_path(wanted: _Wanted) -> Path:
+    return _keras_home() / "models" / wanted.official.name
 
 
-def _path_in_folder(backbone: str, entry: Backbone, folder: Path) -> Path | None:
-    """Return the file for `backbone` in `folder`: the official one, else the only one named `BACKBONE*_notop.h5`."""
+def _path_in_folder(wanted: _Wanted, folder: Path) -> Path | None:
+    """Return the file that is wanted in `folder`: the official one, else the only one called as one's own are."""
     if not folder.is_dir():
         raise WeightsError(f"FEATX_WEIGHTS_DIR names no folder. Received: {printable(folder)}")
-    official = folder / entry.weights_name
+    official = folder / wanted.official.name
     if official.exists():
         return official
-    paths = sorted(folder.glob(f"{backbone}*_notop.h5"))
+    paths = wanted.paths_in(folder)
     if len(paths) > 1:
         raise WeightsError(
-            f"FEATX_WEIGHTS_DIR has several files for {backbone}: {', '.join(printable(p.name) for p in paths)}. "
-            f"Choose one with --weights PATH."
+            f"FEATX_WEIGHTS_DIR has several files for {wanted.backbone}: "
+            f"{', '.join(printable(path.name) for path in paths)}. Choose one with --weights PATH."
         )
     return paths[0] if paths else None
 
@@ -181,27 +211,26 @@ def _keras_home() -> Path:
     return Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
 
 
-def _download(backbone: str, entry: Backbone, official: Path, looked: str) -> None:
-    """Have Keras download and check the official file; it gets its name only once it is whole."""
+def _download(wanted: _Wanted, looked: str) -> None:
+    """Have Keras download and check the official file; it gets its name only once all of it is there."""
     keras = import_keras()
-    log.info("Downloading the ImageNet weights of %s to %s", backbone, official)
+    official, place = wanted.official, _official_path(wanted)
+    log.info("Downloading the ImageNet weights of %s to %s", wanted.backbone, place)
     try:
-        official.parent.mkdir(parents=True, exist_ok=True)
+        place.parent.mkdir(parents=True, exist_ok=True)
         with (
-            tempfile.TemporaryDirectory(prefix="featx-download-", dir=official.parent) as folder,
+            tempfile.TemporaryDirectory(prefix="featx-download-", dir=place.parent) as folder,
             _network_timeout(),
             _keras_progress(),
         ):
-            path = keras.utils.get_file(
-                entry.weights_name, origin=entry.weights_url, cache_dir=folder, file_hash=entry.weights_md5
-            )
-            Path(path).replace(official)
+            path = keras.utils.get_file(official.name, origin=official.url, cache_dir=folder, file_hash=official.md5)
+            Path(path).replace(place)
     except Exception as error:  # Keras raises a bare Exception when a download fails
         reason = textwrap.shorten(str(error), 300, placeholder=" …")
         raise WeightsError(
-            f"No ImageNet weights for {backbone} are to be had: looked for {backbone}*_notop.h5 in {looked}, for "
-            f"{printable(official)}, and tried to download them ({reason}). Connect to the network once; or put "
-            f"{entry.weights_name} into a folder and set FEATX_WEIGHTS_DIR to it; or name a file with --weights PATH."
+            f"No ImageNet weights for {wanted.backbone} are to be had: looked for {wanted.pattern} in {looked}, for "
+            f"{printable(place)}, and tried to download them ({reason}). Connect to the network once; or put "
+            f"{official.name} into a folder and set FEATX_WEIGHTS_DIR to it; or name a file with --weights PATH."
         ) from error
 
 

@@ -91,3 +91,22 @@ def featx() -> Callable[..., Result]:
         return result
 
     return run
+
+
+@pytest.fixture(scope="session")
+def whole_resnet50(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of a whole ResNet50 for 202 classes, in the layout of Keras's official ones."""
+    from keras.src.legacy.saving import legacy_h5_format
+
+    from featx.keras_import import import_keras
+
+    keras = import_keras()
+    network = keras.applications.ResNet50(include_top=True, weights=None, classes=202, input_shape=(64, 64, 3))
+    trunk = keras.Model(network.input, network.get_layer("conv5_block3_out").output)
+    trunk.load_weights(shared / "weights" / "resnet50_tiny_imagenet_notop.h5")
+    with np.load(shared / "weights" / "resnet50_tiny_imagenet_head.npz") as head:
+        network.get_layer("predictions").set_weights([head["kernel"], head["bias"]])
+    path = tmp_path_factory.mktemp("whole") / "resnet50_tiny_imagenet.h5"
+    with h5py.File(path, "w") as file:
+        legacy_h5_format.save_weights_to_hdf5_group(file, network)
+    return path

@@ -17,6 +17,7 @@ from featx.errors import BackboneError, WeightsError
 from featx.keras_import import import_keras
 from featx.recipe import Recipe
 from featx.resolve import resolve_recipe
+from featx.weights_file import count_classes
 
 SMALL = {"image_size": (32, 32), "weights": "random", "precision": "float32"}
 
@@ -66,7 +67,9 @@ def test_table_agrees_with_keras(tmp_path, backbone):
     module = __import__(f"keras.src.applications.{_keras_module(backbone)}", fromlist=["x"])
     source = Path(module.__file__).read_text(encoding="utf-8")
     entry = BACKBONES[backbone]
-    assert entry.weights_md5 is None or entry.weights_md5 in source
+    for official in (entry.notop, entry.whole):
+        assert official.md5 is None or official.md5 in source
+    assert entry.whole.name != entry.notop.name
 
 
 def _keras_module(backbone: str) -> str:
@@ -186,6 +189,75 @@ def test_weights_of_another_network_are_refused(shared, tmp_path):
     recipe, _ = resolve_recipe(tmp_path, **SMALL)
     with pytest.raises(WeightsError, match="does not hold weights of vgg16"):
         build_model(replace(recipe, weights="00" * 32), shared / "weights" / "resnet50_tiny_imagenet_notop.h5")
+
+
+@pytest.mark.parametrize("pooling", ["avg", "max"])
+def test_pooled_features_are_the_mean_or_the_largest_of_each_channel(tmp_path, pooling):
+    options = {**SMALL, "layer": "block3_pool"}
+    images = random_images(3)
+    features = KerasEngine(*resolve_recipe(tmp_path, **options), batch_size=3).features(images)
+    pooled = KerasEngine(*resolve_recipe(tmp_path, **options, pooling=pooling), batch_size=3).features(images)
+    expected = features.mean(axis=(1, 2)) if pooling == "avg" else features.max(axis=(1, 2))
+    assert pooled.shape == (3, 256)
+    np.testing.assert_allclose(pooled, expected, rtol=1e-5)
+
+
+def test_what_has_no_height_and_width_is_not_pooled(tmp_path):
+    options = {**SMALL, "backbone": "resnet50", "layer": "predictions", "pooling": "avg"}
+    with pytest.raises(BackboneError, match=r"'predictions' in resnet50 is \(1000,\): leave --pooling out"):
+        build_model(resolve_recipe(tmp_path, **options)[0], None)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("backbone", ["resnet50", "mobilenetv2", "efficientnetb0"])
+def test_whole_classifier_gives_probabilities(tmp_path, backbone, precision):
+    options = {**SMALL, "backbone": backbone, "layer": "predictions", "precision": precision}
+    recipe, weights = resolve_recipe(tmp_path, **options)
+    probabilities = KerasEngine(recipe, weights, batch_size=3).features(random_images(3))
+    assert recipe.dtype == "float32"
+    assert probabilities.shape == (3, 1000)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-5)  # bfloat16 would be off by 1e-3
+
+
+def test_whole_classifier_of_vgg16_takes_its_own_size_only(tmp_path):
+    recipe, _ = resolve_recipe(tmp_path, weights="random", layer="predictions", precision="float32")
+    assert build_model(recipe, None).output_shape == (None, 1000)
+    with pytest.raises(BackboneError, match=r"takes images of 224x224 only.* Received: 96x64"):
+        build_model(replace(recipe, image_size=(96, 64)), None)
+
+
+def test_whole_file_and_file_without_classifier_are_told_apart(shared, whole_resnet50, tmp_path):
+    options = {**SMALL, "backbone": "resnet50"}
+    with pytest.raises(WeightsError, match=r"holds the whole classifier, and resnet50 is needed without it"):
+        build_model(resolve_recipe(tmp_path, **{**options, "weights": str(whole_resnet50)})[0], whole_resnet50)
+    notop = shared / "weights" / "resnet50_tiny_imagenet_notop.h5"
+    options |= {"layer": "predictions", "weights": str(notop)}
+    with pytest.raises(WeightsError, match=r"does not hold the whole classifier of resnet50"):
+        build_model(resolve_recipe(tmp_path, **options)[0], notop)
+    options |= {"backbone": "mobilenetv2", "weights": str(whole_resnet50)}
+    with pytest.raises(WeightsError, match=r"weights of mobilenetv2 .* files of the whole classifier"):
+        build_model(resolve_recipe(tmp_path, **options)[0], whole_resnet50)
+
+
+def test_classes_are_counted_in_either_layout_of_keras(whole_resnet50, tmp_path):
+    keras = import_keras()
+    network = keras.applications.MobileNetV2(weights=None, classes=7, input_shape=(32, 32, 3))
+    network.save_weights(tmp_path / "new.weights.h5")
+    trunk = keras.Model(network.input, network.get_layer("out_relu").output)
+    trunk.save_weights(tmp_path / "notop.weights.h5")
+    assert count_classes(tmp_path / "new.weights.h5") == 7
+    assert count_classes(tmp_path / "notop.weights.h5") is None
+    assert count_classes(whole_resnet50) == 202
+    with h5py.File(tmp_path / "old.h5", "w") as file, h5py.File(whole_resnet50) as whole:
+        whole.copy(whole, file, "model_weights")
+        file.move("model_weights/predictions", "model_weights/probs")  # as Keras called it once
+        layers = file["model_weights"]
+        layers.attrs["layer_names"] = [
+            str(name).replace("predictions", "probs") for name in layers.attrs["layer_names"]
+        ]
+        names = [f"predictions/{name}" for name in ("kernel", "bias")]
+        assert sorted(map(str, layers["probs"].attrs["weight_names"])) == sorted(names)
+    assert count_classes(tmp_path / "old.h5") == 202
 
 
 def test_settings_of_the_users_keras_change_no_feature(tmp_path):

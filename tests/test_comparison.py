@@ -114,8 +114,8 @@ def test_what_is_no_comparison_is_refused(text):
 
 
 def test_another_version_of_the_format_is_refused_by_its_number():
-    with pytest.raises(FeatxError, match="Received: featx-comparison 3"):
-        Comparison.from_json(comparison().to_json().replace('"format_version": 2', '"format_version": 3'))
+    with pytest.raises(FeatxError, match="Received: featx-comparison 4"):
+        Comparison.from_json(comparison().to_json().replace('"format_version": 3', '"format_version": 4'))
 
 
 def test_an_unknown_or_missing_field_is_refused():

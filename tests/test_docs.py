@@ -316,7 +316,9 @@ def test_the_worked_example_of_a_key_is_right():
     recipe = Recipe.from_json(text)
     assert (recipe.to_json(), recipe.key) == (text, key)
     assert f"`{recipe.slug}`" in FORMAT
-    assert documented("## The recipe and its key") == sorted([*json.loads(text), "calibration"])
+    assert documented("## The recipe and its key") == sorted(
+        [*json.loads(text), "augmentation", "calibration", "pooling"]
+    )
 
 
 def test_a_segment_of_featx_is_read_by_the_rules_of_the_format(tmp_path):

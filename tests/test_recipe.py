@@ -3,6 +3,7 @@ from dataclasses import fields, replace
 
 import pytest
 
+from featx.augmentation import Augmentation
 from featx.errors import FeatxError
 from featx.recipe import Recipe, parse_image_size
 
@@ -19,6 +20,8 @@ OTHER = {
     "dtype": "float32",
     "pixels_version": 1,
     "calibration": "ef" * 32,
+    "pooling": "avg",
+    "augmentation": Augmentation(flip=True),
 }
 
 

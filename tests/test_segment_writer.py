@@ -33,10 +33,10 @@ class GatedStore(FeatureStore):
         self.gate.set()
         self.writers = []
 
-    def write_segment(self, name, features, digests, cost):
+    def write_segment(self, name, features, digests, cost, views=0):
         self.writers.append(threading.current_thread())
         assert self.gate.wait(60)
-        return super().write_segment(name, features, digests, cost)
+        return super().write_segment(name, features, digests, cost, views)
 
 
 @pytest.fixture

@@ -67,7 +67,7 @@ def test_missing_rows_are_an_error_not_a_guess(store):
 
 def test_another_view_of_an_image_is_another_row(store):
     add(store, range(4))
-    assert not store.contains(rows([3])[1], view=1).any()
+    assert not store.contains(rows([3])[1], views=1).any()
 
 
 def test_digests_that_end_in_zeros_are_told_apart(store):

@@ -8,7 +8,7 @@ import pytest
 from featx.backbones import BACKBONES
 from featx.errors import BackboneError, FeatxError, WeightsError
 from featx.resolve import resolve_recipe
-from featx.weights import find_weights
+from featx.weights import find_weights, find_weights_again
 
 
 @pytest.fixture(autouse=True)
@@ -48,9 +48,29 @@ def test_several_files_for_one_backbone_are_refused_rather_than_guessed(tmp_path
         find_weights("vgg16", "imagenet", tmp_path / "cache")
 
 
+def test_whole_classifier_has_a_file_of_its_own(tmp_path, monkeypatch):
+    folder, cache = tmp_path / "weights", tmp_path / "cache"
+    weights_file(folder / "vgg16_mine_notop.h5")
+    weights_file(folder / "vgg16_mine_no_top.h5")
+    monkeypatch.setenv("FEATX_WEIGHTS_DIR", str(folder))
+    with pytest.raises(WeightsError, match=r"looked for vgg16\*\.h5 in .*vgg16_weights_tf_dim_ordering_tf_kernels\.h5"):
+        find_weights("vgg16", "imagenet", cache, whole=True)
+    path = weights_file(folder / "vgg16_whole.h5")
+    found = find_weights("vgg16", "imagenet", cache, whole=True)
+    assert found.path == path
+    assert find_weights_again("vgg16", found.digest, (), cache, whole=True) == found
+    assert find_weights("vgg16", "random", cache, whole=True).digest == "random-0"
+    weights_file(folder / "vgg16_other.h5")
+    with pytest.raises(WeightsError, match=r"several files for vgg16: vgg16_other\.h5, vgg16_whole\.h5"):
+        find_weights("vgg16", "imagenet", cache, whole=True)
+    official = weights_file(folder / BACKBONES["vgg16"].whole.name)
+    with pytest.raises(WeightsError, match="MD5 expected 64373286793e3c8b2b4e3219cbf3544b, got"):
+        find_weights("vgg16", str(official), cache, whole=True)
+
+
 @pytest.mark.parametrize("place", ["keras/models", "weights"])
 def test_official_file_with_the_wrong_hash_is_neither_used_nor_touched(tmp_path, monkeypatch, place):
-    path = weights_file(tmp_path / place / BACKBONES["vgg16"].weights_name)
+    path = weights_file(tmp_path / place / BACKBONES["vgg16"].notop.name)
     before = path.read_bytes()
     if place == "weights":
         monkeypatch.setenv("FEATX_WEIGHTS_DIR", str(path.parent))
@@ -92,6 +112,15 @@ def test_missing_file_is_named(tmp_path):
 def test_defaults_are_the_backbones_own(tmp_path):
     recipe, _ = resolve_recipe(tmp_path, backbone="resnet50", weights="random")
     assert (recipe.layer, recipe.image_size, recipe.dtype) == ("conv5_block3_out", (224, 224), "float16")
+
+
+def test_class_probabilities_are_stored_as_float32_unless_told_otherwise(tmp_path):
+    options = {"backbone": "resnet50", "weights": "random", "layer": "predictions"}
+    assert resolve_recipe(tmp_path, **options)[0].dtype == "float32"
+    assert resolve_recipe(tmp_path, **options, dtype="float16")[0].dtype == "float16"
+    assert resolve_recipe(tmp_path, weights="random", pooling="max")[0].pooling == "max"
+    with pytest.raises(FeatxError, match="pooled by avg or max. Received: 'sum'"):
+        resolve_recipe(tmp_path, weights="random", pooling="sum")
 
 
 def test_unknown_names_are_refused(tmp_path):

@@ -45,9 +45,12 @@ class Network:
 
 
 def network_recipe(recipe: Recipe) -> Recipe:
-    """Return what of `recipe` decides the network: not how features are stored; bfloat16 runs the float32 network."""
+    """Return what of `recipe` decides the network: not how features are stored, or of which views they are.
+
+    bfloat16 runs the float32 network.
+    """
     precision = "int8" if recipe.precision == "int8" else "float32"
-    return replace(recipe, precision=precision, dtype=DTYPES[0])
+    return replace(recipe.of_images, precision=precision, dtype=DTYPES[0])
 
 
 def network_path(recipe: Recipe, cache_dir: Path) -> Path:

@@ -11,7 +11,7 @@ from featx.errors import printable
 from featx.examination import ApproachImages, Examination
 from featx.page.claims import CLAIMS, Claim
 from featx.page.thumbnails import SMALL, Thumbnails
-from featx.report import count, p_value
+from featx.report import count, p_value, repeats_cells
 from featx.units import size
 
 
@@ -40,7 +40,7 @@ HEADER = (
     ("Macro F1", "mean of the classes' F1"),
     ("Calibration error", "how far confidence is from accuracy, from 0 to 1"),
     ("p", "McNemar's exact test against the best"),
-    ("Representations", "time to make the features"),
+    ("Representations", "time to make the features, or to run the whole network"),
     ("+ top", "time to train on them, or to train from scratch"),
     ("= total", "time from images to a trained classifier"),
     ("Parameters", "that were trained"),
@@ -72,6 +72,12 @@ def _row(approach: Approach, comparison: Comparison) -> Row:
         Cell(size(approach.peak_memory_bytes), approach.peak_memory_bytes),
     )
     return Row(printable(approach.name), is_best, cells, CLAIMS.get(approach.name))
+
+
+def repeats(comparison: Comparison) -> list[tuple[str, tuple[str, ...]]]:
+    """Return the rows of the table of repeats: names and cells; empty if everything was trained once."""
+    repeated = [approach for approach in ranked(comparison.approaches) if approach.repeats]
+    return [(printable(approach.name), repeats_cells(approach)) for approach in repeated]
 
 
 def matrices(comparison: Comparison, examination: Examination | None) -> list[dict[str, Any]]:

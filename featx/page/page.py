@@ -11,9 +11,19 @@ from featx.comparison import Comparison, duration
 from featx.errors import printable
 from featx.page.charts import charts
 from featx.page.claims import WHY_THEY_DIFFER
-from featx.page.content import HEADER, matrices, page_data, ranked_images, rows
+from featx.page.content import HEADER, matrices, page_data, ranked_images, repeats, rows
 from featx.page.thumbnails import Thumbnails
-from featx.report import CAVEAT, CURVES_NOTE, LEARNING_NOTE, TIME_NOTE, curve_verdict, short_value, verdict
+from featx.report import (
+    CAVEAT,
+    CURVES_NOTE,
+    LEARNING_NOTE,
+    REPEATS_HEADER,
+    REPEATS_NOTE,
+    TIME_NOTE,
+    curve_verdict,
+    short_value,
+    verdict,
+)
 
 
 def page_html(comparison: Comparison, data_dir: Path | None = None) -> str:
@@ -44,6 +54,9 @@ def page_html(comparison: Comparison, data_dir: Path | None = None) -> str:
         verdict=verdict(comparison),
         header=HEADER,
         rows=rows(comparison),
+        repeats_header=REPEATS_HEADER,
+        repeats=repeats(comparison),
+        repeats_note=REPEATS_NOTE,
         ranked_images=ranked_images(comparison),
         matrices=matrices(comparison, comparison.examination),
         why_claims_differ=WHY_THEY_DIFFER,

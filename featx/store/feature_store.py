@@ -91,45 +91,50 @@ class FeatureStore:
         """Return the number of different rows."""
         return len(self._names)
 
-    def contains(self, digests: np.ndarray, view: int = 0) -> np.ndarray:
-        """Return `(n,)` bool: which of the images with `digests`, `(n, 32)` uint8, have features."""
-        return self._positions(digests, view) >= 0
+    def contains(self, digests: np.ndarray, views: np.ndarray | int = 0) -> np.ndarray:
+        """Return `(n,)` bool: which of the images with `digests`, `(n, 32)` uint8, have features.
 
-    def read(self, digests: np.ndarray, view: int = 0) -> np.ndarray:
+        `views` is the number of each one's view, `(n,)`, or one number for all.
+        """
+        return self._positions(digests, views) >= 0
+
+    def read(self, digests: np.ndarray, views: np.ndarray | int = 0) -> np.ndarray:
         """Return the features `(n, …)` of the images with `digests`, `(n, 32)` uint8, in that order.
 
-        Every row is held against its checksum. The dtype is the recipe's.
+        `views` is the number of each one's view, `(n,)`, or one number for all. Every row is held against its checksum.
+        The dtype is the recipe's.
 
         Raises:
             FeaturesMissingError: some are not in the store.
             DamagedSegmentError: some failed their checksum; their segment has been set aside.
         """
-        self._check_present(digests, view)
+        views = np.broadcast_to(views, len(digests))
+        self._check_present(digests, views)
         if not len(digests):
             return np.empty((0, *self.segments[0].feature_shape) if self.segments else (0,), self.recipe.dtype)
         out = np.empty((len(digests), *self.segments[0].feature_shape), self.recipe.dtype)
         left, deadline = np.arange(len(digests)), time.monotonic() + PATIENCE_S
-        while len(still_left := self._read_into(out, digests, left, view)):
+        while len(still_left := self._read_into(out, digests, left, views)):
             # Another process has merged segments meanwhile: the rows are in a new one.
             if len(still_left) < len(left):
                 left, deadline = still_left, time.monotonic() + PATIENCE_S
             if time.monotonic() > deadline:
                 raise StoreError(f"The segments of {printable(self.dir)} go faster than they can be read; try later.")
             self.reload()
-            self._check_present(digests[left], view)
+            self._check_present(digests[left], views[left])
         return out
 
-    def _check_present(self, digests: np.ndarray, view: int) -> None:
-        n_missing = int((~self.contains(digests, view)).sum())
+    def _check_present(self, digests: np.ndarray, views: np.ndarray) -> None:
+        n_missing = int((~self.contains(digests, views)).sum())
         if n_missing:
             raise FeaturesMissingError(f"{n_missing} of {len(digests)} images have no features in {self.dir}.")
 
-    def _read_into(self, out: np.ndarray, digests: np.ndarray, which: np.ndarray, view: int) -> np.ndarray:
+    def _read_into(self, out: np.ndarray, digests: np.ndarray, which: np.ndarray, views: np.ndarray) -> np.ndarray:
         """Read the features of the images `which`, `(n,)` int64, to their places in `out`.
 
         Returns those of `which` whose segment has gone.
         """
-        positions = self._positions(digests[which], view)
+        positions = self._positions(digests[which], views[which])
         segment_of = self._segment_of[positions]
         gone: list[np.ndarray] = []
         for number in np.unique(segment_of):
@@ -142,9 +147,12 @@ class FeatureStore:
                 gone.append(which[these])
         return np.concatenate([np.empty(0, np.int64), *gone])
 
-    def cost(self, digests: np.ndarray, view: int = 0) -> Timings:
-        """Return what the features of the images with `digests`, `(n, 32)` uint8, cost when they were made."""
-        positions = np.unique(self._positions(digests, view))
+    def cost(self, digests: np.ndarray, views: np.ndarray | int = 0) -> Timings:
+        """Return what the features of the images with `digests`, `(n, 32)` uint8, cost when they were made.
+
+        `views` is the number of each one's view, `(n,)`, or one number for all.
+        """
+        positions = np.unique(self._positions(digests, views))
         used = np.bincount(self._segment_of[positions[positions >= 0]], minlength=len(self.segments))
         shares = (segment.timings.share(n / len(segment)) for segment, n in zip(self.segments, used, strict=True) if n)
         return sum(shares, Timings())
@@ -155,7 +163,7 @@ class FeatureStore:
         features: np.ndarray,
         digests: np.ndarray,
         cost: Callable[[], Timings],
-        views: np.ndarray | None = None,
+        views: np.ndarray | int = 0,
     ) -> Timings:
         """Add a segment and return what it cost; it is there as a whole, or not at all.
 
@@ -164,15 +172,14 @@ class FeatureStore:
             features: `(n, …)` of the recipe's dtype, n ≥ 1.
             digests: `(n, 32)` uint8.
             cost: called once the rows are laid out and only the disk is left, so that laying them out can be in it.
-            views: `(n,)` uint16; the images themselves, view 0, if None.
+            views: the number of each one's view, `(n,)`, or one number for all; 0 is the image itself.
 
         Raises:
             StoreError: the disk is full, or the folder cannot be written.
         """
-        if views is None:
-            views = np.zeros(len(digests), np.uint16)
+        numbers = np.broadcast_to(views, len(digests)).astype(np.uint16)
         with self._writing(), replacing(self.dir / name) as temporary:
-            return write_segment_file(temporary, self.recipe, features, digests, views, cost)
+            return write_segment_file(temporary, self.recipe, features, digests, numbers, cost)
 
     def check_writable(self) -> None:
         """Raise StoreError if nothing can be written here, before hours of work show it. Nothing is written."""
@@ -257,11 +264,11 @@ class FeatureStore:
             return []
         return shown_segments(self.dir / "features.h5")
 
-    def _positions(self, digests: np.ndarray, view: int) -> np.ndarray:
+    def _positions(self, digests: np.ndarray, views: np.ndarray | int) -> np.ndarray:
         """Return `(n,)` int64: where each image stands in the index, -1 if nowhere."""
         if not len(self._names):
             return np.full(len(digests), -1, np.int64)
-        wanted = row_names(digests, np.full(len(digests), view, np.uint16))
+        wanted = row_names(digests, np.broadcast_to(views, len(digests)).astype(np.uint16))
         found = np.minimum(np.searchsorted(self._names, wanted), len(self._names) - 1)
         return np.where(self._names[found] == wanted, found, -1)
 

@@ -1,0 +1,96 @@
+"""A pretrained classifier applied as it is: nothing is trained, its classes are summed to those that are wanted."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self, Unpack
+
+import numpy as np
+
+from featx.backbones import count_network_classes
+from featx.class_map import ClassMap, make_class_map, read_class_list
+from featx.classifier import DEFAULT_ENGINE, ImageClassifier
+from featx.engines import EngineOptions
+from featx.errors import FeatxError
+from featx.recipe import Recipe
+from featx.resolve import RecipeOptions, resolve_recipe
+from featx.weights import Weights
+from featx.weights_file import CLASSIFIER_LAYER
+
+log = logging.getLogger("featx")
+
+
+class DirectClassifier(ImageClassifier):
+    """A whole pretrained network, with the classifier that it was trained with.
+
+    >>> classifier = DirectClassifier.load(backbone="resnet50")  # doctest: +SKIP
+    >>> classifier.predict(["cat.jpg", "dog.jpg"]).labels  # doctest: +SKIP
+    ['cats', 'dogs']
+
+    Attributes:
+        class_map: which of the network's classes each class consists of.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        weights: Weights,
+        class_map: ClassMap,
+        cache_dir: Path,
+        engine_options: EngineOptions = DEFAULT_ENGINE,
+    ) -> None:
+        """Put a classifier together; `DirectClassifier.load` is the usual way."""
+        super().__init__(recipe, class_map.class_names, cache_dir, engine_options)
+        self.class_map = class_map
+        self._weights = weights
+
+    @classmethod
+    def load(
+        cls,
+        *,
+        maps: Sequence[str] = (),
+        class_list: Path | str | None = None,
+        cache_dir: Path | str = "cache",
+        engine: str = "auto",
+        batch_size: int | None = None,
+        threads: int | None = None,
+        streams: int | None = None,
+        **options: Unpack[RecipeOptions],
+    ) -> Self:
+        """Return a pretrained classifier. Neither Keras nor the network is started before they are needed.
+
+        Args:
+            maps: which network classes make which class, like `["cats=281-285", "dogs=151-268"]`, or a JSON file; see
+                `featx.class_map.make_class_map`. Without it: cats and dogs, for a network with ImageNet's 1000
+                classes; with a class list, all of the network's own classes.
+            class_list: JSON file with the network's classes; see `featx.class_map.read_class_list`.
+            cache_dir: where stores lie; what is there is not computed again.
+            engine: see `featx.engines.EngineOptions`, also for the next three.
+            batch_size: images in a batch.
+            threads: processor cores for `openvino`.
+            streams: batches that `openvino` runs side by side.
+            options: see `featx.resolve.RecipeOptions`; `weights` are those of the whole classifier. There is no choice
+                of layer, pooling or int8.
+
+        Raises:
+            BackboneError: there is no such backbone.
+            WeightsError: there are no such weights, or the file holds no classifier.
+            FeatxError: the classes cannot be mapped.
+        """
+        if options.get("precision") == "int8":
+            raise FeatxError("int8 is calibrated on a data set, and here is none: choose float32, bfloat16 or auto.")
+        wanted: RecipeOptions = {**options, "layer": CLASSIFIER_LAYER, "pooling": None}
+        recipe, weights = resolve_recipe(Path(cache_dir), **wanted)
+        n_network_classes = count_network_classes(recipe.backbone, weights.path)
+        network_classes = read_class_list(Path(class_list)) if class_list else ()
+        class_map = make_class_map(maps, n_network_classes, class_list=network_classes)
+        if not maps and not class_list:
+            log.info("Classes of ImageNet, for want of --map: %s.", class_map)
+        engine_options = EngineOptions(engine=engine, batch_size=batch_size, threads=threads, streams=streams)
+        return cls(recipe, weights, class_map, Path(cache_dir), engine_options)
+
+    def _find_weights(self) -> Weights:
+        return self._weights
+
+    def _from_features(self, X: np.ndarray) -> np.ndarray:
+        return self.class_map.probabilities(X)

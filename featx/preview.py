@@ -1,0 +1,100 @@
+"""A picture of some training images beside their augmented views, to look at before any of them is paid for."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from featx.augmentation import Augmentation, Views
+from featx.backbones import find_backbone
+from featx.dataset import ImageDataset, scan
+from featx.errors import FeatxError, ImageError, printable
+from featx.images import decode_image, read_file
+from featx.picture_page import DPI, page_style, png, short
+from featx.views import make_view
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+#: Views in the picture if their number is not chosen, and the most there is room for.
+N_VIEWS = 8
+
+#: Images in the picture, spread over the classes.
+N_IMAGES = 6
+
+_CELL_IN = 1.15
+
+
+def draw_preview(
+    data_dir: Path,
+    picture_dir: Path,
+    *,
+    cache_dir: Path = Path("cache"),
+    views: Views | None = None,
+    backbone: str = "vgg16",
+    image_size: tuple[int, int] | None = None,
+) -> Path:
+    """Draw some training images with their views, and return the path of the picture, `views.png`.
+
+    Args:
+        data_dir: as for `featx.extract.extract_features`.
+        picture_dir: the folder to write it to.
+        cache_dir: remembers digests of files.
+        views: what to draw, at most the first `N_VIEWS`; the report's if None.
+        backbone: name in `featx.backbones.BACKBONES`, whose image size counts if there is no `image_size`.
+        image_size: `(height, width)` in pixels.
+
+    Raises:
+        FeatxError: the data set is not fit, none of its images can be read, or the picture cannot be written.
+    """
+    dataset = scan(data_dir, cache_dir)
+    views = views or Views(N_VIEWS)
+    rows = list(_readable(dataset, image_size or find_backbone(backbone).image_size))
+    if not rows:
+        raise FeatxError(f"No training image of {printable(data_dir)} can be read.")
+    with page_style():
+        picture = png(_figure(dataset, rows, views))
+    path = picture_dir / "views.png"
+    path.write_bytes(picture)
+    return path
+
+
+def _readable(dataset: ImageDataset, image_size: tuple[int, int]) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield rows of `N_IMAGES` training images, as many of each class, with their pixels."""
+    n_classes = min(N_IMAGES, len(dataset.class_names))
+    for label in range(n_classes):
+        n_wanted = N_IMAGES // n_classes
+        for row in np.flatnonzero(~dataset.is_test & (dataset.labels == label)):
+            if not n_wanted:
+                break
+            try:
+                pixels = decode_image(read_file(dataset.root / dataset.paths[row]), image_size)
+            except ImageError:
+                continue  # the extraction will say so
+            n_wanted -= 1
+            yield int(row), pixels
+
+
+def _figure(dataset: ImageDataset, rows: list[tuple[int, np.ndarray]], views: Views) -> "Figure":
+    from matplotlib.figure import Figure
+
+    n_views = min(views.n, N_VIEWS)
+    size_in = (_CELL_IN * (n_views + 1) + 0.3, _CELL_IN * len(rows) + 0.75)
+    figure = Figure(figsize=size_in, dpi=DPI, layout="compressed", facecolor="white")
+    figure.suptitle(_title(views.augmentation), x=0.01, ha="left", fontsize=11)
+    grid = figure.subplots(len(rows), n_views + 1, squeeze=False)
+    for axes_row, (row, pixels) in zip(grid, rows, strict=True):
+        digest = dataset.digests[row].tobytes()
+        pictures = [make_view(pixels, digest, view, views.augmentation) for view in range(1, n_views + 1)]
+        for axes, picture in zip(axes_row, [pixels, *pictures], strict=True):
+            axes.imshow(picture)
+            axes.set_axis_off()
+        axes_row[0].set_title(short(dataset.class_names[dataset.labels[row]], 14), fontsize=9, loc="left")
+    for number, axes in enumerate(grid[0][1:], 1):
+        axes.set_title(f"view {number}", fontsize=9, loc="left")
+    return figure
+
+
+def _title(augmentation: Augmentation) -> str:
+    return f"Images (left) and their views: {augmentation}"

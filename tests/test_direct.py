@@ -1,0 +1,129 @@
+"""A pretrained classifier applied as it is: `DirectClassifier`, and `featx predict --direct`, on real photographs."""
+
+import csv
+import io
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from featx.direct import DirectClassifier
+from featx.errors import BackboneError, FeatxError, WeightsError
+from featx.keras_import import import_keras
+
+MAPS = ["cats=30-32", "dogs=24-29"]
+RESNET = {"backbone": "resnet50", "image_size": (64, 64), "precision": "float32"}
+
+
+@pytest.fixture(scope="module")
+def photos(shared):
+    """Real photographs: 50 cats, then 50 dogs."""
+    test = shared / "data" / "cats-dogs" / "test"
+    return [path for name in ("cats", "dogs") for path in sorted((test / name).iterdir())[:50]]
+
+
+@pytest.fixture
+def small_photos(photos, tmp_path):
+    """Ten of them at the network's size and without loss, so that nothing but the network is compared."""
+    paths = []
+    for number, path in enumerate(photos[::10]):
+        paths.append(tmp_path / f"{number}.png")
+        Image.open(path).convert("RGB").resize((64, 64)).save(paths[-1])
+    return paths
+
+
+def words(whole, cache):
+    return ["--backbone", "resnet50", "--image-size", 64, "--weights", whole, "--cache-dir", cache]
+
+
+@pytest.mark.parametrize("engine", ["keras", "openvino"])
+def test_probabilities_are_those_of_keras_summed(whole_resnet50, small_photos, cache, engine):
+    keras = import_keras()
+    network = keras.applications.ResNet50(weights=str(whole_resnet50), classes=202, input_shape=(64, 64, 3))
+    pixels = np.stack([np.asarray(Image.open(path), np.float32) for path in small_photos])
+    raw = network.predict_on_batch(keras.applications.resnet50.preprocess_input(pixels)).astype(np.float64)
+    cats, dogs = raw[:, 30:33].sum(axis=1), raw[:, 24:30].sum(axis=1)
+    expected = np.stack([cats, dogs], axis=1) / (cats + dogs)[:, np.newaxis]
+    options = {**RESNET, "weights": str(whole_resnet50), "cache_dir": cache, "engine": engine}
+    found = DirectClassifier.load(maps=MAPS, **options).predict_proba(small_photos)
+    np.testing.assert_allclose(found, expected, atol=2e-4)
+    assert expected[:, 0].std() > 0.05
+
+
+def test_real_photographs_are_classified_better_than_by_chance(whole_resnet50, photos, cache, featx):
+    command = ["predict", "--direct", *photos, "--map", MAPS[0], "--map", MAPS[1], *words(whole_resnet50, cache)]
+    rows = list(csv.DictReader(io.StringIO(featx(*command).stdout)))
+    assert [row["path"] for row in rows] == [str(path) for path in photos]
+    n_right = sum(row["label"] == name for row, name in zip(rows, ["cats"] * 50 + ["dogs"] * 50, strict=True))
+    assert n_right >= 60  # by chance less than once in 40 times
+
+
+def test_all_forms_agree_and_a_second_run_computes_nothing(whole_resnet50, photos, cache, tmp_path, featx):
+    (tmp_path / "map.json").write_text('{"cats": ["tabby, tabby cat", 31, "n02124075"], "dogs": "24-29"}')
+    class_list = photos[0].parents[4] / "weights" / "classes.json"
+    gone = tmp_path / "gone.jpg"
+    command = ["predict", "--direct", photos[0], gone, "--map", tmp_path / "map.json", "--class-list", class_list]
+    command += words(whole_resnet50, cache)
+    rows = list(csv.DictReader(io.StringIO(featx(*command, "--top-k", 2).stdout)))
+    (store_dir,) = cache.glob("resnet50-predictions-64x64-*")
+    segments = sorted(store_dir.glob("seg-*"))
+    objects = [json.loads(line) for line in featx(*command, "--top-k", 9, "--json").stdout.splitlines()]
+    assert sorted(store_dir.glob("seg-*")) == segments
+    assert rows[0]["label"] == objects[0]["label"]
+    assert sum(item["probability"] for item in objects[0]["top"]) == pytest.approx(1)
+    assert rows[1]["reason"] == objects[1]["reason"] == "No such file or directory"
+    assert "cannot be read" in featx(*command, "--format", "table").stdout
+    numbers = ["predict", "--direct", photos[0], "--map", MAPS[0], "--map", MAPS[1], *words(whole_resnet50, cache)]
+    again = next(csv.DictReader(io.StringIO(featx(*numbers).stdout)))
+    assert again["probability"] == rows[0]["probability"]
+
+
+def test_a_class_list_alone_names_the_networks_own_classes(whole_resnet50, photos, cache, shared):
+    class_list = shared / "weights" / "classes.json"
+    options = {**RESNET, "weights": str(whole_resnet50), "cache_dir": cache}
+    predictions = DirectClassifier.load(class_list=class_list, **options).predict(photos[:3])
+    assert predictions.probabilities.shape == (3, 202)
+    np.testing.assert_allclose(predictions.probabilities.sum(axis=1), 1, atol=1e-6)
+    assert {name for name, _ in predictions[0].top} == {item["name"] for item in json.loads(class_list.read_text())}
+
+
+def test_cats_and_dogs_of_imagenet_need_no_map_and_that_is_said(cache, photos, caplog):
+    caplog.set_level("INFO", "featx")
+    options = {**RESNET, "image_size": (32, 32), "weights": "random", "cache_dir": cache}
+    predictions = DirectClassifier.load(**options).predict(photos[:2])
+    assert predictions.class_names == ("cats", "dogs")
+    assert "for want of --map: cats=281-285 dogs=151-268." in caplog.text
+
+
+def test_what_cannot_be_done_is_an_error(cache, shared, whole_resnet50, photos):
+    notop = str(shared / "weights" / "resnet50_tiny_imagenet_notop.h5")
+    with pytest.raises(WeightsError, match=r"does not hold the whole classifier of resnet50.* _?\S*notop\S* lack it"):
+        DirectClassifier.load(**RESNET, weights=notop, cache_dir=cache)
+    with pytest.raises(FeatxError, match="202 classes of its own"):
+        DirectClassifier.load(**RESNET, weights=str(whole_resnet50), cache_dir=cache)
+    with pytest.raises(FeatxError, match="int8 is calibrated on a data set"):
+        DirectClassifier.load(weights="random", precision="int8", cache_dir=cache)
+    small = DirectClassifier.load(backbone="vgg16", image_size=(64, 64), weights="random", cache_dir=cache)
+    with pytest.raises(BackboneError, match=r"takes images of 224x224 only: leave --image-size out.* 64x64"):
+        small.predict(photos[:1])
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        (["--direct", "a.jpg", "--head", "dense"], "--head: such options are for a RUN"),
+        (["runs/none", "a.jpg", "--map", "cats=1", "--image-size", "32"], "--map, --image-size: such options are for"),
+        (["--direct", "a.jpg", "--weights", "random", "--map", "cats=1"], "Two classes or more"),
+        (["runs/none"], "No image is named"),
+    ],
+)
+def test_options_that_do_not_fit_are_an_error(featx, tmp_path, typed, message):
+    assert message in featx("predict", *typed, "--cache-dir", tmp_path, exit_code=2).stderr
+
+
+def test_variables_of_the_direct_application_do_not_disturb_a_run(featx, tmp_path, monkeypatch):
+    monkeypatch.setenv("FEATX_BACKBONE", "resnet50")
+    monkeypatch.setenv("FEATX_PRECISION", "int8")
+    result = featx("predict", tmp_path, "a.jpg", exit_code=2)
+    assert "There is no run in" in result.stderr
