@@ -139,7 +139,19 @@ def _difference(best: Approach, rival: Approach, escape: Callable[[str], str]) -
 
 
 def _times(best: Approach, rival: Approach) -> str:
-    return f"and took {duration(best.total_s)} against {duration(rival.total_s)}"
+    """Return what both cost, and how many times as much the dearer one, if that is more than a little."""
+    text = f"and took {duration(best.total_s)} against {duration(rival.total_s)}"
+    if not (best.total_s and rival.total_s):
+        return text
+    if rival.total_s >= 1.2 * best.total_s:
+        return f"{text}, {_times_as_much(rival.total_s / best.total_s)} cheaper"
+    if best.total_s >= 1.2 * rival.total_s:
+        return f"{text}, {_times_as_much(best.total_s / rival.total_s)} as expensive"
+    return text
+
+
+def _times_as_much(ratio: float) -> str:
+    return f"{ratio:.1f}×" if ratio < 9.95 else f"{ratio:,.0f}×"
 
 
 def _p_text(approach: Approach) -> str:

@@ -112,7 +112,7 @@ def test_the_page_is_small_and_whole_in_one_file(digits):
 
 def test_the_verdict_is_the_title_of_the_page(digits, opened):
     page = opened(*digits)
-    assert re.search(r"\d\d\.\d % \(95 % interval", page.locator("h1").inner_text())
+    assert re.search(r"\d\d\.\d\s% \(95\s% interval", page.locator("h1").inner_text())
     assert page.locator(".warning").first.inner_text().startswith("Warning: vgg16 has random weights")
 
 

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import re
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,7 @@ def page_html(comparison: Comparison, data_dir: Path | None = None) -> str:
     return environment.from_string(_asset("page.html.j2")).render(
         comparison=comparison,
         examination=comparison.examination,
-        verdict=verdict(comparison),
+        verdict=_unbroken(verdict(comparison)),
         header=HEADER,
         rows=rows(comparison),
         repeats_header=REPEATS_HEADER,
@@ -73,6 +74,11 @@ def page_html(comparison: Comparison, data_dir: Path | None = None) -> str:
         script_hash=_hash(script),
         data=lambda: page_data(comparison, thumbnails),  # last: what stands on the page itself has first claim
     )
+
+
+def _unbroken(text: str) -> str:
+    """Return `text` with spaces that no line breaks at: in `85.7 %` and in `p < 0.001`."""
+    return re.sub(r"(?<=\d) (?=%)|(?<=\bp) (?=[<=])|(?<=p [<=]) (?=\d)", "\N{NO-BREAK SPACE}", text)
 
 
 def _asset(name: str) -> str:
