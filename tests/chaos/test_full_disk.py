@@ -244,8 +244,8 @@ def test_no_space_for_decoded_pixels_is_one_line(world, tmp_path, tally, featx):
         report_dir = tmp_path / "report"
         words = ["compare", world.data, "--cache-dir", disk, "--report-dir", report_dir, "--rival", "report-cnn"]
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("featx.compare.HEADS", ())
-            patch.setattr("featx.compare._features", lambda dataset, *_: _Readable(dataset))
+            patch.setattr("featx.contenders.HEADS", ())
+            patch.setattr("featx.compare.FeatureSource.join", lambda _, dataset: (_Readable(dataset), None))
             result = featx(*words, *STAGE_TWO_WORDS, exit_code=2)
         tally.faults["disk full: decoded pixels"] += 1
         (line,) = errors_of(result.stderr.splitlines())
@@ -255,6 +255,8 @@ def test_no_space_for_decoded_pixels_is_one_line(world, tmp_path, tally, featx):
 
 
 class _Readable:
+    train_views = None
+
     def __init__(self, dataset) -> None:
         self.dataset = dataset
 

@@ -168,8 +168,8 @@ def note_computed(path: Path) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     add = SegmentWriter.add
 
-    def noting(writer: SegmentWriter, features: Any, digests: Any) -> None:
-        add(writer, features, digests)
+    def noting(writer: SegmentWriter, features: Any, digests: Any, views: Any = 0) -> None:
+        add(writer, features, digests, views)
         os.write(descriptor, digests.tobytes())
 
     SegmentWriter.add = noting  # type: ignore[method-assign]
