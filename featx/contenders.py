@@ -57,9 +57,9 @@ class Contender:
 
 def head_contenders(features: Features) -> Iterator[Contender]:
     """Yield the heads on the features of one recipe, with its views if it has any."""
-    n_views = 0 if features.train_views is None else features.train_views.shape[1]
+    views = "" if features.train_views is None else f", {features.train_views.shape[1]} views"
     for head in HEADS:
-        yield _on_features(features, head, f"{features.recipe.backbone} + {head}{f', {n_views} views' * bool(n_views)}")
+        yield _on_features(features, head, f"{features.recipe.backbone} + {head}{views}")
 
 
 def report_resnet50_contender(features: Features) -> Contender:

@@ -9,10 +9,9 @@ ever fires. Logistic regression on VGG16 features of cats and dogs had a cross-v
 number against 78.4 % with 500 images, 82.4 against 81.9 % with 2000, 84.0 against 83.9 % with 8000, and a lower loss
 each time.
 """
-# ruff: noqa: N803, N806 - Z is what the books call it
+
 
 import time
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -22,26 +21,13 @@ import numpy.typing as npt
 
 from featx.comparison import Epoch
 from featx.errors import TrainingError, printable
-from featx.fitting import SMALLEST_PROBABILITY, fit, layer_seeds, split
+from featx.fitting import fit, layer_seeds, split
 from featx.keras_import import import_keras
+from featx.logistic import fit_logreg, folds_of
 
 _Floats = npt.NDArray[np.float64]
 
 HEADS = ("dense", "logreg")
-
-#: Values of C times the number of features. In these units the best is near 1 to 10, whatever the features.
-C_GRID = tuple(float(10**exponent) for exponent in np.arange(-2, 4.1, 0.5))
-
-#: Folds; from `MANY_ROWS` on, three choose as well as five.
-N_FOLDS, N_FOLDS_MANY_ROWS, MANY_ROWS = 5, 3, 4000
-
-#: The most rows whose Gram matrix is worth decomposing.
-MAX_GRAM_ROWS = 3000
-
-#: Looser in cross-validation, where the fourth digit of a loss decides nothing.
-CV_TOLERANCE, TOLERANCE = 3e-3, 1e-4
-
-MAX_ITERATIONS = 1000
 
 #: How the dense head is trained: rows per step, rmsprop's learning rate, and the root mean square of what it sees. Of
 #: batches of 32, 128 and 256, rates from 2.5e-4 to 2e-3 and root mean squares from 0.06 to 0.5, these had nearly the
@@ -52,7 +38,7 @@ DENSE_BATCH_SIZE, DENSE_LEARNING_RATE, DENSE_INPUT_RMS = 128, 2.5e-4, 0.25
 #: Of few rows, a step takes fewer, down to 16: with less than so many steps an epoch, a head would not get far.
 DENSE_STEPS_PER_EPOCH = 32
 
-_SLAB_ROWS, _SLAB_FEATURES = 256, 4096
+_SLAB_ROWS = 256
 
 
 @dataclass(frozen=True)
@@ -201,16 +187,10 @@ def _train_dense(task: _Task) -> TrainedHead:
 def _train_logreg(task: _Task) -> TrainedHead:
     """Fit L2-regularized logistic regression to all rows, C from cross-validation, and make it Flatten → Dense."""
     keras = import_keras()
-    folds = _folds(task.y, task.digests, task.n_classes, task.seed)
+    folds = folds_of(task.y, task.digests, task.n_classes, task.seed)
     mean, scale = _centre_and_scale(task.X)
-    if len(task.X) <= min(MAX_GRAM_ROWS, mean.size // 2):
-        Z, back = _rows_in_their_span(task.X, mean, scale)
-        fitted = _fit_logreg(Z, task.y, folds, mean.size, len(task.rows))
-        coef = _times_scaled_rows(fitted.coef @ back, task.X, mean, scale)
-    else:
-        fitted = _fit_logreg(_scaled(task.X, mean, scale), task.y, folds, mean.size, len(task.rows))
-        coef = fitted.coef
-    kernel = coef.T * scale
+    fitted = fit_logreg(task.X, task.y, folds, mean, scale, n_images=len(task.rows))
+    kernel = fitted.coef.T * scale
     output = _output_layer(keras, task.n_classes, task.seed)
     features = keras.Input(task.X.shape[1:], name="features")
     model = keras.Model(features, output(keras.layers.Flatten()(features)), name="logreg")
@@ -268,126 +248,3 @@ def _centre_and_scale(X: npt.NDArray[Any]) -> tuple[_Floats, float]:
     mean = total / len(X)
     variance = squares / X.size - float(mean @ mean) / mean.size
     return mean, float(1 / np.sqrt(variance)) if variance > 0 else 1.0
-
-
-def _folds(
-    y: npt.NDArray[np.int64], digests: npt.NDArray[np.uint8], n_classes: int, seed: int
-) -> npt.NDArray[np.int64]:
-    """Return the fold of every row: equal images together, every class in every fold, whatever the order of rows."""
-    _, first, image = np.unique(digests, axis=0, return_index=True, return_inverse=True)
-    label = y[first]
-    counts = np.bincount(label, minlength=n_classes)
-    if counts.min() < 2:
-        raise TrainingError(
-            "Logistic regression needs at least 2 different images of every class to train on; add images. "
-            f"Received: {counts.min()} of class number {counts.argmin()}"
-        )
-    n_folds = min(N_FOLDS if len(y) < MANY_ROWS else N_FOLDS_MANY_ROWS, int(counts.min()))
-    rng = np.random.default_rng(seed)
-    by_class = np.concatenate([rng.permutation(np.flatnonzero(label == number)) for number in range(n_classes)])
-    fold = np.empty(len(first), np.int64)
-    fold[by_class] = np.arange(len(first)) % n_folds
-    return fold[image.reshape(-1)]
-
-
-def _scaled(X: npt.NDArray[Any], mean: _Floats, scale: float) -> npt.NDArray[np.float32]:
-    """Return the centred and scaled rows as `(n, n_features)` float32."""
-    Z = np.empty((len(X), mean.size), np.float32)
-    for start in range(0, len(X), _SLAB_ROWS):
-        slab = X[start : start + _SLAB_ROWS].reshape(-1, mean.size)
-        Z[start : start + len(slab)] = (slab - mean) * scale
-    return Z
-
-
-def _scaled_columns(X: npt.NDArray[Any], mean: _Floats, scale: float, start: int) -> _Floats:
-    """Return `(n, m)`, the centred and scaled features from `start` on, as many as make a slab."""
-    stop = start + _SLAB_FEATURES
-    columns: _Floats = (X.reshape(len(X), -1)[:, start:stop] - mean[start:stop]) * scale
-    return columns
-
-
-def _times_scaled_rows(weights: _Floats, X: npt.NDArray[Any], mean: _Floats, scale: float) -> _Floats:
-    """Return `weights (k, n)` times the centred and scaled rows, `(k, n_features)`."""
-    return np.hstack([weights @ _scaled_columns(X, mean, scale, i) for i in range(0, mean.size, _SLAB_FEATURES)])
-
-
-def _rows_in_their_span(X: npt.NDArray[Any], mean: _Floats, scale: float) -> tuple[npt.NDArray[np.float32], _Floats]:
-    """Return the centred and scaled rows in an orthonormal basis of their span, `(n, r)`, and the way back, `(r, n)`.
-
-    With fewer rows than features this loses nothing: the coefficients that an L2 penalty leaves lie in the span of the
-    rows (the representer theorem), and lengths and angles are the same in both bases.
-    """
-    from scipy.linalg import eigh
-
-    gram = np.zeros((len(X), len(X)))
-    for start in range(0, mean.size, _SLAB_FEATURES):
-        columns = _scaled_columns(X, mean, scale, start)
-        gram += columns @ columns.T
-    eigenvalues, vectors = eigh(gram, driver="evd", overwrite_a=True)
-    spanned = eigenvalues >= 1e-10 * eigenvalues[-1]
-    lengths = np.sqrt(np.maximum(eigenvalues[spanned], np.finfo(np.float64).tiny))
-    return (vectors[:, spanned] * lengths).astype(np.float32), (vectors[:, spanned] / lengths).T
-
-
-@dataclass(frozen=True)
-class _Fitted:
-    """Logistic regression: `coef (k, r)`, `bias (k,)`, and the probabilities of held-out images."""
-
-    coef: _Floats
-    bias: _Floats
-    out_of_fold: npt.NDArray[np.float32]
-    details: dict[str, float | int | str]
-
-
-def _fit_logreg(
-    Z: npt.NDArray[np.float32], y: npt.NDArray[np.int64], folds: npt.NDArray[np.int64], n_features: int, n_images: int
-) -> "_Fitted":
-    """Choose C and fit all rows `(n, r)` with it; the first `n_images` are images, the others views of them."""
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # it has no stubs
-
-    # One thread: these products wait for memory, and threads that wait for each other beside TensorFlow's took 30 times
-    # as long.
-    with warnings.catch_warnings(), threadpool_limits(1):
-        warnings.simplefilter("ignore", ConvergenceWarning)  # said in the details, not on the user's screen
-        C, out_of_fold = _choose_c(Z, y, folds, n_features, n_images)
-        final = LogisticRegression(C=C, tol=TOLERANCE, max_iter=MAX_ITERATIONS).fit(Z, y)
-    details: dict[str, float | int | str] = {
-        "C": C,
-        "cv_accuracy": float((out_of_fold.argmax(axis=1) == y[:n_images]).mean()),
-        "cv_folds": int(folds.max()) + 1,
-        "converged": "yes" if final.n_iter_.max() < MAX_ITERATIONS else "no",
-    }
-    return _Fitted(final.coef_.astype(np.float64), final.intercept_.astype(np.float64), out_of_fold, details)
-
-
-def _choose_c(
-    Z: npt.NDArray[np.float32], y: npt.NDArray[np.int64], folds: npt.NDArray[np.int64], n_features: int, n_images: int
-) -> tuple[float, npt.NDArray[np.float32]]:
-    """Return the C with the lowest cross-validated log loss, and the probabilities of held-out images.
-
-    These are `(n_images, n_classes)`. Views are trained on, but only images are held out: they are what the model is
-    for. Images and their views are in one fold.
-
-    The loss, because it ranks values of C with less noise than the accuracy and keeps probabilities honest. Goes up the
-    grid, each fit from where the last one ended, and stops where the loss no longer falls: beyond, fits take longest.
-    """
-    from sklearn.linear_model import LogisticRegression
-
-    models = [
-        LogisticRegression(tol=CV_TOLERANCE, max_iter=MAX_ITERATIONS, warm_start=True) for _ in range(folds.max() + 1)
-    ]
-    of_images, y_images = folds[:n_images], y[:n_images]
-    probabilities = np.empty((n_images, int(y.max()) + 1), np.float32)
-    best = (np.inf, 0.0, probabilities)
-    for C in (value / n_features for value in C_GRID):
-        for fold, model in enumerate(models):
-            seen, held_out = folds != fold, np.flatnonzero(of_images == fold)
-            probabilities[held_out] = model.set_params(C=C).fit(Z[seen], y[seen]).predict_proba(Z[held_out])
-        of_truth = probabilities[np.arange(n_images), y_images]
-        loss = -float(np.log(np.maximum(of_truth, SMALLEST_PROBABILITY)).sum(dtype=np.float64))
-        if loss >= best[0]:
-            break
-        best = (loss, C, probabilities.copy())
-    return best[1], best[2]

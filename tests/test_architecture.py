@@ -45,6 +45,7 @@ LAYERS = [
         "sources",
         "fetching",
         "fitting",
+        "logistic",
         "heads",
     },
     {

@@ -7,10 +7,11 @@ import pytest
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
-from featx import heads
+from featx import logistic
 from featx.errors import TrainingError
 from featx.fitting import count_parameters, load_model, predict_proba, save_model
 from featx.heads import HEADS, train_head
+from featx.logistic import folds_of
 
 
 def digests_of(X):
@@ -137,12 +138,12 @@ def test_folds_keep_equal_images_together_and_every_class_everywhere():
     image = rng.integers(0, 40, 200)
     y = (image % 3).astype(np.int64)
     digests = digests_of(image[:, None])
-    folds = heads._folds(y, digests, 3, seed=1)
+    folds = folds_of(y, digests, 3, seed=1)
     assert sorted(set(folds)) == [0, 1, 2, 3, 4]
     assert all(len(set(folds[image == number])) == 1 for number in set(image))
     assert all(set(y[folds == fold]) == {0, 1, 2} for fold in range(5))
     order = rng.permutation(200)
-    np.testing.assert_array_equal(heads._folds(y[order], digests[order], 3, seed=1), folds[order])
+    np.testing.assert_array_equal(folds_of(y[order], digests[order], 3, seed=1), folds[order])
 
 
 def test_two_images_per_class_are_enough_for_logreg():
@@ -178,7 +179,7 @@ def test_features_that_are_no_numbers_are_an_error(name, value):
 
 
 def test_a_fit_that_does_not_converge_says_so_in_the_details_only(monkeypatch):
-    monkeypatch.setattr(heads, "MAX_ITERATIONS", 2)
+    monkeypatch.setattr(logistic, "MAX_ITERATIONS", 2)
     X, y, _, _ = digits(3, 90)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
