@@ -231,12 +231,6 @@ def _build_network(keras: Any, recipe: Recipe, backbone: Backbone, weights_path:
 
 def _load_weights(network: Any, recipe: Recipe, weights_path: Path) -> None:
     is_whole = recipe.layer == CLASSIFIER_LAYER
-    if not is_whole and count_classes(weights_path) is not None:
-        raise WeightsError(
-            f"{printable(weights_path)} holds the whole classifier, and {recipe.backbone} is needed without it: name a "
-            f"file like Keras's {find_backbone(recipe.backbone).notop.name}, or use the whole one with --layer "
-            f"{CLASSIFIER_LAYER}."
-        )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Keras warns of every layer before it raises
@@ -245,9 +239,11 @@ def _load_weights(network: Any, recipe: Recipe, weights_path: Path) -> None:
         raise
     except Exception as error:  # a foreign file may end in anything: zipfile's, h5py's, pickle's errors
         which = "of the whole classifier" if is_whole else "without the classifier (…_notop.h5)"
+        has_classifier = not is_whole and count_classes(weights_path) is not None
+        hint = f" It ends in a classifier: whole networks are for --layer {CLASSIFIER_LAYER}." if has_classifier else ""
         raise WeightsError(
             f"{printable(weights_path)} does not hold weights of {recipe.backbone} in the layout of Keras's official "
-            f"files {which}: {_one_line(error)}"
+            f"files {which}: {_one_line(error)}{hint}"
         ) from error
 
 

@@ -10,7 +10,6 @@ number against 78.4 % with 500 images, 82.4 against 81.9 % with 2000, 84.0 again
 each time.
 """
 
-
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace

@@ -228,7 +228,10 @@ def test_whole_classifier_of_vgg16_takes_its_own_size_only(tmp_path):
 
 def test_whole_file_and_file_without_classifier_are_told_apart(shared, whole_resnet50, tmp_path):
     options = {**SMALL, "backbone": "resnet50"}
-    with pytest.raises(WeightsError, match=r"holds the whole classifier, and resnet50 is needed without it"):
+    with pytest.raises(
+        WeightsError,
+        match=r"without the classifier .* It ends in a classifier: whole networks are for --layer predictions",
+    ):
         build_model(resolve_recipe(tmp_path, **{**options, "weights": str(whole_resnet50)})[0], whole_resnet50)
     notop = shared / "weights" / "resnet50_tiny_imagenet_notop.h5"
     options |= {"layer": "predictions", "weights": str(notop)}
