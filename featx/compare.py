@@ -100,24 +100,48 @@ def compare_approaches(
         chosen, warnings = direct_applications(backbones, options, map_to, cache_dir)
         sources += [FeatureSource(one, dataset, data_dir, cache_dir, how) for one in chosen]
     skipped = [SkippedImage.of(dataset.root.absolute() / path, b"", reason) for path, reason in dataset.unreadable]
-    contenders: list[Contender] = []
     for source in sources:
         skipped += [image for image in source.extract(dataset).skipped if image not in skipped]
-        features, viewed = source.join(dataset)
-        dataset = features.dataset  # what cannot be read is left out for everybody
-        contenders += source.contenders(features, viewed)
-    from_scratch = [name for name in dict.fromkeys(rivals) if name != report_resnet50.NAME]
-    contenders += [rival_contender(dataset, name, cache_dir, workers) for name in from_scratch]
-    entries: list[Entry] = []
-    curve: list[CurvePoint] = []
-    for contender in contenders:
-        entries += enter(contender, dataset, training, repeats)
-        if learning_curve and contender.is_trained:
-            curve += curve_of(contender, dataset, training)
+    contest = _Contest(training, repeats, with_curve=learning_curve)
+    for source in sources:
+        dataset = contest.enter_all(source, dataset)
+    for name in dict.fromkeys(rivals):
+        if name != report_resnet50.NAME:
+            contest.enter(rival_contender(dataset, name, cache_dir, workers), dataset)
     recipes = list(dict.fromkeys(chain.from_iterable(source.recipes for source in sources)))
-    comparison = _comparison(dataset, recipes, entries, training.seed, warnings)
-    examination = _examine(comparison, dataset, entries, skipped, cache_dir)
-    return replace(comparison, examination=examination, learning_curve=tuple(curve))
+    comparison = _comparison(dataset, recipes, contest.entries, training.seed, warnings)
+    examination = _examine(comparison, dataset, contest.entries, skipped, cache_dir)
+    return replace(comparison, examination=examination, learning_curve=tuple(contest.curve))
+
+
+class _Contest:
+    """Trains and measures one contender after the other.
+
+    Attributes:
+        entries: of those measured so far.
+        curve: their learning curves, if there are to be any.
+    """
+
+    def __init__(self, training: Training, repeats: int, *, with_curve: bool) -> None:
+        self.entries: list[Entry] = []
+        self.curve: list[CurvePoint] = []
+        self._training, self._repeats, self._with_curve = training, repeats, with_curve
+
+    def enter_all(self, source: FeatureSource, dataset: ImageDataset) -> ImageDataset:
+        """Measure who competes with the features of `source`, of which no more are in memory than these.
+
+        Returns the images that could be read: what cannot is left out for everybody.
+        """
+        features, viewed = source.join(dataset)
+        for contender in source.contenders(features, viewed):
+            self.enter(contender, features.dataset)
+        return features.dataset
+
+    def enter(self, contender: Contender, dataset: ImageDataset) -> None:
+        """Measure a contender."""
+        self.entries += enter(contender, dataset, self._training, self._repeats)
+        if self._with_curve and contender.is_trained:
+            self.curve += curve_of(contender, dataset, self._training)
 
 
 def _wanted(
