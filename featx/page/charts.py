@@ -24,6 +24,7 @@ _COLOURS = {
     "#0072B2": "var(--blue)",
     "#8CC8EC": "var(--light-blue)",
     "#E69F00": "var(--orange)",
+    "#009E73": "var(--green)",
 }
 
 
