@@ -161,6 +161,17 @@ def count_network_classes(backbone: str, weights_path: Path | None) -> int:
     return n_classes
 
 
+def check_image_size(recipe: Recipe) -> None:
+    """Raise BackboneError if a recipe for the whole classifier has images of a size that it does not take."""
+    backbone = find_backbone(recipe.backbone)
+    if recipe.layer != CLASSIFIER_LAYER or backbone.takes_any_size or recipe.image_size == backbone.image_size:
+        return
+    raise BackboneError(
+        f"The whole classifier of {recipe.backbone} takes images of {'x'.join(map(str, backbone.image_size))} only: "
+        f"leave --image-size out, or choose another --backbone. Received: {'x'.join(map(str, recipe.image_size))}"
+    )
+
+
 def build_model(recipe: Recipe, weights_path: Path | None, precision: str = "float32") -> Any:
     """Return the Keras model of a recipe: `(n, height, width, 3)` uint8 RGB in, `(n, …)` float32 features out.
 
@@ -210,14 +221,10 @@ def _dtype_policy(keras: Any, policy: str) -> Iterator[None]:
 
 
 def _build_network(keras: Any, recipe: Recipe, backbone: Backbone, weights_path: Path | None) -> Any:
+    check_image_size(recipe)
     top: dict[str, Any] = {"include_top": False}
     height, width = recipe.image_size
     if recipe.layer == CLASSIFIER_LAYER:
-        if not backbone.takes_any_size and recipe.image_size != backbone.image_size:
-            raise BackboneError(
-                f"The whole classifier of {recipe.backbone} takes images of {'x'.join(map(str, backbone.image_size))} "
-                f"only: leave --image-size out, or choose another --backbone. Received: {height}x{width}"
-            )
         n_classes = count_network_classes(recipe.backbone, weights_path)
         top = {"include_top": True, "classes": n_classes, "classifier_activation": "softmax"}
     try:

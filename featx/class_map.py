@@ -163,6 +163,8 @@ def _entries_of_file(path: Path) -> list[tuple[str, list[str]]]:
         raise FeatxError(f'The map of classes {printable(path)} holds no {{"CLASS": "281-285", …}}.')
     entries = []
     for name, value in content.items():
+        if not name.strip():
+            raise FeatxError(f"In {printable(path)}, a class has an empty name.")
         texts = value if isinstance(value, list) else [value]
         if not texts or not all(type(text) in {str, int} for text in texts):
             raise FeatxError(
@@ -184,7 +186,9 @@ def _numbers(text: str, class_name: str, n_network_classes: int, class_list: Seq
             continue
         first, last = int(part["first"]), int(part["last"] or part["first"])
         if first > last:
-            raise FeatxError(f"A range of network classes begins with the smaller number. Received: {part[0]}")
+            raise FeatxError(
+                f"A range of network classes begins with the smaller number. Received: {printable(part[0])}"
+            )
         if last >= n_network_classes:
             raise FeatxError(
                 f"The network's classes are numbered from 0 to {n_network_classes - 1}. Received: {last} for "
@@ -210,7 +214,8 @@ def _number_of_class(text: str, class_name: str, class_list: Sequence[NetworkCla
         if wanted in {network_class.name.casefold(), (network_class.wordnet_id or "").casefold()}
     ]
     if len(found) > 1:
-        raise FeatxError(f"Several network classes have this name: {', '.join(map(str, found))}. Received: {text}")
+        numbers = ", ".join(map(str, found))
+        raise FeatxError(f"Several network classes have this name: {numbers}. Received: {printable(text)}")
     if not found:
         raise FeatxError(
             f"The class list has no network class with this name or WordNet id. Received: {printable(text)} for "
@@ -284,7 +289,8 @@ def _distinct_names(class_list: Sequence[NetworkClass]) -> list[str]:
 
 def _read_json(path: Path, what: str) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_without_twins)
+        # Editors on Windows begin a file with a byte order mark.
+        return json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_without_twins)
     except OSError as error:
         raise FeatxError(f"The {what} {printable(path)} cannot be read: {error.strerror or error}.") from error
     except (ValueError, RecursionError) as error:

@@ -7,7 +7,7 @@ from typing import Self, Unpack
 
 import numpy as np
 
-from featx.backbones import count_network_classes
+from featx.backbones import check_image_size, count_network_classes
 from featx.class_map import ClassMap, make_class_map, read_class_list
 from featx.classifier import DEFAULT_ENGINE, ImageClassifier
 from featx.engines import EngineOptions
@@ -73,7 +73,7 @@ class DirectClassifier(ImageClassifier):
                 of layer, pooling or int8.
 
         Raises:
-            BackboneError: there is no such backbone.
+            BackboneError: there is no such backbone, or it does not take images of this size.
             WeightsError: there are no such weights, or the file holds no classifier.
             FeatxError: the classes cannot be mapped.
         """
@@ -81,6 +81,7 @@ class DirectClassifier(ImageClassifier):
             raise FeatxError("int8 is calibrated on a data set, and here is none: choose float32, bfloat16 or auto.")
         wanted: RecipeOptions = {**options, "layer": CLASSIFIER_LAYER, "pooling": None}
         recipe, weights = resolve_recipe(Path(cache_dir), **wanted)
+        check_image_size(recipe)
         n_network_classes = count_network_classes(recipe.backbone, weights.path)
         network_classes = read_class_list(Path(class_list)) if class_list else ()
         class_map = make_class_map(maps, n_network_classes, class_list=network_classes)

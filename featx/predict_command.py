@@ -19,7 +19,7 @@ _OF_DIRECT = ("maps", "class_list", "backbone", "image_size", "precision")
 
 
 @click.command()
-@click.argument("run", type=click.Path())
+@click.argument("run", default="", type=click.Path())
 @click.argument("images", nargs=-1)
 @click.option("--head", type=click.Choice(["dense", "logreg"]), help="Head to use.  [default: dense]")
 @click.option("--direct", is_flag=True, help="Apply a pretrained classifier as it is; there is no RUN then.")
@@ -72,9 +72,16 @@ def predict(
 
     form = "jsonl" if as_json else form or ("table" if sys.stdout.isatty() else "csv")
     how = {name: options.pop(name) for name in ("workers", "strict")}
-    files = find_files((run, *images) if direct else images, sys.stdin)
+    files = find_files(_image_words(run, images, direct=direct), sys.stdin)
     classifier = _direct(**options) if direct else _trained(run, **options)
     click.echo(format_predictions(classifier.predict(files, show=not quiet, **how), form, top_k))
+
+
+def _image_words(run: str, images: tuple[str, ...], *, direct: bool) -> tuple[str, ...]:
+    """Return the words that name images: with --direct, the first word does, too."""
+    if not run and not direct:
+        raise click.UsageError("Missing argument 'RUN'.")
+    return (run, *images) if run and direct else images
 
 
 def _trained(run: str, **options: Any) -> "ImageClassifier":

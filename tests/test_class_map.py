@@ -61,12 +61,19 @@ def test_a_file_holds_texts_numbers_and_lists_of_both(tmp_path):
     assert found == ClassMap(("birds", "cats", "dogs"), ((1, 2), (0, 3), (4,)))
 
 
+def test_a_file_may_begin_with_a_byte_order_mark_and_its_names_are_taken_exactly(tmp_path):
+    path = tmp_path / "map.json"
+    path.write_bytes(b'\xef\xbb\xbf{" cats": "1", "dogs ": "2"}')
+    assert make_class_map([str(path)], 3) == ClassMap((" cats", "dogs "), ((1,), (2,)))
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["cats=281-285", "dogs=1000"], r"numbered from 0 to 999. Received: 1000 for dogs"),
         (["cats=0-999999999", "dogs=1"], r"numbered from 0 to 999"),
         (["cats=5-3", "dogs=1"], r"begins with the smaller number. Received: 5-3"),
+        (["cats=5\n-\n3", "dogs=1"], r"begins with the smaller number. Received: 5\\n-\\n3"),
         (["cats=", "dogs=1"], r"cats has no network classes"),
         (["cats=1,,2", "dogs=3"], r"Network classes are numbers and ranges.* Received: 1,,2 for cats"),
         (["cats=-3", "dogs=1"], r"Network classes are numbers"),
@@ -107,6 +114,7 @@ def test_names_that_are_not_one_class_are_an_error(text, message):
         (b"[" * 100_000, "no sound JSON file"),
         (b"[]", r'holds no \{"CLASS"'),
         (b"{}", r'holds no \{"CLASS"'),
+        (b'{" ": "1", "dogs": 2}', "a class has an empty name"),
         (b'{"cats": [], "dogs": 1}', "cats has neither numbers nor texts"),
         (b'{"cats": true, "dogs": 1}', "cats has neither numbers nor texts"),
         (b'{"cats": {"1": 2}, "dogs": 1}', "cats has neither numbers nor texts"),

@@ -1,9 +1,11 @@
 """A pretrained classifier applied as it is: `DirectClassifier`, and `featx predict --direct`, on real photographs."""
 
 import csv
+import hashlib
 import io
 import json
 
+import h5py
 import numpy as np
 import pytest
 from PIL import Image
@@ -23,31 +25,30 @@ def photos(shared):
     return [path for name in ("cats", "dogs") for path in sorted((test / name).iterdir())[:50]]
 
 
-@pytest.fixture
-def small_photos(photos, tmp_path):
-    """Ten of them at the network's size and without loss, so that nothing but the network is compared."""
-    paths = []
-    for number, path in enumerate(photos[::10]):
-        paths.append(tmp_path / f"{number}.png")
-        Image.open(path).convert("RGB").resize((64, 64)).save(paths[-1])
-    return paths
-
-
 def words(whole, cache):
     return ["--backbone", "resnet50", "--image-size", 64, "--weights", whole, "--cache-dir", cache]
 
 
+def pixels_of(path):
+    """Return a JPEG as (64, 64, 3) float32, by Pillow alone and by the rules of docs/images.md."""
+    with Image.open(path) as image:
+        image.draft("RGB", (4 * 64, 4 * 64))
+        wide = image.convert("RGB").resize((64, image.height), Image.Resampling.BILINEAR)
+    return np.asarray(wide.resize((64, 64), Image.Resampling.BILINEAR), np.float32)
+
+
 @pytest.mark.parametrize("engine", ["keras", "openvino"])
-def test_probabilities_are_those_of_keras_summed(whole_resnet50, small_photos, cache, engine):
+def test_probabilities_are_those_of_keras_summed(whole_resnet50, photos, cache, featx, engine):
     keras = import_keras()
     network = keras.applications.ResNet50(weights=str(whole_resnet50), classes=202, input_shape=(64, 64, 3))
-    pixels = np.stack([np.asarray(Image.open(path), np.float32) for path in small_photos])
+    pixels = np.stack([pixels_of(path) for path in photos[::5]])
     raw = network.predict_on_batch(keras.applications.resnet50.preprocess_input(pixels)).astype(np.float64)
     cats, dogs = raw[:, 30:33].sum(axis=1), raw[:, 24:30].sum(axis=1)
     expected = np.stack([cats, dogs], axis=1) / (cats + dogs)[:, np.newaxis]
-    options = {**RESNET, "weights": str(whole_resnet50), "cache_dir": cache, "engine": engine}
-    found = DirectClassifier.load(maps=MAPS, **options).predict_proba(small_photos)
-    np.testing.assert_allclose(found, expected, atol=2e-4)
+    command = ["predict", "--direct", *photos[::5], "--map", MAPS[0], "--map", MAPS[1], *words(whole_resnet50, cache)]
+    lines = featx(*command, "--precision", "float32", "--engine", engine, "--top-k", 2, "--json").stdout.splitlines()
+    tops = [{item["label"]: item["probability"] for item in json.loads(line)["top"]} for line in lines]
+    np.testing.assert_allclose([[top["cats"], top["dogs"]] for top in tops], expected, atol=1e-4)
     assert expected[:, 0].std() > 0.05
 
 
@@ -88,6 +89,22 @@ def test_a_class_list_alone_names_the_networks_own_classes(whole_resnet50, photo
     assert {name for name, _ in predictions[0].top} == {item["name"] for item in json.loads(class_list.read_text())}
 
 
+def test_the_likeliest_of_the_networks_own_classes_are_named(whole_resnet50, photos, cache, shared, featx):
+    class_list = shared / "weights" / "classes.json"
+    command = ["predict", "--direct", *photos[:3], "--class-list", class_list, "--top-k", 3]
+    rows = list(csv.DictReader(io.StringIO(featx(*command, *words(whole_resnet50, cache)).stdout)))
+    (store_dir,) = cache.glob("resnet50-predictions-64x64-*")
+    with h5py.File(store_dir / "features.h5") as file:
+        rank_of_digest = {
+            bytes(digest): np.argsort(-row)[:3] for digest, row in zip(file["digest"], file["features"], strict=True)
+        }
+    names = [item["name"] for item in json.loads(class_list.read_text())]
+    for row, path in zip(rows, photos, strict=False):
+        ranks = rank_of_digest[hashlib.sha256(path.read_bytes()).digest()]
+        assert [row["label"], row["label_2"], row["label_3"]] == [names[number] for number in ranks]
+    assert len(rows) == 3
+
+
 def test_cats_and_dogs_of_imagenet_need_no_map_and_that_is_said(cache, photos, caplog):
     caplog.set_level("INFO", "featx")
     options = {**RESNET, "image_size": (32, 32), "weights": "random", "cache_dir": cache}
@@ -104,9 +121,31 @@ def test_what_cannot_be_done_is_an_error(cache, shared, whole_resnet50, photos):
         DirectClassifier.load(**RESNET, weights=str(whole_resnet50), cache_dir=cache)
     with pytest.raises(FeatxError, match="int8 is calibrated on a data set"):
         DirectClassifier.load(weights="random", precision="int8", cache_dir=cache)
-    small = DirectClassifier.load(backbone="vgg16", image_size=(64, 64), weights="random", cache_dir=cache)
     with pytest.raises(BackboneError, match=r"takes images of 224x224 only: leave --image-size out.* 64x64"):
-        small.predict(photos[:1])
+        DirectClassifier.load(backbone="vgg16", image_size=(64, 64), weights="random", cache_dir=cache)
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        ([], "This network has 202 classes of its own"),
+        (["--map", "cats=30-32", "--map", "dogs=24-202"], "numbered from 0 to 201. Received: 202 for dogs"),
+        (["--map", "cats=9\n-\n3", "--map", "dogs=1"], r"smaller number. Received: 9\n-\n3"),
+        (["--map", "cats=30", "--map", "dogs=24", "--precision", "int8"], "int8 is calibrated on a data set"),
+        (["--map", "cats=30", "--map", "dogs=24", "--backbone", "vgg16"], "takes images of 224x224 only"),
+        (["--map", "cats=30", "--map", "dogs=24", "--weights", "NOTOP"], "does not hold the whole classifier"),
+        (["--class-list", "nowhere.json"], "The class list nowhere.json cannot be read: No such file"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line_and_nothing_is_computed(whole_resnet50, shared, cache, featx, typed, message):
+    notop = shared / "weights" / "resnet50_tiny_imagenet_notop.h5"
+    typed = [notop if word == "NOTOP" else word for word in typed]
+    result = featx("predict", "--direct", "a.jpg", *words(whole_resnet50, cache), *typed, exit_code=2)
+    assert result.stdout == ""
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("featx: ")
+    assert message in line
+    assert not list(cache.glob("*-predictions-*"))
 
 
 @pytest.mark.parametrize(
@@ -115,7 +154,9 @@ def test_what_cannot_be_done_is_an_error(cache, shared, whole_resnet50, photos):
         (["--direct", "a.jpg", "--head", "dense"], "--head: such options are for a RUN"),
         (["runs/none", "a.jpg", "--map", "cats=1", "--image-size", "32"], "--map, --image-size: such options are for"),
         (["--direct", "a.jpg", "--weights", "random", "--map", "cats=1"], "Two classes or more"),
+        (["--direct"], "No image is named"),
         (["runs/none"], "No image is named"),
+        ([], "Missing argument 'RUN'"),
     ],
 )
 def test_options_that_do_not_fit_are_an_error(featx, tmp_path, typed, message):
