@@ -117,6 +117,9 @@ LATE = {
     "kaggle",
     "kagglesdk",
     "requests",
+    "fsspec",
+    "upath",
+    "ray",
 }
 
 
