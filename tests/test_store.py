@@ -302,3 +302,44 @@ def test_lack_of_memory_is_not_taken_for_damage(store, monkeypatch):
     with pytest.raises(MemoryError):
         store.read(rows(range(5))[1])
     assert path.exists()
+
+
+@pytest.mark.parametrize("name", ["timings.json", "recipe.json", "features.h5"])
+def test_what_a_writer_that_was_killed_wrote_last_is_put_right_by_the_next(store, name):
+    """Others have published more since it looked: its file is whole, and of the past."""
+    add(store, range(10), forward_s=1.0)
+    store.publish()
+    of_the_past = (store.dir / name).read_bytes() if name != "recipe.json" else b"{}"
+    add(store, range(10, 20), forward_s=2.0)
+    store.publish()
+    expected = (store.dir / name).read_bytes()
+    (store.dir / name).write_bytes(of_the_past)
+    reopened(store).publish()
+    if name == "features.h5":
+        with h5py.File(store.dir / name) as file:
+            assert len(file["features"]) == 20
+    else:
+        assert (store.dir / name).read_bytes() == expected
+
+
+def test_a_writer_that_is_overtaken_between_its_files_leaves_none_of_the_past(store, monkeypatch):
+    """Another process adds a segment and publishes while this one is writing what it saw before."""
+    from featx.store import feature_store
+
+    add(store, range(10), forward_s=1.0)
+    write_text, overtaken = feature_store.write_text, []
+
+    def slow(path, text):
+        if path.name == "timings.json" and not overtaken:
+            overtaken.append(True)
+            other = reopened(store)
+            add(other, range(10, 20), forward_s=2.0)
+            other.publish()
+        write_text(path, text)
+
+    monkeypatch.setattr(feature_store, "write_text", slow)
+    store.publish()
+    assert overtaken
+    assert json.loads((store.dir / "timings.json").read_text())["n_images"] == 20
+    with h5py.File(store.dir / "features.h5") as file:
+        assert len(file["features"]) == 20

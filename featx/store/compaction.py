@@ -20,6 +20,7 @@ from featx.store.segment_file import (
     new_segment_name,
     read_index,
     read_rows,
+    read_rows_by_hdf5,
 )
 from featx.timings import Timings
 
@@ -139,7 +140,7 @@ def _itself(cost: Timings) -> Timings:
 def _check(store: FeatureStore, name: str) -> None:
     """Raise SegmentDamageError unless what was written can be read, all of it."""
     segment = read_index(store.dir / name, store.recipe)
-    for _ in read_rows(segment, np.arange(len(segment))):
+    for _ in read_rows_by_hdf5(segment, np.arange(len(segment))):
         pass
 
 

@@ -15,16 +15,9 @@ import numpy as np
 from featx.errors import DamagedSegmentError, FeaturesMissingError, StoreError, printable
 from featx.files import remove_abandoned_files, replacing, write_text
 from featx.recipe import Recipe
-from featx.store.listing import PATIENCE_S, look_at_segments, segment_paths
-from featx.store.segment_file import (
-    ROW_NAME,
-    Segment,
-    SegmentDamageError,
-    read_index,
-    read_rows,
-    row_names,
-    write_segment_file,
-)
+from featx.store.listing import PATIENCE_S, look_at_segments
+from featx.store.row_index import RowIndex, grouped
+from featx.store.segment_file import Segment, SegmentDamageError, read_index, read_rows, write_segment_file
 from featx.store.virtual_dataset import shown_segments, write_virtual_dataset
 from featx.timings import Timings
 
@@ -34,14 +27,18 @@ log = logging.getLogger("featx")
 DAMAGED_PREFIX = "damaged-"
 
 
-def recipe_text(recipe: Recipe) -> str:
-    """Return what `recipe.json` holds."""
-    return recipe.to_json() + "\n"
+def derived_texts(recipe: Recipe, segments: Sequence[Segment]) -> dict[str, str]:
+    """Return what `recipe.json` and `timings.json` hold: the recipe, and what the rows of all segments have cost."""
+    cost = sum((segment.timings for segment in segments), Timings())
+    return {"recipe.json": recipe.to_json() + "\n", "timings.json": json.dumps(cost.to_dict(), indent=2) + "\n"}
 
 
-def timings_text(segments: Sequence[Segment]) -> str:
-    """Return what `timings.json` holds: what the rows of all segments have cost."""
-    return json.dumps(sum((segment.timings for segment in segments), Timings()).to_dict(), indent=2) + "\n"
+def text_of(path: Path) -> str | None:
+    """Return the text in the file at `path`; None if there is none, or it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeError):
+        return None
 
 
 def odd_shaped(segments: Sequence[Segment]) -> list[Segment]:
@@ -68,6 +65,7 @@ class FeatureStore:
         self.recipe = recipe
         self.dir = cache_dir / recipe.slug
         self.segments: list[Segment] = []
+        self._index = RowIndex([])
         self._looked_at: dict[Path, Segment | None] = {}  # None: damaged, and could not be renamed
         self.reload()
 
@@ -78,25 +76,21 @@ class FeatureStore:
         odd = odd_shaped(opened)
         for segment in odd:
             self.set_aside(segment.path, f"its features have the shape {segment.feature_shape}")
-        self.segments = [segment for segment in opened if segment not in odd]
-        names = [segment.row_names for segment in self.segments]
-        lengths = [len(segment) for segment in self.segments]
-        all_names = np.concatenate([np.empty(0, ROW_NAME), *names])
-        # Two processes may both have computed an image: unique keeps the first of them.
-        self._names, first = np.unique(all_names, return_index=True)
-        self._segment_of = np.repeat(np.arange(len(lengths)), lengths)[first]
-        self._row_of = np.concatenate([np.empty(0, np.int64), *map(np.arange, lengths)])[first]
+        segments = [segment for segment in opened if segment not in odd]
+        if segments != self.segments:
+            self.segments = segments
+            self._index = RowIndex(segments)
 
     def __len__(self) -> int:
         """Return the number of different rows."""
-        return len(self._names)
+        return len(self._index)
 
     def contains(self, digests: np.ndarray, views: np.ndarray | int = 0) -> np.ndarray:
         """Return `(n,)` bool: which of the images with `digests`, `(n, 32)` uint8, have features.
 
         `views` is the number of each one's view, `(n,)`, or one number for all.
         """
-        return self._positions(digests, views) >= 0
+        return self._index.find(digests, views) >= 0
 
     def read(self, digests: np.ndarray, views: np.ndarray | int = 0) -> np.ndarray:
         """Return the features `(n, …)` of the images with `digests`, `(n, 32)` uint8, in that order.
@@ -124,7 +118,7 @@ class FeatureStore:
             self._check_present(digests[left], views[left])
         return out
 
-    def _check_present(self, digests: np.ndarray, views: np.ndarray) -> None:
+    def _check_present(self, digests: np.ndarray, views: np.ndarray | int) -> None:
         n_missing = int((~self.contains(digests, views)).sum())
         if n_missing:
             raise FeaturesMissingError(f"{n_missing} of {len(digests)} images have no features in {self.dir}.")
@@ -134,26 +128,51 @@ class FeatureStore:
 
         Returns those of `which` whose segment has gone.
         """
-        positions = self._positions(digests[which], views[which])
-        segment_of = self._segment_of[positions]
+        rows = self._index.find(digests[which], views[which])
+        numbers, in_segment = self._index.locate(rows)
         gone: list[np.ndarray] = []
-        for number in np.unique(segment_of):
-            these = segment_of == number
-            rows = self._row_of[positions[these]]
-            order = np.argsort(rows, kind="stable")
+        for number, these in grouped(numbers):
+            order = these[np.argsort(in_segment[these], kind="stable")]
             try:
-                self._read_segment(self.segments[number], rows[order], out, which[these][order])
+                for part, features in self.read_segment(self.segments[number], in_segment[order]):
+                    out[which[order[part]]] = features
             except FileNotFoundError:
                 gone.append(which[these])
         return np.concatenate([np.empty(0, np.int64), *gone])
+
+    def read_segment(self, segment: Segment, rows: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+        """Yield the features of `rows`, `(n,)` int64, sorted, of one of `segments`: which of them, and `(k, …)`.
+
+        Raises:
+            DamagedSegmentError: a row failed its checksum; the segment has been set aside.
+            FileNotFoundError: another process has merged it with others.
+        """
+        try:
+            yield from read_rows(segment, rows)
+        except SegmentDamageError as error:
+            self.set_aside(segment.path, str(error))
+            raise DamagedSegmentError(
+                f"A segment of {printable(self.dir)} was damaged ({printable(str(error))}) and has been set aside; "
+                f"run the extraction again: only its {len(segment)} images are computed."
+            ) from error
+
+    def locate(self, digests: np.ndarray, views: np.ndarray | int = 0) -> tuple[np.ndarray, np.ndarray]:
+        """Return where the features of images are: the number of each one's segment, and its row there, `(n,)` int64.
+
+        Raises:
+            FeaturesMissingError: some are not in the store.
+        """
+        self._check_present(digests, views)
+        return self._index.locate(self._index.find(digests, views))
 
     def cost(self, digests: np.ndarray, views: np.ndarray | int = 0) -> Timings:
         """Return what the features of the images with `digests`, `(n, 32)` uint8, cost when they were made.
 
         `views` is the number of each one's view, `(n,)`, or one number for all.
         """
-        positions = np.unique(self._positions(digests, views))
-        used = np.bincount(self._segment_of[positions[positions >= 0]], minlength=len(self.segments))
+        rows = np.unique(self._index.find(digests, views))
+        numbers, _ = self._index.locate(rows[rows >= 0])
+        used = np.bincount(numbers, minlength=len(self.segments))
         shares = (segment.timings.share(n / len(segment)) for segment, n in zip(self.segments, used, strict=True) if n)
         return sum(shares, Timings())
 
@@ -196,13 +215,14 @@ class FeatureStore:
         Does nothing for a store without segments, and next to nothing if all is up to date, unless it is to be done
         `again` in any case.
         """
-        seen: list[str] | None = None if again else self._published()
-        # Another process may add a segment meanwhile: whoever is last has seen all.
-        while (listing := self._listing()) != seen:
-            self.reload()
+        self.reload()
+        # Another process may add a segment meanwhile, or write what it saw before that last of all, and be killed
+        # before it looks again: what is on the disk counts, not who has written it.
+        while again or not self._is_published():
             with self._writing():
                 self._write_derived_files(self.segments)
-            seen = listing
+            again = False
+            self.reload()
         remove_abandoned_files(self.dir)
 
     def remove_merged(self, segments: Sequence[Segment]) -> None:
@@ -250,27 +270,18 @@ class FeatureStore:
         if not segments:
             virtual_path.unlink(missing_ok=True)
             return
-        write_text(self.dir / "recipe.json", recipe_text(self.recipe))
-        write_text(self.dir / "timings.json", timings_text(segments))
+        for name, text in derived_texts(self.recipe, segments).items():
+            write_text(self.dir / name, text)
         with replacing(virtual_path) as temporary:
             write_virtual_dataset(temporary, self.recipe, segments)
 
-    def _listing(self) -> list[str]:
-        return [path.name for path in segment_paths(self.dir)]
-
-    def _published(self) -> list[str]:
-        """Return the names of the segments that are published; none if a derived file is missing or damaged."""
-        if not all((self.dir / name).is_file() for name in ("recipe.json", "timings.json")):
-            return []
-        return shown_segments(self.dir / "features.h5")
-
-    def _positions(self, digests: np.ndarray, views: np.ndarray | int) -> np.ndarray:
-        """Return `(n,)` int64: where each image stands in the index, -1 if nowhere."""
-        if not len(self._names):
-            return np.full(len(digests), -1, np.int64)
-        wanted = row_names(digests, np.broadcast_to(views, len(digests)).astype(np.uint16))
-        found = np.minimum(np.searchsorted(self._names, wanted), len(self._names) - 1)
-        return np.where(self._names[found] == wanted, found, -1)
+    def _is_published(self) -> bool:
+        """Return whether all derived files say what the segments say."""
+        shown = shown_segments(self.dir / "features.h5")
+        if shown != [segment.path.name for segment in self.segments]:
+            return False
+        texts = derived_texts(self.recipe, self.segments)
+        return not shown or all(text_of(self.dir / name) == text for name, text in texts.items())
 
     def _open_segment(self, path: Path) -> Segment | None:
         """Return the segment at `path`; None if it is damaged, and was set aside."""
@@ -279,18 +290,6 @@ class FeatureStore:
         except SegmentDamageError as error:
             self.set_aside(path, str(error))
             return None
-
-    def _read_segment(self, segment: Segment, rows: np.ndarray, out: np.ndarray, into: np.ndarray) -> None:
-        """Read the sorted `rows` of `segment` to the positions `into` of `out`."""
-        try:
-            for which, features in read_rows(segment, rows):
-                out[into[which]] = features
-        except SegmentDamageError as error:
-            self.set_aside(segment.path, str(error))
-            raise DamagedSegmentError(
-                f"A segment of {printable(self.dir)} was damaged ({printable(str(error))}) and has been set aside; "
-                f"run the extraction again: only its {len(segment)} images are computed."
-            ) from error
 
     @contextmanager
     def _writing(self) -> Iterator[None]:

@@ -15,9 +15,10 @@ import numpy as np
 from featx.errors import FeatxError
 from featx.recipe import Recipe
 from featx.skipped import read_skipped
-from featx.store.feature_store import DAMAGED_PREFIX, FeatureStore, odd_shaped, recipe_text, timings_text
+from featx.store.feature_store import DAMAGED_PREFIX, FeatureStore, derived_texts, odd_shaped, text_of
 from featx.store.listing import look_at_segments, segment_paths
-from featx.store.segment_file import Segment, SegmentDamageError, read_index, read_rows, stated_recipe
+from featx.store.row_index import RowIndex
+from featx.store.segment_file import Segment, SegmentDamageError, read_index, read_rows_by_hdf5, stated_recipe
 from featx.store.virtual_dataset import is_virtual_dataset_of, shown_segments
 from featx.timings import Timings
 
@@ -88,16 +89,16 @@ def list_store(store_dir: Path) -> StoreListing:
         StoreError: the system cannot read it, or it was written by a newer featx.
     """
     recipe = _recipe_of(store_dir)
-    names: set[bytes] = set()
 
-    def note_names(path: Path) -> None:
-        if recipe:
-            with suppress(SegmentDamageError):
-                names.update(read_index(path, recipe).row_names.tolist())
+    def open_segment(path: Path) -> Segment | None:
+        with suppress(SegmentDamageError):
+            return read_index(path, recipe) if recipe else None
+        return None
 
-    segments = look_at_segments(store_dir, note_names)
+    seen = look_at_segments(store_dir, open_segment)
     set_aside = sorted(store_dir.glob(f"{DAMAGED_PREFIX}*"))
-    return StoreListing(recipe, tuple(segments), tuple(set_aside), len(names))
+    n_images = len(RowIndex([segment for segment in seen.values() if segment]))
+    return StoreListing(recipe, tuple(seen), tuple(set_aside), n_images)
 
 
 def check_store(store_dir: Path, advance: Callable[[int], object] = lambda _n_bytes: None) -> StoreCheck:
@@ -118,7 +119,7 @@ def check_store(store_dir: Path, advance: Callable[[int], object] = lambda _n_by
         _SegmentCheck(segment.path, segment, f"its features have the shape {segment.feature_shape}") for segment in odd
     ]
     sound = [segment for segment in sound if segment not in odd]
-    there = set().union(*(segment.row_names.tolist() for segment in sound))
+    there = RowIndex(sound)
     damages = [Damage(check.path, check.reason, _n_lost(check.segment, there)) for check in broken]
     damages += _derived_damages(store_dir, recipe, sound, complete=not broken)
     timings = sum((segment.timings for segment in sound), Timings())
@@ -140,7 +141,7 @@ def _check_segment(path: Path, recipe: Recipe, advance: Callable[[int], object])
     segment: Segment | None = None
     try:
         segment = read_index(path, recipe)
-        for _ in read_rows(segment, np.arange(len(segment))):
+        for _ in read_rows_by_hdf5(segment, np.arange(len(segment))):
             pass
     except SegmentDamageError as error:
         return _SegmentCheck(path, segment, str(error) or "it cannot be read")
@@ -184,22 +185,22 @@ def _recipe_of(store_dir: Path) -> Recipe | None:
     return None
 
 
-def _n_lost(segment: Segment | None, there: set[bytes]) -> int | None:
+def _n_lost(segment: Segment | None, there: RowIndex) -> int | None:
     """Return how many rows of a damaged segment are in no other; None if it does not even say which it had."""
     if segment is None:
         return None
-    return len(set(segment.row_names.tolist()) - there)
+    is_lost = there.find(segment.digests, segment.views) < 0
+    return len(np.unique(segment.row_names[is_lost]))
 
 
 def _derived_damages(store_dir: Path, recipe: Recipe, sound: list[Segment], *, complete: bool) -> list[Damage]:
     """Return what is wrong with the files that can be made from the segments: next to nothing to mend."""
     damages: list[Damage] = []
     if sound and complete:
-        texts = {"recipe.json": recipe_text(recipe), "timings.json": timings_text(sound)}
         damages += [
             Damage(store_dir / name, "not what the segments say")
-            for name, text in texts.items()
-            if _text_of(store_dir / name) != text
+            for name, text in derived_texts(recipe, sound).items()
+            if text_of(store_dir / name) != text
         ]
         virtual_path = store_dir / "features.h5"
         names = [segment.path.name for segment in sound]
@@ -213,10 +214,3 @@ def _derived_damages(store_dir: Path, recipe: Recipe, sound: list[Segment], *, c
     except (OSError, ValueError) as error:
         damages.append(Damage(skipped_path, str(error)))
     return damages
-
-
-def _text_of(path: Path) -> str | None:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeError):
-        return None

@@ -1,0 +1,97 @@
+"""Where each row of a store is, found by its name: sixteen bytes a row, beside the names that the segments hold."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from featx.store.segment_file import ROW_NAME, Segment, row_names
+
+
+class RowIndex:
+    """Finds rows among those of several segments, numbered from 0 through all of them.
+
+    Names are sorted by a key of 64 bits, which sorts twenty times as fast as names do. Rows of one key are told apart
+    by their names, so that two images whose digests begin alike are still two.
+    """
+
+    def __init__(self, segments: Sequence[Segment]) -> None:
+        """Index `segments`; of rows with one name, which two processes may both have computed, the first counts."""
+        self._segments = segments
+        self._starts = np.cumsum([0, *map(len, segments)])
+        keys = np.concatenate([np.empty(0, np.uint64), *(_keys(part.digests, part.views) for part in segments)])
+        rows = np.argsort(keys, kind="stable")
+        keys = keys[rows]
+        is_first = self._is_first_of_its_name(keys, rows)
+        self._keys, self._rows = keys[is_first], rows[is_first]
+
+    def __len__(self) -> int:
+        """Return the number of different names."""
+        return len(self._keys)
+
+    def find(self, digests: np.ndarray, views: np.ndarray | int) -> np.ndarray:
+        """Return `(n,)` int64: the row of each of `digests`, `(n, 32)` uint8, and `views`; -1 where there is none."""
+        views = np.broadcast_to(views, len(digests)).astype(np.uint16)
+        keys, wanted = _keys(digests, views), row_names(digests, views)
+        found = np.full(len(digests), -1, np.int64)
+        at = np.searchsorted(self._keys, keys)
+        left = self._of_same_key(np.arange(len(digests)), at, keys)
+        while len(left):
+            rows = self._rows[at[left]]
+            is_it = self.names(rows) == wanted[left]
+            found[left[is_it]] = rows[is_it]
+            left = left[~is_it]
+            at[left] += 1
+            left = self._of_same_key(left, at, keys)
+        return found
+
+    def locate(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the number of the segment of each of `rows`, `(n,)` int64, and its row there."""
+        numbers = np.searchsorted(self._starts, rows, side="right") - 1
+        return numbers, rows - self._starts[numbers]
+
+    def names(self, rows: np.ndarray) -> np.ndarray:
+        """Return the names `(n,)` of `rows`, `(n,)` int64."""
+        names = np.empty(len(rows), ROW_NAME)
+        numbers, in_segment = self.locate(rows)
+        for number, which in grouped(numbers):
+            segment, there = self._segments[number], in_segment[which]
+            names[which] = row_names(segment.digests[there], segment.views[there])
+        return names
+
+    def _of_same_key(self, which: np.ndarray, at: np.ndarray, keys: np.ndarray) -> np.ndarray:
+        """Return those of `which` whose key stands at their place in the index."""
+        which = which[at[which] < len(self._keys)]
+        here: np.ndarray = which[self._keys[at[which]] == keys[which]]
+        return here
+
+    def _is_first_of_its_name(self, keys: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Return `(n,)` bool: which of `rows`, sorted by `keys`, are the first with their name."""
+        is_first = np.ones(len(keys), bool)
+        alike = np.zeros(len(keys), bool)
+        same = keys[1:] == keys[:-1]
+        alike[1:] |= same
+        alike[:-1] |= same
+        among = np.flatnonzero(alike)
+        is_first[among] = False
+        _, first = np.unique(self.names(rows[among]), return_index=True)
+        is_first[among[first]] = True
+        return is_first
+
+
+def grouped(numbers: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield each different one of `numbers`, `(n,)` integers, ascending, with its places in ascending order.
+
+    >>> [(number, places.tolist()) for number, places in grouped(np.array([7, 5, 7]))]
+    [(5, [1]), (7, [0, 2])]
+    """
+    if not len(numbers):
+        return
+    order = np.argsort(numbers, kind="stable")
+    for places in np.split(order, np.flatnonzero(np.diff(numbers[order])) + 1):
+        yield int(numbers[places[0]]), places
+
+
+def _keys(digests: np.ndarray, views: np.ndarray) -> np.ndarray:
+    """Return `(n,)` uint64: the first bytes of each digest, and other bits for each view of one image."""
+    start = np.ascontiguousarray(digests[:, :8]).view("<u8").ravel().astype(np.uint64)
+    return start ^ (views.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15))  # 2⁶⁴ over the golden ratio: spreads
