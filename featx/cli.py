@@ -19,6 +19,7 @@ from featx.export_command import export
 from featx.fetch_command import fetch
 from featx.files import new_folder
 from featx.interrupts import Terminated, ignore_interrupts, raise_terminated
+from featx.memory import MemoryLimit
 from featx.output import say
 from featx.predict_command import predict
 
@@ -162,6 +163,7 @@ def train_top(
     run_dir: Path | None,
     seed: int,
     epochs: int,
+    memory: int | None,
     quiet: bool,
     as_json: bool,
     **options: Any,
@@ -176,7 +178,7 @@ def train_top(
     from featx.summaries import run_json, run_text
     from featx.train import train_top as train
 
-    training = Training(seed=seed, epochs=epochs, show=not quiet)
+    training = Training(seed=seed, epochs=epochs, show=not quiet, memory=MemoryLimit(memory))
     with new_folder(run_dir, Path("runs")) as folder:
         run = train(_data_dir(data, cache_dir), run_dir=folder, cache_dir=cache_dir, training=training, **options)
     say(lambda: run_text(run), lambda: run_json(run), quiet=quiet, as_json=as_json)
@@ -213,6 +215,7 @@ def compare(
     report_dir: Path | None,
     seed: int,
     epochs: int,
+    memory: int | None,
     with_scratch_cnn: bool,
     rivals: list[str],
     quiet: bool,
@@ -230,7 +233,7 @@ def compare(
     from featx.results import Training
     from featx.summaries import comparison_text
 
-    training = Training(seed=seed, epochs=epochs, show=not quiet)
+    training = Training(seed=seed, epochs=epochs, show=not quiet, memory=MemoryLimit(memory))
     rivals = ["report-cnn", *rivals] if with_scratch_cnn else rivals
     with new_folder(report_dir, Path("reports")) as folder:
         data_dir = _data_dir(data, cache_dir)

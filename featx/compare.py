@@ -27,8 +27,9 @@ from featx.errors import FeatxError, printable
 from featx.examination import Examination
 from featx.examine import examine
 from featx.feature_sources import FeatureSource, Wanted, direct_applications
-from featx.join import Features
+from featx.join import Features, join_rows
 from featx.learning_curve import learning_curve as curve_of
+from featx.memory import MemoryLimit
 from featx.recipe import Recipe
 from featx.resolve import RecipeOptions
 from featx.results import Training, validation_part
@@ -110,7 +111,7 @@ def compare_approaches(
             contest.enter(rival_contender(dataset, name, cache_dir, workers), dataset)
     recipes = list(dict.fromkeys(chain.from_iterable(source.recipes for source in sources)))
     comparison = _comparison(dataset, recipes, contest.entries, training.seed, warnings)
-    examination = _examine(comparison, dataset, contest.entries, skipped, cache_dir)
+    examination = _examine(comparison, dataset, contest.entries, skipped, cache_dir, training.memory)
     return replace(comparison, examination=examination, learning_curve=tuple(contest.curve))
 
 
@@ -132,7 +133,7 @@ class _Contest:
 
         Returns the images that could be read: what cannot is left out for everybody.
         """
-        features, viewed = source.join(dataset)
+        features, viewed = source.join(dataset, self._training.memory)
         for contender in source.contenders(features, viewed):
             self.enter(contender, features.dataset)
         return features.dataset
@@ -183,6 +184,7 @@ def _examine(
     entries: Sequence[Entry],
     skipped: Sequence[SkippedImage],
     cache_dir: Path,
+    memory: MemoryLimit,
 ) -> Examination:
     """Look at the comparison image by image, with the features of the backbone that does best."""
     entry_of = {entry.approach.name: entry for entry in entries}
@@ -195,7 +197,7 @@ def _examine(
         comparison.best.name,
         comparison.seed,
         backbone=recipe.backbone if recipe else None,
-        X=FeatureStore(cache_dir, recipe).read(dataset.digests) if recipe else None,
+        X=join_rows(FeatureStore(cache_dir, recipe), dataset.digests, memory) if recipe else None,
         out_of_fold=judge.out_of_fold if judge else None,
         judge=judge.approach.name if judge else None,
         skipped=[(image.path, image.reason) for image in skipped],

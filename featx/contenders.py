@@ -70,7 +70,7 @@ def report_resnet50_contender(features: Features) -> Contender:
 def direct_contender(features: Features, class_map: ClassMap) -> Contender:
     """Return a pretrained network with its own classifier: `features` are its probabilities, and nothing is trained."""
     dataset = features.dataset
-    X_test, y_test = features.X[dataset.is_test], dataset.labels[dataset.is_test]
+    X_test, y_test = features.X[dataset.is_test], dataset.labels[dataset.is_test]  # one number for each class
 
     def apply(_mask: np.ndarray, _training: Training) -> Result:
         reset_peak_memory()

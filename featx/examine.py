@@ -1,5 +1,6 @@
 """Looks at a comparison image by image."""
 
+import logging
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -16,7 +17,10 @@ from featx.examination import (
 )
 from featx.feature_map import feature_map
 from featx.metrics import reliability
-from featx.neighbours import NEAR_DUPLICATE, nearest_training_images
+from featx.neighbours import NEAR_DUPLICATE, is_feasible, nearest_training_images
+from featx.rows import Rows, take
+
+log = logging.getLogger("featx")
 
 #: So many are named: the worst mistakes of an approach, images in a cell of its confusion matrix, near-duplicates,
 #: doubtful labels.
@@ -36,7 +40,7 @@ def examine(
     seed: int,
     *,
     backbone: str | None = None,
-    X: np.ndarray | None = None,
+    X: Rows | None = None,
     out_of_fold: np.ndarray | None = None,
     judge: str | None = None,
     skipped: Sequence[tuple[str, str]] = (),
@@ -57,8 +61,11 @@ def examine(
     test, train = np.flatnonzero(dataset.is_test), np.flatnonzero(~dataset.is_test)
     duplicates: list[NearDuplicate] = []
     is_duplicate = np.zeros(len(test), bool)
-    if X is not None:
-        nearest = nearest_training_images(X[train], X[test])
+    is_searched = X is not None and is_feasible(len(train), len(test), X.shape[1:])
+    if X is not None and not is_searched:
+        log.info("Near-duplicates across the splits are not looked for: among so many images that would take too long.")
+    if X is not None and is_searched:
+        nearest = nearest_training_images(take(X, train), take(X, test))
         is_duplicate = nearest.cosine >= NEAR_DUPLICATE
         closest = np.flatnonzero(is_duplicate)[np.argsort(-nearest.cosine[is_duplicate], kind="stable")]
         duplicates = [
@@ -66,7 +73,7 @@ def examine(
         ]
     doubtful = [] if out_of_fold is None or judge is None else _doubtful(dataset, out_of_fold, probabilities[judge])
     approaches = tuple(
-        _approach_images(dataset, test, name, rows, is_duplicate if X is not None else None)
+        _approach_images(dataset, test, name, rows, is_duplicate if is_searched else None)
         for name, rows in probabilities.items()
     )
     return Examination(
@@ -136,7 +143,7 @@ def _doubtful(dataset: ImageDataset, out_of_fold: np.ndarray, of_test: np.ndarra
     ]
 
 
-def _map(dataset: ImageDataset, X: np.ndarray, probabilities: np.ndarray, seed: int) -> tuple[MapPoint, ...]:
+def _map(dataset: ImageDataset, X: Rows, probabilities: np.ndarray, seed: int) -> tuple[MapPoint, ...]:
     """Return some of the test images, a random sample by their digests, with their places."""
     test = np.flatnonzero(dataset.is_test)
     by_digest = np.argsort(dataset.digests[test].view("S32")[:, 0], kind="stable")[:N_ON_MAP]

@@ -14,6 +14,7 @@ from featx.dataset import ImageDataset
 from featx.errors import DamagedSegmentError, WeightsError
 from featx.extract import Extraction, extract_command, extract_dataset
 from featx.join import Features, join_features, with_views
+from featx.memory import MemoryLimit
 from featx.recipe import Recipe
 from featx.resolve import RecipeOptions, resolve_recipe
 from featx.store import FeatureStore
@@ -106,18 +107,18 @@ class FeatureSource:
             dataset, self.recipe, self._weights, self._cache_dir, views=self._wanted.views, **self._how
         )
 
-    def join(self, dataset: ImageDataset) -> tuple[Features, Features | None]:
+    def join(self, dataset: ImageDataset, memory: MemoryLimit) -> tuple[Features, Features | None]:
         """Return the features of `dataset`, without and with views; what turns out to be damaged is computed again."""
         try:
-            return self._join(dataset)
+            return self._join(dataset, memory)
         except DamagedSegmentError:  # it has been set aside, with a warning
             self.extract(dataset)
-            return self._join(dataset)
+            return self._join(dataset, memory)
 
-    def _join(self, dataset: ImageDataset) -> tuple[Features, Features | None]:
-        features = join_features(dataset, FeatureStore(self._cache_dir, self.recipe), self._command)
+    def _join(self, dataset: ImageDataset, memory: MemoryLimit) -> tuple[Features, Features | None]:
+        features = join_features(dataset, FeatureStore(self._cache_dir, self.recipe), self._command, memory)
         views = self._wanted.views
-        return features, with_views(features, views, self._cache_dir, self._command) if views else None
+        return features, with_views(features, views, self._cache_dir, self._command, memory) if views else None
 
     def contenders(self, features: Features, viewed: Features | None) -> Iterable[Contender]:
         """Return who competes with these features."""

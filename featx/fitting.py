@@ -1,13 +1,14 @@
 """The one training loop: rows of an array in, the weights of the best epoch out.
 
 Both the dense head (rows are features) and the rivals (rows are pixels) go through `fit` and `predict_proba`, so that
-early stopping, shuffling and probabilities mean the same for all of them. Rows stay in the array that they came in,
-which may be a memory map: some at a time are read, and cast inside the graph.
+early stopping, shuffling and probabilities mean the same for all of them. Rows stay where they are, in an array, a
+memory map or a store: some at a time are read, and cast inside the graph.
 """
 
 import importlib
 import math
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,9 @@ from featx.comparison import Epoch
 from featx.errors import FeatxError, TrainingError, printable
 from featx.files import replacing
 from featx.keras_import import import_keras
+from featx.prefetch import prefetched
 from featx.progress import progress_bar
+from featx.rows import Rows, row_bytes
 
 #: Batches per call into TensorFlow: a head's step is so short that calling it from Python costs as much as running it.
 STEPS_PER_EXECUTION = 16
@@ -36,15 +39,15 @@ SMALLEST_PROBABILITY = 1e-7
 
 @dataclass(frozen=True)
 class Samples:
-    """Some rows of an array, without copying them.
+    """Some of many rows, without copying them.
 
     Attributes:
-        X: `(n, ...)` float16, float32 or uint8, an array or a memory map.
+        X: `(n, ...)` float16, float32 or uint8: an array, a memory map, or rows that are on disk.
         y: `(n,)` int64 labels, `0` to `n_classes - 1`.
         rows: `(n_samples,)` int64 indices into both; or `(n_samples, k)`, of which an epoch takes one for each sample.
     """
 
-    X: npt.NDArray[Any]
+    X: Rows
     y: npt.NDArray[np.int64]
     rows: npt.NDArray[np.int64]
 
@@ -61,7 +64,7 @@ class FitResult:
 
 
 def split(
-    X: npt.NDArray[Any],
+    X: Rows,
     y: npt.NDArray[np.int64],
     is_validation: npt.NDArray[np.bool_],
     rows: npt.NDArray[np.int64] | None = None,
@@ -147,7 +150,7 @@ def fit(
     return FitResult(tuple(history), kept[1])
 
 
-def predict_proba(model: Any, X: npt.NDArray[Any], *, batch_size: int | None = None) -> npt.NDArray[np.float64]:
+def predict_proba(model: Any, X: Rows, *, batch_size: int | None = None) -> npt.NDArray[np.float64]:
     """Return `(n, n_classes)` float64 probabilities for the rows of `X (n, ...)`; every row sums to 1.
 
     A sigmoid's single output `p`, the probability of class 1, becomes the two columns `[1 - p, p]`. `X` is read
@@ -237,21 +240,37 @@ def _train_one_epoch(
     order = rng.permutation(samples.rows)
     if order.ndim == 2:
         order = order[np.arange(len(order)), rng.integers(order.shape[1], size=len(order))]
-    # Whole batches, so that the last of the epoch is the only one that may be short.
-    n_fed = batch_size * max(1, FEED_BYTES // (batch_size * _row_bytes(samples)))
     totals = np.zeros(2)
-    for start in range(0, len(order), n_fed):
-        rows = order[start : start + n_fed]
-        logs = model.fit(**_feed(keras, samples, rows, batch_size), shuffle=False, verbose=0).history
-        totals += len(rows) * np.array([logs["loss"][-1], logs["accuracy"][-1]])
+    portions = _portions(samples.X, order, batch_size, rng)
+    with closing(portions):
+        for rows, X in portions:
+            logs = model.fit(**_feed(keras, X, samples.y[rows], batch_size), shuffle=False, verbose=0).history
+            totals += len(rows) * np.array([logs["loss"][-1], logs["accuracy"][-1]])
     loss, accuracy = (totals / len(order)).tolist()
     return loss, accuracy
 
 
-def _feed(keras: Any, samples: Samples, rows: npt.NDArray[np.int64], batch_size: int) -> dict[str, Any]:
-    """Return the arguments that make Keras's `fit` take `rows` in batches, in this order."""
-    ascending, back = np.unique(rows, return_inverse=True)  # reads in this order are kind to a memory map
-    X, y = samples.X[ascending][back], samples.y[rows]
+def _portions(
+    X: Rows, order: npt.NDArray[np.int64], batch_size: int, rng: np.random.Generator
+) -> Generator[tuple[npt.NDArray[np.int64], npt.NDArray[Any]], None, None]:
+    """Yield the rows `order`, `(n,)`, some megabytes at a time: which ones, and `(k, …)`, in the order to train in.
+
+    Of rows in memory, that is `order` itself; of rows on disk, another that is random, too, and kind to the disk. All
+    but the last are whole batches, so that no other of the epoch is short.
+    """
+    if not isinstance(X, np.ndarray):
+        for which, features in prefetched(X.take(order).shuffled(rng, batch_size)):
+            yield order[which], features
+        return
+    n_fed = batch_size * max(1, FEED_BYTES // (batch_size * row_bytes(X)))
+    for start in range(0, len(order), n_fed):
+        rows = order[start : start + n_fed]
+        ascending, back = np.unique(rows, return_inverse=True)  # reads in this order are kind to a memory map
+        yield rows, X[ascending][back]
+
+
+def _feed(keras: Any, X: npt.NDArray[Any], y: npt.NDArray[np.int64], batch_size: int) -> dict[str, Any]:
+    """Return the arguments that make Keras's `fit` take the rows of `X` in batches, in their order."""
     if keras.config.backend() != "tensorflow":
         return {"x": X, "y": y, "batch_size": batch_size}
     # Keras would make each batch from its rows with operations of a graph, which takes as long as the head's own step.
@@ -287,22 +306,31 @@ def _check_finite(epoch: Epoch, weights: list[npt.NDArray[Any]]) -> None:
         )
 
 
-def _row_bytes(samples: Samples) -> int:
-    return max(1, math.prod(samples.X.shape[1:]) * samples.X.dtype.itemsize)
-
-
 def _probabilities(model: Any, samples: Samples, batch_size: int | None = None) -> npt.NDArray[np.float64]:
     """Return `(n_samples, n_classes)` probabilities, in the order of `samples.rows`."""
     keras = import_keras()
-    size = batch_size or min(1024, max(32, SLAB_BYTES // _row_bytes(samples)))
+    size = batch_size or min(1024, max(32, SLAB_BYTES // row_bytes(samples.X)))
     outputs = np.empty((len(samples), model.output_shape[-1]), np.float64)
-    for start in range(0, len(samples), size):
-        rows = samples.rows[start : start + size]
-        # The last slab is filled up: another shape would be another graph to trace.
-        slab = np.zeros((size, *samples.X.shape[1:]), samples.X.dtype)
-        slab[: len(rows)] = samples.X[rows]
-        outputs[start : start + size] = keras.ops.convert_to_numpy(model.predict_on_batch(slab))[: len(rows)]
+    with closing(_slabs(samples, size)) as slabs:
+        for which, rows in slabs:
+            # A short slab is filled up: another shape would be another graph to trace.
+            slab = np.zeros((size, *samples.X.shape[1:]), samples.X.dtype)
+            slab[: len(rows)] = rows
+            outputs[which] = keras.ops.convert_to_numpy(model.predict_on_batch(slab))[: len(rows)]
     if outputs.shape[1] == 1:
         return np.hstack([1 - outputs, outputs])
     total: npt.NDArray[np.float64] = outputs.sum(axis=1, keepdims=True)
     return outputs / total
+
+
+def _slabs(samples: Samples, size: int) -> Generator[tuple[npt.NDArray[np.int64], npt.NDArray[Any]], None, None]:
+    """Yield all samples, of which each is one row, at most `size` at a time: which ones, and their rows."""
+    everything = np.arange(len(samples))
+    if not isinstance(samples.X, np.ndarray):
+        for which, rows in prefetched(samples.X.take(samples.rows).in_order()):
+            for start in range(0, len(rows), size):
+                yield which[start : start + size], rows[start : start + size]
+        return
+    for start in range(0, len(samples), size):
+        which = everything[start : start + size]
+        yield which, samples.X[samples.rows[which]]

@@ -22,7 +22,9 @@ from featx.comparison import Epoch
 from featx.errors import TrainingError, printable
 from featx.fitting import fit, layer_seeds, split
 from featx.keras_import import import_keras
-from featx.logistic import fit_logreg, folds_of
+from featx.logistic import Fitted, fit_logreg, folds_of
+from featx.rows import Rows, ViewRows, all_views, below
+from featx.streamed_logistic import fit_logreg_streamed, sample_rows
 
 _Floats = npt.NDArray[np.float64]
 
@@ -36,6 +38,10 @@ DENSE_BATCH_SIZE, DENSE_LEARNING_RATE, DENSE_INPUT_RMS = 128, 2.5e-4, 0.25
 
 #: Of few rows, a step takes fewer, down to 16: with less than so many steps an epoch, a head would not get far.
 DENSE_STEPS_PER_EPOCH = 32
+
+#: Of very many, a step takes more, up to 1024: by then the optimizer's own work is most of a step, and an epoch has a
+#: thousand of them all the same.
+DENSE_BATCH_SIZE_MANY_ROWS, DENSE_STEPS_PER_EPOCH_MANY_ROWS = 1024, 1024
 
 _SLAB_ROWS = 256
 
@@ -75,7 +81,7 @@ class _Task:
         is_validation: `(n,)`.
     """
 
-    X: npt.NDArray[Any]
+    X: Rows
     y: npt.NDArray[np.int64]
     digests: npt.NDArray[np.uint8]
     rows: npt.NDArray[np.int64]
@@ -87,12 +93,12 @@ class _Task:
 
 def train_head(
     name: str,
-    X: npt.NDArray[Any],
+    X: Rows,
     y: npt.NDArray[np.int64],
     digests: npt.NDArray[np.uint8],
     is_validation: npt.NDArray[np.bool_],
     *,
-    views: npt.NDArray[Any] | None = None,
+    views: ViewRows | None = None,
     n_classes: int,
     seed: int,
     epochs: int = 50,
@@ -104,7 +110,7 @@ def train_head(
 
     Args:
         name: one of `HEADS`, or `"softmax"`, the head of the report's ResNet50.
-        X: `(n, ...)` float16 or float32 features, an array or a memory map.
+        X: `(n, ...)` float16 or float32 features: an array, a memory map, or rows that are on disk.
         y: `(n,)` int64 labels, `0` to `n_classes - 1`.
         digests: `(n, 32)` uint8, SHA-256 of the images: `logreg` never has one image on both sides of a fold.
         is_validation: `(n,)`, the rows that decide when `dense` stops. `logreg` trains on all rows.
@@ -125,7 +131,7 @@ def train_head(
         raise TrainingError(f"A head is one of {', '.join(HEADS)}. Received: {printable(name)}")
     import_keras()  # its start is no part of training
     start_s = time.perf_counter()
-    batch_size = batch_size or max(16, min(DENSE_BATCH_SIZE, len(X) // DENSE_STEPS_PER_EPOCH))
+    batch_size = batch_size or _batch_size(len(X))
     options = {"epochs": epochs, "batch_size": batch_size, "patience": patience, "show": show}
     data = _with_views(X, y, digests, views)
     head = _TRAINERS[name](_Task(*data, is_validation, n_classes, seed, options))
@@ -133,15 +139,26 @@ def train_head(
     return replace(head, fit_s=time.perf_counter() - start_s, details={**head.details, **n_views})
 
 
+def _batch_size(n_rows: int) -> int:
+    """Return how many rows a step takes.
+
+    >>> [_batch_size(n) for n in (100, 1000, 8000, 100_000, 1_000_000, 20_000_000)]
+    [16, 31, 128, 128, 976, 1024]
+    """
+    usual = min(DENSE_BATCH_SIZE, n_rows // DENSE_STEPS_PER_EPOCH)
+    of_many = min(DENSE_BATCH_SIZE_MANY_ROWS, n_rows // DENSE_STEPS_PER_EPOCH_MANY_ROWS)
+    return max(16, usual, of_many)
+
+
 def _with_views(
-    X: npt.NDArray[Any], y: npt.NDArray[np.int64], digests: npt.NDArray[np.uint8], views: npt.NDArray[Any] | None
-) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64], npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    X: Rows, y: npt.NDArray[np.int64], digests: npt.NDArray[np.uint8], views: ViewRows | None
+) -> tuple[Rows, npt.NDArray[np.int64], npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
     """Return features, labels and digests of images with those of their views below them, and `_Task.rows`."""
     images = np.arange(len(X))
     if views is None:
         return X, y, digests, images[:, np.newaxis]
     n_views = views.shape[1]
-    stacked = np.concatenate([X, views.reshape(-1, *X.shape[1:])])
+    stacked = below(X, all_views(views))
     image_of = np.concatenate([images, np.repeat(images, n_views)])
     rows = np.arange(len(X), len(stacked)).reshape(-1, n_views)
     return stacked, y[image_of], digests[image_of], np.hstack([images[:, np.newaxis], rows])
@@ -186,15 +203,24 @@ def _train_dense(task: _Task) -> TrainedHead:
 def _train_logreg(task: _Task) -> TrainedHead:
     """Fit L2-regularized logistic regression to all rows, C from cross-validation, and make it Flatten → Dense."""
     keras = import_keras()
-    folds = folds_of(task.y, task.digests, task.n_classes, task.seed)
     mean, scale = _centre_and_scale(task.X)
-    fitted = fit_logreg(task.X, task.y, folds, mean, scale, n_images=len(task.rows))
+    fitted = _fit_logreg(task, mean, scale)
     kernel = fitted.coef.T * scale
     output = _output_layer(keras, task.n_classes, task.seed)
     features = keras.Input(task.X.shape[1:], name="features")
     model = keras.Model(features, output(keras.layers.Flatten()(features)), name="logreg")
     output.set_weights([kernel, fitted.bias - mean @ kernel])
     return TrainedHead("logreg", model, (), None, 0.0, {"feature_scale": scale, **fitted.details}, fitted.out_of_fold)
+
+
+def _fit_logreg(task: _Task, mean: _Floats, scale: float) -> Fitted:
+    """Fit logistic regression with the exact solver, or the streaming one for rows that are on disk."""
+    n_images, n_classes = len(task.rows), task.n_classes
+    if isinstance(task.X, np.ndarray):
+        folds = folds_of(task.y, task.digests, n_classes, task.seed)
+        return fit_logreg(task.X, task.y, folds, mean, scale, n_images=n_images)
+    options = {"n_images": n_images, "n_classes": n_classes, "seed": task.seed, "show": task.fit_options["show"]}
+    return fit_logreg_streamed(task.X, task.y, task.digests, mean, scale, **options)
 
 
 def _train_softmax(task: _Task) -> TrainedHead:
@@ -234,16 +260,20 @@ def _output_layer(keras: Any, n_classes: int, seed: int) -> Any:
     )
 
 
-def _centre_and_scale(X: npt.NDArray[Any]) -> tuple[_Floats, float]:
-    """Return the mean of every feature, `(n_features,)`, and what brings all to a root mean square of 1 around it."""
-    total = np.zeros(X[0].size)
+def _centre_and_scale(X: Rows) -> tuple[_Floats, float]:
+    """Return the mean of every feature, `(n_features,)`, and what brings all to a root mean square of 1 around it.
+
+    Of rows on disk, a sample tells both well enough: they are where training starts from, and no part of a model.
+    """
+    sample = X if isinstance(X, np.ndarray) else X[sample_rows(X)]
+    total = np.zeros(sample[0].size)
     squares = 0.0
-    for start in range(0, len(X), _SLAB_ROWS):
-        slab = X[start : start + _SLAB_ROWS].reshape(-1, total.size).astype(np.float64)
+    for start in range(0, len(sample), _SLAB_ROWS):
+        slab = sample[start : start + _SLAB_ROWS].reshape(-1, total.size).astype(np.float64)
         total += slab.sum(axis=0)
         squares += float(np.vdot(slab, slab))
     if not np.isfinite(squares):
         raise TrainingError("A feature is infinite or not a number; extract the features again.")
-    mean = total / len(X)
-    variance = squares / X.size - float(mean @ mean) / mean.size
+    mean = total / len(sample)
+    variance = squares / sample.size - float(mean @ mean) / mean.size
     return mean, float(1 / np.sqrt(variance)) if variance > 0 else 1.0

@@ -1,5 +1,6 @@
 """A data set joined with its features, by the content of the images."""
 
+import logging
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
@@ -11,14 +12,19 @@ from featx.data_frames import data_frame
 from featx.dataset import ImageDataset, scan
 from featx.errors import FeaturesMissingError, TrainingError, printable
 from featx.extract import extract_command
+from featx.memory import MemoryLimit
 from featx.recipe import Recipe
 from featx.resolve import RecipeOptions, resolve_recipe
+from featx.rows import Rows, StreamedViews, ViewRows, row_bytes, take, take_views
 from featx.skipped import SkippedImages
-from featx.store import FeatureStore
+from featx.store import FeatureStore, stored_rows
 from featx.timings import Timings
+from featx.units import size
 
 if TYPE_CHECKING:
     import pandas as pd
+
+log = logging.getLogger("featx")
 
 
 @dataclass(frozen=True)
@@ -28,7 +34,7 @@ class Features:
     Attributes:
         dataset: the images that have features.
         recipe: what the features are.
-        X: `(n, …)` of the recipe's dtype, a row for each image of `dataset`.
+        X: `(n, …)` of the recipe's dtype, a row for each image of `dataset`; on disk if they do not fit in memory.
         timings: what the features cost when they were made, those of the training images' views included.
         train_views: `(n_train, n_views, …)`, a row for each training image; None without augmented views.
         test_views: `(n_test, n_views, …)`, a row for each test image; None unless they are to be averaged over.
@@ -37,10 +43,10 @@ class Features:
 
     dataset: ImageDataset
     recipe: Recipe
-    X: np.ndarray
+    X: Rows
     timings: Timings
-    train_views: np.ndarray | None = None
-    test_views: np.ndarray | None = None
+    train_views: ViewRows | None = None
+    test_views: ViewRows | None = None
     test_views_timings: Timings = field(default_factory=Timings)
 
     @property
@@ -69,9 +75,9 @@ class Features:
         return replace(
             self,
             dataset=self.dataset.subset(mask),
-            X=self.X[mask],
-            train_views=None if self.train_views is None else self.train_views[mask[~is_test]],
-            test_views=None if self.test_views is None else self.test_views[mask[is_test]],
+            X=take(self.X, mask),
+            train_views=None if self.train_views is None else take_views(self.train_views, mask[~is_test]),
+            test_views=None if self.test_views is None else take_views(self.test_views, mask[is_test]),
         )
 
     def to_pandas(self) -> "pd.DataFrame":
@@ -81,7 +87,7 @@ class Features:
             FeatxError: pandas is not installed.
         """
         labels = [self.class_names[label] for label in self.y]
-        columns = self.X.reshape(len(self.X), -1).T
+        columns = self.X[:].reshape(len(self.X), -1).T
         features = {f"f{number}": column for number, column in enumerate(columns)}
         return data_frame({"path": self.paths, "label": labels, "split": self.split} | features)
 
@@ -120,16 +126,20 @@ def load_features(
     return with_views(features, views, cache_dir, command) if views else features
 
 
-def join_features(dataset: ImageDataset, store: FeatureStore, command: str) -> Features:
+def join_features(
+    dataset: ImageDataset, store: FeatureStore, command: str, memory: MemoryLimit | None = None
+) -> Features:
     """Return the join of `dataset` and `store`; `command` is what makes features that are missing.
+
+    They are read into memory, unless they take more than `memory`, if that is given.
 
     Raises:
         FeaturesMissingError: an image that may be readable has no features.
         DamagedSegmentError: a segment failed its checksum.
     """
     has_features = store.contains(dataset.digests)
-    memory = SkippedImages(store.dir / "skipped.csv")
-    n_missing = sum(memory.reason(dataset.digests[row].tobytes()) is None for row in np.flatnonzero(~has_features))
+    skipped = SkippedImages(store.dir / "skipped.csv")
+    n_missing = sum(skipped.reason(dataset.digests[row].tobytes()) is None for row in np.flatnonzero(~has_features))
     if n_missing:
         raise FeaturesMissingError(
             f"{n_missing} of {dataset.n_images} images have no {store.recipe.backbone} features yet. "
@@ -137,10 +147,32 @@ def join_features(dataset: ImageDataset, store: FeatureStore, command: str) -> F
         )
     readable = dataset.subset(has_features)
     _check_classes(readable)
-    return Features(readable, store.recipe, store.read(readable.digests), store.cost(readable.digests))
+    X = join_rows(store, readable.digests, memory)
+    return Features(readable, store.recipe, X, store.cost(readable.digests))
 
 
-def with_views(features: Features, views: Views, cache_dir: Path, command: str) -> Features:
+def join_rows(store: FeatureStore, digests: np.ndarray, memory: MemoryLimit | None) -> Rows:
+    """Return the features of the images with `digests`, `(n, 32)` uint8: on disk if they do not fit `memory`."""
+    n_bytes = len(digests) * (store.segments[0].row_bytes if store.segments else 0)
+    if memory is None or memory.holds(n_bytes):
+        return store.read(digests)
+    _say_on_disk(n_bytes, store.recipe, memory)
+    return stored_rows(store, digests, buffer_bytes=memory.buffer_bytes)
+
+
+def _say_on_disk(n_bytes: int, recipe: Recipe, memory: MemoryLimit) -> None:
+    log.info(
+        "%s of %s features are read from disk as they are needed, and logistic regression is fitted by a streaming "
+        "solver: training on them in memory would take more than %s (--memory).",
+        size(n_bytes),
+        recipe.backbone,
+        size(memory.n_bytes),
+    )
+
+
+def with_views(
+    features: Features, views: Views, cache_dir: Path, command: str, memory: MemoryLimit | None = None
+) -> Features:
     """Return `features` joined with those of augmented views; `command` is what makes views that are missing.
 
     Raises:
@@ -157,15 +189,40 @@ def with_views(features: Features, views: Views, cache_dir: Path, command: str) 
             f"{n_missing} of {sum(len(numbers) for _, numbers in names)} views have no {store.recipe.backbone} "
             f"features yet. Make them with: {command}"
         )
-    of_train, of_test = (store.read(*of_split).reshape(-1, views.n, *features.X.shape[1:]) for of_split in names)
+    n_bytes = row_bytes(features.X) * (dataset.n_images + sum(len(numbers) for _, numbers in names))
+    is_on_disk = memory is not None and not (isinstance(features.X, np.ndarray) and memory.holds(n_bytes))
+    if memory and is_on_disk:
+        features = _on_disk(features, cache_dir, memory, n_bytes)
+    of_train, of_test = (_view_rows(store, *of_split, views.n, memory if is_on_disk else None) for of_split in names)
     train_cost, test_cost = (store.cost(*of_split) for of_split in names)
     return replace(
         features,
         timings=features.timings + train_cost,
         train_views=of_train,
-        test_views=of_test if views.of_test else None,
+        test_views=of_test,
         test_views_timings=test_cost,
     )
+
+
+def _view_rows(
+    store: FeatureStore, digests: np.ndarray, numbers: np.ndarray, n_views: int, memory: MemoryLimit | None
+) -> ViewRows | None:
+    """Return the features of views, `n_views` of each image: on disk if there is a limit; None of no image."""
+    if not len(digests):
+        return None
+    if memory:
+        return StreamedViews(stored_rows(store, digests, numbers, buffer_bytes=memory.buffer_bytes), n_views)
+    features = store.read(digests, numbers)
+    return features.reshape(-1, n_views, *features.shape[1:])
+
+
+def _on_disk(features: Features, cache_dir: Path, memory: MemoryLimit, n_bytes: int) -> Features:
+    """Return `features`, of which the images' own are on disk: they take `n_bytes` with the views."""
+    if not isinstance(features.X, np.ndarray):
+        return features
+    _say_on_disk(n_bytes, features.recipe, memory)
+    store = FeatureStore(cache_dir, features.recipe)
+    return replace(features, X=stored_rows(store, features.dataset.digests, buffer_bytes=memory.buffer_bytes))
 
 
 def _view_names(digests: np.ndarray, n_views: int) -> tuple[np.ndarray, np.ndarray]:

@@ -37,13 +37,13 @@ class Fitted:
     Attributes:
         coef: `(k, n_features)`, with one row for two classes, or one for each class.
         bias: `(k,)`.
-        out_of_fold: `(n_images, n_classes)`, the probabilities of held-out images.
+        out_of_fold: `(n_images, n_classes)`, the probabilities of held-out images; None without those of all.
         details: see `featx.heads.TrainedHead`.
     """
 
     coef: _Floats
     bias: _Floats
-    out_of_fold: npt.NDArray[np.float32]
+    out_of_fold: npt.NDArray[np.float32] | None
     details: dict[str, float | int | str]
 
 

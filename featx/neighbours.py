@@ -5,12 +5,23 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from featx.rows import Rows
+
 #: Two images whose centred features have at least this cosine are called near-duplicates. Resized, recompressed and
 #: slightly cropped copies reach 0.95 to 1; different images of one class stay far below on a trained backbone.
 NEAR_DUPLICATE = 0.95
 
 #: Bytes of float32 features that are held at a time, on each side.
 _BLOCK_BYTES = 64 << 20
+
+
+#: Multiplications and additions after which it is not done any more: about ten minutes.
+MAX_OPERATIONS = 2e14
+
+
+def is_feasible(n_train: int, n_test: int, feature_shape: tuple[int, ...]) -> bool:
+    """Return whether comparing each test image with each training image ends within minutes."""
+    return 2.0 * n_train * n_test * float(np.prod(feature_shape)) <= MAX_OPERATIONS
 
 
 @dataclass(frozen=True)
@@ -26,15 +37,19 @@ class NearestTraining:
     cosine: npt.NDArray[np.float32]
 
 
-def nearest_training_images(X_train: npt.NDArray[np.generic], X_test: npt.NDArray[np.generic]) -> NearestTraining:
+def nearest_training_images(X_train: Rows, X_test: Rows) -> NearestTraining:
     """Return the nearest of `X_train (n_train, …)` to each of `X_test (n_test, …)`, by the cosine of centred features.
 
     Centred, because features are never negative: uncentred, any two images have a cosine far above zero.
     """
-    mean = X_train.reshape(len(X_train), -1).mean(axis=0, dtype=np.float64).astype(np.float32)
+    n_features = int(np.prod(X_train.shape[1:]))
+    step = max(1, _BLOCK_BYTES // (4 * max(1, n_features)))
+    total = np.zeros(n_features)
+    for start in range(0, len(X_train), step):
+        total += X_train[start : start + step].reshape(-1, n_features).sum(axis=0, dtype=np.float64)
+    mean = (total / len(X_train)).astype(np.float32)
     rows = np.zeros(len(X_test), np.int64)
     cosine = np.full(len(X_test), -1, np.float32)
-    step = max(1, _BLOCK_BYTES // (4 * max(1, mean.size)))
     for start in range(0, len(X_train), step):
         block = _unit_rows(X_train[start : start + step], mean)
         for test_start in range(0, len(X_test), step):

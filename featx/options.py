@@ -16,6 +16,7 @@ from featx.errors import FeatxError
 from featx.recipe import DTYPES, POOLINGS, PRECISIONS, parse_image_size
 from featx.results import Training
 from featx.rivals import RIVAL_NAMES
+from featx.units import parse_size
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -29,6 +30,19 @@ class ImageSize(click.ParamType[tuple[int, int]]):
         """Return `(height, width)`."""
         try:
             return parse_image_size(value)
+        except FeatxError as error:
+            self.fail(str(error), param, ctx)
+
+
+class Size(click.ParamType[int]):
+    """`4GiB` on the command line, a number of bytes in Python."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return the number of bytes."""
+        try:
+            return parse_size(value)
         except FeatxError as error:
             self.fail(str(error), param, ctx)
 
@@ -183,6 +197,11 @@ STAGE_TWO = options(
         default=Training.epochs,
         show_default=True,
         help="At most so many passes over the training images.",
+    ),
+    option(
+        "--memory",
+        type=Size(),
+        help="Features that take more, like 4GiB, are read from disk while training.  [default: half of what is free]",
     ),
 )
 RIVAL = options(

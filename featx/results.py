@@ -9,8 +9,9 @@ from featx.comparison import Epoch
 from featx.dataset import ImageDataset
 from featx.fitting import count_parameters, predict_proba
 from featx.heads import TrainedHead
-from featx.memory import peak_memory_bytes
+from featx.memory import HALF_OF_FREE, MemoryLimit, peak_memory_bytes
 from featx.metrics import Metrics, evaluate
+from featx.rows import Rows, ViewRows, one_view
 from featx.scratch import TrainedRival
 from featx.splits import validation_mask
 
@@ -29,6 +30,7 @@ class Training:
         batch_size: images in one step of the dense head's optimizer, chosen by their number if None. A rival has its
             own.
         show: show progress on stderr.
+        memory: how much features may take, see `featx.memory.MemoryLimit`.
     """
 
     seed: int = 0
@@ -36,6 +38,7 @@ class Training:
     patience: int = 5
     batch_size: int | None = None
     show: bool = False
+    memory: MemoryLimit = HALF_OF_FREE
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ class Result:
 
 def measured(
     trained: TrainedHead | TrainedRival,
-    X_test: np.ndarray,
+    X_test: Rows,
     y_test: np.ndarray,
     *,
     fit_s: float,
@@ -102,7 +105,7 @@ def measured(
     )
 
 
-def averaged_over_views(result: Result, views: np.ndarray, y_test: np.ndarray) -> Result:
+def averaged_over_views(result: Result, views: ViewRows, y_test: np.ndarray) -> Result:
     """Return what a trained head achieves if its probabilities are averaged over each test image and its views.
 
     Args:
@@ -110,7 +113,7 @@ def averaged_over_views(result: Result, views: np.ndarray, y_test: np.ndarray) -
         views: `(n_test, n_views, …)` features of the views.
         y_test: `(n_test,)` int64 labels.
     """
-    of_views = [predict_proba(result.model, views[:, number]) for number in range(views.shape[1])]
+    of_views = [predict_proba(result.model, one_view(views, number)) for number in range(views.shape[1])]
     probabilities = np.mean([result.probabilities, *of_views], axis=0)
     return replace(result, probabilities=probabilities, metrics=evaluate(y_test, probabilities))
 

@@ -13,6 +13,7 @@ from featx.join import Features, join_features, with_views
 from featx.memory import reset_peak_memory
 from featx.resolve import RecipeOptions, resolve_recipe
 from featx.results import Result, Training, measured, validation_part
+from featx.rows import take
 from featx.runs import write_run
 from featx.store import FeatureStore
 
@@ -63,9 +64,9 @@ def train_top(
     recipe, weights = resolve_recipe(cache_dir, dataset, **options)
     store = FeatureStore(cache_dir, recipe)
     command = extract_command(data_dir, cache_dir, views, **options)
-    features = join_features(dataset, store, command)
+    features = join_features(dataset, store, command, training.memory)
     if views:
-        features = with_views(features, views, cache_dir, command)
+        features = with_views(features, views, cache_dir, command, training.memory)
     results = tuple(train_on_features(features, head, training) for head in heads)
     write_run(run_dir, features, results, training, weights)
     return Run(run_dir, features, results)
@@ -78,7 +79,7 @@ def train_on_features(features: Features, head: str, training: Training) -> Resu
     reset_peak_memory()
     trained = train_head(
         head,
-        features.X[train],
+        take(features.X, train),
         dataset.labels[train],
         dataset.digests[train],
         validation_part(dataset, training.seed),
@@ -92,5 +93,5 @@ def train_on_features(features: Features, head: str, training: Training) -> Resu
     )
     test = dataset.is_test
     details = dict(trained.details)
-    result = measured(trained, features.X[test], dataset.labels[test], fit_s=trained.fit_s, details=details)
+    result = measured(trained, take(features.X, test), dataset.labels[test], fit_s=trained.fit_s, details=details)
     return replace(result, out_of_fold=trained.out_of_fold)

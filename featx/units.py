@@ -1,5 +1,11 @@
 """Numbers with units, for people."""
 
+import re
+
+from featx.errors import FeatxError
+
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+
 
 def size(size_bytes: int) -> str:
     """Return a size in binary units, to three digits at most.
@@ -13,3 +19,18 @@ def size(size_bytes: int) -> str:
             return f"{value:.0f} {unit}" if value >= 99.5 or unit == "B" else f"{value:.1f} {unit}"
         value /= 1024
     return f"{value:.1f} TiB"
+
+
+def parse_size(text: str) -> int:
+    """Return the bytes that a size is; units are binary, with or without their letters.
+
+    >>> [parse_size(text) for text in ("4GiB", "512 MB", "1.5g", "1048576")]
+    [4294967296, 536870912, 1610612736, 1048576]
+
+    Raises:
+        FeatxError: `text` is no size.
+    """
+    match = re.fullmatch(r"(\d{1,12}(?:\.\d{1,6})?)\s*([KMGT]?)(?:i?B)?", text.strip(), re.ASCII | re.IGNORECASE)
+    if not match:
+        raise FeatxError(f"A size is a number of bytes, or one with a unit, like 4GiB or 512MiB. Received: {text!r}")
+    return int(float(match[1]) * _UNITS[match[2].upper()])

@@ -18,6 +18,8 @@ LAYERS = [
         "recipe",
         "files",
         "memory",
+        "rows",
+        "prefetch",
         "progress",
         "keras_import",
         "machine",
@@ -46,6 +48,7 @@ LAYERS = [
         "fetching",
         "fitting",
         "logistic",
+        "streamed_logistic",
         "heads",
     },
     {

@@ -66,8 +66,8 @@ def test_rows_are_those_of_their_images_in_any_order_and_selection(store):
 
 
 def test_shuffled_rows_come_once_each_in_whole_batches_and_are_mixed(store):
-    rows = stored_rows(store, digests_of(np.arange(2000)))
-    parts = list(rows.shuffled(np.random.default_rng(0), 400 * rows.row_bytes, multiple_of=32))
+    rows = stored_rows(store, digests_of(np.arange(2000)), buffer_bytes=400 * 2 * 3 * 70 * 4)
+    parts = list(rows.shuffled(np.random.default_rng(0), multiple_of=32))
     assert [len(names) % 32 for names, _ in parts[:-1]] == [0] * (len(parts) - 1)
     assert len(parts) > 3
     np.testing.assert_array_equal(read(parts, 2000), features_of(np.arange(2000)))
@@ -78,10 +78,9 @@ def test_shuffled_rows_come_once_each_in_whole_batches_and_are_mixed(store):
 
 
 def test_the_order_is_decided_by_the_seed(store):
-    rows = stored_rows(store, digests_of(np.arange(2000)))
+    rows = stored_rows(store, digests_of(np.arange(2000)), buffer_bytes=1 << 18)
     one, same, other = (
-        np.concatenate([names for names, _ in rows.shuffled(np.random.default_rng(seed), 1 << 18)])
-        for seed in (3, 3, 4)
+        np.concatenate([names for names, _ in rows.shuffled(np.random.default_rng(seed))]) for seed in (3, 3, 4)
     )
     assert (one == same).all()
     assert (one != other).any()
@@ -93,12 +92,12 @@ def test_rows_of_two_stores_below_each_other(store, tmp_path):
     fill(views, np.arange(50), view=2)
     views.reload()
     of_views = stored_rows(views, np.repeat(digests_of(np.arange(50)), 2, axis=0), np.tile([1, 2], 50))
-    both = stored_rows(store, digests_of(np.arange(2000))).followed_by(of_views)
+    both = stored_rows(store, digests_of(np.arange(2000)), buffer_bytes=1 << 18).followed_by(of_views)
     assert both.shape == (2100, *SHAPE)
     expected = np.repeat(features_of(np.arange(50)), 2, axis=0) + np.tile([1 / 8, 2 / 8], 50).reshape(-1, 1, 1, 1)
     np.testing.assert_array_equal(both[2000:], expected)
     np.testing.assert_array_equal(read(both.in_order(), 2100)[:2000], features_of(np.arange(2000)))
-    shuffled = read(both.shuffled(np.random.default_rng(0), 1 << 18), 2100)
+    shuffled = read(both.shuffled(np.random.default_rng(0)), 2100)
     np.testing.assert_array_equal(shuffled[2000:], expected)
 
 
@@ -119,7 +118,7 @@ def test_a_flipped_bit_is_found_and_nothing_of_its_row_is_given_out(store):
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
     with pytest.raises(DamagedSegmentError, match="run the extraction again"):
-        list(rows.shuffled(np.random.default_rng(0), 1 << 20))
+        list(rows.shuffled(np.random.default_rng(0)))
     assert path.with_name(f"damaged-{path.name}").exists()
 
 

@@ -12,6 +12,9 @@ from featx.store.feature_store import FeatureStore
 from featx.store.row_index import grouped
 from featx.store.segment_file import Segment
 
+#: Bytes of features that are held at a time, unless there is less memory.
+BUFFER_BYTES = 256 << 20
+
 
 class StoredRows:
     """Features `(n, …)` that are read when they are asked for, each row held against its checksum.
@@ -21,6 +24,7 @@ class StoredRows:
         store_of: `(n,)` uint8, the number of the store that has each row.
         digests: `(n, 32)` uint8, SHA-256 of each row's image file.
         views: `(n,)` uint16, 0 for the image itself.
+        buffer_bytes: of features that may be held at a time.
     """
 
     def __init__(
@@ -29,6 +33,7 @@ class StoredRows:
         store_of: np.ndarray,
         digests: np.ndarray,
         views: np.ndarray,
+        buffer_bytes: int,
         places: "_Places | None" = None,
     ) -> None:
         """Stand for rows of `stores`; see `stored_rows` for the usual way.
@@ -38,12 +43,14 @@ class StoredRows:
             store_of: `(n,)` uint8, the number of the store that has each row.
             digests: `(n, 32)` uint8.
             views: `(n,)` uint16.
+            buffer_bytes: of features that may be held at a time.
             places: where they are, if that is known.
 
         Raises:
             FeaturesMissingError: some are not there.
         """
         self.stores, self.store_of, self.digests, self.views = stores, store_of, digests, views
+        self.buffer_bytes = buffer_bytes
         self._found = places
         self._places()
 
@@ -77,7 +84,9 @@ class StoredRows:
     def take(self, rows: slice | np.ndarray) -> "StoredRows":
         """Return some of the rows; they stay on disk."""
         found = self._places().of(rows)
-        return StoredRows(self.stores, self.store_of[rows], self.digests[rows], self.views[rows], found)
+        return StoredRows(
+            self.stores, self.store_of[rows], self.digests[rows], self.views[rows], self.buffer_bytes, found
+        )
 
     def followed_by(self, other: "StoredRows") -> "StoredRows":
         """Return these rows, and below them those of `other`, which are of the same shape; they stay on disk."""
@@ -86,6 +95,7 @@ class StoredRows:
             np.concatenate([self.store_of, other.store_of + np.uint8(len(self.stores))]),
             np.concatenate([self.digests, other.digests]),
             np.concatenate([self.views, other.views]),
+            self.buffer_bytes,
         )
 
     def in_order(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -98,9 +108,7 @@ class StoredRows:
         order, _ = self._pieces()
         yield from self._read(order)
 
-    def shuffled(
-        self, rng: np.random.Generator, buffer_bytes: int, multiple_of: int = 1
-    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def shuffled(self, rng: np.random.Generator, multiple_of: int = 1) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield all rows in random order, about `buffer_bytes` at a time: `(k,)` int64, which ones, and `(k, …)`.
 
         Disks and checksums like neighbours, training does not: chunks of neighbours are dealt at random into as many
@@ -108,7 +116,6 @@ class StoredRows:
 
         Args:
             rng: decides the order.
-            buffer_bytes: of one heap; one is in memory here, besides those that the caller keeps.
             multiple_of: what k is divisible by; for the last of them, by 1 only.
 
         Raises:
@@ -117,7 +124,7 @@ class StoredRows:
         """
         order, starts = self._pieces()
         ends = np.append(starts[1:], len(order))
-        n_heaps = min(len(starts), max(1, len(self) * self.row_bytes // buffer_bytes))
+        n_heaps = min(len(starts), max(1, len(self) * self.row_bytes // self.buffer_bytes))
         heaps = np.array_split(rng.permutation(len(starts)), n_heaps)
         left = np.empty(0, np.int64), np.empty((0, *self.shape[1:]), self.dtype)
         for number, heap in enumerate(heaps, start=1):
@@ -181,16 +188,19 @@ class StoredRows:
         return self._found
 
 
-def stored_rows(store: FeatureStore, digests: np.ndarray, views: np.ndarray | int = 0) -> StoredRows:
+def stored_rows(
+    store: FeatureStore, digests: np.ndarray, views: np.ndarray | int = 0, *, buffer_bytes: int = BUFFER_BYTES
+) -> StoredRows:
     """Return the features of the images with `digests`, `(n, 32)` uint8, n ≥ 1, in that order; they stay on disk.
 
-    `views` is the number of each one's view, `(n,)`, or one number for all.
+    `views` is the number of each one's view, `(n,)`, or one number for all; `buffer_bytes` of features may be held at a
+    time.
 
     Raises:
         FeaturesMissingError: some are not in the store.
     """
     numbers = np.broadcast_to(views, len(digests)).astype(np.uint16)
-    return StoredRows([store], np.zeros(len(digests), np.uint8), digests, numbers)
+    return StoredRows([store], np.zeros(len(digests), np.uint8), digests, numbers, buffer_bytes)
 
 
 @dataclass(frozen=True)
