@@ -16,7 +16,7 @@ from featx.reader import CHANGED
 from featx.recipe import Recipe
 from featx.skipped import SkippedImage, SkippedImages
 from featx.stage_one import StageOne, strict_error
-from featx.store import FeatureStore
+from featx.store import FeatureStore, row_names
 from featx.timings import Timings
 from featx.weights import Weights
 
@@ -112,7 +112,10 @@ def _known_bad(images: Images, rows: np.ndarray, memory: SkippedImages) -> list[
 
 def _todo(images: Images, missing: np.ndarray, skipped: list[SkippedImage]) -> np.ndarray:
     """Return the rows to compute, `(n,)` int64: one for each view of a content that is neither stored nor bad."""
-    hopeless = {image.digest for image in skipped}
-    views = np.broadcast_to(images.views, len(images))
-    first_of_content = {(images.digests[row].tobytes().hex(), views[row]): row for row in missing[::-1]}
-    return np.sort(np.array([row for (key, _), row in first_of_content.items() if key not in hopeless], np.int64))
+    names = row_names(images.digests[missing], np.broadcast_to(images.views, len(images))[missing])
+    _, first = np.unique(names, return_index=True)
+    rows = missing[np.sort(first)]
+    bad = {image.digest for image in skipped}
+    if not bad:
+        return rows
+    return rows[[digest.tobytes().hex() not in bad for digest in images.digests[rows]]]

@@ -46,11 +46,23 @@ class Chunks:
         numbers = rows // self.n_rows
         for first, last in self._runs(np.unique(numbers)):
             low, high = (int(i) for i in np.searchsorted(numbers, [first, last + 1]))
+            wanted = rows[low:high]
+            if first == last:
+                yield slice(low, high), self._read_one(file, first, wanted)
+                continue
             data = np.empty((last + 1 - first, self.stored_bytes), np.uint8)
             file.seek(int(self.offsets[first]))
-            _fill(file, memoryview(data.reshape(-1)))  # type: ignore[arg-type]  # NumPy's stubs of before buffers had a type
+            _fill(file, data)
             in_chunks = data[:, :-_FLETCHER32_BYTES].reshape(len(data), self.n_rows, self.row_bytes)
-            yield slice(low, high), in_chunks[numbers[low:high] - first, rows[low:high] % self.n_rows]
+            yield slice(low, high), in_chunks[numbers[low:high] - first, wanted % self.n_rows]
+
+    def _read_one(self, file: BinaryIO, number: int, rows: np.ndarray) -> np.ndarray:
+        """Return the bytes of `rows`, all of one chunk, of which no more is read than from the first to the last."""
+        first = int(rows[0])
+        data = np.empty((int(rows[-1]) + 1 - first, self.row_bytes), np.uint8)
+        file.seek(int(self.offsets[number]) + first % self.n_rows * self.row_bytes)
+        _fill(file, data)
+        return data if len(data) == len(rows) else data[rows - first]
 
     def _runs(self, numbers: np.ndarray) -> Iterator[tuple[int, int]]:
         """Yield the first and the last of chunks that lie one after the other and are worth one read."""
@@ -78,8 +90,9 @@ def find_chunks(dataset: h5py.Dataset) -> Chunks | None:
     return chunks if is_plain and len(found) == -(-len(dataset) // n_rows) else None
 
 
-def _fill(file: BinaryIO, buffer: memoryview) -> None:
-    """Read as many bytes as `buffer` takes; a system may give fewer at a time."""
+def _fill(file: BinaryIO, data: np.ndarray) -> None:
+    """Read as many bytes as `data`, uint8, takes; a system may give fewer at a time."""
+    buffer = memoryview(data.reshape(-1))  # type: ignore[arg-type]  # NumPy's stubs are of before buffers had a type
     while buffer:
         n_read = file.readinto(buffer)  # type: ignore[attr-defined]  # which every binary file has
         if not n_read:

@@ -15,6 +15,9 @@ from featx.store.segment_file import Segment
 #: Bytes of features that are held at a time, unless there is less memory.
 BUFFER_BYTES = 256 << 20
 
+#: Pieces of neighbours that are shuffled with each other, at least.
+PIECES_PER_HEAP = 64
+
 
 class StoredRows:
     """Features `(n, …)` that are read when they are asked for, each row held against its checksum.
@@ -167,15 +170,23 @@ class StoredRows:
                 yield rest, store.read(self.digests[rest], self.views[rest])
 
     def _pieces(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return all rows, `(n,)` int64, in their order on disk, and where there each chunk begins, `(p,)` int64."""
+        """Return all rows, `(n,)` int64, in their order on disk, and where there each piece begins, `(p,)` int64.
+
+        A piece is a chunk, or so much of one that a heap has `PIECES_PER_HEAP`: neighbours are often of one class, and
+        a heap of few pieces would be of few classes.
+        """
         places = self._places()
         order = np.lexsort([places.rows, places.segments, self.store_of])
         first_of_store = np.cumsum([0, *map(len, places.lists)])
         segments = (first_of_store[self.store_of] + places.segments)[order]
-        rows_per_chunk = np.array([segment.rows_per_chunk for part in places.lists for segment in part])
-        chunks = places.rows[order] // rows_per_chunk[segments]
-        starts = np.flatnonzero((np.diff(segments, prepend=-1) != 0) | (np.diff(chunks, prepend=-1) != 0))
-        return order, starts
+        rows_per_chunk = np.array([segment.rows_per_chunk for part in places.lists for segment in part])[segments]
+        rows_per_piece = np.minimum(rows_per_chunk, max(1, self.buffer_bytes // (PIECES_PER_HEAP * self.row_bytes)))
+        chunks, in_chunk = np.divmod(places.rows[order], rows_per_chunk)
+        is_first = np.ones(len(order), bool)
+        is_first[1:] = False
+        for keys in (segments, chunks, in_chunk // rows_per_piece):
+            is_first[1:] |= np.diff(keys) != 0
+        return order, np.flatnonzero(is_first)
 
     def _places(self) -> "_Places":
         """Return where all rows are; looked up again if the stores have changed since."""
