@@ -1,7 +1,6 @@
 """A data set joined with its features, by the content of the images."""
 
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
@@ -11,6 +10,7 @@ from featx.data_frames import data_frame
 from featx.dataset import ImageDataset, scan
 from featx.errors import FeaturesMissingError, TrainingError, printable
 from featx.extract import extract_command
+from featx.places import Place, as_place
 from featx.recipe import Recipe
 from featx.resolve import RecipeOptions, resolve_recipe
 from featx.skipped import SkippedImages
@@ -87,9 +87,9 @@ class Features:
 
 
 def load_features(
-    dataset: ImageDataset | Path | str,
+    dataset: ImageDataset | Place | str,
     *,
-    cache_dir: Path | str = "cache",
+    cache_dir: Place | str = "cache",
     views: Views | None = None,
     **options: Unpack[RecipeOptions],
 ) -> Features:
@@ -111,9 +111,9 @@ def load_features(
         FeaturesMissingError: the store lacks features; the message names the command that makes them.
         FeatxError: the data set, the weights or the store is not fit; the message says what to do.
     """
-    cache_dir = Path(cache_dir)
+    cache_dir = as_place(cache_dir)
     if not isinstance(dataset, ImageDataset):
-        dataset = scan(Path(dataset), cache_dir)
+        dataset = scan(dataset, cache_dir)
     recipe, _ = resolve_recipe(cache_dir, dataset, **options)
     command = extract_command(dataset.root, cache_dir, views, **options)
     features = join_features(dataset, FeatureStore(cache_dir, recipe), command)
@@ -140,7 +140,7 @@ def join_features(dataset: ImageDataset, store: FeatureStore, command: str) -> F
     return Features(readable, store.recipe, store.read(readable.digests), store.cost(readable.digests))
 
 
-def with_views(features: Features, views: Views, cache_dir: Path, command: str) -> Features:
+def with_views(features: Features, views: Views, cache_dir: Place, command: str) -> Features:
     """Return `features` joined with those of augmented views; `command` is what makes views that are missing.
 
     Raises:

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 
 from featx.errors import FeatxError
+from featx.places import Place
 from featx.recipe import Recipe
 from featx.skipped import read_skipped
 from featx.store.feature_store import DAMAGED_PREFIX, FeatureStore, odd_shaped, recipe_text, timings_text
@@ -32,7 +32,7 @@ class Damage:
         n_images: images that are lost with it and have to be computed again; None if it cannot be told.
     """
 
-    path: Path
+    path: Place
     reason: str
     n_images: int | None = 0
 
@@ -49,7 +49,7 @@ class StoreCheck:
         timings: what the sound rows have cost.
     """
 
-    dir: Path
+    dir: Place
     recipe: Recipe | None
     n_rows: int = 0
     damages: tuple[Damage, ...] = ()
@@ -76,12 +76,12 @@ class StoreListing:
     """
 
     recipe: Recipe | None
-    segments: tuple[Path, ...]
-    set_aside: tuple[Path, ...]
+    segments: tuple[Place, ...]
+    set_aside: tuple[Place, ...]
     n_images: int
 
 
-def list_store(store_dir: Path) -> StoreListing:
+def list_store(store_dir: Place) -> StoreListing:
     """Return what is in the folder of a store. Nothing in it is changed.
 
     Raises:
@@ -90,17 +90,18 @@ def list_store(store_dir: Path) -> StoreListing:
     recipe = _recipe_of(store_dir)
     names: set[bytes] = set()
 
-    def note_names(path: Path) -> None:
+    def note_names(path: Place) -> None:
         if recipe:
             with suppress(SegmentDamageError):
                 names.update(read_index(path, recipe).row_names.tolist())
 
     segments = look_at_segments(store_dir, note_names)
-    set_aside = sorted(store_dir.glob(f"{DAMAGED_PREFIX}*"))
+    set_aside: list[Place] = [*store_dir.glob(f"{DAMAGED_PREFIX}*")]
+    set_aside.sort(key=lambda path: path.name)
     return StoreListing(recipe, tuple(segments), tuple(set_aside), len(names))
 
 
-def check_store(store_dir: Path, advance: Callable[[int], object] = lambda _n_bytes: None) -> StoreCheck:
+def check_store(store_dir: Place, advance: Callable[[int], object] = lambda _n_bytes: None) -> StoreCheck:
     """Read and check everything in the folder of a store; `advance` is called with the bytes of what was read.
 
     Raises:
@@ -129,12 +130,12 @@ def check_store(store_dir: Path, advance: Callable[[int], object] = lambda _n_by
 class _SegmentCheck:
     """One segment: what its index says, if it can be read, and what is wrong, if anything is."""
 
-    path: Path
+    path: Place
     segment: Segment | None
     reason: str = ""
 
 
-def _check_segment(path: Path, recipe: Recipe, advance: Callable[[int], object]) -> _SegmentCheck:
+def _check_segment(path: Place, recipe: Recipe, advance: Callable[[int], object]) -> _SegmentCheck:
     """Read all of a segment."""
     size_bytes = path.stat().st_size
     segment: Segment | None = None
@@ -149,7 +150,7 @@ def _check_segment(path: Path, recipe: Recipe, advance: Callable[[int], object])
     return _SegmentCheck(path, segment)
 
 
-def mend_store(check: StoreCheck, cache_dir: Path) -> None:
+def mend_store(check: StoreCheck, cache_dir: Place) -> None:
     """Set the damaged segments of a store aside, and write its derived files again.
 
     Raises:
@@ -167,7 +168,7 @@ def mend_store(check: StoreCheck, cache_dir: Path) -> None:
     store.publish(again=True)
 
 
-def _recipe_of(store_dir: Path) -> Recipe | None:
+def _recipe_of(store_dir: Place) -> Recipe | None:
     """Return the recipe of the store in the folder, which its name confirms; None if nothing in it tells.
 
     Neither a derived file nor a single segment is trusted: the folder's name ends in a digest of the recipe.
@@ -191,7 +192,7 @@ def _n_lost(segment: Segment | None, there: set[bytes]) -> int | None:
     return len(set(segment.row_names.tolist()) - there)
 
 
-def _derived_damages(store_dir: Path, recipe: Recipe, sound: list[Segment], *, complete: bool) -> list[Damage]:
+def _derived_damages(store_dir: Place, recipe: Recipe, sound: list[Segment], *, complete: bool) -> list[Damage]:
     """Return what is wrong with the files that can be made from the segments: next to nothing to mend."""
     damages: list[Damage] = []
     if sound and complete:
@@ -215,7 +216,7 @@ def _derived_damages(store_dir: Path, recipe: Recipe, sound: list[Segment], *, c
     return damages
 
 
-def _text_of(path: Path) -> str | None:
+def _text_of(path: Place) -> str | None:
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeError):
