@@ -14,6 +14,7 @@ from featx.digests import digest_files
 from featx.errors import DatasetError, printable
 from featx.layout import EXPECTED, Folders, Layout, find_layout, folders_below, list_folder
 from featx.places import FileState, Place, RemotePath, RemoteTree, as_data, as_place
+from featx.progress import waiting
 from featx.splits import hashed_test_mask, identical_groups
 
 log = logging.getLogger("featx")
@@ -131,7 +132,8 @@ def scan(root: Place | str, cache_dir: Place | str, *, test_fraction: float = 0.
     if not 0 <= test_fraction < 1:
         raise DatasetError(f"The test fraction is a number from 0 to below 1. Received: {test_fraction!r}")
     root = as_data(root)
-    folders, tree = folders_below(root)
+    with waiting(f"list {printable(root)}", show=show and isinstance(root, RemotePath)):
+        folders, tree = folders_below(root)
     layout = find_layout(root, folders)
     listed = _listed(root, layout, folders)
     dataset = _with_train_classes(_read(listed, tree, as_place(cache_dir), show=show))

@@ -79,7 +79,8 @@ def digest_files(
         `(n, 32)` uint8, row `i` for `paths[i]`, zeros where the file could not be read; and the reasons by row.
     """
     here = os.fsencode(Path.cwd()) if folder is None else folder
-    threads = _REMOTE_THREADS if len(paths) and isinstance(paths[0], RemotePath) else _THREADS
+    first = paths[0] if len(paths) else None
+    threads = _REMOTE_THREADS if isinstance(first, RemotePath) and first.is_distant else _THREADS
     with (
         closing(StatCache(local_dir(cache_dir))) as cache,
         progress_bar(len(paths), "digests", "files", show=show) as bar,

@@ -112,11 +112,11 @@ def read_file(path: Place) -> bytes:
 
 def _read_elsewhere(path: RemotePath) -> bytes:
     try:
-        if path.stat().st_size > MAX_FILE_MIB << 20:
-            raise ImageError(f"larger than {MAX_FILE_MIB} MiB", is_content=False)
-        data = path.read_bytes()
+        data = path.read_up_to((MAX_FILE_MIB << 20) + 1)
     except OSError as error:
         raise ImageError(error.strerror or str(error), is_content=False) from error
+    if len(data) > MAX_FILE_MIB << 20:
+        raise ImageError(f"larger than {MAX_FILE_MIB} MiB", is_content=False)
     if not data:
         raise ImageError("empty file")
     return data

@@ -120,8 +120,8 @@ def read_batches(
 
 
 def _default_workers(sources: Sequence[Source]) -> int:
-    is_elsewhere = len(sources) > 0 and isinstance(sources[0], RemotePath)
-    return max(REMOTE_WORKERS, n_cores()) if is_elsewhere else n_cores()
+    first = sources[0] if len(sources) else None
+    return max(REMOTE_WORKERS, n_cores()) if isinstance(first, RemotePath) and first.is_distant else n_cores()
 
 
 def _look_ahead(image_size: tuple[int, int], batch_size: int) -> int:

@@ -180,6 +180,17 @@ def test_only_the_store_saved_heads_and_weights_files_know_of_h5py():
     assert importers == {"store", "head_file", "weights_file"}
 
 
+def test_only_places_knows_of_file_systems_elsewhere():
+    libraries = {"fsspec", "upath", "s3fs", "gcsfs", "adlfs", "huggingface_hub", "botocore", "boto3", "aiohttp"}
+    importers = {
+        module
+        for module, paths in modules().items()
+        for path in paths
+        if libraries & {name.split(".")[0] for name in imports_of(path)}
+    }
+    assert importers == {"places"}
+
+
 def test_slow_packages_are_imported_inside_functions_only():
     for paths in modules().values():
         for path in paths:

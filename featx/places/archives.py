@@ -108,16 +108,11 @@ def _members(file: IO[bytes], kind: str | None) -> tuple[Any, str]:
     try:
         if kind == "zip":
             return ZipFileSystem(fo=file), ""
-        system = TarFileSystem(fo=_Uncompressed(file))
+        # fsspec goes by a name, this one rather than the file's own, whether there is something to uncompress.
+        setattr(file, "original", "plain.tar")  # noqa: B010 - it is no attribute that a file is known to have
+        system = TarFileSystem(fo=file)
     except BaseException:
         file.close()
         raise
     names = system.index
     return system, "." if names and all(name == "." or name.startswith("./") for name in names) else ""
-
-
-class _Uncompressed:
-    """A file without its name, from which fsspec would conclude that it is compressed."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self.read, self.seek, self.tell = file.read, file.seek, file.tell

@@ -9,7 +9,7 @@ import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from featx.errors import printable
+from featx.errors import FeatxError, printable
 from featx.places.redaction import redacted
 
 #: Packages for file systems, by the beginning of an address, as one would type them after `pip install`.
@@ -37,11 +37,14 @@ _CREDENTIALS = {
 _MAX_WORDS = 240  # characters of what a library says
 
 
-class PlaceError(OSError):
-    """A file system elsewhere cannot do what was asked for. `strerror` says why, and what to do."""
+class PlaceError(FeatxError, OSError):
+    """A file system elsewhere cannot do what was asked for. `strerror` says why, and what to do; the message where, too.
+
+    It is an `OSError` to whoever handles those of the disk, and a sentence to the user where nobody does.
+    """
 
     def __init__(self, reason: str, where: str) -> None:
-        super().__init__(reason)
+        super().__init__(f"{printable(where)}: {reason}.")
         self.strerror = reason
         self.filename = where
 
@@ -74,7 +77,8 @@ def _reason(error: Exception, protocol: str) -> str:
     words = textwrap.shorten(redacted(printable(" ".join(str(error).split()))), _MAX_WORDS, placeholder=" …")
     kind = type(error).__name__
     if isinstance(error, ImportError):
-        return f"{protocol}:// needs a package that is not installed: pip install {PACKAGES.get(protocol, words)}"
+        package = f"pip install {PACKAGES[protocol]}" if protocol in PACKAGES else words
+        return f"{protocol}:// needs a package that is not installed: {package}"
     if isinstance(error, ValueError) and "Protocol not known" in words:
         return f"there is no kind of file system called {protocol}"
     how = _CREDENTIALS.get(protocol, "see the documentation of its fsspec package")

@@ -17,7 +17,7 @@ from featx.places.redaction import redacted
 #: Object stores, which put a whole file or nothing under a name. What else there is writes in pieces.
 _OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oci", "oss", "hf"}
 
-_BLOCK_BYTES = 4 << 20
+_BLOCK_BYTES = 8 << 20
 
 #: What says something of a file's content, and when it was written, in the words of different file systems.
 _TAGS = (
@@ -84,6 +84,11 @@ class FileSystem:
         shown = redacted(address.rstrip("/") if "::" not in address else address)
         head, chain, chained = (shown, "", "") if archive_path else shown.partition("::")
         self._shown = (head if head.endswith("://") else f"{head}/", chain + chained)
+
+    @property
+    def is_distant(self) -> bool:
+        """Whether whoever reads from it waits for a network."""
+        return self._archive_path is None
 
     @property
     def name(self) -> str:
@@ -170,6 +175,19 @@ class FileSystem:
         with told(self.protocol, self.shown(tail)), self._lock:
             return bytes(self._opened.system.cat_file(self._key(tail)))
 
+    def read_up_to(self, tail: str, n_bytes: int) -> bytes:
+        """Return the first `n_bytes` of a file, or all of a shorter one, in one request."""
+        with told(self.protocol, self.shown(tail)), self._lock:
+            system, key = self._opened.system, self._key(tail)
+            try:
+                return bytes(system.cat_file(key, start=0, end=n_bytes))
+            except (FileNotFoundError, PermissionError):
+                raise
+            except OSError:  # an empty file has not even a first byte
+                if system.info(key)["size"] == 0:
+                    return b""
+                raise
+
     def read_ends(self, tail: str, size: int, n_head: int, n_tail: int) -> tuple[bytes, bytes, int]:
         """Return the first and the last bytes of a file that has `size`, and the size."""
         with told(self.protocol, self.shown(tail)):
@@ -179,7 +197,11 @@ class FileSystem:
         return bytes(head), bytes(end), size
 
     def blocks(self, tail: str) -> Iterator[bytes]:
-        """Yield a file's bytes in portions."""
+        """Yield a file's bytes in portions: a small file's, all at once, in one request."""
+        start = self.read_up_to(tail, _BLOCK_BYTES)
+        if len(start) < _BLOCK_BYTES:
+            yield start
+            return
         with told(self.protocol, self.shown(tail)), self._lock:
             file = self._opened.system.open(self._key(tail), "rb")
         try:

@@ -70,6 +70,11 @@ class RemotePath:
         return (self._tail or self._system.name).rpartition("/")[2]
 
     @property
+    def is_distant(self) -> bool:
+        """Whether whoever reads it waits for a network: not in an archive on this machine."""
+        return self._system.is_distant
+
+    @property
     def parent(self) -> "RemotePath":
         """The folder it is in; of the root, itself."""
         return RemotePath(self._system, self._tail.rpartition("/")[0])
@@ -166,6 +171,10 @@ class RemotePath:
     def read_bytes(self) -> bytes:
         """Return all of the file."""
         return self._system.read(self._tail)
+
+    def read_up_to(self, n_bytes: int) -> bytes:
+        """Return the first `n_bytes` of the file, or all of a shorter one; the fastest way to read a small file."""
+        return self._system.read_up_to(self._tail, n_bytes)
 
     def read_ends(self, n_head: int, n_tail: int) -> tuple[bytes, bytes, int]:
         """Return the first `n_head` bytes of the file, its last `n_tail`, and its size; both at the same time."""
