@@ -38,7 +38,7 @@ _MAX_WORDS = 240  # characters of what a library says
 
 
 class PlaceError(FeatxError, OSError):
-    """A file system elsewhere cannot do what was asked for. `strerror` says why, and what to do; the message where, too.
+    """A file system elsewhere cannot do what was asked for. `strerror` says why and what to do, the message where, too.
 
     It is an `OSError` to whoever handles those of the disk, and a sentence to the user where nobody does.
     """
