@@ -7,7 +7,7 @@ from featx.cache import CacheCheck, CacheEntry, size_bytes
 from featx.comparison import duration
 from featx.errors import printable
 from featx.extract import as_typed
-from featx.places import Place
+from featx.places import Place, local_dir
 from featx.recipe import Recipe
 from featx.store import Compaction, Damage, StoreCheck
 from featx.tables import text_table
@@ -28,7 +28,8 @@ def listing_text(entries: Sequence[CacheEntry], cache_dir: Place) -> str:
         )
         for entry in entries
     ]
-    total = f"{size(sum(entry.size_bytes for entry in entries))} in {printable(cache_dir)}."
+    folders = dict.fromkeys((cache_dir, local_dir(cache_dir)))
+    total = f"{size(sum(entry.size_bytes for entry in entries))} in {' and '.join(map(printable, folders))}."
     return f"{text_table(('', 'images', 'segments', 'size', 'what'), rows)}\n{total}"
 
 

@@ -107,37 +107,32 @@ class _Digesting:
         names = [_name(file, here) for file in files]
         known = self._cache.lookup(names)
         to_read: list[_ToRead] = []
+        rows: list[int] = []  # of files that have not changed
+        digests: list[bytes] = []
         for row, (file, name) in enumerate(zip(files, names, strict=True), start):
-            if isinstance(file, RemotePath):
-                to_read += self._look_elsewhere(_ToRead(row, name, file, known.get(name)))
-            else:
-                to_read += self._look(_ToRead(row, name), known.get(name))
+            entry = known.get(name)
+            place = file if isinstance(file, RemotePath) else None
+            key = self._key(row, name) if place is None else _listed_key(place)
+            if entry and entry.key == key:
+                rows.append(row)
+                digests.append(entry.digest)
+            elif place or key:
+                to_read.append(_ToRead(row, name, place, entry))
+        self.digests[rows] = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 32)
         self._bar.update(len(files) - len(to_read))
         self._read(to_read)
 
-    def _look(self, file: _ToRead, entry: StatEntry | None) -> list[_ToRead]:
-        """Note the digest of a file that has not changed, or why it has none; return one that has to be read."""
+    def _key(self, row: int, name: bytes) -> StatKey | None:
+        """Return the state that a file is in; note the reason, and return None, if it is none that can be read."""
         try:
-            status = os.stat(file.name)  # noqa: PTH116 - a Path cannot hold bytes
+            status = os.stat(name)  # noqa: PTH116 - a Path cannot hold bytes
         except (OSError, ValueError) as error:
-            self.reasons[file.row] = _why(error)
-            return []
+            self.reasons[row] = _why(error)
+            return None
         if not stat.S_ISREG(status.st_mode):
-            self.reasons[file.row] = _not_regular(status.st_mode)
-        elif entry and entry.key == StatKey.of(status):
-            self.digests[file.row] = np.frombuffer(entry.digest, np.uint8)
-        else:
-            return [file]
-        return []
-
-    def _look_elsewhere(self, file: _ToRead) -> list[_ToRead]:
-        """Do as `_look` for a file whose state a listing has told; of another, threads ask."""
-        assert file.place is not None
-        listed = file.place.listed_state
-        if listed and file.known and StatKey(*listed) == file.known.key:
-            self.digests[file.row] = np.frombuffer(file.known.digest, np.uint8)
-            return []
-        return [file]
+            self.reasons[row] = _not_regular(status.st_mode)
+            return None
+        return StatKey.of(status)
 
     def _read(self, files: Sequence[_ToRead]) -> None:
         """Read files; what may be remembered goes to the cache, also on Ctrl-C."""
@@ -170,6 +165,12 @@ def forget_digests(names: Sequence[str], cache_dir: Place) -> None:
         here = os.fsencode(Path.cwd())
         with closing(StatCache(local_dir(cache_dir))) as cache:
             cache.forget(_name(as_place(name), here) for name in names)
+
+
+def _listed_key(file: RemotePath) -> StatKey | None:
+    """Return the state that a listing told of a file; None if it told none: then the thread that reads it asks."""
+    state = file.listed_state
+    return StatKey(*state) if state else None
 
 
 def _name(file: _File, here: bytes) -> bytes:

@@ -59,6 +59,8 @@ def _files_of(word: str) -> list[Place]:
 def _files_elsewhere(path: RemotePath) -> list[Place]:
     try:
         tree = RemoteTree(path)
+    except FileNotFoundError:
+        return [path]
     except OSError as error:
         raise FeatxError(f"{printable(path)} cannot be read: {error.strerror}.") from error
     if not tree:

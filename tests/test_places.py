@@ -224,6 +224,10 @@ def test_a_damaged_object_is_found_set_aside_and_computed_again(featx: Featx, ph
     bucket.put(segment, bytes(content))
     assert "DAMAGED" in featx("cache", "verify", "--cache-dir", store_address, exit_code=1).output
     assert bucket.segments("features") == [segment], "looking changes nothing"
+    featx("cache", "verify", "--mend", "--cache-dir", store_address, exit_code=1)
+    assert bucket.segments("features") == []
+    assert extract_features(photos, cache_dir=store_address, **FEW).n_computed == 12
+    (segment,) = bucket.segments("features")
     bucket.put(segment, b"garbage")
     again = featx("extract", photos, *FEW_WORDS, "--cache-dir", store_address).output
     assert "12 computed" in again

@@ -5,8 +5,7 @@ import hashlib
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from functools import cached_property
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -74,6 +73,8 @@ class FileSystem:
         """Name the files below `address`, or those in the archive on this machine at `archive_path`."""
         self.address = address
         self._archive_path = archive_path
+        self._open: _Opened | None = None
+        self._opening, self._one_at_a_time = threading.Lock(), threading.Lock()
         protocol, _, rest = address.partition("://")
         self.protocol = "zip or tar" if archive_path else protocol
         self._inside, self._archive_address = "", ""
@@ -100,8 +101,14 @@ class FileSystem:
         head, chain = self._shown
         return f"{head}{tail}{chain}" if tail else f"{head if head.endswith('://') else head[:-1]}{chain}"
 
-    @cached_property
+    @property
     def _opened(self) -> _Opened:
+        with self._opening:
+            if self._open is None:
+                self._open = self._opened_now()
+            return self._open
+
+    def _opened_now(self) -> _Opened:
         import fsspec
 
         if self._archive_path is not None:
@@ -114,11 +121,11 @@ class FileSystem:
         system, root = fsspec.url_to_fs(self.address, use_listings_cache=False)
         return _Opened(system, str(root).rstrip("/"), None)
 
-    @cached_property
-    def _lock(self) -> Any:
+    @property
+    def _lock(self) -> AbstractContextManager[object]:
         """Keeps threads from reading one tar file at the same time: its file has one position for all."""
         archive = self._opened.archive
-        return threading.Lock() if archive and not archive.is_for_threads else nullcontext()
+        return self._one_at_a_time if archive and not archive.is_for_threads else nullcontext()
 
     def _key(self, tail: str) -> str:
         """Return the path that fsspec knows the file `tail` by."""

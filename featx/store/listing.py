@@ -12,8 +12,8 @@ from featx.places import Place, RemotePath
 #: Seconds after which a store whose segments still come and go is taken for trouble.
 PATIENCE_S = 60.0
 
-#: Segments of a store elsewhere that are looked at at once: few, as checking one holds all of it in memory.
-_REMOTE_THREADS = 4
+#: Segments of a store elsewhere that are looked at at once: most of the time is spent waiting.
+AT_ONCE = 16
 
 T = TypeVar("T")
 
@@ -34,7 +34,11 @@ def segment_paths(store_dir: Place) -> list[Place]:
 
 
 def look_at_segments(
-    store_dir: Place, look: Callable[[Place], T], known: Mapping[Place, T] = MappingProxyType({})
+    store_dir: Place,
+    look: Callable[[Place], T],
+    known: Mapping[Place, T] = MappingProxyType({}),
+    *,
+    at_once: int = AT_ONCE,
 ) -> dict[Place, T]:
     """Return what `look` says of each segment, sorted by path; those that go meanwhile are left out.
 
@@ -46,6 +50,7 @@ def look_at_segments(
         look: called once with each segment, by several threads if the store is elsewhere; may raise FileNotFoundError
             where one has gone.
         known: what it has said before. A name is never given to another segment.
+        at_once: segments elsewhere that are looked at at the same time.
 
     Raises:
         StoreError: the folder cannot be read, or segments come and go without end.
@@ -59,12 +64,12 @@ def look_at_segments(
                 f"The segments of {printable(store_dir)} come and go faster than they can be read; "
                 f"try again when fewer processes work on this store."
             )
-        seen |= _looked_at([path for path in paths if path not in seen], look)
+        seen |= _looked_at([path for path in paths if path not in seen], look, at_once)
         before = paths
     return {path: seen[path] for path in paths}
 
 
-def _looked_at(paths: Sequence[Place], look: Callable[[Place], T]) -> dict[Place, T]:
+def _looked_at(paths: Sequence[Place], look: Callable[[Place], T], at_once: int) -> dict[Place, T]:
     """Return what `look` says of each path; one that has been merged by another process is left out."""
 
     def looked(path: Place) -> list[tuple[Place, T]]:
@@ -75,5 +80,5 @@ def _looked_at(paths: Sequence[Place], look: Callable[[Place], T]) -> dict[Place
 
     if not paths or not isinstance(paths[0], RemotePath):
         return dict(pair for path in paths for pair in looked(path))
-    with ThreadPoolExecutor(_REMOTE_THREADS) as pool:
+    with ThreadPoolExecutor(at_once) as pool:
         return dict(pair for pairs in pool.map(looked, paths) for pair in pairs)

@@ -111,7 +111,8 @@ def check_store(store_dir: Place, advance: Callable[[int], object] = lambda _n_b
     if recipe is None:
         reason = "neither recipe.json nor a segment says whose features these are"
         return StoreCheck(store_dir, None, damages=(Damage(store_dir, reason, None),))
-    seen = look_at_segments(store_dir, partial(_check_segment, recipe=recipe, advance=advance))
+    # Few at once: of a store elsewhere, all of a segment is in memory while it is checked.
+    seen = look_at_segments(store_dir, partial(_check_segment, recipe=recipe, advance=advance), at_once=2)
     broken = [check for check in seen.values() if check.reason]
     sound = [check.segment for check in seen.values() if check.segment and not check.reason]
     odd = odd_shaped(sound)
