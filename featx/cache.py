@@ -1,14 +1,13 @@
 """What lies in a cache folder: listed, checked and mended, tidied, removed."""
 
-import shutil
-import uuid
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from featx.engines.networks import check_network
 from featx.errors import FeatxError, printable
-from featx.files import TEMPORARY_PREFIX, sync_folder
+from featx.files import remove_whole
+from featx.places import Place, as_place, local_dir
 from featx.progress import progress_bar
 from featx.statcache import DATABASE_NAME, check_database, set_aside_database
 from featx.store import (
@@ -39,7 +38,7 @@ class CacheEntry:
     """
 
     name: str
-    path: Path
+    path: Place
     kind: str
     size_bytes: int
     store: StoreListing | None = None
@@ -63,23 +62,22 @@ class CacheCheck:
         return not self.damages and not any(store.damages for store in self.stores)
 
 
-def list_cache(cache_dir: Path) -> list[CacheEntry]:
+def list_cache(cache_dir: Place | str) -> list[CacheEntry]:
     """Return what is in a cache folder, stores first, sorted by name. Nothing in it is changed.
+
+    Of a cache elsewhere, what is kept of it on this machine is listed, too.
 
     Raises:
         FeatxError: the folder cannot be read.
     """
-    try:
-        paths = sorted(path for path in cache_dir.iterdir() if not path.name.startswith("."))
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise FeatxError(f"The cache {printable(cache_dir)} cannot be read: {error.strerror}.") from error
-    entries = [_entry(path) for path in paths]
+    cache_dir = as_place(cache_dir)
+    entries = [_entry(path) for folder in dict.fromkeys((cache_dir, local_dir(cache_dir))) for path in _visible(folder)]
     return sorted(entries, key=lambda entry: (_KINDS.index(entry.kind), entry.name))
 
 
-def check_cache(cache_dir: Path, names: Sequence[str] = (), *, mend: bool = False, show: bool = False) -> CacheCheck:
+def check_cache(
+    cache_dir: Place | str, names: Sequence[str] = (), *, mend: bool = False, show: bool = False
+) -> CacheCheck:
     """Read and check everything in a cache folder.
 
     Args:
@@ -95,6 +93,7 @@ def check_cache(cache_dir: Path, names: Sequence[str] = (), *, mend: bool = Fals
     Raises:
         FeatxError: there is no such entry, or the system cannot read or write one.
     """
+    cache_dir = as_place(cache_dir)
     entries = _chosen(cache_dir, names)
     stores: list[StoreCheck] = []
     damages: list[Damage] = []
@@ -103,7 +102,7 @@ def check_cache(cache_dir: Path, names: Sequence[str] = (), *, mend: bool = Fals
         for entry in entries:
             if entry.kind == "store":
                 stores.append(check_store(entry.path, read))
-            elif entry.kind in _CHECKS:
+            elif entry.kind in _CHECKS and isinstance(entry.path, Path):
                 damages += _CHECKS[entry.kind](entry.path)
                 read(entry.size_bytes)
     if mend:
@@ -111,7 +110,7 @@ def check_cache(cache_dir: Path, names: Sequence[str] = (), *, mend: bool = Fals
     return CacheCheck(tuple(stores), tuple(damages))
 
 
-def compact_cache(cache_dir: Path, names: Sequence[str] = (), *, show: bool = False) -> dict[str, Compaction]:
+def compact_cache(cache_dir: Place | str, names: Sequence[str] = (), *, show: bool = False) -> dict[str, Compaction]:
     """Merge small segments in the stores of a cache folder, and return by name what was done.
 
     Args:
@@ -122,12 +121,13 @@ def compact_cache(cache_dir: Path, names: Sequence[str] = (), *, show: bool = Fa
     Raises:
         FeatxError: there is no such store, or the system cannot read or write one.
     """
+    cache_dir = as_place(cache_dir)
     stores = {entry.name: entry.store for entry in _chosen(cache_dir, names) if entry.store}
     recipes = {name: store.recipe for name, store in stores.items() if store.recipe}
     return {name: compact(FeatureStore(cache_dir, recipe), show=show) for name, recipe in recipes.items()}
 
 
-def removable(cache_dir: Path, names: Sequence[str], *, set_aside: bool = False) -> list[Path]:
+def removable(cache_dir: Place, names: Sequence[str], *, set_aside: bool = False) -> list[Place]:
     """Return the paths that `remove` is to be given: of the entries called `names`, and of what was set aside.
 
     Raises:
@@ -141,44 +141,48 @@ def removable(cache_dir: Path, names: Sequence[str], *, set_aside: bool = False)
     return list(dict.fromkeys(paths))
 
 
-def remove(paths: Iterable[Path]) -> None:
-    """Remove files and folders of a cache. A folder goes as a whole, so that no half of a store is ever left.
+def remove(paths: Iterable[Place]) -> None:
+    """Remove files and folders of a cache. On a disk, a folder goes as a whole: no half of a store is left.
 
     Raises:
         FeatxError: one of them cannot be removed.
     """
     for path in paths:
-        gone = path.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}")
         try:
-            path.rename(gone)
-            sync_folder(path.parent)
-            if gone.is_dir() and not gone.is_symlink():
-                shutil.rmtree(gone)
-            else:
-                gone.unlink()
+            remove_whole(path)
         except OSError as error:
             raise FeatxError(f"{printable(path)} cannot be removed: {error.strerror}.") from error
 
 
-def size_bytes(path: Path) -> int:
+def _visible(folder: Place) -> list[Place]:
+    try:
+        return [path for path in folder.iterdir() if not path.name.startswith(".")]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise FeatxError(f"The cache {printable(folder)} cannot be read: {error.strerror}.") from error
+
+
+def size_bytes(path: Place) -> int:
     """Return the bytes of a file, or of all files in a folder; links count as nothing."""
     if path.is_dir() and not path.is_symlink():
         return sum(size_bytes(below) for below in path.iterdir())
     return 0 if path.is_symlink() else path.stat().st_size
 
 
-def _entry(path: Path) -> CacheEntry:
+def _entry(path: Place) -> CacheEntry:
     size = size_bytes(path)
     if path.is_dir():
         store = list_store(path)
         if store.segments or store.recipe:
             return CacheEntry(path.name, path, "store", size, store)
-        if path.name == NETWORKS_NAME:
+        if path.name == NETWORKS_NAME and isinstance(path, Path):
             return CacheEntry(path.name, path, "networks", size)
-    return CacheEntry(path.name, path, "digests" if path.name == DATABASE_NAME else "other", size)
+    is_digests = path.name == DATABASE_NAME and isinstance(path, Path)
+    return CacheEntry(path.name, path, "digests" if is_digests else "other", size)
 
 
-def _chosen(cache_dir: Path, names: Sequence[str]) -> list[CacheEntry]:
+def _chosen(cache_dir: Place, names: Sequence[str]) -> list[CacheEntry]:
     """Return the entries called `names`, or whose name begins so if only one does; all if `names` is empty."""
     entries = list_cache(cache_dir)
     if not names:
@@ -186,7 +190,7 @@ def _chosen(cache_dir: Path, names: Sequence[str]) -> list[CacheEntry]:
     return [_named(name, entries, cache_dir) for name in dict.fromkeys(names)]
 
 
-def _named(name: str, entries: Sequence[CacheEntry], cache_dir: Path) -> CacheEntry:
+def _named(name: str, entries: Sequence[CacheEntry], cache_dir: Place) -> CacheEntry:
     found = [entry for entry in entries if entry.name == name] or [e for e in entries if e.name.startswith(name)]
     if len(found) == 1:
         return found[0]
@@ -208,13 +212,13 @@ def _check_digests(path: Path) -> list[Damage]:
     return [Damage(path, reason)] if reason else []
 
 
-def _mend(stores: Sequence[StoreCheck], damages: Sequence[Damage], cache_dir: Path) -> None:
+def _mend(stores: Sequence[StoreCheck], damages: Sequence[Damage], cache_dir: Place) -> None:
     for store in stores:
         if store.damages:
             mend_store(store, cache_dir)
     for damage in damages:
         try:
-            if damage.path.name == DATABASE_NAME:
+            if damage.path.name == DATABASE_NAME and isinstance(damage.path, Path):
                 set_aside_database(damage.path)
             else:
                 damage.path.unlink(missing_ok=True)

@@ -1,13 +1,13 @@
 """`featx cache`: what lies in the cache, is it sound, tidy it."""
 
 from functools import partial
-from pathlib import Path
 
 import click
 
 from featx import options as opt
 from featx.errors import FeatxError
 from featx.output import say
+from featx.places import Place
 
 NAMES = click.argument("names", nargs=-1)
 
@@ -28,7 +28,7 @@ def cache() -> None:
 @cache.command()
 @opt.CACHE_DIR
 @opt.OUTPUT
-def ls(cache_dir: Path, quiet: bool, as_json: bool) -> None:
+def ls(cache_dir: Place, quiet: bool, as_json: bool) -> None:
     """List what is in the cache: stores of features, converted networks, digests. With --quiet: names, one a line.
 
     \b
@@ -48,7 +48,7 @@ def ls(cache_dir: Path, quiet: bool, as_json: bool) -> None:
 @opt.CACHE_DIR
 @click.option("--mend", is_flag=True, help="Set aside what is damaged, so that it is computed again.")
 @opt.OUTPUT
-def verify(names: tuple[str, ...], cache_dir: Path, mend: bool, quiet: bool, as_json: bool) -> None:
+def verify(names: tuple[str, ...], cache_dir: Place, mend: bool, quiet: bool, as_json: bool) -> None:
     """Read everything, hold it against its checksums, and say what mending would cost; changes nothing by itself.
 
     Ends with 1 if something is damaged.
@@ -70,7 +70,7 @@ def verify(names: tuple[str, ...], cache_dir: Path, mend: bool, quiet: bool, as_
 @NAMES
 @opt.CACHE_DIR
 @opt.OUTPUT
-def compact(names: tuple[str, ...], cache_dir: Path, quiet: bool, as_json: bool) -> None:
+def compact(names: tuple[str, ...], cache_dir: Place, quiet: bool, as_json: bool) -> None:
     """Merge small segments into few; every row is on disk twice before its old segment is removed.
 
     \b
@@ -90,7 +90,7 @@ def compact(names: tuple[str, ...], cache_dir: Path, quiet: bool, as_json: bool)
 @click.option("--set-aside", is_flag=True, help="Remove damaged files that were set aside.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @opt.OUTPUT
-def rm(names: tuple[str, ...], cache_dir: Path, set_aside: bool, yes: bool, quiet: bool, as_json: bool) -> None:
+def rm(names: tuple[str, ...], cache_dir: Place, set_aside: bool, yes: bool, quiet: bool, as_json: bool) -> None:
     """Remove something from the cache, after asking; ends with 1 if the answer is no.
 
     \b

@@ -1,20 +1,20 @@
 """What the cache commands say: for people, and as JSON."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from featx.cache import CacheCheck, CacheEntry, size_bytes
 from featx.comparison import duration
 from featx.errors import printable
 from featx.extract import as_typed
+from featx.places import Place, local_dir
 from featx.recipe import Recipe
 from featx.store import Compaction, Damage, StoreCheck
 from featx.tables import text_table
 from featx.units import size
 
 
-def listing_text(entries: Sequence[CacheEntry], cache_dir: Path) -> str:
+def listing_text(entries: Sequence[CacheEntry], cache_dir: Place) -> str:
     """Return what is in a cache, a line for each entry."""
     if not entries:
         return f"{printable(cache_dir)} is empty."
@@ -28,7 +28,8 @@ def listing_text(entries: Sequence[CacheEntry], cache_dir: Path) -> str:
         )
         for entry in entries
     ]
-    total = f"{size(sum(entry.size_bytes for entry in entries))} in {printable(cache_dir)}."
+    folders = dict.fromkeys((cache_dir, local_dir(cache_dir)))
+    total = f"{size(sum(entry.size_bytes for entry in entries))} in {' and '.join(map(printable, folders))}."
     return f"{text_table(('', 'images', 'segments', 'size', 'what'), rows)}\n{total}"
 
 
@@ -90,18 +91,18 @@ def compaction_text(done: Mapping[str, Compaction]) -> str:
     return "\n".join(lines) or "There is no store."
 
 
-def removal_question(paths: Sequence[Path]) -> str:
+def removal_question(paths: Sequence[Place]) -> str:
     """Return the question whether `paths` are to be removed."""
     names = ", ".join(printable(path.name) for path in paths)
     return f"Remove {names} ({size(sum(map(size_bytes, paths)))})? What is removed has to be computed again"
 
 
-def removal_text(paths: Sequence[Path]) -> str:
+def removal_text(paths: Sequence[Place]) -> str:
     """Return what was removed."""
     return f"Removed: {', '.join(printable(path.name) for path in paths)}." if paths else "There is nothing to remove."
 
 
-def removal_json(paths: Sequence[Path]) -> dict[str, Any]:
+def removal_json(paths: Sequence[Place]) -> dict[str, Any]:
     """Return what was removed, as JSON knows it."""
     return {"removed": [printable(path.name) for path in paths]}
 

@@ -15,6 +15,7 @@ from featx.errors import WeightsError
 from featx.head_file import Head, read_head
 from featx.image_sources import Images
 from featx.missing import Computed, compute_missing
+from featx.places import Place, as_place
 from featx.recipe import Recipe
 from featx.saved_run import SavedRun, read_run
 from featx.skipped import SkippedImage
@@ -44,7 +45,7 @@ class Prediction:
         reason: why the image cannot be read; None if it can.
     """
 
-    path: Path
+    path: Place
     label: str | None
     probability: float | None
     top: tuple[tuple[str, float], ...]
@@ -63,7 +64,7 @@ class Predictions(Sequence[Prediction]):
     """
 
     class_names: tuple[str, ...]
-    paths: tuple[Path, ...]
+    paths: tuple[Place, ...]
     probabilities: np.ndarray
     reasons: tuple[str | None, ...]
 
@@ -116,7 +117,7 @@ class ImageClassifier(ABC):
     """
 
     def __init__(
-        self, recipe: Recipe, class_names: tuple[str, ...], cache_dir: Path, engine_options: EngineOptions
+        self, recipe: Recipe, class_names: tuple[str, ...], cache_dir: Place, engine_options: EngineOptions
     ) -> None:
         self._recipe = recipe
         self._class_names = class_names
@@ -129,7 +130,7 @@ class ImageClassifier(ABC):
         return self._class_names
 
     def predict(
-        self, paths: Sequence[Path | str], *, workers: int | None = None, strict: bool = False, show: bool = False
+        self, paths: Sequence[Place | str], *, workers: int | None = None, strict: bool = False, show: bool = False
     ) -> Predictions:
         """Return what the classes of the image files `paths` are. Their features go to the store.
 
@@ -144,7 +145,7 @@ class ImageClassifier(ABC):
             WeightsError: features have to be computed, and the backbone's weights are not to be found.
             FeatxError: the store cannot be read or written.
         """
-        files = tuple(Path(path) for path in paths)
+        files = tuple(map(as_place, paths))
         digests, reasons = digest_files(files, self._cache_dir, show=show)
         rows = np.array([row for row in range(len(files)) if row not in reasons], np.int64)
         images = Images(files, digests)[rows]
@@ -160,7 +161,7 @@ class ImageClassifier(ABC):
         probabilities = self._probabilities(digests, np.array([reason is None for reason in all_reasons], bool))
         return Predictions(self.class_names, files, probabilities, tuple(all_reasons))
 
-    def predict_proba(self, paths: Sequence[Path | str], *, show: bool = False) -> np.ndarray:
+    def predict_proba(self, paths: Sequence[Place | str], *, show: bool = False) -> np.ndarray:
         """Return `(n, n_classes)` float64 probabilities of the image files `paths`.
 
         Raises:
@@ -218,7 +219,7 @@ class Classifier(ImageClassifier):
         self,
         run: SavedRun,
         head: Head,
-        cache_dir: Path,
+        cache_dir: Place,
         weights_path: Path | None = None,
         engine_options: EngineOptions = DEFAULT_ENGINE,
     ) -> None:
@@ -234,7 +235,7 @@ class Classifier(ImageClassifier):
         run_dir: Path | str,
         *,
         head: str | None = None,
-        cache_dir: Path | str = "cache",
+        cache_dir: Place | str = "cache",
         weights: Path | str | None = None,
         engine: str = "auto",
         batch_size: int | None = None,
@@ -258,7 +259,9 @@ class Classifier(ImageClassifier):
         """
         run = read_run(Path(run_dir))
         options = EngineOptions(engine=engine, batch_size=batch_size, threads=threads, streams=streams)
-        return cls(run, read_head(run.head_path(head)), Path(cache_dir), Path(weights) if weights else None, options)
+        return cls(
+            run, read_head(run.head_path(head)), as_place(cache_dir), Path(weights) if weights else None, options
+        )
 
     def _find_weights(self) -> Weights:
         run = self.run

@@ -21,6 +21,7 @@ from featx.files import new_folder
 from featx.interrupts import Terminated, ignore_interrupts, raise_terminated
 from featx.memory import MemoryLimit
 from featx.output import say
+from featx.places import Place, redacted
 from featx.predict_command import predict
 
 log = logging.getLogger("featx")
@@ -41,6 +42,8 @@ class Commands(click.Group):
         signal.signal(signal.SIGTERM, raise_terminated)
         try:
             return super().invoke(ctx)
+        except click.UsageError as error:
+            raise click.UsageError(redacted(error.format_message()), error.ctx) from None  # what was typed is in it
         except FeatxError as error:
             _fail(str(error), 2)
         except KeyboardInterrupt as interrupt:
@@ -83,7 +86,8 @@ def main() -> None:
     """Transfer learning on your own images: features extracted once, cached for ever, compared honestly.
 
     \b
-    DATA is a folder: train/CLASS/* with test/CLASS/*, or just CLASS/*.
+    DATA is a folder: train/CLASS/* with test/CLASS/*, or just CLASS/*; also a
+    zip or tar file, or an address like s3://bucket/photos.
     Without DATA: data/ if there is one, else the built-in sample.
 
     \b
@@ -99,7 +103,7 @@ def main() -> None:
     log.setLevel(logging.INFO)
 
 
-def _data_dir(data: Path | None, cache_dir: Path) -> Path:
+def _data_dir(data: Place | None, cache_dir: Place) -> Place:
     """Return the folder to use; say which if the user did not."""
     if data is not None:
         return data
@@ -125,7 +129,7 @@ main.add_command(predict)
 @opt.VIEWS
 @click.option("--preview", is_flag=True, help="Only draw some images with their views, to look at; extract nothing.")
 @opt.OUTPUT
-def extract(data: Path | None, cache_dir: Path, preview: bool, quiet: bool, as_json: bool, **options: Any) -> None:
+def extract(data: Place | None, cache_dir: Place, preview: bool, quiet: bool, as_json: bool, **options: Any) -> None:
     """Stage one: compute the features that the store lacks, and nothing else.
 
     \b
@@ -155,11 +159,11 @@ def extract(data: Path | None, cache_dir: Path, preview: bool, quiet: bool, as_j
 @opt.CACHE_DIR
 @opt.STAGE_TWO
 @opt.TRAIN_VIEWS
-@click.option("--run-dir", type=click.Path(path_type=Path), help="Run folder.  [default: a new one in runs/]")
+@click.option("--run-dir", type=opt.LocalFolder(path_type=Path), help="Run folder.  [default: a new one in runs/]")
 @opt.OUTPUT
 def train_top(
-    data: Path | None,
-    cache_dir: Path,
+    data: Place | None,
+    cache_dir: Place,
     run_dir: Path | None,
     seed: int,
     epochs: int,
@@ -207,11 +211,13 @@ def train_top(
     is_flag=True,
     help="Also train on 1, 2, 5, 10, 20 and 50 % of the training images; takes longer.",
 )
-@click.option("--report-dir", type=click.Path(path_type=Path), help="Report folder.  [default: a new one in reports/]")
+@click.option(
+    "--report-dir", type=opt.LocalFolder(path_type=Path), help="Report folder.  [default: a new one in reports/]"
+)
 @opt.OUTPUT
 def compare(
-    data: Path | None,
-    cache_dir: Path,
+    data: Place | None,
+    cache_dir: Place,
     report_dir: Path | None,
     seed: int,
     epochs: int,

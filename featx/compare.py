@@ -30,6 +30,7 @@ from featx.feature_sources import FeatureSource, Wanted, direct_applications
 from featx.join import Features, join_rows
 from featx.learning_curve import learning_curve as curve_of
 from featx.memory import MemoryLimit
+from featx.places import Place, as_place
 from featx.recipe import Recipe
 from featx.resolve import RecipeOptions
 from featx.results import Training, validation_part
@@ -40,11 +41,11 @@ from featx.train import DEFAULT_TRAINING
 
 
 def compare_approaches(
-    data_dir: Path,
+    data_dir: Place | str,
     *,
     backbones: Sequence[str] = ("vgg16",),
     rivals: Sequence[str] = (),
-    cache_dir: Path = Path("cache"),
+    cache_dir: Place | str = Path("cache"),
     training: Training = DEFAULT_TRAINING,
     engine: str = "auto",
     batch_size: int | None = None,
@@ -90,6 +91,7 @@ def compare_approaches(
         FeatxError: the data set, a backbone, the weights or the store is not fit; the message says what to do.
     """
     wanted = _wanted(backbones, rivals, views, options)
+    cache_dir = as_place(cache_dir)
     dataset = scan(data_dir, cache_dir, show=training.show)
     engine_options = EngineOptions(engine=engine, batch_size=batch_size, threads=threads, streams=streams)
     how = {"engine_options": engine_options, "workers": workers, "strict": strict, "show": training.show}
@@ -183,7 +185,7 @@ def _examine(
     dataset: ImageDataset,
     entries: Sequence[Entry],
     skipped: Sequence[SkippedImage],
-    cache_dir: Path,
+    cache_dir: Place,
     memory: MemoryLimit,
 ) -> Examination:
     """Look at the comparison image by image, with the features of the backbone that does best."""

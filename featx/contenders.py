@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -16,6 +15,7 @@ from featx.heads import HEADS
 from featx.join import Features
 from featx.memory import peak_memory_bytes, reset_peak_memory
 from featx.metrics import confusion_matrix, evaluate
+from featx.places import Place
 from featx.recipe import Recipe
 from featx.results import Result, Training, averaged_over_views
 from featx.rivals import train_on_pixels
@@ -90,7 +90,7 @@ def direct_contender(features: Features, class_map: ClassMap) -> Contender:
     return Contender(f"{recipe.backbone} direct", "direct", recipe.image_size, apply, features.timings, recipe=recipe)
 
 
-def rival_contender(dataset: ImageDataset, rival: str, cache_dir: Path, workers: int | None) -> Contender:
+def rival_contender(dataset: ImageDataset, rival: str, cache_dir: Place, workers: int | None) -> Contender:
     """Return the network named `rival`, trained from scratch."""
 
     def train(mask: np.ndarray, training: Training) -> Result:

@@ -6,13 +6,15 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
+from typing import overload
 
 import numpy as np
 
 from featx.digests import digest_files
 from featx.errors import DatasetError, printable
-from featx.layout import EXPECTED, Layout, find_layout, list_folder
+from featx.layout import EXPECTED, Folders, Layout, find_layout, folders_below, list_folder
+from featx.places import FileState, Place, RemotePath, RemoteTree, as_data, as_place
+from featx.progress import waiting
 from featx.splits import hashed_test_mask, identical_groups
 
 log = logging.getLogger("featx")
@@ -25,7 +27,7 @@ class ImageDataset:
     """The images of a folder. Row `i` of every column is one image file; rows are ordered by class, then by path.
 
     Attributes:
-        root: the folder.
+        root: the folder, on this machine or elsewhere.
         class_names: sorted names of the class folders.
         paths: n paths relative to `root`.
         labels: `(n,)` int64, indices into `class_names`.
@@ -35,7 +37,7 @@ class ImageDataset:
         unreadable: (path relative to `root`, reason) of image files that could not be read; they have no row.
     """
 
-    root: Path
+    root: Place
     class_names: tuple[str, ...]
     paths: tuple[str, ...]
     labels: np.ndarray
@@ -113,11 +115,12 @@ class ImageDataset:
         return pairs[np.flatnonzero(self.labels[first] != self.labels[second])]
 
 
-def scan(root: Path, cache_dir: Path, *, test_fraction: float = 0.2, show: bool = False) -> ImageDataset:
+def scan(root: Place | str, cache_dir: Place | str, *, test_fraction: float = 0.2, show: bool = False) -> ImageDataset:
     """Return the data set in the folder `root`. Only files that are new or have changed are read.
 
     Args:
-        root: a folder laid out as `train/CLASS/*` with `test/CLASS/*`, or as `CLASS/*`.
+        root: a folder laid out as `train/CLASS/*` with `test/CLASS/*`, or as `CLASS/*`; or an address that fsspec
+            opens, such as `s3://bucket/photos`, or a zip or tar file.
         cache_dir: the folder of the stat cache.
         test_fraction: the share of images, from 0 to below 1, that becomes the test split where `root` has none.
             An image's side is decided by its content alone.
@@ -128,8 +131,12 @@ def scan(root: Path, cache_dir: Path, *, test_fraction: float = 0.2, show: bool 
     """
     if not 0 <= test_fraction < 1:
         raise DatasetError(f"The test fraction is a number from 0 to below 1. Received: {test_fraction!r}")
-    layout = find_layout(root)
-    dataset = _with_train_classes(_read(_listed(root, layout), cache_dir, show=show))
+    root = as_data(root)
+    with waiting(f"list {printable(root)}", show=show and isinstance(root, RemotePath)):
+        folders, tree = folders_below(root)
+    layout = find_layout(root, folders)
+    listed = _listed(root, layout, folders)
+    dataset = _with_train_classes(_read(listed, tree, as_place(cache_dir), show=show))
     if dataset.n_test == 0:
         dataset = _split_by_content(dataset, test_fraction)
         if layout.test is not None:
@@ -140,15 +147,15 @@ def scan(root: Path, cache_dir: Path, *, test_fraction: float = 0.2, show: bool 
     return dataset
 
 
-def _listed(root: Path, layout: Layout) -> ImageDataset:
+def _listed(root: Place, layout: Layout, folders: Folders) -> ImageDataset:
     """Return the files that `layout` has: all its classes, and digests of zero."""
-    prefix = os.path.join(root.resolve(), "")  # noqa: PTH118 - ends in exactly one slash, also for the root folder
+    prefix = f"{str(root.resolve()).rstrip('/')}/"  # exactly one slash, also for the root folder
     rows: list[tuple[str, str, bool]] = []
     others: list[str] = []
     unreadable: list[tuple[str, str]] = []
     for is_test, class_folders in ((False, layout.train), (True, layout.test or {})):
         for class_name, folder in class_folders.items():
-            listing = list_folder(folder)
+            listing = list_folder(folder, folders)
             rows += [(class_name, path.removeprefix(prefix), is_test) for path in listing.images]
             others += [path.removeprefix(prefix) for path in listing.others]
             unreadable += [(path.removeprefix(prefix), reason) for path, reason in listing.unreadable]
@@ -173,10 +180,34 @@ def _listed(root: Path, layout: Layout) -> ImageDataset:
     )
 
 
-def _read(dataset: ImageDataset, cache_dir: Path, *, show: bool) -> ImageDataset:
-    """Return the images that can be read, with their digests."""
-    prefix = os.path.join(os.fsencode(dataset.root.resolve()), b"")  # noqa: PTH118 - a Path per file is too slow
-    digests, reasons = digest_files([prefix + os.fsencode(path) for path in dataset.paths], cache_dir, show=show)
+class _RemoteFiles(Sequence[RemotePath]):
+    """The files of a data set elsewhere with their states, made when they are asked for."""
+
+    def __init__(self, root: RemotePath, paths: Sequence[str], states: dict[str, FileState | None]) -> None:
+        self._root, self._paths, self._states = root, paths, states
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    @overload
+    def __getitem__(self, row: int) -> RemotePath: ...
+    @overload
+    def __getitem__(self, row: slice) -> Sequence[RemotePath]: ...
+    def __getitem__(self, row: int | slice) -> RemotePath | Sequence[RemotePath]:
+        if isinstance(row, slice):
+            return [self[number] for number in range(*row.indices(len(self)))]
+        path = self._paths[row]
+        return self._root.with_state(path, self._states[path])
+
+
+def _read(dataset: ImageDataset, tree: RemoteTree | None, cache_dir: Place, *, show: bool) -> ImageDataset:
+    """Return the images that can be read, with their digests; those of a place elsewhere were listed in `tree`."""
+    if tree is None:
+        folder = os.fsencode(str(dataset.root.resolve()))
+        digests, reasons = digest_files(dataset.paths, cache_dir, folder=folder, show=show)
+    else:
+        files = _RemoteFiles(tree.root, dataset.paths, tree.states)
+        digests, reasons = digest_files(files, cache_dir, show=show)
     readable = np.ones(dataset.n_images, dtype=bool)
     readable[list(reasons)] = False
     unreadable = (*dataset.unreadable, *((dataset.paths[row], reason) for row, reason in reasons.items()))
@@ -262,7 +293,7 @@ def _pairs(keys: np.ndarray) -> np.ndarray:
     return np.stack([first_alike[later], later], axis=1).astype(np.int64)
 
 
-def _no_images(root: Path, strays: Sequence[str], unreadable: Sequence[tuple[str, str]]) -> DatasetError:
+def _no_images(root: Place, strays: Sequence[str], unreadable: Sequence[tuple[str, str]]) -> DatasetError:
     if strays:
         return DatasetError(
             f"{printable(root)} has {_counted('image', strays)} in no class folder; put the images of each class "

@@ -3,6 +3,8 @@
 A digest is what an image *is* in featx; its path is only where it lies. Reading 10,000 images to learn their digests
 takes seconds, asking whether they have changed takes milliseconds, so `cache/digests.sqlite` remembers
 (path, size, mtime_ns, inode) → digest. It is a cache and no more: without it, everything works, only slower.
+
+A file elsewhere has no inode: what its file system says of its content, an ETag above all, stands for it.
 """
 
 import hashlib
@@ -14,12 +16,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
+from featx.images import MAX_FILE_MIB
+from featx.places import Place, RemotePath, as_place, local_dir
 from featx.progress import progress_bar
-from featx.statcache import StatCache, StatKey
+from featx.statcache import StatCache, StatEntry, StatKey
 
 #: A file modified less than this long before it was read may change again without its mtime showing it (FAT keeps
 #: two seconds), so its digest is not remembered. Git calls such a file racily clean.
@@ -27,9 +31,16 @@ RACY_NS = 2_000_000_000
 #: How often digests are committed, so that an interrupted first run keeps what it has read.
 COMMIT_EVERY_S = 2.0
 _THREADS = 8  # more than cores: on a network folder the time goes into waiting
+_REMOTE_THREADS = 32  # elsewhere, all of it
+#: Files whose entries are in memory at a time.
+PORTION = 20_000
 _FILES_PER_TASK = 16  # keeps the cost of a task small against the files in it
 _BLOCK_BYTES = 1 << 20
 _ATTEMPTS = 3
+
+
+#: A file as `digest_files` was given it.
+_File: TypeAlias = Path | RemotePath | str | bytes
 
 
 class _Hashed(NamedTuple):
@@ -40,89 +51,160 @@ class _Hashed(NamedTuple):
     reason: str | None = None
 
 
+class _ToRead(NamedTuple):
+    """A file to read: its row, its name in the stat cache, where it is elsewhere, and what is remembered of it."""
+
+    row: int
+    name: bytes
+    place: RemotePath | None = None
+    known: StatEntry | None = None
+
+
 def digest_files(
-    paths: Sequence[Path | str | bytes], cache_dir: Path, *, show: bool = False
+    paths: Sequence[_File], cache_dir: Place, *, folder: bytes | None = None, show: bool = False
 ) -> tuple[np.ndarray, dict[int, str]]:
     """Return the SHA-256 digest of every file's bytes, and the reason for each file that has none.
 
-    Only files that are new or have changed are read. A FIFO, socket, device or folder is never opened.
+    Only files that are new or have changed are read. A FIFO, socket, device or folder is never opened. Besides what it
+    returns and `paths`, memory does not grow with the number of files.
 
     Args:
-        paths: files, absolute or relative to the working folder; any name the system allows, bytes are fastest.
+        paths: files, on this machine (absolute, or relative to `folder`; any name the system allows, bytes are fastest)
+            or elsewhere.
         cache_dir: the folder of `digests.sqlite`, made if need be. If it cannot be used, one warning is logged.
-        show: whether to show the progress of reading files.
+        folder: what paths are relative to; the working folder if None.
+        show: whether to show progress.
 
     Returns:
         `(n, 32)` uint8, row `i` for `paths[i]`, zeros where the file could not be read; and the reasons by row.
     """
-    here = os.fsencode(Path.cwd())
-    names = [os.path.join(here, os.fsencode(path)) for path in paths]  # noqa: PTH118 - a Path cannot hold bytes
-    digests = [bytes(32)] * len(names)
-    reasons: dict[int, str] = {}
-    with closing(StatCache(cache_dir)) as cache:
-        known = cache.lookup(names)
-        to_read: list[int] = []
-        for row, name in enumerate(names):
-            try:
-                status = os.stat(name)  # noqa: PTH116 - a Path cannot hold bytes
-            except (OSError, ValueError) as error:
-                reasons[row] = _why(error)
-                continue
-            if not stat.S_ISREG(status.st_mode):
-                reasons[row] = _not_regular(status.st_mode)
-            elif (entry := known.get(name)) and entry.key == StatKey.of(status):
-                digests[row] = entry.digest
-            else:
-                to_read.append(row)
-        for row, hashed in zip(to_read, _hash_all([names[row] for row in to_read], cache, show=show), strict=True):
-            digests[row] = hashed.digest
-            if hashed.reason is not None:
-                reasons[row] = hashed.reason
-    return np.frombuffer(bytearray().join(digests), dtype=np.uint8).reshape(-1, 32), reasons
+    here = os.fsencode(Path.cwd()) if folder is None else folder
+    first = paths[0] if len(paths) else None
+    threads = _REMOTE_THREADS if isinstance(first, RemotePath) and first.is_distant else _THREADS
+    with (
+        closing(StatCache(local_dir(cache_dir))) as cache,
+        progress_bar(len(paths), "digests", "files", show=show) as bar,
+        ThreadPoolExecutor(threads) as pool,
+    ):
+        digesting = _Digesting(cache, pool, bar, len(paths))
+        for start in range(0, len(paths), PORTION):
+            digesting.portion(start, paths[start : start + PORTION], here)
+    return digesting.digests, digesting.reasons
 
 
-def forget_digests(paths: Sequence[Path], cache_dir: Path) -> None:
-    """Have the files at `paths` read again next time: what their state said of their content was wrong."""
-    if paths:
-        with closing(StatCache(cache_dir)) as cache:
-            cache.forget(os.fsencode(path.absolute()) for path in paths)
+class _Digesting:
+    """The digests and reasons of all files, filled in a portion at a time."""
 
+    def __init__(self, cache: StatCache, pool: ThreadPoolExecutor, bar: Any, n_files: int) -> None:
+        self.digests = np.zeros((n_files, 32), np.uint8)
+        self.reasons: dict[int, str] = {}
+        self._cache = cache
+        self._pool = pool
+        self._bar = bar
 
-def _hash_all(names: Sequence[bytes], cache: StatCache, *, show: bool) -> list[_Hashed]:
-    """Return what reading each file gave, in order; what may be remembered goes to `cache`, also on Ctrl-C."""
-    if not names:
-        return []
-    results: list[_Hashed] = []
-    fresh: list[tuple[bytes, StatKey, bytes]] = []
-    committed_at = time.monotonic()
-    with progress_bar(len(names), "digests", "files", show=show) as bar, ThreadPoolExecutor(_THREADS) as pool:
+    def portion(self, start: int, files: Sequence[_File], here: bytes) -> None:
+        """Find the digests of `files`, whose first row is `start`."""
+        names = [_name(file, here) for file in files]
+        known = self._cache.lookup(names)
+        to_read: list[_ToRead] = []
+        rows: list[int] = []  # of files that have not changed
+        digests: list[bytes] = []
+        for row, (file, name) in enumerate(zip(files, names, strict=True), start):
+            entry = known.get(name)
+            place = file if isinstance(file, RemotePath) else None
+            key = self._key(row, name) if place is None else _listed_key(place)
+            if entry and entry.key == key:
+                rows.append(row)
+                digests.append(entry.digest)
+            elif place or key:
+                to_read.append(_ToRead(row, name, place, entry))
+        self.digests[rows] = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 32)
+        self._bar.update(len(files) - len(to_read))
+        self._read(to_read)
+
+    def _key(self, row: int, name: bytes) -> StatKey | None:
+        """Return the state that a file is in; note the reason, and return None, if it is none that can be read."""
         try:
-            for portion in pool.map(_hash_several, _portions(names)):
-                for hashed in portion:
+            status = os.stat(name)  # noqa: PTH116 - a Path cannot hold bytes
+        except (OSError, ValueError) as error:
+            self.reasons[row] = _why(error)
+            return None
+        if not stat.S_ISREG(status.st_mode):
+            self.reasons[row] = _not_regular(status.st_mode)
+            return None
+        return StatKey.of(status)
+
+    def _read(self, files: Sequence[_ToRead]) -> None:
+        """Read files; what may be remembered goes to the cache, also on Ctrl-C."""
+        fresh: list[tuple[bytes, StatKey, bytes]] = []
+        committed_at = time.monotonic()
+        try:
+            done = iter(files)
+            for several in self._pool.map(_hash_several, _portions(files)):
+                for file, hashed in zip(islice(done, len(several)), several, strict=True):
                     if hashed.key is not None:
-                        fresh.append((names[len(results)], hashed.key, hashed.digest))
-                    results.append(hashed)
-                bar.update(len(portion))
+                        fresh.append((file.name, hashed.key, hashed.digest))
+                    self.digests[file.row] = np.frombuffer(hashed.digest, np.uint8)
+                    if hashed.reason is not None:
+                        self.reasons[file.row] = hashed.reason
+                self._bar.update(len(several))
                 if time.monotonic() - committed_at > COMMIT_EVERY_S:
-                    cache.remember(fresh)
+                    self._cache.remember(fresh)
                     fresh = []
                     committed_at = time.monotonic()
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
+            self._pool.shutdown(wait=False, cancel_futures=True)
             raise
         finally:
-            cache.remember(fresh)
-    return results
+            self._cache.remember(fresh)
 
 
-def _portions(names: Sequence[bytes]) -> Iterator[list[bytes]]:
-    rest = iter(names)
+def forget_digests(names: Sequence[str], cache_dir: Place) -> None:
+    """Have the files called `names` read again next time: what their state said of their content was wrong."""
+    if names:
+        here = os.fsencode(Path.cwd())
+        with closing(StatCache(local_dir(cache_dir))) as cache:
+            cache.forget(_name(as_place(name), here) for name in names)
+
+
+def _listed_key(file: RemotePath) -> StatKey | None:
+    """Return the state that a listing told of a file; None if it told none: then the thread that reads it asks."""
+    state = file.listed_state
+    return StatKey(*state) if state else None
+
+
+def _name(file: _File, here: bytes) -> bytes:
+    """Return what a file is called in the stat cache: its absolute path, or its address."""
+    if isinstance(file, RemotePath):
+        return str(file).encode("utf-8", "surrogateescape")
+    return os.path.join(here, os.fsencode(file))  # noqa: PTH118 - a Path cannot hold bytes
+
+
+def _portions(files: Sequence[_ToRead]) -> Iterator[list[_ToRead]]:
+    rest = iter(files)
     while portion := list(islice(rest, _FILES_PER_TASK)):
         yield portion
 
 
-def _hash_several(names: Sequence[bytes]) -> list[_Hashed]:
-    return [_hash_file(name) for name in names]
+def _hash_several(files: Sequence[_ToRead]) -> list[_Hashed]:
+    return [_hash_file(file.name) if file.place is None else _hash_remote(file.place, file.known) for file in files]
+
+
+def _hash_remote(file: RemotePath, known: StatEntry | None) -> _Hashed:
+    """Read one file elsewhere, unless what its file system says of it now is what is remembered."""
+    try:
+        state = file.state()
+        key = StatKey(*state) if state else None
+        if known and known.key == key:
+            return _Hashed(known.digest)
+        if state and state.size > MAX_FILE_MIB << 20:
+            return _Hashed(reason=f"larger than {MAX_FILE_MIB} MiB")
+        digest = hashlib.sha256()
+        for block in file.blocks():
+            digest.update(block)
+    except OSError as error:
+        return _Hashed(reason=_why(error))
+    return _Hashed(digest.digest(), key)
 
 
 def _hash_file(name: bytes) -> _Hashed:

@@ -12,6 +12,7 @@ from featx.class_map import ClassMap, make_class_map, read_class_list
 from featx.classifier import DEFAULT_ENGINE, ImageClassifier
 from featx.engines import EngineOptions
 from featx.errors import FeatxError
+from featx.places import Place, as_place
 from featx.recipe import Recipe
 from featx.resolve import RecipeOptions, resolve_recipe
 from featx.weights import Weights
@@ -36,7 +37,7 @@ class DirectClassifier(ImageClassifier):
         recipe: Recipe,
         weights: Weights,
         class_map: ClassMap,
-        cache_dir: Path,
+        cache_dir: Place,
         engine_options: EngineOptions = DEFAULT_ENGINE,
     ) -> None:
         """Put a classifier together; `DirectClassifier.load` is the usual way."""
@@ -50,7 +51,7 @@ class DirectClassifier(ImageClassifier):
         *,
         maps: Sequence[str] = (),
         class_list: Path | str | None = None,
-        cache_dir: Path | str = "cache",
+        cache_dir: Place | str = "cache",
         engine: str = "auto",
         batch_size: int | None = None,
         threads: int | None = None,
@@ -80,7 +81,7 @@ class DirectClassifier(ImageClassifier):
         if options.get("precision") == "int8":
             raise FeatxError("int8 is calibrated on a data set, and here is none: choose float32, bfloat16 or auto.")
         wanted: RecipeOptions = {**options, "layer": CLASSIFIER_LAYER, "pooling": None}
-        recipe, weights = resolve_recipe(Path(cache_dir), **wanted)
+        recipe, weights = resolve_recipe(as_place(cache_dir), **wanted)
         check_image_size(recipe)
         n_network_classes = count_network_classes(recipe.backbone, weights.path)
         network_classes = read_class_list(Path(class_list)) if class_list else ()
@@ -88,7 +89,7 @@ class DirectClassifier(ImageClassifier):
         if not maps and not class_list:
             log.info("Classes of ImageNet, for want of --map: %s.", class_map)
         engine_options = EngineOptions(engine=engine, batch_size=batch_size, threads=threads, streams=streams)
-        return cls(recipe, weights, class_map, Path(cache_dir), engine_options)
+        return cls(recipe, weights, class_map, as_place(cache_dir), engine_options)
 
     def _find_weights(self) -> Weights:
         return self._weights

@@ -6,6 +6,10 @@ what to do about it. The command line prints it on one line and exits with code 
 
 import os
 import unicodedata
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from featx.places import RemotePath
 
 
 class FeatxError(Exception):
@@ -56,7 +60,7 @@ class TrainingError(FeatxError):
     """Stage two cannot train on what it was given."""
 
 
-def printable(name: str | bytes | os.PathLike[str]) -> str:
+def printable(name: "str | bytes | os.PathLike[str] | RemotePath") -> str:
     r"""Return `name` fit for a terminal, a table or a log: one line, control and undecodable characters escaped.
 
     >>> printable("cat\n\x1b[31m.jpg")
@@ -64,7 +68,7 @@ def printable(name: str | bytes | os.PathLike[str]) -> str:
     >>> printable("ça va 🐈.jpg")
     'ça va 🐈.jpg'
     """
-    text = os.fsdecode(name)
+    text = os.fsdecode(name) if isinstance(name, str | bytes | os.PathLike) else str(name)
     return "".join(
         char.encode("unicode_escape", "backslashreplace").decode("ascii")
         if unicodedata.category(char) in {"Cc", "Cf", "Cs", "Zl", "Zp"}

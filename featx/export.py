@@ -18,6 +18,7 @@ from featx.export_formats import import_onnx, write_keras, write_onnx, write_sav
 from featx.export_graph import Graph, build_graph
 from featx.files import TEMPORARY_PREFIX, replacing, sync_folder
 from featx.keras_import import keras_backend
+from featx.places import Place
 from featx.recipe import Recipe
 from featx.saved_run import SavedRun, read_run
 
@@ -62,7 +63,7 @@ def export_run(
     *,
     format: str = "keras",  # noqa: A002 - what everybody calls it
     head: str | None = None,
-    cache_dir: Path = Path("cache"),
+    cache_dir: Place = Path("cache"),
     weights: Path | None = None,
 ) -> Export:
     """Write the run in `run_dir` as one artefact, whole or not at all.

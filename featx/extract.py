@@ -11,6 +11,7 @@ from featx.dataset import ImageDataset, scan
 from featx.engines import EngineOptions
 from featx.image_sources import images_of, views_of
 from featx.missing import compute_missing
+from featx.places import Place, as_place
 from featx.recipe import DTYPES, Recipe
 from featx.resolve import RecipeOptions, resolve_recipe
 from featx.skipped import SkippedImage
@@ -37,7 +38,7 @@ class ExtractedViews:
 
     views: Views
     recipe: Recipe
-    store_dir: Path
+    store_dir: Place
     n_images: int
     n_computed: int
     n_cached: int
@@ -62,7 +63,7 @@ class Extraction:
 
     dataset: ImageDataset
     recipe: Recipe
-    store_dir: Path
+    store_dir: Place
     n_computed: int
     n_cached: int
     skipped: tuple[SkippedImage, ...]
@@ -72,9 +73,9 @@ class Extraction:
 
 
 def extract_features(
-    data_dir: Path,
+    data_dir: Place | str,
     *,
-    cache_dir: Path = Path("cache"),
+    cache_dir: Place | str = Path("cache"),
     engine: str = "auto",
     batch_size: int | None = None,
     threads: int | None = None,
@@ -91,8 +92,9 @@ def extract_features(
     >>> extraction = extract_features(Path("data"), backbone="vgg16", image_size=(150, 150))  # doctest: +SKIP
 
     Args:
-        data_dir: `train/CLASS/*` with `test/CLASS/*`, or `CLASS/*`.
-        cache_dir: where stores lie.
+        data_dir: `train/CLASS/*` with `test/CLASS/*`, or `CLASS/*`: a folder, a zip or tar file, or an address that
+            fsspec opens, as text, such as `"s3://bucket/photos"`.
+        cache_dir: where stores lie: a folder, or the address of one on an object store.
         engine: what runs the backbone: `"auto"`, `"keras"` or `"openvino"`; see `featx.engines.EngineOptions`, also for
             the next three.
         batch_size: images in a batch.
@@ -108,6 +110,7 @@ def extract_features(
         FeatxError: the data set, the backbone, the weights or the store is not fit; the message says what to do.
     """
     engine_options = EngineOptions(engine=engine, batch_size=batch_size, threads=threads, streams=streams)
+    cache_dir = as_place(cache_dir)
     dataset = scan(data_dir, cache_dir, show=show)
     recipe, weights = resolve_recipe(cache_dir, dataset, **options)
     return extract_dataset(
@@ -119,7 +122,7 @@ def extract_dataset(
     dataset: ImageDataset,
     recipe: Recipe,
     weights: Weights,
-    cache_dir: Path,
+    cache_dir: Place,
     engine_options: EngineOptions = DEFAULT_ENGINE,
     *,
     views: Views | None = None,
@@ -165,7 +168,7 @@ def _extract_views(
     dataset: ImageDataset,
     recipe: Recipe,
     weights: Weights,
-    cache_dir: Path,
+    cache_dir: Place,
     engine_options: EngineOptions,
     views: Views,
     how: dict[str, Any],
@@ -187,10 +190,10 @@ def _extract_views(
 
 
 def extract_command(
-    data_dir: Path, cache_dir: Path, views: Views | None = None, **options: Unpack[RecipeOptions]
+    data_dir: Place | str, cache_dir: Place, views: Views | None = None, **options: Unpack[RecipeOptions]
 ) -> str:
     """Return the command line that extracts these features, as one would type it."""
-    words = ["featx", "extract", str(data_dir)]
+    words = ["featx", "extract", str(as_place(data_dir))]
     defaults: RecipeOptions = {
         "weights": "imagenet",
         "layer": None,

@@ -15,6 +15,7 @@ from featx.engines import EngineOptions
 from featx.errors import FeatxError, ImageError, printable
 from featx.image_sources import Images, Source, images_of_arrays
 from featx.missing import compute_missing
+from featx.places import Place, RemotePath, as_place
 from featx.recipe import parse_image_size
 from featx.resolve import resolve_recipe
 from featx.store import FeatureStore
@@ -57,7 +58,7 @@ class FeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         layer: str | None = None,
         precision: str = "auto",
         dtype: str = "float16",
-        cache_dir: Path | str = "cache",
+        cache_dir: Place | str = "cache",
         engine: str = "auto",
         batch_size: int | None = None,
         threads: int | None = None,
@@ -102,7 +103,7 @@ class FeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
             ImageError: an image cannot be read.
             FeatxError: the recipe, the weights or the store is not fit; the message says what to do.
         """
-        cache_dir = Path(self.cache_dir)
+        cache_dir = as_place(self.cache_dir)
         images = _images(X, cache_dir)
         recipe, weights = resolve_recipe(
             cache_dir,
@@ -138,22 +139,22 @@ def _height_and_width(image_size: tuple[int, int] | int | None) -> tuple[int, in
     return parse_image_size("x".join(map(str, sides)))
 
 
-def _images(X: Sequence[Any] | np.ndarray, cache_dir: Path) -> Images:
+def _images(X: Sequence[Any] | np.ndarray, cache_dir: Place) -> Images:
     """Return the images that `X` names or holds."""
     sources = [_source(item) for item in X]
     digests = np.zeros((len(sources), 32), np.uint8)
-    files = [row for row, source in enumerate(sources) if isinstance(source, Path)]
-    arrays = [row for row, source in enumerate(sources) if not isinstance(source, Path)]
-    digests[files], reasons = digest_files([Path(str(sources[row])) for row in files], cache_dir)
+    files = {row: source for row, source in enumerate(sources) if not isinstance(source, np.ndarray)}
+    arrays = [row for row in range(len(sources)) if row not in files]
+    digests[list(files)], reasons = digest_files(list(files.values()), cache_dir)
     for number, reason in reasons.items():
-        raise ImageError(f"{printable(str(sources[files[number]]))} cannot be read: {reason}.")
+        raise ImageError(f"{printable(list(files.values())[number])} cannot be read: {reason}.")
     digests[arrays] = images_of_arrays([np.asarray(sources[row]) for row in arrays]).digests
     return Images(sources, digests)
 
 
 def _source(item: object) -> Source:
-    if isinstance(item, str | Path):
-        return Path(item)
+    if isinstance(item, str | Path | RemotePath):
+        return as_place(item)
     if isinstance(item, np.ndarray):
         return item
     raise FeatxError(f"An image is a path or an array. Received: {type(item).__name__}")

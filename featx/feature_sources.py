@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from featx.augmentation import Views
@@ -15,6 +14,7 @@ from featx.errors import DamagedSegmentError, WeightsError
 from featx.extract import Extraction, extract_command, extract_dataset
 from featx.join import Features, join_features, with_views
 from featx.memory import MemoryLimit
+from featx.places import Place
 from featx.recipe import Recipe
 from featx.resolve import RecipeOptions, resolve_recipe
 from featx.store import FeatureStore
@@ -38,7 +38,7 @@ class Wanted:
 
 
 def direct_applications(
-    backbones: Sequence[str], options: RecipeOptions, map_to: Callable[[int], ClassMap], cache_dir: Path
+    backbones: Sequence[str], options: RecipeOptions, map_to: Callable[[int], ClassMap], cache_dir: Place
 ) -> tuple[list[Wanted], list[str]]:
     """Return what the direct application of each backbone needs, and a warning for each that has to be left out.
 
@@ -82,7 +82,7 @@ class FeatureSource:
     """
 
     def __init__(
-        self, wanted: Wanted, dataset: ImageDataset, data_dir: Path, cache_dir: Path, how: dict[str, Any]
+        self, wanted: Wanted, dataset: ImageDataset, data_dir: Place | str, cache_dir: Place, how: dict[str, Any]
     ) -> None:
         """Find the weights; `how` are the options of `featx.extract.extract_dataset`.
 

@@ -1,15 +1,24 @@
-"""Files that are whole or not there: written under a temporary name in the same folder, synced, renamed."""
+"""Files that are whole or not there: on a disk written under a temporary name in the same folder, synced, renamed.
+
+An object store has neither temporary names nor renames, and needs none: it takes a whole file, or nothing.
+"""
 
 import datetime as dt
+import errno
 import itertools
 import os
+import shutil
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TypeVar, cast
 
 from featx.errors import FeatxError, printable
+from featx.places import Place, RemotePath
+
+_AnyPlace = TypeVar("_AnyPlace", bound=Place)
 
 #: Begins the name of everything unfinished.
 TEMPORARY_PREFIX = ".tmp-"
@@ -22,21 +31,56 @@ OUTPUT_MARK = ".featx-output"
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path with the same suffix; if the block succeeds, what was written there becomes `path`.
+def replacing(path: _AnyPlace) -> Iterator[_AnyPlace]:
+    """Yield a path with the same suffix to write to once; if the block succeeds, what was written there is at `path`.
 
     Whatever happens, `path` is either what it was before or the whole new file. The folder is made if need be.
     """
+    if isinstance(path, RemotePath):
+        yield path
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}{path.suffix}")
     try:
-        yield temporary
+        yield cast("_AnyPlace", temporary)
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
         sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def move(path: Place, target: Place) -> None:
+    """Rename a file in its folder.
+
+    Raises:
+        OSError: it has gone, or cannot be renamed.
+    """
+    if isinstance(path, RemotePath):
+        assert isinstance(target, RemotePath)
+        path.rename(target)
+    else:
+        assert isinstance(target, Path)
+        path.rename(target)
+
+
+def remove_whole(path: Place) -> None:
+    """Remove a file or a folder with all that is in it. On a disk, a folder goes as a whole: no half of it is left.
+
+    Raises:
+        OSError: it cannot be removed.
+    """
+    if isinstance(path, RemotePath):
+        path.remove_tree()
+        return
+    gone = path.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}")
+    path.rename(gone)
+    sync_folder(path.parent)
+    if gone.is_dir() and not gone.is_symlink():
+        shutil.rmtree(gone)
+    else:
+        gone.unlink()
 
 
 def sync_folder(folder: Path) -> None:
@@ -48,14 +92,32 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: Place, text: str) -> None:
     """Write `text` to `path` as UTF-8, whole or not at all."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
-def remove_abandoned_files(folder: Path) -> None:
+def check_writable(folder: Place) -> None:
+    """Raise OSError if nothing can be written to `folder`, which need not be there, before hours of work show it.
+
+    On a disk nothing is written. An object store tells only when something is: the folder above gets the mark that
+    keeps it from being taken for images.
+    """
+    if isinstance(folder, RemotePath):
+        (folder.parent / OUTPUT_MARK).touch()
+        return
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, "not a folder")
+    if not os.access(there, os.W_OK):
+        raise PermissionError(errno.EACCES, "no permission to write")
+
+
+def remove_abandoned_files(folder: Place) -> None:
     """Remove what killed processes have left unfinished in `folder`."""
+    if isinstance(folder, RemotePath):  # nothing is ever unfinished there
+        return
     for path in folder.glob(f"{TEMPORARY_PREFIX}*"):
         with suppress(OSError):  # another process was quicker, or may do more here
             if time.time() - path.stat().st_mtime > ABANDONED_AFTER_S:

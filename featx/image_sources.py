@@ -4,7 +4,6 @@ import hashlib
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import overload
 
 import numpy as np
@@ -13,9 +12,10 @@ from PIL import Image
 from featx.dataset import ImageDataset
 from featx.errors import FeatxError
 from featx.images import MAX_PIXELS, read_file
+from featx.places import Place, as_place
 
-#: Where one image comes from: a file, or an array `(height, width, 3)` or `(height, width)` uint8.
-Source = Path | np.ndarray
+#: Where one image comes from: a file, here or elsewhere, or an array `(height, width, 3)` or `(height, width)` uint8.
+Source = Place | np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +41,7 @@ class Images:
         return Images([self.sources[row] for row in rows], self.digests[rows], views)
 
 
-class _FilesOfDataset(Sequence[Path]):
+class _FilesOfDataset(Sequence[Place]):
     """The files of a data set; a Path is made only when it is asked for."""
 
     def __init__(self, dataset: ImageDataset) -> None:
@@ -51,10 +51,10 @@ class _FilesOfDataset(Sequence[Path]):
         return len(self._paths)
 
     @overload
-    def __getitem__(self, row: int) -> Path: ...
+    def __getitem__(self, row: int) -> Place: ...
     @overload
-    def __getitem__(self, row: slice) -> Sequence[Path]: ...
-    def __getitem__(self, row: int | slice) -> Path | Sequence[Path]:
+    def __getitem__(self, row: slice) -> Sequence[Place]: ...
+    def __getitem__(self, row: int | slice) -> Place | Sequence[Place]:
         if isinstance(row, slice):
             return [self._root / path for path in self._paths[row]]
         return self._root / self._paths[row]
@@ -102,13 +102,13 @@ def read_source(source: Source) -> bytes:
     Raises:
         ImageError: the file cannot be read; the message is the reason alone.
     """
-    if isinstance(source, Path):
+    if not isinstance(source, np.ndarray):
         return read_file(source)
     with io.BytesIO() as file:
         Image.fromarray(source).save(file, "BMP")
         return file.getvalue()
 
 
-def source_path(source: Source) -> Path:
+def source_path(source: Source) -> Place:
     """Return what an image is called in messages and lists."""
-    return source.absolute() if isinstance(source, Path) else Path(f"array of {source.shape}")
+    return as_place(f"array of {source.shape}") if isinstance(source, np.ndarray) else source.absolute()

@@ -14,7 +14,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from io import BytesIO
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -31,6 +30,7 @@ from PIL import (
 )
 
 from featx.errors import ImageError, printable
+from featx.places import Place, RemotePath
 
 #: Lower-case suffixes of the files that a data set's folders are searched for. What a file is, its content decides.
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff"})
@@ -79,13 +79,15 @@ _SAMPLE_FORMAT = 339
 _Box = tuple[float, float, float, float]
 
 
-def read_file(path: Path) -> bytes:
-    """Return the whole content of the regular file `path`. Never waits for anything but the disk.
+def read_file(path: Place) -> bytes:
+    """Return the whole content of the regular file `path`. Never waits for anything but the disk, or the network.
 
     Raises:
         ImageError: it is no regular file (a FIFO, socket, device or folder), cannot be read, is empty or is larger than
             512 MiB. The message is the reason alone.
     """
+    if isinstance(path, RemotePath):
+        return _read_elsewhere(path)
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
     except (OSError, ValueError) as error:
@@ -103,6 +105,18 @@ def read_file(path: Path) -> bytes:
         raise ImageError(_reason_unopened(error), is_content=False) from error
     finally:
         os.close(descriptor)
+    if not data:
+        raise ImageError("empty file")
+    return data
+
+
+def _read_elsewhere(path: RemotePath) -> bytes:
+    try:
+        data = path.read_up_to((MAX_FILE_MIB << 20) + 1)
+    except OSError as error:
+        raise ImageError(error.strerror or str(error), is_content=False) from error
+    if len(data) > MAX_FILE_MIB << 20:
+        raise ImageError(f"larger than {MAX_FILE_MIB} MiB", is_content=False)
     if not data:
         raise ImageError("empty file")
     return data

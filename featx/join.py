@@ -2,7 +2,6 @@
 
 import logging
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
@@ -13,6 +12,7 @@ from featx.dataset import ImageDataset, scan
 from featx.errors import FeaturesMissingError, TrainingError, printable
 from featx.extract import extract_command
 from featx.memory import MemoryLimit
+from featx.places import Place, as_place
 from featx.recipe import Recipe
 from featx.resolve import RecipeOptions, resolve_recipe
 from featx.rows import Rows, StreamedViews, ViewRows, row_bytes, take, take_views
@@ -93,9 +93,9 @@ class Features:
 
 
 def load_features(
-    dataset: ImageDataset | Path | str,
+    dataset: ImageDataset | Place | str,
     *,
-    cache_dir: Path | str = "cache",
+    cache_dir: Place | str = "cache",
     views: Views | None = None,
     **options: Unpack[RecipeOptions],
 ) -> Features:
@@ -117,9 +117,9 @@ def load_features(
         FeaturesMissingError: the store lacks features; the message names the command that makes them.
         FeatxError: the data set, the weights or the store is not fit; the message says what to do.
     """
-    cache_dir = Path(cache_dir)
+    cache_dir = as_place(cache_dir)
     if not isinstance(dataset, ImageDataset):
-        dataset = scan(Path(dataset), cache_dir)
+        dataset = scan(dataset, cache_dir)
     recipe, _ = resolve_recipe(cache_dir, dataset, **options)
     command = extract_command(dataset.root, cache_dir, views, **options)
     features = join_features(dataset, FeatureStore(cache_dir, recipe), command)
@@ -171,7 +171,7 @@ def _say_on_disk(n_bytes: int, recipe: Recipe, memory: MemoryLimit) -> None:
 
 
 def with_views(
-    features: Features, views: Views, cache_dir: Path, command: str, memory: MemoryLimit | None = None
+    features: Features, views: Views, cache_dir: Place, command: str, memory: MemoryLimit | None = None
 ) -> Features:
     """Return `features` joined with those of augmented views; `command` is what makes views that are missing.
 
@@ -216,7 +216,7 @@ def _view_rows(
     return features.reshape(-1, n_views, *features.shape[1:])
 
 
-def _on_disk(features: Features, cache_dir: Path, memory: MemoryLimit, n_bytes: int) -> Features:
+def _on_disk(features: Features, cache_dir: Place, memory: MemoryLimit, n_bytes: int) -> Features:
     """Return `features`, of which the images' own are on disk: they take `n_bytes` with the views."""
     if not isinstance(features.X, np.ndarray):
         return features

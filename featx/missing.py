@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -12,6 +11,7 @@ from featx.digests import forget_digests
 from featx.engines import EngineOptions
 from featx.errors import printable
 from featx.image_sources import Images, source_path
+from featx.places import Place
 from featx.reader import CHANGED
 from featx.recipe import Recipe
 from featx.skipped import SkippedImage, SkippedImages
@@ -42,11 +42,11 @@ def compute_missing(
     images: Images,
     recipe: Recipe,
     find_weights: Callable[[], Weights],
-    cache_dir: Path,
+    cache_dir: Place,
     engine_options: EngineOptions,
     *,
     unreadable: Sequence[SkippedImage] = (),
-    whole_folder: Path | None = None,
+    whole_folder: Place | None = None,
     dataset: ImageDataset | None = None,
     workers: int | None = None,
     strict: bool = False,
@@ -93,7 +93,7 @@ def compute_missing(
     finally:
         store.publish()
         memory.remember(skipped, whole_folder)
-        forget_digests([Path(image.path) for image in skipped if image.reason == CHANGED], cache_dir)
+        forget_digests([image.path for image in skipped if image.reason == CHANGED], cache_dir)
     changed = [image for image in skipped if not image.digest]
     # Every file, where several have the same bad content.
     all_skipped = dict.fromkeys((*changed, *_known_bad(images, missing, memory)))  # once, however many views

@@ -12,7 +12,8 @@ from click.core import ParameterSource
 from featx.augmentation import AUGMENTATIONS, MAX_VIEWS, choose_views
 from featx.backbones import BACKBONES
 from featx.engines import ENGINES
-from featx.errors import FeatxError
+from featx.errors import FeatxError, printable
+from featx.places import as_place, redacted
 from featx.recipe import DTYPES, POOLINGS, PRECISIONS, parse_image_size
 from featx.results import Training
 from featx.rivals import RIVAL_NAMES
@@ -86,7 +87,25 @@ def _log_from(level: int) -> Callable[[click.Context, click.Parameter, bool], bo
     return set_level
 
 
-DATA = click.argument("data", required=False, type=click.Path(path_type=Path))
+class PlacePath(click.Path):
+    """A path on the command line, or an address; a `featx.places.Place` in Python."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the place."""
+        return as_place(value) if "://" in str(value) else super().convert(value, param, ctx)
+
+
+class LocalFolder(click.Path):
+    """A folder that featx writes on this machine."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the path."""
+        if "://" in str(value):
+            self.fail(f"name a folder on this machine. Received: {printable(redacted(str(value)))}", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+DATA = click.argument("data", required=False, type=PlacePath(path_type=Path))
 BACKBONE = option(
     "--backbone", type=click.Choice(list(BACKBONES)), default="vgg16", show_default=True, help="Pretrained network."
 )
@@ -170,10 +189,10 @@ def TRAIN_VIEWS(command: _Command) -> _Command:  # noqa: N802 - used as the othe
 
 CACHE_DIR = option(
     "--cache-dir",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=PlacePath(path_type=Path, file_okay=False),
     default=Path("cache"),
     show_default=True,
-    help="Where features lie.",
+    help="Where features lie: a folder, or an address like s3://bucket/features.",
 )
 STAGE_ONE = options(
     option(
@@ -186,7 +205,11 @@ STAGE_ONE = options(
     option("--batch-size", type=click.IntRange(1, 4096), help="Images in a batch.  [default: for the machine]"),
     option("--threads", type=click.IntRange(1), help="Processor cores for openvino.  [default: all]"),
     option("--streams", type=click.IntRange(1), help="Batches openvino runs side by side.  [default: for the machine]"),
-    option("--workers", type=click.IntRange(1), help="Decoding threads.  [default: one for each core]"),
+    option(
+        "--workers",
+        type=click.IntRange(1),
+        help="Decoding threads.  [default: one for each core, more for images elsewhere]",
+    ),
     option("--strict", is_flag=True, help="Stop at the first image that cannot be read, instead of skipping it."),
 )
 STAGE_TWO = options(

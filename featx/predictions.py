@@ -9,27 +9,28 @@ from pathlib import Path
 
 from featx.classifier import Prediction, Predictions
 from featx.errors import FeatxError, printable
-from featx.layout import list_folder
+from featx.layout import Elsewhere, list_folder
+from featx.places import Place, RemotePath, RemoteTree, as_data, as_place
 from featx.tables import text_table
 
 FORMATS = ("table", "csv", "jsonl")
 
 
-def find_files(words: Sequence[str], listed: Iterable[str] = ()) -> list[Path]:
+def find_files(words: Sequence[str], listed: Iterable[str] = ()) -> list[Place]:
     """Return the image files that `words` name, in their order.
 
     Args:
-        words: files; folders, which stand for all image files in them, sorted; patterns such as `*.jpg`, also with
-            `**`; and `-`, which stands for `listed`.
+        words: files; folders, which stand for all image files in them, sorted, as a zip or tar file does; addresses
+            of files or folders; patterns such as `*.jpg`, also with `**`; and `-`, which stands for `listed`.
         listed: a file's name a line.
 
     Raises:
         FeatxError: a folder has no image, or nothing is named at all.
     """
-    files: list[Path] = []
+    files: list[Place] = []
     for word in words:
         if word == "-":
-            files += [Path(line.rstrip("\r\n")) for line in listed if line.strip()]
+            files += [as_place(line.rstrip("\r\n")) for line in listed if line.strip()]
         else:
             files += _files_of(word)
     if not files:
@@ -37,20 +38,39 @@ def find_files(words: Sequence[str], listed: Iterable[str] = ()) -> list[Path]:
     return files
 
 
-def _files_of(word: str) -> list[Path]:
-    path = Path(word)
+def _files_of(word: str) -> list[Place]:
+    path = as_data(word)
+    if isinstance(path, RemotePath):
+        return _files_elsewhere(path)
     if path.is_dir():
         listing = list_folder(word)
         # A folder that cannot be listed is a row with a reason, as a file that cannot be read is.
-        found = [Path(name) for name in (*listing.images, *(name for name, _ in listing.unreadable))]
+        found: list[Place] = [Path(name) for name in (*listing.images, *(name for name, _ in listing.unreadable))]
         if not found:
             raise FeatxError(f"There is no image in the folder {printable(word)}.")
         return found
     if glob.has_magic(word) and not path.exists():
-        found = sorted(Path(name) for name in glob.iglob(word, recursive=True))  # noqa: PTH207 - also absolute ones
+        paths = sorted(Path(name) for name in glob.iglob(word, recursive=True))  # noqa: PTH207 - also absolute ones
         # A pattern that fits nothing may be the name of a file that is gone.
-        return [file for file in found if not file.is_dir()] or [path]
+        return [file for file in paths if not file.is_dir()] or [path]
     return [path]
+
+
+def _files_elsewhere(path: RemotePath) -> list[Place]:
+    try:
+        tree = RemoteTree(path)
+    except FileNotFoundError:
+        return [path]
+    except OSError as error:
+        raise FeatxError(f"{printable(path)} cannot be read: {error.strerror}.") from error
+    if not tree:
+        return [path]  # a file, or nothing: reading it will say so
+    top = str(path)
+    found = list_folder(top, Elsewhere(tree)).images
+    if not found:
+        raise FeatxError(f"There is no image in the folder {printable(path)}.")
+    below = (name.removeprefix(f"{top}/") for name in found)
+    return [path.with_state(name, tree.states[name]) for name in below]
 
 
 def format_predictions(predictions: Predictions, form: str, top_k: int = 1) -> str:

@@ -12,6 +12,7 @@ from featx.dataset import ImageDataset, scan
 from featx.errors import FeatxError, ImageError, printable
 from featx.images import decode_image, read_file
 from featx.picture_page import DPI, page_style, png, short
+from featx.places import Place
 from featx.views import make_view
 
 if TYPE_CHECKING:
@@ -27,10 +28,10 @@ _CELL_IN = 1.15
 
 
 def draw_preview(
-    data_dir: Path,
+    data_dir: Place | str,
     picture_dir: Path,
     *,
-    cache_dir: Path = Path("cache"),
+    cache_dir: Place = Path("cache"),
     views: Views | None = None,
     backbone: str = "vgg16",
     image_size: tuple[int, int] | None = None,

@@ -2,6 +2,9 @@
 
 import os
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from tqdm import tqdm
@@ -27,7 +30,27 @@ class _Lines(tqdm):  # type: ignore[type-arg]  # it is generic in its stubs only
         self.disable = True
 
 
-def progress_bar(total: int, what: str, unit: str, *, show: bool) -> "tqdm[Any]":
+@contextmanager
+def waiting(what: str, *, show: bool) -> Iterator[None]:
+    """Show on stderr for how long something has been going on that does not say how far it is."""
+    done = threading.Event()
+    with progress_bar(None, what, "s", show=show) as bar:
+        bar.bar_format = "{desc}: {elapsed}"
+
+        def tick() -> None:
+            while not done.wait(1.0):
+                bar.update()
+
+        thread = threading.Thread(target=tick, name="featx-waiting", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+
+
+def progress_bar(total: int | None, what: str, unit: str, *, show: bool) -> "tqdm[Any]":
     """Return a tqdm bar on stderr: a line that is drawn again on a terminal, a new line every 30 s in a log."""
     on_terminal = sys.stderr.isatty()
     bar = tqdm if on_terminal else _Lines

@@ -9,6 +9,7 @@ from importlib import metadata
 from pathlib import Path
 
 from featx.machine import n_cores
+from featx.places import redacted
 
 PACKAGES = ("featx", "tensorflow", "keras", "openvino", "nncf", "numpy", "h5py", "scikit-learn", "pillow")
 
@@ -39,8 +40,8 @@ def _processor() -> str:
 
 
 def command_line() -> str:
-    """Return the command that is running, as one would type it."""
-    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    """Return the command that is running, as one would type it, but for credentials in addresses."""
+    return shlex.join([Path(sys.argv[0]).name, *map(redacted, sys.argv[1:])])
 
 
 def now() -> str:

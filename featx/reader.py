@@ -5,7 +5,6 @@ from collections import deque
 from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -14,6 +13,7 @@ from featx.errors import ImageError
 from featx.image_sources import Source, read_source
 from featx.images import decode_into, quiet_pillow
 from featx.machine import n_cores
+from featx.places import RemotePath
 from featx.views import make_view
 
 #: Why a file is skipped whose bytes are no longer those that were digested.
@@ -23,6 +23,9 @@ CHANGED = "changed while featx was running: run it again"
 #: takes several at once, and at most so many bytes of pixels. Two is the least, or nothing would overlap.
 LOOK_AHEAD = 8
 LOOK_AHEAD_BYTES = 128 << 20
+
+#: Threads at least where images lie elsewhere: most of them wait for the network.
+REMOTE_WORKERS = 32
 
 #: Files that a thread takes on at a time. Handing out one would cost more than decoding a small image.
 PORTION = 8
@@ -79,13 +82,13 @@ def read_batches(
             skipped, never mistaken for what it was.
         image_size: `(height, width)` in pixels that images are resized to.
         batch_size: images in a batch.
-        workers: decoding threads; as many as this process may use cores if None. Pillow decodes and resizes without
-            Python's lock.
+        workers: decoding threads; if None, as many as this process may use cores, and more where the images lie
+            elsewhere. Pillow decodes and resizes without Python's lock.
         views: the number of each one's view, `(n,)`, or one number for all; 0 is the image itself.
         augmentation: how views other than 0 are made.
     """
     views = np.broadcast_to(views, len(sources))
-    workers = workers or n_cores()
+    workers = workers or _default_workers(sources)
     portion = max(1, min(PORTION, batch_size // workers))
     look_ahead = _look_ahead(image_size, batch_size)
 
@@ -114,6 +117,11 @@ def read_batches(
         finally:
             # Whoever stops early does not wait for what was decoded in advance.
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _default_workers(sources: Sequence[Source]) -> int:
+    first = sources[0] if len(sources) else None
+    return max(REMOTE_WORKERS, n_cores()) if isinstance(first, RemotePath) and first.is_distant else n_cores()
 
 
 def _look_ahead(image_size: tuple[int, int], batch_size: int) -> int:
@@ -181,9 +189,11 @@ def _decode(row: int, source: Source, digest: bytes, pixels: np.ndarray) -> Unre
 
 def _has_digest(source: Source, digest: bytes) -> bool:
     """Return whether a file that is empty, or too large to be read at once, is the one that was digested."""
-    if not isinstance(source, Path):
+    if isinstance(source, np.ndarray):
         return True
     try:
+        if isinstance(source, RemotePath):
+            return hashlib.sha256(source.read_bytes()).digest() == digest
         with source.open("rb") as file:
             return hashlib.file_digest(file, "sha256").digest() == digest
     except OSError:

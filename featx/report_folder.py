@@ -6,11 +6,12 @@ from featx.comparison import Comparison
 from featx.errors import FeatxError, printable
 from featx.files import replacing
 from featx.page import page_html
+from featx.places import Place
 from featx.plots import draw
 from featx.report import results_page
 
 
-def write_report(comparison: Comparison, report_dir: Path, data_dir: Path | None = None) -> None:
+def write_report(comparison: Comparison, report_dir: Path, data_dir: Place | str | None = None) -> None:
     """Write `index.html`, `results.json`, `results.md` and the pictures to a folder, which is made if need be.
 
     Thumbnails in the page are made from the images in the data set's folder `data_dir`; without it there are none.

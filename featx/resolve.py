@@ -10,6 +10,7 @@ from featx.dataset import ImageDataset
 from featx.engines.networks import kept_calibrations
 from featx.errors import FeatxError
 from featx.machine import has_fast_bfloat16
+from featx.places import Place
 from featx.recipe import DTYPES, POOLINGS, PRECISIONS, Recipe
 from featx.weights import Weights, find_weights
 from featx.weights_file import CLASSIFIER_LAYER
@@ -39,7 +40,7 @@ class RecipeOptions(TypedDict, total=False):
 
 
 def resolve_recipe(
-    cache_dir: Path = Path("cache"), dataset: ImageDataset | None = None, **options: Unpack[RecipeOptions]
+    cache_dir: Place = Path("cache"), dataset: ImageDataset | None = None, **options: Unpack[RecipeOptions]
 ) -> tuple[Recipe, Weights]:
     """Return the recipe that `options` describe, and the weights it names.
 
@@ -94,7 +95,7 @@ def _resolve_precision(precision: str) -> str:
     return precision
 
 
-def _calibrated(recipe: Recipe, cache_dir: Path, dataset: ImageDataset | None) -> Recipe:
+def _calibrated(recipe: Recipe, cache_dir: Place, dataset: ImageDataset | None) -> Recipe:
     """Return an int8 recipe with the images that it is calibrated on."""
     if dataset is None:
         raise FeatxError("An int8 recipe depends on the images it is calibrated on: name the data set.")

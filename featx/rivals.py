@@ -15,6 +15,7 @@ from featx.dataset import ImageDataset
 from featx.errors import FeatxError, ImageError, printable
 from featx.keras_import import import_keras
 from featx.memory import reset_peak_memory
+from featx.places import Place, local_dir
 from featx.progress import progress_bar
 from featx.reader import read_batches
 from featx.results import Result, Training, measured, validation_part
@@ -35,7 +36,7 @@ def check_rival(name: str) -> None:
 
 
 def train_on_pixels(
-    dataset: ImageDataset, rival: str, training: Training, cache_dir: Path, workers: int | None = None
+    dataset: ImageDataset, rival: str, training: Training, cache_dir: Place, workers: int | None = None
 ) -> Result:
     """Return the rival named `rival`, trained on the training split and measured on the test split.
 
@@ -68,13 +69,14 @@ def train_on_pixels(
 
 @contextmanager
 def _decoded(
-    dataset: ImageDataset, image_size: tuple[int, int], cache_dir: Path, workers: int | None, *, show: bool
+    dataset: ImageDataset, image_size: tuple[int, int], cache_dir: Place, workers: int | None, *, show: bool
 ) -> Iterator[np.ndarray]:
     """Yield the pixels `(n, height, width, 3)` uint8 of a data set; on disk, so that they need not fit in memory."""
-    cache_dir.mkdir(parents=True, exist_ok=True)
+    folder = local_dir(cache_dir)
+    folder.mkdir(parents=True, exist_ok=True)
     paths = [dataset.root / path for path in dataset.paths]
-    with tempfile.TemporaryFile(dir=cache_dir) as file:
-        _reserve(file, len(paths) * int(np.prod(image_size)) * 3, cache_dir)
+    with tempfile.TemporaryFile(dir=folder) as file:
+        _reserve(file, len(paths) * int(np.prod(image_size)) * 3, folder)
         pixels: np.ndarray = np.memmap(file, np.uint8, "w+", shape=(len(paths), *image_size, 3))
         batches = read_batches(paths, dataset.digests, image_size, _PORTION, workers)
         with closing(batches), progress_bar(len(paths), "decode", "images", show=show) as bar:

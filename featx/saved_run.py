@@ -8,6 +8,7 @@ from typing import Any
 
 from featx.errors import FeatxError, printable
 from featx.heads import HEADS
+from featx.places import Place
 from featx.recipe import Recipe
 from featx.runs import FORMAT, FORMAT_VERSION
 from featx.weights import Weights, find_weights_again
@@ -45,7 +46,7 @@ class SavedRun:
             )
         return self.dir / f"{name}.keras"
 
-    def find_weights(self, cache_dir: Path, named: Path | None = None, *, download: bool = True) -> Weights:
+    def find_weights(self, cache_dir: Place, named: Path | None = None, *, download: bool = True) -> Weights:
         """Return the weights that this run was trained with: `named` if given, or wherever they are found.
 
         They are downloaded again if `download` and they were Keras's own.

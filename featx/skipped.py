@@ -7,13 +7,13 @@ import os
 import re
 from collections.abc import Iterable
 from dataclasses import astuple, dataclass, fields
-from pathlib import Path
 from typing import Self
 
 import PIL
 
 from featx.errors import printable
 from featx.files import write_text
+from featx.places import Place
 
 log = logging.getLogger("featx")
 
@@ -35,12 +35,12 @@ class SkippedImage:
     decoder: str = PIL.__version__
 
     @classmethod
-    def of(cls, path: Path, digest: bytes, reason: str) -> Self:
+    def of(cls, path: Place, digest: bytes, reason: str) -> Self:
         """Return the record of one file."""
         return cls(printable(path), digest.hex(), reason)
 
 
-def read_skipped(path: Path) -> list[SkippedImage]:
+def read_skipped(path: Place) -> list[SkippedImage]:
     """Return what the file at `path` lists.
 
     Raises:
@@ -48,7 +48,7 @@ def read_skipped(path: Path) -> list[SkippedImage]:
         OSError: it cannot be read.
     """
     names = [field.name for field in fields(SkippedImage)]
-    with path.open(encoding="utf-8", newline="") as file:
+    with io.StringIO(path.read_bytes().decode("utf-8"), newline="") as file:
         try:
             header, *rows = csv.reader(file, strict=True)
         except csv.Error as error:
@@ -64,7 +64,7 @@ def read_skipped(path: Path) -> list[SkippedImage]:
 class SkippedImages:
     """`skipped.csv` of a store."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Place) -> None:
         """Read the file at `path`, if there is one. It is only a memory: a damaged one is begun anew."""
         self._path = path
         self._known = self._read()
@@ -84,7 +84,7 @@ class SkippedImages:
         known = self._known.get(digest.hex())
         return known.reason if known and known.decoder == PIL.__version__ else None
 
-    def remember(self, images: Iterable[SkippedImage], whole_folder: Path | None = None) -> None:
+    def remember(self, images: Iterable[SkippedImage], whole_folder: Place | None = None) -> None:
         """Add `images` to what is known, and write the file if that changes it.
 
         If they are all that was skipped in `whole_folder`, what was known of others in it is forgotten.

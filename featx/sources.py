@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from featx.errors import FeatxError, printable
+from featx.places import Place, local_dir
 
 SAMPLE_NAME = "sample-digits"
 N_TRAIN_PER_CLASS = 50
@@ -48,7 +49,7 @@ def write_sample(sample_dir: Path) -> Path:
     return sample_dir
 
 
-def default_data(cache_dir: Path, data_dir: Path = Path("data")) -> tuple[Path, str]:
+def default_data(cache_dir: Place, data_dir: Path = Path("data")) -> tuple[Path, str]:
     """Return the folder to use when the user names none, and one line that says which it is.
 
     It is `data_dir` if there is anything in it, else the sample, written to `cache_dir` if need be.
@@ -64,7 +65,7 @@ def default_data(cache_dir: Path, data_dir: Path = Path("data")) -> tuple[Path, 
         raise FeatxError(f"The folder {printable(data_dir)} cannot be read: {error.strerror}.") from None
     if has_data:
         return data_dir, f"No data named: using the images in {printable(data_dir)}."
-    sample_dir = write_sample(cache_dir / SAMPLE_NAME)
+    sample_dir = write_sample(local_dir(cache_dir) / SAMPLE_NAME)
     return sample_dir, (
         f"No data named, and nothing in {printable(data_dir)}: using the built-in sample, scikit-learn's handwritten "
         f"digits, in {printable(sample_dir)}."

@@ -6,7 +6,6 @@ from concurrent.futures import Future
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from featx.image_sources import Images, source_path
 from featx.interrupts import held_interrupts
 from featx.keras_import import import_keras
 from featx.memory import reset_peak_memory
+from featx.places import Place
 from featx.progress import progress_bar
 from featx.reader import Batch, Unreadable, read_batches
 from featx.recipe import Recipe
@@ -40,7 +40,7 @@ class StageOne:
     recipe: Recipe
     weights: Weights
     store: FeatureStore
-    cache_dir: Path
+    cache_dir: Place
     engine_options: EngineOptions
     workers: int | None
     dataset: ImageDataset | None  # has the images that an int8 network is calibrated on

@@ -11,6 +11,7 @@ from featx.extract import extract_command
 from featx.heads import HEADS, train_head
 from featx.join import Features, join_features, with_views
 from featx.memory import reset_peak_memory
+from featx.places import Place, as_place
 from featx.resolve import RecipeOptions, resolve_recipe
 from featx.results import Result, Training, measured, validation_part
 from featx.rows import take
@@ -36,11 +37,11 @@ class Run:
 
 
 def train_top(
-    data_dir: Path,
+    data_dir: Place | str,
     *,
     heads: Sequence[str] = HEADS,
     run_dir: Path,
-    cache_dir: Path = Path("cache"),
+    cache_dir: Place | str = Path("cache"),
     training: Training = DEFAULT_TRAINING,
     views: Views | None = None,
     **options: Unpack[RecipeOptions],
@@ -60,6 +61,7 @@ def train_top(
         FeaturesMissingError: the store lacks features; the message names the command that makes them.
         FeatxError: the data set, the weights or the store is not fit; the message says what to do.
     """
+    cache_dir = as_place(cache_dir)
     dataset = scan(data_dir, cache_dir, show=training.show)
     recipe, weights = resolve_recipe(cache_dir, dataset, **options)
     store = FeatureStore(cache_dir, recipe)

@@ -21,6 +21,7 @@ from featx.backbones import OfficialFile, find_backbone
 from featx.digests import digest_files
 from featx.errors import WeightsError, printable
 from featx.keras_import import import_keras
+from featx.places import Place
 
 log = logging.getLogger("featx")
 
@@ -63,7 +64,7 @@ class _Wanted:
         return [path for path in paths if not (self.whole and re.search("no_?top", path.name))]
 
 
-def find_weights(backbone: str, weights: str, cache_dir: Path, *, whole: bool = False) -> Weights:
+def find_weights(backbone: str, weights: str, cache_dir: Place, *, whole: bool = False) -> Weights:
     """Return the weights that `weights` names.
 
     Args:
@@ -96,7 +97,7 @@ def find_weights_again(
     backbone: str,
     digest: str,
     candidates: Sequence[Path | None],
-    cache_dir: Path,
+    cache_dir: Place,
     *,
     download: bool = True,
     whole: bool = False,
@@ -145,7 +146,7 @@ def _existing(path: Path) -> Path | None:
     return path if path.is_file() else None
 
 
-def _weights_in_file(wanted: _Wanted, path: Path, cache_dir: Path) -> Weights:
+def _weights_in_file(wanted: _Wanted, path: Path, cache_dir: Place) -> Weights:
     if not path.is_file():
         raise WeightsError(f"There is no weights file {printable(path)}. Give --weights a file, or imagenet.")
     _check_official(wanted.official, path)

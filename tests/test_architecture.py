@@ -14,6 +14,7 @@ PACKAGE = ROOT / "featx"
 LAYERS = [
     {
         "errors",
+        "places",
         "augmentation",
         "recipe",
         "files",
@@ -180,6 +181,17 @@ def test_there_are_no_circles():
 def test_only_the_store_saved_heads_and_weights_files_know_of_h5py():
     importers = {m for m, paths in modules().items() for p in paths if {"h5py"} & imports_of(p)}
     assert importers == {"store", "head_file", "weights_file"}
+
+
+def test_only_places_knows_of_file_systems_elsewhere():
+    libraries = {"fsspec", "upath", "s3fs", "gcsfs", "adlfs", "huggingface_hub", "botocore", "boto3", "aiohttp"}
+    importers = {
+        module
+        for module, paths in modules().items()
+        for path in paths
+        if libraries & {name.split(".")[0] for name in imports_of(path)}
+    }
+    assert importers == {"places"}
 
 
 def test_slow_packages_are_imported_inside_functions_only():

@@ -20,19 +20,20 @@ from featx.engines.networks import (
     write_network,
 )
 from featx.engines.openvino_import import import_openvino
+from featx.places import Place
 from featx.recipe import Recipe
 from featx.weights import Weights
 
 log = logging.getLogger("featx")
 
 
-def is_converted(recipe: Recipe, cache_dir: Path) -> bool:
+def is_converted(recipe: Recipe, cache_dir: Place) -> bool:
     """Return whether the network of `recipe` is in the cache, so that Keras need not be started to run it."""
     return network_path(recipe, cache_dir).is_file()
 
 
 def load_network(
-    recipe: Recipe, weights: Weights, cache_dir: Path, dataset: ImageDataset | None, *, show: bool = False
+    recipe: Recipe, weights: Weights, cache_dir: Place, dataset: ImageDataset | None, *, show: bool = False
 ) -> Any:
     """Return the `openvino.Model` of a recipe: from the cache, or converted now and kept there.
 

@@ -4,7 +4,6 @@ import importlib.util
 import logging
 from concurrent.futures import Future
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -13,6 +12,7 @@ from featx.dataset import ImageDataset
 from featx.errors import FeatxError
 from featx.keras_import import keras_backend, keras_sees_gpu
 from featx.machine import cuda_capability
+from featx.places import Place
 from featx.recipe import Recipe
 from featx.weights import Weights
 
@@ -103,7 +103,7 @@ def choose_engine(options: EngineOptions, recipe: Recipe) -> str:
 def create_engine(
     recipe: Recipe,
     weights: Weights,
-    cache_dir: Path,
+    cache_dir: Place,
     dataset: ImageDataset | None = None,
     options: EngineOptions | None = None,
     *,
@@ -145,7 +145,7 @@ def create_engine(
     )
 
 
-def needs_keras(recipe: Recipe, cache_dir: Path, options: EngineOptions) -> bool:
+def needs_keras(recipe: Recipe, cache_dir: Place, options: EngineOptions) -> bool:
     """Return whether `create_engine` will start Keras: to run the network, or to convert it."""
     if choose_engine(options, recipe) == "keras":
         return True

@@ -18,6 +18,7 @@ from typing import Any
 from featx.engines.openvino_import import import_openvino
 from featx.errors import FeatxError, printable
 from featx.files import remove_abandoned_files, replacing
+from featx.places import Place, local_dir
 from featx.recipe import DTYPES, Recipe
 
 log = logging.getLogger("featx")
@@ -53,12 +54,12 @@ def network_recipe(recipe: Recipe) -> Recipe:
     return replace(recipe.of_images, precision=precision, dtype=DTYPES[0])
 
 
-def network_path(recipe: Recipe, cache_dir: Path) -> Path:
-    """Return where the network of `recipe` is kept."""
-    return cache_dir / "networks" / f"{network_recipe(recipe).slug}.zip"
+def network_path(recipe: Recipe, cache_dir: Place) -> Path:
+    """Return where the network of `recipe` is kept: on this machine, also if the cache is elsewhere."""
+    return local_dir(cache_dir) / "networks" / f"{network_recipe(recipe).slug}.zip"
 
 
-def read_network(recipe: Recipe, cache_dir: Path) -> Network | None:
+def read_network(recipe: Recipe, cache_dir: Place) -> Network | None:
     """Return the network that is kept for `recipe`; None if there is none, or a damaged one, which is said.
 
     Raises:
@@ -97,13 +98,13 @@ def check_network(path: Path) -> str | None:
     return None
 
 
-def say_damaged(recipe: Recipe, cache_dir: Path, reason: str) -> None:
+def say_damaged(recipe: Recipe, cache_dir: Place, reason: str) -> None:
     """Warn that the network kept for `recipe` is of no use."""
     path = network_path(recipe, cache_dir)
     log.warning("%s is damaged (%s); it is made again.", printable(path), printable(reason[:200]))
 
 
-def write_network(network: Network, recipe: Recipe, cache_dir: Path) -> None:
+def write_network(network: Network, recipe: Recipe, cache_dir: Place) -> None:
     """Keep `network` for `recipe`, whole or not at all.
 
     Raises:
@@ -129,7 +130,7 @@ def write_network(network: Network, recipe: Recipe, cache_dir: Path) -> None:
         ) from error
 
 
-def kept_calibrations(recipe: Recipe, cache_dir: Path) -> list[tuple[str, ...]]:
+def kept_calibrations(recipe: Recipe, cache_dir: Place) -> list[tuple[str, ...]]:
     """Return the digests of the images that int8 networks in the cache were calibrated on, whose recipe is `recipe` but
     for that.
     """
@@ -144,9 +145,9 @@ def _without_calibration(about: dict[str, Any]) -> Recipe | None:
         return None
 
 
-def _kept(cache_dir: Path) -> Iterator[dict[str, Any]]:
+def _kept(cache_dir: Place) -> Iterator[dict[str, Any]]:
     """Yield what is said of each network in the cache; a damaged one is found when it is used."""
-    for path in sorted((cache_dir / "networks").glob("*.zip")):
+    for path in sorted((local_dir(cache_dir) / "networks").glob("*.zip")):
         try:
             with zipfile.ZipFile(path) as file:
                 yield _about(file)

@@ -3,7 +3,6 @@
 import threading
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from featx.engines.conversion import load_network
 from featx.engines.openvino_import import import_openvino
 from featx.engines.signal_stack import kept_signal_stack
 from featx.errors import FeatxError
+from featx.places import Place
 from featx.recipe import Recipe
 from featx.weights import Weights
 
@@ -41,7 +41,7 @@ class OpenVinoEngine:
         self,
         recipe: Recipe,
         weights: Weights,
-        cache_dir: Path,
+        cache_dir: Place,
         dataset: ImageDataset | None = None,
         *,
         batch_size: int | None = None,

@@ -15,7 +15,6 @@ import contextlib
 import io
 import logging
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +25,7 @@ from featx.engines.networks import Network, kept_calibrations, network_path, ser
 from featx.engines.openvino_import import import_nncf, import_openvino
 from featx.engines.signal_stack import kept_signal_stack
 from featx.errors import FeatxError, printable
+from featx.places import Place
 from featx.progress import progress_bar
 from featx.reader import read_batches
 from featx.recipe import Recipe
@@ -39,7 +39,7 @@ OUTLIER_FACTOR = 2.0
 _BATCH_SIZE = 4
 
 
-def quantize(network: Any, recipe: Recipe, dataset: ImageDataset | None, cache_dir: Path, *, show: bool) -> Network:
+def quantize(network: Any, recipe: Recipe, dataset: ImageDataset | None, cache_dir: Place, *, show: bool) -> Network:
     """Return the int8 network of `recipe`.
 
     Args:
@@ -64,7 +64,7 @@ def quantize(network: Any, recipe: Recipe, dataset: ImageDataset | None, cache_d
     return Network(*serialized(quantized), calibration=digests)
 
 
-def _find_images(recipe: Recipe, dataset: ImageDataset | None, cache_dir: Path) -> tuple[tuple[str, ...], np.ndarray]:
+def _find_images(recipe: Recipe, dataset: ImageDataset | None, cache_dir: Place) -> tuple[tuple[str, ...], np.ndarray]:
     """Return digests and rows of the images that `recipe` was made for."""
     if dataset is not None:
         for digests in (*kept_calibrations(recipe, cache_dir), choose_calibration(dataset)):

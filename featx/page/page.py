@@ -5,7 +5,6 @@ import hashlib
 import json
 import re
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
 from featx.comparison import Comparison, duration
@@ -14,6 +13,7 @@ from featx.page.charts import charts
 from featx.page.claims import WHY_THEY_DIFFER
 from featx.page.content import HEADER, matrices, page_data, ranked_images, repeats, rows
 from featx.page.thumbnails import Thumbnails
+from featx.places import Place
 from featx.report import (
     CAVEAT,
     CURVES_NOTE,
@@ -27,7 +27,7 @@ from featx.report import (
 )
 
 
-def page_html(comparison: Comparison, data_dir: Path | None = None) -> str:
+def page_html(comparison: Comparison, data_dir: Place | str | None = None) -> str:
     """Return the page of a comparison: HTML that needs neither a network nor another file.
 
     Args:

@@ -3,13 +3,13 @@
 import base64
 import io
 from collections.abc import Iterable
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from featx.errors import ImageError
 from featx.images import decode_image, read_file
+from featx.places import Place, as_data
 
 #: Sides in pixels of pictures that stand by themselves, and of those that show up under the pointer.
 LARGE, SMALL = 96, 48
@@ -24,8 +24,8 @@ class Thumbnails:
     Without a root, or where the budget is used up or a file is gone, there is none.
     """
 
-    def __init__(self, root: Path | None) -> None:
-        self._root = root
+    def __init__(self, root: Place | str | None) -> None:
+        self._root = None if root is None else as_data(root)
         self._left_bytes = BUDGET_BYTES
         self._known: dict[tuple[str, int], str] = {}
 

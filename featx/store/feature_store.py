@@ -1,6 +1,5 @@
 """The features of one recipe on disk: segments, found by the content of the image."""
 
-import errno
 import json
 import logging
 import os
@@ -8,12 +7,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 
 from featx.errors import DamagedSegmentError, FeaturesMissingError, StoreError, printable
-from featx.files import remove_abandoned_files, replacing, write_text
+from featx.files import check_writable, move, remove_abandoned_files, replacing, write_text
+from featx.places import Place, PlaceError
 from featx.recipe import Recipe
 from featx.store.listing import PATIENCE_S, look_at_segments
 from featx.store.row_index import RowIndex, grouped
@@ -33,7 +32,7 @@ def derived_texts(recipe: Recipe, segments: Sequence[Segment]) -> dict[str, str]
     return {"recipe.json": recipe.to_json() + "\n", "timings.json": json.dumps(cost.to_dict(), indent=2) + "\n"}
 
 
-def text_of(path: Path) -> str | None:
+def text_of(path: Place) -> str | None:
     """Return the text in the file at `path`; None if there is none, or it cannot be read."""
     try:
         return path.read_text(encoding="utf-8")
@@ -56,7 +55,7 @@ class FeatureStore:
     Opening reads the names of all rows and none of their features. Nothing is written before the first segment.
     """
 
-    def __init__(self, cache_dir: Path, recipe: Recipe) -> None:
+    def __init__(self, cache_dir: Place, recipe: Recipe) -> None:
         """Open the store of `recipe` below `cache_dir`; damaged segments are set aside with a warning.
 
         Raises:
@@ -66,7 +65,7 @@ class FeatureStore:
         self.dir = cache_dir / recipe.slug
         self.segments: list[Segment] = []
         self._index = RowIndex([])
-        self._looked_at: dict[Path, Segment | None] = {}  # None: damaged, and could not be renamed
+        self._looked_at: dict[Place, Segment | None] = {}  # None: damaged, and could not be renamed
         self.reload()
 
     def reload(self) -> None:
@@ -201,13 +200,9 @@ class FeatureStore:
             return write_segment_file(temporary, self.recipe, features, digests, numbers, cost)
 
     def check_writable(self) -> None:
-        """Raise StoreError if nothing can be written here, before hours of work show it. Nothing is written."""
+        """Raise StoreError if nothing can be written here, before hours of work show it."""
         with self._writing():
-            folder = next(path for path in (self.dir, *self.dir.absolute().parents) if path.exists())
-            if not folder.is_dir():
-                raise NotADirectoryError(errno.ENOTDIR, "not a folder")
-            if not os.access(folder, os.W_OK):
-                raise PermissionError(errno.EACCES, "no permission to write")
+            check_writable(self.dir)
 
     def publish(self, *, again: bool = False) -> None:
         """Bring everything that is derived from the segments up to date: `features.h5`, `recipe.json`, `timings.json`.
@@ -242,12 +237,12 @@ class FeatureStore:
                 path.unlink(missing_ok=True)
         self.reload()
 
-    def set_aside(self, path: Path, reason: str) -> None:
+    def set_aside(self, path: Place, reason: str) -> None:
         """Rename the damaged segment at `path`, so that its rows count as missing, and say so."""
         aside = path.with_name(f"{DAMAGED_PREFIX}{path.name}")
         self._looked_at[path] = None
         try:
-            path.rename(aside)
+            move(path, aside)
         except FileNotFoundError:  # another process was quicker
             return
         except OSError as error:
@@ -283,7 +278,7 @@ class FeatureStore:
         texts = derived_texts(self.recipe, self.segments)
         return not shown or all(text_of(self.dir / name) == text for name, text in texts.items())
 
-    def _open_segment(self, path: Path) -> Segment | None:
+    def _open_segment(self, path: Place) -> Segment | None:
         """Return the segment at `path`; None if it is damaged, and was set aside."""
         try:
             return read_index(path, self.recipe)
@@ -295,10 +290,15 @@ class FeatureStore:
     def _writing(self) -> Iterator[None]:
         try:
             yield
+        except PlaceError as error:
+            raise self._write_error(str(error.strerror)) from error
         except OSError as error:
             # HDF5's own words are long and for programmers; where the system gave a reason, it is enough.
             reason = os.strerror(error.errno) if error.errno else " ".join(str(error).split())
-            raise StoreError(
-                f"Writing to the store {printable(self.dir)} failed: {reason}. What it held before is still good; "
-                f"mend this and run the same command again to go on."
-            ) from error
+            raise self._write_error(reason) from error
+
+    def _write_error(self, reason: str) -> StoreError:
+        return StoreError(
+            f"Writing to the store {printable(self.dir)} failed: {reason}. What it held before is still good; "
+            f"mend this and run the same command again to go on."
+        )

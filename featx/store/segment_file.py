@@ -8,7 +8,6 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import h5py
@@ -16,8 +15,10 @@ import numpy as np
 from isal.isal_zlib import crc32  # zlib's, five to ten times as fast: reading waits for little else
 
 from featx.errors import StoreError, printable
+from featx.places import Place, PlaceError
 from featx.recipe import Recipe
 from featx.store.chunks import READ_BYTES, Chunks, find_chunks
+from featx.store.hdf5_file import open_hdf5
 from featx.timings import Timings
 
 FORMAT = "featx-features"
@@ -49,7 +50,7 @@ class Segment:
         chunks: where the features are in the file; None if they are not as featx writes them.
     """
 
-    path: Path
+    path: Place
     digests: np.ndarray
     views: np.ndarray
     feature_shape: tuple[int, ...]
@@ -100,7 +101,7 @@ def new_segment_name() -> str:
     return f"seg-{uuid.uuid4().hex}.h5"
 
 
-def stated_recipe(path: Path) -> str:
+def stated_recipe(path: Place) -> str:
     """Return the recipe that the segment at `path` names, as JSON, whatever else is in the file.
 
     Raises:
@@ -108,11 +109,11 @@ def stated_recipe(path: Path) -> str:
         FileNotFoundError: it is not there.
         StoreError: the system cannot read it.
     """
-    with _opened(path) as file:
+    with _opened(path, without_features=True) as file:
         return text(file.attrs["recipe"])
 
 
-def read_index(path: Path, recipe: Recipe) -> Segment:
+def read_index(path: Place, recipe: Recipe) -> Segment:
     """Return what is in the segment at `path`, without reading its features.
 
     Raises:
@@ -120,7 +121,7 @@ def read_index(path: Path, recipe: Recipe) -> Segment:
         FileNotFoundError: it is not there.
         StoreError: the system cannot read it, or it was written by a newer featx.
     """
-    with _opened(path) as file:
+    with _opened(path, without_features=True) as file:
         attributes = dict(file.attrs)
         if text(attributes.get("format", "")) != FORMAT:
             raise SegmentDamageError("it is no segment of featx")
@@ -164,8 +165,8 @@ def read_rows(segment: Segment, rows: np.ndarray) -> Iterator[tuple[slice, np.nd
     if segment.chunks is None:
         yield from read_rows_by_hdf5(segment, rows)
         return
-    with _reading(segment.path), segment.path.open("rb", buffering=0) as file:
-        for which, raw in segment.chunks.read(file, rows):
+    with _reading(segment.path):
+        for which, raw in segment.chunks.read(segment.path, rows):
             features = raw.view(segment.dtype.newbyteorder("<")).reshape(-1, *segment.feature_shape)
             _check_rows(segment, rows[which], features)
             yield which, features.astype(segment.dtype, copy=False)
@@ -199,7 +200,7 @@ def _check_rows(segment: Segment, rows: np.ndarray, features: np.ndarray) -> Non
 
 
 def write_segment_file(
-    path: Path,
+    path: Place,
     recipe: Recipe,
     features: np.ndarray,
     digests: np.ndarray,
@@ -209,7 +210,7 @@ def write_segment_file(
     """Write a segment to `path` and return what it cost.
 
     Args:
-        path: a temporary one; the caller renames it.
+        path: from `featx.files.replacing`, which sees to it that the file is there as a whole or not at all.
         recipe: of the features.
         features: `(n, …)` of the recipe's dtype, n ≥ 1.
         digests: `(n, 32)` uint8.
@@ -232,7 +233,7 @@ def write_segment_file(
 
 
 @contextmanager
-def new_file(path: Path) -> Iterator[h5py.File]:
+def new_file(path: Place) -> Iterator[h5py.File]:
     """Yield a new HDF5 file that lies in memory; after the block it is written to `path`.
 
     HDF5 itself is kept from the disk: where that is full, it can neither write nor close its file, and crashes at last.
@@ -278,22 +279,21 @@ def _row_checksums(features: np.ndarray, digests: np.ndarray, views: np.ndarray)
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[h5py.File]:
-    """Open a segment by HDF5, and tell damage from trouble of the system.
-
-    Segments never change, so that HDF5's file locks, which many network folders do not support, are not needed.
-    """
-    with _reading(path), h5py.File(path, "r", locking=False) as file:
+def _opened(path: Place, *, without_features: bool = False) -> Iterator[h5py.File]:
+    """Open a segment by HDF5, and tell damage from trouble of the system."""
+    with _reading(path), open_hdf5(path, without_features=without_features) as file:
         yield file
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[None]:
+def _reading(path: Place) -> Iterator[None]:
     """Tell damage to the segment at `path` from trouble of the system."""
     try:
         yield
     except FileNotFoundError:
         raise
+    except PlaceError as error:
+        raise StoreError(f"{printable(path)} cannot be read: {error.strerror}.") from error
     except (OSError, KeyError, ValueError, TypeError, RuntimeError, AttributeError) as error:
         if not path.exists():  # merged while HDF5 was opening it, which has words of its own for that
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path)) from error

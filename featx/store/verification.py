@@ -8,11 +8,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 
 from featx.errors import FeatxError
+from featx.places import Place
 from featx.recipe import Recipe
 from featx.skipped import read_skipped
 from featx.store.feature_store import DAMAGED_PREFIX, FeatureStore, derived_texts, odd_shaped, text_of
@@ -33,7 +33,7 @@ class Damage:
         n_images: images that are lost with it and have to be computed again; None if it cannot be told.
     """
 
-    path: Path
+    path: Place
     reason: str
     n_images: int | None = 0
 
@@ -50,7 +50,7 @@ class StoreCheck:
         timings: what the sound rows have cost.
     """
 
-    dir: Path
+    dir: Place
     recipe: Recipe | None
     n_rows: int = 0
     damages: tuple[Damage, ...] = ()
@@ -77,12 +77,12 @@ class StoreListing:
     """
 
     recipe: Recipe | None
-    segments: tuple[Path, ...]
-    set_aside: tuple[Path, ...]
+    segments: tuple[Place, ...]
+    set_aside: tuple[Place, ...]
     n_images: int
 
 
-def list_store(store_dir: Path) -> StoreListing:
+def list_store(store_dir: Place) -> StoreListing:
     """Return what is in the folder of a store. Nothing in it is changed.
 
     Raises:
@@ -90,18 +90,19 @@ def list_store(store_dir: Path) -> StoreListing:
     """
     recipe = _recipe_of(store_dir)
 
-    def open_segment(path: Path) -> Segment | None:
+    def open_segment(path: Place) -> Segment | None:
         with suppress(SegmentDamageError):
             return read_index(path, recipe) if recipe else None
         return None
 
     seen = look_at_segments(store_dir, open_segment)
-    set_aside = sorted(store_dir.glob(f"{DAMAGED_PREFIX}*"))
+    set_aside: list[Place] = [*store_dir.glob(f"{DAMAGED_PREFIX}*")]
+    set_aside.sort(key=lambda path: path.name)
     n_images = len(RowIndex([segment for segment in seen.values() if segment]))
     return StoreListing(recipe, tuple(seen), tuple(set_aside), n_images)
 
 
-def check_store(store_dir: Path, advance: Callable[[int], object] = lambda _n_bytes: None) -> StoreCheck:
+def check_store(store_dir: Place, advance: Callable[[int], object] = lambda _n_bytes: None) -> StoreCheck:
     """Read and check everything in the folder of a store; `advance` is called with the bytes of what was read.
 
     Raises:
@@ -111,7 +112,8 @@ def check_store(store_dir: Path, advance: Callable[[int], object] = lambda _n_by
     if recipe is None:
         reason = "neither recipe.json nor a segment says whose features these are"
         return StoreCheck(store_dir, None, damages=(Damage(store_dir, reason, None),))
-    seen = look_at_segments(store_dir, partial(_check_segment, recipe=recipe, advance=advance))
+    # Few at once: of a store elsewhere, all of a segment is in memory while it is checked.
+    seen = look_at_segments(store_dir, partial(_check_segment, recipe=recipe, advance=advance), at_once=2)
     broken = [check for check in seen.values() if check.reason]
     sound = [check.segment for check in seen.values() if check.segment and not check.reason]
     odd = odd_shaped(sound)
@@ -130,12 +132,12 @@ def check_store(store_dir: Path, advance: Callable[[int], object] = lambda _n_by
 class _SegmentCheck:
     """One segment: what its index says, if it can be read, and what is wrong, if anything is."""
 
-    path: Path
+    path: Place
     segment: Segment | None
     reason: str = ""
 
 
-def _check_segment(path: Path, recipe: Recipe, advance: Callable[[int], object]) -> _SegmentCheck:
+def _check_segment(path: Place, recipe: Recipe, advance: Callable[[int], object]) -> _SegmentCheck:
     """Read all of a segment."""
     size_bytes = path.stat().st_size
     segment: Segment | None = None
@@ -150,7 +152,7 @@ def _check_segment(path: Path, recipe: Recipe, advance: Callable[[int], object])
     return _SegmentCheck(path, segment)
 
 
-def mend_store(check: StoreCheck, cache_dir: Path) -> None:
+def mend_store(check: StoreCheck, cache_dir: Place) -> None:
     """Set the damaged segments of a store aside, and write its derived files again.
 
     Raises:
@@ -168,7 +170,7 @@ def mend_store(check: StoreCheck, cache_dir: Path) -> None:
     store.publish(again=True)
 
 
-def _recipe_of(store_dir: Path) -> Recipe | None:
+def _recipe_of(store_dir: Place) -> Recipe | None:
     """Return the recipe of the store in the folder, which its name confirms; None if nothing in it tells.
 
     Neither a derived file nor a single segment is trusted: the folder's name ends in a digest of the recipe.
@@ -193,7 +195,7 @@ def _n_lost(segment: Segment | None, there: RowIndex) -> int | None:
     return len(np.unique(segment.row_names[is_lost]))
 
 
-def _derived_damages(store_dir: Path, recipe: Recipe, sound: list[Segment], *, complete: bool) -> list[Damage]:
+def _derived_damages(store_dir: Place, recipe: Recipe, sound: list[Segment], *, complete: bool) -> list[Damage]:
     """Return what is wrong with the files that can be made from the segments: next to nothing to mend."""
     damages: list[Damage] = []
     if sound and complete:

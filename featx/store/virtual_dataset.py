@@ -1,16 +1,17 @@
 """`features.h5`: one HDF5 file that shows the rows of all segments, which lie beside it, as one data set."""
 
-from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
+from featx.places import Place
 from featx.recipe import Recipe
+from featx.store.hdf5_file import open_hdf5
 from featx.store.segment_file import Segment, new_file, stamp, text
 
 
-def write_virtual_dataset(path: Path, recipe: Recipe, segments: list[Segment]) -> None:
+def write_virtual_dataset(path: Place, recipe: Recipe, segments: list[Segment]) -> None:
     """Write to `path` a file that shows all rows of `segments`, one segment after the other.
 
     Raises:
@@ -38,20 +39,20 @@ def write_virtual_dataset(path: Path, recipe: Recipe, segments: list[Segment]) -
             file.create_virtual_dataset(name, layout, fillvalue=fill)
 
 
-def shown_segments(path: Path) -> list[str]:
+def shown_segments(path: Place) -> list[str]:
     """Return the names of the segments that the file at `path` shows; none if it is missing or damaged."""
     try:
-        with h5py.File(path, "r", locking=False) as file:
+        with open_hdf5(path) as file:
             return [text(name) for name in file["segments"][:]]
     except _DAMAGE:
         return []
 
 
-def is_virtual_dataset_of(path: Path, segments: list[Segment]) -> bool:
+def is_virtual_dataset_of(path: Place, segments: list[Segment]) -> bool:
     """Return whether what programs without featx see in the file at `path` are the rows of `segments`, in order."""
     expected = [(segment.path.name, len(segment)) for segment in segments]
     try:
-        with h5py.File(path, "r", locking=False) as file:
+        with open_hdf5(path) as file:
             return all(_sources(file[name]) == expected for name in ("features", "digest", "view"))
     except _DAMAGE:
         return False

@@ -1,0 +1,118 @@
+"""Zip and tar files, opened like folders: nothing of them is unpacked but the members that are asked for.
+
+A zip file has a list of what is in it at its end. A tar file has none and can only be read from start to end: a
+compressed or a distant one is first copied, uncompressed, to a temporary file without a name.
+"""
+
+import shutil
+import tempfile
+import time
+import weakref
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, cast
+
+ARCHIVE_PROTOCOLS = {"zip": "zip", "tar": "tar"}
+
+_SUFFIXES = {
+    "zip": (".zip",),
+    "tar": (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz"),
+}
+
+#: An archive written less than this long ago may change again without its time showing it.
+_RACY_NS = 2_000_000_000
+
+
+@dataclass(frozen=True)
+class Archive:
+    """An archive that is open.
+
+    Attributes:
+        system: the fsspec file system of its members.
+        root: where in it the members begin: `.` for what `tar -C FOLDER .` packs.
+        state: what tells whether the archive has changed; None if nothing does.
+        is_for_threads: whether several may read from it at once.
+    """
+
+    system: Any
+    root: str
+    state: object
+    is_for_threads: bool
+
+
+def archive_kind(name: str) -> str | None:
+    """Return `"zip"` or `"tar"` for the name of an archive, else None.
+
+    >>> archive_kind("photos.zip"), archive_kind("s3://bucket/Photos.TGZ"), archive_kind("photos")
+    ('zip', 'tar', None)
+    """
+    lower = name.lower()
+    return next((kind for kind, suffixes in _SUFFIXES.items() if lower.endswith(suffixes)), None)
+
+
+def open_archive(source: Path | str, kind: str | None = None) -> Archive:
+    """Return the archive at a path on this machine, or at an address; what it is its name says, unless `kind` does.
+
+    Raises:
+        Exception: of fsspec, zipfile or tarfile.
+    """
+    file, state = _open_file(source)
+    kind = kind or archive_kind(str(source))
+    if kind == "tar" and not (isinstance(source, Path) and source.suffix.lower() == ".tar"):
+        file = _copied(file, str(source))
+    archive = Archive(*_members(file, kind), state=state, is_for_threads=kind == "zip")
+    weakref.finalize(archive.system, file.close)
+    return archive
+
+
+def _open_file(source: Path | str) -> tuple[IO[bytes], object]:
+    """Return the archive's file, and what tells whether it has changed."""
+    if isinstance(source, Path):
+        status = source.stat()
+        is_racy = abs(time.time_ns() - status.st_mtime_ns) < _RACY_NS
+        return source.open("rb"), None if is_racy else (status.st_size, status.st_mtime_ns, status.st_ino)
+    import fsspec
+
+    system, path = fsspec.url_to_fs(source, use_listings_cache=False)
+    info = system.info(path)
+    said = {name: str(value) for name, value in info.items() if name not in {"name", "Key", "url"}}
+    known = said.keys() & {"ETag", "etag", "LastModified", "Last-Modified", "mtime", "updated", "last_modified"}
+    return cast("IO[bytes]", system.open(path, "rb")), sorted(said.items()) if known else None
+
+
+def _copied(file: IO[bytes], name: str) -> IO[bytes]:
+    """Return a temporary file with the bytes of `file`, uncompressed; close `file`."""
+    import fsspec
+
+    compression = fsspec.utils.infer_compression(name.lower()) or _COMPRESSIONS.get(name.lower().rpartition(".")[2])
+    copy = tempfile.TemporaryFile(prefix="featx-")  # noqa: SIM115 - it is open as long as the archive is
+    try:
+        with file:
+            plain = fsspec.compression.compr[compression](file, mode="rb") if compression else file
+            shutil.copyfileobj(plain, copy, 1 << 20)
+    except BaseException:
+        copy.close()
+        raise
+    copy.seek(0)
+    return copy
+
+
+_COMPRESSIONS = {"tgz": "gzip", "tbz2": "bz2", "txz": "xz"}
+
+
+def _members(file: IO[bytes], kind: str | None) -> tuple[Any, str]:
+    """Return the file system of the members, and where in it they begin."""
+    from fsspec.implementations.tar import TarFileSystem
+    from fsspec.implementations.zip import ZipFileSystem
+
+    try:
+        if kind == "zip":
+            return ZipFileSystem(fo=file), ""
+        # fsspec goes by a name, this one rather than the file's own, whether there is something to uncompress.
+        setattr(file, "original", "plain.tar")  # noqa: B010 - it is no attribute that a file is known to have
+        system = TarFileSystem(fo=file)
+    except BaseException:
+        file.close()
+        raise
+    names = system.index
+    return system, "." if names and all(name == "." or name.startswith("./") for name in names) else ""

@@ -1,0 +1,84 @@
+"""What users name a place by: a path or an address, as text or as what featx makes of it."""
+
+import hashlib
+import os
+import re
+from functools import lru_cache
+from pathlib import Path
+from typing import TypeAlias
+from urllib.parse import unquote, urlsplit
+
+from featx.errors import FeatxError, printable
+from featx.places.archives import archive_kind
+from featx.places.file_system import FileSystem
+from featx.places.redaction import has_credentials, redacted
+from featx.places.remote_path import RemotePath
+
+#: A folder or file, on this machine or elsewhere. Only what both can do is used without asking which it is.
+Place: TypeAlias = Path | RemotePath
+
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+#: Protocols whose servers are sent the user and password in an address; others would take them for a bucket's name.
+_WITH_USER = ("http://", "https://", "ftp://", "sftp://", "webdav")
+_BROKEN_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/(?!/)")
+
+
+def as_place(named: Place | str) -> Place:
+    """Return the place that a path or an address names.
+
+    >>> as_place("data"), as_place("file:///data/my%20photos"), as_place("s3://bucket/photos") / "cat.jpg"
+    (PosixPath('data'), PosixPath('/data/my photos'), RemotePath('s3://bucket/photos/cat.jpg'))
+
+    Raises:
+        FeatxError: credentials are in the address of a store that takes them from the environment, or it was
+            made a `pathlib.Path`, which drops one of its slashes.
+    """
+    if isinstance(named, RemotePath):
+        return named
+    text = os.fspath(named)
+    if isinstance(named, str) and _ADDRESS.match(text):
+        return _at_address(text)
+    if (broken := _BROKEN_ADDRESS.match(text)) and not Path(text).exists():
+        raise FeatxError(
+            f"Give an address as text: a Path drops a slash of {broken[1]}://. Received: {printable(text)}"
+        )
+    return Path(text)
+
+
+def as_data(named: Place | str) -> Place:
+    """Return the place of a data set: as `as_place`, but an archive on this machine is opened like a folder."""
+    place = as_place(named)
+    if isinstance(place, Path) and archive_kind(place.name) and place.is_file():
+        status = place.stat()
+        return _in_archive(place.resolve(), status.st_size, status.st_mtime_ns)
+    return place
+
+
+def local_dir(cache_dir: Place) -> Path:
+    """Return the folder on this machine for what cannot lie on an object store: the cache itself if it is here.
+
+    For another it is one for each user and cache, named after its address without credentials.
+    """
+    if isinstance(cache_dir, Path):
+        return cache_dir
+    home = os.environ.get("XDG_CACHE_HOME", "")
+    base = Path(home) if Path(home).is_absolute() else Path.home() / ".cache"
+    address = str(cache_dir)
+    readable = re.sub(r"[^A-Za-z0-9]+", "-", address)[:40].strip("-")
+    return base / "featx" / f"{readable}-{hashlib.sha256(address.encode()).hexdigest()[:16]}"
+
+
+def _at_address(text: str) -> Place:
+    if text.lower().startswith("file://"):
+        return Path(unquote(urlsplit(text).path))
+    if any(has_credentials(part) and not part.startswith(_WITH_USER) for part in text.split("::")):
+        raise FeatxError(
+            f"Credentials do not belong in an address, where others see them; leave them to the environment "
+            f"(AWS_ACCESS_KEY_ID and the like). Received: {printable(redacted(text))}"
+        )
+    return RemotePath(FileSystem(text))
+
+
+@lru_cache(maxsize=2)
+def _in_archive(path: Path, size: int, mtime_ns: int) -> RemotePath:  # noqa: ARG001 - another state is another archive
+    return RemotePath(FileSystem(str(path), archive_path=path))
