@@ -20,6 +20,7 @@ from featx.fetch_command import fetch
 from featx.files import new_folder
 from featx.interrupts import Terminated, ignore_interrupts, raise_terminated
 from featx.output import say
+from featx.plan_command import plan
 from featx.predict_command import predict
 
 log = logging.getLogger("featx")
@@ -100,18 +101,15 @@ def main() -> None:
 
 def _data_dir(data: Path | None, cache_dir: Path) -> Path:
     """Return the folder to use; say which if the user did not."""
-    if data is not None:
-        return data
-    from featx.sources import default_data
+    from featx.sources import chosen_data
 
-    folder, line = default_data(cache_dir)
-    log.info(line)
-    return folder
+    return chosen_data(data, cache_dir)
 
 
 main.add_command(cache)
 main.add_command(export)
 main.add_command(fetch)
+main.add_command(plan)
 main.add_command(predict)
 
 

@@ -16,6 +16,7 @@ from featx.errors import FeatxError
 from featx.recipe import DTYPES, POOLINGS, PRECISIONS, parse_image_size
 from featx.results import Training
 from featx.rivals import RIVAL_NAMES
+from featx.units import parse_duration
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -29,6 +30,19 @@ class ImageSize(click.ParamType[tuple[int, int]]):
         """Return `(height, width)`."""
         try:
             return parse_image_size(value)
+        except FeatxError as error:
+            self.fail(str(error), param, ctx)
+
+
+class Duration(click.ParamType[float]):
+    """`90m`, `8h` or `1d12h` on the command line, seconds in Python."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return seconds."""
+        try:
+            return parse_duration(value)
         except FeatxError as error:
             self.fail(str(error), param, ctx)
 
@@ -184,6 +198,12 @@ STAGE_TWO = options(
         show_default=True,
         help="At most so many passes over the training images.",
     ),
+)
+DEADLINE = option(
+    "--deadline",
+    "deadline_s",
+    type=Duration(),
+    help="Time in which all is to be done, like 90m, 8h or 1d12h: how many machines does that take?",
 )
 RIVAL = options(
     option("--with-scratch-cnn", is_flag=True, help="Add report-cnn, a CNN trained from scratch."),
