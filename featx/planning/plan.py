@@ -176,5 +176,5 @@ def _work_folder(cache_dir: Path) -> Iterator[Path]:
 
 def _redraw(bar: Any) -> None:
     """Let a bar on a terminal show that time goes by; in a log, that would be one line more."""
-    if bar.fp.isatty():
+    if not bar.disable and bar.fp.isatty():
         bar.refresh()

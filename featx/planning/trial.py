@@ -32,11 +32,8 @@ from featx.skipped import SkippedImage
 from featx.stage_one import StageOne
 from featx.store import FeatureStore
 
-#: Passes over the sample are repeated until so many seconds have been timed.
-TIMED_S = 2.0
-
-#: A pass is long enough to be counted; a shorter one says how many images the next one needs.
-PASS_S = 0.9
+#: A pass counts if it takes this part of the time that is to be timed; a shorter one says how many images it needs.
+COUNTED = 0.45
 
 #: No pass is to take much longer than this, if it need not have fewer than `FEWEST` images.
 LONG_PASS_S = 15.0
@@ -51,7 +48,10 @@ N_FIRST = 8
 
 def main() -> None:
     """Do what standard input asks for, and write the answer."""
-    job = TrialJob.from_json(sys.stdin.readline())
+    line = sys.stdin.readline()
+    if not line:
+        return  # whoever started it was stopped at that moment
+    job = TrialJob.from_json(line)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         answer: dict[str, Any] = {"converted": _convert(job)} if job.convert else {"measured": asdict(_measure(job))}
@@ -80,11 +80,12 @@ def _measure(job: TrialJob) -> Measured:
     first = images.run(min(N_FIRST, sample.n_images))
     until_first_s = time.time() - job.started_at
     gc.collect()
-    passes = list(_passes(images, first, sample.n_images))
+    passes = list(_passes(images, first, sample.n_images, job.timed_s))
     views: Pace | None = None
     if job.views:
         recipe = replace(job.recipe, augmentation=job.views.augmentation)
-        views = _pace(list(_passes(_Rows(job, views_of(sample, job.views.n), recipe), passes[-1], sample.n_images)))
+        of_views = _Rows(job, views_of(sample, job.views.n), recipe)
+        views = _pace(list(_passes(of_views, passes[-1], sample.n_images, job.timed_s)))
     pace = _pace(passes)
     on_keras = choose_engine(job.engine_options, job.recipe) == "keras"
     return Measured(
@@ -182,17 +183,17 @@ class _Rows:
         return (time.perf_counter() - began) * len(rows) / len(some)
 
 
-def _passes(rows: _Rows, before: _Pass, n_sample: int) -> Iterator[_Pass]:
+def _passes(rows: _Rows, before: _Pass, n_sample: int, wanted_s: float) -> Iterator[_Pass]:
     """Yield passes over the sample that are long enough to count, until enough has been timed."""
     n = max(min(FEWEST, n_sample), min(n_sample, int(LONG_PASS_S / before.row_s)))
     timed_s = 0.0
-    while timed_s < TIMED_S:
+    while timed_s < wanted_s:
         one = rows.run(n)
-        if one.elapsed_s >= PASS_S or n == MOST:
+        if one.elapsed_s >= COUNTED * wanted_s or n == MOST:
             timed_s += one.elapsed_s
             yield one
         else:
-            n = min(MOST, math.ceil(n * 1.3 * PASS_S / max(one.elapsed_s, 0.01)))
+            n = min(MOST, math.ceil(n * 1.3 * COUNTED * wanted_s / max(one.elapsed_s, 0.01)))
 
 
 def _pace(passes: list[_Pass]) -> Pace:

@@ -28,6 +28,7 @@ class TrialJob:
         engine_options: how the backbone is run.
         workers: decoding threads.
         views: augmented views to be timed as well.
+        timed_s: passes over the sample are repeated until so many seconds have been timed.
         started_at: when the process was started, in seconds since 1970.
     """
 
@@ -40,6 +41,7 @@ class TrialJob:
     engine_options: EngineOptions
     workers: int | None
     views: Views | None
+    timed_s: float
     started_at: float
 
     @property
@@ -63,6 +65,7 @@ class TrialJob:
                 "engine_options": asdict(self.engine_options),
                 "workers": self.workers,
                 "views": asdict(self.views) if self.views else None,
+                "timed_s": self.timed_s,
                 "started_at": self.started_at,
             }
         )

@@ -22,6 +22,9 @@ from featx.planning.trial_job import Measured, Pace, TrialJob, small_dataset
 from featx.planning.trial_process import run_trial
 from featx.planning.ways import Way
 
+#: Stage one runs on the sample until so many seconds have been timed: one image more or less is no matter then.
+TIMED_S = 2.0
+
 
 @dataclass(eq=False)
 class Trials:
@@ -104,6 +107,7 @@ class Trials:
             engine_options=way.options,
             workers=self.workers,
             views=self.views,
+            timed_s=TIMED_S,
             started_at=time.time(),
         )
         return run_trial(job, self.tick)
