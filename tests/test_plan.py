@@ -24,9 +24,11 @@ from featx.plan_text import plan_json, plan_text
 from featx.planning import Estimate, Plan, plan_extraction, trials
 from featx.planning import survey as survey_module
 from featx.planning.planned import Work
+from featx.planning.segments import NO_ROOM, Ruler
 from featx.planning.survey import N_SAMPLE, sample_rows, survey
 from featx.planning.trial_job import Pace, TrialJob, small_dataset
 from featx.planning.trial_process import run_trial
+from featx.recipe import Recipe
 from featx.resolve import resolve_recipe
 from featx.units import parse_duration
 
@@ -190,6 +192,42 @@ def test_a_network_that_is_still_to_be_made_counts(whole):
 def test_what_others_use_of_the_processors_widens_the_range_downwards():
     assert estimate(1.0, 100, others_share=0.5).time_low_s == pytest.approx(0.5 * (10 + 85))
     assert estimate(1.0, 100, others_share=0.5).time_high_s == 160
+
+
+def test_segments_in_the_making_take_the_memory_that_was_planned(tmp_path):
+    """In a process of its own, with rows for more than two segments of 32 MiB."""
+    script = (
+        "import sys; from pathlib import Path; import numpy as np\n"
+        "from featx.memory import peak_memory_bytes, reset_peak_memory\n"
+        "from featx.planning.segments import Ruler\n"
+        "from featx.recipe import Recipe\n"
+        "from featx.segment_writer import SegmentWriter\n"
+        "from featx.store import FeatureStore\n"
+        "from featx.timings import Stopwatch\n"
+        "recipe = Recipe(backbone='vgg16', weights='ab', layer='x', image_size=(32, 32), preprocessing='caffe')\n"
+        "folder, rng = Path(sys.argv[1]), np.random.default_rng(0)\n"
+        "features, digests = np.ones((64, 4, 4, 512), np.float16), rng.integers(1, 256, (5120, 32), np.uint8)\n"
+        "for n in (64, 5120):\n"
+        "    reset_peak_memory(); before = peak_memory_bytes()\n"
+        "    with SegmentWriter(FeatureStore(folder / str(n), recipe), Stopwatch()) as writer:\n"
+        "        for start in range(0, n, 64): writer.add(features, digests[start : start + 64])\n"
+        "print(peak_memory_bytes() - before, Ruler(recipe, (4, 4, 512), folder).memory_bytes(5120, 0.001))"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=True)
+    taken, planned = map(int, done.stdout.split())
+    assert planned == pytest.approx(taken, rel=0.15)
+
+
+def test_segments_that_are_closed_by_their_age_are_counted_by_the_pace(tmp_path):
+    recipe = Recipe(backbone="vgg16", weights="ab", layer="x", image_size=(32, 32), preprocessing="caffe")
+    ruler = Ruler(recipe, (4, 4, 512), tmp_path)  # 16 KiB a row, 2048 rows in a full segment, 64 in a chunk
+    assert [ruler.room(10_000, 30 / n).n_segments for n in (100_000, 2048, 1000, 50)] == [5, 5, 10, 200]
+    assert ruler.room(0, 1.0) == NO_ROOM
+    rows_bytes = 10_000 * 16 * 1024
+    for n in (100_000, 1000, 50):
+        room = ruler.room(10_000, 30 / n)
+        assert rows_bytes < room.size_bytes < 1.05 * rows_bytes
+    assert list(tmp_path.iterdir()) == []
 
 
 # What it leaves behind

@@ -141,8 +141,8 @@ class Plan:
         n_unread: images that were only counted, since reading them all takes long: they are taken for readable, each
             different, and not in the store.
         n_sample: images in the sample that were timed.
-        unreadable: (path relative to `data_dir`, reason) of those in the sample that cannot be read; they were left
-            out.
+        unreadable: (path relative to `data_dir`, reason) of files that cannot be opened, and of images in the sample
+            that cannot be decoded; they were left out.
         views: augmented views that are planned for; None if none.
         deadline_s: seconds in which all is to be done; None if there is no deadline.
         dtype: that features are stored in.

@@ -49,6 +49,16 @@ class Ruler:
         """Bytes of the features of one image."""
         return self._row.nbytes
 
+    def memory_bytes(self, n_rows: int, row_s: float) -> int:
+        """Return what collecting and writing `n_rows` rows takes at most, above a run that has none.
+
+        The segment that is being filled, the one that is being written, and that one again as a file in memory.
+        """
+        n_in_time = max(1, round(SEGMENT_AGE_S / row_s))
+        full_bytes = min(SEGMENT_BYTES, n_in_time * self.row_bytes)
+        n_bytes = n_rows * self.row_bytes
+        return 2 * min(n_bytes, full_bytes) + min(max(0, n_bytes - full_bytes), full_bytes)
+
     def room(self, n_rows: int, row_s: float) -> Room:
         """Return what `n_rows` rows take that come every `row_s` seconds.
 
@@ -69,6 +79,8 @@ class Ruler:
     def _room_of_any_segments(self, n_rows: int, n_segments: int) -> Room:
         """Return what `n_rows` rows take in segments of about the same size, whose last chunks are half full."""
         n_chunk = max(1, CHUNK_BYTES // max(1, self.row_bytes))
+        if n_rows <= n_segments * n_chunk:  # each has one chunk, which is no larger than it need be
+            return Room(self._derived_bytes + n_segments * self._segment_bytes(n_rows // n_segments), n_segments)
         chunk_bytes = self._segment_bytes(2 * n_chunk) - self._segment_bytes(n_chunk)
         head_bytes = self._segment_bytes(n_chunk) - chunk_bytes
         size_bytes = n_rows / n_chunk * chunk_bytes + n_segments * (head_bytes + chunk_bytes / 2)

@@ -98,7 +98,7 @@ def _measure(job: TrialJob) -> Measured:
         others_share=sum(one.others_s for one in passes) / sum(one.cores_s for one in passes),
         on_gpu=on_keras and keras_sees_gpu(),
         auto_engine=choose_engine(EngineOptions(), job.recipe) if on_keras else None,
-        n_timed=sum(one.n for one in passes),
+        n_in_pass=max(one.n for one in passes),
     )
 
 

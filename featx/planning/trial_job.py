@@ -130,7 +130,7 @@ class Measured:
         others_share: the part of the processors, 0 to 1, that other processes used meanwhile.
         on_gpu: whether the engine ran on a GPU.
         auto_engine: what `--engine auto` is here, if the trial knows; else None.
-        n_timed: images that were timed, those that came again included.
+        n_in_pass: images of the longest pass, those that came again included.
     """
 
     start_s: float
@@ -142,7 +142,7 @@ class Measured:
     others_share: float
     on_gpu: bool
     auto_engine: str | None
-    n_timed: int
+    n_in_pass: int
 
     @classmethod
     def from_dict(cls, members: dict[str, Any]) -> Self:
