@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from featx.machine import cpu_seconds
 from featx.memory import peak_memory_bytes, reset_peak_memory
 
 #: What a contender or its turn came to, as JSON knows it.
@@ -67,23 +68,13 @@ def measuring() -> Iterator[Figures]:
     """
     figures: Figures = {}
     reset_peak_memory()
-    busy_before, cpu_started, started = _busy_cpu_s(), time.process_time(), time.perf_counter()
+    busy_before, cpu_started, started = cpu_seconds(), time.process_time(), time.perf_counter()
     yield figures
     figures["elapsed_s"] = time.perf_counter() - started
     figures["cpu_s"] = time.process_time() - cpu_started
-    others_cpu_s = max(0.0, _busy_cpu_s() - busy_before - figures["cpu_s"])
+    others_cpu_s = max(0.0, cpu_seconds() - busy_before - figures["cpu_s"])
     figures["others_share"] = others_cpu_s / (figures["elapsed_s"] * (os.cpu_count() or 1))
     figures["peak_memory_bytes"] = peak_memory_bytes()
-
-
-def _busy_cpu_s() -> float:
-    """Return the processor time that all processes of this machine have used; 0 where the system does not say."""
-    try:
-        fields = Path("/proc/stat").read_text(encoding="ascii").split("\n", 1)[0].split()[1:9]
-    except OSError:
-        return 0.0
-    user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, fields)
-    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
 
 
 class Contender:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from featx.extractor import FeatureExtractor
     from featx.fetching import Fetched, fetch_data
     from featx.join import Features, load_features
+    from featx.planning import Plan, plan_extraction
     from featx.recipe import Recipe
     from featx.report_folder import write_report
     from featx.resolve import resolve_recipe
@@ -40,6 +41,7 @@ __all__ = [
     "FeatxError",
     "Fetched",
     "ImageDataset",
+    "Plan",
     "Predictions",
     "Recipe",
     "Run",
@@ -52,6 +54,7 @@ __all__ = [
     "fetch_data",
     "list_cache",
     "load_features",
+    "plan_extraction",
     "resolve_recipe",
     "scan",
     "train_top",
@@ -66,6 +69,8 @@ _MODULES = {
     "load_features": "join",
     "Features": "join",
     "FeatureExtractor": "extractor",
+    "Plan": "planning",
+    "plan_extraction": "planning",
     "Predictions": "classifier",
     "Classifier": "classifier",
     "Comparison": "comparison",

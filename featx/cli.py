@@ -22,6 +22,7 @@ from featx.interrupts import Terminated, ignore_interrupts, raise_terminated
 from featx.memory import MemoryLimit
 from featx.output import say
 from featx.places import Place, redacted
+from featx.plan_command import plan
 from featx.predict_command import predict
 
 log = logging.getLogger("featx")
@@ -105,18 +106,15 @@ def main() -> None:
 
 def _data_dir(data: Place | None, cache_dir: Place) -> Place:
     """Return the folder to use; say which if the user did not."""
-    if data is not None:
-        return data
-    from featx.sources import default_data
+    from featx.sources import chosen_data
 
-    folder, line = default_data(cache_dir)
-    log.info(line)
-    return folder
+    return chosen_data(data, cache_dir)
 
 
 main.add_command(cache)
 main.add_command(export)
 main.add_command(fetch)
+main.add_command(plan)
 main.add_command(predict)
 
 

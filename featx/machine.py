@@ -18,6 +18,16 @@ def n_cores() -> int:
     return os.cpu_count() or 1
 
 
+def cpu_seconds() -> float:
+    """Return the processor time that all processes of this machine have used, in seconds; 0 where it does not say."""
+    try:
+        fields = Path("/proc/stat").read_text(encoding="ascii").split("\n", 1)[0].split()[1:9]
+    except OSError:
+        return 0.0
+    user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, fields)
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+
+
 def has_fast_bfloat16() -> bool:
     """Return whether bfloat16 arithmetic is faster than float32 here: on the GPU if there is one, else on the CPU."""
     capability = cuda_capability()

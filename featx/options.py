@@ -17,7 +17,7 @@ from featx.places import as_place, redacted
 from featx.recipe import DTYPES, POOLINGS, PRECISIONS, parse_image_size
 from featx.results import Training
 from featx.rivals import RIVAL_NAMES
-from featx.units import parse_size
+from featx.units import parse_duration, parse_size
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -44,6 +44,19 @@ class Size(click.ParamType[int]):
         """Return the number of bytes."""
         try:
             return parse_size(value)
+        except FeatxError as error:
+            self.fail(str(error), param, ctx)
+
+
+class Duration(click.ParamType[float]):
+    """`90m`, `8h` or `1d12h` on the command line, seconds in Python."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return seconds."""
+        try:
+            return parse_duration(value)
         except FeatxError as error:
             self.fail(str(error), param, ctx)
 
@@ -226,6 +239,12 @@ STAGE_TWO = options(
         type=Size(),
         help="Features that take more, like 4GiB, are read from disk while training.  [default: half of what is free]",
     ),
+)
+DEADLINE = option(
+    "--deadline",
+    "deadline_s",
+    type=Duration(),
+    help="Time in which all is to be done, like 90m, 8h or 1d12h: how many machines does that take?",
 )
 RIVAL = options(
     option("--with-scratch-cnn", is_flag=True, help="Add report-cnn, a CNN trained from scratch."),

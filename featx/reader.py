@@ -90,7 +90,7 @@ def read_batches(
     views = np.broadcast_to(views, len(sources))
     workers = workers or _default_workers(sources)
     portion = max(1, min(PORTION, batch_size // workers))
-    look_ahead = _look_ahead(image_size, batch_size)
+    n_ahead = look_ahead(image_size, batch_size)
 
     def decode(first: int, pixels: np.ndarray) -> list[Unreadable]:
         """Fill `pixels` with the images from `first` on; return those that could not be read."""
@@ -110,7 +110,7 @@ def read_batches(
                 starts = range(0, len(pixels), portion)
                 tasks = [pool.submit(decode, first + start, pixels[start : start + portion]) for start in starts]
                 waiting.append(_Decoding(first, pixels, tasks))
-                if len(waiting) == look_ahead:
+                if len(waiting) == n_ahead:
                     yield waiting.popleft().batch()
             while waiting:
                 yield waiting.popleft().batch()
@@ -124,10 +124,10 @@ def _default_workers(sources: Sequence[Source]) -> int:
     return max(REMOTE_WORKERS, n_cores()) if isinstance(first, RemotePath) and first.is_distant else n_cores()
 
 
-def _look_ahead(image_size: tuple[int, int], batch_size: int) -> int:
+def look_ahead(image_size: tuple[int, int], batch_size: int) -> int:
     """Return how many batches may be decoded, or on their way to it, at once.
 
-    >>> _look_ahead((224, 224), 32), _look_ahead((224, 224), 256), _look_ahead((1000, 1000), 256)
+    >>> look_ahead((224, 224), 32), look_ahead((224, 224), 256), look_ahead((1000, 1000), 256)
     (8, 3, 2)
     """
     return max(2, min(LOOK_AHEAD, LOOK_AHEAD_BYTES // (batch_size * image_size[0] * image_size[1] * 3)))

@@ -1,5 +1,6 @@
 """Where images come from when the user has none at hand: the built-in sample."""
 
+import logging
 import os
 import shutil
 import uuid
@@ -9,6 +10,8 @@ import numpy as np
 
 from featx.errors import FeatxError, printable
 from featx.places import Place, local_dir
+
+log = logging.getLogger("featx")
 
 SAMPLE_NAME = "sample-digits"
 N_TRAIN_PER_CLASS = 50
@@ -47,6 +50,19 @@ def write_sample(sample_dir: Path) -> Path:
     except OSError as error:
         raise FeatxError(f"The sample cannot be written to {printable(sample_dir)}: {error.strerror}.") from error
     return sample_dir
+
+
+def chosen_data(data_dir: Place | None, cache_dir: Place) -> Place:
+    """Return the folder that the user has named, or the default one, which is said.
+
+    Raises:
+        FeatxError: there is no default one to be had.
+    """
+    if data_dir is not None:
+        return data_dir
+    folder, line = default_data(cache_dir)
+    log.info(line)
+    return folder
 
 
 def default_data(cache_dir: Place, data_dir: Path = Path("data")) -> tuple[Path, str]:

@@ -5,6 +5,7 @@ import re
 from featx.errors import FeatxError
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+_SECONDS = {"d": 86_400, "h": 3600, "m": 60, "s": 1}
 
 
 def size(size_bytes: int) -> str:
@@ -34,3 +35,20 @@ def parse_size(text: str) -> int:
     if not match:
         raise FeatxError(f"A size is a number of bytes, or one with a unit, like 4GiB or 512MiB. Received: {text!r}")
     return int(float(match[1]) * _UNITS[match[2].upper()])
+
+
+def parse_duration(text: str) -> float:
+    """Return the seconds in a time like `"90m"`, `"8h"` or `"1d12h"`: days, hours, minutes and seconds.
+
+    >>> [parse_duration(text) for text in ("90m", "8h", "1d12h", "1.5h", "45 s")]
+    [5400.0, 28800.0, 129600.0, 5400.0, 45.0]
+
+    Raises:
+        FeatxError: it is no such time, or none at all.
+    """
+    units = "".join(rf"(?:(?P<{unit}>\d{{1,9}}(?:\.\d{{1,9}})?){unit})?" for unit in _SECONDS)
+    found = re.fullmatch(units, re.sub(r"\s", "", text.lower()), re.ASCII)
+    seconds = sum(float(found[unit] or 0) * size_s for unit, size_s in _SECONDS.items()) if found else 0.0
+    if seconds <= 0:
+        raise FeatxError(f"A time is a number of days, hours or minutes, like 90m, 8h or 1d12h. Received: {text!r}")
+    return seconds

@@ -83,6 +83,7 @@ LAYERS = [
         "export_graph",
         "export_formats",
         "extractor",
+        "planning",
     },
     {
         "page",
@@ -99,6 +100,8 @@ LAYERS = [
         "cache_commands",
         "fetch_command",
         "export_command",
+        "plan_command",
+        "plan_text",
         "predict_command",
         "cli",
         "__init__",

@@ -1,0 +1,206 @@
+"""One engine and precision on the sample, in a process of its own: `python -m featx.planning.trial`.
+
+Reads a `TrialJob` from standard input and ends with it. What is timed is stage one as it is, into a store of its own.
+"""
+
+import gc
+import json
+import math
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from featx.engines import EngineOptions, default_batch_size
+from featx.engines.conversion import load_network
+from featx.engines.engine import choose_engine
+from featx.errors import FeatxError
+from featx.files import write_text
+from featx.image_sources import Images, images_of, views_of
+from featx.keras_import import keras_sees_gpu
+from featx.machine import cpu_seconds, n_cores
+from featx.planning.survey import N_SAMPLE
+from featx.planning.trial_job import Measured, Pace, TrialJob
+from featx.reader import look_ahead, read_batches
+from featx.recipe import Recipe
+from featx.skipped import SkippedImage
+from featx.stage_one import StageOne
+from featx.store import FeatureStore
+
+#: A pass counts if it takes this part of the time that is to be timed; a shorter one says how many images it needs.
+COUNTED = 0.45
+
+#: No pass is to take much longer than this, if it need not have fewer than `FEWEST` images.
+LONG_PASS_S = 15.0
+FEWEST = 16
+
+#: No pass has more images than this, however fast they are.
+MOST = 20_000
+
+#: Images of the first pass, which pays for what is done only once.
+N_FIRST = 8
+
+
+def main() -> None:
+    """Do what standard input asks for, and write the answer."""
+    line = sys.stdin.readline()
+    if not line:
+        return  # whoever started it was stopped at that moment
+    job = TrialJob.from_json(line)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        answer: dict[str, Any] = {"converted": _convert(job)} if job.convert else {"measured": asdict(_measure(job))}
+    except FeatxError as error:
+        answer = {"error": str(error)}
+    except MemoryError:
+        answer = {"error": "There is not enough memory."}
+    write_text(job.answer_path, json.dumps(answer))
+
+
+def _end_with_parent() -> None:
+    """End the process when whoever started it is gone, whatever ended that."""
+    sys.stdin.read()
+    os._exit(1)
+
+
+def _convert(job: TrialJob) -> float:
+    """Make the network of a recipe, and return the seconds since the process was started."""
+    load_network(job.recipe, job.weights, job.networks_dir, job.dataset)
+    return time.time() - job.started_at
+
+
+def _measure(job: TrialJob) -> Measured:
+    sample = job.dataset.subset(job.dataset.is_test)
+    images = _Rows(job, images_of(sample), job.recipe)
+    first = images.run(min(N_FIRST, sample.n_images))
+    until_first_s = time.time() - job.started_at
+    gc.collect()
+    passes = list(_passes(images, first, sample.n_images, job.timed_s))
+    views: Pace | None = None
+    if job.views:
+        recipe = replace(job.recipe, augmentation=job.views.augmentation)
+        of_views = _Rows(job, views_of(sample, job.views.n), recipe)
+        views = _pace(list(_passes(of_views, passes[-1], sample.n_images, job.timed_s)))
+    pace = _pace(passes)
+    on_keras = choose_engine(job.engine_options, job.recipe) == "keras"
+    return Measured(
+        start_s=max(0.0, until_first_s - first.n * pace.row_s),
+        restart_s=passes[-1].start_s,
+        images=pace,
+        views=views,
+        feature_shape=images.store.segments[0].feature_shape,
+        peak_memory_bytes=max(one.peak_memory_bytes for one in passes),
+        others_share=sum(one.others_s for one in passes) / sum(one.cores_s for one in passes),
+        on_gpu=on_keras and keras_sees_gpu(),
+        auto_engine=choose_engine(EngineOptions(), job.recipe) if on_keras else None,
+        n_in_pass=max(one.n for one in passes),
+    )
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """What one run of stage one took.
+
+    Attributes:
+        n: images or views.
+        elapsed_s: after the engine was ready.
+        start_s: until then.
+        peak_memory_bytes: largest resident memory.
+        cores_s: processor time that there was, on all cores.
+        others_s: what other processes had of it.
+    """
+
+    n: int
+    elapsed_s: float
+    start_s: float
+    peak_memory_bytes: int
+    cores_s: float
+    others_s: float
+
+    @property
+    def row_s(self) -> float:
+        """Seconds for one."""
+        return self.elapsed_s / self.n
+
+
+class _Rows:
+    """Images of the sample, or views of them, that stage one is run on."""
+
+    def __init__(self, job: TrialJob, images: Images, recipe: Recipe) -> None:
+        self.store = FeatureStore(job.work_dir / "store", recipe)
+        self._stage = StageOne(
+            images,
+            recipe,
+            job.weights,
+            self.store,
+            job.networks_dir,
+            job.engine_options,
+            job.workers,
+            job.dataset,
+        )
+
+    def run(self, n: int) -> _Pass:
+        """Run stage one on `n` rows: all of them as often as need be.
+
+        While the engine starts, the reader decodes its first batches: that must not look like time saved.
+        """
+        rows = np.resize(np.arange(len(self._stage.images)), n)
+        batch_size = default_batch_size(self._stage.engine_options)
+        n_ahead = min(n, look_ahead(self._stage.recipe.image_size, batch_size) * batch_size)
+        ahead_s = self._decoding_s(rows[:n_ahead], batch_size)
+        began, own_before, all_before = time.perf_counter(), time.process_time(), cpu_seconds()
+        skipped: list[SkippedImage] = []
+        timings = self._stage.run(rows, skipped, strict=False, show=False)
+        cores_s = (time.perf_counter() - began) * (os.cpu_count() or n_cores())
+        own_s = time.process_time() - own_before
+        others_s = max(0.0, cpu_seconds() - all_before - own_s)
+        if skipped:
+            raise FeatxError(f"{skipped[0].path} cannot be read: {skipped[0].reason}.")
+        self.store.reload()
+        elapsed_s = timings.elapsed_s - max(0.0, timings.start_s - ahead_s)
+        return _Pass(n, elapsed_s, timings.start_s, timings.peak_memory_bytes, cores_s, others_s)
+
+    def _decoding_s(self, rows: np.ndarray, batch_size: int) -> float:
+        """Return what decoding these rows takes without an engine, by the first `N_SAMPLE` of them."""
+        some = self._stage.images[rows[:N_SAMPLE]]
+        recipe = self._stage.recipe
+        began = time.perf_counter()
+        for _ in read_batches(
+            some.sources,
+            some.digests,
+            recipe.image_size,
+            batch_size,
+            self._stage.workers,
+            views=some.views,
+            augmentation=recipe.augmentation,
+        ):
+            pass
+        return (time.perf_counter() - began) * len(rows) / len(some)
+
+
+def _passes(rows: _Rows, before: _Pass, n_sample: int, wanted_s: float) -> Iterator[_Pass]:
+    """Yield passes over the sample that are long enough to count, until enough has been timed."""
+    n = max(min(FEWEST, n_sample), min(n_sample, int(LONG_PASS_S / before.row_s)))
+    timed_s = 0.0
+    while timed_s < wanted_s:
+        one = rows.run(n)
+        if one.elapsed_s >= COUNTED * wanted_s or n == MOST:
+            timed_s += one.elapsed_s
+            yield one
+        else:
+            n = min(MOST, math.ceil(n * 1.3 * COUNTED * wanted_s / max(one.elapsed_s, 0.01)))
+
+
+def _pace(passes: list[_Pass]) -> Pace:
+    each = [one.row_s for one in passes]
+    row_s = sum(one.elapsed_s for one in passes) / sum(one.n for one in passes)
+    return Pace(row_s=row_s, low_s=min(each), high_s=max(each))
+
+
+if __name__ == "__main__":
+    main()
