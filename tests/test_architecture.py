@@ -60,6 +60,7 @@ LAYERS = [
         "skipped",
         "segment_writer",
         "stage_one",
+        "cluster",
         "missing",
         "scratch",
     },
