@@ -83,6 +83,7 @@ class HandOut:
         self._unfit: set[str] = set()
         self._look_s = 0.0
         self._event_s = time.monotonic()
+        self._has_begun = False  # whether any worker was ever ready
         self._is_ending = False
         self._timings = Timings()
         self._skipped: list[SkippedImage] = []
@@ -138,7 +139,7 @@ class HandOut:
     def _on_started(self, hand: _Hand, error: FeatxError | None) -> None:
         self._event_s = time.monotonic()
         if error is None:
-            hand.is_ready = True
+            hand.is_ready = self._has_begun = True
             return
         self._dismiss(hand)
         self._leave_out(hand.place, error)
@@ -223,7 +224,8 @@ class HandOut:
     def _lose(self, hand: _Hand, error: Exception) -> None:
         """Give what a worker had not stored to others."""
         portion, reason = hand.portion, _reason(error)
-        self._event_s = time.monotonic()
+        if hand.is_ready:
+            self._event_s = time.monotonic()
         self._look_s = time.monotonic() + LOOK_EVERY_S  # it may take Ray a moment to see that a node has gone
         left = self._unstored(hand, portion) if portion else None
         self._dismiss(hand)
@@ -271,15 +273,14 @@ class HandOut:
     def _check_patience(self) -> None:
         """End a run that would wait for ever."""
         waited_s, patience_s = time.monotonic() - self._event_s, self._job.patience_s
-        if not self._hands:
-            is_over, what = waited_s > patience_s, "no worker is left, and no other node has come"
-        elif not any(hand.is_ready for hand in self._hands):
-            patience_s *= START_PATIENCE
-            is_over, what = waited_s > patience_s, "no worker could be started: all cores or GPUs may be taken"
+        if any(hand.is_ready for hand in self._hands):
+            patience_s, what = STALLED_S, "no worker has finished an image"
+        elif self._has_begun:
+            what = "no worker is left, and no other has come"
         else:
-            patience_s = STALLED_S
-            is_over, what = waited_s > patience_s, "no worker has finished an image"
-        if not is_over or self._is_over():
+            patience_s *= START_PATIENCE
+            what = "no worker could be started, as if all cores or GPUs were taken,"
+        if waited_s < patience_s or self._is_over():
             return
         for hand in self._hands[:]:
             self._dismiss(hand)

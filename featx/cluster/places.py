@@ -80,7 +80,7 @@ def room(found: Sequence[Place]) -> str:
 def _cores_of_gpus(node: dict[str, Any]) -> list[int]:
     """Return the cores that go with each GPU of a node, to decode for it."""
     n_gpus = _amount(node, "GPU")
-    return [_amount(node, "CPU") // n_gpus] * n_gpus
+    return [_amount(node, "CPU") // max(1, n_gpus)] * n_gpus
 
 
 def _shares(n_cores: int, cores_per_worker: int | None) -> list[int]:
