@@ -189,11 +189,10 @@ def measure(bench: Bench, cluster: LocalCluster, rounds: int, *, kill: bool) -> 
         for name in list(contenders)[:: 1 if number % 2 == 0 else -1]:
             turns[name].append(bench.turn(f"{name}-{number}", contenders[name]))
             print_turn(name, turns[name][-1])
-    stores = [rows_of(turn.store) for some in turns.values() for turn in some]
-    print(
-        f"all {len(stores)} stores have the same {len(stores[0]):,} rows: {all(rows == stores[0] for rows in stores)}"
-    )
-    for what in ("images_per_s_after_start", "images_per_s"):
+    stores = [rows_of(turn.all.store) for some in turns.values() for turn in some]
+    are_equal = all(rows == stores[0] for rows in stores)
+    print(f"all {len(stores)} stores have the same {len(stores[0]):,} rows: {are_equal}", flush=True)
+    for what in ("images_per_cpu_s_after_start", "images_per_s_after_start", "images_per_s"):
         ratios = [getattr(b, what) / getattr(a, what) for a, b in zip(turns["alone"], turns["cluster"], strict=True)]
         words = " to ".join(f"{100 * ratio:.0f} %" for ratio in (min(ratios), max(ratios)))
         print(f"{what}, cluster / alone: median {100 * statistics.median(ratios):.0f} %, {words}")

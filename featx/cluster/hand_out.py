@@ -71,6 +71,8 @@ class HandOut:
             is_stopped: whether the work is to end early.
         """
         self._ray, self._engine, self._job, self._tell, self._is_stopped = ray, engine, job, tell, is_stopped
+        for method in (Worker.n_counted, Worker.stop):
+            ray.method(concurrency_group="control")(method)  # marks it: it does not wait for `compute`
         self._worker_class = ray.remote(concurrency_groups={"control": 1})(Worker)
         self._store = FeatureStore(job.terms.cache_dir, job.terms.recipe)
         batch_size = default_batch_size(job.terms.engine_options)
@@ -186,7 +188,7 @@ class HandOut:
         for hand in self._hands:
             if hand.portion and now - hand.asked_s > ASK_EVERY_S:
                 hand.asked_s = float("inf")
-                call = hand.actor.n_counted.options(concurrency_group="control").remote()
+                call = hand.actor.n_counted.remote()
                 self._pending[call] = (hand, partial(self._on_counted, of=hand.portion))
 
     def _on_counted(self, hand: _Hand, n: int, of: Portion) -> None:
@@ -268,7 +270,7 @@ class HandOut:
         if not self._is_ending:
             self._is_ending = True
             for hand in self._hands:
-                hand.actor.stop.options(concurrency_group="control").remote()
+                hand.actor.stop.remote()
 
     def _check_patience(self) -> None:
         """End a run that would wait for ever."""

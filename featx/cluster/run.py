@@ -3,6 +3,7 @@
 import importlib.util
 import logging
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -219,10 +220,16 @@ class _DriverProcess:
         )
 
     def _last_words(self) -> str:
-        """Return the last line that the process has printed, in brackets; Ray's come with the time and a place."""
+        """Return the first sentence of the last line that the process has printed, in brackets.
+
+        Ray's lines begin with the time, in brackets, and with a place in its code.
+        """
         self._log.seek(0)
         lines = [line.strip() for line in self._log.read().decode(errors="replace").splitlines() if line.strip()]
-        return f" ({printable(lines[-1][:200])})" if lines else ""
+        if not lines:
+            return ""
+        words = re.sub(r"^\[[^]]*\] *(?:\S+:\d+: )?", "", lines[-1]).split(". ")[0].removesuffix(".")
+        return f" ({printable(words[:200])})"
 
     def __enter__(self) -> Self:
         return self
