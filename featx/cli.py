@@ -124,6 +124,7 @@ main.add_command(predict)
 @opt.RECIPE
 @opt.CACHE_DIR
 @opt.STAGE_ONE
+@opt.RAY
 @opt.VIEWS
 @click.option("--preview", is_flag=True, help="Only draw some images with their views, to look at; extract nothing.")
 @opt.OUTPUT
@@ -134,6 +135,7 @@ def extract(data: Place | None, cache_dir: Place, preview: bool, quiet: bool, as
     Example:
       featx extract data/ --backbone vgg16 --image-size 150
       featx extract data/ --views 8 --flip --rotation 20 --preview
+      featx extract data/ --ray auto
     """
     from featx.extract import extract_features
     from featx.preview import draw_preview

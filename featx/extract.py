@@ -84,6 +84,7 @@ def extract_features(
     strict: bool = False,
     show: bool = False,
     views: Views | None = None,
+    ray_address: str | None = None,
     **options: Unpack[RecipeOptions],
 ) -> Extraction:
     """Make the store hold the features of every image in `data_dir`, and of augmented views if there are to be any.
@@ -104,6 +105,8 @@ def extract_features(
         strict: raise on the first image that cannot be read, instead of skipping it.
         show: show progress on stderr.
         views: augmented views, of training images only unless it says otherwise; they have a store of their own.
+        ray_address: the Ray cluster that computes them, like `"auto"` or `"HOST:PORT"`; this process if None. There,
+            `threads` are the cores of each worker.
         options: see `featx.resolve.RecipeOptions`.
 
     Raises:
@@ -114,7 +117,16 @@ def extract_features(
     dataset = scan(data_dir, cache_dir, show=show)
     recipe, weights = resolve_recipe(cache_dir, dataset, **options)
     return extract_dataset(
-        dataset, recipe, weights, cache_dir, engine_options, views=views, workers=workers, strict=strict, show=show
+        dataset,
+        recipe,
+        weights,
+        cache_dir,
+        engine_options,
+        views=views,
+        workers=workers,
+        strict=strict,
+        show=show,
+        ray_address=ray_address,
     )
 
 
@@ -129,6 +141,7 @@ def extract_dataset(
     workers: int | None = None,
     strict: bool = False,
     show: bool = False,
+    ray_address: str | None = None,
 ) -> Extraction:
     """Make the store of `recipe` hold the features of every image of `dataset`; arguments as for `extract_features`.
 
@@ -139,7 +152,13 @@ def extract_dataset(
     """
     started = time.perf_counter()
     root = dataset.root.absolute()
-    how: dict[str, Any] = {"dataset": dataset, "workers": workers, "strict": strict, "show": show}
+    how: dict[str, Any] = {
+        "dataset": dataset,
+        "workers": workers,
+        "strict": strict,
+        "show": show,
+        "ray_address": ray_address,
+    }
     computed = compute_missing(
         images_of(dataset),
         recipe,

@@ -2,10 +2,13 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
+from featx.cluster import run_on_cluster
 from featx.dataset import ImageDataset
 from featx.digests import forget_digests
 from featx.engines import EngineOptions
@@ -51,6 +54,7 @@ def compute_missing(
     workers: int | None = None,
     strict: bool = False,
     show: bool = False,
+    ray_address: str | None = None,
 ) -> Computed:
     """Make the store of `recipe` hold the features of `images`.
 
@@ -66,6 +70,7 @@ def compute_missing(
         workers: decoding threads; as many as cores if None.
         strict: raise on the first image that cannot be read, instead of skipping it.
         show: show progress on stderr.
+        ray_address: the Ray cluster that computes them, as `ray.init` knows it; this process if None.
 
     Raises:
         DtypeOverflowError: a feature does not fit the storage dtype. What was computed before is kept.
@@ -88,8 +93,10 @@ def compute_missing(
             raise strict_error(skipped[0])
         if todo.size:
             store.check_writable()
-            stage = StageOne(images, recipe, find_weights(), store, cache_dir, engine_options, workers, dataset)
-            timings = stage.run(todo, skipped, strict=strict, show=show)
+            stage = StageOne(recipe, find_weights(), store, cache_dir, engine_options, workers, dataset)
+            with closing(stage):
+                run = partial(run_on_cluster, ray_address, stage) if ray_address else stage.run
+                timings = run(images[todo], skipped, strict=strict, show=show)
     finally:
         store.publish()
         memory.remember(skipped, whole_folder)

@@ -225,6 +225,13 @@ STAGE_ONE = options(
     ),
     option("--strict", is_flag=True, help="Stop at the first image that cannot be read, instead of skipping it."),
 )
+RAY = option(
+    "--ray",
+    "ray_address",
+    metavar="ADDRESS",
+    help="Compute on a Ray cluster: auto on one of its machines, HOST:PORT, or ray://HOST:PORT. All of them must see "
+    "DATA and the cache under the same path.  [default: this machine alone]",
+)
 STAGE_TWO = options(
     option("--seed", type=click.IntRange(0), default=Training.seed, show_default=True, help="Seed of all training."),
     option(

@@ -1,12 +1,11 @@
 """The pipeline of stage one: reader → engine → writer, all three at work at the same time."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
-from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, ExitStack, closing
+from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any
 
 import numpy as np
 
@@ -27,16 +26,24 @@ from featx.store import FeatureStore
 from featx.timings import Stopwatch, Timings
 from featx.weights import Weights
 
+#: Told of so many images more that are done with.
+Count = Callable[[int], object]
+
+#: Holds interruptions back while its block runs; yields what tells whether one has come.
+Holding = Callable[[], AbstractContextManager[Callable[[], bool]]]
+
 
 @dataclass
 class StageOne:
-    """Computes features of images.
+    """Computes features of images, of one recipe.
 
     Threads decode a few batches ahead, the engine has a few under way, and what it has finished is collected for the
     next segment. Ctrl-C and SIGTERM take effect when the batches under way are finished and kept.
+
+    The engine is started for the first image that can be read, so that a folder of damaged files costs nothing, and
+    kept until `close`.
     """
 
-    images: Images
     recipe: Recipe
     weights: Weights
     store: FeatureStore
@@ -44,21 +51,37 @@ class StageOne:
     engine_options: EngineOptions
     workers: int | None
     dataset: ImageDataset | None  # has the images that an int8 network is calibrated on
+    _engine: Engine | None = field(default=None, init=False)
 
-    def run(self, rows: np.ndarray, skipped: list[SkippedImage], *, strict: bool, show: bool) -> Timings:
-        """Store the features of the images `rows`, `(n,)` int64; what cannot be read is added to `skipped`.
+    def run(self, images: Images, skipped: list[SkippedImage], *, strict: bool, show: bool) -> Timings:
+        """Store the features of `images` and return what they cost; what cannot be read is added to `skipped`."""
+        with progress_bar(len(images), self.recipe.backbone, self.unit, show=show) as bar:
+            return self.compute(images, skipped, bar.update, held_interrupts, strict=strict, show=show)
 
-        The engine is started for the first image that can be read, so that a folder of damaged files costs nothing.
-        """
-        images = self.images[rows]
+    @property
+    def unit(self) -> str:
+        """What is counted."""
+        return "views" if self.recipe.augmentation else "images"
+
+    def compute(
+        self,
+        images: Images,
+        skipped: list[SkippedImage],
+        count: Count,
+        holding: Holding,
+        *,
+        strict: bool,
+        show: bool = False,
+        side_by_side: int = 1,
+    ) -> Timings:
+        """Do as `run`, for someone who counts and interrupts in another way; see `Stopwatch` for `side_by_side`."""
         reset_peak_memory()
-        stopwatch = Stopwatch()
-        batch_size = default_batch_size(self.engine_options)
+        stopwatch = Stopwatch(side_by_side)
         batches = read_batches(
             images.sources,
             images.digests,
             self.recipe.image_size,
-            batch_size,
+            default_batch_size(self.engine_options),
             self.workers,
             views=images.views,
             augmentation=self.recipe.augmentation,
@@ -66,14 +89,12 @@ class StageOne:
         with ExitStack() as stack:
             stack.enter_context(closing(batches))
             writer = stack.enter_context(SegmentWriter(self.store, stopwatch))
-            unit = "views" if self.recipe.augmentation else "images"
-            bar = stack.enter_context(progress_bar(len(rows), self.recipe.backbone, unit, show=show))
-            readable = _readable(images, stopwatch.waiting("decode", batches), skipped, bar, strict=strict)
+            readable = _readable(images, stopwatch.waiting("decode", batches), skipped, count, strict=strict)
             first = next(readable, None)
             if first is not None:
-                engine = stack.enter_context(closing(self._start_engine(stopwatch, show=show)))
-                under_way = _UnderWay(engine, writer, stopwatch, self.recipe, images, bar)
-                with held_interrupts() as interrupted:
+                engine = self._started_engine(stopwatch, show=show)
+                under_way = _UnderWay(engine, writer, stopwatch, self.recipe, images, count)
+                with holding() as interrupted:
                     for batch in chain([first], readable):
                         under_way.submit(batch)
                         if interrupted():
@@ -81,18 +102,26 @@ class StageOne:
                     under_way.collect(0)
         return writer.timings
 
-    def _start_engine(self, stopwatch: Stopwatch, *, show: bool) -> Engine:
-        if needs_keras(self.recipe, self.cache_dir, self.engine_options):
-            import_keras()
-            stopwatch.restart()  # the start of Keras is no cost of this backbone
-        with stopwatch.phase("start"):
-            return create_engine(
-                self.recipe, self.weights, self.cache_dir, self.dataset, self.engine_options, show=show
-            )
+    def close(self) -> None:
+        """Wait for what the engine has under way, and free what it holds."""
+        if self._engine is not None:
+            self._engine.close()
+            self._engine = None
+
+    def _started_engine(self, stopwatch: Stopwatch, *, show: bool) -> Engine:
+        if self._engine is None:
+            if needs_keras(self.recipe, self.cache_dir, self.engine_options):
+                import_keras()
+                stopwatch.restart()  # the start of Keras is no cost of this backbone
+            with stopwatch.phase("start"):
+                self._engine = create_engine(
+                    self.recipe, self.weights, self.cache_dir, self.dataset, self.engine_options, show=show
+                )
+        return self._engine
 
 
 def _readable(
-    images: Images, batches: Iterable[Batch], skipped: list[SkippedImage], bar: Any, *, strict: bool
+    images: Images, batches: Iterable[Batch], skipped: list[SkippedImage], count: Count, *, strict: bool
 ) -> Iterator[Batch]:
     """Yield the batches that have an image; what cannot be read is added to `skipped`.
 
@@ -101,7 +130,7 @@ def _readable(
     """
     for batch in batches:
         skipped += [_skipped(images, image) for image in batch.unreadable]
-        bar.update(len(batch.unreadable))
+        count(len(batch.unreadable))
         if strict and batch.unreadable:
             raise strict_error(skipped[-1])
         if len(batch.rows):
@@ -117,14 +146,14 @@ class _UnderWay:
     """The batches that the engine is computing, in their order."""
 
     def __init__(
-        self, engine: Engine, writer: SegmentWriter, stopwatch: Stopwatch, recipe: Recipe, images: Images, bar: Any
+        self, engine: Engine, writer: SegmentWriter, stopwatch: Stopwatch, recipe: Recipe, images: Images, count: Count
     ) -> None:
         self._engine = engine
         self._writer = writer
         self._stopwatch = stopwatch
         self._recipe = recipe
         self._images = images
-        self._bar = bar
+        self._count = count
         self._waiting: deque[tuple[Batch, Future[np.ndarray]]] = deque()
 
     def submit(self, batch: Batch) -> None:
@@ -146,7 +175,7 @@ class _UnderWay:
                 features = future.result()
             images = self._images[batch.rows]
             self._writer.add(self._to_storage(features, batch), images.digests, images.views)
-            self._bar.update(len(batch.rows))
+            self._count(len(batch.rows))
 
     def _to_storage(self, features: np.ndarray, batch: Batch) -> np.ndarray:
         """Return `features` in the storage dtype; raise rather than store infinity."""

@@ -64,6 +64,7 @@ LAYERS = [
         "skipped",
         "segment_writer",
         "stage_one",
+        "cluster",
         "missing",
         "scratch",
     },

@@ -57,6 +57,18 @@ def test_waiting_counts_only_the_waiting():
     assert stopwatch.lap(0).decode_s >= 0.03
 
 
+def test_seconds_of_two_side_by_side_add_up_to_those_on_the_wall():
+    begun = time.perf_counter()
+    watches = [Stopwatch(side_by_side=2) for _ in range(2)]
+    for watch in watches:
+        with watch.phase("forward"):
+            time.sleep(0.02)
+    both = sum((watch.lap(1) for watch in watches), Timings())
+    assert both.elapsed_s <= time.perf_counter() - begun
+    assert both.elapsed_s >= 0.04
+    assert both.forward_s >= 0.02
+
+
 def test_a_share_of_the_images_costs_a_share_of_the_time():
     half = Timings(10, forward_s=4.0, elapsed_s=6.0, peak_memory_bytes=9).share(0.5)
     assert (half.n_images, half.forward_s, half.elapsed_s, half.peak_memory_bytes) == (5, 2.0, 3.0, 9)

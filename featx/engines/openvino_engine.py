@@ -12,6 +12,7 @@ from featx.engines.conversion import load_network
 from featx.engines.openvino_import import import_openvino
 from featx.engines.signal_stack import kept_signal_stack
 from featx.errors import FeatxError
+from featx.machine import n_cores
 from featx.places import Place
 from featx.recipe import Recipe
 from featx.weights import Weights
@@ -146,6 +147,8 @@ def _compile(model: Any, precision: str, threads: int | None, streams: int | Non
     config = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": wanted}
     if threads:
         config["INFERENCE_NUM_THREADS"] = str(threads)
+        if threads < n_cores():  # several processes with a part of the machine each would all pin the same cores
+            config["ENABLE_CPU_PINNING"] = "NO"
     if streams:
         config["NUM_STREAMS"] = str(streams)
     if wanted == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):

@@ -86,6 +86,10 @@ class FileSystem:
         head, chain, chained = (shown, "", "") if archive_path else shown.partition("::")
         self._shown = (head if head.endswith("://") else f"{head}/", chain + chained)
 
+    def __reduce__(self) -> tuple[type["FileSystem"], tuple[str, Path | None]]:
+        """Say how to make the same one in another process, on another machine too: it is opened there."""
+        return FileSystem, (self.address, self._archive_path)
+
     @property
     def is_distant(self) -> bool:
         """Whether whoever reads from it waits for a network."""

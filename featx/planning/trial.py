@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -133,29 +134,25 @@ class _Rows:
 
     def __init__(self, job: TrialJob, images: Images, recipe: Recipe) -> None:
         self.store = FeatureStore(job.work_dir / "store", recipe)
-        self._stage = StageOne(
-            images,
-            recipe,
-            job.weights,
-            self.store,
-            job.networks_dir,
-            job.engine_options,
-            job.workers,
-            job.dataset,
-        )
+        self._job, self._images, self._recipe = job, images, recipe
 
     def run(self, n: int) -> _Pass:
         """Run stage one on `n` rows: all of them as often as need be.
 
         While the engine starts, the reader decodes its first batches: that must not look like time saved.
         """
-        rows = np.resize(np.arange(len(self._stage.images)), n)
-        batch_size = default_batch_size(self._stage.engine_options)
-        n_ahead = min(n, look_ahead(self._stage.recipe.image_size, batch_size) * batch_size)
+        job, recipe = self._job, self._recipe
+        rows = np.resize(np.arange(len(self._images)), n)
+        batch_size = default_batch_size(job.engine_options)
+        n_ahead = min(n, look_ahead(recipe.image_size, batch_size) * batch_size)
         ahead_s = self._decoding_s(rows[:n_ahead], batch_size)
         began, own_before, all_before = time.perf_counter(), time.process_time(), cpu_seconds()
         skipped: list[SkippedImage] = []
-        timings = self._stage.run(rows, skipped, strict=False, show=False)
+        stage = StageOne(
+            recipe, job.weights, self.store, job.networks_dir, job.engine_options, job.workers, job.dataset
+        )
+        with closing(stage):
+            timings = stage.run(self._images[rows], skipped, strict=False, show=False)
         cores_s = (time.perf_counter() - began) * (os.cpu_count() or n_cores())
         own_s = time.process_time() - own_before
         others_s = max(0.0, cpu_seconds() - all_before - own_s)
@@ -167,15 +164,14 @@ class _Rows:
 
     def _decoding_s(self, rows: np.ndarray, batch_size: int) -> float:
         """Return what decoding these rows takes without an engine, by the first `N_SAMPLE` of them."""
-        some = self._stage.images[rows[:N_SAMPLE]]
-        recipe = self._stage.recipe
+        some, recipe = self._images[rows[:N_SAMPLE]], self._recipe
         began = time.perf_counter()
         for _ in read_batches(
             some.sources,
             some.digests,
             recipe.image_size,
             batch_size,
-            self._stage.workers,
+            self._job.workers,
             views=some.views,
             augmentation=recipe.augmentation,
         ):
