@@ -14,8 +14,9 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -79,9 +80,10 @@ def make_store(store: FeatureStore, dataset: ImageDataset, shape: tuple[int, ...
 
 def measured(job: Callable[[], dict[str, Any]]) -> None:
     """Print what `job` returns, its time, and the peak of this process's memory, as JSON."""
-    started = time.perf_counter()
+    started, cpu_started = time.perf_counter(), time.process_time()
     figures = job()
-    figures = {"elapsed_s": time.perf_counter() - started, "peak_memory_bytes": peak_memory_bytes()} | figures
+    elapsed_s, cpu_s = time.perf_counter() - started, time.process_time() - cpu_started
+    figures = {"elapsed_s": elapsed_s, "cpu_s": cpu_s, "peak_memory_bytes": peak_memory_bytes()} | figures
     print(json.dumps(figures))
 
 
@@ -100,12 +102,18 @@ class Jobs:
         """List the data set and look up all digests."""
         return {"images": scan(self.data_dir, self.cache_dir).n_images}
 
+    def digest(self) -> dict[str, Any]:
+        """List the data set and digest all files, of which nothing is known yet."""
+        with tempfile.TemporaryDirectory(dir=self.cache_dir) as folder:
+            return {"images": scan(self.data_dir, Path(folder)).n_images}
+
     def join(self) -> dict[str, Any]:
         """Join the data set with the store; opening both is not counted."""
         dataset, store = scan(self.data_dir, self.cache_dir), FeatureStore(self.cache_dir, self.recipe)
-        started = time.perf_counter()
+        started, cpu_started = time.perf_counter(), time.process_time()
         features = join_features(dataset, store, "", self.memory)
-        return {"elapsed_s": time.perf_counter() - started, "rows": len(features.X)}
+        elapsed_s, cpu_s = time.perf_counter() - started, time.process_time() - cpu_started
+        return {"elapsed_s": elapsed_s, "cpu_s": cpu_s, "rows": len(features.X)}
 
     def deliver(self) -> dict[str, Any]:
         """Read and check all training features, and do nothing with them."""
@@ -177,7 +185,7 @@ class Jobs:
         return train_on_features(self._features(), head, Training(epochs=epochs, memory=self.memory))
 
 
-JOBS = ("open", "scan", "join", "verify", "compact", "deliver", "dense", "deliver", "logreg", "deliver")
+JOBS = ("open", "digest", "scan", "join", "verify", "compact", "deliver", "dense", "deliver", "logreg", "deliver")
 
 
 def prepare(jobs: Jobs, folder: Path, shape: tuple[int, ...], n_rows: int) -> None:
@@ -202,12 +210,14 @@ def forget(folder: Path) -> None:
         os.close(descriptor)
 
 
-def run_all(args: argparse.Namespace, names: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+def run_all(
+    folder: Path, shape: str, memory: str, names: Sequence[str], *, cold: bool = False
+) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield each job's name and figures."""
     for name in names:
-        if args.cold:
-            forget(args.folder / "cache")
-        words = [sys.executable, __file__, str(args.folder), "--shape", args.shape, "--memory", args.memory]
+        if cold:
+            forget(folder / "cache")
+        words = [sys.executable, __file__, str(folder), "--shape", shape, "--memory", memory]
         done = subprocess.run([*words, "--job", name], stdout=subprocess.PIPE, text=True, check=True)
         yield name, json.loads(done.stdout.splitlines()[-1])
 
@@ -217,6 +227,7 @@ def print_line(name: str, figures: dict[str, Any], n_bytes: int) -> None:
     read_s = figures.pop("read_s", None)
     rate = f"{n_bytes / read_s / 1e6:,.0f} MB/s" if read_s else ""
     elapsed_s, peak = figures.pop("elapsed_s"), size(figures.pop("peak_memory_bytes"))
+    figures.pop("cpu_s")
     print(f"{name:<8} {elapsed_s:>8.2f} s  peak {peak:>9}  {rate:>10}  {figures}", flush=True)
 
 
@@ -238,7 +249,7 @@ def main() -> None:
         return
     prepare(jobs, args.folder, shape, args.rows)
     n_bytes = args.rows * int(np.prod(shape)) * 2 * (TEST_SHARE - 1) // TEST_SHARE
-    for name, figures in run_all(args, args.only or list(JOBS)):
+    for name, figures in run_all(args.folder, args.shape, args.memory, args.only or JOBS, cold=args.cold):
         print_line(name, figures, n_bytes)
 
 
