@@ -20,6 +20,8 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -29,6 +31,9 @@ from ray_nodes import LocalCluster
 
 #: Nodes with a core each.
 N_CORES = 2
+
+#: How often processes are asked what they have used.
+POLL_S = 0.2
 
 
 @dataclass(frozen=True)
@@ -99,17 +104,41 @@ class Bench:
         """Run the command with a fresh cache."""
         cache = self.work_dir / name
         shutil.copytree(self.networks, cache / "networks")
-        started_s, cpu_s = time.perf_counter(), self._cpu_s()
-        command = [sys.executable, "-m", "featx", "extract", str(data), "--cache-dir", str(cache), "--json", "--quiet"]
-        done = subprocess.run([*command, *self.words, *where], stdout=subprocess.PIPE, text=True, check=True)
-        elapsed_s, cpu_s = time.perf_counter() - started_s, self._cpu_s() - cpu_s
+        words = [str(data), "--cache-dir", str(cache), "--json", "--quiet", *self.words, *where]
+        started_s, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
+        with self._cluster_cpu_s() as in_cluster:
+            command = [sys.executable, "-m", "featx", "extract", *words]
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+        elapsed_s, after = time.perf_counter() - started_s, resource.getrusage(resource.RUSAGE_CHILDREN)
+        cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime + sum(in_cluster.values())
         summary = json.loads(done.stdout)
         return Run(summary["n_computed"], elapsed_s, cpu_s, Path(summary["store_dir"]))
 
-    def _cpu_s(self) -> float:
-        """Return the processor seconds so far of all commands and of the cluster."""
-        used = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return used.ru_utime + used.ru_stime + (self.cluster.cpu_s if self.cluster else 0.0)
+    @contextmanager
+    def _cluster_cpu_s(self) -> Iterator[dict[int, float]]:
+        """Yield what holds, in the end, the processor seconds of each process of the cluster during the block.
+
+        Workers end with the command, and are gone before they could be asked: they are asked all the time.
+        """
+        used: dict[int, float] = {}
+        if not self.cluster:
+            yield used
+            return
+        while self.cluster.workers():  # of the command before
+            time.sleep(POLL_S)
+        before, is_over = self.cluster.cpu_s(), threading.Event()
+
+        def keep_asking() -> None:
+            while not is_over.wait(POLL_S):
+                used.update({pid: s - before.get(pid, 0.0) for pid, s in self.cluster.cpu_s().items()})
+
+        thread = threading.Thread(target=keep_asking)
+        thread.start()
+        try:
+            yield used
+        finally:
+            is_over.set()
+            thread.join()
 
 
 def print_turn(name: str, turn: Turn) -> None:

@@ -93,10 +93,9 @@ class Node:
         """Return the processes of featx's workers on this node."""
         return [pid for pid in descendants(self.process.pid) if _title(pid).startswith("ray::Worker")]
 
-    @property
-    def cpu_s(self) -> float:
-        """Processor seconds that its processes have used, those included that have ended."""
-        return sum(_cpu_s(pid) for pid in [self.process.pid, *descendants(self.process.pid)])
+    def cpu_s(self) -> dict[int, float]:
+        """Return the processor seconds that each of its processes has used."""
+        return {pid: _cpu_s(pid) for pid in [self.process.pid, *descendants(self.process.pid)]}
 
     def kill(self) -> None:
         """End all of its processes with SIGKILL, as a power cut would."""
@@ -115,7 +114,7 @@ def _cpu_s(pid: int) -> float:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return 0.0
-    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")  # its own and its children's, see proc(5)
+    return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")  # user and system, see proc(5)
 
 
 def _title(pid: int) -> str:
@@ -155,10 +154,9 @@ class LocalCluster:
         """Return the processes of featx's workers."""
         return [pid for node in self.nodes for pid in node.workers()]
 
-    @property
-    def cpu_s(self) -> float:
-        """Processor seconds that all nodes have used."""
-        return sum(node.cpu_s for node in [*self.nodes, self.head])
+    def cpu_s(self) -> dict[int, float]:
+        """Return the processor seconds that each process of all nodes has used."""
+        return {pid: used for node in [*self.nodes, self.head] for pid, used in node.cpu_s().items()}
 
     def remove(self) -> None:
         """End it, and leave nothing behind."""

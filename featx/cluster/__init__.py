@@ -13,9 +13,9 @@ memory: the next run, on a cluster or without one, computes what is missing.
     a worker per GPU or       worker.py    checks what it sees; reader → engine → writer, as on one machine
     few cores, on each node
 
-Plain actors, not `ray.data`: that needs pyarrow and pandas, moves what it computes through Ray's object store, where
-here nothing is to be moved, and gives up or waits for ever where a worker dies with its node. What is needed of a
-scheduler is one queue, in `hand_out.py`.
+Plain actors, not `ray.data`: that needs pyarrow and pandas, and is made to move what it computes through Ray's object
+store, where here nothing is to be moved. What is needed of a scheduler is one queue that gives a lost worker's rows to
+others and knows when to give up, in `hand_out.py`.
 
 The driver is a process of its own since Ray does with its driver as it likes: it prints to standard output, takes
 SIGTERM for itself, tries an address for two minutes, and ends the process when the cluster has gone.
