@@ -18,8 +18,8 @@ import pytest
 from benchmarks.ray_nodes import TIMEOUT_S, LocalCluster, free_port, kill, wait_until
 from featx.augmentation import AUGMENTATIONS, Views
 from featx.cluster.messages import Sample, Terms
-from featx.cluster.places import CORES_PER_WORKER, Place, cluster_engine, places
 from featx.cluster.portions import MAX_IMAGES, Portion, Portions
+from featx.cluster.rooms import CORES_PER_WORKER, Room, cluster_engine, rooms
 from featx.cluster.worker import check_node, digest_of
 from featx.engines import EngineOptions
 from featx.errors import DtypeOverflowError, FeatxError, ImageError
@@ -312,7 +312,7 @@ def terms(tmp_path) -> Terms:
     )
 
 
-HERE = Place("0", "here", 1, 0)
+HERE = Room("0", "here", 1, 0)
 
 
 def test_a_node_like_this_one_is_fit(terms):
@@ -354,19 +354,19 @@ def ray_node(name: str, *, alive: bool = True, **resources: float) -> dict[str, 
 def test_every_few_cores_have_a_worker_and_dead_nodes_have_none():
     nodes = [ray_node("a", CPU=2.0), ray_node("b", CPU=2.0 * CORES_PER_WORKER), ray_node("c"), ray_node("d", CPU=1)]
     nodes[3]["Alive"] = False
-    found = places(nodes, "openvino", None)
+    found = rooms(nodes, "openvino", None)
     assert [(place.node[0], place.n_cores) for place in found] == [("a", 2), *[("b", CORES_PER_WORKER)] * 2]
 
 
 def test_threads_are_the_cores_of_each_worker():
-    assert [place.n_cores for place in places([ray_node("a", CPU=5)], "openvino", 2)] == [2, 2, 1]
+    assert [place.n_cores for place in rooms([ray_node("a", CPU=5)], "openvino", 2)] == [2, 2, 1]
 
 
 def test_each_gpu_has_a_worker_with_its_share_of_the_cores():
     nodes = [ray_node("a", CPU=16, GPU=2), ray_node("b", CPU=64)]
     recipe = Recipe(backbone="vgg16", weights="random-0", layer="x", image_size=(32, 32), preprocessing="caffe")
     assert cluster_engine(EngineOptions(), recipe, nodes) == "keras"
-    assert [(p.node[0], p.n_cores, p.n_gpus) for p in places(nodes, "keras", None)] == [("a", 8, 1), ("a", 8, 1)]
+    assert [(p.node[0], p.n_cores, p.n_gpus) for p in rooms(nodes, "keras", None)] == [("a", 8, 1), ("a", 8, 1)]
 
 
 @pytest.mark.parametrize(
@@ -413,3 +413,29 @@ def test_portions_get_smaller_towards_the_end():
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[-2] <= 150
     assert len(sizes) < 40
+
+
+@needs_ray
+def test_images_and_the_store_may_lie_on_an_object_store(data, alone, networks_dir, tmp_path, monkeypatch):
+    """Which is the folder that machines share most often."""
+    from featx.places import as_place, local_dir
+    from tests.elsewhere import ENVIRONMENT, Bucket, s3_server
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    with s3_server() as (endpoint, requests):
+        for name, value in (ENVIRONMENT | {"AWS_ENDPOINT_URL": endpoint}).items():
+            monkeypatch.setenv(name, value)
+        bucket = Bucket("shared", endpoint, requests)
+        address = "s3://shared/features"
+        local = local_dir(as_place(address))
+        local.mkdir(parents=True)
+        (local / "networks").symlink_to(networks_dir, target_is_directory=True)
+        cluster = LocalCluster()
+        try:
+            images = bucket.upload(data, "images")
+            extraction = extract_features(images, cache_dir=address, ray_address=cluster.address, **SLOW)
+        finally:
+            cluster.remove()
+        assert (extraction.n_computed, len(extraction.skipped)) == (N_IMAGES, 2)
+        assert rows(as_place(address), alone.recipe) == rows(alone.store_dir.parent, alone.recipe)
+        assert len(bucket.segments(f"features/{alone.recipe.slug}")) > 1

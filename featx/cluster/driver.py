@@ -12,7 +12,7 @@ from typing import Any
 
 from featx.cluster.hand_out import HandOut
 from featx.cluster.messages import STOP, Connected, Finished, Job
-from featx.cluster.places import cluster_engine, places, room
+from featx.cluster.rooms import cluster_engine, described, rooms
 from featx.engines import EngineOptions
 from featx.errors import FeatxError, printable
 from featx.recipe import Recipe
@@ -48,7 +48,7 @@ class _Driver:
         ray = connect(address)
         nodes = ray.nodes()
         engine = cluster_engine(options, recipe, nodes)
-        self._parent.send(Connected(engine, room(places(nodes, engine, options.threads))))
+        self._parent.send(Connected(engine, described(rooms(nodes, engine, options.threads))))
         job: Job = self._asked.get()
         return HandOut(ray, engine, job, self._tell, self._is_stopped.is_set).run()
 

@@ -9,8 +9,8 @@ from functools import partial
 from typing import Any
 
 from featx.cluster.messages import Counted, Done, Failure, Finished, Job, Said
-from featx.cluster.places import Place, places
 from featx.cluster.portions import Portion, Portions
+from featx.cluster.rooms import Room, rooms
 from featx.cluster.worker import Worker
 from featx.engines import default_batch_size
 from featx.errors import FeatxError, printable
@@ -37,7 +37,7 @@ class _Hand:
     """A worker, as seen from here.
 
     Attributes:
-        place: where it is.
+        room: where it is.
         actor: Ray's handle of a `Worker`.
         is_ready: whether it may get a portion.
         portion: what it is working on.
@@ -46,7 +46,7 @@ class _Hand:
         asked_s: when it was last asked how far it is; infinite while it has not answered.
     """
 
-    place: Place
+    room: Room
     actor: Any
     is_ready: bool = False
     portion: Portion | None = None
@@ -115,26 +115,26 @@ class HandOut:
         if self._is_ending or time.monotonic() < self._look_s:
             return
         self._look_s = time.monotonic() + LOOK_EVERY_S
-        found = places(self._ray.nodes(), self._engine, self._job.terms.engine_options.threads)
+        found = rooms(self._ray.nodes(), self._engine, self._job.terms.engine_options.threads)
         if self._first_nodes is None:
-            self._first_nodes = {place.node_id for place in found}
-        taken = Counter(hand.place for hand in self._hands)
-        for place in found:
-            if taken[place]:
-                taken[place] -= 1
-            elif place.node_id not in self._unfit and self._has_work_for_one_more():
-                self._start(place)
+            self._first_nodes = {room.node_id for room in found}
+        taken = Counter(hand.room for hand in self._hands)
+        for room in found:
+            if taken[room]:
+                taken[room] -= 1
+            elif room.node_id not in self._unfit and self._has_work_for_one_more():
+                self._start(room)
 
     def _has_work_for_one_more(self) -> bool:
         n_idle = sum(hand.portion is None for hand in self._hands)
         return n_idle * self._batch_size < self._portions.n_left
 
-    def _start(self, place: Place) -> None:
+    def _start(self, room: Room) -> None:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        here = NodeAffinitySchedulingStrategy(place.node_id, soft=False)
-        options = {"num_cpus": place.n_cores, "num_gpus": place.n_gpus, "scheduling_strategy": here}
-        hand = _Hand(place, self._worker_class.options(**options).remote(place, self._job.terms))
+        here = NodeAffinitySchedulingStrategy(room.node_id, soft=False)
+        options = {"num_cpus": room.n_cores, "num_gpus": room.n_gpus, "scheduling_strategy": here}
+        hand = _Hand(room, self._worker_class.options(**options).remote(room, self._job.terms))
         self._hands.append(hand)
         self._pending[hand.actor.start.remote()] = (hand, self._on_started)
 
@@ -144,14 +144,14 @@ class HandOut:
             hand.is_ready = self._has_begun = True
             return
         self._dismiss(hand)
-        self._leave_out(hand.place, error)
+        self._leave_out(hand.room, error)
 
-    def _leave_out(self, place: Place, error: FeatxError) -> None:
+    def _leave_out(self, room: Room, error: FeatxError) -> None:
         """Have no more workers on a node: an error, or, where the work is under way without it, a warning."""
-        if place.node_id in self._unfit:
+        if room.node_id in self._unfit:
             return
-        self._unfit.add(place.node_id)
-        if self._first_nodes and place.node_id in self._first_nodes:
+        self._unfit.add(room.node_id)
+        if self._first_nodes and room.node_id in self._first_nodes:
             self._end_early(error)
         else:
             self._tell(Said(logging.WARNING, f"{error} It is left out."))
@@ -176,7 +176,7 @@ class HandOut:
         self._timings += done.timings
         self._skipped += done.skipped
         hand.portion = None
-        self._n_lost[hand.place.node_id] = 0
+        self._n_lost[hand.room.node_id] = 0
         worked_s = (done.timings.elapsed_s - done.timings.start_s) * side_by_side
         if worked_s > 0:
             hand.images_per_s = done.timings.n_images / worked_s or None
@@ -217,7 +217,7 @@ class HandOut:
                 answer = self._ray.get(call)
             except self._ray.exceptions.RayTaskError as error:
                 self._dismiss(hand)
-                self._end_early(FeatxError(f"A worker on the node {hand.place.node} failed: {_last_line(error)}."))
+                self._end_early(FeatxError(f"A worker on the node {hand.room.node} failed: {_last_line(error)}."))
             except self._ray.exceptions.RayError as error:
                 self._lose(hand, error)
             else:
@@ -231,19 +231,19 @@ class HandOut:
         self._look_s = time.monotonic() + LOOK_EVERY_S  # it may take Ray a moment to see that a node has gone
         left = self._unstored(hand, portion) if portion else None
         self._dismiss(hand)
-        self._n_lost[hand.place.node_id] += 1
+        self._n_lost[hand.room.node_id] += 1
         if left:
             self._portions.give_back(left)
         if hand.is_ready:
             n = f"{len(left.rows):,} images go" if left else "work goes"
-            self._tell(Said(logging.WARNING, f"A worker on the node {hand.place.node} was lost ({reason}); {n} on."))
+            self._tell(Said(logging.WARNING, f"A worker on the node {hand.room.node} was lost ({reason}); {n} on."))
         if left and left.n_lost == MAX_LOST:
             first = printable(source_path(self._job.images.sources[left.rows[0]]))
             what = f"{MAX_LOST} workers were lost one after the other with the same images, from {first} on ({reason})"
             self._end_early(FeatxError(f"{what}. What was computed is kept: mend this and run the same command again."))
-        elif self._n_lost[hand.place.node_id] == MAX_LOST:
-            what = f"{MAX_LOST} workers were lost one after the other on the node {hand.place.node} ({reason})."
-            self._leave_out(hand.place, FeatxError(what))
+        elif self._n_lost[hand.room.node_id] == MAX_LOST:
+            what = f"{MAX_LOST} workers were lost one after the other on the node {hand.room.node} ({reason})."
+            self._leave_out(hand.room, FeatxError(what))
 
     def _unstored(self, hand: _Hand, portion: Portion) -> Portion | None:
         """Return what of the portion of a lost worker is not in the store; what is there is counted as computed."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from featx import places
 from featx.cluster.messages import Done, Failure, Said, Terms
-from featx.cluster.places import Place
+from featx.cluster.rooms import Room
 from featx.errors import FeatxError, ImageError, printable
 from featx.image_sources import Images
 from featx.keras_import import keras_sees_gpu
@@ -27,9 +27,9 @@ class Worker:
     `compute` runs on one thread, `n_counted` and `stop` on another.
     """
 
-    def __init__(self, place: Place, terms: Terms) -> None:
-        """Begin on `place`; nothing is read before `start`."""
-        self._place = place
+    def __init__(self, room: Room, terms: Terms) -> None:
+        """Begin on `room`; nothing is read before `start`."""
+        self._room = room
         self._terms = terms
         self._stage: StageOne | None = None
         self._n_counted = 0
@@ -38,16 +38,16 @@ class Worker:
 
     def start(self) -> FeatxError | None:
         """Make ready; return why that cannot be."""
-        n_cores = max(1, self._place.n_cores)
+        n_cores = max(1, self._room.n_cores)
         os.environ["KERAS_BACKEND"] = self._terms.keras_backend
         os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(n_cores))
         _listen(self._said)
         try:
-            check_node(self._place, self._terms)
+            check_node(self._room, self._terms)
             self._stage = self._new_stage(n_cores)
             self._stage.store.check_writable()
         except (FeatxError, OSError) as error:
-            return FeatxError(f"{error} This is so on the node {self._place.node}.")
+            return FeatxError(f"{error} This is so on the node {self._room.node}.")
         return None
 
     def compute(self, images: Images, side_by_side: int) -> Done:
@@ -91,10 +91,10 @@ class Worker:
         """Return an error that says where it was, unless any node would have met it."""
         if isinstance(error, ImageError) or type(error) is not FeatxError:
             return error
-        return FeatxError(f"{error} This is so on the node {self._place.node}.")
+        return FeatxError(f"{error} This is so on the node {self._room.node}.")
 
 
-def check_node(place: Place, terms: Terms) -> None:
+def check_node(room: Room, terms: Terms) -> None:
     """Raise FeatxError unless this node has the same versions and sees the same files as the one that asks."""
     here = versions()
     for package, version in terms.versions.items():
@@ -114,17 +114,17 @@ def check_node(place: Place, terms: Terms) -> None:
             f"folder that all nodes share, under the same path."
         )
     if terms.engine_options.engine == "keras":
-        _check_keras(place, terms)
+        _check_keras(room, terms)
 
 
-def _check_keras(place: Place, terms: Terms) -> None:
+def _check_keras(room: Room, terms: Terms) -> None:
     path = terms.weights.path
     if path and digest_of(path) != terms.weights.digest:
         raise FeatxError(
             f"{printable(path)} holds not the weights of the machine that asks: they must be where all nodes see them, "
             f"under the same path."
         )
-    if place.n_gpus and not keras_sees_gpu():
+    if room.n_gpus and not keras_sees_gpu():
         raise FeatxError(
             f"Keras with the backend {terms.keras_backend!r} cannot use the GPU: install its GPU version, or choose "
             f"--engine openvino."

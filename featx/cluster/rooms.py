@@ -13,7 +13,7 @@ CORES_PER_WORKER = 4
 
 
 @dataclass(frozen=True)
-class Place:
+class Room:
     """Room for one worker.
 
     Attributes:
@@ -42,7 +42,7 @@ def cluster_engine(options: EngineOptions, recipe: Recipe, nodes: Sequence[dict[
     return "keras" if any(_amount(node, "GPU") for node in nodes if node["Alive"]) else "openvino"
 
 
-def places(nodes: Sequence[dict[str, Any]], engine: str, cores_per_worker: int | None) -> list[Place]:
+def rooms(nodes: Sequence[dict[str, Any]], engine: str, cores_per_worker: int | None) -> list[Room]:
     """Return room for a worker for each GPU if `engine` is `keras` and there are some, else for every few cores.
 
     Args:
@@ -53,25 +53,25 @@ def places(nodes: Sequence[dict[str, Any]], engine: str, cores_per_worker: int |
     alive = sorted((node for node in nodes if node["Alive"]), key=lambda node: str(node["NodeID"]))
     on_gpus = engine == "keras" and any(_amount(node, "GPU") for node in alive)
     return [
-        Place(node["NodeID"], _name(node), n_cores, int(on_gpus))
+        Room(node["NodeID"], _name(node), n_cores, int(on_gpus))
         for node in alive
         for n_cores in (_cores_of_gpus(node) if on_gpus else _shares(_amount(node, "CPU"), cores_per_worker))
     ]
 
 
-def room(found: Sequence[Place]) -> str:
+def described(found: Sequence[Room]) -> str:
     """Return in words what there is room for.
 
-    >>> room([Place("a", "a", 4, 0), Place("a", "a", 3, 0), Place("b", "b", 4, 0)])
+    >>> described([Room("a", "a", 4, 0), Room("a", "a", 3, 0), Room("b", "b", 4, 0)])
     '3 workers on 2 nodes, 11 cores'
-    >>> room([Place("a", "a", 8, 1)])
+    >>> described([Room("a", "a", 8, 1)])
     '1 worker on 1 node, 1 GPU, 8 cores'
     """
     counts = {
         "worker": len(found),
-        "node": len({place.node_id for place in found}),
-        "GPU": sum(place.n_gpus for place in found),
-        "core": sum(place.n_cores for place in found),
+        "node": len({room.node_id for room in found}),
+        "GPU": sum(room.n_gpus for room in found),
+        "core": sum(room.n_cores for room in found),
     }
     workers, nodes, gpus, cores = (f"{n:,} {word}{'s' * (n != 1)}" for word, n in counts.items())
     return f"{workers} on {nodes}, {gpus + ', ' if counts['GPU'] else ''}{cores}"
