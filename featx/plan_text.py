@@ -97,9 +97,7 @@ def _table_notes(plan: Plan) -> list[str]:
     )
     others = max(one.others_share for one in measured)
     if others > 0.05:
-        lines.append(
-            f"Other programs took up to {100 * others:.0f} % of the processors; without them, it takes less."
-        )
+        lines.append(f"Other programs took up to {100 * others:.0f} % of the processors; without them, it takes less.")
     lines += _conversion_lines(measured)
     if plan.deadline_s:
         lines.append(_deadline_line(plan, measured))
