@@ -211,7 +211,7 @@ def test_segments_in_the_making_take_the_memory_that_was_planned(tmp_path):
         "    reset_peak_memory(); before = peak_memory_bytes()\n"
         "    with SegmentWriter(FeatureStore(folder / str(n), recipe), Stopwatch()) as writer:\n"
         "        for start in range(0, n, 64): writer.add(features, digests[start : start + 64])\n"
-        "print(peak_memory_bytes() - before, Ruler(recipe, (4, 4, 512), folder).memory_bytes(5120, 0.001))"
+        "print(peak_memory_bytes() - before, Ruler(recipe, (4, 4, 512), 32, folder).memory_bytes(5120, 0.001))"
     )
     done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=True)
     taken, planned = map(int, done.stdout.split())
@@ -220,7 +220,7 @@ def test_segments_in_the_making_take_the_memory_that_was_planned(tmp_path):
 
 def test_segments_that_are_closed_by_their_age_are_counted_by_the_pace(tmp_path):
     recipe = Recipe(backbone="vgg16", weights="ab", layer="x", image_size=(32, 32), preprocessing="caffe")
-    ruler = Ruler(recipe, (4, 4, 512), tmp_path)  # 16 KiB a row, 2048 rows in a full segment, 64 in a chunk
+    ruler = Ruler(recipe, (4, 4, 512), 32, tmp_path)  # 16 KiB a row, 2048 rows in a full segment, 64 in a chunk
     assert [ruler.room(10_000, 30 / n).n_segments for n in (100_000, 2048, 1000, 50)] == [5, 5, 10, 200]
     assert ruler.room(0, 1.0) == NO_ROOM
     rows_bytes = 10_000 * 16 * 1024

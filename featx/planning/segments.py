@@ -37,10 +37,11 @@ NO_ROOM = Room()
 class Ruler:
     """Measures segments of one recipe, by writing some of them."""
 
-    def __init__(self, recipe: Recipe, feature_shape: tuple[int, ...], work_dir: Path) -> None:
-        """Begin; what is written to the folder `work_dir` goes again."""
+    def __init__(self, recipe: Recipe, feature_shape: tuple[int, ...], batch_size: int, work_dir: Path) -> None:
+        """Begin; rows come `batch_size` at a time. What is written to the folder `work_dir` goes again."""
         self._recipe = recipe
         self._row = np.zeros((1, *feature_shape), recipe.dtype)
+        self._batch_size = batch_size
         self._work_dir = work_dir
         self._size_of: dict[int, int] = {}
 
@@ -77,13 +78,14 @@ class Ruler:
         return Room(size_bytes, n_segments + (n_rest > 0))
 
     def _room_of_any_segments(self, n_rows: int, n_segments: int) -> Room:
-        """Return what `n_rows` rows take in segments of about the same size, whose last chunks are half full."""
+        """Return what `n_rows` rows take in segments that end with any batch, and their last chunks with it."""
         n_chunk = max(1, CHUNK_BYTES // max(1, self.row_bytes))
         if n_rows <= n_segments * n_chunk:  # each has one chunk, which is no larger than it need be
             return Room(self._derived_bytes + n_segments * self._segment_bytes(n_rows // n_segments), n_segments)
         chunk_bytes = self._segment_bytes(2 * n_chunk) - self._segment_bytes(n_chunk)
         head_bytes = self._segment_bytes(n_chunk) - chunk_bytes
-        size_bytes = n_rows / n_chunk * chunk_bytes + n_segments * (head_bytes + chunk_bytes / 2)
+        n_empty = (n_chunk - math.gcd(n_chunk, self._batch_size)) / 2  # on the average
+        size_bytes = (n_rows + n_segments * n_empty) / n_chunk * chunk_bytes + n_segments * head_bytes
         return Room(self._derived_bytes + round(size_bytes), n_segments)
 
     def _segment_bytes(self, n_rows: int) -> int:

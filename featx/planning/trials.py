@@ -12,6 +12,7 @@ import numpy as np
 from featx.augmentation import Views
 from featx.calibration import calibration_rows, choose_calibration
 from featx.dataset import ImageDataset
+from featx.engines import default_batch_size
 from featx.engines.conversion import is_converted
 from featx.engines.networks import network_path
 from featx.errors import FeatxError
@@ -61,7 +62,7 @@ class Trials:
         except FeatxError as error:
             return replace(missing, reason=str(error))
         self.auto_engine = measured.auto_engine or self.auto_engine
-        ruler = Ruler(way.recipe, measured.feature_shape, self.work_dir)
+        ruler = Ruler(way.recipe, measured.feature_shape, default_batch_size(way.options), self.work_dir)
         images = _paced(missing.images, measured.images, ruler)
         views = _paced(missing.views, measured.views, ruler) if missing.views else None
         restart_s = measured.restart_s if views and views.n_missing and images.n_missing else 0.0
