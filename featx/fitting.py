@@ -273,9 +273,15 @@ def _feed(keras: Any, X: npt.NDArray[Any], y: npt.NDArray[np.int64], batch_size:
     """Return the arguments that make Keras's `fit` take the rows of `X` in batches, in their order."""
     if keras.config.backend() != "tensorflow":
         return {"x": X, "y": y, "batch_size": batch_size}
-    # Keras would make each batch from its rows with operations of a graph, which takes as long as the head's own step.
+    # Batches are cut here: Keras, and tf.data given rows, would make each from its rows, one by one, which takes longer
+    # than the head's own step.
     data = importlib.import_module("tensorflow").data
-    return {"x": data.Dataset.from_tensor_slices((X, y)).batch(batch_size).prefetch(data.AUTOTUNE)}
+    n_whole = len(X) - len(X) % batch_size
+    whole = tuple(rows[:n_whole].reshape(-1, batch_size, *rows.shape[1:]) for rows in (X, y))
+    # The last batch of an epoch may be short. It is joined on also where there is none, so that all portions have
+    # batches of no certain length: another kind would be another graph to trace.
+    rest = data.Dataset.from_tensors((X[n_whole:], y[n_whole:])).take(int(n_whole < len(X)))
+    return {"x": data.Dataset.from_tensor_slices(whole).concatenate(rest).prefetch(data.AUTOTUNE)}
 
 
 def _epoch(number: int, loss: float, accuracy: float, model: Any, validation: Samples) -> Epoch:

@@ -1,10 +1,14 @@
-"""The next item is made by another thread while this one is used."""
+"""Items that are made, or used, by other threads."""
 
-from collections.abc import Generator, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
+from featx.machine import n_cores
+
 _Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 
 
 def prefetched(items: Iterator[_Item]) -> Generator[_Item, None, None]:
@@ -18,3 +22,19 @@ def prefetched(items: Iterator[_Item]) -> Generator[_Item, None, None]:
             coming = thread.submit(next, items, None)
             yield item
             del item
+
+
+def in_threads(use: Callable[[_Item], _Result], items: Iterator[_Item]) -> Iterator[_Result]:
+    """Yield what `use` returns of each of `items`, in their order, from a thread for each core.
+
+    No more items are taken than threads are at work, so that few are in memory at a time.
+    """
+    n_threads = n_cores()
+    with ThreadPoolExecutor(n_threads, thread_name_prefix="featx-use") as threads:
+        under_way: deque[Future[_Result]] = deque()
+        for item in items:
+            under_way.append(threads.submit(use, item))
+            if len(under_way) > n_threads:
+                yield under_way.popleft().result()
+        while under_way:
+            yield under_way.popleft().result()

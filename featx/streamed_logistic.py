@@ -10,13 +10,14 @@ solver does: the same C, and the same or one more of 2000 test images right.
 
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from featx.logistic import Fitted, fit_logreg, folds_of
-from featx.prefetch import prefetched
+from featx.prefetch import in_threads, prefetched
 from featx.progress import progress_bar
 from featx.rows import StreamedRows, row_bytes
 
@@ -105,21 +106,39 @@ class _Objective:
         """Return the value at `coef`, `(k, n_features)`, and `bias`, `(k,)`, and the derivatives by both: one pass."""
         weights = (coef * self.scale).astype(np.float32)
         offset = bias - weights.astype(np.float64) @ self.mean
-        loss, by_weights, by_bias = 0.0, np.zeros(coef.shape), np.zeros(len(bias))
-        rows_at_once = max(1, _TILE_BYTES // (4 * self.mean.size))
+        total = _Sums(0.0, np.zeros(coef.shape), np.zeros(len(bias)))
         with closing(prefetched(self.X.in_order())) as parts:
-            for which, features in parts:
-                labels, rows = self.y[which], features.reshape(len(features), -1)
-                for start in range(0, len(rows), rows_at_once):
-                    tile = rows[start : start + rows_at_once].astype(np.float32)
-                    of_tile, residuals = _loss(tile @ weights.T + offset, labels[start : start + rows_at_once])
-                    loss += of_tile
-                    by_weights += residuals.T.astype(np.float32) @ tile
-                    by_bias += residuals.sum(axis=0)
+            for sums in in_threads(partial(self._of_part, weights, offset), parts):
+                total = total + sums
         n = len(self.X)
-        by_coef = self.scale * (by_weights - by_bias[:, np.newaxis] * self.mean) + coef / self.C
-        value = loss + float(np.vdot(coef, coef)) / (2 * self.C)
-        return value / n, by_coef / n, by_bias / n
+        by_coef = self.scale * (total.by_weights - total.by_bias[:, np.newaxis] * self.mean) + coef / self.C
+        value = total.loss + float(np.vdot(coef, coef)) / (2 * self.C)
+        return value / n, by_coef / n, total.by_bias / n
+
+    def _of_part(
+        self, weights: npt.NDArray[np.float32], offset: _Floats, part: tuple[npt.NDArray[np.int64], npt.NDArray[Any]]
+    ) -> "_Sums":
+        """Return the sums over some rows: which ones, and their features."""
+        labels, rows = self.y[part[0]], part[1].reshape(len(part[0]), -1)
+        total = _Sums(0.0, np.zeros(weights.shape), np.zeros(len(offset)))
+        rows_at_once = max(1, _TILE_BYTES // (4 * self.mean.size))
+        for start in range(0, len(rows), rows_at_once):
+            tile = rows[start : start + rows_at_once].astype(np.float32)
+            loss, residuals = _loss(tile @ weights.T + offset, labels[start : start + rows_at_once])
+            total = total + _Sums(loss, residuals.T.astype(np.float32) @ tile, residuals.sum(axis=0))
+        return total
+
+
+@dataclass(frozen=True)
+class _Sums:
+    """Sums over rows: of the loss, and of its derivatives by the weights, `(k, n_features)`, and the bias, `(k,)`."""
+
+    loss: float
+    by_weights: npt.NDArray[Any]
+    by_bias: npt.NDArray[Any]
+
+    def __add__(self, other: "_Sums") -> "_Sums":
+        return _Sums(self.loss + other.loss, self.by_weights + other.by_weights, self.by_bias + other.by_bias)
 
 
 def _loss(logits: _Floats, y: npt.NDArray[np.int64]) -> tuple[float, _Floats]:
@@ -197,9 +216,11 @@ def _minimize(
 ) -> tuple[_Floats, _Floats, str, int]:
     """Return coefficients and bias at the minimum, `"yes"` or `"no"`: whether it was reached, and the passes."""
     from scipy.optimize import minimize
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # it has no stubs
 
     n_outputs = len(start.bias)
-    with progress_bar(MAX_PASSES, "logreg", "passes", show=show) as bar:
+    # Parts are shared out among threads already.
+    with threadpool_limits(1), progress_bar(MAX_PASSES, "logreg", "passes", show=show) as bar:
 
         def value_and_gradient(vector: _Floats) -> tuple[float, _Floats]:
             value, by_coef, by_bias = objective.at(*stretch.back(vector, n_outputs))

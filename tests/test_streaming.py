@@ -13,7 +13,7 @@ from featx.fitting import predict_proba
 from featx.heads import HEADS, train_head
 from featx.join import load_features
 from featx.memory import MemoryLimit, free_memory_bytes, peak_memory_bytes, reset_peak_memory
-from featx.prefetch import prefetched
+from featx.prefetch import in_threads, prefetched
 from featx.recipe import Recipe
 from featx.results import Training
 from featx.rows import StreamedViews
@@ -217,3 +217,17 @@ def test_what_prefetching_meets_is_raised_where_it_is_used_and_stopping_early_is
     early.close()
     source.close()
     assert closed
+
+
+def test_threads_give_results_in_order_and_take_few_items_at_a_time():
+    taken = []
+
+    def items():
+        for number in range(50):
+            taken.append(number)
+            yield number
+
+    results = in_threads(lambda number: number**2, items())
+    assert next(results) == 0
+    assert len(taken) < 50
+    assert list(results) == [number**2 for number in range(1, 50)]
