@@ -12,7 +12,7 @@ import pytest
 
 from featx.errors import DamagedSegmentError, FeaturesMissingError, StoreError
 from featx.recipe import Recipe
-from featx.store import FORMAT_VERSION, FeatureStore, new_segment_name
+from featx.store import FORMAT_VERSION, FeatureStore, check_store, mend_store, new_segment_name
 from featx.timings import Timings
 
 RECIPE = Recipe(backbone="vgg16", weights="ab" * 32, layer="block5_pool", image_size=(64, 64), preprocessing="caffe")
@@ -343,3 +343,24 @@ def test_a_writer_that_is_overtaken_between_its_files_leaves_none_of_the_past(st
     assert json.loads((store.dir / "timings.json").read_text())["n_images"] == 20
     with h5py.File(store.dir / "features.h5") as file:
         assert len(file["features"]) == 20
+
+
+@pytest.mark.timeout(60)
+def test_a_damaged_list_of_segments_is_found_and_does_not_hang(store):
+    """HDF5 itself goes through a global heap for ever whose free space has the size zero."""
+    add(store, range(10))
+    store.publish()
+    path = store.dir / "features.h5"
+    content = bytearray(path.read_bytes())
+    start = content.index(b"GCOL")
+    end = start + int.from_bytes(content[start + 8 : start + 16], "little")
+    at = start + 16
+    while int.from_bytes(content[at : at + 2], "little"):
+        at += 16 + (int.from_bytes(content[at + 8 : at + 16], "little") + 7) // 8 * 8
+    assert at < end
+    content[at + 8 : at + 16] = bytes(8)
+    path.write_bytes(content)
+    check = check_store(store.dir)
+    assert [damage.path for damage in check.damages] == [path]
+    mend_store(check, store.dir.parent)
+    assert not check_store(store.dir).damages

@@ -7,6 +7,7 @@ import numpy as np
 
 from featx.places import Place
 from featx.recipe import Recipe
+from featx.store.global_heap import heaps_are_sound
 from featx.store.hdf5_file import open_hdf5
 from featx.store.segment_file import Segment, new_file, stamp, text
 
@@ -52,6 +53,8 @@ def is_virtual_dataset_of(path: Place, segments: list[Segment]) -> bool:
     """Return whether what programs without featx see in the file at `path` are the rows of `segments`, in order."""
     expected = [(segment.path.name, len(segment)) for segment in segments]
     try:
+        if not heaps_are_sound(path.read_bytes()):
+            return False
         with open_hdf5(path) as file:
             return all(_sources(file[name]) == expected for name in ("features", "digest", "view"))
     except _DAMAGE:
