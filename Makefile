@@ -26,8 +26,8 @@ demo: $(INSTALLED)  ## compare transfer learning with a CNN from scratch on hand
 test: $(INSTALLED)  ## run the tests
 	$(BIN)/python -m pytest --quiet
 
-chaos: $(INSTALLED)  ## kill, fill up and damage featx hundreds of times; six minutes
-	FEATX_CHAOS=full $(BIN)/python -m pytest --quiet tests/chaos
+chaos: $(INSTALLED)  ## kill, fill up and damage featx hundreds of times, on a cluster too; ten minutes
+	FEATX_CHAOS=full $(BIN)/python -m pytest --quiet tests/chaos tests/test_cluster.py
 
 check: $(INSTALLED)  ## lint, format and types
 	$(BIN)/ruff check .

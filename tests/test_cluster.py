@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -30,6 +31,9 @@ from featx.store import FeatureStore
 from featx.weights import Weights
 
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs featx[ray]")
+
+#: Each takes some ten seconds: real nodes, real kills.
+in_full = pytest.mark.skipif(os.environ.get("FEATX_CHAOS") != "full", reason="runs in make chaos")
 
 #: Slow enough to be killed half-way: a few seconds for the two nodes.
 SLOW: dict[str, Any] = {"weights": "random", "image_size": (96, 96), "precision": "float32", "batch_size": 4}
@@ -144,6 +148,7 @@ def test_a_cluster_stores_the_rows_of_a_single_process_bit_for_bit_and_skips_the
 
 
 @needs_ray
+@in_full
 def test_views_and_int8_are_the_same_too(cluster, data, tmp_path):
     options = {**QUICK, "precision": "int8", "views": Views(2, AUGMENTATIONS["report"])}
     here = extract_features(data, cache_dir=tmp_path / "here", **options)
@@ -156,6 +161,7 @@ def test_views_and_int8_are_the_same_too(cluster, data, tmp_path):
 
 
 @needs_ray
+@in_full
 def test_nothing_but_results_is_printed(cluster, data, cache):
     words = [data, "--cache-dir", cache, "--ray", cluster.address, "--json", "--quiet"]
     process = start(*words, "--weights", "random", "--image-size", "32", "--layer", "block2_pool")
@@ -186,6 +192,7 @@ def test_a_node_that_dies_loses_nothing(cluster, data, cache, alone, caplog):
 
 
 @needs_ray
+@in_full
 def test_a_node_that_comes_later_helps(cluster, data, cache, alone):
     """The only node dies; the work waits for another, and is finished there."""
     cluster.nodes[1].kill()
@@ -228,6 +235,7 @@ def test_a_killed_driver_takes_its_workers_along_and_the_next_run_goes_on(cluste
 
 
 @needs_ray
+@in_full
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["SIGINT", "SIGTERM"])
 def test_a_signal_is_one_line_and_keeps_what_is_finished(cluster, data, cache, alone, number, code):
     process = start(data, "--cache-dir", cache, "--ray", cluster.address, *SLOW_WORDS, "--quiet")
@@ -250,6 +258,7 @@ def assert_the_rest_is_computed(cache: Path, data: Path, alone: Extraction) -> N
 
 
 @needs_ray
+@in_full
 def test_strict_stops_at_the_first_bad_image_and_keeps_the_rest(cluster, data, cache):
     with pytest.raises(ImageError, match=r"bad\.[01]\.jpg cannot be read: no image.* Without --strict"):
         extract_features(data, cache_dir=cache, ray_address=cluster.address, strict=True, **{**QUICK, "batch_size": 4})
@@ -257,6 +266,7 @@ def test_strict_stops_at_the_first_bad_image_and_keeps_the_rest(cluster, data, c
 
 
 @needs_ray
+@in_full
 def test_a_feature_that_does_not_fit_is_said_as_on_one_machine(cluster, data, cache, vgg16_weights):
     import h5py
 
@@ -416,6 +426,7 @@ def test_portions_get_smaller_towards_the_end():
 
 
 @needs_ray
+@in_full
 def test_images_and_the_store_may_lie_on_an_object_store(data, alone, networks_dir, tmp_path, monkeypatch):
     """Which is the folder that machines share most often."""
     from featx.places import as_place, local_dir
