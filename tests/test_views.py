@@ -199,13 +199,14 @@ def test_an_image_that_cannot_be_read_is_skipped_once_however_many_views(data, t
 
 def test_an_epoch_takes_one_view_of_each_image_and_in_time_all_of_them(monkeypatch):
     fed: list[np.ndarray] = []
-    feed = fitting._feed
+    portions = fitting._portions
 
-    def recorded(keras, samples, rows, batch_size):
-        fed.append(rows)
-        return feed(keras, samples, rows, batch_size)
+    def recorded(*args):
+        for rows, features in portions(*args):
+            fed.append(rows)
+            yield rows, features
 
-    monkeypatch.setattr(fitting, "_feed", recorded)
+    monkeypatch.setattr(fitting, "_portions", recorded)
     X, y, digests, views = _separable(40, n_views=3)
     is_validation = np.arange(40) % 5 == 0
     train_head("dense", X, y, digests, is_validation, views=views, n_classes=2, seed=0, epochs=12, patience=12)
