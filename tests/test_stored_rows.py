@@ -1,9 +1,12 @@
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 
 from featx.errors import DamagedSegmentError, FeaturesMissingError
 from featx.recipe import Recipe
 from featx.store import FeatureStore, compact, new_segment_name, stored_rows
+from featx.store.segment_file import read_rows
 from featx.timings import Timings
 
 RECIPE = Recipe(
@@ -63,6 +66,22 @@ def test_rows_are_those_of_their_images_in_any_order_and_selection(store):
     np.testing.assert_array_equal(rows[np.array([5, 3, 5])], features_of(numbers[[5, 3, 5]]))
     np.testing.assert_array_equal(rows.take(numbers < 50)[:], features_of(numbers[numbers < 50]))
     np.testing.assert_array_equal(read(rows.in_order(), 1500), features_of(numbers))
+
+
+@example(numbers=[0, 0, 2], close=True)
+@given(numbers=st.lists(st.integers(0, 1999), min_size=1, max_size=40), close=st.booleans())
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_rows_are_right_whichever_are_wanted_and_however_often(store, numbers, close):
+    """Neighbours, gaps between them and repeats: the same image may be in a data set twice."""
+    wanted = np.array([number % 8 for number in numbers] if close else numbers)
+    digests = digests_of(np.arange(2000))
+    segment = max(store.segments, key=len)
+    names = {digest.tobytes(): number for number, digest in enumerate(digests)}
+    there = np.array([names[digest.tobytes()] for digest in segment.digests])
+    rows = np.sort(wanted % len(segment))
+    parts = list(read_rows(segment, rows))
+    np.testing.assert_array_equal(np.concatenate([part for _, part in parts]), features_of(there[rows]))
+    np.testing.assert_array_equal(stored_rows(store, digests[wanted])[:], features_of(wanted))
 
 
 def test_shuffled_rows_come_once_each_in_whole_batches_and_are_mixed(store):

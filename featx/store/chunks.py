@@ -74,7 +74,8 @@ class Chunks:
         first = int(rows[0])
         data = np.empty((int(rows[-1]) + 1 - first, self.row_bytes), np.uint8)
         fill(int(self.offsets[number]) + first % self.n_rows * self.row_bytes, data)
-        return data if len(data) == len(rows) else data[rows - first]
+        is_all = len(data) == len(rows) and bool((np.diff(rows) == 1).all())  # a row may be wanted twice
+        return data if is_all else data[rows - first]
 
     def _runs(self, numbers: np.ndarray) -> Iterator[tuple[int, int]]:
         """Yield the first and the last of chunks that lie one after the other and are worth one read."""
