@@ -22,41 +22,17 @@ from featx.units import parse_duration, parse_size
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
-class ImageSize(click.ParamType[tuple[int, int]]):
-    """`224` or `120x160` on the command line, `(height, width)` in Python."""
+class Parsed(click.ParamType[Any]):
+    """What a function makes of the text: `224` becomes `(224, 224)`, `4GiB` a number of bytes, `8h` seconds."""
 
-    name = "size"
+    def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
+        self.name = name
+        self._parse = parse
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
-        """Return `(height, width)`."""
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return what the text says; a default is none."""
         try:
-            return parse_image_size(value)
-        except FeatxError as error:
-            self.fail(str(error), param, ctx)
-
-
-class Size(click.ParamType[int]):
-    """`4GiB` on the command line, a number of bytes in Python."""
-
-    name = "size"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Return the number of bytes."""
-        try:
-            return parse_size(value)
-        except FeatxError as error:
-            self.fail(str(error), param, ctx)
-
-
-class Duration(click.ParamType[float]):
-    """`90m`, `8h` or `1d12h` on the command line, seconds in Python."""
-
-    name = "time"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Return seconds."""
-        try:
-            return parse_duration(value)
+            return self._parse(value) if isinstance(value, str) else value
         except FeatxError as error:
             self.fail(str(error), param, ctx)
 
@@ -118,6 +94,7 @@ class LocalFolder(click.Path):
         return super().convert(value, param, ctx)
 
 
+IMAGE_SIZE = Parsed("size", parse_image_size)
 DATA = click.argument("data", required=False, type=PlacePath(path_type=Path))
 BACKBONE = option(
     "--backbone", type=click.Choice(list(BACKBONES)), default="vgg16", show_default=True, help="Pretrained network."
@@ -132,7 +109,11 @@ BACKBONE_LIST = option(
     help="Pretrained network; give the option again for another one.",
 )
 RECIPE = options(
-    option("--image-size", type=ImageSize(), help="Pixels, 224 or HEIGHTxWIDTH.  [default: the backbone's own]"),
+    option(
+        "--image-size",
+        type=IMAGE_SIZE,
+        help="Pixels, 224 or HEIGHTxWIDTH.  [default: the backbone's own]",
+    ),
     option(
         "--weights",
         default="imagenet",
@@ -243,14 +224,14 @@ STAGE_TWO = options(
     ),
     option(
         "--memory",
-        type=Size(),
+        type=Parsed("size", parse_size),
         help="Features that take more, like 4GiB, are read from disk while training.  [default: half of what is free]",
     ),
 )
 DEADLINE = option(
     "--deadline",
     "deadline_s",
-    type=Duration(),
+    type=Parsed("time", parse_duration),
     help="Time in which all is to be done, like 90m, 8h or 1d12h: how many machines does that take?",
 )
 RIVAL = options(

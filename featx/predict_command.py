@@ -25,7 +25,7 @@ _OF_DIRECT = ("maps", "class_list", "backbone", "image_size", "precision")
 @click.option("--direct", is_flag=True, help="Apply a pretrained classifier as it is; there is no RUN then.")
 @opt.MAP
 @opt.BACKBONE
-@opt.option("--image-size", type=opt.ImageSize(), help="With --direct: pixels, 224 or HEIGHTxWIDTH.")
+@opt.option("--image-size", type=opt.IMAGE_SIZE, help="With --direct: pixels, 224 or HEIGHTxWIDTH.")
 @opt.option(
     "--precision",
     type=click.Choice(["auto", *PRECISIONS]),
