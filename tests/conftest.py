@@ -1,5 +1,6 @@
 """What the tests share: real images, real weights where there are some, and the command line in one process."""
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,10 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 SHARED = Path(__file__).parents[2] / "shared"
+
+# A shell without job control starts what goes on in the background with Ctrl-C switched off, and so all that it starts.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
