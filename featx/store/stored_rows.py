@@ -1,6 +1,5 @@
 """Features that stay on disk, for training on more of them than fit in memory."""
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -8,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from featx.rows import row_bytes
 from featx.store.feature_store import FeatureStore
 from featx.store.row_index import grouped
 from featx.store.segment_file import Segment
@@ -71,11 +71,6 @@ class StoredRows:
         """Of the features."""
         return np.dtype(self.stores[0].recipe.dtype)
 
-    @property
-    def row_bytes(self) -> int:
-        """Bytes of one row."""
-        return math.prod(self.shape[1:]) * self.dtype.itemsize
-
     def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
         """Return the features of `rows`, in memory: a slice, `(k,)` integers, or `(n,)` bool."""
         chosen = self.take(rows)
@@ -127,7 +122,7 @@ class StoredRows:
         """
         order, starts = self._pieces()
         ends = np.append(starts[1:], len(order))
-        n_heaps = min(len(starts), max(1, len(self) * self.row_bytes // self.buffer_bytes))
+        n_heaps = min(len(starts), max(1, len(self) * row_bytes(self) // self.buffer_bytes))
         heaps = np.array_split(rng.permutation(len(starts)), n_heaps)
         left = np.empty(0, np.int64), np.empty((0, *self.shape[1:]), self.dtype)
         for number, heap in enumerate(heaps, start=1):
@@ -180,7 +175,7 @@ class StoredRows:
         first_of_store = np.cumsum([0, *map(len, places.lists)])
         segments = (first_of_store[self.store_of] + places.segments)[order]
         rows_per_chunk = np.array([segment.rows_per_chunk for part in places.lists for segment in part])[segments]
-        rows_per_piece = np.minimum(rows_per_chunk, max(1, self.buffer_bytes // (PIECES_PER_HEAP * self.row_bytes)))
+        rows_per_piece = np.minimum(rows_per_chunk, max(1, self.buffer_bytes // (PIECES_PER_HEAP * row_bytes(self))))
         chunks, in_chunk = np.divmod(places.rows[order], rows_per_chunk)
         is_first = np.ones(len(order), bool)
         is_first[1:] = False
