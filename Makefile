@@ -23,8 +23,8 @@ demo: $(INSTALLED)  ## compare transfer learning with a CNN from scratch on hand
 	$(BIN)/featx fetch sample --to cache/sample-digits
 	$(BIN)/featx compare cache/sample-digits --backbone vgg16 --image-size 64 --weights imagenet-or-random --with-scratch-cnn
 
-test: $(INSTALLED)  ## run the tests
-	$(BIN)/python -m pytest --quiet
+test: $(INSTALLED)  ## run the tests, two files at a time: many of them wait
+	$(BIN)/python -m pytest --quiet --numprocesses 2 --dist loadfile
 
 chaos: $(INSTALLED)  ## kill, fill up and damage featx hundreds of times, on a cluster too; ten minutes
 	FEATX_CHAOS=full $(BIN)/python -m pytest --quiet tests/chaos tests/test_cluster.py

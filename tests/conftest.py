@@ -1,5 +1,6 @@
 """What the tests share: real images, real weights where there are some, and the command line in one process."""
 
+import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,8 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
+
+pytest_plugins = ["tests.chaos.counting"]
 
 SHARED = Path(__file__).parents[2] / "shared"
 
@@ -27,8 +30,14 @@ def shared() -> Path:
 
 @pytest.fixture(scope="session")
 def networks_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the tests keep converted networks: converting them again for every test would take most of the time."""
-    return tmp_path_factory.mktemp("networks")
+    """Where the tests keep converted networks: converting them again for every test would take most of the time.
+
+    Tests that run side by side share them, as commands that run side by side would.
+    """
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "networks"
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from featx.cache import check_cache
@@ -70,6 +70,11 @@ class Tally:
         assert set(shown_rows(world.store_dir(cache))) == set(world.reference.items())
         check = check_cache(cache)
         assert check.is_sound, check
+
+    def add(self, other: "Tally") -> None:
+        """Add what another process has counted."""
+        for counts in fields(self):
+            setattr(self, counts.name, getattr(self, counts.name) + getattr(other, counts.name))
 
     def is_empty(self) -> bool:
         """Whether nothing has been done."""
