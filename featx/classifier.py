@@ -5,12 +5,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, Unpack
 
 import numpy as np
 
 from featx.digests import digest_files
-from featx.engines import EngineOptions, needs_keras
+from featx.engines import EngineChoices, EngineOptions, needs_keras
 from featx.errors import WeightsError
 from featx.head_file import Head, read_head
 from featx.image_sources import Images
@@ -237,10 +237,7 @@ class Classifier(ImageClassifier):
         head: str | None = None,
         cache_dir: Place | str = "cache",
         weights: Path | str | None = None,
-        engine: str = "auto",
-        batch_size: int | None = None,
-        threads: int | None = None,
-        streams: int | None = None,
+        **engine_choices: Unpack[EngineChoices],
     ) -> Self:
         """Return the classifier in a run folder. Neither Keras nor the backbone is started before they are needed.
 
@@ -249,16 +246,13 @@ class Classifier(ImageClassifier):
             head: `"dense"` or `"logreg"`; `"dense"`, if the run has it, if None.
             cache_dir: where stores lie; features that are there are not computed again.
             weights: file of the backbone's weights, if it is not where it was when the run was made.
-            engine: see `featx.engines.EngineOptions`, also for the next three.
-            batch_size: images in a batch.
-            threads: processor cores for `openvino`.
-            streams: batches that `openvino` runs side by side.
+            engine_choices: how the backbone is run, by name; see `featx.engines.EngineOptions`.
 
         Raises:
             FeatxError: there is no sound run.
         """
         run = read_run(Path(run_dir))
-        options = EngineOptions(engine=engine, batch_size=batch_size, threads=threads, streams=streams)
+        options = EngineOptions(**engine_choices)
         return cls(
             run, read_head(run.head_path(head)), as_place(cache_dir), Path(weights) if weights else None, options
         )

@@ -22,7 +22,6 @@ from featx.contenders import (
     rival_contender,
 )
 from featx.dataset import ImageDataset, scan
-from featx.engines import EngineOptions
 from featx.errors import FeatxError, printable
 from featx.examination import Examination
 from featx.examine import examine
@@ -32,7 +31,7 @@ from featx.learning_curve import learning_curve as curve_of
 from featx.memory import MemoryLimit
 from featx.places import Place, as_place
 from featx.recipe import Recipe
-from featx.resolve import RecipeOptions
+from featx.resolve import ExtractionOptions, RecipeOptions, split_options
 from featx.results import Training, validation_part
 from featx.rivals import check_rival
 from featx.skipped import SkippedImage
@@ -47,10 +46,6 @@ def compare_approaches(
     rivals: Sequence[str] = (),
     cache_dir: Place | str = Path("cache"),
     training: Training = DEFAULT_TRAINING,
-    engine: str = "auto",
-    batch_size: int | None = None,
-    threads: int | None = None,
-    streams: int | None = None,
     workers: int | None = None,
     strict: bool = False,
     learning_curve: bool = False,
@@ -59,7 +54,7 @@ def compare_approaches(
     direct: bool = False,
     maps: Sequence[str] = (),
     class_list: Path | None = None,
-    **options: Unpack[RecipeOptions],
+    **options: Unpack[ExtractionOptions],
 ) -> Comparison:
     """Return how the heads on each backbone's features, and the rivals, do on the images in `data_dir`.
 
@@ -71,11 +66,6 @@ def compare_approaches(
         rivals: names in `featx.rivals.RIVAL_NAMES`.
         cache_dir: where stores lie.
         training: how heads and rivals are trained; `batch_size` of a rival is its own.
-        engine: what runs the backbones in stage one: `"auto"`, `"keras"` or `"openvino"`; see
-            `featx.engines.EngineOptions`, also for the next three.
-        batch_size: images in a batch of stage one.
-        threads: processor cores for `openvino`.
-        streams: batches that `openvino` runs side by side.
         workers: decoding threads; as many as cores if None.
         strict: raise on the first image that cannot be read, instead of skipping it.
         learning_curve: also train every approach on smaller parts of the training images, see `featx.learning_curve`.
@@ -85,22 +75,23 @@ def compare_approaches(
             not to be had is left out with a warning, unless none is left.
         maps: for that, which of the network's classes make which class; see `featx.class_map.make_class_map`.
         class_list: for that, a JSON file with the network's classes; see `featx.class_map.read_class_list`.
-        options: see `featx.resolve.RecipeOptions`; without `backbone`.
+        options: of stage one, by name; see `featx.resolve.RecipeOptions`, without `backbone`, and
+            `featx.engines.EngineOptions`.
 
     Raises:
         FeatxError: the data set, a backbone, the weights or the store is not fit; the message says what to do.
     """
-    wanted = _wanted(backbones, rivals, views, options)
+    recipe_options, engine_options = split_options(options)
+    wanted = _wanted(backbones, rivals, views, recipe_options)
     cache_dir = as_place(cache_dir)
     dataset = scan(data_dir, cache_dir, show=training.show)
-    engine_options = EngineOptions(engine=engine, batch_size=batch_size, threads=threads, streams=streams)
     how = {"engine_options": engine_options, "workers": workers, "strict": strict, "show": training.show}
     sources = [FeatureSource(one, dataset, data_dir, cache_dir, how) for one in wanted]
     warnings: list[str] = []
     if direct:
         network_classes = read_class_list(class_list) if class_list else ()
         map_to = partial(make_class_map, maps, class_list=network_classes, class_names=dataset.class_names)
-        chosen, warnings = direct_applications(backbones, options, map_to, cache_dir)
+        chosen, warnings = direct_applications(backbones, recipe_options, map_to, cache_dir)
         sources += [FeatureSource(one, dataset, data_dir, cache_dir, how) for one in chosen]
     skipped = [SkippedImage.of(dataset.root.absolute() / path, b"", reason) for path, reason in dataset.unreadable]
     for source in sources:

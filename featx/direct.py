@@ -14,7 +14,7 @@ from featx.engines import EngineOptions
 from featx.errors import FeatxError
 from featx.places import Place, as_place
 from featx.recipe import Recipe
-from featx.resolve import RecipeOptions, resolve_recipe
+from featx.resolve import ExtractionOptions, RecipeOptions, resolve_recipe, split_options
 from featx.weights import Weights
 from featx.weights_file import CLASSIFIER_LAYER
 
@@ -52,11 +52,7 @@ class DirectClassifier(ImageClassifier):
         maps: Sequence[str] = (),
         class_list: Path | str | None = None,
         cache_dir: Place | str = "cache",
-        engine: str = "auto",
-        batch_size: int | None = None,
-        threads: int | None = None,
-        streams: int | None = None,
-        **options: Unpack[RecipeOptions],
+        **options: Unpack[ExtractionOptions],
     ) -> Self:
         """Return a pretrained classifier. Neither Keras nor the network is started before they are needed.
 
@@ -66,12 +62,8 @@ class DirectClassifier(ImageClassifier):
                 classes; with a class list, all of the network's own classes.
             class_list: JSON file with the network's classes; see `featx.class_map.read_class_list`.
             cache_dir: where stores lie; what is there is not computed again.
-            engine: see `featx.engines.EngineOptions`, also for the next three.
-            batch_size: images in a batch.
-            threads: processor cores for `openvino`.
-            streams: batches that `openvino` runs side by side.
-            options: see `featx.resolve.RecipeOptions`; `weights` are those of the whole classifier. There is no choice
-                of layer, pooling or int8.
+            options: by name, see `featx.resolve.RecipeOptions` and `featx.engines.EngineOptions`; `weights` are those
+                of the whole classifier. There is no choice of layer, pooling or int8.
 
         Raises:
             BackboneError: there is no such backbone, or it does not take images of this size.
@@ -80,7 +72,8 @@ class DirectClassifier(ImageClassifier):
         """
         if options.get("precision") == "int8":
             raise FeatxError("int8 is calibrated on a data set, and here is none: choose float32, bfloat16 or auto.")
-        wanted: RecipeOptions = {**options, "layer": CLASSIFIER_LAYER, "pooling": None}
+        recipe_options, engine_options = split_options(options)
+        wanted: RecipeOptions = {**recipe_options, "layer": CLASSIFIER_LAYER, "pooling": None}
         recipe, weights = resolve_recipe(as_place(cache_dir), **wanted)
         check_image_size(recipe)
         n_network_classes = count_network_classes(recipe.backbone, weights.path)
@@ -88,7 +81,6 @@ class DirectClassifier(ImageClassifier):
         class_map = make_class_map(maps, n_network_classes, class_list=network_classes)
         if not maps and not class_list:
             log.info("Classes of ImageNet, for want of --map: %s.", class_map)
-        engine_options = EngineOptions(engine=engine, batch_size=batch_size, threads=threads, streams=streams)
         return cls(recipe, weights, class_map, as_place(cache_dir), engine_options)
 
     def _find_weights(self) -> Weights:

@@ -13,7 +13,7 @@ from featx.image_sources import images_of, views_of
 from featx.missing import compute_missing
 from featx.places import Place, as_place
 from featx.recipe import DTYPES, Recipe
-from featx.resolve import RecipeOptions, resolve_recipe
+from featx.resolve import ExtractionOptions, RecipeOptions, resolve_recipe, split_options
 from featx.skipped import SkippedImage
 from featx.store import FeatureStore
 from featx.timings import Timings
@@ -76,16 +76,12 @@ def extract_features(
     data_dir: Place | str,
     *,
     cache_dir: Place | str = Path("cache"),
-    engine: str = "auto",
-    batch_size: int | None = None,
-    threads: int | None = None,
-    streams: int | None = None,
     workers: int | None = None,
     strict: bool = False,
     show: bool = False,
     views: Views | None = None,
     ray_address: str | None = None,
-    **options: Unpack[RecipeOptions],
+    **options: Unpack[ExtractionOptions],
 ) -> Extraction:
     """Make the store hold the features of every image in `data_dir`, and of augmented views if there are to be any.
 
@@ -96,26 +92,22 @@ def extract_features(
         data_dir: `train/CLASS/*` with `test/CLASS/*`, or `CLASS/*`: a folder, a zip or tar file, or an address that
             fsspec opens, as text, such as `"s3://bucket/photos"`.
         cache_dir: where stores lie: a folder, or the address of one on an object store.
-        engine: what runs the backbone: `"auto"`, `"keras"` or `"openvino"`; see `featx.engines.EngineOptions`, also for
-            the next three.
-        batch_size: images in a batch.
-        threads: processor cores for `openvino`.
-        streams: batches that `openvino` runs side by side.
         workers: decoding threads; as many as cores if None.
         strict: raise on the first image that cannot be read, instead of skipping it.
         show: show progress on stderr.
         views: augmented views, of training images only unless it says otherwise; they have a store of their own.
         ray_address: the Ray cluster that computes them, like `"auto"` or `"HOST:PORT"`; this process if None. There,
             `threads` are the cores of each worker.
-        options: see `featx.resolve.RecipeOptions`.
+        options: what the features are and how the backbone is run, by name; see `featx.resolve.RecipeOptions` and
+            `featx.engines.EngineOptions`.
 
     Raises:
         FeatxError: the data set, the backbone, the weights or the store is not fit; the message says what to do.
     """
-    engine_options = EngineOptions(engine=engine, batch_size=batch_size, threads=threads, streams=streams)
+    recipe_options, engine_options = split_options(options)
     cache_dir = as_place(cache_dir)
     dataset = scan(data_dir, cache_dir, show=show)
-    recipe, weights = resolve_recipe(cache_dir, dataset, **options)
+    recipe, weights = resolve_recipe(cache_dir, dataset, **recipe_options)
     return extract_dataset(
         dataset,
         recipe,

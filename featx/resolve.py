@@ -1,12 +1,14 @@
 """From what a user asks for to the recipe that it means on this machine, for this data set."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TypedDict, Unpack
+from typing import TypedDict, Unpack, cast, get_type_hints
 
 from featx.backbones import Backbone, find_backbone
 from featx.calibration import best_calibration, calibration_digest
 from featx.dataset import ImageDataset
+from featx.engines import EngineChoices, EngineOptions
 from featx.engines.networks import kept_calibrations
 from featx.errors import FeatxError
 from featx.machine import has_fast_bfloat16
@@ -39,6 +41,32 @@ class RecipeOptions(TypedDict, total=False):
     dtype: str | None
 
 
+class ExtractionOptions(RecipeOptions, EngineChoices, total=False):
+    """What a user may choose about an extraction: the recipe, and how the backbone is run.
+
+    Every function that extracts takes these by name; see `RecipeOptions` and `featx.engines.EngineOptions`.
+    """
+
+
+def split_options(options: ExtractionOptions) -> tuple[RecipeOptions, EngineOptions]:
+    """Return what `options` say about the recipe, and about how the backbone is run.
+
+    Raises:
+        FeatxError: there is no such engine.
+        TypeError: there is no such option.
+    """
+    _check_names(options, ExtractionOptions)
+    engine = {name: value for name, value in options.items() if name in EngineChoices.__annotations__}
+    recipe = {name: value for name, value in options.items() if name in RecipeOptions.__annotations__}
+    return cast(RecipeOptions, recipe), EngineOptions(**cast(EngineChoices, engine))
+
+
+def _check_names(options: Mapping[str, object], known: type) -> None:
+    """Raise as Python does for a misspelled argument: left alone, it would mean the default, without a word."""
+    for name in options.keys() - get_type_hints(known).keys():
+        raise TypeError(f"there is no option {name!r}; there are {', '.join(sorted(get_type_hints(known)))}")
+
+
 def resolve_recipe(
     cache_dir: Place = Path("cache"), dataset: ImageDataset | None = None, **options: Unpack[RecipeOptions]
 ) -> tuple[Recipe, Weights]:
@@ -53,7 +81,9 @@ def resolve_recipe(
         BackboneError: there is no such backbone.
         WeightsError: there are no such weights.
         FeatxError: there is no such storage dtype, pooling or precision, or int8 lacks a data set.
+        TypeError: there is no such option.
     """
+    _check_names(options, RecipeOptions)
     backbone = options.get("backbone", "vgg16")
     pooling = options.get("pooling")
     if pooling is not None and pooling not in POOLINGS:

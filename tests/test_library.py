@@ -2,10 +2,13 @@
 
 import doctest
 import importlib
+from functools import partial
+from pathlib import Path
 
 import pytest
 from PIL import Image
 
+import featx
 from featx.extract import extract_features
 from featx.results import Training
 from featx.train import train_top
@@ -34,3 +37,22 @@ def test_examples_in_docstrings_are_true(workplace, module):
         n_examples += len(test.examples)
         assert doctest.DocTestRunner().run(test).failed == 0
     assert n_examples >= 3
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        featx.extract_features,
+        featx.compare_approaches,
+        featx.plan_extraction,
+        partial(featx.train_top, run_dir=Path("run")),
+        featx.load_features,
+        lambda _, **options: featx.resolve_recipe(**options),
+        lambda _, **options: featx.DirectClassifier.load(**options),
+    ],
+)
+def test_a_misspelled_option_does_not_mean_the_default(tmp_path, make_photos, monkeypatch, function):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(TypeError, match=r"no option 'imagesize'; there are .*image_size"):
+        function(make_photos(tmp_path / "data"), imagesize=(64, 64))
+    assert not Path("run").exists()

@@ -4,7 +4,7 @@ import importlib.util
 import logging
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypedDict
 
 import numpy as np
 
@@ -49,6 +49,15 @@ class Engine(Protocol):
     def close(self) -> None:
         """Wait for what is under way, and free what the engine holds."""
         ...
+
+
+class EngineChoices(TypedDict, total=False):
+    """The attributes of `EngineOptions`, for functions that take them by name; what is not given is chosen."""
+
+    engine: str
+    batch_size: int | None
+    threads: int | None
+    streams: int | None
 
 
 @dataclass(frozen=True, kw_only=True)

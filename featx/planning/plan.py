@@ -13,7 +13,7 @@ from typing import Any, Unpack
 import numpy as np
 
 from featx.augmentation import Views
-from featx.engines import EngineOptions, default_batch_size
+from featx.engines import default_batch_size
 from featx.errors import FeatxError, printable
 from featx.files import ABANDONED_AFTER_S, TEMPORARY_PREFIX
 from featx.image_sources import images_of
@@ -25,7 +25,7 @@ from featx.planning.trials import Trials
 from featx.planning.ways import Way, chosen_way, find_ways
 from featx.progress import progress_bar
 from featx.reader import read_batches
-from featx.resolve import RecipeOptions
+from featx.resolve import ExtractionOptions, split_options
 from featx.skipped import SkippedImage
 from featx.stage_one import strict_error
 
@@ -37,16 +37,12 @@ def plan_extraction(
     data_dir: Place | str,
     *,
     cache_dir: Place | str = Path("cache"),
-    engine: str = "auto",
-    batch_size: int | None = None,
-    threads: int | None = None,
-    streams: int | None = None,
     workers: int | None = None,
     strict: bool = False,
     show: bool = False,
     views: Views | None = None,
     deadline_s: float | None = None,
-    **options: Unpack[RecipeOptions],
+    **options: Unpack[ExtractionOptions],
 ) -> Plan:
     """Return what `extract_features` with the same arguments will cost on this machine: time, disk and memory.
 
@@ -61,16 +57,12 @@ def plan_extraction(
     Args:
         data_dir: `train/CLASS/*` with `test/CLASS/*`, or `CLASS/*`.
         cache_dir: where stores lie.
-        engine: `"keras"` or `"openvino"`; each of them if `"auto"`.
-        batch_size: see `featx.engines.EngineOptions`, also for the next two.
-        threads: processor cores for `openvino`.
-        streams: batches that `openvino` runs side by side.
         workers: decoding threads; as many as cores if None.
         strict: raise on the first image of the sample that cannot be read, instead of leaving it out.
         show: show progress on stderr.
         views: augmented views to plan for as well.
         deadline_s: seconds in which all is to be done; how many machines does that take?
-        options: see `featx.resolve.RecipeOptions`; every precision is measured if it is `"auto"`.
+        options: see `extract_features`; each engine and each precision is measured if it is `"auto"`.
 
     Raises:
         FeatxError: the data set, the backbone or the weights are not fit, no image of the sample can be read, or no
@@ -78,16 +70,16 @@ def plan_extraction(
     """
     started = time.perf_counter()
     data_dir, cache_dir = _here(as_data(data_dir)), _here(as_place(cache_dir))
-    engine_options = EngineOptions(engine=engine, batch_size=batch_size, threads=threads, streams=streams)
+    recipe_options, engine_options = split_options(options)
     found = survey(data_dir, cache_dir, show=show)
-    ways = find_ways(found.dataset, cache_dir, engine_options, options)
+    ways = find_ways(found.dataset, cache_dir, engine_options, recipe_options)
     sample, unreadable = _sample(found, ways[0], workers, strict=strict)
     with _work_folder(cache_dir) as work_dir, progress_bar(len(ways), "plan", "trials", show=show) as bar:
         trials = Trials(found, sample, cache_dir, work_dir, workers, views, partial(_redraw, bar))
         estimates = [_estimate(way, trials, bar) for way in ways]
     if all(estimate.reason for estimate in estimates):
         raise FeatxError(f"{ways[0].name} cannot run here: {estimates[0].reason}")
-    chosen = chosen_way(ways, engine_options, options.get("precision", "auto"), trials.auto_engine)
+    chosen = chosen_way(ways, engine_options, recipe_options.get("precision", "auto"), trials.auto_engine)
     return Plan(
         data_dir=data_dir,
         backbone=chosen.recipe.backbone,
