@@ -11,8 +11,8 @@ from featx.backbones import find_backbone
 from featx.dataset import ImageDataset, scan
 from featx.errors import FeatxError, ImageError, printable
 from featx.images import decode_image, read_file
-from featx.picture_page import DPI, page_style, png, short
 from featx.places import Place
+from featx.plots.picture_page import DPI, page_style, png, short
 from featx.views import make_view
 
 if TYPE_CHECKING:

@@ -88,9 +88,7 @@ LAYERS = [
     },
     {
         "page",
-        "picture_page",
         "preview",
-        "point_labels",
         "plots",
         "report",
         "report_folder",

@@ -9,10 +9,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from featx import picture_page, plots, point_labels
+from featx import plots
 from featx.comparison import Approach, Comparison, Epoch, with_p_values
 from featx.errors import FeatxError
 from featx.metrics import confusion_matrix, evaluate
+from featx.plots import picture_page, point_labels
+from featx.plots.accuracy import accuracy_chart
+from featx.plots.confusion import confusion_chart
+from featx.plots.curves import training_curves_chart
+from featx.plots.summary import summary_chart
+from featx.plots.time_bars import time_chart
 from featx.report import table, verdict
 from featx.report_folder import write_report
 
@@ -255,8 +261,8 @@ def test_long_names_keep_the_end_where_they_differ():
 
 def test_every_picture_carries_the_warnings():
     c = comparison(approach("a + dense", 850), approach("cnn", 760), warnings=(WARNING,))
-    figures = [plots._summary(c), plots._accuracy(c), plots._time(c), plots._training_curves(c)]
-    for figure in (*figures, plots._confusion(c, c.best)):
+    figures = [summary_chart(c), accuracy_chart(c), time_chart(c), training_curves_chart(c)]
+    for figure in (*figures, confusion_chart(c, c.best)):
         text = " ".join(line.get_text() for line in figure.texts).replace("\n", " ")
         assert WARNING in text
         assert "pets: 1,000 test images" in text
@@ -264,7 +270,7 @@ def test_every_picture_carries_the_warnings():
 
 def test_the_stacked_times_stand_on_a_linear_axis_from_zero():
     made = approach("a + logreg", 850, times=(1.0, 0.1)), approach("cnn", 760, times=(0.0, 7200.0))
-    axes = plots._time(comparison(*made)).axes[0]
+    axes = time_chart(comparison(*made)).axes[0]
     assert axes.get_xscale() == "linear"
     assert axes.get_xlim()[0] == 0
     ends = sorted(patch.get_x() + patch.get_width() for patch in axes.patches)
@@ -277,7 +283,7 @@ def test_labels_of_the_summary_do_not_overlap(seed):
     kinds = ("vgg16 + dense", "vgg16 + logreg", "resnet50 + dense", "resnet50 + logreg", "report-cnn", "report-dnn")
     times = np.exp(rng.uniform(2, 4 + seed, size=6))
     made = [approach(n, int(rng.integers(800, 860)), times=(float(t), 1.0)) for n, t in zip(kinds, times, strict=True)]
-    figure = plots._summary(comparison(*made))
+    figure = summary_chart(comparison(*made))
     axes = figure.axes[0]
     figure.draw_without_rendering()
     boxes = [super(type(label), label).get_window_extent() for label in axes.texts]

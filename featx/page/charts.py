@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from markupsafe import Markup
 
 from featx.comparison import Comparison
-from featx.picture_page import INK, PALE, page_style
 from featx.plots import chart_figures
+from featx.plots.picture_page import INK, PALE, page_style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from featx.comparison import Approach, duration, ranked
-from featx.picture_page import DPI, PALE, short
+from featx.plots.picture_page import DPI, PALE, short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -1,0 +1,57 @@
+"""Accuracy with its interval, a row for each approach."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from featx.comparison import SIGNIFICANCE, Approach, Comparison, ranked
+from featx.plots.marks import INTERVALS, approach_rows, colour, kind_legend, marker, right_of
+from featx.plots.picture_page import PALE, new_page, short
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+def accuracy_chart(comparison: Comparison) -> "Figure":
+    """Dots with intervals, the best approach on top, beside what chance reaches."""
+    rows = ranked(comparison.approaches)
+    figure = new_page(comparison, _accuracy_title(comparison), 1.2 + 0.42 * len(rows), note=INTERVALS)
+    axes = figure.add_subplot()
+    for y, approach in enumerate(rows):
+        metrics = approach.metrics
+        low, high = 100 * metrics.accuracy_low, 100 * metrics.accuracy_high
+        axes.hlines(y, low, high, colour(approach), lw=3, alpha=0.6)
+        axes.plot(100 * metrics.accuracy, y, marker(approach), color=colour(approach), ms=7.5)
+        right_of(axes, y, f"{100 * metrics.accuracy:.1f} %  ({low:.1f} – {high:.1f})")
+    _chance_line(axes, rows, 100 * comparison.commonest_share)
+    axes.xaxis.set_major_formatter("{x:g} %")
+    axes.set_xlabel("accuracy on test images, with its 95 % interval")
+    approach_rows(axes, rows, top=-1.1)
+    kind_legend(axes, comparison)
+    return figure
+
+
+def _chance_line(axes: "Axes", rows: Sequence[Approach], chance: float) -> None:
+    """Mark what chance reaches; if that is so far off that the intervals would shrink to dots, say it at the edge."""
+    low = min(100 * approach.metrics.accuracy_low for approach in rows)
+    high = max(100 * approach.metrics.accuracy_high for approach in rows)
+    text, start = f"always the commonest class: {chance:.1f} %", min(chance, low) - 2
+    if low - chance > 4 * (high - low):
+        text, start = f"◂ far left: {text}", low - 0.3 * (high - low)
+    else:
+        axes.axvline(chance, color=PALE, ls="--", lw=1.3)
+    margin = 0.02 * (high - start)
+    axes.set_xlim(max(start, -margin), min(high + 4 * margin, 100 + margin))
+    axes.text(max(start, chance), -0.75, f" {text}", color="#5F5F5F", fontsize=9, va="center")
+
+
+def _accuracy_title(comparison: Comparison) -> str:
+    best = comparison.best
+    others = [approach for approach in comparison.approaches if approach is not best]
+    close = [approach for approach in others if not approach.differs_from_best]
+    if not others:
+        return f"{short(best.name)} is right on {100 * best.metrics.accuracy:.1f} % of the test images"
+    if not close:
+        return f"{short(best.name)} is right most often, beyond chance (McNemar, p < {SIGNIFICANCE:g})"
+    names = short(close[0].name) if len(close) == 1 else f"{len(close)} others"
+    return f"{short(best.name)} leads, but {names} may be as good: the difference is within chance"
