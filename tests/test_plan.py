@@ -399,6 +399,20 @@ def test_a_job_is_the_same_after_its_journey(data, cache, tmp_path):
     assert np.array_equal(again.dataset.digests, job.dataset.digests)
 
 
+@pytest.mark.parametrize(
+    ("options", "n_round"),
+    [
+        (EngineOptions(engine="openvino", batch_size=5, streams=3), 15),
+        (EngineOptions(engine="openvino", batch_size=7, threads=1), 7),
+        (EngineOptions(engine="keras", batch_size=7), 7),
+    ],
+)
+def test_no_batch_of_a_timed_pass_runs_alone(data, cache, tmp_path, options, n_round):
+    measured = run_trial(some_job(data, cache, tmp_path, engine_options=options), lambda: None)["measured"]
+    assert measured["n_in_pass"] % n_round == 0
+    assert measured["images"]["row_s"] > 0
+
+
 def test_a_trial_that_is_killed_is_a_reason(data, cache, tmp_path):
     def kill() -> None:
         for pid in children(os.getpid()):

@@ -36,11 +36,7 @@ from featx.store import FeatureStore
 #: A pass counts if it takes this part of the time that is to be timed; a shorter one says how many images it needs.
 COUNTED = 0.45
 
-#: No pass is to take much longer than this, if it need not have fewer than `FEWEST` images.
-LONG_PASS_S = 15.0
-FEWEST = 16
-
-#: No pass has more images than this, however fast they are.
+#: No pass has many more images than this, however fast they are.
 MOST = 20_000
 
 #: Images of the first pass, which pays for what is done only once.
@@ -81,12 +77,13 @@ def _measure(job: TrialJob) -> Measured:
     first = images.run(min(N_FIRST, sample.n_images))
     until_first_s = time.time() - job.started_at
     gc.collect()
-    passes = list(_passes(images, first, sample.n_images, job.timed_s))
+    n_round = _images_in_round(job.engine_options, job.recipe)
+    passes = list(_passes(images, n_round, job.timed_s))
     views: Pace | None = None
     if job.views:
         recipe = replace(job.recipe, augmentation=job.views.augmentation)
         of_views = _Rows(job, views_of(sample, job.views.n), recipe)
-        views = _pace(list(_passes(of_views, passes[-1], sample.n_images, job.timed_s)))
+        views = _pace(list(_passes(of_views, n_round, job.timed_s)))
     pace = _pace(passes)
     on_keras = choose_engine(job.engine_options, job.recipe) == "keras"
     return Measured(
@@ -179,17 +176,29 @@ class _Rows:
         return (time.perf_counter() - began) * len(rows) / len(some)
 
 
-def _passes(rows: _Rows, before: _Pass, n_sample: int, wanted_s: float) -> Iterator[_Pass]:
-    """Yield passes over the sample that are long enough to count, until enough has been timed."""
-    n = max(min(FEWEST, n_sample), min(n_sample, int(LONG_PASS_S / before.row_s)))
-    timed_s = 0.0
+def _images_in_round(options: EngineOptions, recipe: Recipe) -> int:
+    """Return how many images keep the machine busy to the end of a pass: a batch for each that runs side by side.
+
+    Of one batch more than that, the last would run alone. All images together have such an end, too, but once: in a
+    pass of three batches on two cores it takes a quarter of the time.
+    """
+    batch_size = default_batch_size(options)
+    if choose_engine(options, recipe) == "keras":
+        return batch_size
+    return batch_size * (options.streams or min(options.threads or n_cores(), n_cores()))
+
+
+def _passes(rows: _Rows, n_round: int, wanted_s: float) -> Iterator[_Pass]:
+    """Yield passes of whole rounds that are long enough to count, until enough has been timed."""
+    n_rounds, timed_s = 1, 0.0
     while timed_s < wanted_s:
-        one = rows.run(n)
-        if one.elapsed_s >= COUNTED * wanted_s or n == MOST:
+        one = rows.run(n_rounds * n_round)
+        if one.elapsed_s >= COUNTED * wanted_s or one.n >= MOST:
             timed_s += one.elapsed_s
             yield one
         else:
-            n = min(MOST, math.ceil(n * 1.3 * COUNTED * wanted_s / max(one.elapsed_s, 0.01)))
+            n_wanted = min(MOST, one.n * 1.3 * COUNTED * wanted_s / max(one.elapsed_s, 0.01))
+            n_rounds = math.ceil(n_wanted / n_round)
 
 
 def _pace(passes: list[_Pass]) -> Pace:

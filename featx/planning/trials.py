@@ -26,8 +26,9 @@ from featx.planning.ways import Way
 #: Bytes that the list of a data set takes for each image: 600 to 900 when 60,000 were scanned.
 LISTING_BYTES = 900
 
-#: Stage one runs on the sample until so many seconds have been timed: one image more or less is no matter then.
-TIMED_S = 2.0
+#: Stage one runs on the sample until so many seconds have been timed: the first batch and the last segment, which all
+#: images together have only once, are three hundredths of that.
+TIMED_S = 4.0
 
 
 @dataclass(eq=False)
