@@ -38,7 +38,36 @@ class Images:
     def __getitem__(self, rows: np.ndarray) -> "Images":
         """Return the images `rows`, `(k,)` int64."""
         views = np.broadcast_to(self.views, len(self))[rows].astype(np.uint16)
-        return Images([self.sources[row] for row in rows], self.digests[rows], views)
+        sources = self.sources
+        chosen = sources.chosen(rows) if isinstance(sources, _Chosen) else _Chosen(sources, rows)
+        return Images(chosen, self.digests[rows], views)
+
+
+class _Chosen(Sequence[Source]):
+    """Some of the sources, in an order of their own; one is made only when it is asked for."""
+
+    def __init__(self, sources: Sequence[Source], rows: np.ndarray) -> None:
+        self._sources, self._rows = sources, rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, row: int) -> Source: ...
+    @overload
+    def __getitem__(self, row: slice) -> Sequence[Source]: ...
+    def __getitem__(self, row: int | slice) -> Source | Sequence[Source]:
+        if isinstance(row, slice):
+            return self.chosen(np.arange(len(self))[row])
+        return self._sources[int(self._rows[row])]
+
+    def chosen(self, rows: np.ndarray) -> "_Chosen":
+        """Return the sources `rows`, `(k,)` int64, of these."""
+        return _Chosen(self._sources, self._rows[rows])
+
+    def __reduce__(self) -> tuple[type, tuple[list[Source]]]:
+        """Pickle what was chosen alone: a process that is sent some images is not sent the list of all."""
+        return list, (list(self),)
 
 
 class _FilesOfDataset(Sequence[Place]):
