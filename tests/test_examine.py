@@ -9,7 +9,7 @@ import pytest
 from featx.comparison import Comparison
 from featx.dataset import ImageDataset
 from featx.examination import Examination
-from featx.examine import N_IN_CELL, N_MISTAKES, N_ON_MAP, examine
+from featx.examine import N_IN_CELL, N_MISTAKES, examine
 from featx.feature_map import feature_map
 from featx.neighbours import NEAR_DUPLICATE, nearest_training_images
 
@@ -171,12 +171,13 @@ def test_map_shows_test_images_only(planted):
     }
 
 
-def test_large_test_splits_are_sampled_the_same_way_every_time(rng):
-    dataset = dataset_of(10, N_ON_MAP + 300)
+def test_large_test_splits_are_sampled_the_same_way_every_time(rng, monkeypatch):
+    monkeypatch.setattr("featx.examine.N_ON_MAP", 200)
+    dataset = dataset_of(10, 300)
     X = rng.normal(0, 1, (dataset.n_images, 4))
     probabilities = np.full((dataset.n_test, 2), 0.5)
     shown = examine(dataset, {"x": probabilities}, "x", 0, backbone="b", X=X).map
-    assert len(shown) == N_ON_MAP
+    assert len(shown) == 200
     shuffled = replace(dataset, digests=dataset.digests[::-1].copy())
     assert {p.path for p in examine(shuffled, {"x": probabilities}, "x", 0, backbone="b", X=X).map} != {
         p.path for p in shown
