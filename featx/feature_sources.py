@@ -1,5 +1,6 @@
 """The features that a comparison needs: extracted where they are missing, and joined with the data set."""
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,6 +21,8 @@ from featx.resolve import RecipeOptions, resolve_recipe
 from featx.store import FeatureStore
 from featx.weights import Weights, find_weights
 from featx.weights_file import CLASSIFIER_LAYER
+
+log = logging.getLogger("featx")
 
 
 @dataclass(frozen=True)
@@ -52,22 +55,25 @@ def direct_applications(
         WeightsError: not one of them has weights with its classifier.
         FeatxError: the classes cannot be mapped.
     """
-    wanted, missing = [], []
+    wanted: list[Wanted] = []
+    missing: dict[str, WeightsError] = {}
     for name in dict.fromkeys(backbones):
         entry = find_backbone(name)
         try:
             weights = find_weights(name, options.get("weights", "imagenet"), cache_dir, whole=True)
             class_map = map_to(count_network_classes(name, weights.path))
         except WeightsError as error:
-            missing.append(error)
+            missing[name] = error
             continue
         image_size = options.get("image_size") if entry.takes_any_size else None
         of_classifier: RecipeOptions = {"layer": CLASSIFIER_LAYER, "pooling": None, "image_size": image_size}
         all_options: RecipeOptions = {**options, **of_classifier, "backbone": name, "dtype": None}
         wanted.append(Wanted(all_options, None, partial(_direct, class_map=class_map)))
     if not wanted and missing:
-        raise missing[0]
-    return wanted, [f"Left out of the direct application: {error}" for error in missing]
+        raise next(iter(missing.values()))
+    for advice in missing.values():
+        log.warning("%s", advice)  # what to do about it; the report says no more than what is missing in it
+    return wanted, [f"{name} is not applied directly: there were no weights with its classifier." for name in missing]
 
 
 def _direct(features: Features, _viewed: Features | None, class_map: ClassMap) -> Iterator[Contender]:

@@ -2,7 +2,7 @@
 
 import json
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from statistics import mean, stdev
 
 from featx.comparison import SIGNIFICANCE, Approach, Comparison, duration, ranked
@@ -84,14 +84,24 @@ def _verdict(comparison: Comparison, escape: Callable[[str], str]) -> str:
     else:
         sentence = f"{share}, {_difference(best, rival, escape)}, {_times(best, rival)}"
         others = [a for a in comparison.approaches if a is not best and a is not rival and a.p_value is not None]
-        if as_good := [escape(approach.name) for approach in others if not approach.differs_from_best]:
-            sentence += f"; {', '.join(as_good)} may be as good as the best"
+        if as_good := [approach for approach in others if not approach.differs_from_best]:
+            names = ", ".join(escape(approach.name) for approach in as_good)
+            sentence += f"; {names} may be as good as the best{_quickest_text(best, as_good, escape)}"
     chance = comparison.commonest_share
     if best.metrics.accuracy_low <= chance:
         sentence += f"; always answering the commonest class gets {100 * chance:.1f} %, so nothing has clearly learned"
     if comparison.warnings:
         sentence += "; all this is subject to the warning shown with it"
     return sentence + "."
+
+
+def _quickest_text(best: Approach, as_good: Sequence[Approach], escape: Callable[[str], str]) -> str:
+    """Return which of those that may be as good as the best took the least time, if the best took longer."""
+    quickest = min((best, *as_good), key=lambda approach: approach.total_s)
+    if quickest is best:
+        return ""
+    which = "" if len(as_good) == 1 else f"the quickest of them, {escape(quickest.name)}, "
+    return f", {which}after {duration(quickest.total_s)}"
 
 
 def curve_verdict(comparison: Comparison) -> str:

@@ -120,6 +120,14 @@ def test_verdict_names_others_that_may_be_as_good():
     assert "b + dense may be as good as the best." in verdict(comparison(*made))
 
 
+def test_verdict_says_what_is_as_good_and_quicker():
+    best, quick = approach("a + dense", 850), approach("b + dense", 848, first_wrong=500, times=(30.0, 4.0))
+    slow, scratch = approach("c + dense", 847, first_wrong=300, times=(300.0, 4.0)), approach("report-cnn", 700)
+    assert "b + dense may be as good as the best, after 34 s." in verdict(comparison(best, quick, scratch))
+    assert "the best, the quickest of them, b + dense, after 34 s." in verdict(comparison(best, quick, slow, scratch))
+    assert "c + dense may be as good as the best." in verdict(comparison(best, slow, scratch))
+
+
 def test_verdict_on_one_kind_is_against_the_runner_up():
     assert "by the runner-up, a + logreg" in verdict(
         comparison(approach("a + dense", 900), approach("a + logreg", 800))
@@ -275,6 +283,18 @@ def test_the_stacked_times_stand_on_a_linear_axis_from_zero():
     assert axes.get_xlim()[0] == 0
     ends = sorted(patch.get_x() + patch.get_width() for patch in axes.patches)
     assert ends[-1] == pytest.approx(7200)
+
+
+def test_the_legend_of_all_kinds_fits_beside_long_names():
+    made, correct = approach("vgg16 direct", 600)
+    names = ("resnet50 + logreg, 8 views, averaged over views", "report-cnn")
+    c = comparison((replace(made, kind="direct"), correct), *(approach(name, 700) for name in names))
+    for chart in (accuracy_chart, summary_chart, time_chart):
+        figure = chart(c)
+        figure.draw_without_rendering()
+        box = figure.axes[0].get_legend().get_window_extent()
+        assert box.x0 >= 0, chart
+        assert box.x1 <= figure.bbox.x1, chart
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -27,7 +27,7 @@ def accuracy_chart(comparison: Comparison) -> "Figure":
     axes.xaxis.set_major_formatter("{x:g} %")
     axes.set_xlabel("accuracy on test images, with its 95 % interval")
     approach_rows(axes, rows, top=-1.1)
-    kind_legend(axes, comparison)
+    kind_legend(axes, comparison, n_columns=2)  # beside long names, three do not fit
     return figure
 
 

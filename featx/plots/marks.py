@@ -24,8 +24,8 @@ def marker(approach: Approach) -> str:
     return {"features": "o", "scratch": "s", "direct": "D"}[approach.kind]
 
 
-def kind_legend(axes: "Axes", comparison: Comparison) -> None:
-    """Say above the axes which kinds of approaches there are."""
+def kind_legend(axes: "Axes", comparison: Comparison, n_columns: int = 3) -> None:
+    """Say above the axes, in so many columns, which kinds of approaches there are."""
     names = {
         "features": "top model on bottleneck features",
         "scratch": "trained from scratch",
@@ -33,7 +33,7 @@ def kind_legend(axes: "Axes", comparison: Comparison) -> None:
     }
     for approach in {approach.kind: approach for approach in comparison.approaches}.values():
         axes.plot([], [], marker(approach), color=colour(approach), ms=8, label=names[approach.kind])
-    axes.legend(loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=3, borderaxespad=0.2, handletextpad=0.2)
+    axes.legend(loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=n_columns, borderaxespad=0.2, handletextpad=0.2)
 
 
 def approach_rows(axes: "Axes", rows: Sequence[Approach], top: float) -> None:
