@@ -5,8 +5,8 @@ Figures are mean absolute differences in grey levels of 255 after the same resiz
 decoding in full; the JPEG encoded once more at quality 95, a yardstick; and the pixels before they became a JPEG.
 """
 
+import argparse
 import itertools
-import sys
 import time
 from collections.abc import Iterator
 from io import BytesIO
@@ -99,7 +99,10 @@ def time_large(scale: int, repeats: int = 7) -> float:
 
 def main() -> None:
     """Print both tables as Markdown."""
-    photos = list(folder_photos(Path(sys.argv[1])) if len(sys.argv) > 1 else sample_photos())
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, nargs="?", help="a folder of photographs; scikit-learn's if not given")
+    folder = parser.parse_args().folder
+    photos = list(folder_photos(folder) if folder else sample_photos())
     print(f"{len(photos)} JPEGs, mean (worst)\n")
     print("| scale | margin | reduced to full | PSNR | re-encoded to full | full to original | reduced to original |")
     print("|---|---|---|---|---|---|---|")

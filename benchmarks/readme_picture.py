@@ -5,8 +5,8 @@
 It is the page as anybody sees it, from its title to the end of its first chart.
 """
 
+import argparse
 import shutil
-import sys
 from pathlib import Path
 
 from playwright.sync_api import sync_playwright
@@ -28,4 +28,6 @@ def main(report_dir: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("report_dir", type=Path, help="what featx compare has written")
+    main(parser.parse_args().report_dir)
