@@ -207,6 +207,15 @@ def test_a_phone_shows_the_page_without_scrolling_sideways(request, opened, name
     assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
 
 
+@pytest.mark.parametrize("width", [1280, 1200, 1100])
+def test_a_desktop_shows_whole_tables(digits, opened, width):
+    comparison, data = digits
+    slow = tuple(replace(one, representations_s=489.0, top_s=129.0) for one in comparison.approaches)
+    page = opened(replace(comparison, approaches=slow), data, {"width": width, "height": 900})
+    hidden = "[...document.querySelectorAll('.scroll')].map(part => part.scrollWidth - part.clientWidth)"
+    assert max(page.evaluate(hidden)) == 0
+
+
 def test_hostile_names_stay_names(hostile, opened):
     comparison, data = hostile
     page = opened(comparison, data)  # which checks that nothing was run or asked for
