@@ -4,14 +4,17 @@ import csv
 import hashlib
 import io
 import json
+import shutil
 
 import h5py
 import numpy as np
 import pytest
 from PIL import Image
 
+from featx.class_map import make_class_map
 from featx.direct import DirectClassifier
 from featx.errors import BackboneError, FeatxError, WeightsError
+from featx.feature_sources import direct_applications
 from featx.keras_import import import_keras
 
 MAPS = ["cats=30-32", "dogs=24-29"]
@@ -111,6 +114,18 @@ def test_cats_and_dogs_of_imagenet_need_no_map_and_that_is_said(cache, photos, c
     predictions = DirectClassifier.load(**options).predict(photos[:2])
     assert predictions.class_names == ("cats", "dogs")
     assert "for want of --map: cats=281-285 dogs=151-268." in caplog.text
+
+
+def test_a_backbone_without_its_classifier_is_left_out_in_one_sentence(
+    whole_resnet50, vgg16_weights, cache, monkeypatch, caplog
+):
+    (vgg16_weights / "vgg16_mine_notop.h5").rename(vgg16_weights / "vgg16_mine.h5")
+    shutil.copy(whole_resnet50, vgg16_weights)
+    monkeypatch.setenv("FEATX_WEIGHTS_DIR", str(vgg16_weights))
+    wanted, warnings = direct_applications(["vgg16", "resnet50"], {}, lambda n: make_class_map(MAPS, n), cache)
+    assert [one.options["backbone"] for one in wanted] == ["resnet50"]
+    assert warnings == ["vgg16 is not applied directly: there were no weights with its classifier."]
+    assert "vgg16_mine.h5" in caplog.text  # what to do about it
 
 
 def test_what_cannot_be_done_is_an_error(cache, shared, whole_resnet50, photos):
