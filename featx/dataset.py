@@ -6,13 +6,13 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import overload
 
 import numpy as np
 
 from featx.digests import digest_files
 from featx.errors import DatasetError, printable
 from featx.layout import EXPECTED, Folders, Layout, find_layout, folders_below, list_folder
+from featx.on_demand import OnDemand
 from featx.places import FileState, Place, RemotePath, RemoteTree, as_data, as_place
 from featx.progress import waiting
 from featx.splits import hashed_test_mask, identical_groups
@@ -180,8 +180,8 @@ def _listed(root: Place, layout: Layout, folders: Folders) -> ImageDataset:
     )
 
 
-class _RemoteFiles(Sequence[RemotePath]):
-    """The files of a data set elsewhere with their states, made when they are asked for."""
+class _RemoteFiles(OnDemand[RemotePath]):
+    """The files of a data set elsewhere with their states."""
 
     def __init__(self, root: RemotePath, paths: Sequence[str], states: dict[str, FileState | None]) -> None:
         self._root, self._paths, self._states = root, paths, states
@@ -189,13 +189,7 @@ class _RemoteFiles(Sequence[RemotePath]):
     def __len__(self) -> int:
         return len(self._paths)
 
-    @overload
-    def __getitem__(self, row: int) -> RemotePath: ...
-    @overload
-    def __getitem__(self, row: slice) -> Sequence[RemotePath]: ...
-    def __getitem__(self, row: int | slice) -> RemotePath | Sequence[RemotePath]:
-        if isinstance(row, slice):
-            return [self[number] for number in range(*row.indices(len(self)))]
+    def _make(self, row: int) -> RemotePath:
         path = self._paths[row]
         return self._root.with_state(path, self._states[path])
 

@@ -4,7 +4,6 @@ import hashlib
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import overload
 
 import numpy as np
 from PIL import Image
@@ -12,6 +11,7 @@ from PIL import Image
 from featx.dataset import ImageDataset
 from featx.errors import FeatxError
 from featx.images import MAX_PIXELS, read_file
+from featx.on_demand import OnDemand
 from featx.places import Place, as_place
 
 #: Where one image comes from: a file, here or elsewhere, or an array `(height, width, 3)` or `(height, width)` uint8.
@@ -43,8 +43,8 @@ class Images:
         return Images(chosen, self.digests[rows], views)
 
 
-class _Chosen(Sequence[Source]):
-    """Some of the sources, in an order of their own; one is made only when it is asked for."""
+class _Chosen(OnDemand[Source]):
+    """Some of the sources, in an order of their own."""
 
     def __init__(self, sources: Sequence[Source], rows: np.ndarray) -> None:
         self._sources, self._rows = sources, rows
@@ -52,13 +52,7 @@ class _Chosen(Sequence[Source]):
     def __len__(self) -> int:
         return len(self._rows)
 
-    @overload
-    def __getitem__(self, row: int) -> Source: ...
-    @overload
-    def __getitem__(self, row: slice) -> Sequence[Source]: ...
-    def __getitem__(self, row: int | slice) -> Source | Sequence[Source]:
-        if isinstance(row, slice):
-            return self.chosen(np.arange(len(self))[row])
+    def _make(self, row: int) -> Source:
         return self._sources[int(self._rows[row])]
 
     def chosen(self, rows: np.ndarray) -> "_Chosen":
@@ -70,8 +64,8 @@ class _Chosen(Sequence[Source]):
         return list, (list(self),)
 
 
-class _FilesOfDataset(Sequence[Place]):
-    """The files of a data set; a Path is made only when it is asked for."""
+class _FilesOfDataset(OnDemand[Source]):
+    """The files of a data set."""
 
     def __init__(self, dataset: ImageDataset) -> None:
         self._root, self._paths = dataset.root, dataset.paths
@@ -79,13 +73,7 @@ class _FilesOfDataset(Sequence[Place]):
     def __len__(self) -> int:
         return len(self._paths)
 
-    @overload
-    def __getitem__(self, row: int) -> Place: ...
-    @overload
-    def __getitem__(self, row: slice) -> Sequence[Place]: ...
-    def __getitem__(self, row: int | slice) -> Place | Sequence[Place]:
-        if isinstance(row, slice):
-            return [self._root / path for path in self._paths[row]]
+    def _make(self, row: int) -> Source:
         return self._root / self._paths[row]
 
 

@@ -20,6 +20,7 @@ LAYERS = [
         "files",
         "memory",
         "rows",
+        "on_demand",
         "prefetch",
         "progress",
         "keras_import",

@@ -179,8 +179,8 @@ class _Rows:
 def _images_in_round(options: EngineOptions, recipe: Recipe) -> int:
     """Return how many images keep the machine busy to the end of a pass: a batch for each that runs side by side.
 
-    Of one batch more than that, the last would run alone. All images together have such an end, too, but once: in a
-    pass of three batches on two cores it takes a quarter of the time.
+    Of one batch more than that, the last would run alone. All images together have such an end, too, but once: a pass
+    of three batches on two cores takes as long as four.
     """
     batch_size = default_batch_size(options)
     if choose_engine(options, recipe) == "keras":

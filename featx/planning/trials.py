@@ -27,7 +27,7 @@ from featx.planning.ways import Way
 LISTING_BYTES = 900
 
 #: Stage one runs on the sample until so many seconds have been timed: the first batch and the last segment, which all
-#: images together have only once, are three hundredths of that.
+#: images together have only once, are some hundredths of that.
 TIMED_S = 4.0
 
 
