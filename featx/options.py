@@ -13,7 +13,7 @@ from featx.augmentation import AUGMENTATIONS, MAX_VIEWS, choose_views
 from featx.backbones import BACKBONES
 from featx.engines import ENGINES
 from featx.errors import FeatxError, printable
-from featx.places import as_place, redacted
+from featx.places import Place, as_place, redacted
 from featx.recipe import DTYPES, POOLINGS, PRECISIONS, parse_image_size
 from featx.results import Training
 from featx.rivals import RIVAL_NAMES
@@ -95,7 +95,42 @@ class LocalFolder(click.Path):
 
 
 IMAGE_SIZE = Parsed("size", parse_image_size)
-DATA = click.argument("data", required=False, type=PlacePath(path_type=Path))
+
+
+def DATA(command: _Command) -> _Command:  # noqa: N802 - used as the other options are
+    """Give `command` the argument DATA and the options of its splits, as one parameter, `data`.
+
+    It is a `featx.dataset.ImageFolders`, whose root is the default one if none was named.
+    """
+
+    @functools.wraps(command)
+    def with_data(
+        *args: Any,
+        data: Place | None,
+        cache_dir: Place,
+        train_folder: str | None,
+        test_folder: str | None,
+        **others: Any,
+    ) -> Any:
+        from featx.dataset import ImageFolders
+        from featx.sources import chosen_data
+
+        folders = ImageFolders(chosen_data(data, cache_dir), train_folder, test_folder)
+        return command(*args, data=folders, cache_dir=cache_dir, **others)
+
+    return cast("_Command", _DATA(with_data))
+
+
+_DATA = options(
+    click.argument("data", required=False, type=PlacePath(path_type=Path)),
+    click.option(
+        "--train-folder",
+        metavar="FOLDER",
+        help="Folder in DATA whose sub-folders are the classes of the training split; . is DATA itself.  "
+        "[default: found by its name]",
+    ),
+    click.option("--test-folder", metavar="FOLDER", help="The same of the test split; needs --train-folder."),
+)
 BACKBONE = option(
     "--backbone", type=click.Choice(list(BACKBONES)), default="vgg16", show_default=True, help="Pretrained network."
 )
