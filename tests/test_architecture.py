@@ -120,6 +120,7 @@ LATE = {
     "sklearn",
     "pandas",
     "matplotlib",
+    "fontTools",
     "scipy",
     "kaggle",
     "kagglesdk",
