@@ -147,7 +147,9 @@ def test_only_featx_speaks(data, tmp_path, cache):
         assert result.returncode == 0
         lines = result.stderr.splitlines()
         assert lines[0].startswith("featx: 2 classes, images in ")
-        assert lines[1:] in ([], ["featx: Converting vgg16 for OpenVINO, once for all."])
+        assert all(
+            re.match(r"featx: Converting vgg16|[\w ]+: +\d+%", line) for line in lines[1:]
+        )  # a bar if it is slow
 
 
 def test_warm_extraction_loads_neither_tensorflow_nor_scikit_learn(data, cache, featx):
