@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from featx.extractor import FeatureExtractor
     from featx.fetching import Fetched, fetch_data
     from featx.join import Features, load_features
+    from featx.places import as_data
     from featx.planning import Plan, plan_extraction
     from featx.recipe import Recipe
     from featx.report_folder import write_report
@@ -46,6 +47,7 @@ __all__ = [
     "Recipe",
     "Run",
     "Training",
+    "as_data",
     "check_cache",
     "compact_cache",
     "compare_approaches",
@@ -69,6 +71,7 @@ _MODULES = {
     "load_features": "join",
     "Features": "join",
     "FeatureExtractor": "extractor",
+    "as_data": "places",
     "Plan": "planning",
     "plan_extraction": "planning",
     "Predictions": "classifier",

@@ -135,7 +135,7 @@ def scan(root: Place | str, cache_dir: Place | str, *, test_fraction: float = 0.
     with waiting(f"list {printable(root)}", show=show and isinstance(root, RemotePath)):
         folders, tree = folders_below(root)
     layout = find_layout(root, folders)
-    listed = _listed(root, layout, folders)
+    listed = _listed(root, layout, folders).warned(*(tree.root.warnings if tree else ()))
     dataset = _with_train_classes(_read(listed, tree, as_place(cache_dir), show=show))
     if dataset.n_test == 0:
         dataset = _split_by_content(dataset, test_fraction)

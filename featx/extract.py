@@ -11,7 +11,7 @@ from featx.dataset import ImageDataset, scan
 from featx.engines import EngineOptions
 from featx.image_sources import images_of, views_of
 from featx.missing import compute_missing
-from featx.places import Place, as_place
+from featx.places import Place, RemotePath, as_place
 from featx.recipe import DTYPES, Recipe
 from featx.resolve import ExtractionOptions, RecipeOptions, resolve_recipe, split_options
 from featx.skipped import SkippedImage
@@ -204,7 +204,10 @@ def extract_command(
     data_dir: Place | str, cache_dir: Place, views: Views | None = None, **options: Unpack[RecipeOptions]
 ) -> str:
     """Return the command line that extracts these features, as one would type it."""
-    words = ["featx", "extract", str(as_place(data_dir))]
+    place = as_place(data_dir)
+    words = ["featx", "extract", str(place)]
+    if isinstance(place, RemotePath) and place.zip_encoding:
+        words += ["--zip-encoding", place.zip_encoding]
     defaults: RecipeOptions = {
         "weights": "imagenet",
         "layer": None,

@@ -13,7 +13,7 @@ from featx.augmentation import AUGMENTATIONS, MAX_VIEWS, choose_views
 from featx.backbones import BACKBONES
 from featx.engines import ENGINES
 from featx.errors import FeatxError, printable
-from featx.places import as_place, redacted
+from featx.places import Place, as_data, as_place, redacted, text_encoding
 from featx.recipe import DTYPES, POOLINGS, PRECISIONS, parse_image_size
 from featx.results import Training
 from featx.rivals import RIVAL_NAMES
@@ -95,7 +95,26 @@ class LocalFolder(click.Path):
 
 
 IMAGE_SIZE = Parsed("size", parse_image_size)
-DATA = click.argument("data", required=False, type=PlacePath(path_type=Path))
+ZIP_ENCODING = option(
+    "--zip-encoding",
+    type=Parsed("encoding", text_encoding),
+    help="Encoding of the names in a zip or tar file that do not say theirs, such as gbk, shift_jis or cp866.  "
+    "[default: utf-8 if all of them fit]",
+)
+_DATA = options(click.argument("data", required=False, type=PlacePath(path_type=Path)), ZIP_ENCODING)
+
+
+def DATA(command: _Command) -> _Command:  # noqa: N802 - used as the other options are
+    """Give `command` the argument DATA with the encoding of its names, as one parameter, `data`."""
+
+    @functools.wraps(command)
+    def with_data(*args: Any, data: Place | None, zip_encoding: str | None, **options: Any) -> Any:
+        place = as_data(data, zip_encoding) if data and zip_encoding else data
+        return command(*args, data=place, **options)
+
+    return cast("_Command", _DATA(with_data))
+
+
 BACKBONE = option(
     "--backbone", type=click.Choice(list(BACKBONES)), default="vgg16", show_default=True, help="Pretrained network."
 )

@@ -21,6 +21,7 @@ from featx.errors import FeatxError
 from featx.fetching import kaggle_session, kaggle_source
 from featx.fetching.fetch import fetch_data
 from featx.fetching.fetched import MARK
+from tests.archives import Member, zip_bytes
 from tests.kaggle_server import COMPETITION, DATASET, SIGNATURE, basic, bearer, command, serving, zipped
 
 PETS = "tongpython/cat-and-dog"
@@ -569,6 +570,29 @@ def test_a_broken_archive_is_one_sentence_and_is_downloaded_anew(kaggle, here, f
     kaggle.archives[PETS] = ARCHIVE
     featx("fetch", PETS)
     assert_fetched(here / "data")
+
+
+def test_names_in_an_encoding_that_the_archive_does_not_say(kaggle, here, featx):
+    names = {name: name.replace("cats/", "猫/").replace("dogs/", "狗/") for name in FILES}
+    inner = zip_bytes([Member(names[name].encode("gbk"), content) for name, content in FILES.items()])
+    kaggle.archives[PETS] = zipped({"photos.zip": inner})
+    doubtful = featx("fetch", PETS, "--to", "doubtful")
+    assert "does not say in which encoding 32 of its names are" in doubtful.stderr
+    assert_error(featx("fetch", PETS, "--to", "doubtful", "--zip-encoding", "gbk", exit_code=2), "remove the folder")
+    result = featx("fetch", PETS, "--zip-encoding", "gbk")
+    assert "encoding" not in result.stderr
+    assert content_of(here / "data") == {f"photos/{names[name]}": content for name, content in FILES.items()}
+    assert "already" in featx("fetch", PETS).stdout
+    assert "already" in featx("fetch", PETS, "--zip-encoding", "gbk").stdout
+    assert scan(here / "data", here / "cache").class_names == ("狗", "猫")
+
+
+def test_a_wrong_encoding_costs_nothing_that_was_downloaded(kaggle, here, featx):
+    kaggle.archives[PETS] = zip_bytes([Member(f"{name}狗.jpg".encode("gbk"), FILES[name]) for name in FILES])
+    assert_error(featx("fetch", PETS, "--quiet", "--zip-encoding", "utf-8", exit_code=2), "not in utf-8; name another")
+    featx("fetch", PETS, "--zip-encoding", "gbk")
+    assert len(kaggle.authorizations("GET")) == 1
+    assert_fetched(here / "data", {f"{name}狗.jpg": content for name, content in FILES.items()})
 
 
 def test_an_archive_that_leads_out_of_the_folder_leaves_nothing(kaggle, here, featx):
