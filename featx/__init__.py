@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from featx.classifier import Classifier, Predictions
     from featx.compare import compare_approaches
     from featx.comparison import Comparison
-    from featx.dataset import ImageDataset, scan
+    from featx.dataset import ImageDataset, ImageFolders, scan
     from featx.direct import DirectClassifier
     from featx.errors import FeatxError
     from featx.export import Export, export_run
@@ -42,6 +42,7 @@ __all__ = [
     "FeatxError",
     "Fetched",
     "ImageDataset",
+    "ImageFolders",
     "Plan",
     "Predictions",
     "Recipe",
@@ -82,6 +83,7 @@ _MODULES = {
     "FeatureStore": "store",
     "FeatxError": "errors",
     "ImageDataset": "dataset",
+    "ImageFolders": "dataset",
     "Recipe": "recipe",
     "Run": "train",
     "Training": "results",

@@ -8,7 +8,7 @@ import sys
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -24,6 +24,9 @@ from featx.output import say
 from featx.places import Place, redacted
 from featx.plan_command import plan
 from featx.predict_command import predict
+
+if TYPE_CHECKING:
+    from featx.dataset import ImageFolders
 
 log = logging.getLogger("featx")
 
@@ -104,13 +107,6 @@ def main() -> None:
     log.setLevel(logging.INFO)
 
 
-def _data_dir(data: Place | None, cache_dir: Place) -> Place:
-    """Return the folder to use; say which if the user did not."""
-    from featx.sources import chosen_data
-
-    return chosen_data(data, cache_dir)
-
-
 main.add_command(cache)
 main.add_command(export)
 main.add_command(fetch)
@@ -128,7 +124,7 @@ main.add_command(predict)
 @opt.VIEWS
 @click.option("--preview", is_flag=True, help="Only draw some images with their views, to look at; extract nothing.")
 @opt.OUTPUT
-def extract(data: Place | None, cache_dir: Place, preview: bool, quiet: bool, as_json: bool, **options: Any) -> None:
+def extract(data: "ImageFolders", cache_dir: Place, preview: bool, quiet: bool, as_json: bool, **options: Any) -> None:
     """Stage one: compute the features that the store lacks, and nothing else.
 
     \b
@@ -141,14 +137,13 @@ def extract(data: Place | None, cache_dir: Place, preview: bool, quiet: bool, as
     from featx.preview import draw_preview
     from featx.summaries import extraction_json, extraction_text
 
-    data_dir = _data_dir(data, cache_dir)
     if preview:
         chosen = {name: options[name] for name in ("views", "backbone", "image_size")}
         with new_folder(None, Path("reports")) as folder:
-            picture = draw_preview(data_dir, folder, cache_dir=cache_dir, **chosen)
+            picture = draw_preview(data, folder, cache_dir=cache_dir, **chosen)
         say(lambda: f"Views: {printable(picture)}", lambda: {"preview": str(picture)}, quiet=quiet, as_json=as_json)
         return
-    extraction = extract_features(data_dir, cache_dir=cache_dir, show=not quiet, **options)
+    extraction = extract_features(data, cache_dir=cache_dir, show=not quiet, **options)
     say(lambda: extraction_text(extraction), lambda: extraction_json(extraction), quiet=quiet, as_json=as_json)
 
 
@@ -162,7 +157,7 @@ def extract(data: Place | None, cache_dir: Place, preview: bool, quiet: bool, as
 @click.option("--run-dir", type=opt.LocalFolder(path_type=Path), help="Run folder.  [default: a new one in runs/]")
 @opt.OUTPUT
 def train_top(
-    data: Place | None,
+    data: "ImageFolders",
     cache_dir: Place,
     run_dir: Path | None,
     seed: int,
@@ -184,7 +179,7 @@ def train_top(
 
     training = Training(seed=seed, epochs=epochs, show=not quiet, memory=MemoryLimit(memory))
     with new_folder(run_dir, Path("runs")) as folder:
-        run = train(_data_dir(data, cache_dir), run_dir=folder, cache_dir=cache_dir, training=training, **options)
+        run = train(data, run_dir=folder, cache_dir=cache_dir, training=training, **options)
     say(lambda: run_text(run), lambda: run_json(run), quiet=quiet, as_json=as_json)
 
 
@@ -216,7 +211,7 @@ def train_top(
 )
 @opt.OUTPUT
 def compare(
-    data: Place | None,
+    data: "ImageFolders",
     cache_dir: Place,
     report_dir: Path | None,
     seed: int,
@@ -242,8 +237,7 @@ def compare(
     training = Training(seed=seed, epochs=epochs, show=not quiet, memory=MemoryLimit(memory))
     rivals = ["report-cnn", *rivals] if with_scratch_cnn else rivals
     with new_folder(report_dir, Path("reports")) as folder:
-        data_dir = _data_dir(data, cache_dir)
-        comparison = compare_approaches(data_dir, rivals=rivals, cache_dir=cache_dir, training=training, **options)
-        write_report(comparison, folder, data_dir)
+        comparison = compare_approaches(data, rivals=rivals, cache_dir=cache_dir, training=training, **options)
+        write_report(comparison, folder, data.root)
     as_data = partial(json.loads, comparison.to_json())
     say(lambda: comparison_text(comparison, folder), as_data, quiet=quiet, as_json=as_json)

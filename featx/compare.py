@@ -21,7 +21,7 @@ from featx.contenders import (
     report_resnet50_contender,
     rival_contender,
 )
-from featx.dataset import ImageDataset, scan
+from featx.dataset import Data, ImageDataset, scan
 from featx.errors import FeatxError, printable
 from featx.examination import Examination
 from featx.examine import examine
@@ -40,7 +40,7 @@ from featx.train import DEFAULT_TRAINING
 
 
 def compare_approaches(
-    data_dir: Place | str,
+    data_dir: Data,
     *,
     backbones: Sequence[str] = ("vgg16",),
     rivals: Sequence[str] = (),
@@ -61,7 +61,7 @@ def compare_approaches(
     Features that are missing are extracted first; what they cost is counted also when they come from the cache.
 
     Args:
-        data_dir: `train/CLASS/*` with `test/CLASS/*`, or `CLASS/*`.
+        data_dir: `train/CLASS/*` with `test/CLASS/*`, or `CLASS/*`; see `featx.dataset.scan`.
         backbones: names in `featx.backbones.BACKBONES`.
         rivals: names in `featx.rivals.RIVAL_NAMES`.
         cache_dir: where stores lie.

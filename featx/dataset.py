@@ -1,17 +1,25 @@
 """A data set: a folder's images with their classes, digests and splits, checked for what would spoil a comparison."""
 
+import difflib
 import hashlib
 import logging
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Self, TypeAlias
 
 import numpy as np
 
 from featx.digests import digest_files
-from featx.errors import DatasetError, printable
-from featx.layout import EXPECTED, Folders, Layout, find_layout, folders_below, list_folder
+from featx.errors import DatasetError, ImageError, printable
+from featx.folder_names import class_prefixes, difference_of, looks_of
+from featx.folders import Folders, list_folder
+from featx.image_formats import looks_like_image
+from featx.images import read_start
+from featx.layout import EXPECTED, Layout, find_layout, folders_below
 from featx.on_demand import OnDemand
 from featx.places import FileState, Place, RemotePath, RemoteTree, as_data, as_place
 from featx.progress import waiting
@@ -20,6 +28,44 @@ from featx.splits import hashed_test_mask, identical_groups
 log = logging.getLogger("featx")
 
 _MAX_EXAMPLES = 3
+_MAX_CLASSES = 10  # that are named with their counts
+_MAX_KINDS = 6  # of files that are left out
+_THREADS = 32  # for reading the beginnings of files, most of them waiting
+
+#: What images in formats that featx does not read are called, by suffix.
+_OTHER_FORMATS = {
+    **dict.fromkeys((".heic", ".heif", ".hif"), "HEIC"),
+    **dict.fromkeys((".jp2", ".j2k", ".jpx", ".jpf"), "JPEG 2000"),
+    **dict.fromkeys((".cr2", ".cr3", ".nef", ".arw", ".dng", ".raf", ".orf", ".rw2", ".pef"), "camera raw"),
+    **dict.fromkeys((".ppm", ".pgm", ".pbm", ".pnm"), "Netpbm"),
+    **dict.fromkeys((".pdf", ".eps"), "PDF and EPS"),
+    **{suffix: suffix[1:].upper() for suffix in (".avif", ".svg", ".psd", ".exr", ".tga", ".ico", ".jxl", ".dcm")},
+}
+
+
+@dataclass(frozen=True)
+class ImageFolders:
+    """A data set's folder, and the folders in it that are its splits, for where their names do not say it.
+
+    Attributes:
+        root: the folder of the data set, an archive of it, or its address.
+        train: the folder whose sub-folders are the classes of the train split, relative to `root`; `"."` is `root`
+            itself. If None, names and contents tell.
+        test: the same of the test split; if it is None and `train` is not, featx takes a test split by content.
+    """
+
+    root: Place | str
+    train: str | None = None
+    test: str | None = None
+
+    @classmethod
+    def of(cls, data: "Data") -> Self:
+        """Return what `data` says; just a path or an address says no more than the folder."""
+        return data if isinstance(data, cls) else cls(data)  # type: ignore[arg-type]  # it is one or the other
+
+
+#: What a data set is named by: its folder, or also the folders in it that are its splits.
+Data: TypeAlias = Place | str | ImageFolders
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +81,8 @@ class ImageDataset:
         digests: `(n, 32)` uint8, SHA-256 of each file's bytes.
         warnings: what the user should know of the data, one sentence each.
         unreadable: (path relative to `root`, reason) of image files that could not be read; they have no row.
+        train_folder: the folder of the train split that the user has named, see `ImageFolders.train`.
+        test_folder: the same of the test split.
     """
 
     root: Place
@@ -45,10 +93,17 @@ class ImageDataset:
     digests: np.ndarray
     warnings: tuple[str, ...] = ()
     unreadable: tuple[tuple[str, str], ...] = ()
+    train_folder: str | None = None
+    test_folder: str | None = None
 
     def warned(self, *sentences: str) -> "ImageDataset":
         """Return the same with these warnings added; an empty one is none."""
         return replace(self, warnings=(*self.warnings, *filter(None, sentences)))
+
+    @property
+    def folders(self) -> ImageFolders:
+        """What `scan` was given."""
+        return ImageFolders(self.root, self.train_folder, self.test_folder)
 
     @property
     def name(self) -> str:
@@ -85,9 +140,14 @@ class ImageDataset:
     def subset(self, mask: np.ndarray) -> "ImageDataset":
         """Return the rows where `mask`, `(n,)` bool, is true. The classes stay; the warnings were of the whole."""
         rows = np.flatnonzero(mask)
-        paths = tuple(self.paths[row] for row in rows)
-        return ImageDataset(
-            self.root, self.class_names, paths, self.labels[rows], self.is_test[rows], self.digests[rows]
+        return replace(
+            self,
+            paths=tuple(self.paths[row] for row in rows),
+            labels=self.labels[rows],
+            is_test=self.is_test[rows],
+            digests=self.digests[rows],
+            warnings=(),
+            unreadable=(),
         )
 
     @cached_property
@@ -115,15 +175,21 @@ class ImageDataset:
         return pairs[np.flatnonzero(self.labels[first] != self.labels[second])]
 
 
-def scan(root: Place | str, cache_dir: Place | str, *, test_fraction: float = 0.2, show: bool = False) -> ImageDataset:
-    """Return the data set in the folder `root`. Only files that are new or have changed are read.
+def scan(
+    data: Data, cache_dir: Place | str, *, test_fraction: float = 0.2, to_train: bool = True, show: bool = False
+) -> ImageDataset:
+    """Return the data set in a folder. Only files that are new or have changed are read.
+
+    The classes with their numbers of images are logged before any file is read.
 
     Args:
-        root: a folder laid out as `train/CLASS/*` with `test/CLASS/*`, or as `CLASS/*`; or an address that fsspec
-            opens, such as `s3://bucket/photos`, or a zip or tar file.
+        data: a folder laid out as `train/CLASS/*` with `test/CLASS/*`, or as `CLASS/*`; or an address that fsspec
+            opens, such as `s3://bucket/photos`, or a zip or tar file; or one of them with its splits.
         cache_dir: the folder of the stat cache.
-        test_fraction: the share of images, from 0 to below 1, that becomes the test split where `root` has none.
+        test_fraction: the share of images, from 0 to below 1, that becomes the test split where there is none.
             An image's side is decided by its content alone.
+        to_train: whether a classifier is to be trained on it. If not, what only training needs (two classes, both
+            splits, images of every class) may be missing.
         show: whether to show progress.
 
     Raises:
@@ -131,25 +197,75 @@ def scan(root: Place | str, cache_dir: Place | str, *, test_fraction: float = 0.
     """
     if not 0 <= test_fraction < 1:
         raise DatasetError(f"The test fraction is a number from 0 to below 1. Received: {test_fraction!r}")
-    root = as_data(root)
+    listed = list_images(data, show=show)
+    return scan_listed(listed, cache_dir, test_fraction=test_fraction, to_train=to_train, show=show)
+
+
+def scan_listed(
+    listed: "ListedImages",
+    cache_dir: Place | str,
+    *,
+    test_fraction: float = 0.2,
+    to_train: bool = True,
+    show: bool = False,
+) -> ImageDataset:
+    """Return the data set of images that have been listed; arguments and errors as for `scan`."""
+    dataset = _read(listed.dataset, listed.tree, as_place(cache_dir), show=show)
+    dataset = _with_images(dataset, to_train=to_train)
+    if dataset.n_test == 0:
+        dataset = _split_by_content(dataset, test_fraction, to_train=to_train)
+        if listed.has_test_dir:
+            dataset = _warn(dataset, "The test split has no image: featx takes one from the train split, by content.")
+    return _warn(dataset, _untested(dataset), *_repeats(dataset))
+
+
+@dataclass(frozen=True)
+class ListedImages:
+    """The images of a folder before any of them is read.
+
+    Attributes:
+        dataset: all its classes, and digests of zero.
+        tree: the listing that it is from, if it is elsewhere.
+        has_test_dir: whether there is a folder for the test split, be it empty.
+    """
+
+    dataset: ImageDataset
+    tree: RemoteTree | None
+    has_test_dir: bool
+
+
+def list_images(data: Data, *, show: bool = False) -> ListedImages:
+    """Return the images of a data set by their paths, after logging its classes; `data` as for `scan`.
+
+    Raises:
+        DatasetError: there are none, or it is not clear which folders are the classes.
+    """
+    named = ImageFolders.of(data)
+    root = as_data(named.root)
     with waiting(f"list {printable(root)}", show=show and isinstance(root, RemotePath)):
         folders, tree = folders_below(root)
-    layout = find_layout(root, folders)
-    listed = _listed(root, layout, folders).warned(*(tree.root.warnings if tree else ()))
-    dataset = _with_train_classes(_read(listed, tree, as_place(cache_dir), show=show))
-    if dataset.n_test == 0:
-        dataset = _split_by_content(dataset, test_fraction)
-        if layout.test is not None:
-            dataset = dataset.warned("The test split has no image: featx takes one from the train split, by content.")
-    dataset = dataset.warned(_untested(dataset), *_repeats(dataset))
+    doubts = tree.root.warnings if tree else ()
+    for warning in doubts:  # a layout that is refused may come of names that were misread
+        log.warning("%s", warning)
+    layout = find_layout(root, folders, train=named.train, test=named.test)
+    dataset = replace(_listed(root, layout, folders), train_folder=named.train, test_folder=named.test)
+    log.info("%s", _classes(dataset, layout))
     for warning in dataset.warnings:
         log.warning("%s", warning)
-    return dataset
+    return ListedImages(dataset.warned(*doubts), tree, layout.test is not None)
+
+
+def _warn(dataset: ImageDataset, *sentences: str) -> ImageDataset:
+    """Return `dataset` with these warnings, which are logged at once: an error may come before there are more."""
+    for sentence in filter(None, sentences):
+        log.warning("%s", sentence)
+    return dataset.warned(*sentences)
 
 
 def _listed(root: Place, layout: Layout, folders: Folders) -> ImageDataset:
     """Return the files that `layout` has: all its classes, and digests of zero."""
-    prefix = f"{str(root.resolve()).rstrip('/')}/"  # exactly one slash, also for the root folder
+    top = str(root.resolve())
+    prefix = f"{top.rstrip('/')}/"  # exactly one slash, also for the root folder
     rows: list[tuple[str, str, bool]] = []
     others: list[str] = []
     unreadable: list[tuple[str, str]] = []
@@ -161,7 +277,7 @@ def _listed(root: Place, layout: Layout, folders: Folders) -> ImageDataset:
             unreadable += [(path.removeprefix(prefix), reason) for path, reason in listing.unreadable]
     strays = [path.removeprefix(prefix) for path in layout.strays]
     if not rows:
-        raise _no_images(root, strays, unreadable)
+        raise _no_images(root, strays, list_folder(top, folders).others, unreadable)
     rows.sort()
     class_names = tuple(sorted(layout.train.keys() | (layout.test or {}).keys()))
     index = {class_name: label for label, class_name in enumerate(class_names)}
@@ -175,9 +291,35 @@ def _listed(root: Place, layout: Layout, folders: Folders) -> ImageDataset:
         warnings=layout.warnings,
         unreadable=tuple(unreadable),
     )
-    return dataset.warned(
-        _left_out("having no image suffix", "file", others), _left_out("lying in no class folder", "image", strays)
-    )
+    return dataset.warned(_other_files(others), _left_out("lying in no class folder", "image", strays))
+
+
+def _classes(dataset: ImageDataset, layout: Layout) -> str:
+    """Return where the classes are and how many images each has.
+
+    Many classes are not all named; then the smallest and the largest are.
+    """
+    n_classes = len(dataset.class_names)
+    n_test = np.bincount(dataset.labels[dataset.is_test], minlength=n_classes)
+    n_all = np.bincount(dataset.labels, minlength=n_classes)
+    has_test = layout.test is not None
+
+    def counted(label: int) -> str:
+        counts = f"{n_all[label] - n_test[label]:,} + {n_test[label]:,}" if has_test else f"{n_all[label]:,}"
+        return f"{printable(dataset.class_names[label])} {counts}"
+
+    named = [counted(label) for label in range(min(n_classes, _MAX_CLASSES))]
+    if n_classes > _MAX_CLASSES:
+        named[-1] = f"…; the smallest is {counted(int(n_all.argmin()))}, the largest {counted(int(n_all.argmax()))}"
+    where = _folder(dataset.root, layout.train_dir)
+    if layout.test_dir is not None:
+        where = f"{where} (training) and {_folder(dataset.root, layout.test_dir)} (test)"
+    return f"{n_classes:,} class{'' if n_classes == 1 else 'es'}, images in {where}: {', '.join(named)}."
+
+
+def _folder(root: Place, path: str) -> str:
+    below = os.path.relpath(path, str(root.resolve()))
+    return printable(root) if below == "." else f"{printable(below)}/"
 
 
 class _RemoteFiles(OnDemand[RemotePath]):
@@ -208,23 +350,26 @@ def _read(dataset: ImageDataset, tree: RemoteTree | None, cache_dir: Place, *, s
     warning = _left_out("being unreadable", "file", [f"{path} ({reason})" for path, reason in unreadable])
     if not readable.any():
         raise DatasetError(f"No image in {printable(dataset.root)} can be read. {warning}")
-    return replace(replace(dataset, digests=digests).subset(readable), unreadable=unreadable).warned(
-        *dataset.warnings, warning
-    )
+    kept = replace(replace(dataset, digests=digests).subset(readable), unreadable=unreadable)
+    return _warn(kept.warned(*dataset.warnings), warning)
 
 
-def _with_train_classes(dataset: ImageDataset) -> ImageDataset:
-    """Return `dataset` with the classes that have training images.
+def _with_images(dataset: ImageDataset, *, to_train: bool) -> ImageDataset:
+    """Return `dataset` with the classes that have training images; all that have images if nothing is to be trained.
 
     Raises:
-        DatasetError: fewer than two are left, or the test split has a class that the train split lacks.
+        DatasetError: two classes cannot be told apart by their names; or there are fewer than two to train on, or the
+            test split has a class that the train split lacks.
     """
+    if not to_train:
+        return _with_classes(dataset, np.bincount(dataset.labels, minlength=len(dataset.class_names)) > 0, "image")
     n_train = np.bincount(dataset.labels[~dataset.is_test], minlength=len(dataset.class_names))
     n_test = np.bincount(dataset.labels[dataset.is_test], minlength=len(dataset.class_names))
     if test_only := _named(dataset, (n_train == 0) & (n_test > 0)):
         raise DatasetError(
-            f"The test split of {printable(dataset.root)} has {_counted('class', test_only)} of which the train split "
-            f"has no image; add training images, or remove it from the test split."
+            f"The test split of {printable(dataset.root)} has {_counted('class', test_only)} without training images; "
+            f"{_near_match(test_only, _named(dataset, n_train > 0))}add training images, or remove it from the test "
+            f"split."
         )
     names = _named(dataset, n_train > 0)
     if len(names) < 2:
@@ -232,19 +377,63 @@ def _with_train_classes(dataset: ImageDataset) -> ImageDataset:
             f"{printable(dataset.root)} has training images of only {_counted('class', names)}; a classifier needs "
             f"two or more. {EXPECTED}"
         )
-    labels = np.searchsorted(np.flatnonzero(n_train), dataset.labels).astype(np.int64)
-    return replace(dataset, class_names=tuple(names), labels=labels).warned(
-        _left_out("having no training image", "class", _named(dataset, n_train == 0))
-    )
+    return _with_classes(dataset, n_train > 0, "training image")
 
 
-def _split_by_content(dataset: ImageDataset, test_fraction: float) -> ImageDataset:
+def _with_classes(dataset: ImageDataset, has_images: np.ndarray, what: str) -> ImageDataset:
+    """Return `dataset` with the classes that have images, all rows being of these.
+
+    Raises:
+        DatasetError: two classes cannot be told apart by their names.
+    """
+    names = _named(dataset, has_images)
+    labels = np.searchsorted(np.flatnonzero(has_images), dataset.labels).astype(np.int64)
+    left_out = _left_out(f"having no {what}", "class", _named(dataset, ~has_images))
+    return _warn(replace(dataset, class_names=tuple(names), labels=labels), left_out, _alike(names))
+
+
+def _alike(names: Sequence[str]) -> str:
+    """Return a warning of classes whose names differ in letter case only.
+
+    Raises:
+        DatasetError: the names of two classes look the same.
+    """
+    known: dict[str, str] = {}
+    for name in names:
+        other = known.setdefault(looks_of(name), name)
+        if other == name:
+            continue
+        difference = difference_of(other, name)
+        both = f"Two classes are called '{printable(other)}' and '{printable(name)}': the names differ in {difference}"
+        if difference != "letter case":
+            raise DatasetError(f"{both}. Rename one of the folders, or move their images into one.")
+        return f"{both} only."
+    return ""
+
+
+def _near_match(test_only: Sequence[str], known: Sequence[str]) -> str:
+    """Return which training class the first of these classes that has one like it may be; empty if none has."""
+    by_looks = {looks_of(name): name for name in known}
+    for name in test_only:
+        if other := by_looks.get(looks_of(name)):
+            return (
+                f"'{printable(name)}' and the training class '{printable(other)}' differ in "
+                f"{difference_of(name, other)}: rename one of the folders. Otherwise "
+            )
+        if close := difflib.get_close_matches(looks_of(name), by_looks, n=1, cutoff=0.8):
+            return f"is '{printable(name)}' the training class '{printable(by_looks[close[0]])}'? Otherwise "
+    return ""
+
+
+def _split_by_content(dataset: ImageDataset, test_fraction: float, *, to_train: bool) -> ImageDataset:
     """Return `dataset` with a test split taken from its images.
 
     Raises:
-        DatasetError: there are too few images to have both splits.
+        DatasetError: a classifier is to be trained, and there are too few images to have both splits.
     """
     split = replace(dataset, is_test=hashed_test_mask(dataset.digests, test_fraction))
+    if not to_train:
+        return split
     n_images = np.bincount(split.labels, minlength=len(split.class_names))
     n_test = np.bincount(split.labels[split.is_test], minlength=len(split.class_names))
     advice = f"add images, or make a train and a test split yourself. {EXPECTED}"
@@ -269,14 +458,27 @@ def _untested(dataset: ImageDataset) -> str:
 
 def _repeats(dataset: ImageDataset) -> Iterator[str]:
     """Yield a sentence each for copies within a split, between the splits, and between classes."""
-    for pairs, what in (
+    kinds = (
         (dataset.duplicates(), "Exact copies of other images in the same split"),
         (dataset.leaks(), "Test images that are in the train split too, which flatters every result"),
         (dataset.label_conflicts(), "Identical images in different classes"),
-    ):
-        if len(pairs):
+    )
+    rows = np.unique(np.concatenate([pairs[:, 0] for pairs, _ in kinds]))
+    with ThreadPoolExecutor(_THREADS) as pool:
+        is_image = dict(zip(rows.tolist(), pool.map(lambda row: _is_image(dataset, row), rows.tolist()), strict=True))
+    for all_pairs, what in kinds:
+        # Empty files and error pages are alike, and no copies of an image.
+        pairs = [pair for pair in all_pairs.tolist() if is_image[pair[0]]]
+        if pairs:
             first, second = (printable(dataset.paths[row]) for row in pairs[0])
             yield f"{what}: {len(pairs)}, such as {second}, the same as {first}."
+
+
+def _is_image(dataset: ImageDataset, row: int) -> bool:
+    try:
+        return looks_like_image(read_start(dataset.root / dataset.paths[row]))
+    except ImageError:
+        return False  # it is gone by now: the extraction will say so
 
 
 def _pairs(keys: np.ndarray) -> np.ndarray:
@@ -287,15 +489,51 @@ def _pairs(keys: np.ndarray) -> np.ndarray:
     return np.stack([first_alike[later], later], axis=1).astype(np.int64)
 
 
-def _no_images(root: Place, strays: Sequence[str], unreadable: Sequence[tuple[str, str]]) -> DatasetError:
+def _no_images(
+    root: Place, strays: Sequence[str], others: Sequence[str], unreadable: Sequence[tuple[str, str]]
+) -> DatasetError:
     if strays:
         return DatasetError(
             f"{printable(root)} has {_counted('image', strays)} in no class folder; put the images of each class "
-            f"into a folder of its own. {EXPECTED}"
+            f"into a folder of its own.{_prefixes(strays)} {EXPECTED}"
         )
     folders = _counted("folder", [f"{path} ({reason})" for path, reason in unreadable])
-    but = f"; not readable: {folders}" if unreadable else ""
-    return DatasetError(f"There are no images in {printable(root)}{but}. {EXPECTED}")
+    but = f" Not readable: {folders}." if unreadable else ""
+    found = f" Found: {_by_suffix(others)}." if others else ""
+    return DatasetError(f"There are no images in {printable(root)} that featx reads.{found}{but} {EXPECTED}")
+
+
+def _prefixes(paths: Sequence[str]) -> str:
+    """Return the sentence that says with which words file names begin, if these may be classes."""
+    names: dict[str, list[str]] = {}
+    for path in paths:
+        folder, name = os.path.split(path)
+        names.setdefault(folder, []).append(name)
+    for folder, in_folder in names.items():
+        if prefixes := class_prefixes(in_folder):
+            where = f" in {printable(folder)}/" if folder else ""
+            begin = ", ".join(map(printable, prefixes[:_MAX_CLASSES]))
+            return f" File names{where} begin with {begin}, which may be the classes."
+    return ""
+
+
+def _other_files(paths: Sequence[str]) -> str:
+    """Return the warning of files in class folders that do not have an image's suffix."""
+    return f"Left out, having no suffix of an image that featx reads: {_by_suffix(paths)}." if paths else ""
+
+
+def _by_suffix(paths: Sequence[str]) -> str:
+    """Return how many files there are of each suffix, with an example, and what to do about images among them.
+
+    >>> _by_suffix(["cats/1.HEIC", "cats/2.heic", "cats/Thumbs.db", "cats/notes"])
+    '2 .heic, 1 .db, 1 without suffix, such as cats/1.HEIC; save HEIC images as JPEG or PNG'
+    """
+    counts = Counter(os.path.splitext(path)[1].lower() for path in paths)  # noqa: PTH122 - a Path per file is too slow
+    kinds = [f"{count:,} {printable(suffix) if suffix else 'without suffix'}" for suffix, count in counts.most_common()]
+    formats = dict.fromkeys(_OTHER_FORMATS[suffix] for suffix, _ in counts.most_common() if suffix in _OTHER_FORMATS)
+    more = [f"{len(kinds) - _MAX_KINDS:,} other kinds"] if len(kinds) > _MAX_KINDS else []
+    advice = f"; save {' and '.join(formats)} images as JPEG or PNG" if formats else ""
+    return f"{', '.join([*kinds[:_MAX_KINDS], *more])}, such as {printable(paths[0])}{advice}"
 
 
 def _named(dataset: ImageDataset, mask: np.ndarray) -> list[str]:

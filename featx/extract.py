@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from featx.augmentation import Views
-from featx.dataset import ImageDataset, scan
+from featx.dataset import Data, ImageDataset, ImageFolders, scan
 from featx.engines import EngineOptions
 from featx.image_sources import images_of, views_of
 from featx.missing import compute_missing
@@ -73,7 +73,7 @@ class Extraction:
 
 
 def extract_features(
-    data_dir: Place | str,
+    data_dir: Data,
     *,
     cache_dir: Place | str = Path("cache"),
     workers: int | None = None,
@@ -90,7 +90,7 @@ def extract_features(
 
     Args:
         data_dir: `train/CLASS/*` with `test/CLASS/*`, or `CLASS/*`: a folder, a zip or tar file, or an address that
-            fsspec opens, as text, such as `"s3://bucket/photos"`.
+            fsspec opens, as text, such as `"s3://bucket/photos"`; or an `ImageFolders`, which names its splits.
         cache_dir: where stores lie: a folder, or the address of one on an object store.
         workers: decoding threads; as many as cores if None.
         strict: raise on the first image that cannot be read, instead of skipping it.
@@ -106,7 +106,7 @@ def extract_features(
     """
     recipe_options, engine_options = split_options(options)
     cache_dir = as_place(cache_dir)
-    dataset = scan(data_dir, cache_dir, show=show)
+    dataset = scan(data_dir, cache_dir, to_train=False, show=show)
     recipe, weights = resolve_recipe(cache_dir, dataset, **recipe_options)
     return extract_dataset(
         dataset,
@@ -201,13 +201,16 @@ def _extract_views(
 
 
 def extract_command(
-    data_dir: Place | str, cache_dir: Place, views: Views | None = None, **options: Unpack[RecipeOptions]
+    data_dir: Data, cache_dir: Place, views: Views | None = None, **options: Unpack[RecipeOptions]
 ) -> str:
     """Return the command line that extracts these features, as one would type it."""
-    place = as_place(data_dir)
-    words = ["featx", "extract", str(place)]
-    if isinstance(place, RemotePath) and place.zip_encoding:
-        words += ["--zip-encoding", place.zip_encoding]
+    named = ImageFolders.of(data_dir)
+    root = as_place(named.root)
+    words = ["featx", "extract", str(root)]
+    if isinstance(root, RemotePath) and root.zip_encoding:
+        words += ["--zip-encoding", root.zip_encoding]
+    for option, folder in (("--train-folder", named.train), ("--test-folder", named.test)):
+        words += [] if folder is None else [option, folder]
     defaults: RecipeOptions = {
         "weights": "imagenet",
         "layer": None,

@@ -10,7 +10,7 @@ from featx.augmentation import Views
 from featx.backbones import count_network_classes, find_backbone
 from featx.class_map import ClassMap
 from featx.contenders import Contender, direct_contender
-from featx.dataset import ImageDataset
+from featx.dataset import Data, ImageDataset
 from featx.errors import DamagedSegmentError, WeightsError
 from featx.extract import Extraction, extract_command, extract_dataset
 from featx.join import Features, join_features, with_views
@@ -88,7 +88,7 @@ class FeatureSource:
     """
 
     def __init__(
-        self, wanted: Wanted, dataset: ImageDataset, data_dir: Place | str, cache_dir: Place, how: dict[str, Any]
+        self, wanted: Wanted, dataset: ImageDataset, data_dir: Data, cache_dir: Place, how: dict[str, Any]
     ) -> None:
         """Find the weights; `how` are the options of `featx.extract.extract_dataset`.
 

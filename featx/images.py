@@ -110,6 +110,24 @@ def read_file(path: Place) -> bytes:
     return data
 
 
+def read_start(path: Place, n_bytes: int = 64) -> bytes:
+    """Return the first bytes of a file, which never waits either.
+
+    Raises:
+        ImageError: it cannot be read. The message is the reason alone.
+    """
+    try:
+        if isinstance(path, RemotePath):
+            return path.read_up_to(n_bytes)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+        try:
+            return os.read(descriptor, n_bytes)
+        finally:
+            os.close(descriptor)
+    except (OSError, ValueError) as error:
+        raise ImageError(_reason_unopened(error), is_content=False) from error
+
+
 def _read_elsewhere(path: RemotePath) -> bytes:
     try:
         data = path.read_up_to((MAX_FILE_MIB << 20) + 1)

@@ -8,7 +8,7 @@ import numpy as np
 
 from featx.augmentation import Views
 from featx.data_frames import data_frame
-from featx.dataset import ImageDataset, scan
+from featx.dataset import Data, ImageDataset, scan
 from featx.errors import FeaturesMissingError, TrainingError, printable
 from featx.extract import extract_command
 from featx.memory import MemoryLimit
@@ -93,7 +93,7 @@ class Features:
 
 
 def load_features(
-    dataset: ImageDataset | Place | str,
+    dataset: ImageDataset | Data,
     *,
     cache_dir: Place | str = "cache",
     views: Views | None = None,
@@ -108,7 +108,7 @@ def load_features(
     ['path', 'label', 'split', 'f0']
 
     Args:
-        dataset: what `featx.scan` returns, or its folder.
+        dataset: what `featx.scan` returns, or takes.
         cache_dir: where stores lie.
         views: the augmented views to load as well, at most as many as are stored.
         options: the recipe, see `featx.resolve.RecipeOptions`.
@@ -121,7 +121,7 @@ def load_features(
     if not isinstance(dataset, ImageDataset):
         dataset = scan(dataset, cache_dir)
     recipe, _ = resolve_recipe(cache_dir, dataset, **options)
-    command = extract_command(dataset.root, cache_dir, views, **options)
+    command = extract_command(dataset.folders, cache_dir, views, **options)
     features = join_features(dataset, FeatureStore(cache_dir, recipe), command)
     return with_views(features, views, cache_dir, command) if views else features
 

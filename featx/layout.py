@@ -1,91 +1,39 @@
-"""Where a data set's images lie: which folders are its splits, which its classes, and the files in each class.
+"""Where a data set's images lie: which folders are its splits, which its classes, and what is left out.
 
-Understood are `train/CLASS/*` with `test/CLASS/*`, under the names people give them, one level deeper as Kaggle's zips
-have it, and `CLASS/*` without splits. Names decide nothing alone: `train` may be a class of vehicles. It is a split
-if there are folders in it.
+Understood are `train/CLASS/*` with `test/CLASS/*`, under the names people give them and one or more folders deeper, as
+archives have it, and `CLASS/*` without splits. Names decide nothing alone: `train` may be a class of vehicles, and is
+a split only if there are folders in it. Where more than one reading is sensible, none is chosen: the error shows the
+tree and how to say what is meant. `tests/public_trees.py` has the trees of public data sets.
 """
 
 import os
-from collections.abc import Hashable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeAlias
 
 from featx.errors import DatasetError, printable
-from featx.files import OUTPUT_MARK
-from featx.images import IMAGE_SUFFIXES
-from featx.places import Entry, Place, RemotePath, RemoteTree
+from featx.folder_names import (
+    Role,
+    are_parts,
+    class_prefixes,
+    looks_of,
+    role_of,
+    says_annotations,
+    says_images,
+    subject_of,
+)
+from featx.folders import Disk, Elsewhere, Folders
+from featx.places import Place, RemotePath, RemoteTree
 
 EXPECTED = "Lay the images out as train/CLASS/* with test/CLASS/*, or just CLASS/*."
 
-_ROLES = {
-    "train": ("train", "training", "train_set", "training_set"),
-    "validation": ("validation", "val", "valid", "validation_set", "val_set", "valid_set"),
-    "test": ("test", "testing", "test_set", "testing_set"),
-}
-_ROLE_OF = {name: role for role, names in _ROLES.items() for name in names}
-
-
-#: What a folder's entry is: the system's own, or one of the listing of a place elsewhere.
-_Entry: TypeAlias = "os.DirEntry[str] | Entry"
-
-
-class Disk:
-    """Folders on this machine, each looked at when it is asked for."""
-
-    def entries(self, folder: str) -> Sequence[_Entry]:
-        """Return what is in a folder.
-
-        Raises:
-            OSError: it cannot be listed.
-        """
-        with os.scandir(folder) as entries:
-            return list(entries)
-
-    def has_mark(self, folder: str) -> bool:
-        """Return whether featx has made the folder."""
-        return Path(folder, OUTPUT_MARK).exists()
-
-    def identity(self, folder: str) -> Hashable:
-        """Return what a folder is, by whatever path.
-
-        Raises:
-            OSError: it cannot be looked at.
-        """
-        status = os.stat(folder)  # noqa: PTH116
-        return status.st_dev, status.st_ino
-
-    def above(self, folder: str) -> list[str]:
-        """Return the folders that a folder is in, by its own path and by where links lead."""
-        return [str(above) for path in (Path(folder), Path(folder).resolve()) for above in path.parents]
-
-
-class Elsewhere:
-    """Folders of a place elsewhere, from the one listing that was made of it. There are no links."""
-
-    def __init__(self, tree: RemoteTree) -> None:
-        """Show the folders of `tree`."""
-        self._tree = tree
-
-    def entries(self, folder: str) -> Sequence[_Entry]:
-        """Return what is in a folder."""
-        return self._tree.entries(folder)
-
-    def has_mark(self, folder: str) -> bool:
-        """Return whether featx has made the folder."""
-        return self._tree.has_file(folder, OUTPUT_MARK)
-
-    def identity(self, folder: str) -> Hashable:
-        """Return the path."""
-        return folder
-
-    def above(self, folder: str) -> list[str]:  # noqa: ARG002 - as of a disk
-        """Return nothing: no link can lead up."""
-        return []
-
-
-Folders: TypeAlias = Disk | Elsewhere
-_DISK = Disk()
+_TELL = (
+    "Say what is meant: --train-folder FOLDER names the folder whose sub-folders are the classes (. is {root} itself), "
+    "--test-folder FOLDER the one of the test split, if there is one."
+)
+_MAX_DEPTH = 6  # of the folders that lie between a data set's folder and its classes
+_MAX_SHOWN = 4  # folders of a tree, at each level
 
 
 @dataclass(frozen=True)
@@ -97,27 +45,16 @@ class Layout:
         test: class folders by class name, or None if featx has to split the data set itself.
         strays: images that lie beside class folders, not in one, so that their class is not known.
         warnings: one sentence each, on what was left out.
+        train_dir: the folder that the folders in `train` are in.
+        test_dir: the same of `test`.
     """
 
     train: dict[str, str]
     test: dict[str, str] | None
     strays: tuple[str, ...]
     warnings: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class FolderListing:
-    """The files in one class folder, at any depth: paths that begin with the folder's own, sorted.
-
-    Attributes:
-        images: files with an image's suffix, whatever they are.
-        others: files without one.
-        unreadable: (folder, reason) for folders that could not be listed.
-    """
-
-    images: tuple[str, ...]
-    others: tuple[str, ...]
-    unreadable: tuple[tuple[str, str], ...]
+    train_dir: str
+    test_dir: str | None = None
 
 
 def folders_below(root: Place) -> tuple[Folders, RemoteTree | None]:
@@ -127,159 +64,431 @@ def folders_below(root: Place) -> tuple[Folders, RemoteTree | None]:
         DatasetError: `root` is no folder that can be listed.
     """
     if isinstance(root, Path):
-        _check_root(root)
-        return _DISK, None
+        folders = Disk()
+        _check_root(root, folders)
+        return folders, None
     tree = _listed(root)
     return Elsewhere(tree), tree
 
 
-def find_layout(root: Place, folders: Folders | None = None) -> Layout:
-    """Return the class folders under `root`, one of `folders`, which are looked for if they are not given.
+def find_layout(
+    root: Place, folders: Folders | None = None, *, train: str | None = None, test: str | None = None
+) -> Layout:
+    """Return the class folders under `root`.
+
+    Args:
+        root: the folder of the data set.
+        folders: the folders below it; looked for if None.
+        train: the folder whose sub-folders are the classes of the train split, relative to `root`; `"."` is `root`
+            itself. If None, names and contents tell.
+        test: the same of the test split.
 
     Raises:
         DatasetError: `root` is no folder that can be listed, or its folders can be understood in more ways than one.
     """
-    folders = folders or folders_below(root)[0]
-    top = str(root.resolve())
-    base = _base(folders, top)
-    splits = _split_folders(folders, base)
-    layout = _with_splits(folders, base, splits) if "train" in splits else _without_splits(folders, base, splits)
-    beside = [path for path in _subfolders(folders, top).values() if base not in (path, top)]
-    if "train" in splits:
-        beside += [path for path in _subfolders(folders, base).values() if path not in splits.values()]
-    names = sorted(os.path.relpath(path, top) for path in beside if list_folder(path, folders).images)
-    if not names:
-        return layout
-    warning = f"Left out, being neither a split nor a class folder in one: {', '.join(map(printable, names))}."
-    return replace(layout, warnings=(*layout.warnings, warning))
+    finder = _Finder(folders or folders_below(root)[0], str(root.resolve()))
+    if train is not None:
+        return finder.told(train, test)
+    if test is not None:
+        raise DatasetError("--test-folder needs --train-folder: name the folder of the train split as well.")
+    return finder.found()
 
 
-def list_folder(folder: str, folders: Folders = _DISK) -> FolderListing:
-    """Return the files in `folder` and its sub-folders; links are followed, except where they lead back up.
+class _Finder:
+    """Reads the folders of one data set."""
 
-    Hidden entries, `__MACOSX` and what featx itself has written are passed over. A folder named `x.jpg` is a folder.
-    """
-    images: list[str] = []
-    others: list[str] = []
-    unreadable: list[tuple[str, str]] = []
-    # A link to a folder above would otherwise bring every other class into this one.
-    visited = {folders.identity(above) for above in folders.above(folder)}
-    to_visit = [folder]
-    while to_visit:
-        current = to_visit.pop()
-        try:
-            if (identity := folders.identity(current)) in visited:
-                continue
-            visited.add(identity)
-            entries = sorted(
-                _visible(folders, current), key=lambda entry: entry.name
-            )  # the first of two links to one folder
-        except OSError as error:
-            unreadable.append((current, error.strerror or str(error)))
-            continue
-        for entry in entries:
-            if _is_folder(entry):
-                if not folders.has_mark(entry.path):
-                    to_visit.append(entry.path)
-            elif _has_image_suffix(entry.name):
-                images.append(entry.path)
-            else:
-                others.append(entry.path)
-    return FolderListing(tuple(sorted(images)), tuple(sorted(others)), tuple(sorted(unreadable)))
+    def __init__(self, folders: Folders, top: str) -> None:
+        self._folders = folders
+        self._top = top
 
-
-def _with_splits(folders: Folders, base: str, splits: dict[str, str]) -> Layout:
-    """The layout of a folder that has a train split."""
-    warnings: list[str] = []
-    train = _inner(folders, splits["train"], "train")
-    role = "test" if "test" in splits else "validation"
-    test = _inner(folders, splits[role], role) if role in splits else None
-    if test is None:
-        warnings.append(
-            "There is no test split with class folders: featx takes one from the train split, by a hash of each "
-            "image's content."
+    def told(self, train: str, test: str | None) -> Layout:
+        """Return the layout with these folders as the splits."""
+        train_dir = self._named(train)
+        test_dir = None if test is None else self._named(test)
+        classes = {
+            name: path
+            for name, path in self._below(train_dir).items()
+            if test_dir is None or not f"{test_dir}/".startswith(f"{path}/")
+        }
+        return Layout(
+            train=classes,
+            test=None if test_dir is None else self._below(test_dir),
+            strays=self._direct_images(filter(None, {train_dir, test_dir})),
+            warnings=(),
+            train_dir=train_dir,
+            test_dir=test_dir,
         )
-    elif role == "test" and "validation" in splits:
-        name = printable(Path(splits["validation"]).name)
-        warnings.append(f"Left out: {name}, as featx takes its own validation part from the train split.")
-    return Layout(
-        train=_subfolders(folders, train),
-        test=None if test is None else _subfolders(folders, test),
-        strays=_direct_images(folders, {base, splits["train"], train, splits.get(role, base), test or base}),
-        warnings=tuple(warnings),
-    )
+
+    def found(self) -> Layout:
+        """Return the layout that names and contents tell."""
+        base = self._base(self._top, _MAX_DEPTH) or self._top
+        splits = self._splits(base)
+        layout = self._with_splits(base, splits) if "train" in splits else self._without_splits(base)
+        if why := self._doubt(layout.train):
+            raise self._unclear(why)
+        warnings = (*layout.warnings, *self._two_levels(layout.train), *self._left_out(base, layout, splits))
+        return replace(layout, warnings=warnings)
+
+    # Where the splits or classes are
+
+    def _base(self, folder: str, depth: int) -> str | None:
+        """Return the folder with splits, or with several classes: `folder`, or the one below that has them."""
+        if self._splits(folder):
+            return folder
+        if not depth:
+            return None
+        filled = self._without_annotations(folder)
+        if len(filled) == 1 and not self._folders.contents(folder).images:
+            ((name, path),) = filled.items()
+            return None if _is_test(role_of(name)) else self._base(path, depth - 1)
+        inside = [
+            base for path in filled.values() if (base := self._base(path, depth - 1)) and "train" in self._splits(base)
+        ]
+        if len(inside) > 1:
+            raise DatasetError(
+                f"{printable(folder)} holds several folders with a train split; name one of them: "
+                f"{', '.join(printable(os.path.relpath(path, folder)) for path in inside)}."
+            )
+        if inside:
+            return inside[0]
+        return folder if len(filled) > 1 else None
+
+    def _splits(self, base: str) -> dict[str, str]:
+        """Return the folders in `base` that are splits with class folders, by role; none if there is no train split.
+
+        The train split is `base` itself where the classes lie beside the folder of the test split.
+        """
+        below = self._below(base)
+        roles = {name: role for name in below if (role := role_of(name))}
+        labelled = {name: role for name, role in roles.items() if self._class_folders(below[name])}
+        pairs = {role.rest for role in roles.values() if role.name != "train"}
+        candidates = {name: role for name, role in labelled.items() if not role.rest or role.rest in pairs}
+        train = self._one(candidates, "train", None)
+        if train is None:
+            return self._splits_beside(base, labelled)
+        splits = {"train": below[train]}
+        for role_name in ("validation", "test"):
+            if name := self._one(labelled, role_name, roles[train].rest):
+                splits[role_name] = below[name]
+        return splits
+
+    def _splits_beside(self, base: str, labelled: dict[str, Role]) -> dict[str, str]:
+        """Return the splits where only the folder of the test split says what it is: `rps` beside `rps-test-set`."""
+        below = self._below(base)
+        splits: dict[str, str] = {}
+        filled = {name: path for name, path in self._filled(base).items() if role_of(name) is None}
+        for name, role in labelled.items():
+            if role.name not in {"test", "validation"}:
+                continue
+            whole = [path for other, path in filled.items() if subject_of(other) == role.rest]
+            if len(whole) == 1 and self._class_folders(whole[0]):
+                splits |= {"train": whole[0], role.name: below[name]}
+            elif len(filled) > 1 and self._class_folders(below[name]).keys() <= filled.keys():
+                splits |= {"train": base, role.name: below[name]}
+        return splits
+
+    def _one(self, labelled: dict[str, Role], role_name: str, rest: tuple[str, ...] | None) -> str | None:
+        """Return the folder with a role: the one that is called nothing else, or else the one with these other words.
+
+        Raises:
+            DatasetError: there are several.
+        """
+        of_role = {name: role for name, role in labelled.items() if role.name == role_name}
+        names = [name for name, role in of_role.items() if not role.rest] or [
+            name for name, role in of_role.items() if not rest or role.rest == rest
+        ]
+        if len(names) > 1:
+            both = " and ".join(f"{printable(name)}/" for name in names[:2])
+            raise self._unclear(f"either of {both} may be the {role_name} split")
+        return names[0] if names else None
+
+    def _inner(self, split: str) -> str:
+        """Return the folder that holds a split's class folders: `training_set`, or `training_set/training_set`."""
+        role, looks = role_of(os.path.basename(split)), looks_of(os.path.basename(split))  # noqa: PTH119 - text
+        while True:
+            below = self._without_annotations(split) or self._below(split)
+            if len(below) != 1 or self._folders.contents(split).images:
+                return split
+            ((name, path),) = below.items()
+            if not (says_images(name) or (role and role_of(name) == role) or looks_of(name) == looks):
+                return split
+            split = path
+
+    def _class_folders(self, split: str) -> dict[str, str]:
+        return self._below(self._inner(split))
+
+    # What the splits or classes are
+
+    def _with_splits(self, base: str, splits: dict[str, str]) -> Layout:
+        """The layout of a folder that has a train split."""
+        warnings: list[str] = []
+        train = splits["train"] if splits["train"] == base else self._inner(splits["train"])
+        role_name = "test" if "test" in splits else "validation"
+        test = self._inner(splits[role_name]) if role_name in splits else None
+        if test is None:
+            warnings.append(
+                "There is no test split with class folders: featx takes one from the train split, by a hash of each "
+                "image's content."
+            )
+            self._check_train_is_no_class(base, splits["train"])
+        elif role_name == "test" and "validation" in splits:
+            name = printable(Path(splits["validation"]).name)
+            warnings.append(f"Left out: {name}, as featx takes its own validation part from the train split.")
+        classes = {name: path for name, path in self._below(train).items() if path not in splits.values()}
+        return Layout(
+            train=classes,
+            test=None if test is None else self._below(test),
+            strays=self._direct_images({base, splits["train"], train, splits.get(role_name, base), test or base}),
+            warnings=tuple(warnings),
+            train_dir=train,
+            test_dir=test,
+        )
+
+    def _check_train_is_no_class(self, base: str, train: str) -> None:
+        """Raise if folders like it lie beside a train split, and nothing that would be its test split."""
+        filled = self._filled(base)
+        others = [name for name, path in filled.items() if role_of(name) is None and self._filled(path)]
+        if others and all(role_of(name) is None for name, path in filled.items() if path != train):
+            name = printable(os.path.basename(train))  # noqa: PTH119 - text
+            raise self._unclear(f"{name}/ may be the train split, or a class like {printable(others[0])}/")
+
+    def _without_splits(self, base: str) -> Layout:
+        """The layout of a folder that has only class folders."""
+        below = self._below(base)
+        filled = self._filled(base)
+        if any(_is_test(role_of(name)) and self._class_folders(path) for name, path in filled.items()):
+            raise DatasetError(f"{printable(base)} has a test split but no train split with class folders. {EXPECTED}")
+        if _are_flat_splits([role_of(name) for name in filled]):
+            strays = [path for folder in filled.values() for path in self._images_below(folder)]
+            return Layout({}, None, tuple(sorted(strays)), (), base)
+        copies = self._copies(filled)
+        classes = {name: path for name, path in below.items() if name not in copies}
+        return Layout(classes, None, self._direct_images({base}), (), base)
+
+    def _copies(self, filled: dict[str, str]) -> set[str]:
+        """Return the folders whose own folders have names of their neighbours: what archives hold twice."""
+        copies = {
+            name
+            for name, path in filled.items()
+            if len(inside := self._filled(path)) > 1 and inside.keys() <= filled.keys() - {name}
+        }
+        return copies if len(filled) - len(copies) > 1 else set()
+
+    def _left_out(self, base: str, layout: Layout, splits: dict[str, str]) -> list[str]:
+        """Return a sentence each for folders of images without labels, and for others that nobody asked for."""
+        used = {*splits.values(), *layout.train.values()}
+        strays = set(map(os.path.dirname, layout.strays)) - {base}
+        unlabelled: list[str] = []
+        others: list[str] = []
+        folder = self._top
+        while True:
+            on_the_way = f"{base}/"
+            for name, path in self._filled(folder).items():
+                if path in used or on_the_way.startswith(f"{path}/") or path in strays:
+                    continue
+                what = f"{printable(os.path.relpath(path, self._top))} ({_images(self._folders.n_images(path))})"
+                (unlabelled if role_of(name) and not self._class_folders(path) else others).append(what)
+            if folder == base:
+                break
+            folder = next(path for path in self._below(folder).values() if on_the_way.startswith(f"{path}/"))
+        return [
+            f"Left out, {why}: {', '.join(names)}."
+            for why, names in (
+                ("having no class folders", unlabelled),
+                ("being neither a split nor a class", others),
+            )
+            if names
+        ]
+
+    def _two_levels(self, classes: dict[str, str]) -> list[str]:
+        """Return the sentence that says that the classes have folders in them, if it is so with each."""
+        filled = {name: path for name, path in classes.items() if self._folders.holders(path)}
+        if not filled or not all(self._is_deep(path) for path in filled.values()):
+            return []
+        name, path = next(iter(filled.items()))
+        inside = _quoted(self._filled(path))
+        return [f"Each class has folders in it, which are taken as part of it: {printable(name)}/ has {inside}."]
+
+    # What is doubtful
+
+    def _doubt(self, classes: dict[str, str]) -> str | None:
+        """Return why these folders may be no classes; None if nothing speaks against it."""
+        filled = {name: path for name, path in classes.items() if self._folders.holders(path)}
+        annotations = [name for name in filled if says_annotations(name)]
+        if 0 < len(annotations) < len(filled):
+            return f"{_quoted(annotations)} may hold masks or other annotations instead of a class"
+        if are_parts(filled):
+            return f"{_quoted(filled)} may be parts of one set instead of classes"
+        tests = [name for name, path in filled.items() if self._is_flat_test(name, path)]
+        if tests and len(filled) - len(tests) > 1:
+            return f"{_quoted(tests)} may hold test images without labels instead of a class"
+        doubts = (self._same_folders, self._same_prefixes, self._index, self._one_is_deep)
+        return next((why for doubt in doubts if (why := doubt(filled))), None)
+
+    def _is_flat_test(self, name: str, path: str) -> bool:
+        role = role_of(name)
+        return role is not None and role.name in {"test", "unlabelled"} and not role.rest and not self._below(path)
+
+    def _same_folders(self, classes: dict[str, str]) -> str | None:
+        """Return the doubt if the same names lie in several classes, like `cats/day` and `dogs/day`."""
+        inside = {
+            name: {os.path.basename(folder) for folder in self._folders.holders(path) if folder != path}  # noqa: PTH119 - text
+            for name, path in classes.items()
+        }
+        same = _shared(inside.values())
+        if len(same) < 2:
+            return None
+        holders = [name for name, names in inside.items() if len(names & same) > 1]
+        return f"{_quoted(holders)} hold folders of the same names ({_quoted(same)}), so these may be the classes"
+
+    def _same_prefixes(self, classes: dict[str, str]) -> str | None:
+        """Return the doubt if file names in several classes begin with the same words: `a/cat.1.jpg`, `b/cat.2.jpg`."""
+        prefixes = {name: set(class_prefixes(self._folders.contents(path).images)) for name, path in classes.items()}
+        same = _shared(prefixes.values())
+        if len(same) < 2:
+            return None
+        holders = [name for name, names in prefixes.items() if len(names & same) > 1]
+        begin = ", ".join(map(printable, sorted(same)[:_MAX_SHOWN]))
+        return f"file names in each of {_quoted(holders)} begin with {begin}, so these may be the classes"
+
+    def _one_is_deep(self, classes: dict[str, str]) -> str | None:
+        """Return the doubt if one class holds all its images in folders, and every other in one."""
+        deep = [name for name, path in classes.items() if self._is_deep(path)]
+        flat = [name for name, path in classes.items() if len(self._folders.holders(path)) == 1]
+        if len(deep) != 1 or len(flat) != len(classes) - 1 or not flat:
+            return None
+        inside = _quoted(self._filled(classes[deep[0]]))
+        return f"only {_quoted(deep)} holds its images in several folders ({inside}), so these may be the classes"
+
+    def _index(self, classes: dict[str, str]) -> str | None:
+        """Return the doubt if the folders are an index by first letters: `a/abbey`, `b/bakery`."""
+        is_index = len(classes) > 1 and all(
+            len(name) == 1
+            and name.isalpha()
+            and not self._folders.contents(path).images
+            and all(inside.casefold().startswith(name.casefold()) for inside in self._filled(path))
+            for name, path in classes.items()
+        )
+        return (
+            f"{_quoted(classes)} may be an index by first letters; if so, move the folders in them up"
+            if is_index
+            else None
+        )
+
+    def _is_deep(self, path: str) -> bool:
+        """Return whether all images below a folder lie in several folders in it."""
+        holders = self._folders.holders(path)
+        return path not in holders and len(holders) > 1
+
+    def _unclear(self, why: str) -> DatasetError:
+        """Return the error that shows the tree as it was read."""
+        tell = _TELL.format(root=printable(self._top))
+        return DatasetError(
+            f"What the folders in {printable(self._top)} mean is not clear: {why}. "
+            f"Folders, with their numbers of images: {self._drawn(self._top)}. {tell}"
+        )
+
+    def _drawn(self, folder: str, depth: int = 3) -> str:
+        """Return the tree below `folder` on one line: `train/{cats/ 40, dogs/ 38}, masks/ 78`."""
+        filled = self._filled(folder)
+        shown = []
+        for name, path in list(filled.items())[:_MAX_SHOWN]:
+            inside = self._drawn(path, depth - 1) if depth > 1 else ""
+            n_direct = len(self._folders.contents(path).images)
+            number = f" {self._folders.n_images(path):,}" if n_direct or not inside else ""
+            begin = class_prefixes(self._folders.contents(path).images)[:_MAX_SHOWN]
+            names = f" (names begin with {', '.join(map(printable, begin))})" if begin else ""
+            shown.append(f"{printable(name)}/{f'{{{inside}}}' if inside else ''}{number}{names}")
+        return ", ".join([*shown, *(["…"] if len(filled) > _MAX_SHOWN else [])])
+
+    # Folders
+
+    def _below(self, folder: str) -> dict[str, str]:
+        return self._folders.contents(folder).subfolders
+
+    def _filled(self, folder: str) -> dict[str, str]:
+        """Return the folders in `folder` that have images, at any depth."""
+        return {name: path for name, path in self._below(folder).items() if self._folders.holders(path)}
+
+    def _without_annotations(self, folder: str) -> dict[str, str]:
+        """Return the folders in `folder` that have images: just the one with class folders beside annotations of it."""
+        filled = self._filled(folder)
+        pictures = {name: path for name, path in filled.items() if not says_annotations(name)}
+        is_one = len(pictures) == 1 and bool(self._filled(next(iter(pictures.values()))))
+        return pictures if is_one else filled
+
+    def _named(self, folder: str) -> str:
+        """Return the path of a folder that was named relative to the top."""
+        below = os.path.normpath(folder)
+        path = self._top if below == "." else f"{self._top.rstrip('/')}/{below}"
+        if below.startswith((os.pardir, "/")):
+            raise DatasetError(f"{printable(folder)} is outside {printable(self._top)}; name a folder in it.")
+        contents = self._folders.contents(path)
+        if contents.reason or not (contents.subfolders or contents.images or contents.others):
+            there = ", ".join(f"{printable(name)}/" for name in self._below(self._top)) or "no folders"
+            raise DatasetError(
+                f"There is no folder {printable(folder)} in {printable(self._top)}, or nothing in it. Found: {there}."
+            )
+        if not contents.subfolders:
+            raise DatasetError(
+                f"{printable(path)} has no folders in it; name the folder whose sub-folders are the classes."
+            )
+        return path
+
+    def _images_below(self, folder: str) -> list[str]:
+        return [f"{path}/{name}" for path, contents in self._folders.walk(folder) for name in contents.images]
+
+    def _direct_images(self, chosen: Iterable[str]) -> tuple[str, ...]:
+        """Return the images that lie in these folders themselves, sorted."""
+        return tuple(sorted(f"{path}/{name}" for path in chosen for name in self._folders.contents(path).images))
 
 
-def _without_splits(folders: Folders, base: str, splits: dict[str, str]) -> Layout:
-    """The layout of a folder that has only class folders."""
-    if "test" in splits:
-        raise DatasetError(f"{printable(base)} has a test split but no train split with class folders. {EXPECTED}")
-    classes = _subfolders(folders, base)
-    roles = {_role(name) for name in classes}
-    if "train" in roles and None not in roles:  # train/*.jpg beside test/*.jpg: these names are no classes
-        return Layout({}, None, _direct_images(folders, {base, *classes.values()}), ())
-    return Layout(classes, None, _direct_images(folders, {base}), ())
+def _is_test(role: Role | None) -> bool:
+    """Return whether a folder is called a test split, and nothing else."""
+    return role is not None and role.name == "test" and not role.rest
 
 
-def _base(folders: Folders, root: str) -> str:
-    """Return the folder that holds the splits or classes: `root`, or the one folder in it that does."""
-    splits = _split_folders(folders, root)
-    if "train" in splits:
-        return root
-    below = list(_subfolders(folders, root).values())
-    with_train = [folder for folder in below if "train" in _split_folders(folders, folder)]
-    if len(with_train) > 1:
-        names = ", ".join(printable(os.path.relpath(folder, root)) for folder in with_train)
-        raise DatasetError(f"{printable(root)} holds several folders with a train split; name one of them: {names}.")
-    if with_train:
-        return with_train[0]
-    if (
-        "test" not in splits
-        and len(below) == 1
-        and not _direct_images(folders, {root, below[0]})
-        and len(_subfolders(folders, below[0])) > 1
-    ):
-        return below[0]
-    return root
+def _are_flat_splits(roles: list[Role | None]) -> bool:
+    """Return whether folders without class folders, but for their images, are splits: `train/*.jpg`, `test/*.jpg`."""
+    known = [role for role in roles if role]
+    if len(known) < len(roles) or "train" not in {role.name for role in known}:
+        return False
+    has_plain = any(role.name == "train" and not role.rest for role in known)
+    is_set = len({role.name for role in known}) > 1 and len({role.rest for role in known}) == 1
+    return has_plain or is_set
 
 
-def _split_folders(folders: Folders, base: str) -> dict[str, str]:
-    """Return the folders in `base` that are splits, by role: `"train"`, `"validation"`, `"test"`."""
-    splits: dict[str, str] = {}
-    for name, path in _subfolders(folders, base).items():
-        role = _role(name)
-        if role is None or not _subfolders(folders, path):
-            continue
-        if role in splits:
-            both = f"{printable(splits[role])} and {printable(path)}"
-            raise DatasetError(f"Either of {both} may be the {role} split; move or rename one of them.")
-        splits[role] = path
-    return splits
+def _shared(sets: Iterable[set[str]]) -> set[str]:
+    """Return what is in two or more of the sets."""
+    counts = Counter(item for one in sets for item in one)
+    return {item for item, count in counts.items() if count > 1}
 
 
-def _inner(folders: Folders, split: str, role: str) -> str:
-    """Return the folder that holds a split's class folders: `training_set`, or `training_set/training_set`."""
-    below = _subfolders(folders, split)
-    if len(below) == 1:
-        name, path = next(iter(below.items()))
-        if _role(name) == role:
-            return path
-    return split
+def _quoted(names: Iterable[str]) -> str:
+    """Return names of folders with the first of them.
+
+    >>> _quoted(["b", "a"])
+    'a/, b/'
+    """
+    ordered = sorted(names)
+    more = ["…"] if len(ordered) > _MAX_SHOWN else []
+    return ", ".join([f"{printable(name)}/" for name in ordered[:_MAX_SHOWN]] + more)
 
 
-def _role(name: str) -> str | None:
-    return _ROLE_OF.get(name.casefold().replace("-", "_").replace(" ", "_"))
+def _images(n: int) -> str:
+    return f"{n:,} image{'' if n == 1 else 's'}"
 
 
-def _check_root(root: Path) -> None:
+def _check_root(root: Path, folders: Folders) -> None:
     try:
         if not root.exists():
             raise DatasetError(f"There is no folder {printable(root)}. {EXPECTED}")
         if not root.is_dir():
             raise DatasetError(f"{printable(root)} is a file; name the folder of the data set. {EXPECTED}")
-        _visible(_DISK, str(root))
     except OSError as error:
         raise DatasetError(f"The folder {printable(root)} cannot be read: {error.strerror}.") from None
+    if reason := folders.contents(str(root)).reason:
+        raise DatasetError(f"The folder {printable(root)} cannot be read: {reason}.")
 
 
 def _listed(root: RemotePath) -> RemoteTree:
@@ -294,47 +503,3 @@ def _listed(root: RemotePath) -> RemoteTree:
     if not tree:
         raise DatasetError(f"There is no folder {printable(root)}, or there is nothing in it. {EXPECTED}")
     return tree
-
-
-def _direct_images(folders: Folders, chosen: Iterable[str]) -> tuple[str, ...]:
-    """Return the images that lie in these folders themselves, sorted."""
-    return tuple(
-        sorted(
-            entry.path
-            for folder in chosen
-            for entry in _visible_or_none(folders, folder)
-            if _has_image_suffix(entry.name) and not _is_folder(entry)
-        )
-    )
-
-
-def _subfolders(folders: Folders, folder: str) -> dict[str, str]:
-    """Return the visible folders in `folder`, path by name, sorted; none if it cannot be listed.
-
-    What featx itself has written, reports with their pictures above all, is passed over.
-    """
-    entries = _visible_or_none(folders, folder)
-    visible = sorted((entry.name, entry.path) for entry in entries if _is_folder(entry))
-    return {name: path for name, path in visible if not folders.has_mark(path)}
-
-
-def _visible(folders: Folders, folder: str) -> list[_Entry]:
-    return [entry for entry in folders.entries(folder) if not entry.name.startswith(".") and entry.name != "__MACOSX"]
-
-
-def _visible_or_none(folders: Folders, folder: str) -> list[_Entry]:
-    try:
-        return _visible(folders, folder)
-    except OSError:
-        return []  # the walk over the classes reports it
-
-
-def _is_folder(entry: _Entry) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:
-        return False  # a link to itself: reading it will say so
-
-
-def _has_image_suffix(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122 - a Path per file is too slow

@@ -101,20 +101,45 @@ ZIP_ENCODING = option(
     help="Encoding of the names in a zip or tar file that do not say theirs, such as gbk, shift_jis or cp866.  "
     "[default: utf-8 if all of them fit]",
 )
-_DATA = options(click.argument("data", required=False, type=PlacePath(path_type=Path)), ZIP_ENCODING)
 
 
 def DATA(command: _Command) -> _Command:  # noqa: N802 - used as the other options are
-    """Give `command` the argument DATA with the encoding of its names, as one parameter, `data`."""
+    """Give `command` the argument DATA and the options of its names and splits, as one parameter, `data`.
+
+    It is a `featx.dataset.ImageFolders`, whose root is the default one if none was named.
+    """
 
     @functools.wraps(command)
-    def with_data(*args: Any, data: Place | None, zip_encoding: str | None, **options: Any) -> Any:
-        place = as_data(data, zip_encoding) if data and zip_encoding else data
-        return command(*args, data=place, **options)
+    def with_data(
+        *args: Any,
+        data: Place | None,
+        cache_dir: Place,
+        zip_encoding: str | None,
+        train_folder: str | None,
+        test_folder: str | None,
+        **others: Any,
+    ) -> Any:
+        from featx.dataset import ImageFolders
+        from featx.sources import chosen_data
+
+        named = as_data(data, zip_encoding) if data and zip_encoding else data
+        folders = ImageFolders(chosen_data(named, cache_dir), train_folder, test_folder)
+        return command(*args, data=folders, cache_dir=cache_dir, **others)
 
     return cast("_Command", _DATA(with_data))
 
 
+_DATA = options(
+    click.argument("data", required=False, type=PlacePath(path_type=Path)),
+    click.option(
+        "--train-folder",
+        metavar="FOLDER",
+        help="Folder in DATA whose sub-folders are the classes of the training split; . is DATA itself.  "
+        "[default: found by its name]",
+    ),
+    click.option("--test-folder", metavar="FOLDER", help="The same of the test split; needs --train-folder."),
+    ZIP_ENCODING,
+)
 BACKBONE = option(
     "--backbone", type=click.Choice(list(BACKBONES)), default="vgg16", show_default=True, help="Pretrained network."
 )

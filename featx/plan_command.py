@@ -1,12 +1,15 @@
 """`featx plan`: what an extraction will cost."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from featx import options as opt
 from featx.output import say
 from featx.places import Place
+
+if TYPE_CHECKING:
+    from featx.dataset import ImageFolders
 
 
 @click.command()
@@ -18,7 +21,7 @@ from featx.places import Place
 @opt.VIEWS
 @opt.DEADLINE
 @opt.OUTPUT
-def plan(data: Place | None, cache_dir: Place, quiet: bool, as_json: bool, **options: Any) -> None:
+def plan(data: "ImageFolders", cache_dir: Place, quiet: bool, as_json: bool, **options: Any) -> None:
     """Say what an extraction will cost: time, disk and memory, for each engine and precision, from a timed sample.
 
     Takes the options of featx extract. Without --engine or --precision, all of them are tried, one after the other.
@@ -30,7 +33,6 @@ def plan(data: Place | None, cache_dir: Place, quiet: bool, as_json: bool, **opt
     """
     from featx.plan_text import plan_json, plan_text
     from featx.planning import plan_extraction
-    from featx.sources import chosen_data
 
-    planned = plan_extraction(chosen_data(data, cache_dir), cache_dir=cache_dir, show=not quiet, **options)
+    planned = plan_extraction(data, cache_dir=cache_dir, show=not quiet, **options)
     say(lambda: plan_text(planned), lambda: plan_json(planned), quiet=quiet, as_json=as_json)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from featx.classifier import Prediction, Predictions
 from featx.errors import FeatxError, printable
-from featx.layout import Elsewhere, list_folder
+from featx.folders import Elsewhere, list_folder
 from featx.places import Place, RemotePath, RemoteTree, as_data, as_place
 from featx.tables import text_table
 

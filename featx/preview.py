@@ -8,7 +8,7 @@ import numpy as np
 
 from featx.augmentation import Augmentation, Views
 from featx.backbones import find_backbone
-from featx.dataset import ImageDataset, scan
+from featx.dataset import Data, ImageDataset, scan
 from featx.errors import FeatxError, ImageError, printable
 from featx.images import decode_image, read_file
 from featx.places import Place
@@ -28,7 +28,7 @@ _CELL_IN = 1.15
 
 
 def draw_preview(
-    data_dir: Place | str,
+    data_dir: Data,
     picture_dir: Path,
     *,
     cache_dir: Place = Path("cache"),
@@ -49,11 +49,11 @@ def draw_preview(
     Raises:
         FeatxError: the data set is not fit, none of its images can be read, or the picture cannot be written.
     """
-    dataset = scan(data_dir, cache_dir)
+    dataset = scan(data_dir, cache_dir, to_train=False)
     views = views or Views(N_VIEWS)
     rows = list(_readable(dataset, image_size or find_backbone(backbone).image_size))
     if not rows:
-        raise FeatxError(f"No training image of {printable(data_dir)} can be read.")
+        raise FeatxError(f"No training image of {printable(dataset.root)} can be read.")
     with page_style():
         picture = png(_figure(dataset, rows, views))
     path = picture_dir / "views.png"

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Unpack
 
 from featx.augmentation import Views
-from featx.dataset import scan
+from featx.dataset import Data, scan
 from featx.extract import extract_command
 from featx.heads import HEADS, train_head
 from featx.join import Features, join_features, with_views
@@ -37,7 +37,7 @@ class Run:
 
 
 def train_top(
-    data_dir: Place | str,
+    data_dir: Data,
     *,
     heads: Sequence[str] = HEADS,
     run_dir: Path,
@@ -49,7 +49,7 @@ def train_top(
     """Train heads on the cached features of the images in `data_dir` and write the run folder `run_dir`.
 
     Args:
-        data_dir: the folder that `extract_features` was given.
+        data_dir: what `extract_features` was given.
         heads: names in `featx.heads.HEADS`.
         run_dir: an empty folder, or one that does not exist yet.
         cache_dir: where stores lie.

@@ -12,6 +12,8 @@ from featx.dataset import ImageDataset, scan
 from featx.errors import DatasetError
 from featx.splits import hashed_test_mask, identical_groups, validation_mask
 
+JPEG = b"\xff\xd8\xff"  # how a JPEG begins
+
 CATS_DOGS = Path(__file__).parents[2] / "shared" / "data" / "cats-dogs"
 
 
@@ -27,12 +29,12 @@ def scanned(tmp_path, root):
 
 
 def fill(root: Path, **folders: int) -> None:
-    """Write n distinct files into each folder; `__` in a keyword stands for the slash."""
+    """Write n distinct files into each folder, which begin like JPEGs; `__` in a keyword stands for the slash."""
     for folder, n_images in folders.items():
         folder_path = root / folder.replace("__", "/")
         folder_path.mkdir(parents=True, exist_ok=True)
         for number in range(n_images):
-            (folder_path / f"{number}.jpg").write_bytes(os.fsencode(f"{folder} {number}"))
+            (folder_path / f"{number}.jpg").write_bytes(JPEG + os.fsencode(f"{folder} {number}"))
 
 
 def counts(dataset: ImageDataset) -> dict[str, tuple[int, int]]:
@@ -121,7 +123,7 @@ def test_an_unlabelled_test_folder_is_left_out_and_named(root, scanned):
     fill(root, train__cats=50, train__dogs=50, test=20)
     dataset = scanned()
     assert dataset.n_images == 100
-    assert any("neither a split nor a class folder" in warning and "test" in warning for warning in dataset.warnings)
+    assert "Left out, having no class folders: test (20 images)." in dataset.warnings
 
 
 def test_an_empty_test_split_is_as_good_as_none(root, scanned):
@@ -185,8 +187,8 @@ def test_files_that_are_no_images_are_counted_with_examples(root, scanned):
     dataset = scanned()
     assert dataset.n_images == 6
     assert dataset.warnings == (
-        "Left out, having no image suffix: 4 files "
-        "(train/dogs/Thumbs.db, train/dogs/labels\\n.csv, train/dogs/notes, …).",
+        "Left out, having no suffix of an image that featx reads: 1 .db, 1 .csv, 1 without suffix, 1 .txt, "
+        "such as train/dogs/Thumbs.db.",
     )
 
 
@@ -312,10 +314,13 @@ def test_a_sub_folder_that_cannot_be_listed_is_reported(root, scanned):
         ({"train/cats": 3, "train/dogs": 0, "test/cats": 1}, r"only 1 class \(cats\)"),
         (
             {"train/cats": 3, "train/dogs": 3, "test/cats": 1, "test/birds": 1},
-            r"1 class \(birds\) of which the train split has no image",
+            r"1 class \(birds\) without training images",
         ),
         ({"test/cats": 3, "test/dogs": 3}, "test split but no train split"),
-        ({"train/cats": 1, "training/cats": 1, "test/cats": 1}, "may be the train split"),
+        (
+            {"train/cats": 1, "training/cats": 1, "test/cats": 1},
+            "either of train/ and training/ may be the train split",
+        ),
         ({"a/train/cats": 1, "b/train/cats": 1}, "several folders with a train split"),
     ],
 )
@@ -377,6 +382,94 @@ def test_too_few_images_to_split_are_an_error(root, scanned):
     with pytest.raises(DatasetError, match="not one of 40 images"):
         scanned(test_fraction=1e-9)
     assert scanned(test_fraction=0).n_test == 0
+
+
+def test_file_names_that_tell_the_classes_are_shown_where_no_folder_does(root, scanned):
+    (root / "train").mkdir(parents=True)
+    for name in ("cat.0.jpg", "cat.1.jpg", "dog.0.jpg", "dog.1.jpg"):
+        (root / "train" / name).write_bytes(name.encode())
+    fill(root, test1=3)
+    with pytest.raises(DatasetError, match=r"File names in train/ begin with cat, dog, which may be the classes"):
+        scanned()
+
+
+def test_images_of_other_formats_are_named_with_what_to_do(root, scanned):
+    for number in range(3):
+        for folder in ("cats", "dogs"):
+            (root / folder).mkdir(parents=True, exist_ok=True)
+            (root / folder / f"IMG_{number}.HEIC").write_bytes(b"heic")
+    (root / "notes.txt").write_text("no image")
+    with pytest.raises(DatasetError) as caught:
+        scanned()
+    assert "that featx reads. Found: 6 .heic, 1 .txt, such as" in str(caught.value)
+    assert "save HEIC images as JPEG or PNG" in str(caught.value)
+
+
+def test_what_was_left_out_is_said_before_the_error_it_causes(root, scanned, caplog):
+    fill(root, train__dogs=3)
+    (root / "train/cats").mkdir()
+    (root / "train/cats/cat.heic").write_bytes(b"heic")
+    with pytest.raises(DatasetError, match="only 1 class"):
+        scanned()
+    said = [record.getMessage() for record in caplog.records]
+    assert any("1 .heic, such as train/cats/cat.heic; save HEIC images as JPEG or PNG" in line for line in said)
+
+
+NEAR_MATCHES = [
+    ("caf\u00e9", "cafe\u0301", "Unicode form"),
+    ("cats", "Cats", "letter case"),
+    ("cats", "cats ", "blanks"),
+    ("tulips", "tulip", "is 'tulip' the training class 'tulips'?"),
+]
+
+
+@pytest.mark.parametrize(("in_train", "in_test", "words"), NEAR_MATCHES)
+def test_a_test_class_that_is_missing_in_training_is_shown_with_its_near_match(root, scanned, in_train, in_test, words):
+    fill(root, **{f"train/{in_train}": 3, "train/dogs": 3, f"test/{in_test}": 1, "test/dogs": 1})
+    with pytest.raises(DatasetError, match=r"has 1 class \(.*\) without training images") as caught:
+        scanned()
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(("name", "other"), [("caf\u00e9", "cafe\u0301"), ("cats", "cats "), ("a\u200cb", "ab")])
+def test_classes_whose_names_look_the_same_are_refused(root, scanned, name, other):
+    fill(root, **{name: 20, other: 20, "dogs": 20})
+    with pytest.raises(DatasetError, match="Two classes are called .* Rename one"):
+        scanned()
+
+
+def test_classes_that_differ_in_letter_case_are_warned_of(root, scanned):
+    fill(root, a=40, A=40)
+    dataset = scanned()
+    assert dataset.class_names == ("A", "a")
+    assert "Two classes are called 'A' and 'a': the names differ in letter case only." in dataset.warnings
+
+
+@pytest.mark.parametrize(
+    "folders",
+    [
+        {"cats": 1, "dogs": 1},
+        {"cats": 1},
+        {"train/cats": 2, "train/dogs": 2, "test/birds": 1},
+        {"cats": 1, "dogs": 300},
+    ],
+)
+def test_what_only_training_needs_may_be_missing_where_nothing_is_trained(root, scanned, folders):
+    fill(root, **folders)
+    dataset = scanned(to_train=False)
+    assert dataset.n_images == sum(folders.values())
+    assert dataset.class_names == tuple(sorted({folder.split("/")[-1] for folder in folders}))
+
+
+def test_what_is_no_image_is_no_copy(root, scanned):
+    fill(root, train__cats=3, train__dogs=3, test__cats=1, test__dogs=1)
+    for folder in ("train/cats", "train/dogs", "test/dogs"):
+        for number in range(2):
+            (root / folder / f"empty {number}.jpg").touch()
+            (root / folder / f"error {number}.jpg").write_bytes(b"<html>404</html>")
+    assert scanned().warnings == ()
+    (root / "train/dogs/cat.jpg").write_bytes((root / "train/cats/1.jpg").read_bytes())
+    assert [warning.split(":")[1].split(",")[0] for warning in scanned().warnings] == [" 1", " 1"]
 
 
 # The split by content

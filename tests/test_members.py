@@ -202,6 +202,13 @@ def test_a_single_letter_that_is_in_utf_8_by_chance_is_told(files, write, seen):
     assert (data.class_names, data.warnings) == (("dog", "猫"), ())
 
 
+def test_names_in_doubt_are_told_before_an_error_that_may_come_of_them(files, write, tmp_path, caplog):
+    members = [Member(name.split("/", 1)[1].encode("gbk"), content) for name, content in files.items() if "海" in name]
+    with pytest.raises(DatasetError):
+        scan(write(members), tmp_path / "cache")
+    assert f"{len(members)} of its names are, such as ║ú/║ú.0.jpg" in caplog.text
+
+
 def test_names_that_say_their_encoding_are_in_that(folder, files, write, seen, tmp_path):
     members = []
     for number, (name, content) in enumerate(files.items()):

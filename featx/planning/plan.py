@@ -13,6 +13,7 @@ from typing import Any, Unpack
 import numpy as np
 
 from featx.augmentation import Views
+from featx.dataset import Data, ImageFolders
 from featx.engines import default_batch_size
 from featx.errors import FeatxError, printable
 from featx.files import ABANDONED_AFTER_S, TEMPORARY_PREFIX
@@ -34,7 +35,7 @@ FOLDER_PREFIX = f"{TEMPORARY_PREFIX}plan-"
 
 
 def plan_extraction(
-    data_dir: Place | str,
+    data_dir: Data,
     *,
     cache_dir: Place | str = Path("cache"),
     workers: int | None = None,
@@ -69,9 +70,10 @@ def plan_extraction(
             engine runs here; the message says what to do.
     """
     started = time.perf_counter()
-    data_dir, cache_dir = _here(as_data(data_dir)), _here(as_place(cache_dir))
+    named = ImageFolders.of(data_dir)
+    root, cache_dir = _here(as_data(named.root)), _here(as_place(cache_dir))
     recipe_options, engine_options = split_options(options)
-    found = survey(data_dir, cache_dir, show=show)
+    found = survey(replace(named, root=root), cache_dir, show=show)
     ways = find_ways(found.dataset, cache_dir, engine_options, recipe_options)
     sample, unreadable = _sample(found, ways[0], workers, strict=strict)
     with _work_folder(cache_dir) as work_dir, progress_bar(len(ways), "plan", "trials", show=show) as bar:
@@ -81,7 +83,7 @@ def plan_extraction(
         raise FeatxError(f"{ways[0].name} cannot run here: {estimates[0].reason}")
     chosen = chosen_way(ways, engine_options, recipe_options.get("precision", "auto"), trials.auto_engine)
     return Plan(
-        data_dir=data_dir,
+        data_dir=root,
         backbone=chosen.recipe.backbone,
         image_size=chosen.recipe.image_size,
         n_images=found.n_images,

@@ -7,15 +7,14 @@ import stat
 import time
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from featx.calibration import N_CALIBRATION
-from featx.dataset import ImageDataset, scan
+from featx.dataset import Data, ImageDataset, list_images, scan_listed
 from featx.digests import digest_files
-from featx.layout import find_layout, list_folder
 from featx.statcache import StatCache, StatKey
 
 #: Images that are timed.
@@ -57,40 +56,42 @@ class Survey:
         return max(0, self.n_train - self.dataset.n_train) if self.n_unread else 0
 
 
-def survey(data_dir: Path, cache_dir: Path, *, show: bool = False) -> Survey:
-    """Return what is in `data_dir`.
+def survey(data: Data, cache_dir: Path, *, show: bool = False) -> Survey:
+    """Return what is in a data set's folder on this machine.
 
     Args:
-        data_dir: as for `featx.dataset.scan`.
+        data: as for `featx.dataset.scan`.
         cache_dir: remembers digests of files.
         show: show progress on stderr.
 
     Raises:
-        DatasetError: there is nothing here to train a classifier on.
+        DatasetError: there are no images, or it is not clear which folders are the classes.
     """
     started = time.perf_counter()
-    files = _list_files(data_dir)
-    is_known, sizes = _look_up(files.names, cache_dir)
+    listed = list_images(data, show=show)
+    files = listed.dataset
+    root = os.fsencode(str(files.root.resolve()))
+    names = [os.path.join(root, os.fsencode(path)) for path in files.paths]  # noqa: PTH118 - a Path cannot hold bytes
+    is_known, sizes = _look_up(names, cache_dir)
     listing_s = time.perf_counter() - started
     size_bytes = int(sizes.sum())
     unread = np.flatnonzero(~is_known)
     # The sample, images to calibrate int8 on, and what tells how fast files are read here.
-    all_rows = np.arange(len(files.names))
-    chosen = [(all_rows, N_SAMPLE), (np.flatnonzero(~files.is_test), N_CALIBRATION), (unread, N_SAMPLE)]
+    chosen = [(np.arange(len(names)), N_SAMPLE), (np.flatnonzero(~files.is_test), N_CALIBRATION), (unread, N_SAMPLE)]
     rows = np.unique(np.concatenate([_spread(files.paths, among, n) for among, n in chosen]))
     started = time.perf_counter()
-    digest_files([files.names[row] for row in rows], cache_dir)
+    digest_files([names[row] for row in rows], cache_dir)
     n_read = int(np.count_nonzero(~is_known[rows]))
     left = np.setdiff1d(unread, rows)
     reading_s = (time.perf_counter() - started) / max(1, n_read) * len(left)
     if reading_s <= DIGEST_LIMIT_S:
-        dataset = scan(data_dir, cache_dir, show=show)
+        dataset = scan_listed(listed, cache_dir, to_train=False, show=show)
         return Survey(dataset, dataset.n_images, dataset.n_train, size_bytes, 0, listing_s, 0.0)
-    dataset = files.dataset(data_dir, np.setdiff1d(np.arange(len(files.names)), left), cache_dir)
-    n_train = int(np.count_nonzero(~files.is_test))
-    if not files.is_test.any():
+    dataset = _with_digests(files, names, np.setdiff1d(np.arange(len(names)), left), cache_dir)
+    n_train = files.n_train
+    if not files.n_test:
         n_train = round((1 - _TEST_SHARE) * n_train)
-    return Survey(dataset, len(files.names), n_train, size_bytes, len(left), listing_s, reading_s)
+    return Survey(dataset, len(names), n_train, size_bytes, len(left), listing_s, reading_s)
 
 
 def sample_rows(dataset: ImageDataset) -> np.ndarray:
@@ -101,42 +102,14 @@ def sample_rows(dataset: ImageDataset) -> np.ndarray:
     return _spread(dataset.paths, np.arange(dataset.n_images), N_SAMPLE)
 
 
-@dataclass(frozen=True, eq=False)
-class _Files:
-    """Image files that were found: absolute names, and paths relative to the folder; `(n,)` bool `is_test`."""
-
-    names: Sequence[bytes]
-    paths: Sequence[str]
-    is_test: np.ndarray
-
-    def dataset(self, root: Path, rows: np.ndarray, cache_dir: Path) -> ImageDataset:
-        """Return those of the files `rows` that can be read, whose digests are in the cache, without their classes."""
-        digests, reasons = digest_files([self.names[row] for row in rows], cache_dir)
-        kept = np.setdiff1d(np.arange(len(rows)), list(reasons))
-        paths = tuple(self.paths[row] for row in rows[kept])
-        return ImageDataset(
-            root=root,
-            class_names=("",),
-            paths=paths,
-            labels=np.zeros(len(paths), np.int64),
-            is_test=self.is_test[rows[kept]],
-            digests=digests[kept],
-            unreadable=tuple((self.paths[rows[row]], reason) for row, reason in reasons.items()),
-        )
-
-
-def _list_files(data_dir: Path) -> _Files:
-    layout = find_layout(data_dir)
-    prefix = os.path.join(data_dir.resolve(), "")  # noqa: PTH118 - ends in exactly one slash, also for the root folder
-    found = [
-        (path, is_test)
-        for is_test, folders in ((False, layout.train), (True, layout.test or {}))
-        for folder in folders.values()
-        for path in list_folder(folder).images
-    ]
-    names = [os.fsencode(path) for path, _ in found]
-    is_test = np.array([of_test for _, of_test in found], dtype=bool)
-    return _Files(names, [path.removeprefix(prefix) for path, _ in found], is_test)
+def _with_digests(files: ImageDataset, names: Sequence[bytes], rows: np.ndarray, cache_dir: Path) -> ImageDataset:
+    """Return those of the files `rows` that can be read, whose digests are in the cache."""
+    digests, reasons = digest_files([names[row] for row in rows], cache_dir)
+    kept = np.setdiff1d(np.arange(len(rows)), list(reasons))
+    is_kept = np.zeros(files.n_images, bool)
+    is_kept[rows[kept]] = True
+    unreadable = tuple((files.paths[rows[row]], reason) for row, reason in reasons.items())
+    return replace(files.subset(is_kept), digests=digests[kept], unreadable=unreadable)
 
 
 def _look_up(names: Sequence[bytes], cache_dir: Path) -> tuple[np.ndarray, np.ndarray]:

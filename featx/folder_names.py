@@ -1,0 +1,169 @@
+"""What the names of folders and files say: a split, a class, masks, a part of something larger.
+
+Names are read by their words, so `seg_train`, `trainingSet` and `Final Training` all speak of training. They decide
+nothing alone: `train` may be a class of vehicles. `featx.layout` weighs them against what lies in the folders.
+"""
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Collection, Iterable
+from typing import NamedTuple
+
+_ROLES = {
+    "train": {"train", "training", "trn", "trainval"},
+    "validation": {"validation", "val", "valid", "dev"},
+    "test": {"test", "testing", "tst", "holdout", "eval", "evaluation"},
+    "unlabelled": {"pred", "predict", "prediction", "predictions", "unlabelled", "unlabeled", "submission"},
+}
+_ROLE_OF = {word: role for role, words in _ROLES.items() for word in words}
+
+#: Words that say no more than that there are images: `train_images` is `train`.
+_FILLERS = {
+    *("image", "images", "img", "imgs", "photo", "photos", "picture", "pictures", "pic", "pics", "jpg", "jpeg", "png"),
+    *("jpegimages", "set", "data", "dataset", "datasets", "split", "folder", "raw", "all", "final", "labelled"),
+    "labeled",
+}
+
+#: Words for pictures that tell something about other pictures.
+_ANNOTATIONS = {
+    *("mask", "masks", "annotation", "annotations", "label", "labels", "trimap", "trimaps", "segmentation"),
+    *("segmentations", "segmentationclass", "segmentationobject", "segmap", "segmaps", "segmim", "groundtruth", "gt"),
+    *("gtfine", "bbox", "bboxes", "depth", "contour", "contours", "semantic"),
+}
+
+#: Words for one of several folders that together hold what belongs together.
+_PARTS = {"part", "parts", "batch", "fold", "shard", "chunk", "volume", "vol", "disk", "disc"}
+
+#: How cameras, phones and programs begin the names of their files.
+_CAMERAS = {
+    *("img", "image", "images", "im", "pic", "pics", "picture", "photo", "dsc", "dscn", "dscf", "pxl", "mvi", "dji"),
+    *("gopr", "screenshot", "scan", "file", "frame", "download", "whatsapp image", "untitled", "sample", "copy"),
+}
+
+_CAMEL_CASE = re.compile(r"(?<=[a-z])(?=[A-Z])")
+_WORD = re.compile(r"[^\W\d_]+")
+_PREFIX = re.compile(r"([^\W\d_]{2,}(?:[ _-][^\W\d_]+)*)[ ._-]*\(?\d+\)?")
+
+
+def words_of(name: str) -> tuple[str, ...]:
+    """Return the words of a name, in lower case, without numbers and punctuation.
+
+    >>> words_of("rps-test-set"), words_of("trainingSet"), words_of("test1"), words_of("TEST_SIMPLE")
+    (('rps', 'test', 'set'), ('training', 'set'), ('test',), ('test', 'simple'))
+    """
+    return tuple(word.casefold() for word in _WORD.findall(_CAMEL_CASE.sub(" ", name)))
+
+
+class Role(NamedTuple):
+    """What part of a data set a folder's name speaks of.
+
+    Attributes:
+        name: `"train"`, `"validation"`, `"test"` or `"unlabelled"`.
+        rest: its other words; none if it speaks of nothing else.
+    """
+
+    name: str
+    rest: tuple[str, ...]
+
+
+def role_of(name: str) -> Role | None:
+    """Return the role that a folder's name speaks of; None if it speaks of none, or of several.
+
+    >>> role_of("Training_Set"), role_of("seg_train"), role_of("train2017"), role_of("latest")
+    (Role(name='train', rest=()), Role(name='train', rest=('seg',)), Role(name='train', rest=()), None)
+    """
+    words = words_of(name)
+    roles = {_ROLE_OF[word] for word in words if word in _ROLE_OF}
+    if roles == {"train", "validation"}:  # featx takes its own validation part, and that is what `trainval` is for
+        roles = {"train"}
+    if len(roles) != 1:
+        return None
+    return Role(roles.pop(), tuple(word for word in words if word not in _FILLERS and word not in _ROLE_OF))
+
+
+def subject_of(name: str) -> tuple[str, ...]:
+    """Return the words of a name that say what the images are of.
+
+    >>> subject_of("rps"), subject_of("images_small")
+    (('rps',), ('small',))
+    """
+    return tuple(word for word in words_of(name) if word not in _FILLERS)
+
+
+def says_images(name: str) -> bool:
+    """Return whether a folder's name says no more than that there are images in it.
+
+    >>> says_images("images"), says_images("JPEGImages"), says_images("cats")
+    (True, True, False)
+    """
+    return bool(words_of(name)) and not subject_of(name)
+
+
+def says_annotations(name: str) -> bool:
+    """Return whether a folder's name speaks of masks and the like.
+
+    >>> says_annotations("train_masks"), says_annotations("images")
+    (True, False)
+    """
+    return not _ANNOTATIONS.isdisjoint(words_of(name))
+
+
+def are_parts(names: Iterable[str]) -> bool:
+    """Return whether names differ in a number only, and say that they are parts of something.
+
+    >>> are_parts(["HAM10000_images_part_1", "HAM10000_images_part_2"]), are_parts(["n0", "n1"])
+    (True, False)
+    """
+    all_words = [words_of(name) for name in names]
+    return len(all_words) > 1 and len(set(all_words)) == 1 and not _PARTS.isdisjoint(all_words[0])
+
+
+def class_prefixes(file_names: Collection[str]) -> list[str]:
+    """Return the words that file names begin with, before a number, if these may be classes; sorted.
+
+    That is if nine names of ten begin so, with two words or more, each of them more than once. What cameras and
+    programs write is no class.
+
+    >>> class_prefixes(["cat.0.jpg", "cat.1.jpg", "great_dane_7.jpg", "great_dane_8.png"])
+    ['cat', 'great_dane']
+    >>> class_prefixes(["IMG_0001.jpg", "IMG_0002.jpg", "DSC 1.jpg", "DSC 2.jpg", "1.jpg"])
+    []
+    """
+    matches = (_PREFIX.fullmatch(name.rpartition(".")[0]) for name in file_names)
+    counts = Counter(match[1] for match in matches if match and _may_be_class(match[1]))
+    prefixes = sorted(prefix for prefix, count in counts.items() if count > 1)
+    is_most = sum(counts.values()) >= 0.9 * len(file_names)
+    return prefixes if len(prefixes) > 1 and is_most else []
+
+
+def _may_be_class(prefix: str) -> bool:
+    return prefix.casefold().replace("_", " ") not in _CAMERAS and role_of(prefix) is None
+
+
+def looks_of(name: str) -> str:
+    r"""Return what stays of a name when what cannot be seen, or is easily mistaken, is taken off it.
+
+    Names that people take for one are the same then: in other letter case, with blanks around, or in another
+    Unicode form (é as one character or as two).
+
+    >>> looks_of("Cafe\u0301 ") == looks_of("caf\u00e9")
+    True
+    """
+    visible = (char for char in unicodedata.normalize("NFKC", name) if unicodedata.category(char) != "Cf")
+    return " ".join("".join(visible).casefold().split())
+
+
+def difference_of(name: str, other: str) -> str:
+    r"""Return in what two names differ that look the same.
+
+    >>> difference_of("Cats", "cats"), difference_of("cats ", "cats"), difference_of("cafe\u0301", "caf\u00e9")
+    ('letter case', 'blanks', 'Unicode form')
+    """
+    if name.casefold() == other.casefold():
+        return "letter case"
+    if "".join(name.split()) == "".join(other.split()):
+        return "blanks"
+    if unicodedata.normalize("NFC", name) == unicodedata.normalize("NFC", other):
+        return "Unicode form"
+    return "characters that cannot be seen or look alike"
