@@ -1,5 +1,6 @@
 """A picture of some training images beside their augmented views, to look at before any of them is paid for."""
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,11 +13,14 @@ from featx.dataset import Data, ImageDataset, scan
 from featx.errors import FeatxError, ImageError, printable
 from featx.images import decode_image, read_file
 from featx.places import Place
-from featx.plots.picture_page import DPI, page_style, png, short
+from featx.plots.letters import are_numbered, class_labels
+from featx.plots.picture_page import DPI, page_style, png
 from featx.views import make_view
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+log = logging.getLogger("featx")
 
 #: Views in the picture if their number is not chosen, and the most there is room for.
 N_VIEWS = 8
@@ -25,6 +29,7 @@ N_VIEWS = 8
 N_IMAGES = 6
 
 _CELL_IN = 1.15
+_LABEL_WIDTH = 14
 
 
 def draw_preview(
@@ -54,10 +59,13 @@ def draw_preview(
     rows = list(_readable(dataset, image_size or find_backbone(backbone).image_size))
     if not rows:
         raise FeatxError(f"No training image of {printable(dataset.root)} can be read.")
-    with page_style():
+    with page_style(dataset.class_names):
         picture = png(_figure(dataset, rows, views))
     path = picture_dir / "views.png"
     path.write_bytes(picture)
+    if are_numbered(dataset.class_names, _LABEL_WIDTH):
+        numbers = (f"{n} is {printable(name)}" for n, name in enumerate(dataset.class_names, start=1))
+        log.warning("The picture numbers the classes: %s.", ", ".join(numbers))
     return path
 
 
@@ -84,6 +92,7 @@ def _figure(dataset: ImageDataset, rows: list[tuple[int, np.ndarray]], views: Vi
     size_in = (_CELL_IN * (n_views + 1) + 0.3, _CELL_IN * len(rows) + 0.75)
     figure = Figure(figsize=size_in, dpi=DPI, layout="compressed", facecolor="white")
     figure.suptitle(_title(views.augmentation), x=0.01, ha="left", fontsize=11)
+    labels = class_labels(dataset.class_names, _LABEL_WIDTH)
     grid = figure.subplots(len(rows), n_views + 1, squeeze=False)
     for axes_row, (row, pixels) in zip(grid, rows, strict=True):
         digest = dataset.digests[row].tobytes()
@@ -91,7 +100,7 @@ def _figure(dataset: ImageDataset, rows: list[tuple[int, np.ndarray]], views: Vi
         for axes, picture in zip(axes_row, [pixels, *pictures], strict=True):
             axes.imshow(picture)
             axes.set_axis_off()
-        axes_row[0].set_title(short(dataset.class_names[dataset.labels[row]], 14), fontsize=9, loc="left")
+        axes_row[0].set_title(labels[dataset.labels[row]], fontsize=9, loc="left")
     for number, axes in enumerate(grid[0][1:], 1):
         axes.set_title(f"view {number}", fontsize=9, loc="left")
     return figure

@@ -7,7 +7,7 @@ from statistics import mean, stdev
 
 from featx.comparison import SIGNIFICANCE, Approach, Comparison, duration, ranked
 from featx.errors import printable
-from featx.plots import confusion_file_names
+from featx.plots import are_numbered, confusion_file_names
 from featx.tables import escape_markdown, markdown_table, n_columns, text_table
 from featx.units import size
 
@@ -43,6 +43,8 @@ CURVES_NOTE = (
     "Loss and accuracy by epoch, on the training images and on the validation images that chose the epoch kept. "
     "Training figures are no results: while training, dropout and augmentation are at work."
 )
+
+NUMBERS_NOTE = "The pictures number the classes: no font here has the letters of some names, or two names look alike."
 
 
 def table(comparison: Comparison, *, markdown: bool = False) -> str:
@@ -241,8 +243,17 @@ def results_page(comparison: Comparison, *, has_curves: bool) -> str:
         parts.append(f"## How much data is enough\n\n{sentence}\n\n{LEARNING_NOTE}\n\n{picture}")
     pictures = zip(comparison.approaches, confusion_file_names(comparison), strict=True)
     matrices = [f"![Confusion matrix of {escape_markdown(approach.name)}]({name})" for approach, name in pictures]
-    parts += ["## What is taken for what", *matrices, "## How to get these numbers again", _provenance(comparison)]
+    parts += ["## What is taken for what", *_class_numbers(comparison), *matrices]
+    parts += ["## How to get these numbers again", _provenance(comparison)]
     return "\n\n".join(parts) + "\n"
+
+
+def _class_numbers(comparison: Comparison) -> list[str]:
+    """Return what the numbers in the pictures mean, if they number the classes."""
+    if not are_numbered(comparison.class_names):
+        return []
+    lines = [(escape_markdown(name), str(n)) for n, name in enumerate(comparison.class_names, start=1)]
+    return [NUMBERS_NOTE, markdown_table(("Class", "Number"), lines)]
 
 
 def _provenance(comparison: Comparison) -> str:

@@ -123,6 +123,7 @@ LATE = {
     "sklearn",
     "pandas",
     "matplotlib",
+    "fontTools",
     "scipy",
     "kaggle",
     "kagglesdk",

@@ -139,8 +139,8 @@ def test_an_object_that_vanishes_after_the_scan_is_skipped_with_its_reason(photo
     address = bucket.upload(photos, "photos")
     find_layout = sys.modules["featx.dataset"].find_layout
 
-    def then_gone(*args: object) -> object:
-        layout = find_layout(*args)
+    def then_gone(*args: object, **options: object) -> object:
+        layout = find_layout(*args, **options)
         bucket.remove("photos/train/sea/sea.2.jpg")
         return layout
 

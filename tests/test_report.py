@@ -13,7 +13,7 @@ from featx import plots
 from featx.comparison import Approach, Comparison, Epoch, with_p_values
 from featx.errors import FeatxError
 from featx.metrics import confusion_matrix, evaluate
-from featx.plots import picture_page, point_labels
+from featx.plots import letters, point_labels
 from featx.plots.accuracy import accuracy_chart
 from featx.plots.confusion import confusion_chart
 from featx.plots.curves import training_curves_chart
@@ -262,7 +262,7 @@ def test_names_that_look_alike_get_pictures_of_their_own():
 
 
 def test_long_names_keep_the_end_where_they_differ():
-    shown = {picture_page.short(name, 18) for name in HOSTILE[5:7]}
+    shown = {letters.short(name, 18) for name in HOSTILE[5:7]}
     assert len(shown) == 2
     assert max(map(len, shown)) == 18
 

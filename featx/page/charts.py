@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from featx.comparison import Comparison
 from featx.plots import chart_figures
-from featx.plots.picture_page import INK, PALE, page_style
+from featx.plots.picture_page import INK, PALE, page_style, texts_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -30,7 +30,7 @@ _COLOURS = {
 
 def charts(comparison: Comparison) -> dict[str, Markup]:
     """Return the charts of a comparison as SVG elements, by name."""
-    with page_style():
+    with page_style(texts_of(comparison)):
         figures = chart_figures(comparison)
         return {name: _svg(figure, name) for name, figure in figures.items()}
 

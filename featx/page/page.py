@@ -14,6 +14,7 @@ from featx.page.claims import WHY_THEY_DIFFER
 from featx.page.content import HEADER, matrices, page_data, ranked_images, repeats, rows
 from featx.page.thumbnails import Thumbnails
 from featx.places import Place
+from featx.plots import are_numbered
 from featx.report import (
     CAVEAT,
     CURVES_NOTE,
@@ -62,6 +63,7 @@ def page_html(comparison: Comparison, data_dir: Place | str | None = None) -> st
         matrices=matrices(comparison, comparison.examination),
         why_claims_differ=WHY_THEY_DIFFER,
         charts=charts(comparison),
+        are_numbered=are_numbered(comparison.class_names),
         thumbnail=thumbnails.uri,
         caveat=CAVEAT,
         time_note=TIME_NOTE,

@@ -2,5 +2,6 @@
 
 from featx.plots.confusion import confusion_file_names
 from featx.plots.drawings import chart_figures, draw
+from featx.plots.letters import are_numbered
 
-__all__ = ["chart_figures", "confusion_file_names", "draw"]
+__all__ = ["are_numbered", "chart_figures", "confusion_file_names", "draw"]

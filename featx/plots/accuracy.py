@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from featx.comparison import SIGNIFICANCE, Approach, Comparison, ranked
+from featx.plots.letters import short
 from featx.plots.marks import INTERVALS, approach_rows, colour, kind_legend, marker, right_of
-from featx.plots.picture_page import PALE, new_page, short
+from featx.plots.picture_page import PALE, new_page
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featx.comparison import Approach, Comparison
-from featx.plots.picture_page import INK, new_page, short
+from featx.plots.letters import are_numbered, class_labels, short
+from featx.plots.picture_page import INK, new_page
+from featx.tables import n_columns
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,7 +24,8 @@ def confusion_chart(comparison: Comparison, approach: Approach) -> "Figure":
     cell_in = 1.25 if n_classes <= 3 else 0.62 if n_classes <= 12 else 0.34 if n_classes <= 40 else 12 / n_classes
     side_in = cell_in * n_classes
     title = f"{short(approach.name)}: {_commonest_mistake(comparison, counts)}"
-    figure = new_page(comparison, title, side_in + 2.1, width_in=max(7.0, side_in + 3.6))
+    note = "Numbers stand for classes: see results.md." if are_numbered(comparison.class_names) else ""
+    figure = new_page(comparison, title, side_in + 2.1, width_in=max(7.0, side_in + 3.6), note=note)
     axes = figure.add_subplot()
     axes.grid(visible=False)
     image = axes.imshow(100 * share, cmap="Blues", vmin=0, vmax=100)
@@ -30,13 +33,13 @@ def confusion_chart(comparison: Comparison, approach: Approach) -> "Figure":
     bar.outline.set_visible(False)
     bar.set_label("share of the true class (row)")
     every = -(-n_classes // 60)
-    names = [short(name, 18) for name in comparison.class_names]
+    names = class_labels(comparison.class_names)
     size = 10.5 if n_classes <= 12 else 8
     axes.set_xticks(
         range(0, n_classes, every),
         names[::every],
         fontsize=size,
-        rotation=0 if max(map(len, names)) * n_classes < 60 else 90,
+        rotation=0 if max(map(n_columns, names)) * n_classes < 60 else 90,
     )
     recalls = [f"{name}  {100 * share[i, i]:.0f} %" for i, name in enumerate(names)] if n_classes > 12 else names
     axes.set_yticks(range(0, n_classes, every), recalls[::every], fontsize=size)
@@ -69,8 +72,9 @@ def _commonest_mistake(comparison: Comparison, counts: np.ndarray[Any, Any]) -> 
     if (mistakes == mistakes.max()).sum() > 1:
         return f"{mistakes.sum():,} of {counts.sum():,} test images taken for another class"
     true, predicted = divmod(int(mistakes.argmax()), len(counts))
-    names = [short(comparison.class_names[i], 24) for i in (true, predicted)]
-    return f"most often mistook {names[0]} for {names[1]} ({mistakes.max():,} of {counts[true].sum():,})"
+    names = comparison.class_names
+    shown = [f"class {i + 1}" if are_numbered(names) else short(names[i], 24) for i in (true, predicted)]
+    return f"most often mistook {shown[0]} for {shown[1]} ({mistakes.max():,} of {counts[true].sum():,})"
 
 
 def confusion_file_names(comparison: Comparison) -> list[str]:

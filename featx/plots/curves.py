@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from featx.comparison import Comparison, ranked
+from featx.plots.letters import short
 from featx.plots.marks import colour, marker
-from featx.plots.picture_page import INK, PALE, new_page, short
+from featx.plots.picture_page import INK, PALE, new_page
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -6,7 +6,7 @@ from featx.comparison import Comparison
 from featx.plots.accuracy import accuracy_chart
 from featx.plots.confusion import confusion_chart, confusion_file_names
 from featx.plots.curves import learning_curve_chart, training_curves_chart
-from featx.plots.picture_page import page_style, png
+from featx.plots.picture_page import page_style, png, texts_of
 from featx.plots.reliability import reliability_chart
 from featx.plots.summary import summary_chart
 from featx.plots.time_bars import time_chart
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def draw(comparison: Comparison) -> dict[str, bytes]:
     """Return the PNG files of a comparison by file name; `training-curves.png` only if an approach has a history."""
-    with page_style():
+    with page_style(texts_of(comparison)):
         pictures = {
             "summary.png": summary_chart(comparison),
             "accuracy.png": accuracy_chart(comparison),

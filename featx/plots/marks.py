@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from featx.comparison import Approach, Comparison
-from featx.plots.picture_page import DIRECT_COLOUR, FEATURES_COLOUR, SCRATCH_COLOUR, short
+from featx.plots.letters import short
+from featx.plots.picture_page import DIRECT_COLOUR, FEATURES_COLOUR, SCRATCH_COLOUR
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

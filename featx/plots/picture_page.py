@@ -1,15 +1,15 @@
-"""The page that every picture of a comparison is drawn on: its style, title, warnings, footer and letters."""
+"""The page that every picture of a comparison is drawn on: its style, title, warnings and footer."""
 
 import io
 import re
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from featx.comparison import Comparison
-from featx.errors import printable
+from featx.plots.letters import can_draw, drawable, fonts_for, short, with_numbers, without_font_warnings
+from featx.tables import n_columns
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -22,28 +22,15 @@ WIDTH_IN = 9.0
 DPI = 100
 LINE_IN = 0.2
 
-#: Tried after matplotlib's own DejaVu Sans for letters that it lacks; those not installed are passed over.
-FALLBACK_FONTS = (
-    "Noto Sans CJK JP",
-    "Noto Sans CJK SC",
-    "Source Han Sans",
-    "WenQuanYi Zen Hei",
-    "Hiragino Sans",
-    "Yu Gothic",
-    "Microsoft YaHei",
-    "Malgun Gothic",
-    "Arial Unicode MS",
-)
-
 
 @contextmanager
-def page_style() -> Iterator[None]:
-    """Draw in featx's style, whatever matplotlib is set to."""
+def page_style(texts: Iterable[str]) -> Iterator[None]:
+    """Draw in featx's style, whatever matplotlib is set to, with fonts that have the letters of `texts`."""
     import matplotlib as mpl
     import matplotlib.style
 
     style: dict[str, Any] = {
-        "font.family": list(_fonts()),
+        "font.family": fonts_for(texts),
         "font.size": 10.5,
         "text.parse_math": False,  # a class may be called "$5"
         "text.color": INK,
@@ -60,8 +47,14 @@ def page_style() -> Iterator[None]:
         "ytick.major.size": 0,
         "legend.frameon": False,
     }
-    with mpl.style.context(["default", style]):
+    with mpl.style.context(["default", style]), without_font_warnings():
         yield
+
+
+def texts_of(comparison: Comparison) -> list[str]:
+    """Return the texts in the pictures of a comparison that are not featx's own."""
+    names = (approach.name for approach in comparison.approaches)
+    return [comparison.dataset, *comparison.class_names, *comparison.warnings, *names]
 
 
 def new_page(
@@ -71,11 +64,11 @@ def new_page(
     from matplotlib.figure import Figure
 
     titles = _balanced(title, int(8.6 * width_in))
-    warnings = [
-        line for text in comparison.warnings for line in textwrap.wrap("⚠ " + drawable(text), int(11.5 * width_in))
-    ]
-    source = f"{short(comparison.dataset)}: {comparison.n_test:,} test images, {comparison.n_train:,} for training."
-    footers = textwrap.wrap(f"{source} {note}", int(14 * width_in))
+    texts = (drawable(with_numbers(text, comparison.class_names)) for text in comparison.warnings)
+    warnings = [line for text in texts for line in _wrapped(f"⚠ {text}", int(11.5 * width_in))]
+    dataset = f"{short(comparison.dataset)}: " if can_draw(comparison.dataset) else ""
+    source = f"{dataset}{comparison.n_test:,} test images, {comparison.n_train:,} for training."
+    footers = _wrapped(f"{source} {note}", int(14 * width_in))
     header_in = 0.15 + 0.26 * len(titles) + LINE_IN * len(warnings) + 0.08
     footer_in = 0.12 + 0.17 * len(footers)
     height_in = header_in + body_in + footer_in
@@ -94,9 +87,15 @@ def new_page(
 def _balanced(text: str, width: int) -> list[str]:
     """Return `text` in as few lines as `width` allows, about equally long, no number cut off from its unit."""
     text = re.sub(r"(?<=\d) (?=%|(?:s|min|h|d)\b)", "\N{NO-BREAK SPACE}", text)
-    n_lines = len(textwrap.wrap(text, width))
-    narrower = (textwrap.wrap(text, limit) for limit in range(width // 2, width + 1))
+    n_lines = len(_wrapped(text, width))
+    narrower = (_wrapped(text, limit) for limit in range(width // 2, width + 1))
     return next(lines for lines in narrower if len(lines) == n_lines)
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    """Return `text` in lines that fit `width` letters, of which some may be wide."""
+    n_wide = max(n_columns(text) - len(text), 0)
+    return textwrap.wrap(text, max(width - n_wide, width // 2))
 
 
 def png(figure: "Figure") -> bytes:
@@ -104,47 +103,3 @@ def png(figure: "Figure") -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=2 * DPI, metadata={"Software": None})
     return buffer.getvalue()
-
-
-def short(name: str, width: int = 40) -> str:
-    """Return a name fit for a picture; of long ones the start and the end, which is where similar names differ."""
-    start = end = [drawable(letter) for letter in printable(name)]
-    if len("".join(start)) <= width:
-        return "".join(start)
-    while len("".join(start)) > width - width // 3 - 1:
-        start = start[:-1]
-    while len("".join(end)) > width // 3:
-        end = end[1:]
-    return "".join([*start, "…", *end])
-
-
-def drawable(text: str) -> str:
-    """Return `text` with the letters that no installed font has as escapes, which can be told apart, unlike boxes."""
-    known = _letters()
-    return "".join(
-        char if ord(char) in known else char.encode("unicode_escape").decode("ascii") for char in printable(text)
-    )
-
-
-@cache
-def _fonts() -> tuple[str, ...]:
-    from matplotlib import font_manager
-
-    installed = set(font_manager.fontManager.get_font_names())
-    return ("DejaVu Sans", *(name for name in FALLBACK_FONTS if name in installed))
-
-
-@cache
-def _letters() -> frozenset[int]:
-    """Return the code points that the fonts have in both weights used."""
-    from matplotlib.font_manager import FontProperties, findfont, get_font
-
-    known = {
-        weight: {
-            point
-            for name in _fonts()
-            for point in get_font(findfont(FontProperties(family=[name], weight=weight))).get_charmap()
-        }
-        for weight in ("normal", "bold")
-    }
-    return frozenset(known["normal"] & known["bold"])

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from featx.comparison import Approach, duration, ranked
-from featx.plots.picture_page import DPI, PALE, short
+from featx.plots.letters import short
+from featx.plots.picture_page import DPI, PALE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

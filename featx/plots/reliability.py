@@ -4,8 +4,9 @@ from typing import TYPE_CHECKING
 
 from featx.comparison import Comparison, ranked
 from featx.examination import Examination
+from featx.plots.letters import short
 from featx.plots.marks import colour
-from featx.plots.picture_page import PALE, new_page, short
+from featx.plots.picture_page import PALE, new_page
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

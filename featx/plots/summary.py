@@ -3,8 +3,9 @@
 from typing import TYPE_CHECKING
 
 from featx.comparison import Comparison, duration
+from featx.plots.letters import short
 from featx.plots.marks import INTERVALS, colour, kind_legend, marker
-from featx.plots.picture_page import new_page, short
+from featx.plots.picture_page import new_page
 from featx.plots.point_labels import label_points, visible
 from featx.plots.time_axis import time_scale
 

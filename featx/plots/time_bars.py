@@ -3,8 +3,9 @@
 from typing import TYPE_CHECKING
 
 from featx.comparison import Approach, Comparison, duration
+from featx.plots.letters import short
 from featx.plots.marks import approach_rows, right_of
-from featx.plots.picture_page import FEATURES_COLOUR, REPRESENTATIONS_COLOUR, SCRATCH_COLOUR, new_page, short
+from featx.plots.picture_page import FEATURES_COLOUR, REPRESENTATIONS_COLOUR, SCRATCH_COLOUR, new_page
 from featx.plots.point_labels import visible
 from featx.plots.time_axis import linear_time_ticks
 
