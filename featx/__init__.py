@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from featx.extractor import FeatureExtractor
     from featx.fetching import Fetched, fetch_data
     from featx.join import Features, load_features
+    from featx.places import as_data
     from featx.planning import Plan, plan_extraction
     from featx.recipe import Recipe
     from featx.report_folder import write_report
@@ -47,6 +48,7 @@ __all__ = [
     "Recipe",
     "Run",
     "Training",
+    "as_data",
     "check_cache",
     "compact_cache",
     "compare_approaches",
@@ -70,6 +72,7 @@ _MODULES = {
     "load_features": "join",
     "Features": "join",
     "FeatureExtractor": "extractor",
+    "as_data": "places",
     "Plan": "planning",
     "plan_extraction": "planning",
     "Predictions": "classifier",

@@ -244,12 +244,15 @@ def list_images(data: Data, *, show: bool = False) -> ListedImages:
     root = as_data(named.root)
     with waiting(f"list {printable(root)}", show=show and isinstance(root, RemotePath)):
         folders, tree = folders_below(root)
+    doubts = tree.root.warnings if tree else ()
+    for warning in doubts:  # a layout that is refused may come of names that were misread
+        log.warning("%s", warning)
     layout = find_layout(root, folders, train=named.train, test=named.test)
     dataset = replace(_listed(root, layout, folders), train_folder=named.train, test_folder=named.test)
     log.info("%s", _classes(dataset, layout))
     for warning in dataset.warnings:
         log.warning("%s", warning)
-    return ListedImages(dataset, tree, layout.test is not None)
+    return ListedImages(dataset.warned(*doubts), tree, layout.test is not None)
 
 
 def _warn(dataset: ImageDataset, *sentences: str) -> ImageDataset:

@@ -11,7 +11,7 @@ from featx.dataset import Data, ImageDataset, ImageFolders, scan
 from featx.engines import EngineOptions
 from featx.image_sources import images_of, views_of
 from featx.missing import compute_missing
-from featx.places import Place, as_place
+from featx.places import Place, RemotePath, as_place
 from featx.recipe import DTYPES, Recipe
 from featx.resolve import ExtractionOptions, RecipeOptions, resolve_recipe, split_options
 from featx.skipped import SkippedImage
@@ -205,7 +205,10 @@ def extract_command(
 ) -> str:
     """Return the command line that extracts these features, as one would type it."""
     named = ImageFolders.of(data_dir)
-    words = ["featx", "extract", str(as_place(named.root))]
+    root = as_place(named.root)
+    words = ["featx", "extract", str(root)]
+    if isinstance(root, RemotePath) and root.zip_encoding:
+        words += ["--zip-encoding", root.zip_encoding]
     for option, folder in (("--train-folder", named.train), ("--test-folder", named.test)):
         words += [] if folder is None else [option, folder]
     defaults: RecipeOptions = {

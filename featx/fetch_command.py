@@ -38,8 +38,9 @@ class Slug(click.ParamType[str]):
     show_default=True,
     help="Folder to write, empty or not there yet.",
 )
+@opt.ZIP_ENCODING
 @opt.OUTPUT
-def fetch(slug: str, to: Path, quiet: bool, as_json: bool) -> None:
+def fetch(slug: str, to: Path, zip_encoding: str | None, quiet: bool, as_json: bool) -> None:
     """Download and unpack a data set or a competition from Kaggle, or write the built-in sample.
 
     \b
@@ -57,7 +58,7 @@ def fetch(slug: str, to: Path, quiet: bool, as_json: bool) -> None:
     """
     from featx.fetching.fetch import fetch_data
 
-    fetched = fetch_data(slug, to, show=not quiet)
+    fetched = fetch_data(slug, to, zip_encoding=zip_encoding, show=not quiet)
     say(lambda: _as_text(fetched), lambda: _as_json(fetched), quiet=quiet, as_json=as_json)
 
 

@@ -13,7 +13,7 @@ from featx.augmentation import AUGMENTATIONS, MAX_VIEWS, choose_views
 from featx.backbones import BACKBONES
 from featx.engines import ENGINES
 from featx.errors import FeatxError, printable
-from featx.places import Place, as_place, redacted
+from featx.places import Place, as_data, as_place, redacted, text_encoding
 from featx.recipe import DTYPES, POOLINGS, PRECISIONS, parse_image_size
 from featx.results import Training
 from featx.rivals import RIVAL_NAMES
@@ -95,10 +95,16 @@ class LocalFolder(click.Path):
 
 
 IMAGE_SIZE = Parsed("size", parse_image_size)
+ZIP_ENCODING = option(
+    "--zip-encoding",
+    type=Parsed("encoding", text_encoding),
+    help="Encoding of the names in a zip or tar file that do not say theirs, such as gbk, shift_jis or cp866.  "
+    "[default: utf-8 if all of them fit]",
+)
 
 
 def DATA(command: _Command) -> _Command:  # noqa: N802 - used as the other options are
-    """Give `command` the argument DATA and the options of its splits, as one parameter, `data`.
+    """Give `command` the argument DATA and the options of its names and splits, as one parameter, `data`.
 
     It is a `featx.dataset.ImageFolders`, whose root is the default one if none was named.
     """
@@ -108,6 +114,7 @@ def DATA(command: _Command) -> _Command:  # noqa: N802 - used as the other optio
         *args: Any,
         data: Place | None,
         cache_dir: Place,
+        zip_encoding: str | None,
         train_folder: str | None,
         test_folder: str | None,
         **others: Any,
@@ -115,7 +122,8 @@ def DATA(command: _Command) -> _Command:  # noqa: N802 - used as the other optio
         from featx.dataset import ImageFolders
         from featx.sources import chosen_data
 
-        folders = ImageFolders(chosen_data(data, cache_dir), train_folder, test_folder)
+        named = as_data(data, zip_encoding) if data and zip_encoding else data
+        folders = ImageFolders(chosen_data(named, cache_dir), train_folder, test_folder)
         return command(*args, data=folders, cache_dir=cache_dir, **others)
 
     return cast("_Command", _DATA(with_data))
@@ -130,6 +138,7 @@ _DATA = options(
         "[default: found by its name]",
     ),
     click.option("--test-folder", metavar="FOLDER", help="The same of the test split; needs --train-folder."),
+    ZIP_ENCODING,
 )
 BACKBONE = option(
     "--backbone", type=click.Choice(list(BACKBONES)), default="vgg16", show_default=True, help="Pretrained network."

@@ -21,6 +21,7 @@ _OF_DIRECT = ("maps", "class_list", "backbone", "image_size", "precision")
 @click.command()
 @click.argument("run", default="", type=click.Path())
 @click.argument("images", nargs=-1)
+@opt.ZIP_ENCODING
 @click.option("--head", type=click.Choice(["dense", "logreg"]), help="Head to use.  [default: dense]")
 @click.option("--direct", is_flag=True, help="Apply a pretrained classifier as it is; there is no RUN then.")
 @opt.MAP
@@ -51,6 +52,7 @@ _OF_DIRECT = ("maps", "class_list", "backbone", "image_size", "precision")
 def predict(
     run: str,
     images: tuple[str, ...],
+    zip_encoding: str | None,
     direct: bool,
     top_k: int,
     form: str | None,
@@ -72,7 +74,7 @@ def predict(
 
     form = "jsonl" if as_json else form or ("table" if sys.stdout.isatty() else "csv")
     how = {name: options.pop(name) for name in ("workers", "strict")}
-    files = find_files(_image_words(run, images, direct=direct), sys.stdin)
+    files = find_files(_image_words(run, images, direct=direct), sys.stdin, zip_encoding)
     classifier = _direct(**options) if direct else _trained(run, **options)
     click.echo(format_predictions(classifier.predict(files, show=not quiet, **how), form, top_k))
 

@@ -4,6 +4,7 @@ import csv
 import glob
 import io
 import json
+import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -13,16 +14,19 @@ from featx.folders import Elsewhere, list_folder
 from featx.places import Place, RemotePath, RemoteTree, as_data, as_place
 from featx.tables import text_table
 
+log = logging.getLogger("featx")
+
 FORMATS = ("table", "csv", "jsonl")
 
 
-def find_files(words: Sequence[str], listed: Iterable[str] = ()) -> list[Place]:
+def find_files(words: Sequence[str], listed: Iterable[str] = (), zip_encoding: str | None = None) -> list[Place]:
     """Return the image files that `words` name, in their order.
 
     Args:
         words: files; folders, which stand for all image files in them, sorted, as a zip or tar file does; addresses
             of files or folders; patterns such as `*.jpg`, also with `**`; and `-`, which stands for `listed`.
         listed: a file's name a line.
+        zip_encoding: as for `featx.places.as_data`.
 
     Raises:
         FeatxError: a folder has no image, or nothing is named at all.
@@ -32,14 +36,14 @@ def find_files(words: Sequence[str], listed: Iterable[str] = ()) -> list[Place]:
         if word == "-":
             files += [as_place(line.rstrip("\r\n")) for line in listed if line.strip()]
         else:
-            files += _files_of(word)
+            files += _files_of(word, zip_encoding)
     if not files:
         raise FeatxError("No image is named: name files, folders or patterns, or - for a list on standard input.")
     return files
 
 
-def _files_of(word: str) -> list[Place]:
-    path = as_data(word)
+def _files_of(word: str, zip_encoding: str | None) -> list[Place]:
+    path = as_data(word, zip_encoding)
     if isinstance(path, RemotePath):
         return _files_elsewhere(path)
     if path.is_dir():
@@ -65,6 +69,8 @@ def _files_elsewhere(path: RemotePath) -> list[Place]:
         raise FeatxError(f"{printable(path)} cannot be read: {error.strerror}.") from error
     if not tree:
         return [path]  # a file, or nothing: reading it will say so
+    for warning in path.warnings:
+        log.warning("%s", warning)
     top = str(path)
     found = list_folder(top, Elsewhere(tree)).images
     if not found:

@@ -21,6 +21,7 @@ from featx.errors import FeatxError
 from featx.fetching import kaggle_session, kaggle_source
 from featx.fetching.fetch import fetch_data
 from featx.fetching.fetched import MARK
+from tests.archives import Member, zip_bytes
 from tests.kaggle_server import COMPETITION, DATASET, SIGNATURE, basic, bearer, command, serving, zipped
 
 PETS = "tongpython/cat-and-dog"
@@ -462,12 +463,134 @@ def test_a_token_that_has_run_out_does_not_keep_a_good_key_from_being_used(kaggl
 
 
 @pytest.mark.parametrize("value", ["", "two\nlines", "schlüssel", "{"])
-def test_credentials_that_cannot_be_sent_are_none(kaggle, here, featx, monkeypatch, value):
+def test_credentials_that_cannot_be_sent_are_named(kaggle, here, featx, monkeypatch, value):
     monkeypatch.setenv("KAGGLE_API_TOKEN", value if value != "{" else "")
     (Path.home() / ".kaggle").mkdir()
     (Path.home() / ".kaggle/kaggle.json").write_text(value)
     (Path.home() / ".kaggle/credentials.json").write_text(value)
-    assert_error(featx("fetch", DOGS_VS_CATS, exit_code=2), "only to those who sign in")
+    result = featx("fetch", DOGS_VS_CATS, exit_code=2)
+    assert_error(result, "only to those who sign in", f"or mend {Path.home()}/.kaggle/kaggle.json, which is not JSON")
+    assert "or mend ~/.kaggle/credentials.json, which holds no valid login" in result.stderr
+    in_no_token = "or mend KAGGLE_API_TOKEN, which has characters that are in no token"
+    assert (in_no_token in result.stderr) == (value not in {"", "{"})
+    assert kaggle.seen == []
+
+
+JSON = json.dumps({"username": "tong", "key": KEY})
+
+
+@pytest.mark.parametrize("where", [".kaggle", ".config/kaggle", "named"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\xef\xbb\xbf" + JSON.encode(),
+        JSON.encode("utf-16"),
+        b"\xfe\xff" + JSON.encode("utf-16-be"),
+        JSON.encode("utf-16-le"),
+        JSON.encode("utf-32"),
+        f"\r\n {JSON}\r\n".replace(", ", ",\r\n").encode("utf-16"),
+        JSON.replace("tong", " tong ").replace(KEY, f"{KEY}\\n").encode(),
+    ],
+)
+def test_a_key_is_read_however_its_file_was_saved(kaggle, here, monkeypatch, where, content):
+    """PowerShell's `>` writes UTF-16 with a mark, Notepad UTF-8 with one; an empty .kaggle does not hide .config."""
+    (Path.home() / ".kaggle").mkdir()
+    (Path.home() / where).mkdir(parents=True, exist_ok=True)
+    (Path.home() / where / "kaggle.json").write_bytes(content)
+    if where == "named":
+        monkeypatch.setenv("KAGGLE_CONFIG_DIR", str(Path.home() / where))
+    fetch_data(DOGS_VS_CATS)
+    assert kaggle.authorizations("POST") == [basic("tong", KEY)]
+
+
+@pytest.mark.parametrize("name", ["access_token", "access_token.txt", "named"])
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le"])
+def test_a_token_is_read_however_its_file_was_saved(kaggle, here, monkeypatch, name, encoding):
+    (Path.home() / ".kaggle").mkdir()
+    (Path.home() / ".kaggle" / name).write_bytes(f"{TOKEN}\r\n".encode(encoding))
+    if name == "named":
+        monkeypatch.setenv("KAGGLE_API_TOKEN", str(Path.home() / ".kaggle" / name))
+    fetch_data(DOGS_VS_CATS)
+    assert kaggle.authorizations("POST") == [bearer(TOKEN)]
+
+
+EXAMPLE = 'it has to be like {"username": "NAME", "key": "KEY"}'
+
+
+@pytest.mark.parametrize(
+    ("content", "trouble"),
+    [
+        (JSON.replace('"', "'"), f"is not JSON (line 1, column 2); {EXAMPLE}, in straight double quotes"),
+        (JSON.replace('"', "\u201d"), f"is not JSON (line 1, column 2); {EXAMPLE}"),
+        (JSON.replace("}", ",}"), f"is not JSON (line 1, column {len(JSON) + 1}); {EXAMPLE}"),
+        ("[" * 100_000, f"is not JSON; {EXAMPLE}"),
+        (f"tong:{KEY}", f"is not JSON (line 1, column 1); {EXAMPLE}"),
+        ("", f"is not JSON (line 1, column 1); {EXAMPLE}"),
+        (b'{"username": "t\xf6ng", "key": "' + KEY.encode() + b'"}', "is no text in UTF-8 or UTF-16"),
+        ("{}", f"has no text for username and key; {EXAMPLE}"),
+        (f'["tong", "{KEY}"]', f"has no text for username and key; {EXAMPLE}"),
+        (f'{{"tong": "{KEY}"}}', f"has no text for username and key; {EXAMPLE}"),
+        (f'{{"Username": "tong", "key": "{KEY}"}}', f"has no text for username; {EXAMPLE}"),
+        ('{"username": "tong", "key": " "}', f"has no text for key; {EXAMPLE}"),
+        (f'{{"username": "tong", "key": ["{KEY}"]}}', f"has no text for key; {EXAMPLE}"),
+        (f'{{"username": "tong", "key": "{KEY}\u200b"}}', "has a key with characters that are in no key"),
+        (None, "cannot be read (Is a directory)"),
+        (0o000, "cannot be read (Permission denied)"),
+    ],
+)
+def test_a_key_that_cannot_be_used_is_named_with_the_reason_and_without_the_key(kaggle, here, featx, content, trouble):
+    path = Path.home() / ".kaggle" / "kaggle.json"
+    path.parent.mkdir()
+    if content is None:
+        path.mkdir()
+    elif isinstance(content, int):
+        path.write_text(JSON)
+        path.chmod(content)
+        if os.access(path, os.R_OK):
+            pytest.skip("this user may read everything")
+    else:
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    result = featx("fetch", DOGS_VS_CATS, exit_code=2)
+    assert_error(result, "only to those who sign in: make an API token at", f", or mend {path}, which {trouble}")
+    assert "tong" not in result.stderr
+    assert kaggle.seen == []
+
+
+def test_a_file_of_tokens_that_cannot_be_used_is_named(kaggle, here, featx, monkeypatch):
+    (Path.home() / ".kaggle/access_token").mkdir(parents=True)
+    (Path.home() / ".kaggle/access_token.txt").write_text(f"{TOKEN}\n{TOKEN}\n")
+    monkeypatch.setenv("KAGGLE_CONFIG_DIR", str(Path.home() / "nothing"))
+    assert_error(
+        featx("fetch", DOGS_VS_CATS, exit_code=2),
+        "or mend ~/.kaggle/access_token, which cannot be read (Is a directory)",
+        "or mend ~/.kaggle/access_token.txt, which has characters that are in no token",
+        "or mend KAGGLE_CONFIG_DIR, which names a folder without kaggle.json.",
+    )
+
+
+@pytest.mark.parametrize(("there", "lacking"), [("KAGGLE_KEY", "KAGGLE_USERNAME"), ("KAGGLE_USERNAME", "KAGGLE_KEY")])
+def test_half_of_a_pair_is_named_or_completed_from_the_file(kaggle, here, featx, monkeypatch, there, lacking):
+    monkeypatch.setenv(there, {"KAGGLE_KEY": KEY, "KAGGLE_USERNAME": "tong"}[there])
+    assert_error(featx("fetch", DOGS_VS_CATS, exit_code=2), f"or mend {there}, which is set without {lacking}.")
+    write_json(Path.home() / ".kaggle/kaggle.json", **{"username": "tong", "key": KEY, there[7:].lower(): ""})
+    fetch_data(DOGS_VS_CATS)
+    assert kaggle.authorizations("POST") == [basic("tong", KEY)]
+
+
+def test_a_key_that_cannot_be_used_is_named_only_where_it_may_be_the_reason(kaggle, here, featx, monkeypatch):
+    (Path.home() / ".kaggle").mkdir()
+    (Path.home() / ".kaggle/kaggle.json").write_text("{'username'}")
+    assert "kaggle.json" not in featx("fetch", PETS, "--to", "pets").stderr
+    kaggle.errors[PETS] = (404, "Dataset not found")  # as it says of one that is private, too
+    assert_error(
+        featx("fetch", PETS, exit_code=2), "check how it is spelled, or mend", "kaggle.json, which is not JSON"
+    )
+    kaggle.errors[PETS] = (429, "Too many")
+    assert "kaggle.json" not in featx("fetch", PETS, exit_code=2).stderr
+    monkeypatch.setenv("KAGGLE_API_TOKEN", "old")
+    assert_error(
+        featx("fetch", DOGS_VS_CATS, exit_code=2), "does not accept the credentials in KAGGLE_API_TOKEN", "or mend"
+    )
 
 
 @pytest.mark.parametrize("variables", [{}, {"VERBOSE": "1", "KAGGLE_API_TOKEN": TOKEN}])
@@ -569,6 +692,29 @@ def test_a_broken_archive_is_one_sentence_and_is_downloaded_anew(kaggle, here, f
     kaggle.archives[PETS] = ARCHIVE
     featx("fetch", PETS)
     assert_fetched(here / "data")
+
+
+def test_names_in_an_encoding_that_the_archive_does_not_say(kaggle, here, featx):
+    names = {name: name.replace("cats/", "猫/").replace("dogs/", "狗/") for name in FILES}
+    inner = zip_bytes([Member(names[name].encode("gbk"), content) for name, content in FILES.items()])
+    kaggle.archives[PETS] = zipped({"photos.zip": inner})
+    doubtful = featx("fetch", PETS, "--to", "doubtful")
+    assert "does not say in which encoding 32 of its names are" in doubtful.stderr
+    assert_error(featx("fetch", PETS, "--to", "doubtful", "--zip-encoding", "gbk", exit_code=2), "remove the folder")
+    result = featx("fetch", PETS, "--zip-encoding", "gbk")
+    assert "encoding" not in result.stderr
+    assert content_of(here / "data") == {f"photos/{names[name]}": content for name, content in FILES.items()}
+    assert "already" in featx("fetch", PETS).stdout
+    assert "already" in featx("fetch", PETS, "--zip-encoding", "gbk").stdout
+    assert scan(here / "data", here / "cache").class_names == ("狗", "猫")
+
+
+def test_a_wrong_encoding_costs_nothing_that_was_downloaded(kaggle, here, featx):
+    kaggle.archives[PETS] = zip_bytes([Member(f"{name}狗.jpg".encode("gbk"), FILES[name]) for name in FILES])
+    assert_error(featx("fetch", PETS, "--quiet", "--zip-encoding", "utf-8", exit_code=2), "not in utf-8; name another")
+    featx("fetch", PETS, "--zip-encoding", "gbk")
+    assert len(kaggle.authorizations("GET")) == 1
+    assert_fetched(here / "data", {f"{name}狗.jpg": content for name, content in FILES.items()})
 
 
 def test_an_archive_that_leads_out_of_the_folder_leaves_nothing(kaggle, here, featx):

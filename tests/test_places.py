@@ -374,19 +374,44 @@ def test_a_tar_file_on_s3_is_opened_like_a_folder(photos, bucket, tmp_path):
     assert dataset.digest == scan(photos, tmp_path / "cache").digest
 
 
+def test_names_in_an_archive_on_s3_are_those_of_one_here(photos, bucket, tmp_path):
+    expected = scan(photos / "train", tmp_path / "cache").digest
+    backslashes, dots = tmp_path / "backslashes.zip", tmp_path / "dots.tar"
+    with zipfile.ZipFile(backslashes, "w") as file:
+        for image in sorted(photos.rglob("*.jpg")):
+            file.write(image, f"./{image.relative_to(photos)}".replace("/", "\\"))
+    for archive in (backslashes, pack(photos, dots)):
+        bucket.put(archive.name, archive.read_bytes())
+        kind = archive.suffix[1:]
+        for inside in ("train", "./train/"):
+            assert scan(f"{kind}://{inside}::s3://{bucket.name}/{archive.name}", tmp_path / "cache").digest == expected
+
+
+def test_an_encoding_of_names_on_s3_can_be_named(photos, bucket, tmp_path):
+    for split in ("train", "test"):
+        (photos / split / "sea").rename(photos / split / "海")
+    with tarfile.open(tmp_path / "photos.tar", "w", format=tarfile.GNU_FORMAT, encoding="gbk") as file:
+        file.add(photos, "照片")
+    bucket.put("photos.tar", (tmp_path / "photos.tar").read_bytes())
+    for address in (f"s3://{bucket.name}/photos.tar", f"tar://照片::s3://{bucket.name}/photos.tar"):
+        dataset = scan(as_data(address, "gbk"), tmp_path / "cache")
+        assert dataset.digest == scan(photos, tmp_path / "cache").digest
+
+
 def test_hostile_names_in_an_archive_reach_nothing_and_no_terminal(featx: Featx, photos, tmp_path, cache):
     archive = tmp_path / "hostile.zip"
-    names = ("../escaped.jpg", "/absolute.jpg", "train/sea/\x1b[31mred\n.jpg", "train/../../up.jpg", "C:\\x.jpg")
-    with zipfile.ZipFile(archive, "w") as file:
-        for image in sorted(photos.rglob("*.jpg")):
-            file.write(image, image.relative_to(photos))
-        for name in names:
+    before = {path for path in tmp_path.rglob("*") if cache not in path.parents} | {archive}
+    evil = ("../escaped.jpg", "/absolute.jpg", "train/../../up.jpg", "C:\\x.jpg", "..\\\x1b[31mred\n.jpg")
+    for name in (*evil, "train/sea/\x1b[31mred\n.jpg"):
+        with zipfile.ZipFile(archive, "w") as file:
+            for image in sorted(photos.rglob("*.jpg")):
+                file.write(image, image.relative_to(photos))
             file.writestr(name, b"no image")
-    before = {path for path in tmp_path.rglob("*") if cache not in path.parents}
-    result = featx("extract", archive, *FEW_WORDS, "--cache-dir", cache)
-    assert "\x1b" not in result.output
-    assert "\\x1b[31mred\\n.jpg" in result.output
-    assert {path for path in tmp_path.rglob("*") if cache not in path.parents} == before
+        result = featx("extract", archive, *FEW_WORDS, "--cache-dir", cache, exit_code=2 if name in evil else 0)
+        assert "\x1b" not in result.output
+        assert ("\\x1b[31mred\\n.jpg" in result.output) == ("red" in name)
+        assert ("outside its folder" in result.output) == (name in evil)
+        assert {path for path in tmp_path.rglob("*") if cache not in path.parents} == before
 
 
 def test_a_broken_archive_is_one_sentence(tmp_path):

@@ -10,7 +10,8 @@ import pytest
 from featx.errors import FeatxError
 from featx.fetching import unpack as module
 from featx.fetching.prefix_classes import sort_by_prefix
-from featx.fetching.unpack import ArchiveError, unpack
+from featx.fetching.unpack import unpack
+from featx.places import ArchiveError
 from tests.kaggle_server import zipped
 
 

@@ -12,13 +12,14 @@ from featx.fetching.fetched import MARK, Fetched, file_sizes, find_fetched, writ
 from featx.fetching.kaggle_slug import KaggleSource, parse_slug
 from featx.fetching.kaggle_source import download
 from featx.fetching.prefix_classes import sort_by_prefix
-from featx.fetching.unpack import ArchiveError, unpack
+from featx.fetching.unpack import unpack
+from featx.places import ArchiveError, NameEncodingError, text_encoding
 from featx.sources import is_sample, write_sample
 
 log = logging.getLogger("featx")
 
 
-def fetch_data(slug: str, to: Path = Path("data"), *, show: bool = False) -> Fetched:
+def fetch_data(slug: str, to: Path = Path("data"), *, zip_encoding: str | None = None, show: bool = False) -> Fetched:
     """Bring images to the folder `to`; do nothing if they are there.
 
     Everything is downloaded and unpacked in a hidden folder beside `to`, which is there as a whole or not at all. A
@@ -28,6 +29,8 @@ def fetch_data(slug: str, to: Path = Path("data"), *, show: bool = False) -> Fet
         slug: `"sample"`; a data set at Kaggle, `"OWNER/NAME"` or `"OWNER/NAME/versions/NUMBER"`; or
             `"competition:NAME"`.
         to: a folder that is empty or not there yet.
+        zip_encoding: the encoding of names in the archive that do not say theirs, such as `"gbk"`. Without it, they are
+            in UTF-8 if all of them fit, or else featx warns.
         show: whether to show progress.
 
     Raises:
@@ -38,8 +41,9 @@ def fetch_data(slug: str, to: Path = Path("data"), *, show: bool = False) -> Fet
         sizes = file_sizes(write_sample(to))
         return Fetched(slug, to, len(sizes), sum(sizes.values()), was_there)
     source = parse_slug(slug)
+    zip_encoding = text_encoding(zip_encoding) if zip_encoding else None
     try:
-        return find_fetched(to, slug) or _fetch(source, to, show=show)
+        return find_fetched(to, slug, zip_encoding) or _fetch(source, to, zip_encoding, show=show)
     except OSError as error:
         raise FeatxError(
             f"{slug} cannot be written to {printable(to)}: {error.strerror or 'the disk fails'}. Mend this, or name "
@@ -47,15 +51,15 @@ def fetch_data(slug: str, to: Path = Path("data"), *, show: bool = False) -> Fet
         ) from error
 
 
-def _fetch(source: KaggleSource, to: Path, *, show: bool) -> Fetched:
+def _fetch(source: KaggleSource, to: Path, zip_encoding: str | None, *, show: bool) -> Fetched:
     folder = to.resolve()  # the link to a folder on a larger disk stays
     with _workshop(folder) as workshop:
-        if fetched := find_fetched(to, str(source)):  # by another process, just now
+        if fetched := find_fetched(to, str(source), zip_encoding):  # by another process, just now
             return fetched
         archive = workshop / f"{source.file_name}.zip"
         if not archive.exists():
             download(source, archive, show=show)
-        warnings = _unpack(source, archive, workshop / "unpacked", show=show)
+        warnings = _unpack(source, archive, workshop / "unpacked", zip_encoding, show=show)
         _put_in_place(workshop / "unpacked", folder)
         archive.unlink()
     for warning in warnings:
@@ -89,11 +93,13 @@ def _workshop(folder: Path) -> Iterator[Path]:
                 shutil.rmtree(workshop, ignore_errors=True)
 
 
-def _unpack(source: KaggleSource, archive: Path, folder: Path, *, show: bool) -> list[str]:
+def _unpack(source: KaggleSource, archive: Path, folder: Path, zip_encoding: str | None, *, show: bool) -> list[str]:
     """Unpack the archive into `folder`, sort what needs sorting, and mark it; return what was left out."""
     shutil.rmtree(folder, ignore_errors=True)  # of a process that was killed
     try:
-        warnings = unpack(archive, folder, show=show)
+        warnings = unpack(archive, folder, zip_encoding=zip_encoding, show=show)
+    except NameEncodingError as error:  # nothing is wrong with the archive, which is kept
+        raise FeatxError(f"The archive of {source} was not unpacked, because {error}") from error
     except ArchiveError as error:
         archive.unlink()
         raise FeatxError(
@@ -103,7 +109,7 @@ def _unpack(source: KaggleSource, archive: Path, folder: Path, *, show: bool) ->
     for sorted_dir, class_names in sort_by_prefix(folder).items():
         where = printable(sorted_dir.relative_to(folder))
         log.info("Sorted by their names, in %s: %s.", where, ", ".join(map(printable, class_names)))
-    write_mark(folder, str(source))
+    write_mark(folder, str(source), zip_encoding)
     return warnings
 
 

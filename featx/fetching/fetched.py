@@ -42,17 +42,23 @@ def file_sizes(folder: Path) -> dict[str, int]:
     return sizes
 
 
-def write_mark(folder: Path, slug: str) -> None:
-    """Note in `folder` that all files there belong to `slug`."""
-    content = {"format_version": _FORMAT_VERSION, "slug": slug, "files": file_sizes(folder)}
+def write_mark(folder: Path, slug: str, zip_encoding: str | None = None) -> None:
+    """Note in `folder` that all files there belong to `slug`, and in which encoding the user said that names are."""
+    content = {
+        "format_version": _FORMAT_VERSION,
+        "slug": slug,
+        "zip_encoding": zip_encoding,
+        "files": file_sizes(folder),
+    }
     (folder / MARK).write_text(json.dumps(content, sort_keys=True), encoding="ascii")
 
 
-def find_fetched(folder: Path, slug: str) -> Fetched | None:
+def find_fetched(folder: Path, slug: str, zip_encoding: str | None = None) -> Fetched | None:
     """Return what was fetched to `folder` earlier; None if there is nothing yet, or nothing any more.
 
     Raises:
-        FeatxError: there is something else, or something is missing.
+        FeatxError: there is something else, something is missing, or names were read in another encoding than the user
+            names now.
         OSError: the folder cannot be read.
     """
     if not os.path.lexists(folder):
@@ -60,8 +66,8 @@ def find_fetched(folder: Path, slug: str) -> Fetched | None:
     if not folder.is_dir():
         raise FeatxError(f"{printable(folder)} is no folder; name another one with --to.")
     there = file_sizes(folder)
-    expected = _read_mark(folder, slug)
-    if expected is None or not there.keys() & expected.keys():
+    expected, unpacked_as = _read_mark(folder, slug)
+    if not there.keys() & expected.keys():
         if any(path.name != MARK for path in folder.iterdir()):
             raise FeatxError(
                 f"The folder {printable(folder)} is not empty, and {printable(slug)} is not in it; name another one "
@@ -74,15 +80,23 @@ def find_fetched(folder: Path, slug: str) -> Fetched | None:
             f"changed, such as {printable(missing[0])}; remove the folder and run the same command again to have them "
             f"back, or name another one with --to."
         )
+    if zip_encoding not in {None, unpacked_as} and not all(map(str.isascii, expected)):
+        raise FeatxError(
+            f"{printable(slug)} was unpacked to {printable(folder)} without --zip-encoding {zip_encoding}; remove the "
+            f"folder and run the same command again, or leave the option out."
+        )
     return Fetched(slug, folder, len(expected), sum(expected.values()), was_there=True)
 
 
-def _read_mark(folder: Path, slug: str) -> dict[str, int] | None:
-    """Return the sizes of the files that belong to `slug`, by path; None without a mark that says so."""
+def _read_mark(folder: Path, slug: str) -> tuple[dict[str, int], str | None]:
+    """Return the sizes of the files that belong to `slug`, by path, and the encoding that the user gave for names.
+
+    Without a mark that says so, there are no files.
+    """
     try:
         content = json.loads((folder / MARK).read_text(encoding="ascii"))
         if content["format_version"] != _FORMAT_VERSION or content["slug"] != slug:
-            return None
-        return {str(name): int(n_bytes) for name, n_bytes in content["files"].items()}
+            return {}, None
+        return {str(name): int(n_bytes) for name, n_bytes in content["files"].items()}, content.get("zip_encoding")
     except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
-        return None
+        return {}, None

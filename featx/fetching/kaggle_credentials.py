@@ -19,11 +19,13 @@ class Credentials:
         where: where they were found, for messages; empty for an anonymous request.
         auth: what `requests` takes: a pair of user and key, or something that adds a header.
         secrets: what must not be in any message.
+        trouble: why nothing can be sent of what was found, as it follows "which"; empty if something can.
     """
 
     where: str = ""
     auth: Any = field(default=None, repr=False)
     secrets: tuple[str, ...] = field(default=(), repr=False)
+    trouble: str = ""
 
     def censored(self, text: str) -> str:
         """Return `text` without the secrets."""
@@ -34,9 +36,14 @@ class Credentials:
 
 ANONYMOUS = Credentials()
 
+_EXAMPLE = '{"username": "NAME", "key": "KEY"}'
+
 
 def find_credentials() -> Iterator[Credentials]:
-    """Yield all credentials there are, in the order in which `kaggle` tries them: token, key, `kaggle auth login`."""
+    """Yield all credentials there are, in the order in which `kaggle` tries them: token, key, `kaggle auth login`.
+
+    What lies there and cannot be used is among them, with its `trouble`.
+    """
     for name in ("kagglesdk", "urllib3"):  # what they have to say would end up on standard error
         logging.getLogger(name).addHandler(logging.NullHandler())
     yield from _access_token()
@@ -51,39 +58,100 @@ def _bearer(where: str, token: str) -> Credentials:
 
 
 def _access_token() -> Iterator[Credentials]:
-    from kagglesdk.kaggle_env import get_access_token_from_env
+    for where, path in _token_files():
+        try:
+            token = _text(path) if isinstance(path, Path) else path.strip()
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except (OSError, ValueError) as error:
+            yield Credentials(where, trouble=_why(error))
+            continue
+        if _is_header(token):
+            yield _bearer(where, token)
+            return
+        yield Credentials(where, trouble="has characters that are in no token" if token else "is empty")
 
-    try:
-        token, where = get_access_token_from_env()
-    except (OSError, ValueError):  # a long token is a file name that no system allows, or a file cannot be read
-        token, where = os.environ.get("KAGGLE_API_TOKEN", ""), "KAGGLE_API_TOKEN"
-    if token and _is_header(token):
-        yield _bearer("~/.kaggle/access_token" if where == "access_token" else where, token)
+
+def _token_files() -> Iterator[tuple[str, Path | str]]:
+    """Yield the names of the places where a token may be, and the file there, or the token itself."""
+    from kagglesdk.kaggle_env import is_in_kaggle_notebook
+
+    if (path := os.environ.get("KAGGLE_API_V1_TOKEN")) and is_in_kaggle_notebook():
+        yield "KAGGLE_API_V1_TOKEN", Path(path)
+    if named := os.environ.get("KAGGLE_API_TOKEN"):
+        yield "KAGGLE_API_TOKEN", Path(named) if os.path.exists(named) else named  # noqa: PTH110 - of any length
+        return
+    for name in ("access_token", "access_token.txt"):  # the latter is what an editor on Windows makes of it
+        yield f"~/.kaggle/{name}", _home() / ".kaggle" / name
 
 
 def _api_key() -> Iterator[Credentials]:
-    path = _config_dir() / "kaggle.json"
-    user, key, where = None, None, str(path)
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        user, key = content.get("username"), content.get("key")
-    except (OSError, ValueError, AttributeError):
-        pass  # no such file, or it keeps something else
-    if "KAGGLE_USERNAME" in os.environ or "KAGGLE_KEY" in os.environ:
-        user, key = os.environ.get("KAGGLE_USERNAME", user), os.environ.get("KAGGLE_KEY", key)
-        where = "KAGGLE_USERNAME and KAGGLE_KEY"
-    if isinstance(user, str) and isinstance(key, str) and user and _is_header(key):
-        yield Credentials(where, (user.encode(), key.encode()), (key,))
+    variables = ("KAGGLE_USERNAME", "KAGGLE_KEY")
+    typed = tuple(os.environ.get(name, "").strip() for name in variables)
+    found = Credentials(" and ".join(variables), secrets=typed) if all(typed) else _key_file(typed)
+    if found and not found.trouble:
+        user, key = found.secrets
+        where = " and ".join(variables) if any(typed) else found.where
+        trouble = "" if _is_header(key) else "has a key with characters that are in no key"
+        yield Credentials(where, None if trouble else (user.encode(), key.encode()), (key,), trouble)
+    elif found:
+        yield found
+    elif any(typed):
+        there, lacking = variables if typed[0] else variables[::-1]
+        yield Credentials(there, trouble=f"is set without {lacking}")
 
 
-def _config_dir() -> Path:
-    """Return the folder of `kaggle`'s settings, as it finds it on Linux."""
+def _key_file(typed: tuple[str, ...]) -> Credentials | None:
+    """Return user and key, as secrets, or why they cannot be used; None if there is no `kaggle.json`.
+
+    What is in `typed` counts more than what is in the file.
+    """
+    for path in _key_files():
+        try:
+            content = json.loads(_text(path))
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except (OSError, ValueError, RecursionError) as error:
+            return Credentials(str(path), trouble=_why(error))
+        found = [content.get(name) if isinstance(content, dict) else None for name in ("username", "key")]
+        there = (value.strip() if isinstance(value, str) else "" for value in found)
+        values = tuple(value or other for value, other in zip(typed, there, strict=True))
+        lacking = [name for name, value in zip(("username", "key"), values, strict=True) if not value]
+        trouble = f"has no text for {' and '.join(lacking)}; it has to be like {_EXAMPLE}" if lacking else ""
+        return Credentials(str(path), secrets=values, trouble=trouble)
+    if os.environ.get("KAGGLE_CONFIG_DIR"):
+        return Credentials("KAGGLE_CONFIG_DIR", trouble="names a folder without kaggle.json")
+    return None
+
+
+def _key_files() -> list[Path]:
+    """Return the files in which `kaggle` may keep user and key on Linux."""
     if named := os.environ.get("KAGGLE_CONFIG_DIR"):
-        return Path(named)
+        return [Path(named) / "kaggle.json"]
     home = _home()
-    if (home / ".kaggle").exists():
-        return home / ".kaggle"
-    return Path(os.environ.get("XDG_CONFIG_HOME") or home / ".config") / "kaggle"
+    settings = Path(os.environ.get("XDG_CONFIG_HOME") or home / ".config")
+    return [home / ".kaggle" / "kaggle.json", settings / "kaggle" / "kaggle.json"]
+
+
+def _text(path: Path) -> str:
+    """Return what is in a file of UTF-8, or of UTF-16 or UTF-32, as `>` writes it in PowerShell; without blanks around.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no such text.
+    """
+    content = path.read_bytes()
+    return content.decode(json.detect_encoding(content)).strip()
+
+
+def _why(error: Exception) -> str:
+    """Return why a file cannot be used, and nothing of what is in it."""
+    if isinstance(error, OSError):
+        return f"cannot be read ({error.strerror})"
+    if isinstance(error, UnicodeError):
+        return "is no text in UTF-8 or UTF-16"
+    where = f" (line {error.lineno}, column {error.colno})" if isinstance(error, json.JSONDecodeError) else ""
+    return f"is not JSON{where}; it has to be like {_EXAMPLE}, in straight double quotes"
 
 
 def _login() -> Iterator[Credentials]:
@@ -98,9 +166,13 @@ def _login() -> Iterator[Credentials]:
     except (requests.ConnectionError, requests.Timeout):
         raise
     except (requests.RequestException, OSError, ValueError, TypeError, AttributeError, KeyError):
-        return  # not to be read, or no longer valid: as if there were none
+        token = None  # not to be read, or no longer valid
     if token:
         yield _bearer("~/.kaggle/credentials.json", token)
+    elif os.path.lexists(_home() / ".kaggle" / "credentials.json"):
+        yield Credentials(
+            "~/.kaggle/credentials.json", trouble="holds no valid login; kaggle auth login makes a new one"
+        )
 
 
 def _home() -> Path:

@@ -1,5 +1,6 @@
 """What went wrong between here and Kaggle, in one sentence without secrets."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from featx.errors import FeatxError, printable
@@ -52,6 +53,12 @@ def refusal(error: "requests.HTTPError", source: KaggleSource, who: Credentials)
 def sign_in_first(source: KaggleSource, said: str = "") -> KaggleError:
     """Return the error for what is given to those only who say who they are."""
     return KaggleError(f"Kaggle gives {source} only to those who sign in{said}: {_HOW_TO_SIGN_IN}.")
+
+
+def with_unusable(error: KaggleError, unusable: Sequence[Credentials]) -> KaggleError:
+    """Return `error` with what was found of credentials and could not be used, which may be the reason for it."""
+    mend = [f"mend {printable(found.where)}, which {found.trouble}" for found in unusable]
+    return KaggleError(f"{str(error).removesuffix('.')}, or {', or '.join(mend)}.") if mend else error
 
 
 def unreachable(error: Exception, n_kept: int) -> KaggleError:

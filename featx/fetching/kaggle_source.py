@@ -12,7 +12,15 @@ from featx.errors import printable
 from featx.fetching.byte_bar import byte_bar
 from featx.fetching.disk_space import check_space
 from featx.fetching.kaggle_credentials import ANONYMOUS, Credentials, find_credentials
-from featx.fetching.kaggle_errors import KaggleError, incomprehensible, refusal, sign_in_first, status_of, unreachable
+from featx.fetching.kaggle_errors import (
+    KaggleError,
+    incomprehensible,
+    refusal,
+    sign_in_first,
+    status_of,
+    unreachable,
+    with_unusable,
+)
 from featx.fetching.kaggle_session import kaggle_session
 from featx.fetching.kaggle_slug import KaggleSource
 from featx.files import write_text
@@ -102,7 +110,11 @@ def _try(source: KaggleSource, partial: _Partial, *, show: bool) -> None:
     import requests
 
     refused: KaggleError | None = None
+    unusable: list[Credentials] = []
     for who in _askers(source):
+        if who.trouble:
+            unusable.append(who)
+            continue
         log.debug(
             "Asking Kaggle for %s, %s.", source, f"with the credentials in {who.where}" if who.where else "anonymously"
         )
@@ -115,7 +127,9 @@ def _try(source: KaggleSource, partial: _Partial, *, show: bool) -> None:
                     break
             else:
                 return
-    raise refused or sign_in_first(source)
+    else:
+        refused = with_unusable(refused or sign_in_first(source), unusable)
+    raise refused
 
 
 def _askers(source: KaggleSource) -> Iterator[Credentials]:

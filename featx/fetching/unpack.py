@@ -3,9 +3,7 @@
 import errno
 import logging
 import lzma
-import re
 import shutil
-import stat
 import struct
 import uuid
 import zipfile
@@ -14,10 +12,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from featx.errors import FeatxError, printable
+from featx.errors import printable
 from featx.fetching.byte_bar import byte_bar
 from featx.fetching.disk_space import check_space
 from featx.files import TEMPORARY_PREFIX
+from featx.places import ArchiveError, name_zip_members
 from featx.units import size
 
 log = logging.getLogger("featx")
@@ -47,10 +46,6 @@ _BROKEN = (
 )
 
 
-class ArchiveError(FeatxError):
-    """A zip file is broken, or asks for what no honest one does. Nothing of it stays unpacked."""
-
-
 @dataclass
 class _Allowance:
     """How much may still be unpacked from one archive and all those in it."""
@@ -59,48 +54,60 @@ class _Allowance:
     n_files: int = MAX_FILES
 
 
-def unpack(archive: Path, folder: Path, *, show: bool = False) -> list[str]:
+def unpack(archive: Path, folder: Path, *, zip_encoding: str | None = None, show: bool = False) -> list[str]:
     """Unpack `archive` into `folder`, which is made; zip files in it too, each into a folder of its name.
 
-    Names are taken as they are, but for backslashes, which separate folders. Links, devices and what macOS adds are
-    left out. A zip file in it that cannot be unpacked stays packed.
+    What is unpacked, and how it is named, is as `name_zip_members` says. A zip file in it that cannot be unpacked stays
+    packed.
+
+    Args:
+        archive: a zip file.
+        folder: not there yet.
+        zip_encoding: of names that do not say which they are in.
+        show: whether to show progress.
 
     Returns:
         What was left out or left packed, one sentence each.
 
     Raises:
         ArchiveError: the archive is broken, needs a password, has entries that lead out of the folder, more than
-            `MAX_FILES` of them, or more bytes than an honest archive of its size.
+            `MAX_FILES` of them, or more bytes than an honest archive of its size, or names in another encoding.
         FeatxError: there is not enough room on the disk.
         OSError: the folder cannot be written.
     """
     allowance = _Allowance(max(ALWAYS_ALLOWED_BYTES, MAX_RATIO * archive.stat().st_size))
     try:
-        return _unpack(archive, folder, allowance, depth=0, show=show)
+        return _unpack(archive, folder, allowance, zip_encoding, depth=0, show=show)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
 
 
-def _unpack(archive: Path, folder: Path, allowance: _Allowance, *, depth: int, show: bool) -> list[str]:
+def _unpack(
+    archive: Path, folder: Path, allowance: _Allowance, encoding: str | None, *, depth: int, show: bool
+) -> list[str]:
     with _opened(archive) as zip_file:
-        entries, warnings = _entries(zip_file)
-        n_bytes = sum(entry.file_size for entry in entries.values())
+        warnings = name_zip_members(zip_file, encoding)
+        entries = zip_file.infolist()
+        n_bytes = sum(entry.file_size for entry in entries)
         _spend(allowance, len(entries), n_bytes)
         folder.mkdir()
         check_space(folder, n_bytes, f"Unpacking {len(entries):,} files")
         log.info("Unpacking %s: %s files, %s.", printable(archive.name), f"{len(entries):,}", size(n_bytes))
         with byte_bar(n_bytes, "unpacking", show=show) as bar:
-            for name, entry in entries.items():
-                for n_written in _write(zip_file, entry, folder / name):
+            for entry in entries:
+                for n_written in _write(zip_file, entry, folder / entry.filename):
                     bar.update(n_written)
-    for name in entries:
-        if name.suffix.lower() == ".zip":
-            warnings += _unpack_inner(folder, name, allowance, depth=depth + 1, show=show)
+    for entry in entries:
+        name = PurePosixPath(entry.filename)
+        if name.suffix.lower() == ".zip" and not entry.is_dir():
+            warnings += _unpack_inner(folder, name, allowance, encoding, depth=depth + 1, show=show)
     return warnings
 
 
-def _unpack_inner(folder: Path, name: PurePosixPath, allowance: _Allowance, *, depth: int, show: bool) -> list[str]:
+def _unpack_inner(
+    folder: Path, name: PurePosixPath, allowance: _Allowance, encoding: str | None, *, depth: int, show: bool
+) -> list[str]:
     """Replace a zip file in what was unpacked by what is in it; if that cannot be done, leave it and say why."""
     archive = folder / name
     target = archive.with_suffix("")
@@ -110,7 +117,7 @@ def _unpack_inner(folder: Path, name: PurePosixPath, allowance: _Allowance, *, d
     if target.exists():
         return [_left_packed(name, f"there is a {printable(target.name)} beside it")]
     try:
-        warnings = _unpack(archive, temporary, allowance, depth=depth, show=show)
+        warnings = _unpack(archive, temporary, allowance, encoding, depth=depth, show=show)
     except ArchiveError as error:
         shutil.rmtree(temporary, ignore_errors=True)
         return [_left_packed(name, str(error).removesuffix("."))]
@@ -135,43 +142,6 @@ def _opened(archive: Path) -> zipfile.ZipFile:
         raise _broken(error) from error
 
 
-def _entries(zip_file: zipfile.ZipFile) -> tuple[dict[PurePosixPath, zipfile.ZipInfo], list[str]]:
-    """Return the files in a zip file by the path they go to, the last of several of a name; and what is left out.
-
-    Raises:
-        ArchiveError: a path leads out of the folder, or an entry needs a password.
-    """
-    entries: dict[PurePosixPath, zipfile.ZipInfo] = {}
-    special = []
-    for entry in zip_file.infolist():
-        name = _safe_name(entry.filename)
-        if entry.filename.endswith(("/", "\\")) or not name.parts or name.parts[0] == "__MACOSX":
-            continue
-        if stat.S_IFMT(entry.external_attr >> 16) not in {0, stat.S_IFREG}:
-            special.append(printable(entry.filename))
-            continue
-        if entry.flag_bits & 1:
-            raise ArchiveError("it is protected by a password.")
-        entries[name] = entry
-    left_out = f"Left out, being no ordinary file: {len(special)}, such as {special[0]}." if special else ""
-    return entries, [left_out] if left_out else []
-
-
-def _safe_name(name: str) -> PurePosixPath:
-    r"""Return the path in the folder that an entry's name means.
-
-    >>> str(_safe_name("train\\cat/0.jpg")), str(_safe_name("./a//b"))
-    ('train/cat/0.jpg', 'a/b')
-
-    Raises:
-        ArchiveError: it leads out of the folder.
-    """
-    path = name.replace("\\", "/")
-    if path.startswith("/") or re.match(r"[A-Za-z]:", path) or ".." in path.split("/"):
-        raise ArchiveError(f"it would write to {printable(name)}, outside its folder.")
-    return PurePosixPath(path)
-
-
 def _spend(allowance: _Allowance, n_files: int, n_bytes: int) -> None:
     """Take files and bytes off what is allowed.
 
@@ -187,12 +157,15 @@ def _spend(allowance: _Allowance, n_files: int, n_bytes: int) -> None:
 
 
 def _write(zip_file: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path) -> Iterator[int]:
-    """Write one entry to a file that was not there, and yield the number of bytes of each piece.
+    """Make a folder, or write one entry to a file that was not there, and yield the number of bytes of each piece.
 
     Raises:
         ArchiveError: its bytes are not what it says they are, or its path is a folder's or goes through a file.
     """
     try:
+        if entry.is_dir():
+            path.mkdir(parents=True, exist_ok=True)
+            return
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("xb")
     except (FileExistsError, NotADirectoryError) as error:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
 
+from featx.places.members import name_tar_members, name_zip_members
+
 ARCHIVE_PROTOCOLS = {"zip": "zip", "tar": "tar"}
 
 _SUFFIXES = {
@@ -29,15 +31,15 @@ class Archive:
 
     Attributes:
         system: the fsspec file system of its members.
-        root: where in it the members begin: `.` for what `tar -C FOLDER .` packs.
         state: what tells whether the archive has changed; None if nothing does.
         is_for_threads: whether several may read from it at once.
+        warnings: what the user should know of its members, one sentence each.
     """
 
     system: Any
-    root: str
     state: object
     is_for_threads: bool
+    warnings: tuple[str, ...]
 
 
 def archive_kind(name: str) -> str | None:
@@ -50,19 +52,22 @@ def archive_kind(name: str) -> str | None:
     return next((kind for kind, suffixes in _SUFFIXES.items() if lower.endswith(suffixes)), None)
 
 
-def open_archive(source: Path | str, kind: str | None = None) -> Archive:
+def open_archive(source: Path | str, kind: str | None = None, encoding: str | None = None) -> Archive:
     """Return the archive at a path on this machine, or at an address; what it is its name says, unless `kind` does.
 
+    Its members have the paths that they would have in a folder; `encoding` is that of names that do not say theirs.
+
     Raises:
+        ArchiveError: its members cannot be in a folder.
         Exception: of fsspec, zipfile or tarfile.
     """
     file, state = _open_file(source)
     kind = kind or archive_kind(str(source))
     if kind == "tar" and not (isinstance(source, Path) and source.suffix.lower() == ".tar"):
         file = _copied(file, str(source))
-    archive = Archive(*_members(file, kind), state=state, is_for_threads=kind == "zip")
-    weakref.finalize(archive.system, file.close)
-    return archive
+    system, warnings = _members(file, kind, encoding)
+    weakref.finalize(system, file.close)
+    return Archive(system, state, kind == "zip", tuple(warnings))
 
 
 def _open_file(source: Path | str) -> tuple[IO[bytes], object]:
@@ -100,19 +105,21 @@ def _copied(file: IO[bytes], name: str) -> IO[bytes]:
 _COMPRESSIONS = {"tgz": "gzip", "tbz2": "bz2", "txz": "xz"}
 
 
-def _members(file: IO[bytes], kind: str | None) -> tuple[Any, str]:
-    """Return the file system of the members, and where in it they begin."""
+def _members(file: IO[bytes], kind: str | None, encoding: str | None) -> tuple[Any, list[str]]:
+    """Return the file system of the members, and what the user should know of them."""
     from fsspec.implementations.tar import TarFileSystem
     from fsspec.implementations.zip import ZipFileSystem
 
     try:
         if kind == "zip":
-            return ZipFileSystem(fo=file), ""
+            system = ZipFileSystem(fo=file)
+            return system, name_zip_members(system.zip, encoding)
         # fsspec goes by a name, this one rather than the file's own, whether there is something to uncompress.
         setattr(file, "original", "plain.tar")  # noqa: B010 - it is no attribute that a file is known to have
         system = TarFileSystem(fo=file)
+        warnings = name_tar_members(system.tar, encoding)
+        system._index()  # noqa: SLF001 - lists the members again, by their new names
     except BaseException:
         file.close()
         raise
-    names = system.index
-    return system, "." if names and all(name == "." or name.startswith("./") for name in names) else ""
+    return system, warnings

@@ -61,6 +61,8 @@ def told(protocol: str, where: str) -> Iterator[None]:
         yield
     except PlaceError:
         raise
+    except FeatxError as error:
+        raise PlaceError(str(error).removesuffix("."), where) from error
     except FileNotFoundError as error:
         raise FileNotFoundError(errno.ENOENT, _missing(error), where) from error
     except Exception as error:  # of any library

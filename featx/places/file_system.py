@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from featx.places.archives import ARCHIVE_PROTOCOLS, Archive, archive_kind, open_archive
 from featx.places.errors import PlaceError, told
+from featx.places.members import plain_path
 from featx.places.redaction import redacted
 
 #: Object stores, which put a whole file or nothing under a name. What else there is writes in pieces.
@@ -67,11 +68,13 @@ class FileSystem:
     Attributes:
         address: what fsspec opens, credentials included. Never shown.
         protocol: its beginning, such as `s3`.
+        zip_encoding: of names in an archive that do not say theirs; None to find out.
     """
 
-    def __init__(self, address: str, archive_path: Path | None = None) -> None:
+    def __init__(self, address: str, archive_path: Path | None = None, zip_encoding: str | None = None) -> None:
         """Name the files below `address`, or those in the archive on this machine at `archive_path`."""
         self.address = address
+        self.zip_encoding = zip_encoding
         self._archive_path = archive_path
         self._open: _Opened | None = None
         self._opening, self._one_at_a_time = threading.Lock(), threading.Lock()
@@ -86,9 +89,18 @@ class FileSystem:
         head, chain, chained = (shown, "", "") if archive_path else shown.partition("::")
         self._shown = (head if head.endswith("://") else f"{head}/", chain + chained)
 
-    def __reduce__(self) -> tuple[type["FileSystem"], tuple[str, Path | None]]:
+    def __reduce__(self) -> tuple[type["FileSystem"], tuple[str, Path | None, str | None]]:
         """Say how to make the same one in another process, on another machine too: it is opened there."""
-        return FileSystem, (self.address, self._archive_path)
+        return FileSystem, (self.address, self._archive_path, self.zip_encoding)
+
+    def with_zip_encoding(self, zip_encoding: str) -> "FileSystem":
+        """Return the same, not opened yet, with this encoding."""
+        return FileSystem(self.address, self._archive_path, zip_encoding)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the user should know of the names in an archive, which is opened for that; one sentence each."""
+        return self._opened.archive.warnings if self._opened.archive else ()
 
     @property
     def is_distant(self) -> bool:
@@ -116,12 +128,12 @@ class FileSystem:
         import fsspec
 
         if self._archive_path is not None:
-            archive = open_archive(self._archive_path)
-            return _Opened(archive.system, archive.root, archive)
+            archive = open_archive(self._archive_path, encoding=self.zip_encoding)
+            return _Opened(archive.system, "", archive)
         if self._archive_address:
-            archive = open_archive(self._archive_address, ARCHIVE_PROTOCOLS.get(self.address.partition("://")[0]))
-            inside = "/".join(part for part in (archive.root, self._inside.strip("/")) if part)
-            return _Opened(archive.system, inside, archive)
+            kind = ARCHIVE_PROTOCOLS.get(self.address.partition("://")[0])
+            archive = open_archive(self._archive_address, kind, self.zip_encoding)
+            return _Opened(archive.system, plain_path(self._inside), archive)
         system, root = fsspec.url_to_fs(self.address, use_listings_cache=False)
         return _Opened(system, str(root).rstrip("/"), None)
 

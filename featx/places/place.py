@@ -11,6 +11,7 @@ from urllib.parse import unquote, urlsplit
 from featx.errors import FeatxError, printable
 from featx.places.archives import archive_kind
 from featx.places.file_system import FileSystem
+from featx.places.members import text_encoding
 from featx.places.redaction import has_credentials, redacted
 from featx.places.remote_path import RemotePath
 
@@ -45,12 +46,23 @@ def as_place(named: Place | str) -> Place:
     return Path(text)
 
 
-def as_data(named: Place | str) -> Place:
-    """Return the place of a data set: as `as_place`, but an archive on this machine is opened like a folder."""
+def as_data(named: Place | str, zip_encoding: str | None = None) -> Place:
+    """Return the place of a data set: as `as_place`, but an archive on this machine is opened like a folder.
+
+    Args:
+        named: a folder or an archive.
+        zip_encoding: the encoding of names in the archive that do not say theirs, such as `"gbk"`. Without it, they are
+            in UTF-8 if all of them fit, or else featx warns.
+
+    Raises:
+        FeatxError: there is no such encoding, or as for `as_place`.
+    """
     place = as_place(named)
     if isinstance(place, Path) and archive_kind(place.name) and place.is_file():
         status = place.stat()
-        return _in_archive(place.resolve(), status.st_size, status.st_mtime_ns)
+        place = _in_archive(place.resolve(), status.st_size, status.st_mtime_ns)
+    if zip_encoding and isinstance(place, RemotePath):
+        return place.with_zip_encoding(text_encoding(zip_encoding))
     return place
 
 

@@ -75,6 +75,20 @@ class RemotePath:
         return self._system.is_distant
 
     @property
+    def zip_encoding(self) -> str | None:
+        """The encoding of names in its archive that do not say theirs, if the user has named one."""
+        return self._system.zip_encoding
+
+    def with_zip_encoding(self, zip_encoding: str) -> "RemotePath":
+        """Return the same place, in whose archive names that do not say their encoding are in this one."""
+        return RemotePath(self._system.with_zip_encoding(zip_encoding), self._tail)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the user should know of the names in its archive, one sentence each."""
+        return self._system.warnings
+
+    @property
     def parent(self) -> "RemotePath":
         """The folder it is in; of the root, itself."""
         return RemotePath(self._system, self._tail.rpartition("/")[0])
