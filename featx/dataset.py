@@ -368,14 +368,14 @@ def _with_images(dataset: ImageDataset, *, to_train: bool) -> ImageDataset:
     if test_only := _named(dataset, (n_train == 0) & (n_test > 0)):
         raise DatasetError(
             f"The test split of {printable(dataset.root)} has {_counted('class', test_only)} without training images; "
-            f"{_near_match(test_only, _named(dataset, n_train > 0))}add training images, or remove it from the test "
-            f"split."
+            f"{_near_match(test_only, _named(dataset, n_train > 0))}add training images, or name the train "
+            f"split alone with --train-folder FOLDER: featx then takes a test split from it."
         )
     names = _named(dataset, n_train > 0)
     if len(names) < 2:
         raise DatasetError(
             f"{printable(dataset.root)} has training images of only {_counted('class', names)}; a classifier needs "
-            f"two or more. {EXPECTED}"
+            f"two or more. {EXPECTED} --train-folder FOLDER names the folder whose sub-folders are the classes."
         )
     return _with_classes(dataset, n_train > 0, "training image")
 
@@ -393,22 +393,30 @@ def _with_classes(dataset: ImageDataset, has_images: np.ndarray, what: str) -> I
 
 
 def _alike(names: Sequence[str]) -> str:
-    """Return a warning of classes whose names differ in letter case only.
+    """Return a warning of classes whose names differ in letter case, or in what cannot be seen.
 
     Raises:
-        DatasetError: the names of two classes look the same.
+        DatasetError: the names of two classes differ in no more than blanks or Unicode form.
     """
     known: dict[str, str] = {}
-    for name in names:
-        other = known.setdefault(looks_of(name), name)
-        if other == name:
-            continue
-        difference = difference_of(other, name)
-        both = f"Two classes are called '{printable(other)}' and '{printable(name)}': the names differ in {difference}"
-        if difference != "letter case":
-            raise DatasetError(f"{both}. Rename one of the folders, or move their images into one.")
-        return f"{both} only."
-    return ""
+    pairs = [(other, name) for name in names if (other := known.setdefault(looks_of(name), name)) != name]
+    pairs.sort(key=lambda pair: _is_mistake(*pair), reverse=True)
+    if not pairs:
+        return ""
+    first, second = pairs[0]
+    more = f" There are {len(pairs) - 1:,} more such pairs." if len(pairs) > 1 else ""
+    sentence = (
+        f"Two classes are called '{printable(first)}' and '{printable(second)}': the names differ in "
+        f"{' and '.join(difference_of(first, second))} only.{more}"
+    )
+    if _is_mistake(first, second):
+        raise DatasetError(f"{sentence} Rename one of the folders, or move their images into one.")
+    return sentence
+
+
+def _is_mistake(name: str, other: str) -> bool:
+    """Return whether nobody would call two classes by these names on purpose."""
+    return not {"blanks", "Unicode form"}.isdisjoint(difference_of(name, other))
 
 
 def _near_match(test_only: Sequence[str], known: Sequence[str]) -> str:
@@ -418,11 +426,16 @@ def _near_match(test_only: Sequence[str], known: Sequence[str]) -> str:
         if other := by_looks.get(looks_of(name)):
             return (
                 f"'{printable(name)}' and the training class '{printable(other)}' differ in "
-                f"{difference_of(name, other)}: rename one of the folders. Otherwise "
+                f"{' and '.join(difference_of(name, other))}: rename one of the folders. Otherwise "
             )
-        if close := difflib.get_close_matches(looks_of(name), by_looks, n=1, cutoff=0.8):
+        close = difflib.get_close_matches(looks_of(name), by_looks, n=1, cutoff=0.8)
+        if close and _without_digits(close[0]) != _without_digits(looks_of(name)):
             return f"is '{printable(name)}' the training class '{printable(by_looks[close[0]])}'? Otherwise "
     return ""
+
+
+def _without_digits(name: str) -> str:
+    return "".join(char for char in name if not char.isdigit())
 
 
 def _split_by_content(dataset: ImageDataset, test_fraction: float, *, to_train: bool) -> ImageDataset:

@@ -7,7 +7,7 @@ nothing alone: `train` may be a class of vehicles. `featx.layout` weighs them ag
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import NamedTuple
 
 _ROLES = {
@@ -25,12 +25,15 @@ _FILLERS = {
     "labeled",
 }
 
-#: Words for pictures that tell something about other pictures.
+#: Words for pictures that tell something about other pictures; the second kind may well be of something else.
 _ANNOTATIONS = {
-    *("mask", "masks", "annotation", "annotations", "label", "labels", "trimap", "trimaps", "segmentation"),
-    *("segmentations", "segmentationclass", "segmentationobject", "segmap", "segmaps", "segmim", "groundtruth", "gt"),
-    *("gtfine", "bbox", "bboxes", "depth", "contour", "contours", "semantic"),
+    *("masks", "annotation", "annotations", "labels", "trimap", "trimaps", "segmentation", "segmentations"),
+    *("segmentationclass", "segmentationobject", "segmaps", "segmim", "groundtruth", "gt", "gtfine", "bboxes"),
 }
+_MAYBE_ANNOTATIONS = {"mask", "label", "segmap", "bbox", "depth", "contour", "contours", "semantic"}
+_ANNOTATION_SUFFIX = re.compile(
+    r"[ _-]+(?:mask|masks|seg|segmentation|label|gt|trimap|annotation)(?:[ _-]*\d+)?", re.IGNORECASE
+)
 
 #: Words for one of several folders that together hold what belongs together.
 _PARTS = {"part", "parts", "batch", "fold", "shard", "chunk", "volume", "vol", "disk", "disc"}
@@ -38,6 +41,21 @@ _PARTS = {"part", "parts", "batch", "fold", "shard", "chunk", "volume", "vol", "
 #: How cameras, phones and programs begin the names of their files.
 _CAMERAS = {
     *("img", "image", "images", "im", "pic", "pics", "picture", "photo", "dsc", "dscn", "dscf", "pxl", "mvi", "dji"),
+    *(
+        "canon",
+        "nikon",
+        "sony",
+        "fb_img",
+        "received",
+        "vid",
+        "video",
+        "snapchat",
+        "left",
+        "right",
+        "front",
+        "back",
+        "side",
+    ),
     *("gopr", "screenshot", "scan", "file", "frame", "download", "whatsapp image", "untitled", "sample", "copy"),
 }
 
@@ -82,6 +100,17 @@ def role_of(name: str) -> Role | None:
     return Role(roles.pop(), tuple(word for word in words if word not in _FILLERS and word not in _ROLE_OF))
 
 
+def holds_out(name: str) -> bool:
+    """Return whether a folder's name says that its images are held out from training, and no more.
+
+    >>> holds_out("test"), holds_out("validation"), holds_out("valid"), holds_out("test tube")
+    (True, True, False, False)
+    """
+    role = role_of(name)
+    # `valid` beside `invalid` is a class, and so may be `dev`.
+    return role is not None and role.name != "train" and not role.rest and not {"valid", "dev"} & {*words_of(name)}
+
+
 def subject_of(name: str) -> tuple[str, ...]:
     """Return the words of a name that say what the images are of.
 
@@ -100,13 +129,46 @@ def says_images(name: str) -> bool:
     return bool(words_of(name)) and not subject_of(name)
 
 
-def says_annotations(name: str) -> bool:
-    """Return whether a folder's name speaks of masks and the like.
+def may_be_annotations(name: str) -> bool:
+    """Return whether a folder's name may speak of masks and the like.
 
-    >>> says_annotations("train_masks"), says_annotations("images")
+    >>> may_be_annotations("face mask"), may_be_annotations("train_masks"), may_be_annotations("images")
+    (True, True, False)
+    """
+    return not (_ANNOTATIONS | _MAYBE_ANNOTATIONS).isdisjoint(words_of(name))
+
+
+def says_same_mask(name: str, other: str) -> bool:
+    """Return whether a word for masks in one name is in another, too: then the classes are of masks.
+
+    >>> says_same_mask("mask", "nomask"), says_same_mask("masks", "images")
     (True, False)
     """
-    return not _ANNOTATIONS.isdisjoint(words_of(name))
+    words = {"mask", "masks", "label", "labels"}.intersection(words_of(name))
+    return any(word.removesuffix("s") in other.casefold() for word in words)
+
+
+def says_annotations(name: str) -> bool:
+    """Return whether a folder's name speaks of masks and the like, and of nothing else.
+
+    >>> says_annotations("train_masks"), says_annotations("face masks"), says_annotations("mask")
+    (True, False, False)
+    """
+    words = [word for word in subject_of(name) if word not in _ROLE_OF]
+    return bool(words) and set(words) <= _ANNOTATIONS
+
+
+def n_annotations(file_names: Collection[str]) -> int:
+    """Return how many files have the name of another one with a word for masks behind it.
+
+    >>> n_annotations(["a (1).png", "a (1)_mask.png", "a (1)_mask_1.png", "b_mask.png"])
+    2
+    """
+    stems = {name.rpartition(".")[0] for name in file_names}
+    found = ((stem, _ANNOTATION_SUFFIX.search(stem)) for stem in stems)
+    return sum(
+        match is not None and match.end() == len(stem) and stem[: match.start()] in stems for stem, match in found
+    )
 
 
 def are_parts(names: Iterable[str]) -> bool:
@@ -138,7 +200,20 @@ def class_prefixes(file_names: Collection[str]) -> list[str]:
 
 
 def _may_be_class(prefix: str) -> bool:
-    return prefix.casefold().replace("_", " ") not in _CAMERAS and role_of(prefix) is None
+    return prefix.casefold() not in _CAMERAS and role_of(prefix) is None
+
+
+def _without_unseen(name: str) -> str:
+    return "".join(char for char in name if unicodedata.category(char) != "Cf")
+
+
+#: How names can differ that people take for one, and what takes the difference away.
+_DIFFERENCES: dict[str, Callable[[str], str]] = {
+    "Unicode form": lambda name: unicodedata.normalize("NFC", name),
+    "characters that cannot be seen": _without_unseen,
+    "blanks": lambda name: "".join(name.split()),
+    "letter case": str.lower,
+}
 
 
 def looks_of(name: str) -> str:
@@ -150,20 +225,21 @@ def looks_of(name: str) -> str:
     >>> looks_of("Cafe\u0301 ") == looks_of("caf\u00e9")
     True
     """
-    visible = (char for char in unicodedata.normalize("NFKC", name) if unicodedata.category(char) != "Cf")
-    return " ".join("".join(visible).casefold().split())
+    for simpler in _DIFFERENCES.values():
+        name = simpler(name)
+    return name
 
 
-def difference_of(name: str, other: str) -> str:
-    r"""Return in what two names differ that look the same.
+def difference_of(name: str, other: str) -> list[str]:
+    r"""Return in what two names differ that have the same looks.
 
-    >>> difference_of("Cats", "cats"), difference_of("cats ", "cats"), difference_of("cafe\u0301", "caf\u00e9")
-    ('letter case', 'blanks', 'Unicode form')
+    >>> difference_of("Cats", "cats"), difference_of("cats ", "Cats"), difference_of("cafe\u0301", "caf\u00e9")
+    (['letter case'], ['blanks', 'letter case'], ['Unicode form'])
     """
-    if name.casefold() == other.casefold():
-        return "letter case"
-    if "".join(name.split()) == "".join(other.split()):
-        return "blanks"
-    if unicodedata.normalize("NFC", name) == unicodedata.normalize("NFC", other):
-        return "Unicode form"
-    return "characters that cannot be seen or look alike"
+
+    def without(left_out: str, text: str) -> str:
+        for what, simpler in _DIFFERENCES.items():
+            text = text if what == left_out else simpler(text)
+        return text
+
+    return [what for what in _DIFFERENCES if without(what, name) != without(what, other)]

@@ -52,6 +52,7 @@ class Folders(ABC):
     def __init__(self) -> None:
         self._known: dict[str, Contents] = {}
         self._holders: dict[str, tuple[str, ...]] = {}
+        self._above_known: dict[str, frozenset[Hashable]] = {}
 
     def contents(self, folder: str) -> Contents:
         """Return what is in a folder; what it was, if it has been asked for before."""
@@ -62,7 +63,7 @@ class Folders(ABC):
     def walk(self, folder: str) -> Iterator[tuple[str, Contents]]:
         """Yield `folder` and each folder below it once. Links are followed, except where they lead back up."""
         # A link to a folder above would otherwise bring every other class into this one.
-        visited = {self._identity(above) for above in self._above(folder)}
+        visited = set(self._above(folder))
         to_visit = [folder]
         while to_visit:
             current = to_visit.pop()
@@ -126,8 +127,8 @@ class Folders(ABC):
         """
 
     @abstractmethod
-    def _above(self, folder: str) -> list[str]:
-        """Return the folders that a folder is in, by its own path and by where links lead."""
+    def _above(self, folder: str) -> frozenset[Hashable]:
+        """Return what the folders are that a folder is in, by its own path and by where links lead."""
 
 
 class Disk(Folders):
@@ -138,14 +139,22 @@ class Disk(Folders):
             return list(entries)
 
     def _has_mark(self, folder: str) -> bool:
-        return Path(folder, OUTPUT_MARK).exists()
+        return os.path.exists(f"{folder}/{OUTPUT_MARK}")  # noqa: PTH110 - a Path would raise where it may not look
 
     def _identity(self, folder: str) -> Hashable:
         status = os.stat(folder)  # noqa: PTH116
         return status.st_dev, status.st_ino
 
-    def _above(self, folder: str) -> list[str]:
-        return [str(above) for path in (Path(folder), Path(folder).resolve()) for above in path.parents]
+    def _above(self, folder: str) -> frozenset[Hashable]:
+        if folder not in self._above_known:
+            path = Path(folder)
+            if path.is_symlink() or path.parent == path:
+                all_above = [above for start in (path, path.resolve()) for above in start.parents]
+                self._above_known[folder] = frozenset(self._identity(str(above)) for above in all_above)
+            else:
+                above = str(path.parent)
+                self._above_known[folder] = self._above(above) | {self._identity(above)}
+        return self._above_known[folder]
 
 
 class Elsewhere(Folders):
@@ -165,8 +174,8 @@ class Elsewhere(Folders):
     def _identity(self, folder: str) -> Hashable:
         return folder
 
-    def _above(self, folder: str) -> list[str]:  # noqa: ARG002 - as of a disk
-        return []
+    def _above(self, folder: str) -> frozenset[Hashable]:  # noqa: ARG002 - as of a disk
+        return frozenset()
 
 
 def list_folder(folder: str, folders: Folders | None = None) -> FolderListing:
