@@ -144,7 +144,8 @@ class _Finder:
         if self._splits(folder):
             return folder
         filled = self._without_annotations(folder)
-        filled = {name: path for name, path in filled.items() if name not in self._copies(filled)}
+        copies = self._copies(filled)
+        filled = {name: path for name, path in filled.items() if name not in copies}
         if not depth:
             return folder if len(filled) > 1 else None
         if len(filled) == 1:
@@ -294,11 +295,7 @@ class _Finder:
         return Layout(classes, None, self._direct_images({*self._way_to(base), base}), (), base)
 
     def _copies(self, filled: dict[str, str]) -> set[str]:
-        return {
-            name
-            for name, path in filled.items()
-            if self._is_copy(path, {other: filled[other] for other in filled.keys() - {name}})
-        }
+        return {name for name, path in filled.items() if name not in self._filled(path) and self._is_copy(path, filled)}
 
     def _is_copy(self, folder: str, others: dict[str, str]) -> bool:
         """Return whether all folders in one folder have names and file names of others, as archives have it."""
