@@ -6,12 +6,12 @@
 import ctypes
 import errno
 import logging
+import math
 import os
-import re
 import stat
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from io import BytesIO
 from typing import Any, cast
@@ -30,6 +30,8 @@ from PIL import (
 )
 
 from featx.errors import ImageError, printable
+from featx.image_formats import format_read, reason_not_read
+from featx.image_metadata import without_metadata
 from featx.places import Place, RemotePath
 
 #: Lower-case suffixes of the files that a data set's folders are searched for. What a file is, its content decides.
@@ -45,19 +47,11 @@ MAX_FILE_MIB = 512
 #: `benchmarks/jpeg_scale.py` measures what the choice costs.
 JPEG_SCALE_MARGIN = 4
 
-#: What the first bytes look like, and who reads the rest. Pillow's `Image.open` would ask forty plugins, and would
-#: warn of or refuse large images by a global setting; the formats named here are the only ones featx lets run.
-_FORMATS: tuple[tuple[re.Pattern[bytes], type[ImageFile.ImageFile]], ...] = (
-    # An MPO (a stereo or portrait photo, which phones name .jpg) is a JPEG followed by others.
-    (re.compile(rb"\xff\xd8\xff"), JpegImagePlugin.JpegImageFile),
-    (re.compile(rb"\x89PNG\r\n\x1a\n"), PngImagePlugin.PngImageFile),
-    (re.compile(rb"RIFF.{4}WEBP", re.DOTALL), WebPImagePlugin.WebPImageFile),
-    (re.compile(rb"GIF8[79]a"), GifImagePlugin.GifImageFile),
-    (re.compile(rb"II[*+]\x00|MM\x00[*+]"), TiffImagePlugin.TiffImageFile),
-    # "BM" alone may begin a text; the length of the second header, one of eight, follows 12 bytes later.
-    (re.compile(rb"BM.{12}[\x0c\x10\x28\x34\x38\x40\x6c\x7c]\x00\x00\x00", re.DOTALL), BmpImagePlugin.BmpImageFile),
-    (re.compile(rb"\x28\x00\x00\x00"), BmpImagePlugin.DibImageFile),  # a .dib may lack the BMP's file header
-)
+#: Raised whenever featx reads what it refused before, so that this is tried again.
+READS_VERSION = 2
+
+#: An image of 16 bits whose values all lie below this says nothing of the upper two: it may hold 14 bits or fewer.
+DIM_BELOW = 1 << 14
 
 #: What turns an image upright, by EXIF orientation (Exif 2.32, tag 0x0112); 1 is upright.
 _TRANSPOSE = {
@@ -71,10 +65,23 @@ _TRANSPOSE = {
 }
 
 _ORIENTATION = 0x0112
+_SUBFILE_TYPE = 254
+_WIDTH = 256
+_HEIGHT = 257
 _BITS_PER_SAMPLE = 258
+_COMPRESSION = 259
 _PHOTOMETRIC = 262
+_SAMPLES_PER_PIXEL = 277
+_ROWS_PER_STRIP = 278
+_STRIP_BYTES = 279
 _PLANAR_CONFIGURATION = 284
+_TILE_WIDTH = 322
+_TILE_HEIGHT = 323
+_TILE_BYTES = 325
+_SUB_IFDS = 330
+_EXTRA_SAMPLES = 338
 _SAMPLE_FORMAT = 339
+_DNG_VERSION = 50706
 
 _Box = tuple[float, float, float, float]
 
@@ -162,38 +169,51 @@ def decode_image(data: bytes, image_size: tuple[int, int]) -> np.ndarray:
     return pixels
 
 
-def decode_into(pixels: np.ndarray, data: bytes) -> None:
+def decode_into(pixels: np.ndarray, data: bytes) -> int:
     """Do as `decode_image`, but write to `pixels`, `(height, width, 3)` uint8, and leave `quiet_pillow` to the caller.
+
+    Returns:
+        The largest value if the image has 16 bits a sample and none reaches `DIM_BELOW`: it is nearly black, and may
+        hold data of fewer bits. Else 0.
 
     Raises:
         ImageError: as for `decode_image`; `pixels` may then hold anything.
     """
-    image_size = (pixels.shape[0], pixels.shape[1])
     try:
-        image = _open(data)
-        box = _choose_jpeg_scale(image, image_size)
-        image.load()
-        orientation = _orientation(image)
-        resized = _resize(_rgb(image, data), image_size if orientation < 5 else image_size[::-1], box)
-        if orientation in _TRANSPOSE:
-            resized = resized.transpose(_TRANSPOSE[orientation])
-        pixels[...] = np.asarray(resized)
+        return _decode_into(pixels, data)
     except ImageError:
         raise
     except MemoryError as error:  # the machine's fault, not the file's
         raise ImageError("out of memory", is_content=False) from error
     except Exception as error:  # Pillow raises a dozen kinds of exception on damaged files
+        for sparer in without_metadata(data):
+            with suppress(Exception):
+                return _decode_into(pixels, sparer)
         raise ImageError(_reason_undecoded(error, data)) from error
+
+
+def _decode_into(pixels: np.ndarray, data: bytes) -> int:
+    image_size = (pixels.shape[0], pixels.shape[1])
+    image = _open(data)
+    box = _choose_jpeg_scale(image, image_size)
+    image.load()
+    orientation = _orientation(image)
+    largest = _largest_if_dim(image, data)
+    resized = _resize(_rgb(image, data), image_size if orientation < 5 else image_size[::-1], box)
+    if orientation in _TRANSPOSE:
+        resized = resized.transpose(_TRANSPOSE[orientation])
+    pixels[...] = np.asarray(resized)
+    return largest
 
 
 def _open(data: bytes) -> ImageFile.ImageFile:
     """Return the image with its header read and no pixel decoded yet."""
     if not data:
         raise ImageError("empty file")
-    plugin = next((plugin for signature, plugin in _FORMATS if signature.match(data)), None)
-    if plugin is None:
-        raise ImageError(f"no image: first bytes {data[:4].hex()}")
-    image = plugin(BytesIO(data))
+    name = format_read(data)
+    if name is None:
+        raise ImageError(reason_not_read(data))
+    image = _PLUGINS[name](BytesIO(data))
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise ImageError(f"{width}×{height} pixels: more than {MAX_PIXELS:,} are refused as a decompression bomb")
@@ -202,14 +222,79 @@ def _open(data: bytes) -> ImageFile.ImageFile:
     return image
 
 
-def _refuse_missing_parts(image: TiffImagePlugin.TiffImageFile) -> None:
-    """Raise `ImageError` if an uncompressed TIFF lacks strips, tiles or planes: Pillow would leave the rest black."""
-    parts = [tile.extents for tile in image.tile if tile.codec_name == "raw" and tile.extents]
-    has_planes = image.tag_v2.get(_PLANAR_CONFIGURATION) == 2
-    n_planes = len(image.tag_v2.get(_BITS_PER_SAMPLE, (1,))) if has_planes else 1
-    covered = sum((right - left) * (bottom - top) for left, top, right, bottom in parts)
-    if parts and covered < image.width * image.height * n_planes:
+class _JpegImageFile(JpegImagePlugin.JpegImageFile):
+    """A JPEG whose resolution may be nonsense."""
+
+    def _read_dpi_from_exif(self) -> None:
+        with suppress(Exception):  # Pillow expects half a dozen kinds
+            super()._read_dpi_from_exif()
+
+
+class _TiffImageFile(TiffImagePlugin.TiffImageFile):
+    """A TIFF that gives its picture, or nothing: never another one."""
+
+    def _setup(self) -> None:
+        """Make ready to decode what the tags, which have been read, describe."""
+        tags = self.tag_v2
+        _refuse_camera_raw(tags)
+        is_planar = tags.get(_PLANAR_CONFIGURATION) == 2
+        if is_planar:
+            _refuse_misread_planes(tags)
+        if tags.get(_COMPRESSION, 1) == 1 and (is_planar or _has_subsampled_color(tags)):
+            # Pillow's own reader takes a letter of the mode for a plane, and drops what it says of bits and inversion.
+            # What is compressed it leaves to libtiff, which sees for itself that this is not.
+            tags[_COMPRESSION] = 8
+        super()._setup()
+
+
+def _refuse_camera_raw(tags: Mapping[int, Any]) -> None:
+    """Raise `ImageError` for a camera's raw file, whose first page is a thumbnail or no picture yet."""
+    has_thumbnail_first = tags.get(_SUBFILE_TYPE) == 1 and _SUB_IFDS in tags
+    if _DNG_VERSION in tags or tags.get(_PHOTOMETRIC) in {32803, 34892}:
+        raise ImageError("camera RAW file (such as DNG): develop it to JPEG or PNG")
+    if has_thumbnail_first:
+        raise ImageError("camera RAW file (such as NEF), which begins with a thumbnail: develop it to JPEG or PNG")
+
+
+def _refuse_misread_planes(tags: Mapping[int, Any]) -> None:
+    """Raise `ImageError` for planes that Pillow takes for others, and where some are missing."""
+    photometric, n_samples = tags.get(_PHOTOMETRIC), tags.get(_SAMPLES_PER_PIXEL, 1)
+    has_alpha = n_samples > 1 and any(tags.get(_EXTRA_SAMPLES, ()))
+    if photometric == 8 or (photometric in {0, 1, 3} and has_alpha):
+        raise ImageError("CIELAB or gray with alpha in separate planes: save it with interleaved samples")
+    is_raw = tags.get(_COMPRESSION, 1) == 1 and photometric != 6  # of YCbCr, planes may differ in size
+    n_bytes = tags.get(_STRIP_BYTES) or tags.get(_TILE_BYTES) or (0,)
+    bits = max(tags.get(_BITS_PER_SAMPLE, (1,)))
+    if is_raw and all(n_bytes) and 8 * sum(n_bytes) < tags[_WIDTH] * tags[_HEIGHT] * n_samples * bits:
         raise ImageError("truncated: strips, tiles or planes are missing")
+
+
+def _has_subsampled_color(tags: Mapping[int, Any]) -> bool:
+    """Return whether an uncompressed YCbCr TIFF has fewer samples of colour than pixels, by the length of a block."""
+    if tags.get(_PHOTOMETRIC) != 6 or tags.get(_SAMPLES_PER_PIXEL, 1) != 3:
+        return False
+    height = tags.get(_TILE_HEIGHT) or min(tags.get(_ROWS_PER_STRIP, tags[_HEIGHT]), tags[_HEIGHT])
+    n_bytes = tags.get(_STRIP_BYTES) or tags.get(_TILE_BYTES) or (math.inf,)
+    return bool(n_bytes[0] < tags.get(_TILE_WIDTH, tags[_WIDTH]) * height * 3)
+
+
+_PLUGINS: dict[str, type[ImageFile.ImageFile]] = {
+    "JPEG": _JpegImageFile,
+    "PNG": PngImagePlugin.PngImageFile,
+    "WebP": WebPImagePlugin.WebPImageFile,
+    "GIF": GifImagePlugin.GifImageFile,
+    "TIFF": _TiffImageFile,
+    "BMP": BmpImagePlugin.BmpImageFile,
+    "DIB": BmpImagePlugin.DibImageFile,
+}
+
+
+def _refuse_missing_parts(image: TiffImagePlugin.TiffImageFile) -> None:
+    """Raise `ImageError` if an uncompressed TIFF lacks strips or tiles: Pillow would leave the rest black."""
+    parts = [tile.extents for tile in image.tile if tile.codec_name == "raw" and tile.extents]
+    covered = sum((right - left) * (bottom - top) for left, top, right, bottom in parts)
+    if parts and covered < image.width * image.height:
+        raise ImageError("truncated: strips or tiles are missing")
 
 
 def _choose_jpeg_scale(image: ImageFile.ImageFile, image_size: tuple[int, int]) -> _Box:
@@ -281,6 +366,23 @@ def _from_16_bit(image: ImageFile.ImageFile) -> Image.Image:
     return Image.fromarray(shades[np.asarray(image)])
 
 
+def _largest_if_dim(image: ImageFile.ImageFile, data: bytes) -> int:
+    """Return the largest shade or colour of an image of 16 bits that has none from `DIM_BELOW` on; else 0."""
+    if isinstance(image, PngImagePlugin.PngImageFile):
+        has_16_bits = data[24] == 16
+    else:
+        has_16_bits = isinstance(image, _TiffImageFile) and 16 in image.tag_v2.get(_BITS_PER_SAMPLE, ())
+    if not has_16_bits:
+        return 0
+    if image.mode.startswith("I;16"):
+        largest = int(np.asarray(image).max())
+    elif image.mode in {"RGB", "RGBA"}:
+        largest = int(np.max(image.getextrema()[:3])) << 8 | 255  # Pillow keeps no more than the high byte
+    else:
+        return 0
+    return largest if largest < DIM_BELOW else 0
+
+
 def _scale_transparent_color(image: PngImagePlugin.PngImageFile, bit_depth: int) -> None:
     """Bring a PNG's transparent colour to 8 bits, as Pillow does with its pixels but not with this colour."""
     color = image.info.get("transparency")
@@ -331,6 +433,8 @@ def _reason_undecoded(error: Exception, data: bytes) -> str:
     text = printable(str(error))[:120].lower()
     if not isinstance(error, OSError | SyntaxError | ValueError):
         text = f"{type(error).__name__.lower()} {text}".strip()  # a KeyError says no more than the key
+    if "unknown pixel mode" in text:
+        return "unreadable: samples of a kind that Pillow does not know: save it as RGB or gray of 8 bits"
     if "requires a buffer" in text:  # struct's words for a header that is cut off
         return "truncated: the header is cut off"
     return f"{'truncated' if 'truncated' in text or _lacks_its_end(data) else 'unreadable'}: {text}"

@@ -11,6 +11,7 @@ import numpy as np
 from featx.cluster import run_on_cluster
 from featx.dataset import ImageDataset
 from featx.digests import forget_digests
+from featx.dim_images import warn_of_dim_images
 from featx.engines import EngineOptions
 from featx.errors import printable
 from featx.image_sources import Images, source_path
@@ -96,7 +97,11 @@ def compute_missing(
             stage = StageOne(recipe, find_weights(), store, cache_dir, engine_options, workers, dataset)
             with closing(stage):
                 run = partial(run_on_cluster, ray_address, stage) if ray_address else stage.run
-                timings = run(images[todo], skipped, strict=strict, show=show)
+                try:
+                    timings = run(images[todo], skipped, strict=strict, show=show)
+                finally:
+                    if recipe.augmentation is None:  # else it has been said of the images themselves
+                        warn_of_dim_images(stage.dim)
     finally:
         store.publish()
         memory.remember(skipped, whole_folder)

@@ -48,6 +48,19 @@ class Unreadable:
 
 
 @dataclass(frozen=True)
+class Dim:
+    """An image of 16 bits that comes out nearly black, as if it held data of fewer bits.
+
+    Attributes:
+        row: its position in the sequence that was asked for.
+        largest: its largest value, of 65,535.
+    """
+
+    row: int
+    largest: int
+
+
+@dataclass(frozen=True)
 class Batch:
     """Consecutive images, those that could not be read left out.
 
@@ -55,11 +68,13 @@ class Batch:
         images: `(n, height, width, 3)` uint8 RGB.
         rows: `(n,)` int64, the position of each image in the sequence that was asked for.
         unreadable: those left out.
+        dim: those that come out nearly black; of several views of one image perhaps only the first.
     """
 
     images: np.ndarray
     rows: np.ndarray
     unreadable: tuple[Unreadable, ...]
+    dim: tuple[Dim, ...]
 
 
 def read_batches(
@@ -92,8 +107,8 @@ def read_batches(
     portion = max(1, min(PORTION, batch_size // workers))
     n_ahead = look_ahead(image_size, batch_size)
 
-    def decode(first: int, pixels: np.ndarray) -> list[Unreadable]:
-        """Fill `pixels` with the images from `first` on; return those that could not be read."""
+    def decode(first: int, pixels: np.ndarray) -> list[Unreadable | Dim]:
+        """Fill `pixels` with the images from `first` on; return what there is to say of them."""
         rows = range(first, first + len(pixels))
         decoder = _Decoder(image_size, augmentation)
         results = (
@@ -139,16 +154,18 @@ class _Decoding:
 
     first: int
     pixels: np.ndarray
-    tasks: list[Future[list[Unreadable]]]
+    tasks: list[Future[list[Unreadable | Dim]]]
 
     def batch(self) -> Batch:
         """Wait for the threads, and return the batch."""
-        unreadable = tuple(image for task in self.tasks for image in task.result())
+        noted = [note for task in self.tasks for note in task.result()]
+        unreadable = tuple(note for note in noted if isinstance(note, Unreadable))
+        dim = tuple(note for note in noted if isinstance(note, Dim))
         rows = np.arange(self.first, self.first + len(self.pixels), dtype=np.int64)
         if not unreadable:
-            return Batch(self.pixels, rows, unreadable)
+            return Batch(self.pixels, rows, unreadable, dim)
         is_readable = ~np.isin(rows, [image.row for image in unreadable])
-        return Batch(self.pixels[is_readable], rows[is_readable], unreadable)
+        return Batch(self.pixels[is_readable], rows[is_readable], unreadable, dim)
 
 
 class _Decoder:
@@ -159,21 +176,23 @@ class _Decoder:
         self._pixels = np.empty((*image_size, 3) if augmentation else (0,), np.uint8)
         self._digest = b""  # of the image in `_pixels`
 
-    def decode(self, row: int, source: Source, digest: bytes, view: int, pixels: np.ndarray) -> Unreadable | None:
-        """Write view `view` of the image to `pixels`; return why not if it cannot be read."""
+    def decode(self, row: int, source: Source, digest: bytes, view: int, pixels: np.ndarray) -> Unreadable | Dim | None:
+        """Write view `view` of the image to `pixels`; return what there is to say, such as why it cannot be read."""
         if not view or self._augmentation is None:
             return _decode(row, source, digest, pixels)
+        note = None
         if digest != self._digest:
             self._digest = b""
-            if unreadable := _decode(row, source, digest, self._pixels):
-                return unreadable
+            note = _decode(row, source, digest, self._pixels)
+            if isinstance(note, Unreadable):
+                return note
             self._digest = digest
         pixels[...] = make_view(self._pixels, digest, view, self._augmentation)
-        return None
+        return note
 
 
-def _decode(row: int, source: Source, digest: bytes, pixels: np.ndarray) -> Unreadable | None:
-    """Write the image to `pixels`, `(height, width, 3)` uint8; return why not if it cannot be read."""
+def _decode(row: int, source: Source, digest: bytes, pixels: np.ndarray) -> Unreadable | Dim | None:
+    """Write the image to `pixels`, `(height, width, 3)` uint8; return what there is to say, as `_Decoder.decode`."""
     try:
         data = read_source(source)
     except ImageError as error:
@@ -181,10 +200,10 @@ def _decode(row: int, source: Source, digest: bytes, pixels: np.ndarray) -> Unre
     if hashlib.sha256(data).digest() != digest:
         return Unreadable(row, CHANGED, is_content=False)
     try:
-        decode_into(pixels, data)
+        largest = decode_into(pixels, data)
     except ImageError as error:
         return Unreadable(row, str(error), error.is_content)
-    return None
+    return Dim(row, largest) if largest else None
 
 
 def _has_digest(source: Source, digest: bytes) -> bool:

@@ -12,7 +12,9 @@ import numpy as np
 
 from featx import report_resnet50
 from featx.dataset import ImageDataset
+from featx.dim_images import DimImage, warn_of_dim_images
 from featx.errors import FeatxError, ImageError, printable
+from featx.image_sources import images_of
 from featx.keras_import import import_keras
 from featx.memory import reset_peak_memory
 from featx.places import Place, local_dir
@@ -49,8 +51,9 @@ def train_on_pixels(
     train, test = ~dataset.is_test, dataset.is_test
     import_keras()  # its start is no part of training
     reset_peak_memory()
+    dim: list[DimImage] = []
     started = time.perf_counter()
-    with _decoded(dataset.subset(train), image_size, cache_dir, workers, show=training.show) as pixels:
+    with _decoded(dataset.subset(train), image_size, cache_dir, workers, dim, show=training.show) as pixels:
         trained = train_rival(
             rival,
             pixels,
@@ -63,15 +66,25 @@ def train_on_pixels(
             show=training.show,
         )
     fit_s = time.perf_counter() - started
-    with _decoded(dataset.subset(test), image_size, cache_dir, workers, show=training.show) as pixels:
+    with _decoded(dataset.subset(test), image_size, cache_dir, workers, dim, show=training.show) as pixels:
+        warn_of_dim_images(dim)
         return measured(trained, pixels, dataset.labels[test], fit_s=fit_s, details={})
 
 
 @contextmanager
 def _decoded(
-    dataset: ImageDataset, image_size: tuple[int, int], cache_dir: Place, workers: int | None, *, show: bool
+    dataset: ImageDataset,
+    image_size: tuple[int, int],
+    cache_dir: Place,
+    workers: int | None,
+    dim: list[DimImage],
+    *,
+    show: bool,
 ) -> Iterator[np.ndarray]:
-    """Yield the pixels `(n, height, width, 3)` uint8 of a data set; on disk, so that they need not fit in memory."""
+    """Yield the pixels `(n, height, width, 3)` uint8 of a data set; on disk, so that they need not fit in memory.
+
+    Images that come out nearly black are added to `dim`.
+    """
     folder = local_dir(cache_dir)
     folder.mkdir(parents=True, exist_ok=True)
     paths = [dataset.root / path for path in dataset.paths]
@@ -84,6 +97,7 @@ def _decoded(
                 for image in batch.unreadable:
                     raise ImageError(f"{printable(paths[image.row])} cannot be read any more: {image.reason}.")
                 pixels[batch.rows] = batch.images
+                dim += [DimImage.of(images_of(dataset), noted) for noted in batch.dim]
                 bar.update(len(batch.rows))
         yield pixels
 

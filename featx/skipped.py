@@ -13,9 +13,13 @@ import PIL
 
 from featx.errors import printable
 from featx.files import write_text
+from featx.images import READS_VERSION
 from featx.places import Place
 
 log = logging.getLogger("featx")
+
+#: What gives images up: Pillow, and what featx makes of it.
+DECODER = f"{PIL.__version__}+{READS_VERSION}"
 
 
 @dataclass(frozen=True, order=True)
@@ -26,13 +30,13 @@ class SkippedImage:
         path: where it was, printable.
         digest: SHA-256 of its bytes in hexadecimal; empty if it is not the bytes that are to blame.
         reason: why it was skipped.
-        decoder: the version of Pillow that gave up; another one tries again.
+        decoder: the `DECODER` that gave up; another one tries again.
     """
 
     path: str
     digest: str
     reason: str
-    decoder: str = PIL.__version__
+    decoder: str = DECODER
 
     @classmethod
     def of(cls, path: Place, digest: bytes, reason: str) -> Self:
@@ -82,7 +86,7 @@ class SkippedImages:
     def reason(self, digest: bytes) -> str | None:
         """Return why this decoder cannot read the image with `digest`; None if it has not tried."""
         known = self._known.get(digest.hex())
-        return known.reason if known and known.decoder == PIL.__version__ else None
+        return known.reason if known and known.decoder == DECODER else None
 
     def remember(self, images: Iterable[SkippedImage], whole_folder: Place | None = None) -> None:
         """Add `images` to what is known, and write the file if that changes it.

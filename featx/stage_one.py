@@ -10,6 +10,7 @@ from itertools import chain
 import numpy as np
 
 from featx.dataset import ImageDataset
+from featx.dim_images import DimImage
 from featx.engines import Engine, EngineOptions, create_engine, default_batch_size, needs_keras
 from featx.errors import DtypeOverflowError, ImageError, printable
 from featx.image_sources import Images, source_path
@@ -41,7 +42,7 @@ class StageOne:
     next segment. Ctrl-C and SIGTERM take effect when the batches under way are finished and kept.
 
     The engine is started for the first image that can be read, so that a folder of damaged files costs nothing, and
-    kept until `close`.
+    kept until `close`. Images that come out nearly black are added to `dim`.
     """
 
     recipe: Recipe
@@ -51,6 +52,7 @@ class StageOne:
     engine_options: EngineOptions
     workers: int | None
     dataset: ImageDataset | None  # has the images that an int8 network is calibrated on
+    dim: list[DimImage] = field(default_factory=list, init=False)
     _engine: Engine | None = field(default=None, init=False)
 
     def run(self, images: Images, skipped: list[SkippedImage], *, strict: bool, show: bool) -> Timings:
@@ -89,7 +91,8 @@ class StageOne:
         with ExitStack() as stack:
             stack.enter_context(closing(batches))
             writer = stack.enter_context(SegmentWriter(self.store, stopwatch))
-            readable = _readable(images, stopwatch.waiting("decode", batches), skipped, count, strict=strict)
+            batches_in_time = self._noting_dim(images, stopwatch.waiting("decode", batches))
+            readable = _readable(images, batches_in_time, skipped, count, strict=strict)
             first = next(readable, None)
             if first is not None:
                 engine = self._started_engine(stopwatch, show=show)
@@ -101,6 +104,11 @@ class StageOne:
                             break
                     under_way.collect(0)
         return writer.timings
+
+    def _noting_dim(self, images: Images, batches: Iterable[Batch]) -> Iterator[Batch]:
+        for batch in batches:
+            self.dim += [DimImage.of(images, dim) for dim in batch.dim]
+            yield batch
 
     def close(self) -> None:
         """Wait for what the engine has under way, and free what it holds."""

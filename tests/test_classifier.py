@@ -183,11 +183,11 @@ def test_what_cannot_be_read_is_a_row_with_a_reason(world, cache, tmp_path):
         predictions = Classifier.load(world / "run", cache_dir=cache).predict(files)
         assert [prediction.path for prediction in predictions] == files
         assert [reason and reason[:20] for reason in predictions.reasons] == [
-            "no image: first byte",
+            "text, not an image: ",
             None,
             "No such file or dire",
             "a folder, not a file",
-            "no image: first byte",
+            "text, not an image: ",
         ]
         assert np.isnan(predictions.probabilities).all(axis=1).tolist() == [True, False, True, True, True]
         assert predictions.n_unreadable == 4

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from benchmarks.ray_nodes import TIMEOUT_S, LocalCluster, free_port, kill, wait_until
 from featx.augmentation import AUGMENTATIONS, Views
@@ -60,10 +61,12 @@ def cluster(running_cluster) -> LocalCluster:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
-    """96 images, and two that cannot be read."""
+    """96 images, one of which is nearly black, and two that cannot be read."""
     from tests.conftest import write_photos
 
     root = write_photos(tmp_path_factory.mktemp("data") / "data", n_train=36, n_test=12)
+    dim = Image.fromarray(np.arange(100, dtype=np.uint16).reshape(10, 10))
+    dim.save(root / "train" / "wood" / "wood.0.jpg", "PNG")
     for number in range(2):
         (root / "train" / "wood" / f"bad.{number}.jpg").write_bytes(b"no image %d" % number)
     return root
@@ -130,13 +133,16 @@ def start(*words: object) -> subprocess.Popen[str]:
 
 
 @needs_ray
-def test_a_cluster_stores_the_rows_of_a_single_process_bit_for_bit_and_skips_the_same(cluster, data, cache, alone):
+def test_a_cluster_stores_the_rows_of_a_single_process_bit_for_bit_and_skips_the_same(
+    cluster, data, cache, alone, caplog
+):
     (data / "train" / "wood" / "gone.jpg").symlink_to(data / "nowhere.jpg")
     try:
         extraction = extract_features(data, cache_dir=cache, ray_address=cluster.address, **SLOW)
     finally:
         (data / "train" / "wood" / "gone.jpg").unlink()
     assert extraction.n_computed == extraction.timings.n_images == N_IMAGES
+    assert "1 image has 16 bits a sample but no value above 99 of 65,535" in caplog.text
     assert_same(cache, alone)
     assert len(FeatureStore(cache, alone.recipe).segments) > 1
     skipped = {Path(image.path).name: image.reason for image in extraction.skipped}

@@ -9,9 +9,11 @@ import signal
 import subprocess
 import sys
 import time
+import zlib
 from pathlib import Path
 
 import numpy as np
+import PIL
 import pytest
 
 from featx import files
@@ -24,6 +26,7 @@ from featx.recipe import Recipe
 from featx.resolve import resolve_recipe
 from featx.skipped import SkippedImage, SkippedImages
 from featx.store import FeatureStore
+from tests.odd_images import png
 
 OPTIONS = {"weights": "random", "image_size": (32, 32)}
 
@@ -112,6 +115,23 @@ def test_bad_files_are_skipped_named_and_tried_only_once(data, cache):
     second = extract_features(data, cache_dir=cache, **OPTIONS)
     assert second.skipped == first.skipped or set(second.skipped) == set(first.skipped)
     assert second.timings.n_images == 0
+
+
+def test_what_another_featx_or_pillow_could_not_read_is_tried_again(data, cache):
+    samples = np.arange(300, dtype=np.uint8).reshape(10, 10, 3)
+    bomb = png(samples, 8, 2, before=[(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(2 << 20)))])
+    path = data / "train" / "sea" / "long comment.png"
+    path.write_bytes(bomb)
+    store_dir = cache / resolve_recipe(cache, **OPTIONS)[0].slug
+    store_dir.mkdir()
+    reason = "unreadable: decompressed data too large for pngimageplugin.max_text_chunk"
+    with (store_dir / "skipped.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["path", "digest", "reason", "decoder"])
+        writer.writerow([path, hashlib.sha256(bomb).hexdigest(), reason, PIL.__version__])  # as featx wrote it before
+    extraction = extract_features(data, cache_dir=cache, **OPTIONS)
+    assert (extraction.n_computed, extraction.skipped) == (33, ())
+    assert "long comment" not in (store_dir / "skipped.csv").read_text()
 
 
 def test_what_is_skipped_for_its_content_does_not_stand_in_the_way_of_stage_two(data, cache):

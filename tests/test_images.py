@@ -20,6 +20,7 @@ from PIL import Image
 from featx import images
 from featx.errors import ImageError
 from featx.images import IMAGE_SUFFIXES, decode_image, decode_into, quiet_pillow, read_file
+from tests.odd_images import lab_of
 
 HEIGHT, WIDTH = 48, 64
 SIZE = (HEIGHT, WIDTH)
@@ -295,12 +296,7 @@ def test_pixels_of_unknown_range_are_refused_not_guessed(dtype, sample_format, k
 
 def test_lab_tiff_is_converted_to_srgb():
     rgb = np.array([[(128, 128, 128), (255, 255, 255), (0, 0, 0), (180, 90, 60), (60, 120, 170), (90, 150, 80)]])
-    linear = np.where(rgb <= 10, rgb / 255 / 12.92, ((rgb / 255 + 0.055) / 1.055) ** 2.4)
-    to_d50 = [[0.43607, 0.38515, 0.14308], [0.22249, 0.71689, 0.06062], [0.01393, 0.09710, 0.71419]]  # IEC 61966-2-1
-    xyz = linear @ np.transpose(to_d50) / (0.9642, 1.0, 0.8249)
-    f = np.where(xyz > 216 / 24389, np.cbrt(xyz), (24389 / 27 * xyz + 16) / 116)  # CIE 15
-    lab = np.stack([(116 * f[..., 1] - 16) * 2.55, 500 * (f[..., 0] - f[..., 1]), 200 * (f[..., 1] - f[..., 2])], -1)
-    data = tiff(lab.round().astype(np.int16).astype(np.uint8), 8, (8, 8, 8))
+    data = tiff(lab_of(rgb), 8, (8, 8, 8))
     assert np.abs(decode_image(data, (1, 6)).astype(int) - rgb).max() <= 3
 
 
@@ -318,10 +314,23 @@ def test_content_decides_not_the_name(tmp_path):
     np.testing.assert_array_equal(decode_image(read_file(path), SIZE), noise())
 
 
-@pytest.mark.parametrize("file_format", ["JPEG2000", "PPM", "TGA", "ICO", "EPS", "PCX"])
-def test_formats_that_were_not_asked_for_are_refused(file_format):
+@pytest.mark.parametrize(
+    ("file_format", "name"),
+    [
+        ("JPEG2000", "JPEG 2000 image"),
+        ("AVIF", "AVIF image"),
+        ("PPM", "PNM image"),
+        ("ICO", "icon (ICO)"),
+        ("EPS", "PostScript file (EPS)"),
+        ("DDS", "DDS texture"),
+        ("TGA", ""),
+        ("PCX", ""),
+    ],
+)
+def test_formats_that_were_not_asked_for_are_refused(file_format, name):
     data = encoded(smooth(), file_format)
-    assert reason(data) == f"no image: first bytes {data[:4].hex()}"
+    unnamed = f"no image: first bytes {data[:4].hex()}"
+    assert reason(data) == (f"{name}: save it as JPEG or PNG" if name else unnamed)
 
 
 def test_every_suffix_is_lower_case_and_starts_with_a_dot():
@@ -504,10 +513,10 @@ def test_the_reason_for_a_truncated_file_is_worded_the_same_each_time():
     ("data", "expected"),
     [
         (b"", "empty file"),
-        (b"<html><body>404 Not Found</body></html>", "no image: first bytes 3c68746d"),
-        (b"hello", "no image: first bytes 68656c6c"),
+        (b"<html><body>404 Not Found</body></html>", "web page (HTML), not an image: download it again"),
+        (b"hello", "text, not an image: download it again"),
         (b"\0" * 1000, "no image: first bytes 00000000"),
-        (b"BMW builds cars, and " * 9, "no image: first bytes 424d5720"),
+        (b"BMW builds cars, and " * 9, "text, not an image"),
         (b"\x89PNG\r\n\x1a\n\0\0", "truncated: the header is cut off"),
         (b"\x89PNG\r\n\x1a\n", "truncated: "),
         (b"\xff\xd8\xff", "truncated: "),

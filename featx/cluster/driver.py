@@ -38,10 +38,12 @@ class _Driver:
         try:
             finished = self._work(*self._asked.get())
         except FeatxError as error:
-            finished = Finished(Timings(), [], error)
+            finished = Finished(Timings(), [], [], error)
         except Exception as error:  # noqa: BLE001 - of Ray's, if not ours; nobody sees a traceback here
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:400]
-            finished = Finished(Timings(), [], FeatxError(f"The driver of the Ray cluster failed: {printable(reason)}"))
+            finished = Finished(
+                Timings(), [], [], FeatxError(f"The driver of the Ray cluster failed: {printable(reason)}")
+            )
         self._parent.send(finished)
 
     def _work(self, address: str, options: EngineOptions, recipe: Recipe) -> Finished:

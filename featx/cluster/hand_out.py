@@ -12,6 +12,7 @@ from featx.cluster.messages import Counted, Done, Failure, Finished, Job, Said
 from featx.cluster.portions import Portion, Portions
 from featx.cluster.rooms import Room, rooms
 from featx.cluster.worker import Worker
+from featx.dim_images import DimImage
 from featx.engines import default_batch_size
 from featx.errors import FeatxError, printable
 from featx.image_sources import source_path
@@ -89,6 +90,7 @@ class HandOut:
         self._is_ending = False
         self._timings = Timings()
         self._skipped: list[SkippedImage] = []
+        self._dim: list[DimImage] = []
         self._error: Failure | None = None
 
     def run(self) -> Finished:
@@ -102,7 +104,7 @@ class HandOut:
             self._take_answer()
             self._check_patience()
             self._tell(Counted(0))
-        return Finished(self._timings, self._skipped, self._error)
+        return Finished(self._timings, self._skipped, self._dim, self._error)
 
     def _is_over(self) -> bool:
         is_busy = any(hand.portion for hand in self._hands)
@@ -175,6 +177,7 @@ class HandOut:
         self._count(hand, done.timings.n_images + len(done.skipped))
         self._timings += done.timings
         self._skipped += done.skipped
+        self._dim += done.dim
         hand.portion = None
         self._n_lost[hand.room.node_id] = 0
         worked_s = (done.timings.elapsed_s - done.timings.start_s) * side_by_side

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from featx import places
+from featx.dim_images import DimImage
 from featx.engines import EngineOptions
 from featx.errors import FeatxError
 from featx.image_sources import Images
@@ -110,12 +111,14 @@ class Done:
     Attributes:
         timings: what its rows have cost, all of which are on disk.
         skipped: images that could not be read.
+        dim: images that came out nearly black.
         error: what ended it early.
         said: what there was for the log.
     """
 
     timings: Timings
     skipped: list[SkippedImage]
+    dim: list[DimImage]
     error: Failure | None
     said: list[Said]
 
@@ -126,4 +129,5 @@ class Finished:
 
     timings: Timings
     skipped: list[SkippedImage]
+    dim: list[DimImage]
     error: Failure | None

@@ -86,6 +86,7 @@ def run_on_cluster(
             driver.send(_job(stage, images, connected.engine, mark, strict=strict))
             finished = driver.finished(bar.update, interrupted)
             skipped += finished.skipped
+            stage.dim += finished.dim
             if finished.error:
                 raise finished.error
         return finished.timings

@@ -63,7 +63,8 @@ class Worker:
         except (FeatxError, MemoryError, OSError) as raised:
             error = self._on_this_node(raised)
         said, self._said[:] = self._said[:], []
-        return Done(timings, skipped, error, said)
+        dim, self._stage.dim[:] = self._stage.dim[:], []
+        return Done(timings, skipped, dim, error, said)
 
     def n_counted(self) -> int:
         """Return how many images of the present portion are done with."""
