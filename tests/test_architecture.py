@@ -18,6 +18,7 @@ LAYERS = [
         "augmentation",
         "recipe",
         "files",
+        "stat_key",
         "memory",
         "rows",
         "on_demand",

@@ -16,7 +16,8 @@ from featx.calibration import N_CALIBRATION
 from featx.dataset import ImageDataset, scan
 from featx.digests import digest_files
 from featx.layout import find_layout, list_folder
-from featx.statcache import StatCache, StatKey
+from featx.stat_key import StatKeys
+from featx.statcache import StatCache
 
 #: Images that are timed.
 N_SAMPLE = 64
@@ -147,6 +148,7 @@ def _look_up(names: Sequence[bytes], cache_dir: Path) -> tuple[np.ndarray, np.nd
     is_known, sizes = np.ones(len(names), bool), np.zeros(len(names), np.int64)
     with closing(StatCache(cache_dir)) as cache:
         known = cache.lookup(names)
+    keys = StatKeys()
     for row, name in enumerate(names):
         try:
             status = os.stat(name)  # noqa: PTH116 - a Path cannot hold bytes
@@ -155,7 +157,7 @@ def _look_up(names: Sequence[bytes], cache_dir: Path) -> tuple[np.ndarray, np.nd
         if stat.S_ISREG(status.st_mode):
             entry = known.get(name)
             sizes[row] = status.st_size
-            is_known[row] = entry is not None and entry.key == StatKey.of(status)
+            is_known[row] = entry is not None and entry.key == keys.of(name, status)
     return is_known, sizes
 
 
