@@ -3,6 +3,8 @@
 A new Keras application is one entry in `BACKBONES`.
 """
 
+import hashlib
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +17,7 @@ import numpy as np
 from featx.errors import BackboneError, WeightsError, printable
 from featx.keras_import import import_keras
 from featx.recipe import Recipe
+from featx.store.hdf5_file import openable
 from featx.weights_file import CLASSIFIER_LAYER, count_classes
 
 
@@ -241,10 +244,17 @@ def _load_weights(network: Any, recipe: Recipe, weights_path: Path) -> None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Keras warns of every layer before it raises
-            network.load_weights(weights_path)
+            with openable(weights_path) as path:
+                network.load_weights(path)
+        with weights_path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
     except MemoryError:
         raise
-    except Exception as error:  # a foreign file may end in anything: zipfile's, h5py's, pickle's errors
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno:
+            reason = os.strerror(error.errno)
+            raise WeightsError(f"The weights file {printable(weights_path)} cannot be read: {reason}.") from error
+        # A foreign file may end in anything: zipfile's, h5py's, pickle's errors
         which = "of the whole classifier" if is_whole else "without the classifier (…_notop.h5)"
         has_classifier = not is_whole and count_classes(weights_path) is not None
         hint = f" It ends in a classifier: whole networks are for --layer {CLASSIFIER_LAYER}." if has_classifier else ""
@@ -252,6 +262,11 @@ def _load_weights(network: Any, recipe: Recipe, weights_path: Path) -> None:
             f"{printable(weights_path)} does not hold weights of {recipe.backbone} in the layout of Keras's official "
             f"files {which}: {_one_line(error)}{hint}"
         ) from error
+    if digest != recipe.weights:
+        raise WeightsError(
+            f"The weights file {printable(weights_path)} was changed while featx was at work; run the same command "
+            f"again. Expected SHA-256 {recipe.weights[:16]}…, got {digest[:16]}…"
+        )
 
 
 def _output_of_layer(network: Any, recipe: Recipe) -> Any:

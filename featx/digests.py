@@ -2,7 +2,7 @@
 
 A digest is what an image *is* in featx; its path is only where it lies. Reading 10,000 images to learn their digests
 takes seconds, asking whether they have changed takes milliseconds, so `cache/digests.sqlite` remembers
-(path, size, mtime_ns, inode) → digest. It is a cache and no more: without it, everything works, only slower.
+(path, size, mtime_ns, ctime_ns, inode) → digest. It is a cache and no more: without it, everything works, only slower.
 
 A file elsewhere has no inode: what its file system says of its content, an ETag above all, stands for it.
 """
@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -21,13 +22,11 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from featx.images import MAX_FILE_MIB
-from featx.places import Place, RemotePath, as_place, local_dir
+from featx.places import FileState, Place, RemotePath, as_place, local_dir
 from featx.progress import progress_bar
-from featx.statcache import StatCache, StatEntry, StatKey
+from featx.stat_key import StatKey, StatKeys
+from featx.statcache import StatCache, StatEntry
 
-#: A file modified less than this long before it was read may change again without its mtime showing it (FAT keeps
-#: two seconds), so its digest is not remembered. Git calls such a file racily clean.
-RACY_NS = 2_000_000_000
 #: How often digests are committed, so that an interrupted first run keeps what it has read.
 COMMIT_EVERY_S = 2.0
 _THREADS = 8  # more than cores: on a network folder the time goes into waiting
@@ -101,6 +100,7 @@ class _Digesting:
         self._cache = cache
         self._pool = pool
         self._bar = bar
+        self._keys = StatKeys()
 
     def portion(self, start: int, files: Sequence[_File], here: bytes) -> None:
         """Find the digests of `files`, whose first row is `start`."""
@@ -132,7 +132,7 @@ class _Digesting:
         if not stat.S_ISREG(status.st_mode):
             self.reasons[row] = _not_regular(status.st_mode)
             return None
-        return StatKey.of(status)
+        return self._keys.of(name, status)
 
     def _read(self, files: Sequence[_ToRead]) -> None:
         """Read files; what may be remembered goes to the cache, also on Ctrl-C."""
@@ -140,7 +140,7 @@ class _Digesting:
         committed_at = time.monotonic()
         try:
             done = iter(files)
-            for several in self._pool.map(_hash_several, _portions(files)):
+            for several in self._pool.map(partial(_hash_several, self._keys), _portions(files)):
                 for file, hashed in zip(islice(done, len(several)), several, strict=True):
                     if hashed.key is not None:
                         fresh.append((file.name, hashed.key, hashed.digest))
@@ -170,7 +170,11 @@ def forget_digests(names: Sequence[str], cache_dir: Place) -> None:
 def _listed_key(file: RemotePath) -> StatKey | None:
     """Return the state that a listing told of a file; None if it told none: then the thread that reads it asks."""
     state = file.listed_state
-    return StatKey(*state) if state else None
+    return _remote_key(state) if state else None
+
+
+def _remote_key(state: FileState) -> StatKey:
+    return StatKey(state.size, state.modified_ns, 0, state.tag)
 
 
 def _name(file: _File, here: bytes) -> bytes:
@@ -186,15 +190,17 @@ def _portions(files: Sequence[_ToRead]) -> Iterator[list[_ToRead]]:
         yield portion
 
 
-def _hash_several(files: Sequence[_ToRead]) -> list[_Hashed]:
-    return [_hash_file(file.name) if file.place is None else _hash_remote(file.place, file.known) for file in files]
+def _hash_several(keys: StatKeys, files: Sequence[_ToRead]) -> list[_Hashed]:
+    return [
+        _hash_file(file.name, keys) if file.place is None else _hash_remote(file.place, file.known) for file in files
+    ]
 
 
 def _hash_remote(file: RemotePath, known: StatEntry | None) -> _Hashed:
     """Read one file elsewhere, unless what its file system says of it now is what is remembered."""
     try:
         state = file.state()
-        key = StatKey(*state) if state else None
+        key = _remote_key(state) if state else None
         if known and known.key == key:
             return _Hashed(known.digest)
         if state and state.size > MAX_FILE_MIB << 20:
@@ -207,7 +213,7 @@ def _hash_remote(file: RemotePath, known: StatEntry | None) -> _Hashed:
     return _Hashed(digest.digest(), key)
 
 
-def _hash_file(name: bytes) -> _Hashed:
+def _hash_file(name: bytes, keys: StatKeys) -> _Hashed:
     """Read one file; again if it was written to meanwhile."""
     try:
         # O_NONBLOCK: a FIFO may have taken the file's place since it was looked at, and must not hold us up.
@@ -221,9 +227,9 @@ def _hash_file(name: bytes) -> _Hashed:
             if not stat.S_ISREG(before.st_mode):
                 return _Hashed(reason=_not_regular(before.st_mode))
             digest = _sha256(descriptor)
-            key = StatKey.of(before)
-            if key == StatKey.of(os.fstat(descriptor)):
-                return _Hashed(digest, key if started_ns - before.st_mtime_ns >= RACY_NS else None)
+            key = keys.of(name, before)
+            if key == keys.of(name, os.fstat(descriptor)):
+                return _Hashed(digest, key if key.is_settled(started_ns) else None)
     except OSError as error:
         return _Hashed(reason=_why(error))
     finally:

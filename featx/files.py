@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar, cast
 
-from featx.errors import FeatxError, printable
+from featx.errors import FeatxError, StoreError, printable
 from featx.places import Place, RemotePath
 
 _AnyPlace = TypeVar("_AnyPlace", bound=Place)
@@ -25,6 +25,8 @@ TEMPORARY_PREFIX = ".tmp-"
 
 #: A temporary file older than this belongs to nobody: none takes more than minutes to write.
 ABANDONED_AFTER_S = 3600.0
+
+_BLOCK_BYTES = 1 << 20
 
 #: Lies in a folder of what featx has made, which is never taken for a folder of images.
 OUTPUT_MARK = ".featx-output"
@@ -112,6 +114,26 @@ def check_writable(folder: Place) -> None:
         raise NotADirectoryError(errno.ENOTDIR, "not a folder")
     if not os.access(there, os.W_OK):
         raise PermissionError(errno.EACCES, "no permission to write")
+
+
+def check_readable(path: Place) -> None:
+    """Read all of a file that seems damaged: libraries do not always say what the system told them.
+
+    Raises:
+        FileNotFoundError: it is not there, or no more.
+        StoreError: the system cannot read it.
+    """
+    try:
+        if isinstance(path, RemotePath):
+            path.read_bytes()
+            return
+        with path.open("rb", buffering=0) as file:
+            while file.read(_BLOCK_BYTES):
+                pass
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise StoreError(f"{printable(path)} cannot be read: {error.strerror}.") from error
 
 
 def remove_abandoned_files(folder: Place) -> None:

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from featx.comparison import Epoch
 from featx.errors import FeatxError, TrainingError, printable
-from featx.files import replacing
+from featx.files import check_readable, replacing
 from featx.keras_import import import_keras
 from featx.prefetch import prefetched
 from featx.progress import progress_bar
@@ -181,7 +181,7 @@ def load_model(path: Path) -> Any:
     """Return the Keras model in the `.keras` file `path`, to predict with. Nothing in the file is run as code.
 
     Raises:
-        FeatxError: the file is missing, damaged, or no Keras model.
+        FeatxError: the file is missing, cannot be read, is damaged, or no Keras model.
     """
     keras = import_keras()
     if not path.is_file():
@@ -189,6 +189,7 @@ def load_model(path: Path) -> Any:
     try:
         return keras.models.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # a damaged archive ends in whatever zip, JSON, HDF5 or Keras raise
+        check_readable(path)
         reason = " ".join(str(error).split())[:200]
         raise FeatxError(f"{printable(path)}: this is no sound Keras model; train again. Received: {reason}") from error
 

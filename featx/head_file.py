@@ -18,6 +18,7 @@ import h5py
 import numpy as np
 
 from featx.errors import FeatxError, printable
+from featx.files import check_readable
 
 _WITHOUT_NUMBERS = {"InputLayer", "Flatten", "Dropout"}
 
@@ -70,13 +71,14 @@ def read_head(path: Path) -> Head:
     """Return the head in the `.keras` file `path`.
 
     Raises:
-        FeatxError: it is missing, damaged, or no head that featx has trained.
+        FeatxError: it is missing, cannot be read, is damaged, or no head that featx has trained.
     """
     try:
         return _read(path)
     except FileNotFoundError as error:
         raise FeatxError(f"There is no head {printable(path)}; train one with featx train-top.") from error
     except _DAMAGE as error:
+        check_readable(path)
         reason = " ".join(str(error).split())[:200]
         raise FeatxError(f"{printable(path)} is no head that featx can run ({reason}); train again.") from error
 

@@ -1,4 +1,4 @@
-"""`cache/digests.sqlite`: which digest a file had when it was last read, by (path, size, mtime_ns, inode).
+"""`cache/digests.sqlite`: which digest a file had when it was last read, by (path, size, mtime_ns, ctime_ns, inode).
 
 Everything in it can be computed again, so nothing that happens to it is an error: a damaged or foreign database is set
 aside and begun anew, one that cannot be used is done without. Either is logged as one warning. The rollback
@@ -6,17 +6,17 @@ journal is used, since SQLite's WAL mode does not work on network folders.
 """
 
 import logging
-import os
 import sqlite3
 import time
 import zlib
 from collections.abc import Iterable, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
-from featx.errors import printable
+from featx.errors import FeatxError, printable
 from featx.files import OUTPUT_MARK
+from featx.stat_key import StatKey
 
 DATABASE_NAME = "digests.sqlite"
 #: How long to wait for another process that is writing.
@@ -24,7 +24,13 @@ BUSY_TIMEOUT_S = 10.0
 _APPLICATION_ID = 0x66747864  # "ftxd": marks the database as ours
 _FORMAT_VERSION = 1
 _NAMES_PER_QUERY = 500  # SQLite before 3.32 takes at most 999 variables
-_TABLE = """CREATE TABLE IF NOT EXISTS digests (
+_TABLE = """CREATE TABLE IF NOT EXISTS states (
+    path BLOB PRIMARY KEY, size INTEGER, mtime_ns INTEGER, ctime_ns INTEGER, inode INTEGER, digest BLOB, crc32 INTEGER
+) WITHOUT ROWID"""
+_ROWS = "SELECT path, size, mtime_ns, ctime_ns, inode, digest, crc32 FROM states"
+#: What featx kept before it knew of ctime. It is not trusted, and is only there because an older featx that uses the
+#: same cache would take a database without it for a damaged one.
+_OLD_TABLE = """CREATE TABLE IF NOT EXISTS digests (
     path BLOB PRIMARY KEY, size INTEGER, mtime_ns INTEGER, inode INTEGER, digest BLOB, crc32 INTEGER
 ) WITHOUT ROWID"""
 
@@ -32,20 +38,6 @@ _TABLE = """CREATE TABLE IF NOT EXISTS digests (
 _DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR}
 
 _log = logging.getLogger("featx")
-
-
-class StatKey(NamedTuple):
-    """What a file must still be for its digest to hold. `inode` is wrapped to a signed 64-bit integer, for SQLite."""
-
-    size: int
-    mtime_ns: int
-    inode: int
-
-    @classmethod
-    def of(cls, status: os.stat_result) -> Self:
-        """Return the key of a file in the state `status`."""
-        inode = status.st_ino
-        return cls(status.st_size, status.st_mtime_ns, inode if inode < 1 << 63 else inode - (1 << 64))
 
 
 class StatEntry(NamedTuple):
@@ -85,9 +77,9 @@ class StatCache:
                     break
                 portion = names[start : start + _NAMES_PER_QUERY]
                 marks = ",".join("?" * len(portion))
-                query = f"SELECT * FROM digests WHERE path IN ({marks})"  # noqa: S608 - question marks only
-                for name, size, mtime_ns, inode, digest, crc32 in self._connection.execute(query, portion):
-                    entry = StatEntry(StatKey(size, mtime_ns, inode), digest)
+                query = f"{_ROWS} WHERE path IN ({marks})"
+                for name, size, mtime_ns, ctime_ns, inode, digest, crc32 in self._connection.execute(query, portion):
+                    entry = StatEntry(StatKey(size, mtime_ns, ctime_ns, inode), digest)
                     if crc32 == _crc32(name, entry):  # SQLite has no checksums: a flipped bit is a wrong digest
                         found[name] = entry
         except (sqlite3.Error, _DamagedError, TypeError) as error:
@@ -102,7 +94,7 @@ class StatCache:
         try:
             with self._connection:
                 self._connection.execute("BEGIN IMMEDIATE")
-                self._connection.executemany("INSERT OR REPLACE INTO digests VALUES (?, ?, ?, ?, ?, ?)", values)
+                self._connection.executemany("INSERT OR REPLACE INTO states VALUES (?, ?, ?, ?, ?, ?, ?)", values)
         except sqlite3.Error as error:
             self._mend(error)
 
@@ -113,7 +105,7 @@ class StatCache:
         try:
             with self._connection:
                 self._connection.execute("BEGIN IMMEDIATE")
-                self._connection.executemany("DELETE FROM digests WHERE path = ?", [(name,) for name in names])
+                self._connection.executemany("DELETE FROM states WHERE path = ?", [(name,) for name in names])
         except sqlite3.Error as error:
             self._mend(error)
 
@@ -134,9 +126,7 @@ class StatCache:
 
     def _mend(self, error: Exception) -> None:
         """Begin anew if the database is damaged, and do without it if that is not what is wrong, or did not help."""
-        code = getattr(error, "sqlite_errorcode", None)
-        damaged = not isinstance(error, sqlite3.Error) or (code is not None and code & 0xFF in _DAMAGE)
-        if not damaged or self._recovered:
+        if not _is_damage(error) or self._recovered:
             self._give_up(error)
             return
         self._recovered = True
@@ -164,27 +154,39 @@ class StatCache:
         )
 
 
+def _is_damage(error: Exception) -> bool:
+    """Return whether an error says that the database is none of ours any more; else it is busy, or cannot be read."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return not isinstance(error, sqlite3.Error) or (code is not None and code & 0xFF in _DAMAGE)
+
+
 def check_database(path: Path) -> str | None:
-    """Return what is wrong with the digest cache at `path`, in a few words; None if it is sound. Writes nothing."""
+    """Return what is wrong with the digest cache at `path`, in a few words; None if it is sound. Writes nothing.
+
+    Raises:
+        FeatxError: it cannot be read, or another process is writing to it for long.
+    """
     try:
         with closing(
             sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", timeout=BUSY_TIMEOUT_S, uri=True)
         ) as database:
             if not _is_ours(database):
-                return None  # empty
+                return None  # nothing in it is used
             (verdict,) = database.execute("PRAGMA integrity_check(1)").fetchone()
             if verdict != "ok":
                 return str(verdict)
-            for name, size, mtime_ns, inode, digest, crc32 in database.execute("SELECT * FROM digests"):
-                if crc32 != _crc32(name, StatEntry(StatKey(size, mtime_ns, inode), digest)):
+            for name, *key, digest, crc32 in database.execute(_ROWS):
+                if crc32 != _crc32(name, StatEntry(StatKey(*key), digest)):
                     return "a row does not match its checksum"
     except (sqlite3.Error, _DamagedError, TypeError) as error:
+        if not _is_damage(error):
+            raise FeatxError(f"The digest cache {printable(path)} cannot be read: {error}. Try again later.") from error
         return str(error)
     return None
 
 
 def _is_ours(connection: sqlite3.Connection) -> bool:
-    """Return whether the database has our table; False if it is empty."""
+    """Return whether the database has our table; False if it is empty, or has only that of an older featx."""
     (application_id,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     (n_tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
@@ -192,15 +194,17 @@ def _is_ours(connection: sqlite3.Connection) -> bool:
         return False
     if (application_id, version) != (_APPLICATION_ID, _FORMAT_VERSION):
         raise _DamagedError("written by another program or another version of featx")
-    return True
+    return bool(connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'states'").fetchone())
 
 
 def _begin(connection: sqlite3.Connection) -> None:
-    """Make the table, all of it or nothing; another process may be doing the same."""
+    """Make the tables, all or nothing, and empty what is there of an older featx; another process may do the same."""
     with connection:
         connection.execute("BEGIN IMMEDIATE")
         if not _is_ours(connection):
             connection.execute(_TABLE)
+            connection.execute(_OLD_TABLE)
+            connection.execute("DELETE FROM digests")
             connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
             connection.execute(f"PRAGMA user_version = {_FORMAT_VERSION}")
 
@@ -229,4 +233,4 @@ def set_aside_database(path: Path) -> Path:
 
 
 def _crc32(name: bytes, entry: StatEntry) -> int:
-    return zlib.crc32(b"%d %d %d " % entry.key + entry.digest + name)
+    return zlib.crc32(b"%d %d %d %d " % entry.key + entry.digest + name)

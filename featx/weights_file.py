@@ -1,10 +1,12 @@
 """What an HDF5 file of Keras weights says of its network, read without Keras."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import h5py
+from featx.errors import WeightsError, printable
+from featx.store.hdf5_file import open_hdf5
 
 #: What Keras calls the last layer of a whole classifier: its output is a probability for each class.
 CLASSIFIER_LAYER = "predictions"
@@ -19,12 +21,18 @@ def count_classes(path: Path) -> int | None:
     The file is in the layout of Keras's official ones (HDF5, a group for each layer), or was written by Keras 3's
     `model.save_weights("….weights.h5")`. In the former the classifier is the last layer, whatever it is called:
     Keras loads it by its place, and some of the official files are older than its present name.
+
+    Raises:
+        WeightsError: the system cannot read it.
     """
     try:
-        with h5py.File(path, "r") as file:
+        with open_hdf5(path) as file:
             last = list(_official_layer(file) if "layers" not in file else _keras_3_layer(file))
             shapes = [array.shape for array in last]
-    except _DAMAGE:
+    except _DAMAGE as error:
+        if isinstance(error, OSError) and error.errno:  # else it is HDF5 that does not know the file
+            reason = os.strerror(error.errno)
+            raise WeightsError(f"The weights file {printable(path)} cannot be read: {reason}.") from error
         return None
     is_dense = [len(shape) for shape in shapes] == [2, 1] and shapes[0][1] == shapes[1][0]
     return int(shapes[1][0]) if is_dense else None

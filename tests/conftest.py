@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
+
+from featx import stat_key
 
 pytest_plugins = ["tests.chaos.counting"]
 
@@ -47,6 +50,13 @@ def cache(tmp_path: Path, networks_dir: Path) -> Path:
     folder.mkdir()
     (folder / "networks").symlink_to(networks_dir, target_is_directory=True)
     return folder
+
+
+@pytest.fixture
+def settle(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """What waits until the digests of files that were just written are remembered: in this process, 20 milliseconds."""
+    monkeypatch.setattr(stat_key, "RACY_NS", 20_000_000)  # some ticks of the clock of a file system of today
+    return lambda: time.sleep(0.03)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import base64
 import functools
+import hashlib
 import http.server
 import logging
 import re
@@ -90,9 +91,9 @@ def s3_server() -> Iterator[tuple[str, list[str]]]:
 class _Guarded(http.server.SimpleHTTPRequestHandler):
     """Shows a folder to those who know the password."""
 
-    def __init__(self, *args: object, password: str, asked: list[str], **options: object) -> None:
+    def __init__(self, *args: object, password: str, asked: list[str], etags: bool, **options: object) -> None:
         self._expected = f"Basic {base64.b64encode(password.encode()).decode()}"
-        self._asked = asked
+        self._asked, self._has_etags = asked, etags
         super().__init__(*args, **options)  # type: ignore[arg-type]
 
     def send_head(self):  # type: ignore[no-untyped-def]
@@ -102,15 +103,21 @@ class _Guarded(http.server.SimpleHTTPRequestHandler):
             return None
         return super().send_head()
 
+    def end_headers(self) -> None:
+        path = Path(self.translate_path(self.path))
+        if self._has_etags and path.is_file():
+            self.send_header("ETag", f'"{hashlib.sha256(path.read_bytes()).hexdigest()}"')
+        super().end_headers()
+
     def log_message(self, *args: object) -> None:
         """Say nothing."""
 
 
 @contextmanager
-def web_server(folder: Path, password: str) -> Iterator[tuple[str, list[str]]]:
+def web_server(folder: Path, password: str, *, etags: bool = True) -> Iterator[tuple[str, list[str]]]:
     """Serve a folder over HTTP; yield host and port, and the list of what is asked."""
     asked: list[str] = []
-    handler = functools.partial(_Guarded, directory=str(folder), password=password, asked=asked)
+    handler = functools.partial(_Guarded, directory=str(folder), password=password, asked=asked, etags=etags)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()

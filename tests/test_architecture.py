@@ -18,6 +18,7 @@ LAYERS = [
         "augmentation",
         "recipe",
         "files",
+        "stat_key",
         "memory",
         "rows",
         "on_demand",
@@ -188,9 +189,9 @@ def test_there_are_no_circles():
     assert not graph, f"these import each other: {sorted(graph)}"
 
 
-def test_only_the_store_saved_heads_and_weights_files_know_of_h5py():
+def test_only_the_store_and_saved_heads_know_of_h5py():
     importers = {m for m, paths in modules().items() for p in paths if {"h5py"} & imports_of(p)}
-    assert importers == {"store", "head_file", "weights_file"}
+    assert importers == {"store", "head_file"}
 
 
 def test_only_places_knows_of_file_systems_elsewhere():

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import shutil
 import sqlite3
 from pathlib import Path
@@ -191,17 +190,16 @@ def test_a_store_of_which_nothing_can_be_read_is_not_called_sound(filled, featx)
     assert "An unknown number of images" in result.output
 
 
-def test_damaged_networks_and_digests_are_found_and_made_again(make_photos, tmp_path, cache, featx):
+def test_damaged_networks_and_digests_are_found_and_made_again(make_photos, tmp_path, cache, featx, settle):
     (cache / "networks").unlink()
     data = make_photos(tmp_path / "data")
     words = ["extract", data, "--cache-dir", cache, "--weights", "random", "--layer", "block1_pool", "--image-size", 32]
-    for path in data.rglob("*.jpg"):
-        os.utime(path, (1, 1))  # long ago, so that digests are remembered
+    settle()
     featx(*words, "--quiet")
     (network,) = (cache / "networks").glob("*.zip")
     flip(network, network.stat().st_size // 2)
     with sqlite3.connect(cache / "digests.sqlite") as database:
-        database.execute("UPDATE digests SET digest = zeroblob(32) WHERE path = (SELECT min(path) FROM digests)")
+        database.execute("UPDATE states SET digest = zeroblob(32) WHERE path = (SELECT min(path) FROM states)")
     database.close()
     found = json.loads(featx("cache", "verify", "--json", "--cache-dir", cache, exit_code=1).output)
     assert {Path(damage["path"]).name for damage in found["damages"]} == {network.name, "digests.sqlite"}

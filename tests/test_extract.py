@@ -10,21 +10,25 @@ import subprocess
 import sys
 import time
 import zlib
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import PIL
 import pytest
+from PIL import Image
 
 from featx import files
 from featx.dataset import scan
 from featx.engines.conversion import load_network
 from featx.errors import DtypeOverflowError, ImageError
 from featx.extract import extract_command, extract_features
-from featx.join import join_features
+from featx.join import join_features, load_features
 from featx.recipe import Recipe
 from featx.resolve import resolve_recipe
 from featx.skipped import SkippedImage, SkippedImages
+from featx.stat_key import StatKeys
+from featx.statcache import StatCache
 from featx.store import FeatureStore
 from tests.odd_images import png
 
@@ -162,16 +166,41 @@ def test_unwritable_list_of_skipped_files_costs_a_warning_only(data, cache, capl
     assert (extraction.store_dir / "features.h5").exists()
 
 
+def test_a_data_set_that_is_replaced_is_computed_again_though_names_sizes_times_and_inodes_are_the_same(
+    tmp_path, cache, settle
+):
+    """As tar leaves it: the pixels of version 2 where those of version 1 were."""
+    data, rng = tmp_path / "data", np.random.default_rng(0)
+    for version in (1, 2):
+        for number in range(12):
+            path = tmp_path / f"v{version}" / ("train" if number < 8 else "test") / "ab"[number % 2] / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(rng.integers(0, 256, (16, 16, 3), np.uint8)).save(path, compress_level=0)
+            os.utime(path, (10**9, 10**9))
+        subprocess.run(["tar", "-cf", f"v{version}.tar", "-C", f"v{version}", "."], cwd=tmp_path, check=True)
+    features = []
+    for version in (1, 2):
+        shutil.rmtree(data, ignore_errors=True)
+        data.mkdir()
+        subprocess.run(["tar", "-xf", tmp_path / f"v{version}.tar", "-C", data], check=True)
+        settle()
+        assert extract_features(data, cache_dir=cache, **OPTIONS).n_computed == 12
+        features.append(load_features(data, cache_dir=cache, **OPTIONS).X)
+        expected = extract_features(tmp_path / f"v{version}", cache_dir=cache, **OPTIONS)
+        assert expected.n_computed == 0
+        assert np.array_equal(features[-1], load_features(tmp_path / f"v{version}", cache_dir=cache, **OPTIONS).X)
+    assert not np.array_equal(*features)
+
+
 def test_change_that_hid_from_the_stat_cache_is_found_and_put_right_by_the_next_run(data, cache):
+    """As by a program that writes through a memory map, while the clock of the file system stands still."""
     path = data / "train" / "sea" / "sea.0.jpg"
-    old = path.stat().st_mtime_ns - 10**10
-    for file in data.rglob("*.jpg"):
-        os.utime(file, ns=(old, old))
-    scan(data, cache)
     content = bytearray(path.read_bytes())
+    before = hashlib.sha256(content).digest()
     content[15] ^= 1  # the density in JFIF's header: another file, as good an image
     path.write_bytes(content)
-    os.utime(path, ns=(old, old))
+    with closing(StatCache(cache)) as remembered:
+        remembered.remember([(os.fsencode(path), StatKeys().of(os.fsencode(path), path.stat()), before)])
     first = extract_features(data, cache_dir=cache, **OPTIONS)
     assert [Path(image.path).name for image in first.skipped] == ["sea.0.jpg"]
     second = extract_features(data, cache_dir=cache, **OPTIONS)

@@ -1,5 +1,6 @@
 """Images and stores elsewhere: on a real S3 server, behind HTTP, in archives."""
 
+import hashlib
 import os
 import shutil
 import signal
@@ -67,16 +68,21 @@ def store_address(bucket: Bucket, home: Path, networks_dir: Path) -> str:
     return address
 
 
+@pytest.fixture(autouse=True)
+def settled_soon(settle: Callable[[], None]) -> None:
+    """What `aged` and `pack` return is settled."""
+
+
 @pytest.fixture
 def photos(tmp_path: Path, make_photos: Callable[..., Path]) -> Path:
     return aged(make_photos(tmp_path / "photos", n_train=4, n_test=2))
 
 
 def aged(folder: Path) -> Path:
-    """Return the folder, its files written long ago: a file that has just been written may change again."""
-    long_ago = time.time() - 1000
+    """Return the folder, its files dated long ago and settled: one that has just been written may change again."""
     for path in folder.rglob("*"):
-        os.utime(path, (long_ago, long_ago))
+        os.utime(path, (1e9, 1e9))
+    time.sleep(0.03)
     return folder
 
 
@@ -318,7 +324,7 @@ def test_keys_that_no_disk_can_have_lose_no_image(photos, bucket, tmp_path):
 
 
 def pack(folder: Path, path: Path) -> Path:
-    """Pack what is in a folder, and return the archive, written long ago."""
+    """Pack what is in a folder, and return the archive, dated long ago."""
     if path.suffix == ".zip":
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
             for image in sorted(folder.rglob("*")):
@@ -326,7 +332,8 @@ def pack(folder: Path, path: Path) -> Path:
     else:
         with tarfile.open(path, f"w:{path.suffix[1:].removeprefix('tar')}") as file:
             file.add(folder, ".")  # as `tar -C folder .` names them
-    os.utime(path, (time.time() - 1000,) * 2)
+    os.utime(path, (1e9,) * 2)
+    time.sleep(0.03)
     return path
 
 
@@ -357,6 +364,36 @@ def test_images_in_an_archive_are_read_again_only_when_the_archive_has_changed(p
     changed = scan(pack(photos, archive), tmp_path / "cache")
     assert len(read) == 24
     assert changed.digest != first.digest
+
+
+@pytest.mark.parametrize("name", ["photos.zip", "photos.tar"])
+@pytest.mark.parametrize("form", ["{}", "file://{}", "local://{}", "zip://::file://{}", "tar://::local://{}"])
+def test_an_archive_that_is_replaced_by_one_of_same_size_and_time_is_read_again(photos, tmp_path, name, form):
+    if "://::" in form and not form.startswith(name[-3:]):
+        pytest.skip("the address is of the other kind")
+    archive, image = tmp_path / name, photos / "train" / "sea" / "sea.0.jpg"
+    content = bytearray(image.read_bytes())
+    states = []
+    for density in (1, 2):
+        content[15] = density  # in JFIF's header
+        image.write_bytes(content)
+        if name.endswith("tar"):
+            pack(aged(photos), archive)
+        else:  # in place: the inode stays
+            pack(aged(photos), tmp_path / "new.zip")
+            archive.write_bytes((tmp_path / "new.zip").read_bytes())
+            os.utime(archive, (1e9,) * 2)
+        time.sleep(0.03)
+        states.append((archive.stat().st_size, archive.stat().st_mtime_ns))
+        dataset = scan(form.format(archive), tmp_path / "cache")
+        assert bytes(dataset.digests[dataset.paths.index("train/sea/sea.0.jpg")]) == hashlib.sha256(content).digest()
+    if name.endswith("tar"):
+        assert states[0] == states[1]
+
+
+@pytest.mark.parametrize("form", ["file://{}", "local://{}"])
+def test_a_folder_named_by_an_address_of_this_machine_is_read_as_its_path_is(photos, tmp_path, form):
+    assert as_place(form.format(photos)) == photos
 
 
 def test_a_zip_file_on_s3_is_opened_like_a_folder(photos, bucket, tmp_path):
@@ -450,6 +487,20 @@ def test_a_folder_behind_a_password_is_read_and_the_password_is_nowhere(
     for text in [*(result.output for result in outputs), caplog.text]:
         assert "hush" not in text
     assert not [path for path in files if b"hush" in path.read_bytes()]
+
+
+def test_images_of_a_server_that_tells_only_their_times_are_read_every_time(photos, tmp_path):
+    """Whoever writes a file may set its time, as `rsync -t` does."""
+    image = photos / "train" / "sea" / "sea.0.jpg"
+    content = bytearray(image.read_bytes())
+    with web_server(tmp_path, "me:word", etags=False) as (host, _):
+        for density in (1, 2):
+            content[15] = density  # in JFIF's header
+            image.write_bytes(content)
+            os.utime(image, (1e9,) * 2)
+            dataset = scan(f"http://me:word@{host}/photos", tmp_path / "cache")
+            digest = bytes(dataset.digests[dataset.paths.index("train/sea/sea.0.jpg")])
+            assert digest == hashlib.sha256(content).digest()
 
 
 @pytest.mark.parametrize("address", ["s3://KEYID:sec/ret@bucket/photos", "zip://::s3://KEYID:sec/ret@bucket/p.zip"])

@@ -17,7 +17,7 @@ from typing import Any
 
 from featx.engines.openvino_import import import_openvino
 from featx.errors import FeatxError, printable
-from featx.files import remove_abandoned_files, replacing
+from featx.files import check_readable, remove_abandoned_files, replacing
 from featx.places import Place, local_dir
 from featx.recipe import DTYPES, Recipe
 
@@ -75,6 +75,7 @@ def read_network(recipe: Recipe, cache_dir: Place) -> Network | None:
     except FileNotFoundError:
         return None
     except _DAMAGE as error:
+        check_readable(path)
         say_damaged(recipe, cache_dir, str(error))
         return None
     except OSError as error:
@@ -94,6 +95,7 @@ def check_network(path: Path) -> str | None:
             if damaged := file.testzip():
                 return f"{damaged} does not match its checksum"
     except (*_DAMAGE, FeatxError) as error:
+        check_readable(path)
         return " ".join(str(error).split())
     return None
 

@@ -4,6 +4,7 @@ A zip file has a list of what is in it at its end. A tar file has none and can o
 compressed or a distant one is first copied, uncompressed, to a temporary file without a name.
 """
 
+import os
 import shutil
 import tempfile
 import time
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from featx.places.members import name_tar_members, name_zip_members
+from featx.stat_key import StatKeys
 
 ARCHIVE_PROTOCOLS = {"zip": "zip", "tar": "tar"}
 
@@ -21,8 +23,9 @@ _SUFFIXES = {
     "tar": (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz"),
 }
 
-#: An archive written less than this long ago may change again without its time showing it.
-_RACY_NS = 2_000_000_000
+#: What a store or a server says of a file's content, or of when it got it. A time that whoever wrote the file may have
+#: set, such as mtime or Last-Modified, tells nothing.
+_TELLING = {"ETag", "etag", "LastModified", "updated", "last_modified"}
 
 
 @dataclass(frozen=True)
@@ -73,16 +76,20 @@ def open_archive(source: Path | str, kind: str | None = None, encoding: str | No
 def _open_file(source: Path | str) -> tuple[IO[bytes], object]:
     """Return the archive's file, and what tells whether it has changed."""
     if isinstance(source, Path):
-        status = source.stat()
-        is_racy = abs(time.time_ns() - status.st_mtime_ns) < _RACY_NS
-        return source.open("rb"), None if is_racy else (status.st_size, status.st_mtime_ns, status.st_ino)
+        now_ns = time.time_ns()
+        opened = source.open("rb")
+        key = StatKeys().of(os.fsencode(source.absolute()), os.fstat(opened.fileno()))
+        return opened, tuple(key) if key.is_settled(now_ns) else None
     import fsspec
+    from fsspec.implementations.local import LocalFileSystem
 
     system, path = fsspec.url_to_fs(source, use_listings_cache=False)
+    if isinstance(system, LocalFileSystem):
+        return _open_file(Path(path))
     info = system.info(path)
     said = {name: str(value) for name, value in info.items() if name not in {"name", "Key", "url"}}
-    known = said.keys() & {"ETag", "etag", "LastModified", "Last-Modified", "mtime", "updated", "last_modified"}
-    return cast("IO[bytes]", system.open(path, "rb")), sorted(said.items()) if known else None
+    state = sorted(said.items()) if said.keys() & _TELLING else None
+    return cast("IO[bytes]", system.open(path, "rb")), state
 
 
 def _copied(file: IO[bytes], name: str) -> IO[bytes]:

@@ -38,7 +38,8 @@ _TAGS = (
 )
 _TIMES = ("LastModified", "Last-Modified", "last_modified", "mtime", "updated", "modified", "date_time")
 
-#: Where only the time tells that a file has changed, one as young as this may change again without it.
+#: Where only the time tells that a file has changed, one as young as this may change again without it. It tells of that
+#: on object stores only, which set it themselves; elsewhere whoever writes a file may set it, as `rsync -t` does.
 _RACY_NS = 2_000_000_000
 
 
@@ -188,7 +189,8 @@ class FileSystem:
         archive = self._opened.archive
         if archive and archive.state is None:
             return None
-        if not archive and not tags and not (times and abs(time.time_ns() - modified_ns) > _RACY_NS):
+        is_timed = self.protocol in _OBJECT_STORES and abs(time.time_ns() - modified_ns) > _RACY_NS and times
+        if not archive and not tags and not is_timed:
             return None
         said = hashlib.sha256(repr((archive.state if archive else None, tags, times)).encode()).digest()
         return FileState(int(info.get("size") or 0), modified_ns, int.from_bytes(said[:8], "big", signed=True))

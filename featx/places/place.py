@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+import time
 from functools import lru_cache
 from pathlib import Path
 from typing import TypeAlias
@@ -14,6 +15,7 @@ from featx.places.file_system import FileSystem
 from featx.places.members import text_encoding
 from featx.places.redaction import has_credentials, redacted
 from featx.places.remote_path import RemotePath
+from featx.stat_key import StatKey, StatKeys
 
 #: A folder or file, on this machine or elsewhere. Only what both can do is used without asking which it is.
 Place: TypeAlias = Path | RemotePath
@@ -59,8 +61,9 @@ def as_data(named: Place | str, zip_encoding: str | None = None) -> Place:
     """
     place = as_place(named)
     if isinstance(place, Path) and archive_kind(place.name) and place.is_file():
-        status = place.stat()
-        place = _in_archive(place.resolve(), status.st_size, status.st_mtime_ns)
+        path, now_ns = place.resolve(), time.time_ns()
+        key = StatKeys().of(os.fsencode(path), path.stat())
+        place = _in_archive(path, key) if key.is_settled(now_ns) else RemotePath(FileSystem(str(path), path))
     if zip_encoding and isinstance(place, RemotePath):
         return place.with_zip_encoding(text_encoding(zip_encoding))
     return place
@@ -81,7 +84,7 @@ def local_dir(cache_dir: Place) -> Path:
 
 
 def _at_address(text: str) -> Place:
-    if text.lower().startswith("file://"):
+    if text.lower().startswith(("file://", "local://")):
         return Path(unquote(urlsplit(text).path))
     if any(has_credentials(part) and not part.startswith(_WITH_USER) for part in text.split("::")):
         raise FeatxError(
@@ -92,5 +95,5 @@ def _at_address(text: str) -> Place:
 
 
 @lru_cache(maxsize=2)
-def _in_archive(path: Path, size: int, mtime_ns: int) -> RemotePath:  # noqa: ARG001 - another state is another archive
+def _in_archive(path: Path, key: StatKey) -> RemotePath:  # noqa: ARG001 - another state is another archive
     return RemotePath(FileSystem(str(path), archive_path=path))

@@ -15,7 +15,8 @@ import numpy as np
 from featx.calibration import N_CALIBRATION
 from featx.dataset import Data, ImageDataset, list_images, scan_listed
 from featx.digests import digest_files
-from featx.statcache import StatCache, StatKey
+from featx.stat_key import StatKeys
+from featx.statcache import StatCache
 
 #: Images that are timed.
 N_SAMPLE = 64
@@ -120,6 +121,7 @@ def _look_up(names: Sequence[bytes], cache_dir: Path) -> tuple[np.ndarray, np.nd
     is_known, sizes = np.ones(len(names), bool), np.zeros(len(names), np.int64)
     with closing(StatCache(cache_dir)) as cache:
         known = cache.lookup(names)
+    keys = StatKeys()
     for row, name in enumerate(names):
         try:
             status = os.stat(name)  # noqa: PTH116 - a Path cannot hold bytes
@@ -128,7 +130,7 @@ def _look_up(names: Sequence[bytes], cache_dir: Path) -> tuple[np.ndarray, np.nd
         if stat.S_ISREG(status.st_mode):
             entry = known.get(name)
             sizes[row] = status.st_size
-            is_known[row] = entry is not None and entry.key == StatKey.of(status)
+            is_known[row] = entry is not None and entry.key == keys.of(name, status)
     return is_known, sizes
 
 

@@ -5,6 +5,9 @@ which would wait for the network, with a lock held that all of h5py needs.
 """
 
 import io
+import shutil
+import struct
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -28,18 +31,141 @@ def open_hdf5(path: Place, *, without_features: bool = False) -> Iterator[h5py.F
     """Open the HDF5 file at `path`; one elsewhere is read as a whole, unless it is wanted `without_features`.
 
     The files of a store never change, so that HDF5's file locks, which many network folders do not support, are not
-    needed.
+    needed. Nor does it matter whether another program has the file open to write, or was killed while it had.
 
     Raises:
         OSError: it cannot be read, or is none.
     """
-    if isinstance(path, Path):
-        with h5py.File(path, "r", locking=False) as file:
-            yield file
-    else:
+    if not isinstance(path, Path):
         content = _ends(path) if without_features else io.BytesIO(path.read_bytes())
         with h5py.File(content, "r") as file:
             yield file
+    elif file := _opened_directly(path):
+        with file:
+            yield file
+    else:
+        with _Unmarked(path) as content, h5py.File(content, "r") as file:
+            yield file
+
+
+def _opened_directly(path: Path) -> h5py.File | None:
+    """Return the file as HDF5 itself opens it; None if it refuses to."""
+    try:
+        return h5py.File(path, "r", locking=False)
+    except FileNotFoundError:
+        raise
+    except OSError:  # marked as open, locked where the user wants locks, or worse, which the next to open it says
+        return None
+
+
+@contextmanager
+def openable(path: Path) -> Iterator[Path]:
+    """Yield the path of the HDF5 file at `path`, or of a copy while HDF5 refuses to open it for another program's sake.
+
+    For libraries that open a file themselves, with locks and in their own way.
+
+    Raises:
+        OSError: it cannot be copied.
+    """
+    if not _is_refused(path):
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="featx-") as folder:
+        copy = shutil.copyfile(path, Path(folder, path.name))
+        with copy.open("r+b") as file:
+            head = _without_marks(file.read(_SUPERBLOCK.size))
+            file.seek(0)
+            file.write(head)
+        yield copy
+
+
+def _is_refused(path: Path) -> bool:
+    """Return whether HDF5 refuses to open a file that can be read."""
+    try:
+        h5py.File(path, "r").close()
+    except OSError:
+        with suppress(OSError), open_hdf5(path):
+            return True
+    return False
+
+
+#: How an HDF5 file begins: signature, version, sizes of offsets and of lengths, marks, four offsets, checksum.
+_SUPERBLOCK = struct.Struct("<8s4B32s4s")
+_SIGNATURE, _MARKED_VERSION = b"\x89HDF\r\n\x1a\n", 3
+
+
+class _Unmarked(io.FileIO):
+    """A file as it would be if no program had it open to write, for which HDF5 leaves a mark in its superblock.
+
+    HDF5 opens no marked file, and whoever was killed has left his mark for ever. The marks say nothing of what is in
+    the file, and are all that is hidden.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open the file at `path`.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        super().__init__(path, "rb")
+        try:
+            self._head = _without_marks(self.read(_SUPERBLOCK.size))
+        except OSError:
+            self.close()
+            raise
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        """Fill `buffer`, and return how many bytes there were."""
+        position = self.tell()
+        n_read = super().readinto(buffer)
+        head = self._head[position : position + n_read]
+        buffer[: len(head)] = head
+        return n_read
+
+
+def _without_marks(head: bytes) -> bytes:
+    """Return how a file begins that begins with `head`, less the marks."""
+    if len(head) < _SUPERBLOCK.size:
+        return head
+    signature, version, n_offset, n_length, _, offsets, _ = _SUPERBLOCK.unpack(head)
+    if (signature, version, n_offset) != (_SIGNATURE, _MARKED_VERSION, 8):
+        return head
+    plain = _SUPERBLOCK.pack(signature, version, n_offset, n_length, 0, offsets, b"")[:-4]
+    return plain + struct.pack("<I", _lookup3(plain))
+
+
+def _lookup3(data: bytes) -> int:
+    """Return the checksum of HDF5's own structures: Bob Jenkins's lookup3, `hashlittle`, of `data`, which is not empty.
+
+    https://www.burtleburtle.net/bob/c/lookup3.c
+    """
+    words = struct.unpack(f"<{-(-len(data) // 12) * 3}I", data.ljust(-(-len(data) // 12) * 12, b"\0"))
+    state = [(0xDEADBEEF + len(data)) & _WORD] * 3
+    for start in range(0, len(words), 3):
+        state = [(value + word) & _WORD for value, word in zip(state, words[start : start + 3], strict=True)]
+        state = _mixed(*state) if start + 3 < len(words) else _finished(*state)
+    return state[2]
+
+
+_WORD = 0xFFFFFFFF
+
+
+def _mixed(a: int, b: int, c: int) -> list[int]:
+    for shift in (4, 6, 8, 16, 19, 4):
+        a = ((a - c) & _WORD) ^ _rotated(c, shift)
+        a, b, c = b, (c + b) & _WORD, a
+    return [a, b, c]
+
+
+def _finished(a: int, b: int, c: int) -> list[int]:
+    for shift in (14, 11, 25, 16, 4, 14, 24):
+        c = ((c ^ b) - _rotated(b, shift)) & _WORD
+        a, b, c = b, c, a
+    return [c, a, b]
+
+
+def _rotated(value: int, shift: int) -> int:
+    return (value << shift | value >> (32 - shift)) & _WORD
 
 
 def _ends(path: RemotePath) -> io.IOBase:

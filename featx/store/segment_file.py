@@ -1,6 +1,5 @@
 """One segment: an immutable, checksummed HDF5 file of rows. `docs/format.md` specifies what is written here."""
 
-import errno
 import io
 import json
 import os
@@ -15,6 +14,7 @@ import numpy as np
 from isal.isal_zlib import crc32  # zlib's, five to ten times as fast: reading waits for little else
 
 from featx.errors import StoreError, printable
+from featx.files import check_readable
 from featx.places import Place, PlaceError
 from featx.recipe import Recipe
 from featx.store.chunks import READ_BYTES, Chunks, find_chunks
@@ -278,6 +278,10 @@ def _row_checksums(features: np.ndarray, digests: np.ndarray, views: np.ndarray)
     return np.fromiter((crc32(rows[i], crc32(names[i])) for i in range(n)), np.uint32, n)
 
 
+#: What HDF5 says of it, "can't allocate …" and "unable to allocate …" among others; there is no error code.
+_TOO_LITTLE_MEMORY = ("allocation failed", "t allocate", "to allocate")
+
+
 @contextmanager
 def _opened(path: Place, *, without_features: bool = False) -> Iterator[h5py.File]:
     """Open a segment by HDF5, and tell damage from trouble of the system."""
@@ -295,8 +299,9 @@ def _reading(path: Place) -> Iterator[None]:
     except PlaceError as error:
         raise StoreError(f"{printable(path)} cannot be read: {error.strerror}.") from error
     except (OSError, KeyError, ValueError, TypeError, RuntimeError, AttributeError) as error:
-        if not path.exists():  # merged while HDF5 was opening it, which has words of its own for that
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path)) from error
+        check_readable(path)
         if isinstance(error, OSError) and error.errno:  # the system's word: permission, input/output, too many files
             raise StoreError(f"{printable(path)} cannot be read: {os.strerror(error.errno)}.") from error
+        if any(words in str(error) for words in _TOO_LITTLE_MEMORY):
+            raise MemoryError(str(error)) from error
         raise SegmentDamageError(" ".join(str(error).split())) from error

@@ -12,13 +12,20 @@ from functools import partial
 import numpy as np
 
 from featx.errors import FeatxError
+from featx.files import check_readable
 from featx.places import Place
 from featx.recipe import Recipe
 from featx.skipped import read_skipped
 from featx.store.feature_store import DAMAGED_PREFIX, FeatureStore, derived_texts, odd_shaped, text_of
 from featx.store.listing import look_at_segments, segment_paths
 from featx.store.row_index import RowIndex
-from featx.store.segment_file import Segment, SegmentDamageError, read_index, read_rows_by_hdf5, stated_recipe
+from featx.store.segment_file import (
+    Segment,
+    SegmentDamageError,
+    read_index,
+    read_rows_by_hdf5,
+    stated_recipe,
+)
 from featx.store.virtual_dataset import is_virtual_dataset_of, shown_segments
 from featx.timings import Timings
 
@@ -196,8 +203,15 @@ def _n_lost(segment: Segment | None, there: RowIndex) -> int | None:
 
 
 def _derived_damages(store_dir: Place, recipe: Recipe, sound: list[Segment], *, complete: bool) -> list[Damage]:
-    """Return what is wrong with the files that can be made from the segments: next to nothing to mend."""
+    """Return what is wrong with the files that can be made from the segments: next to nothing to mend.
+
+    Raises:
+        StoreError: the system cannot read one.
+    """
     damages: list[Damage] = []
+    for name in ("recipe.json", "timings.json", "features.h5", "skipped.csv"):
+        with suppress(FileNotFoundError):
+            check_readable(store_dir / name)
     if sound and complete:
         damages += [
             Damage(store_dir / name, "not what the segments say")
@@ -213,6 +227,6 @@ def _derived_damages(store_dir: Place, recipe: Recipe, sound: list[Segment], *, 
         read_skipped(skipped_path)
     except FileNotFoundError:
         pass
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         damages.append(Damage(skipped_path, str(error)))
     return damages

@@ -282,7 +282,7 @@ def foreign_database(cache: Cache, rng: Rng) -> Harm:
     path.unlink()
     with closing(sqlite3.connect(path)) as database:
         if rng.random() < 0.5:
-            database.execute("CREATE TABLE digests (path TEXT, digest TEXT)")
+            database.execute("CREATE TABLE states (path TEXT, digest TEXT)")
         else:
             database.execute("CREATE TABLE songs (title TEXT)")
             database.execute("INSERT INTO songs VALUES ('x')")
@@ -294,9 +294,9 @@ def lying_database(cache: Cache, rng: Rng) -> Harm:
     """The digest cache has rows whose digest is that of another image."""
     path = cache.dir / "digests.sqlite"
     with closing(sqlite3.connect(path)) as database:
-        (one, a), (other, b) = rng.sample(database.execute("SELECT path, digest FROM digests").fetchall(), 2)
-        database.execute("UPDATE digests SET digest = ? WHERE path = ?", (b, one))
-        database.execute("UPDATE digests SET digest = ? WHERE path = ?", (a, other))
+        (one, a), (other, b) = rng.sample(database.execute("SELECT path, digest FROM states").fetchall(), 2)
+        database.execute("UPDATE states SET digest = ? WHERE path = ?", (b, one))
+        database.execute("UPDATE states SET digest = ? WHERE path = ?", (a, other))
         database.commit()
     return Harm((path,))
 

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import shutil
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from PIL import Image
 
 from featx.extract import Extraction, extract_features
 from featx.recipe import Recipe
+from featx.stat_key import RACY_NS
 from featx.store import FeatureStore
 
 OPTIONS: dict[str, Any] = {
@@ -63,9 +65,10 @@ def image_path(root: Path, number: int) -> Path:
 
 
 def make_old(root: Path) -> None:
-    """Date all files back: the digests of young files are not remembered."""
+    """Date all files back, and wait: the digests of files that have just changed are not remembered."""
     for path in root.rglob("*.jpg"):
         os.utime(path, ns=(10**18, 10**18))
+    time.sleep(RACY_NS / 10**9)
 
 
 def extract(data: Path, cache: Path) -> Extraction:
