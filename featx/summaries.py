@@ -50,7 +50,7 @@ def extraction_text(extraction: Extraction) -> str:
         )
     if extraction.views:
         lines += _views_lines(extraction.views)
-    lines += [f"Skipped {image.path}: {image.reason}" for image in extraction.skipped[:SKIPPED_SHOWN]]
+    lines += [f"Skipped {printable(image.path)}: {image.reason}" for image in extraction.skipped[:SKIPPED_SHOWN]]
     if len(extraction.skipped) > SKIPPED_SHOWN:
         lines.append(f"… and {len(extraction.skipped) - SKIPPED_SHOWN:,} more.")
     if extraction.skipped:
