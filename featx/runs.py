@@ -1,6 +1,5 @@
 """The run folder: everything that stage two leaves behind, whole or not at all."""
 
-import csv
 import json
 import shutil
 import uuid
@@ -17,6 +16,7 @@ from featx.files import TEMPORARY_PREFIX, sync_folder
 from featx.fitting import save_model
 from featx.join import Features
 from featx.results import Result, Training
+from featx.tables import csv_lines
 from featx.weights import Weights
 
 FORMAT = "featx-run"
@@ -68,14 +68,14 @@ def _metrics(features: Features, results: Sequence[Result], training: Training, 
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "dataset": {
-            "name": printable(dataset.name),
+            "name": dataset.name,
             "digest": dataset.digest,
             "n_train": dataset.n_train,
             "n_test": dataset.n_test,
         },
         "recipe_key": features.recipe.key,
         "random_weights": features.recipe.has_random_weights,
-        "weights_path": printable(weights.path.absolute()) if weights.path else None,
+        "weights_path": str(weights.path.absolute()) if weights.path else None,
         "training": {"seed": training.seed, "epochs": training.epochs, "patience": training.patience},
         "representations": features.timings.to_dict(),
         "heads": {
@@ -99,12 +99,12 @@ def _metrics(features: Features, results: Sequence[Result], training: Training, 
 def _write_predictions(path: Path, features: Features, results: Sequence[Result]) -> None:
     """Write one row for each test image: its path, its label, and every head's probability of every class."""
     dataset = features.dataset
-    names = [printable(name) for name in dataset.class_names]
+    names = dataset.class_names
     columns = ["path", "label", *(f"{result.name}:{name}" for result in results for name in names)]
     probabilities = np.hstack([result.probabilities for result in results])
     test = np.flatnonzero(dataset.is_test)
     rows = (
-        [printable(dataset.paths[row]), names[dataset.labels[row]], *map(_probability, probabilities[i])]
+        [dataset.paths[row], names[dataset.labels[row]], *map(_probability, probabilities[i])]
         for i, row in enumerate(test)
     )
     _write_csv(path, columns, rows)
@@ -119,7 +119,5 @@ def _write_json(path: Path, value: Any) -> None:
 
 
 def _write_csv(path: Path, names: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(names)
-        writer.writerows(rows)
+    with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+        file.writelines(csv_lines(names, rows))
