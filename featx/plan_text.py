@@ -149,6 +149,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
         "size_bytes": plan.size_bytes,
         "n_unread": plan.n_unread,
         "n_sample": plan.n_sample,
+        "warnings": plan.warnings,
         "unreadable": [{"path": path, "reason": reason} for path, reason in plan.unreadable],
         "views": asdict(plan.views) if plan.views else None,
         "deadline_s": plan.deadline_s,

@@ -24,11 +24,17 @@ FORMAT_VERSION = 1
 
 
 def write_run(
-    run_dir: Path, features: Features, results: Sequence[Result], training: Training, weights: Weights
+    run_dir: Path,
+    features: Features,
+    results: Sequence[Result],
+    training: Training,
+    weights: Weights,
+    warnings: Sequence[str] = (),
 ) -> None:
     """Write the run folder `run_dir`: models, metrics, history, predictions, the recipe and the class names.
 
-    Where the backbone's `weights` were is noted too: whoever predicts with the run needs them.
+    Where the backbone's `weights` were is noted too: whoever predicts with the run needs them. So are `warnings` of the
+    data.
 
     Raises:
         FeatxError: the folder has something in it already, or cannot be written.
@@ -37,7 +43,7 @@ def write_run(
     temporary_dir = run_dir.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}")
     try:
         temporary_dir.mkdir(parents=True)
-        _write_files(temporary_dir, features, results, training, weights)
+        _write_files(temporary_dir, features, results, _metrics(features, results, training, weights, warnings))
         temporary_dir.rename(run_dir)  # takes the place of an empty folder, and of nothing else
         sync_folder(run_dir.parent)
     except OSError as error:
@@ -48,12 +54,10 @@ def write_run(
         shutil.rmtree(temporary_dir, ignore_errors=True)
 
 
-def _write_files(
-    folder: Path, features: Features, results: Sequence[Result], training: Training, weights: Weights
-) -> None:
+def _write_files(folder: Path, features: Features, results: Sequence[Result], metrics: dict[str, Any]) -> None:
     for result in results:
         save_model(result.model, folder / f"{result.name}.keras")
-    _write_json(folder / "metrics.json", _metrics(features, results, training, weights))
+    _write_json(folder / "metrics.json", metrics)
     _write_json(folder / "class_names.json", features.dataset.class_names)
     (folder / "recipe.json").write_text(features.recipe.to_json() + "\n", encoding="utf-8")
     epochs = [{"head": result.name, **asdict(epoch)} for result in results for epoch in result.history]
@@ -62,7 +66,9 @@ def _write_files(
     _write_predictions(folder / "predictions.csv", features, results)
 
 
-def _metrics(features: Features, results: Sequence[Result], training: Training, weights: Weights) -> dict[str, Any]:
+def _metrics(
+    features: Features, results: Sequence[Result], training: Training, weights: Weights, warnings: Sequence[str]
+) -> dict[str, Any]:
     dataset = features.dataset
     return {
         "format": FORMAT,
@@ -73,6 +79,7 @@ def _metrics(features: Features, results: Sequence[Result], training: Training, 
             "n_train": dataset.n_train,
             "n_test": dataset.n_test,
         },
+        "warnings": list(warnings),
         "recipe_key": features.recipe.key,
         "random_weights": features.recipe.has_random_weights,
         "weights_path": str(weights.path.absolute()) if weights.path else None,

@@ -2,6 +2,7 @@
 
 import hashlib
 import heapq
+import logging
 import os
 import stat
 import time
@@ -17,6 +18,8 @@ from featx.dataset import ImageDataset, scan
 from featx.digests import digest_files
 from featx.layout import find_layout, list_folder
 from featx.statcache import StatCache, StatKey
+
+log = logging.getLogger("featx")
 
 #: Images that are timed.
 N_SAMPLE = 64
@@ -86,6 +89,8 @@ def survey(data_dir: Path, cache_dir: Path, *, show: bool = False) -> Survey:
     if reading_s <= DIGEST_LIMIT_S:
         dataset = scan(data_dir, cache_dir, show=show)
         return Survey(dataset, dataset.n_images, dataset.n_train, size_bytes, 0, listing_s, 0.0)
+    for warning in files.warnings:  # a scan would have said them
+        log.warning("%s", warning)
     dataset = files.dataset(data_dir, np.setdiff1d(np.arange(len(files.names)), left), cache_dir)
     n_train = int(np.count_nonzero(~files.is_test))
     if not files.is_test.any():
@@ -103,11 +108,15 @@ def sample_rows(dataset: ImageDataset) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class _Files:
-    """Image files that were found: absolute names, and paths relative to the folder; `(n,)` bool `is_test`."""
+    """Image files that were found: absolute names, and paths relative to the folder; `(n,)` bool `is_test`.
+
+    And sentences on what was left out.
+    """
 
     names: Sequence[bytes]
     paths: Sequence[str]
     is_test: np.ndarray
+    warnings: tuple[str, ...]
 
     def dataset(self, root: Path, rows: np.ndarray, cache_dir: Path) -> ImageDataset:
         """Return those of the files `rows` that can be read, whose digests are in the cache, without their classes."""
@@ -121,6 +130,7 @@ class _Files:
             labels=np.zeros(len(paths), np.int64),
             is_test=self.is_test[rows[kept]],
             digests=digests[kept],
+            warnings=self.warnings,
             unreadable=tuple((self.paths[rows[row]], reason) for row, reason in reasons.items()),
         )
 
@@ -136,7 +146,7 @@ def _list_files(data_dir: Path) -> _Files:
     ]
     names = [os.fsencode(path) for path, _ in found]
     is_test = np.array([of_test for _, of_test in found], dtype=bool)
-    return _Files(names, [path.removeprefix(prefix) for path, _ in found], is_test)
+    return _Files(names, [path.removeprefix(prefix) for path, _ in found], is_test, layout.warnings)
 
 
 def _look_up(names: Sequence[bytes], cache_dir: Path) -> tuple[np.ndarray, np.ndarray]:
