@@ -104,7 +104,7 @@ def removal_text(paths: Sequence[Place]) -> str:
 
 def removal_json(paths: Sequence[Place]) -> dict[str, Any]:
     """Return what was removed, as JSON knows it."""
-    return {"removed": [printable(path.name) for path in paths]}
+    return {"removed": [path.name for path in paths]}
 
 
 def compaction_json(done: Mapping[str, Compaction]) -> dict[str, Any]:

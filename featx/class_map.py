@@ -70,7 +70,7 @@ class ClassMap:
         'cats=281-283,290 dogs=151'
         """
         pairs = zip(self.class_names, self.indices, strict=True)
-        return " ".join(f"{printable(name)}={_ranges(indices)}" for name, indices in pairs)
+        return " ".join(f"{name}={_ranges(indices)}" for name, indices in pairs)
 
 
 def read_class_list(path: Path) -> tuple[NetworkClass, ...]:
@@ -290,12 +290,14 @@ def _distinct_names(class_list: Sequence[NetworkClass]) -> list[str]:
 def _read_json(path: Path, what: str) -> Any:
     try:
         # Editors on Windows begin a file with a byte order mark.
-        return json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_without_twins)
+        content = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_without_twins)
+        json.dumps(content, ensure_ascii=False).encode("utf-8", "surrogateescape")  # half a character is no name
     except OSError as error:
         raise FeatxError(f"The {what} {printable(path)} cannot be read: {error.strerror or error}.") from error
     except (ValueError, RecursionError) as error:
         reason = printable(" ".join(str(error).split())[:200])
         raise FeatxError(f"The {what} {printable(path)} is no sound JSON file: {reason}.") from error
+    return content
 
 
 def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -101,6 +101,8 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal may lack letters; the work must not be lost for them
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")  # names of files, which need not be text
     if not log.handlers:
         log.addHandler(_Handler())
         log.propagate = False

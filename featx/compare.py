@@ -26,7 +26,7 @@ from featx.errors import FeatxError, printable
 from featx.examination import Examination
 from featx.examine import examine
 from featx.feature_sources import FeatureSource, Wanted, direct_applications
-from featx.join import Features, join_rows
+from featx.join import Features, data_warnings, join_rows
 from featx.learning_curve import learning_curve as curve_of
 from featx.memory import MemoryLimit
 from featx.places import Place, as_place
@@ -84,7 +84,7 @@ def compare_approaches(
     recipe_options, engine_options = split_options(options)
     wanted = _wanted(backbones, rivals, views, recipe_options)
     cache_dir = as_place(cache_dir)
-    dataset = scan(data_dir, cache_dir, show=training.show)
+    dataset = scanned = scan(data_dir, cache_dir, show=training.show)
     how = {"engine_options": engine_options, "workers": workers, "strict": strict, "show": training.show}
     sources = [FeatureSource(one, dataset, data_dir, cache_dir, how) for one in wanted]
     warnings: list[str] = []
@@ -93,9 +93,10 @@ def compare_approaches(
         map_to = partial(make_class_map, maps, class_list=network_classes, class_names=dataset.class_names)
         chosen, warnings = direct_applications(backbones, recipe_options, map_to, cache_dir)
         sources += [FeatureSource(one, dataset, data_dir, cache_dir, how) for one in chosen]
-    skipped = [SkippedImage.of(dataset.root.absolute() / path, b"", reason) for path, reason in dataset.unreadable]
+    unreadable = (SkippedImage.of(dataset.root.absolute() / path, b"", reason) for path, reason in dataset.unreadable)
+    skipped = dict.fromkeys(unreadable)  # each once, however many backbones it was skipped for
     for source in sources:
-        skipped += [image for image in source.extract(dataset).skipped if image not in skipped]
+        skipped |= dict.fromkeys(source.extract(dataset).skipped)
     contest = _Contest(training, repeats, with_curve=learning_curve)
     for source in sources:
         dataset = contest.enter_all(source, dataset)
@@ -103,8 +104,9 @@ def compare_approaches(
         if name != report_resnet50.NAME:
             contest.enter(rival_contender(dataset, name, cache_dir, workers), dataset)
     recipes = list(dict.fromkeys(chain.from_iterable(source.recipes for source in sources)))
+    warnings = [*_random_weights_warnings(recipes), *data_warnings(scanned, dataset), *warnings]
     comparison = _comparison(dataset, recipes, contest.entries, training.seed, warnings)
-    examination = _examine(comparison, dataset, contest.entries, skipped, cache_dir, training.memory)
+    examination = _examine(comparison, dataset, contest.entries, list(skipped), cache_dir, training.memory)
     return replace(comparison, examination=examination, learning_curve=tuple(contest.curve))
 
 
@@ -212,7 +214,7 @@ def _comparison(
         seed=seed,
         approaches=with_p_values([entry.approach for entry in entries], correct),
         recipes=tuple(json.loads(recipe.to_json()) for recipe in recipes),
-        warnings=(*_random_weights_warnings(recipes), *_leak_warnings(dataset), *warnings),
+        warnings=tuple(warnings),
         versions=provenance.versions(),
         hardware=dict(provenance.hardware()),
         command=provenance.command_line(),
@@ -241,10 +243,3 @@ def _random_weights_warnings(recipes: Sequence[Recipe]) -> tuple[str, ...]:
         for recipe in recipes
         if recipe.has_random_weights
     )
-
-
-def _leak_warnings(dataset: ImageDataset) -> tuple[str, ...]:
-    n_leaks = len(dataset.leaks())
-    if not n_leaks:
-        return ()
-    return (f"{n_leaks} of {dataset.n_test} test images are also among the training images: accuracy is overstated.",)

@@ -6,6 +6,7 @@ what to do about it. The command line prints it on one line and exits with code 
 
 import os
 import unicodedata
+from functools import cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -60,8 +61,17 @@ class TrainingError(FeatxError):
     """Stage two cannot train on what it was given."""
 
 
+#: The zero-width non-joiner and joiner.
+JOINERS = "\u200c\u200d"
+_EMOJI_STYLE = "\ufe0f"
+_VIRAMA = 9  # its canonical combining class
+
+
 def printable(name: "str | bytes | os.PathLike[str] | RemotePath") -> str:
     r"""Return `name` fit for a terminal, a table or a log: one line, control and undecodable characters escaped.
+
+    For people only: a program reads the name itself, in a file or in JSON. Joiners stay where they change how a word
+    or an emoji looks.
 
     >>> printable("cat\n\x1b[31m.jpg")
     'cat\\n\\x1b[31m.jpg'
@@ -71,7 +81,31 @@ def printable(name: "str | bytes | os.PathLike[str] | RemotePath") -> str:
     text = os.fsdecode(name) if isinstance(name, str | bytes | os.PathLike) else str(name)
     return "".join(
         char.encode("unicode_escape", "backslashreplace").decode("ascii")
-        if unicodedata.category(char) in {"Cc", "Cf", "Cs", "Zl", "Zp"}
+        if unicodedata.category(char) in {"Cc", "Cf", "Cs", "Zl", "Zp"} and not _is_seen_joiner(text, at)
         else char
-        for char in text
+        for at, char in enumerate(text)
     )
+
+
+def _is_seen_joiner(text: str, at: int) -> bool:
+    """Return whether `text[at]` is a zero-width joiner or non-joiner that shows; elsewhere it could only hide.
+
+    As in the names of hosts (RFC 5892, A.1 and A.2): after a virama, and a non-joiner between Arabic letters that it
+    keeps from joining. And a joiner between emoji.
+    """
+    if text[at] not in JOINERS or not 0 < at < len(text) - 1:
+        return False
+    before, after = text[at - 1], text[at + 1]
+    if unicodedata.combining(before) == _VIRAMA:
+        return True
+    if text[at] == "\u200c":
+        return before in _joining_letters() and after.isalpha() and unicodedata.bidirectional(after) == "AL"
+    is_emoji = unicodedata.east_asian_width(before) == "W" and unicodedata.category(before) in {"So", "Sk"}
+    return (is_emoji or before == _EMOJI_STYLE) and unicodedata.category(after) == "So"
+
+
+@cache
+def _joining_letters() -> frozenset[str]:
+    """Return the Arabic letters that join the next one: Unicode has a form of each for the beginning of a word."""
+    forms = (unicodedata.decomposition(chr(point)).split() for point in range(0xFB50, 0xFF00))
+    return frozenset(chr(int(form[1], 16)) for form in forms if form[:1] == ["<initial>"] and len(form) == 2)

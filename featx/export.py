@@ -88,6 +88,7 @@ def export_run(
     path = to_path or run_dir / f"model-{head_path.stem}{SUFFIXES[format]}"
     _check_path(path, format)
     _check_packages(format)
+    _check_names(run, format)
     recipe = run.recipe
     if recipe.precision != "float32":
         log.info("The run computes in %s, the artefact in float32: probabilities differ a little.", recipe.precision)
@@ -120,6 +121,16 @@ def _check_packages(form: str) -> None:
         )
     if form == "onnx":
         import_onnx()
+
+
+def _check_names(run: SavedRun, form: str) -> None:
+    """Raise FeatxError if a class has a name that an ONNX file cannot hold: its texts are UTF-8."""
+    bad = [name for name in run.class_names if any("\ud800" <= char <= "\udfff" for char in name)]
+    if bad and form == "onnx":
+        raise FeatxError(
+            f"The name of the class {printable(bad[0])} is no UTF-8, as an ONNX file needs it: rename the folder and "
+            f"train again, or choose another --format."
+        )
 
 
 def _notes(run: SavedRun, head: str) -> dict[str, Any]:

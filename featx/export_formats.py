@@ -61,7 +61,7 @@ def _images_spec(tf: Any) -> Any:
 
 
 def _outputs(tf: Any, probabilities: Any, notes: dict[str, Any]) -> dict[str, Any]:
-    names = tf.constant([notes["class_names"]])
+    names = tf.constant([[name.encode("utf-8", "surrogateescape") for name in notes["class_names"]]])
     return {"probabilities": probabilities, "class_names": tf.repeat(names, tf.shape(probabilities)[0], axis=0)}
 
 

@@ -150,6 +150,7 @@ def extract_dataset(
         "strict": strict,
         "show": show,
         "ray_address": ray_address,
+        "whole_folder": root,
     }
     computed = compute_missing(
         images_of(dataset),
@@ -158,7 +159,6 @@ def extract_dataset(
         cache_dir,
         engine_options,
         unreadable=[SkippedImage.of(root / path, b"", reason) for path, reason in dataset.unreadable],
-        whole_folder=root,
         **how,
     )
     extracted = _extract_views(dataset, recipe, weights, cache_dir, engine_options, views, how) if views else None

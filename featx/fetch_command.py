@@ -67,11 +67,11 @@ def _as_text(fetched: "Fetched") -> str:
 
     folder = printable(fetched.folder)
     if fetched.slug == "sample":
-        return f"The sample is in {folder}. Next: {_next(fetched)}"
+        return f"The sample is in {folder}. Next: {printable(_next(fetched))}"
     already = " already; nothing was downloaded" if fetched.was_there else ""
     return (
         f"{fetched.slug} is in {folder}{already}: {fetched.n_files:,} files, {size(fetched.size_bytes)}. "
-        f"Next: {_next(fetched)}"
+        f"Next: {printable(_next(fetched))}"
     )
 
 
@@ -88,7 +88,7 @@ def _as_json(fetched: "Fetched") -> dict[str, Any]:
 
 
 def _next(fetched: "Fetched") -> str:
-    folder = printable(shlex.quote(str(fetched.folder)))
+    folder = shlex.quote(str(fetched.folder))
     if fetched.slug == "sample":
         return f"featx compare {folder} --image-size 64 --with-scratch-cnn"
     return f"featx extract {folder}"

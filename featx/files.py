@@ -95,9 +95,9 @@ def sync_folder(folder: Path) -> None:
 
 
 def write_text(path: Place, text: str) -> None:
-    """Write `text` to `path` as UTF-8, whole or not at all."""
+    """Write `text` to `path` as UTF-8, whole or not at all; what `os.fsdecode` could not decode is the bytes it was."""
     with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_bytes(text.encode("utf-8", "surrogateescape"))
 
 
 def check_writable(folder: Place) -> None:

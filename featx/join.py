@@ -151,6 +151,22 @@ def join_features(
     return Features(readable, store.recipe, X, store.cost(readable.digests))
 
 
+def data_warnings(scanned: ImageDataset, joined: ImageDataset) -> tuple[str, ...]:
+    """Return what the user should know of the data, a sentence each: also of images that have no features.
+
+    Args:
+        scanned: the data set as it was scanned.
+        joined: those of its images that could be read.
+    """
+    if joined.n_images == scanned.n_images:
+        return scanned.warnings
+    kept = set(joined.paths)
+    first = next(path for path in scanned.paths if path not in kept)
+    n_lost = scanned.n_images - joined.n_images
+    sentence = f"Left out because they cannot be read: {n_lost:,} of {scanned.n_images:,} images, such as"
+    return (*scanned.warnings, f"{sentence} {printable(first)}.")
+
+
 def join_rows(store: FeatureStore, digests: np.ndarray, memory: MemoryLimit | None) -> Rows:
     """Return the features of the images with `digests`, `(n, 32)` uint8: on disk if they do not fit `memory`."""
     n_bytes = len(digests) * (store.segments[0].row_bytes if store.segments else 0)

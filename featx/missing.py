@@ -1,7 +1,7 @@
 """What a store lacks of some images: found, computed, and what cannot be read remembered."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -85,7 +85,7 @@ def compute_missing(
     missing = np.flatnonzero(~is_cached)
     log.debug("Recipe: %s", recipe.to_json())
     log.debug("Store: %s, %d segments, %d rows.", printable(store.dir), len(store.segments), len(store))
-    skipped = [*unreadable, *_known_bad(images, missing, memory)]
+    skipped = [*unreadable, *_bad(images, missing, memory.reason)]
     todo = _todo(images, missing, skipped)
     log.debug("Of %d images, %d are in the store and %d are to be computed.", len(images), is_cached.sum(), len(todo))
     timings = Timings()
@@ -104,22 +104,28 @@ def compute_missing(
                         warn_of_dim_images(stage.dim)
     finally:
         store.publish()
+        skipped = _every_file(images, missing, skipped)
         memory.remember(skipped, whole_folder)
         forget_digests([image.path for image in skipped if image.reason == CHANGED], cache_dir)
-    changed = [image for image in skipped if not image.digest]
-    # Every file, where several have the same bad content.
-    all_skipped = dict.fromkeys((*changed, *_known_bad(images, missing, memory)))  # once, however many views
-    return Computed(is_cached, tuple(all_skipped), timings)
+    return Computed(is_cached, tuple(skipped), timings)
 
 
-def _known_bad(images: Images, rows: np.ndarray, memory: SkippedImages) -> list[SkippedImage]:
-    """Return those of the images `rows` whose content is known to be no image."""
-    bad: list[SkippedImage] = []
+def _bad(images: Images, rows: np.ndarray, reason_of: Callable[[bytes], str | None]) -> Iterator[SkippedImage]:
+    """Yield those of the images `rows` whose content is no image, by what `reason_of` says of their digests."""
     for row in rows:
         digest = images.digests[row].tobytes()
-        if reason := memory.reason(digest):
-            bad.append(SkippedImage.of(source_path(images.sources[row]), digest, reason))
-    return bad
+        if reason := reason_of(digest):
+            yield SkippedImage.of(source_path(images.sources[row]), digest, reason)
+
+
+def _every_file(images: Images, rows: np.ndarray, skipped: Sequence[SkippedImage]) -> list[SkippedImage]:
+    """Return `skipped` with those of the images `rows` that have the same bad content: only one of them was tried.
+
+    A file is there once, however many views of it are wanted.
+    """
+    reasons = {bytes.fromhex(image.digest): image.reason for image in skipped if image.digest}
+    same = _bad(images, rows, reasons.get) if reasons else ()
+    return list(dict.fromkeys((*(image for image in skipped if not image.digest), *same)))
 
 
 def _todo(images: Images, missing: np.ndarray, skipped: list[SkippedImage]) -> np.ndarray:

@@ -141,7 +141,7 @@ def _features_lines(plan: Plan) -> list[str]:
 def plan_json(plan: Plan) -> dict[str, Any]:
     """Return a plan as JSON knows it; times are in seconds."""
     return {
-        "data_dir": printable(plan.data_dir),
+        "data_dir": str(plan.data_dir),
         "backbone": plan.backbone,
         "image_size": plan.image_size,
         "n_images": plan.n_images,
@@ -149,7 +149,8 @@ def plan_json(plan: Plan) -> dict[str, Any]:
         "size_bytes": plan.size_bytes,
         "n_unread": plan.n_unread,
         "n_sample": plan.n_sample,
-        "unreadable": [{"path": printable(path), "reason": reason} for path, reason in plan.unreadable],
+        "warnings": plan.warnings,
+        "unreadable": [{"path": path, "reason": reason} for path, reason in plan.unreadable],
         "views": asdict(plan.views) if plan.views else None,
         "deadline_s": plan.deadline_s,
         "feature_shape": plan.feature_shape,

@@ -72,11 +72,15 @@ def predict(
     """
     from featx.predictions import find_files, format_predictions
 
-    form = "jsonl" if as_json else form or ("table" if sys.stdout.isatty() else "csv")
+    on_terminal = sys.stdout.isatty()
+    form = "jsonl" if as_json else form or ("table" if on_terminal else "csv")
     how = {name: options.pop(name) for name in ("workers", "strict")}
     files = find_files(_image_words(run, images, direct=direct), sys.stdin, zip_encoding)
     classifier = _direct(**options) if direct else _trained(run, **options)
-    click.echo(format_predictions(classifier.predict(files, show=not quiet, **how), form, top_k))
+    predictions = classifier.predict(files, show=not quiet, **how)
+    text = format_predictions(predictions, form, top_k, on_terminal=on_terminal)
+    # Bytes: a program that reads them gets names as they are, whatever the terminal's letters.
+    click.echo(text if on_terminal else text.encode("utf-8", "surrogateescape"))
 
 
 def _image_words(run: str, images: tuple[str, ...], *, direct: bool) -> tuple[str, ...]:

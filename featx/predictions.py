@@ -1,18 +1,16 @@
 """Predictions on their way in and out: the files that words on a command line mean, and a table, CSV or JSON lines."""
 
-import csv
 import glob
-import io
 import json
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from featx.classifier import Prediction, Predictions
 from featx.errors import FeatxError, printable
 from featx.folders import Elsewhere, list_folder
 from featx.places import Place, RemotePath, RemoteTree, as_data, as_place
-from featx.tables import text_table
+from featx.tables import csv_lines, text_table
 
 log = logging.getLogger("featx")
 
@@ -79,18 +77,20 @@ def _files_elsewhere(path: RemotePath) -> list[Place]:
     return [path.with_state(name, tree.states[name]) for name in below]
 
 
-def format_predictions(predictions: Predictions, form: str, top_k: int = 1) -> str:
+def format_predictions(predictions: Predictions, form: str, top_k: int = 1, *, on_terminal: bool = False) -> str:
     """Return predictions as text, a line each.
 
     Args:
         predictions: what to show.
         form: one of `FORMATS`.
         top_k: classes for each image, the likeliest first; at most as many as there are.
-
-    File names and labels are shown with control characters escaped.
+        on_terminal: escape control characters in CSV, which no program reads there. A table always has them escaped,
+            and JSON has escapes of its own; otherwise names of files and classes are exact, see `csv_lines`.
     """
     top_k = min(top_k, len(predictions.class_names))
-    return {"table": _table, "csv": _csv, "jsonl": _json_lines}[form](predictions, top_k)
+    if form == "csv":
+        return _csv(predictions, top_k, printable if on_terminal else str)
+    return {"table": _table, "jsonl": _json_lines}[form](predictions, top_k)
 
 
 def _names(top_k: int) -> list[str]:
@@ -99,9 +99,9 @@ def _names(top_k: int) -> list[str]:
 
 
 def _cells(prediction: Prediction, top_k: int) -> list[str]:
-    cells = [cell for label, probability in prediction.top[:top_k] for cell in (printable(label), f"{probability:.6f}")]
+    cells = [cell for label, probability in prediction.top[:top_k] for cell in (label, f"{probability:.6f}")]
     cells += [""] * (2 * top_k - len(cells))
-    return [printable(prediction.path), *cells, printable(prediction.reason or "")]
+    return [str(prediction.path), *cells, prediction.reason or ""]
 
 
 def _table(predictions: Predictions, top_k: int) -> str:
@@ -115,22 +115,19 @@ def _table(predictions: Predictions, top_k: int) -> str:
     return text_table(["image", *ordinals], rows, n_left=top_k + 1)
 
 
-def _csv(predictions: Predictions, top_k: int) -> str:
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(_names(top_k))
-    writer.writerows(_cells(prediction, top_k) for prediction in predictions)
-    return text.getvalue().removesuffix("\n")
+def _csv(predictions: Predictions, top_k: int, shown: Callable[[str], str]) -> str:
+    rows = (list(map(shown, _cells(prediction, top_k))) for prediction in predictions)
+    return "".join(csv_lines(_names(top_k), rows)).removesuffix("\n")
 
 
 def _json_lines(predictions: Predictions, top_k: int) -> str:
     return "\n".join(
         json.dumps(
             {
-                "path": printable(prediction.path),
-                "label": printable(prediction.label) if prediction.label is not None else None,
+                "path": str(prediction.path),
+                "label": prediction.label,
                 "probability": prediction.probability,
-                "top": [{"label": printable(label), "probability": p} for label, p in prediction.top[:top_k]],
+                "top": [{"label": label, "probability": p} for label, p in prediction.top[:top_k]],
                 "reason": prediction.reason,
             }
         )

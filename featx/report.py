@@ -93,7 +93,7 @@ def _verdict(comparison: Comparison, escape: Callable[[str], str]) -> str:
     if best.metrics.accuracy_low <= chance:
         sentence += f"; always answering the commonest class gets {100 * chance:.1f} %, so nothing has clearly learned"
     if comparison.warnings:
-        sentence += "; all this is subject to the warning shown with it"
+        sentence += f"; all this is subject to the warning{'s' if len(comparison.warnings) > 1 else ''} shown with it"
     return sentence + "."
 
 

@@ -1,6 +1,5 @@
 """The run folder: everything that stage two leaves behind, whole or not at all."""
 
-import csv
 import json
 import shutil
 import uuid
@@ -17,6 +16,7 @@ from featx.files import TEMPORARY_PREFIX, sync_folder
 from featx.fitting import save_model
 from featx.join import Features
 from featx.results import Result, Training
+from featx.tables import csv_lines
 from featx.weights import Weights
 
 FORMAT = "featx-run"
@@ -24,11 +24,17 @@ FORMAT_VERSION = 1
 
 
 def write_run(
-    run_dir: Path, features: Features, results: Sequence[Result], training: Training, weights: Weights
+    run_dir: Path,
+    features: Features,
+    results: Sequence[Result],
+    training: Training,
+    weights: Weights,
+    warnings: Sequence[str] = (),
 ) -> None:
     """Write the run folder `run_dir`: models, metrics, history, predictions, the recipe and the class names.
 
-    Where the backbone's `weights` were is noted too: whoever predicts with the run needs them.
+    Where the backbone's `weights` were is noted too: whoever predicts with the run needs them. So are `warnings` of the
+    data.
 
     Raises:
         FeatxError: the folder has something in it already, or cannot be written.
@@ -37,7 +43,7 @@ def write_run(
     temporary_dir = run_dir.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}")
     try:
         temporary_dir.mkdir(parents=True)
-        _write_files(temporary_dir, features, results, training, weights)
+        _write_files(temporary_dir, features, results, _metrics(features, results, training, weights, warnings))
         temporary_dir.rename(run_dir)  # takes the place of an empty folder, and of nothing else
         sync_folder(run_dir.parent)
     except OSError as error:
@@ -48,12 +54,10 @@ def write_run(
         shutil.rmtree(temporary_dir, ignore_errors=True)
 
 
-def _write_files(
-    folder: Path, features: Features, results: Sequence[Result], training: Training, weights: Weights
-) -> None:
+def _write_files(folder: Path, features: Features, results: Sequence[Result], metrics: dict[str, Any]) -> None:
     for result in results:
         save_model(result.model, folder / f"{result.name}.keras")
-    _write_json(folder / "metrics.json", _metrics(features, results, training, weights))
+    _write_json(folder / "metrics.json", metrics)
     _write_json(folder / "class_names.json", features.dataset.class_names)
     (folder / "recipe.json").write_text(features.recipe.to_json() + "\n", encoding="utf-8")
     epochs = [{"head": result.name, **asdict(epoch)} for result in results for epoch in result.history]
@@ -62,20 +66,23 @@ def _write_files(
     _write_predictions(folder / "predictions.csv", features, results)
 
 
-def _metrics(features: Features, results: Sequence[Result], training: Training, weights: Weights) -> dict[str, Any]:
+def _metrics(
+    features: Features, results: Sequence[Result], training: Training, weights: Weights, warnings: Sequence[str]
+) -> dict[str, Any]:
     dataset = features.dataset
     return {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "dataset": {
-            "name": printable(dataset.name),
+            "name": dataset.name,
             "digest": dataset.digest,
             "n_train": dataset.n_train,
             "n_test": dataset.n_test,
         },
+        "warnings": list(warnings),
         "recipe_key": features.recipe.key,
         "random_weights": features.recipe.has_random_weights,
-        "weights_path": printable(weights.path.absolute()) if weights.path else None,
+        "weights_path": str(weights.path.absolute()) if weights.path else None,
         "training": {"seed": training.seed, "epochs": training.epochs, "patience": training.patience},
         "representations": features.timings.to_dict(),
         "heads": {
@@ -99,12 +106,12 @@ def _metrics(features: Features, results: Sequence[Result], training: Training, 
 def _write_predictions(path: Path, features: Features, results: Sequence[Result]) -> None:
     """Write one row for each test image: its path, its label, and every head's probability of every class."""
     dataset = features.dataset
-    names = [printable(name) for name in dataset.class_names]
+    names = dataset.class_names
     columns = ["path", "label", *(f"{result.name}:{name}" for result in results for name in names)]
     probabilities = np.hstack([result.probabilities for result in results])
     test = np.flatnonzero(dataset.is_test)
     rows = (
-        [printable(dataset.paths[row]), names[dataset.labels[row]], *map(_probability, probabilities[i])]
+        [dataset.paths[row], names[dataset.labels[row]], *map(_probability, probabilities[i])]
         for i, row in enumerate(test)
     )
     _write_csv(path, columns, rows)
@@ -119,7 +126,5 @@ def _write_json(path: Path, value: Any) -> None:
 
 
 def _write_csv(path: Path, names: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(names)
-        writer.writerows(rows)
+    with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+        file.writelines(csv_lines(names, rows))

@@ -206,4 +206,4 @@ class _UnderWay:
 
 def strict_error(image: SkippedImage) -> ImageError:
     """Return the error that `--strict` makes of a skipped image."""
-    return ImageError(f"{image.path} cannot be read: {image.reason}. Without --strict it would be skipped.")
+    return ImageError(f"{printable(image.path)} cannot be read: {image.reason}. Without --strict it would be skipped.")

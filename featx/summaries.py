@@ -50,7 +50,7 @@ def extraction_text(extraction: Extraction) -> str:
         )
     if extraction.views:
         lines += _views_lines(extraction.views)
-    lines += [f"Skipped {image.path}: {image.reason}" for image in extraction.skipped[:SKIPPED_SHOWN]]
+    lines += [f"Skipped {printable(image.path)}: {image.reason}" for image in extraction.skipped[:SKIPPED_SHOWN]]
     if len(extraction.skipped) > SKIPPED_SHOWN:
         lines.append(f"… and {len(extraction.skipped) - SKIPPED_SHOWN:,} more.")
     if extraction.skipped:
@@ -85,6 +85,7 @@ def extraction_json(extraction: Extraction) -> dict[str, Any]:
         "n_train": dataset.n_train,
         "n_test": dataset.n_test,
         "class_names": list(dataset.class_names),
+        "warnings": list(dataset.warnings),
         "n_computed": extraction.n_computed,
         "n_cached": extraction.n_cached,
         "skipped": [{"path": image.path, "reason": image.reason} for image in extraction.skipped],
@@ -143,6 +144,7 @@ def run_json(run: Run) -> dict[str, Any]:
         "run_dir": str(run.dir),
         "recipe_key": run.features.recipe.key,
         "random_weights": run.features.recipe.has_random_weights,
+        "warnings": list(run.warnings),
         "feature_shape": [int(n) for n in np.shape(run.features.X)[1:]],
         "accuracy": {result.name: result.metrics.accuracy for result in run.results},
     }

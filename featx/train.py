@@ -1,5 +1,6 @@
 """Stage two: trains the heads on the features of a data set, and measures them on its test split."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from featx.augmentation import Views
 from featx.dataset import Data, scan
 from featx.extract import extract_command
 from featx.heads import HEADS, train_head
-from featx.join import Features, join_features, with_views
+from featx.join import Features, data_warnings, join_features, with_views
 from featx.memory import reset_peak_memory
 from featx.places import Place, as_place
 from featx.resolve import RecipeOptions, resolve_recipe
@@ -17,6 +18,8 @@ from featx.results import Result, Training, measured, validation_part
 from featx.rows import take
 from featx.runs import write_run
 from featx.store import FeatureStore
+
+log = logging.getLogger("featx")
 
 DEFAULT_TRAINING = Training()
 
@@ -29,11 +32,13 @@ class Run:
         dir: the run folder.
         features: what was trained on.
         results: one for each head.
+        warnings: what the user should know of the data, one sentence each.
     """
 
     dir: Path
     features: Features
     results: tuple[Result, ...]
+    warnings: tuple[str, ...] = ()
 
 
 def train_top(
@@ -70,8 +75,11 @@ def train_top(
     if views:
         features = with_views(features, views, cache_dir, command, training.memory)
     results = tuple(train_on_features(features, head, training) for head in heads)
-    write_run(run_dir, features, results, training, weights)
-    return Run(run_dir, features, results)
+    warnings = data_warnings(dataset, features.dataset)
+    for warning in warnings[len(dataset.warnings) :]:  # the others were said when the images were found
+        log.warning("%s", warning)
+    write_run(run_dir, features, results, training, weights, warnings)
+    return Run(run_dir, features, results, warnings)
 
 
 def train_on_features(features: Features, head: str, training: Training) -> Result:

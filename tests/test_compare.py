@@ -1,16 +1,23 @@
 """The comparison, on real JPEG files."""
 
+import json
+import shutil
+
 import numpy as np
 import pytest
+from markupsafe import escape
 
 from featx.compare import compare_approaches
+from featx.comparison import Comparison
+from featx.dataset import scan
 from featx.errors import FeatxError
 from featx.extract import extract_features
 from featx.metrics import mcnemar_p_value
-from featx.report import table
+from featx.report import table, verdict
 from featx.report_folder import write_report
 from featx.results import Training
 from featx.store import FeatureStore
+from featx.tables import escape_markdown
 from featx.train import train_top
 
 OPTIONS = {"weights": "random", "image_size": (32, 32)}
@@ -81,7 +88,29 @@ def test_test_images_seen_in_training_are_said_on_the_report(data, cache):
     content = (data / "train" / "sea" / "sea.0.jpg").read_bytes()
     (data / "test" / "sea" / "leak.jpg").write_bytes(content)
     comparison = compare_approaches(data, cache_dir=cache, training=FAST, **OPTIONS)
-    assert any(warning.startswith("1 of 21 test images are also among") for warning in comparison.warnings)
+    assert sum("in the train split too" in warning for warning in comparison.warnings) == 1
+    assert not [warning for warning in comparison.warnings if "among the training images" in warning]
+
+
+def test_what_is_wrong_with_the_data_is_said_wherever_its_results_are(data, cache, tmp_path, featx):
+    shutil.copy(data / "train" / "sea" / "sea.0.jpg", data / "train" / "wood" / "copy.jpg")
+    shutil.copy(data / "train" / "sea" / "sea.1.jpg", data / "test" / "sea" / "leak.jpg")
+    (data / "train" / "wood" / "notes.txt").touch()
+    (data / "test" / "wood" / "bad.jpg").write_bytes(b"no image")
+    of_data = scan(data, cache).warnings
+    assert len(of_data) >= 3
+    words = ["compare", data, "--cache-dir", cache, "--weights", "random", "--image-size", 32, "--epochs", 1]
+    report_dir = tmp_path / "report"
+    printed = json.loads(featx(*words, "--report-dir", report_dir, "--json", "--quiet").stdout)
+    left_out = "Left out because they cannot be read: 1 of 63 images, such as test/wood/bad.jpg."
+    assert printed["warnings"][1:] == [*of_data, left_out]
+    comparison = Comparison.from_json((report_dir / "results.json").read_text())
+    assert list(comparison.warnings) == printed["warnings"]
+    for warning in comparison.warnings:
+        assert escape(warning) in (report_dir / "index.html").read_text()
+        assert escape_markdown(warning) in (report_dir / "results.md").read_text()
+        assert warning in " ".join(table(comparison).split())
+    assert verdict(comparison).endswith("all this is subject to the warnings shown with it.")
 
 
 def test_rivals_alone_can_be_compared(data, cache):

@@ -235,18 +235,8 @@ def run_featx(*words: object, cwd: Path) -> Extract:
     return Extract(finished.returncode, finished.stdout, finished.stderr)
 
 
-def shown(path: Path) -> str:
-    """Return a path as featx has to show it: on one line, in letters that every terminal takes as such."""
-    text = os.fsencode(path).decode("utf-8", "surrogateescape")
-    return "".join(letter if is_harmless(letter) else escape(letter) for letter in text)
-
-
 def is_harmless(letter: str) -> bool:
     return letter.isprintable()  # no control character, no half of one that UTF-8 lacks, nothing that turns text round
-
-
-def escape(letter: str) -> str:
-    return letter.encode("unicode_escape", "backslashreplace").decode("ascii")
 
 
 def image_files(laid: Laid) -> int:
@@ -267,7 +257,7 @@ def test_an_extraction_of_odd_images_succeeds(extracts):
 
 def test_every_bad_file_is_skipped_with_its_reason_and_no_other_file_is(laid, extracts):
     skipped = {image["path"]: image["reason"] for image in extracts["first"].summary["skipped"]}
-    expected = {shown(laid.paths[kind.name]): kind.scan_reason or kind.reason for kind in refused_kinds(laid)}
+    expected = {str(laid.paths[kind.name]): kind.scan_reason or kind.reason for kind in refused_kinds(laid)}
     assert skipped.keys() == expected.keys()
     wrong = {path: reason for path, reason in skipped.items() if not re.fullmatch(expected[path], reason)}
     assert wrong == {}

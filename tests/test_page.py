@@ -3,10 +3,11 @@
 import json
 import re
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
+from markupsafe import escape
 
 from featx.compare import compare_approaches
 from featx.comparison import Comparison
@@ -139,7 +140,7 @@ def test_cells_of_the_confusion_matrix_open_their_images(digits, opened):
     assert page.locator(".matrix:visible").count() == 1
     [seen] = [images for images in comparison.examination.approaches if images.name == "report-cnn"]
     cell = next(cell for cell in seen.cells if cell.label != cell.predicted)
-    page.locator(f'.matrix:visible .cell[data-label="{cell.label}"][data-predicted="{cell.predicted}"]').click()
+    page.locator(".matrix:visible").get_by_label(f"of {cell.label} taken for {cell.predicted}").click()
     dialog = page.locator("dialog")
     assert dialog.is_visible()
     assert dialog.locator("li .path").all_inner_texts() == list(cell.paths)
@@ -182,7 +183,7 @@ def test_the_map_can_be_filtered_and_coloured(digits, opened):
     page.select_option("#map-colour", "right")
     assert page.locator("#map-legend span").all_inner_texts() == ["right", "wrong (squares)"]
     seen.add(pixels())
-    for choice in ("3", "\nwrong"):
+    for choice in ("3", "wrong"):
         page.select_option("#map-filter", choice)
         seen.add(pixels())
     assert len(seen) == 4
@@ -229,6 +230,20 @@ def test_hostile_names_stay_names(hostile, opened):
     assert "\x1b" not in page.content()
     assert "\u202e" not in page.content()
     assert "<script>bad.jpg" in page.locator("#skipped").inner_text()
+
+
+def test_the_pages_data_has_names_exactly(hostile):
+    comparison, data = hostile
+    html = page_html(comparison, data)
+    found = json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', html, re.DOTALL)[1])
+    assert found["classes"] == list(comparison.class_names)
+    cells = [(seen.name, cell) for seen in comparison.examination.approaches for cell in seen.cells]
+    assert len(re.findall(r'data-number="\d+"', html)) == len(cells)
+    for number, (approach, cell) in enumerate(cells):
+        assert found["cells"][number] == {"approach": approach} | json.loads(json.dumps(asdict(cell)))
+        said = f"of {escape(printable(cell.label))} taken for {escape(printable(cell.predicted))}"
+        assert re.search(f'data-number="{number}" aria-label="\\d+ images {re.escape(said)}"', html)
+    assert all(printable(name) == shown != name for name, shown in found["shown"].items())
 
 
 def test_the_page_prints(digits, opened, tmp_path):

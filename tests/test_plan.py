@@ -17,6 +17,7 @@ import pytest
 
 import featx
 from featx.augmentation import Views
+from featx.dataset import scan
 from featx.engines import EngineOptions
 from featx.errors import FeatxError, ImageError
 from featx.extract import extract_features
@@ -332,6 +333,8 @@ def test_images_that_cannot_be_read_are_named_and_left_out(make_photos, cache, t
         ["train/sea/sea.0.jpg", "train/sea/empty.jpg", "train/sea/fifo.jpg"], True
     )
     assert plan.n_sample == 31
+    assert plan_json(plan)["warnings"] == scan(data, cache).warnings
+    assert [warning for warning in plan.warnings if "train/sea/fifo.jpg" in warning]
     assert "train/sea/sea.0.jpg (" in plan_text(plan)
     with pytest.raises(ImageError, match=r"train/sea/\S+\.jpg cannot be read"):
         plan_extraction(data, cache_dir=cache, strict=True, **FAST)
@@ -340,6 +343,21 @@ def test_images_that_cannot_be_read_are_named_and_left_out(make_photos, cache, t
             path.write_bytes(b"no image %d" % number)
     result = featx("plan", data, *WORDS, "--cache-dir", cache, exit_code=2)
     assert re.fullmatch(r"featx: Not one of \d+ images of \S+ can be read: .*\n", result.stderr.splitlines(True)[-1])
+
+
+def test_what_was_left_out_is_said_where_images_are_only_counted(make_photos, cache, tmp_path, monkeypatch, caplog):
+    data = make_photos(tmp_path / "data")
+    shutil.copytree(data / "test", data / "val")
+    of_data = scan(data, cache).warnings
+    monkeypatch.setattr(survey_module, "DIGEST_LIMIT_S", 0.0)
+    monkeypatch.setattr(survey_module, "N_SAMPLE", 4)
+    monkeypatch.setattr(survey_module, "N_CALIBRATION", 4)
+    caplog.clear()
+    found = survey(data, tmp_path / "new")
+    assert found.n_unread
+    assert found.dataset.warnings == of_data
+    assert [record.getMessage() for record in caplog.records] == list(of_data)
+    assert len(of_data) == 1
 
 
 def test_of_a_folder_that_takes_long_to_read_only_a_sample_is_read(data, cache, monkeypatch):

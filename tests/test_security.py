@@ -19,10 +19,13 @@ import pytest
 from click.testing import CliRunner
 
 import featx
+from featx.classifier import Predictions
 from featx.cli import main
 from featx.errors import FeatxError, WeightsError, printable
+from featx.export import export_run
 from featx.fitting import load_model
 from featx.keras_import import import_keras
+from featx.predictions import format_predictions
 
 # Nothing is unpickled, evaluated or handed to a shell
 
@@ -199,6 +202,12 @@ NAMES = [
     "\u202egpj.exe",
     "\u2028 \u200b \ufeff",
     os.fsdecode(b"\xff undecodable"),
+    "گربه\u200cها",
+    "ca\u200cts \u200dog",
+    "👩🏽\u200d🔬",
+    "\u200fשלום\u2067",
+    "back\\slash \\xff, comma",
+    "car\rriage",
 ]
 SECRETS = {
     "KAGGLE_USERNAME": "kaggle-user-7f3a",
@@ -215,6 +224,7 @@ class Session:
 
     here: Path
     said: dict[str, str]
+    printed: dict[str, bytes]
 
     def files(self, pattern: str) -> list[Path]:
         found = sorted(path for path in self.here.rglob(pattern) if "data" not in path.parts and path.is_file())
@@ -234,6 +244,9 @@ def session(tmp_path_factory, networks_dir) -> Iterator[Session]:
         "extract": ["extract", data, *FAST],
         "extract as JSON": ["extract", data, *FAST, "--json"],
         "train-top": ["train-top", data, *FAST, "--epochs", "1", "--run-dir", "run \x1b[31m"],
+        "predict": ["predict", "run \x1b[31m", data / "test", "--top-k", "2"],
+        "predict as JSON": ["predict", "run \x1b[31m", data / "test", "--json"],
+        "predict as a table": ["predict", "run \x1b[31m", data / "test", "--format", "table"],
         "compare": ["compare", data, *FAST, "--epochs", "1", "--report-dir", "report \x1b[31m|"],
         "strict": ["extract", data, *FAST, "--strict"],
         "no data": ["extract", data / NAMES[0], *FAST],
@@ -241,7 +254,8 @@ def session(tmp_path_factory, networks_dir) -> Iterator[Session]:
         "no layer": ["extract", data, *FAST, "--layer", NAMES[0]],
         "full": ["train-top", data, *FAST, "--run-dir", "run \x1b[31m"],
     }
-    said = {}
+    said, printed = {}, {}
+    n_well = list(commands).index("strict")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(here)
         for name, value in SECRETS.items():
@@ -249,9 +263,10 @@ def session(tmp_path_factory, networks_dir) -> Iterator[Session]:
         for name, words in commands.items():
             patch.setattr("sys.argv", ["featx", *map(str, words)])
             result = CliRunner().invoke(main, [str(word) for word in words])
-            assert result.exit_code == (0 if name in list(commands)[:4] else 2), result.output
-            said[name] = result.stdout + result.stderr
-    yield Session(here, said)
+            assert result.exit_code == (0 if name in list(commands)[:n_well] else 2), result.output
+            printed[name] = result.stdout_bytes
+            said[name] = result.stderr if name == "predict" else result.stdout + result.stderr
+    yield Session(here, said, printed)
     shutil.rmtree(here / "data")  # names that not every program can list
 
 
@@ -275,9 +290,11 @@ def write_hostile_photos(root: Path) -> None:
 def wild(text: str) -> set[str]:
     """Characters of `text` that control a terminal or change how the rest is read; line ends are none.
 
-    Neither are the carriage returns with which a progress bar makes room for a line of featx's own.
+    Neither are the carriage returns with which a progress bar makes room for a line of featx's own, nor joiners in
+    words that need them.
     """
     text = re.sub(r"\r+(?=featx: )", "", text)
+    text = text.replace("ه\u200cه", "").replace("🏽\u200d🔬", "")
     return {
         char for char in text if char != "\n" and unicodedata.category(char) in {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}
     }
@@ -298,7 +315,7 @@ def test_names_cannot_forge_lines(session):
     assert session.said["no data"].count("\n") == 1
 
 
-@pytest.mark.parametrize("name", ["results.md", "*.json", "*.csv"])
+@pytest.mark.parametrize("name", ["results.md", "*.json"])
 def test_names_reach_files_without_control_characters(session, name):
     for path in session.files(name):
         assert not wild(path.read_bytes().decode("utf-8")), path.name
@@ -309,6 +326,109 @@ def test_json_keeps_names_as_they_are(session):
     (results,), (classes,) = session.files("results.json"), session.files("class_names.json")
     assert set(json.loads(results.read_text())["class_names"]) == names
     assert set(json.loads(classes.read_text())) == names
+
+
+def paths_in(folder: Path) -> set[str]:
+    return {str(path) for path in folder.rglob("*.jpg")}
+
+
+def test_predictions_name_files_that_open_and_classes_as_they_are(session):
+    """From the folder's name to a program that reads what was printed: the same text, the same bytes."""
+    (data,) = (session.here / "data").glob("da*")
+    rows = rows_of(session.printed["predict"])
+    items = [json.loads(line) for line in session.printed["predict as JSON"].splitlines()]
+    for found in (rows, items):
+        assert {one["path"] for one in found} == paths_in(data / "test")
+        assert all(Path(one["path"]).read_bytes().startswith(b"\xff\xd8") for one in found)
+    assert {row[f"label{rank}"] for row in rows for rank in ("", "_2")} <= set(NAMES)
+    assert [row["label"] for row in rows] == [item["label"] for item in items]
+    assert os.fsencode(str(data)) in session.printed["predict"]
+    assert session.printed["predict as JSON"].isascii()
+
+
+def test_a_run_and_a_store_name_files_and_classes_as_they_are(session):
+    (data,) = (session.here / "data").glob("da*")
+    (predictions,), (skipped,), (metrics,) = map(
+        session.files, ("predictions.csv", "*block1_pool*/skipped.csv", "metrics.json")
+    )
+    rows = rows_of(predictions.read_bytes())
+    assert {row["label"] for row in rows} == set(NAMES)
+    assert {str(data / row["path"]) for row in rows} == paths_in(data / "test")
+    heads = {f"{head}:{name}" for head in ("dense", "logreg") for name in NAMES}
+    assert set(rows[0]) == {"path", "label"} | heads
+    bad = {str(data / "train" / name / f"bad {name}.jpg") for name in NAMES}
+    assert {row["path"] for row in rows_of(skipped.read_bytes())} == bad
+    assert {item["path"] for item in json.loads(session.printed["extract as JSON"])["skipped"]} == bad
+    assert json.loads(metrics.read_text())["dataset"]["name"] == data.name
+
+
+def test_csv_on_a_terminal_has_control_characters_escaped():
+    """No program reads it there, and what it would do to the terminal is the name's."""
+    probabilities = np.eye(len(NAMES))
+    predictions = Predictions(tuple(NAMES), tuple(map(Path, NAMES)), probabilities, (None,) * len(NAMES))
+    text = format_predictions(predictions, "csv", on_terminal=True)
+    assert not wild(text)
+    assert len(text.splitlines()) == len(NAMES) + 1
+    assert [row["path"] for row in rows_of(text.encode())] == [printable(name) for name in NAMES]
+
+
+def rows_of(content: bytes) -> list[dict[str, str]]:
+    """CSV, as docs/format.md says that it is to be read."""
+    text = content.decode("utf-8", "surrogateescape")
+    return list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
+
+
+def test_an_export_names_classes_as_they_are_or_says_that_it_cannot(session):
+    import tensorflow as tf
+
+    run_dir, options = session.here / "run \x1b[31m", {"cache_dir": session.here / "cache"}
+    with pytest.raises(FeatxError, match=r"^The name of the class \\udcff undecodable is no UTF-8"):
+        export_run(run_dir, format="onnx", **options)
+    assert not list(run_dir.glob("model-*"))
+    done = export_run(run_dir, session.here / "served", format="savedmodel", **options)
+    signature = tf.saved_model.load(done.path).signatures["serving_default"]
+    names = signature(images=np.zeros((1, 32, 32, 3), np.uint8))["class_names"].numpy()[0]
+    assert list(map(os.fsdecode, names)) == sorted(NAMES)
+    shutil.rmtree(done.path)
+
+
+def test_lists_of_files_on_standard_input_need_not_be_text(session):
+    (data,) = (session.here / "data").glob("da*")
+    paths = sorted(path for path in paths_in(data / "test") if b"\xff" in os.fsencode(path))
+    words = ["predict", session.here / "run \x1b[31m", "-", "--cache-dir", session.here / "cache"]
+    links = [session.here / os.fsdecode(b"\xfe%d.jpg" % number) for number in range(len(paths))]
+    for link, path in zip(links, paths, strict=True):
+        link.symlink_to(path)
+    result = CliRunner().invoke(main, list(map(str, words)), input=b"\n".join(map(os.fsencode, links)))
+    assert [row["path"] for row in rows_of(result.stdout_bytes)] == list(map(str, links))
+    assert not [row for row in rows_of(result.stdout_bytes) if row["reason"]]
+    for link in links:
+        link.unlink()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("گربه\u200cها", "می\u200cخواهم", "क्\u200cष", "ක්\u200dර"),
+        *("👩\u200d🔬", "👩🏽\u200d🔬", "🏳\ufe0f\u200d🌈", "👩\u200d⚕\ufe0f", "👨\u200d👩\u200d👧"),
+    ],
+)
+def test_joiners_stay_where_a_word_or_an_emoji_needs_them(name):
+    assert printable(name) == name
+    assert printable(f"a\u202e{name}\x1b") == f"a\\u202e{name}\\x1b"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("ca\u200dts", "ca\u200cts", "\u200ccats", "cats\u200c", "猫\u200d猫", "1\u200c1", "°\u200d°", "©\u200d©"),
+        *("ا\u200cب", "ب\u200c؟", "ب\u200c", "\u200cب", "ب\u200c\u200cب", "ب\u200dب", "ب\u200ca", "क्\u200d"),
+        *("\u202egpj.exe", "ب\u202eب", "\u2066a\u2069", "\u200eab", "\u200fab", "\u061cab", "क्\u202eष", "👩\u202e🔬"),
+        *("\u200bcats", "\ufeffcats", "\xadcats", "\u2028", "🏴\U000e0067", "\x1b[31m", "\x9b31m", "a\rb"),
+    ],
+)
+def test_names_that_hide_or_turn_something_are_escaped(name):
+    assert not {char for char in printable(name) if unicodedata.category(char) in {"Cc", "Cf", "Cs", "Zl", "Zp"}}
 
 
 def test_markdown_shows_names_and_nothing_they_ask_for(session):
@@ -328,11 +448,9 @@ def test_markdown_shows_names_and_nothing_they_ask_for(session):
 def test_tables_keep_their_columns(session):
     """CSV as RFC 4180 has it, with as many cells in each line as the header names."""
     for path in session.files("*.csv"):
-        rows = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8"), newline=""), strict=True))
+        text = path.read_bytes().decode("utf-8", "surrogateescape")
+        rows = list(csv.reader(io.StringIO(text, newline=""), strict=True))
         assert {len(row) for row in rows} == {len(rows[0])}, path.name
-    (predictions,) = session.files("predictions.csv")
-    rows = list(csv.DictReader(io.StringIO(predictions.read_text(encoding="utf-8"))))
-    assert {row["label"] for row in rows} == {printable(name) for name in NAMES}
 
 
 def test_pictures_are_drawn_all_the_same(session):

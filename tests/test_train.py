@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 
+from featx.dataset import scan
 from featx.errors import FeaturesMissingError, FeatxError, TrainingError
 from featx.extract import extract_features
 from featx.heads import HEADS
@@ -118,6 +119,22 @@ def test_unreadable_images_are_left_out_and_shift_nothing(data, cache, tmp_path)
     store = FeatureStore(cache, run.features.recipe)
     for row, digest in enumerate(run.features.dataset.digests):
         assert np.array_equal(store.read(digest[np.newaxis])[0], run.features.X[row])
+
+
+def test_what_is_wrong_with_the_data_is_in_the_run(data, cache, tmp_path, featx):
+    shutil.copy(data / "train" / "sea" / "sea.0.jpg", data / "train" / "wood" / "copy.jpg")
+    (data / "train" / "wood" / "notes.txt").touch()
+    (data / "train" / "wood" / "bad.jpg").write_bytes(b"no image")
+    words = [data, "--cache-dir", cache, "--weights", "random", "--image-size", 32, "--json", "--quiet"]
+    extracted = json.loads(featx("extract", *words).stdout)
+    run_dir = tmp_path / "run"
+    trained = json.loads(featx("train-top", *words, "--epochs", 1, "--run-dir", run_dir).stdout)
+    n_images = scan(data, cache).n_images
+    left_out = f"Left out because they cannot be read: 1 of {n_images} images, such as train/wood/bad.jpg."
+    assert extracted["warnings"] == list(scan(data, cache).warnings)
+    assert [warning for warning in extracted["warnings"] if "different classes" in warning]
+    assert trained["warnings"] == [*extracted["warnings"], left_out]
+    assert json.loads((run_dir / "metrics.json").read_text())["warnings"] == trained["warnings"]
 
 
 def test_class_with_too_few_readable_images_is_named(data, cache, tmp_path):

@@ -82,12 +82,23 @@ def repeats(comparison: Comparison) -> list[tuple[str, tuple[str, ...]]]:
 
 def matrices(comparison: Comparison, examination: Examination | None) -> list[dict[str, Any]]:
     """Return the confusion matrices: for each approach, the best first, rows of counts with the share of their row."""
-    images = {} if examination is None else {seen.name: seen for seen in examination.approaches}
-    return [_matrix(approach, comparison, images.get(approach.name)) for approach in ranked(comparison.approaches)]
+    numbers = {
+        (cell["approach"], cell["label"], cell["predicted"]): number
+        for number, cell in enumerate(_cells_with_images(examination))
+    }
+    return [_matrix(approach, comparison, numbers) for approach in ranked(comparison.approaches)]
 
 
-def _matrix(approach: Approach, comparison: Comparison, seen: ApproachImages | None) -> dict[str, Any]:
-    has_images = set() if seen is None else {(cell.label, cell.predicted) for cell in seen.cells}
+def _cells_with_images(examination: Examination | None) -> list[dict[str, Any]]:
+    """Return the cells of all matrices that have images, for the page's script, which goes by their numbers."""
+    return [
+        {"approach": seen.name, "label": cell.label, "predicted": cell.predicted, "paths": cell.paths}
+        for seen in (examination.approaches if examination else ())
+        for cell in seen.cells
+    ]
+
+
+def _matrix(approach: Approach, comparison: Comparison, numbers: dict[tuple[str, str, str], int]) -> dict[str, Any]:
     names = comparison.class_names
     lines = []
     for true, counts in zip(names, approach.confusion, strict=True):
@@ -98,7 +109,7 @@ def _matrix(approach: Approach, comparison: Comparison, seen: ApproachImages | N
                 "share": round(100 * n / total),
                 "predicted": predicted,
                 "is_right": predicted == true,
-                "has_images": (true, predicted) in has_images,
+                "number": numbers.get((approach.name, true, predicted)),
             }
             for predicted, n in zip(names, counts, strict=True)
         ]
@@ -115,18 +126,13 @@ def ranked_images(comparison: Comparison) -> list[ApproachImages]:
 
 
 def page_data(comparison: Comparison, thumbnails: Thumbnails) -> Markup:
-    """Return what the page's script needs, as JSON that is safe inside a script element."""
+    """Return what the page's script needs, as JSON that is safe inside a script element.
+
+    Names are exact in it: two that differ never become one. `shown` has those that are shown in another way.
+    """
     examination = comparison.examination
     points = [] if examination is None else examination.map
-    cells = (
-        []
-        if examination is None
-        else [
-            {"approach": seen.name, "label": cell.label, "predicted": cell.predicted, "paths": cell.paths}
-            for seen in examination.approaches
-            for cell in seen.cells
-        ]
-    )
+    cells = _cells_with_images(examination)
     paths = [*(point.path for point in points), *(path for cell in cells for path in cell["paths"])]
     data = {
         "classes": comparison.class_names,
@@ -135,19 +141,9 @@ def page_data(comparison: Comparison, thumbnails: Thumbnails) -> Markup:
         ],
         "cells": cells,
         "thumbnails": thumbnails.uris(paths, SMALL),
+        "shown": {name: printable(name) for name in (*comparison.class_names, *paths) if printable(name) != name},
     }
-    text = json.dumps(_shown(data), separators=(",", ":"))
+    text = json.dumps(data, separators=(",", ":"))
     for char in "<>&\u2028\u2029":
         text = text.replace(char, f"\\u{ord(char):04x}")
     return Markup(text)  # noqa: S704 - nothing in it can end the element or begin another
-
-
-def _shown(value: Any) -> Any:
-    """Return `value` with all names fit to be shown; names that differ stay different."""
-    if isinstance(value, str):
-        return value if value.startswith("data:image/webp;base64,") else printable(value)
-    if isinstance(value, dict):
-        return {_shown(key): _shown(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_shown(item) for item in value]
-    return value

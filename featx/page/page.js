@@ -3,6 +3,8 @@
   document.documentElement.classList.add("js");
   const data = JSON.parse(document.getElementById("data").textContent);
   const byId = (id) => document.getElementById(id);
+  const escaped = new Map(Object.entries(data.shown));
+  const shown = (name) => escaped.get(name) ?? name;
 
   // Tables: a click on a column's name sorts by it, another one the other way round.
   for (const table of document.querySelectorAll("table.sortable")) {
@@ -35,17 +37,16 @@
     }
     const name = document.createElement("p");
     name.className = "path";
-    name.textContent = path;
+    name.textContent = shown(path);
     item.append(name);
     return item;
   };
   document.addEventListener("click", (event) => {
     const cell = event.target.closest(".cell");
     if (!cell) return;
-    const { approach, label, predicted } = cell.dataset;
-    const found = data.cells.find((c) => c.approach === approach && c.label === label && c.predicted === predicted);
-    byId("images-title").textContent = `${approach}: ${label} taken for ${predicted}, the surest ${found.paths.length}`;
-    byId("images-list").replaceChildren(...found.paths.map((path) => figure(path, `Test image of ${label}`)));
+    const { approach, label, predicted, paths } = data.cells[cell.dataset.number];
+    byId("images-title").textContent = `${approach}: ${shown(label)} taken for ${shown(predicted)}, the surest ${paths.length}`;
+    byId("images-list").replaceChildren(...paths.map((path) => figure(path, `Test image of ${shown(label)}`)));
     dialog.showModal();
   });
 
@@ -57,7 +58,7 @@
   const colourOfClass = (label) => colours[data.classes.indexOf(label) % colours.length];
   const isRight = (point) => point[1] === point[2];
   const colour = (point) => (colourBy.value === "right" ? (isRight(point) ? colours[4] : colours[5]) : colourOfClass(point[1]));
-  const shown = () => data.points.filter((p) => !filter.value || (filter.value === "\nwrong" ? !isRight(p) : p[1] === filter.value));
+  const visible = () => data.points.filter((p) => !filter.value || (filter.value === "wrong" ? !isRight(p) : p[1] === data.classes[filter.value]));
   const margin = 14;
   let current = null;
   const place = (point) => [margin + point[3] * (canvas.clientWidth - 2 * margin), margin + (1 - point[4]) * (canvas.clientHeight - 2 * margin)];
@@ -67,7 +68,7 @@
     canvas.height = canvas.clientHeight * ratio;
     const pen = canvas.getContext("2d");
     pen.scale(ratio, ratio);
-    for (const point of shown()) {
+    for (const point of visible()) {
       const [x, y] = place(point);
       pen.beginPath();
       pen.fillStyle = colour(point);
@@ -81,11 +82,11 @@
     byId("map-legend").replaceChildren(...entries.map(([name, hue]) => {
       const entry = document.createElement("span"), dot = document.createElement("i");
       dot.style.background = hue;
-      entry.append(dot, name);
+      entry.append(dot, shown(name));
       return entry;
     }));
   };
-  const describe = (point) => `${point[1]}${isRight(point) ? "" : `, taken for ${point[2]}`}: ${point[0]}`;
+  const describe = (point) => `${shown(point[1])}${isRight(point) ? "" : `, taken for ${shown(point[2])}`}: ${shown(point[0])}`;
   const select = (point) => {
     current = point;
     tip.hidden = !point;
@@ -110,7 +111,7 @@
   }, [null, Infinity]);
   canvas.addEventListener("pointermove", (event) => {
     const box = canvas.getBoundingClientRect();
-    const [point, distance] = nearest(event.clientX - box.left, event.clientY - box.top, shown());
+    const [point, distance] = nearest(event.clientX - box.left, event.clientY - box.top, visible());
     select(distance < 16 ? point : null);
   });
   canvas.addEventListener("pointerleave", () => select(null));
@@ -119,7 +120,7 @@
     const direction = directions[event.key];
     if (!direction) return;
     event.preventDefault();
-    const points = shown();
+    const points = visible();
     if (!points.length) return;
     const [x, y] = current ? place(current) : [canvas.clientWidth / 2, canvas.clientHeight / 2];
     const ahead = points.filter((point) => {

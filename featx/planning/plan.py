@@ -91,6 +91,7 @@ def plan_extraction(
         size_bytes=found.size_bytes,
         n_unread=found.n_unread,
         n_sample=len(sample),
+        warnings=found.dataset.warnings,
         unreadable=(*found.dataset.unreadable, *unreadable),
         views=views,
         deadline_s=deadline_s,

@@ -141,6 +141,7 @@ class Plan:
         n_unread: images that were only counted, since reading them all takes long: they are taken for readable, each
             different, and not in the store.
         n_sample: images in the sample that were timed.
+        warnings: what the user should know of the data, one sentence each.
         unreadable: (path relative to `data_dir`, reason) of files that cannot be opened, and of images in the sample
             that cannot be decoded; they were left out.
         views: augmented views that are planned for; None if none.
@@ -158,6 +159,7 @@ class Plan:
     size_bytes: int
     n_unread: int
     n_sample: int
+    warnings: tuple[str, ...]
     unreadable: tuple[tuple[str, str], ...]
     views: Views | None
     deadline_s: float | None

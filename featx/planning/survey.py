@@ -110,7 +110,7 @@ def _with_digests(files: ImageDataset, names: Sequence[bytes], rows: np.ndarray,
     is_kept = np.zeros(files.n_images, bool)
     is_kept[rows[kept]] = True
     unreadable = tuple((files.paths[rows[row]], reason) for row, reason in reasons.items())
-    return replace(files.subset(is_kept), digests=digests[kept], unreadable=unreadable)
+    return replace(files.subset(is_kept), digests=digests[kept], unreadable=unreadable, warnings=files.warnings)
 
 
 def _look_up(names: Sequence[bytes], cache_dir: Path) -> tuple[np.ndarray, np.ndarray]:

@@ -20,7 +20,7 @@ import numpy as np
 from featx.engines import EngineOptions, default_batch_size
 from featx.engines.conversion import load_network
 from featx.engines.engine import choose_engine
-from featx.errors import FeatxError
+from featx.errors import FeatxError, printable
 from featx.files import write_text
 from featx.image_sources import Images, images_of, views_of
 from featx.keras_import import keras_sees_gpu
@@ -154,7 +154,7 @@ class _Rows:
         own_s = time.process_time() - own_before
         others_s = max(0.0, cpu_seconds() - all_before - own_s)
         if skipped:
-            raise FeatxError(f"{skipped[0].path} cannot be read: {skipped[0].reason}.")
+            raise FeatxError(f"{printable(skipped[0].path)} cannot be read: {skipped[0].reason}.")
         self.store.reload()
         elapsed_s = timings.elapsed_s - max(0.0, timings.start_s - ahead_s)
         return _Pass(n, elapsed_s, timings.start_s, timings.peak_memory_bytes, cores_s, others_s)
