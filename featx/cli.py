@@ -55,7 +55,7 @@ class Commands(click.Group):
         except BrokenPipeError:
             raise
         except MemoryError as error:
-            _fail(f"not enough memory: {error}. Choose smaller images, a later --layer or a smaller --batch-size.", 2)
+            _fail(f"not enough memory: {error}. Choose smaller images, a later layer or smaller batches.", 2)
         except OSError as error:
             _fail(f"{error.strerror or error}: {printable(error.filename or '')}", 2)
 

@@ -238,7 +238,8 @@ STAGE_ONE = options(
         type=click.Choice(ENGINES),
         default="auto",
         show_default=True,
-        help="What runs the backbone; auto is keras where there is a GPU it can use, else openvino.",
+        help="What runs the backbone; auto is keras where there is a GPU it can use, or where OpenVINO has no bfloat16 "
+        "that is asked for; else openvino.",
     ),
     option("--batch-size", type=click.IntRange(1, 4096), help="Images in a batch.  [default: for the machine]"),
     option("--threads", type=click.IntRange(1), help="Processor cores for openvino.  [default: all]"),

@@ -128,6 +128,8 @@ def _resolve_precision(precision: str) -> str:
 def _calibrated(recipe: Recipe, cache_dir: Place, dataset: ImageDataset | None) -> Recipe:
     """Return an int8 recipe with the images that it is calibrated on."""
     if dataset is None:
-        raise FeatxError("An int8 recipe depends on the images it is calibrated on: name the data set.")
+        raise FeatxError(
+            "An int8 recipe depends on the images it is calibrated on: name the data set, or choose another precision."
+        )
     chosen = best_calibration(kept_calibrations(recipe, cache_dir), dataset)
     return replace(recipe, calibration=calibration_digest(chosen))

@@ -18,15 +18,17 @@ from featx.dataset import scan
 from featx.engines import EngineOptions, create_engine
 from featx.engines.networks import network_path
 from featx.engines.openvino_engine import _Batch
+from featx.engines.openvino_import import openvino_has_bfloat16
 from featx.errors import FeatxError
 from featx.extract import extract_features
-from featx.machine import cpu_has_bfloat16
 from featx.recipe import Recipe
 from featx.resolve import resolve_recipe
 
 SMALL = {"weights": "random", "image_size": (32, 32)}
 
-needs_bfloat16 = pytest.mark.skipif(not cpu_has_bfloat16(), reason="needs a processor with bfloat16 arithmetic")
+needs_bfloat16 = pytest.mark.skipif(
+    not openvino_has_bfloat16(), reason="needs a processor on which OpenVINO has bfloat16"
+)
 
 PRECISIONS = ["float32", pytest.param("bfloat16", marks=needs_bfloat16), "int8"]
 

@@ -17,12 +17,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from featx.engines.openvino_import import openvino_has_bfloat16
 from featx.extract import extract_features
-from featx.machine import cpu_has_bfloat16
 from featx.recipe import Recipe
 from featx.store import FeatureStore
 
-needs_bfloat16 = pytest.mark.skipif(not cpu_has_bfloat16(), reason="needs a processor with bfloat16 arithmetic")
+needs_bfloat16 = pytest.mark.skipif(
+    not openvino_has_bfloat16(), reason="needs a processor on which OpenVINO has bfloat16"
+)
 PRECISIONS = ["float32", pytest.param("bfloat16", marks=needs_bfloat16), "int8"]
 
 #: All commands in one process, so that Keras is started once. They share what they are given, but for stage one.
@@ -177,7 +179,7 @@ def by_engine(photos, tmp_path_factory, networks_dir) -> dict[tuple[str, str], n
         (cache / engine).mkdir()
         (cache / engine / "networks").symlink_to(networks_dir, target_is_directory=True)
     wanted = [("openvino", "float32"), ("keras", "float32"), ("openvino", "int8")]
-    if cpu_has_bfloat16():
+    if openvino_has_bfloat16():
         wanted += [("openvino", "bfloat16"), ("keras", "bfloat16")]
     return {(engine, precision): extracted(photos, cache, engine, precision) for engine, precision in wanted}
 

@@ -23,7 +23,7 @@ import featx
 from featx import places
 from featx.cluster.messages import STOP, Connected, Counted, Finished, Job, Said, Sample, Terms
 from featx.cluster.worker import digest_of
-from featx.engines.engine import choose_engine
+from featx.engines.engine import choose_engine, cpu_engine
 from featx.errors import FeatxError, printable
 from featx.files import TEMPORARY_PREFIX
 from featx.image_sources import Images
@@ -79,11 +79,14 @@ def run_on_cluster(
         driver.send((address, stage.engine_options, stage.recipe))
         connected = driver.connected()
         log.log(logging.INFO if show else logging.DEBUG, "Ray cluster %s: %s.", printable(address), connected.room)
-        if connected.engine == "openvino":
+        engine = connected.engine
+        if engine == "openvino" and stage.engine_options.engine == "auto":
+            engine = cpu_engine(stage.recipe.precision)  # of this machine, for all nodes: rows are made alike
+        if engine == "openvino":
             _convert(stage, show=show)
         bar = progress_bar(len(images), stage.recipe.backbone, stage.unit, show=show)
         with bar, _mark(stage.store.dir.absolute()) as mark, held_interrupts() as interrupted:
-            driver.send(_job(stage, images, connected.engine, mark, strict=strict))
+            driver.send(_job(stage, images, engine, mark, strict=strict))
             finished = driver.finished(bar.update, interrupted)
             skipped += finished.skipped
             stage.dim += finished.dim

@@ -4,11 +4,13 @@ import importlib.util
 import logging
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import cache
 from typing import Protocol, TypedDict
 
 import numpy as np
 
 from featx.dataset import ImageDataset
+from featx.engines.openvino_import import openvino_has_bfloat16
 from featx.errors import FeatxError
 from featx.keras_import import keras_backend, keras_sees_gpu
 from featx.machine import cuda_capability
@@ -65,7 +67,8 @@ class EngineOptions:
     """How a backbone is run; none of it decides what the features are.
 
     Attributes:
-        engine: one of `ENGINES`; `"auto"` is `keras` where there is a GPU that it can use, else `openvino`.
+        engine: one of `ENGINES`; `"auto"` is `keras` where there is a GPU that it can use, or for bfloat16 on a
+            processor where OpenVINO has none; else `openvino`.
         batch_size: images in a batch; chosen for the machine if None.
         threads: processor cores for `openvino`; all if None.
         streams: batches that `openvino` runs side by side; chosen for the machine if None.
@@ -95,7 +98,7 @@ def choose_engine(options: EngineOptions, recipe: Recipe) -> str:
     """
     if recipe.precision == "int8":
         if options.engine == "keras":
-            raise FeatxError("The keras engine has no int8; choose --engine openvino or another --precision.")
+            raise FeatxError("The keras engine has no int8; choose --engine openvino.")
         return "openvino"
     if options.engine != "auto":
         return options.engine
@@ -106,7 +109,19 @@ def choose_engine(options: EngineOptions, recipe: Recipe) -> str:
         log.warning(
             "There is a GPU, but Keras's backend %s cannot use it: going on with openvino on the CPU.", keras_backend()
         )
-    return "openvino" if has_openvino else "keras"
+    return cpu_engine(recipe.precision) if has_openvino else "keras"
+
+
+@cache  # so that it is said once
+def cpu_engine(precision: str) -> str:
+    """Return the engine that computes `precision` on this processor: `"openvino"`, or `"keras"` if it has to."""
+    if precision != "bfloat16" or openvino_has_bfloat16():
+        return "openvino"
+    log.warning(
+        "OpenVINO has no bfloat16 on this processor: going on with keras, which computes it more slowly; features "
+        "differ by rounding."
+    )
+    return "keras"
 
 
 def create_engine(

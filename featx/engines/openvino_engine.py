@@ -9,7 +9,7 @@ import numpy as np
 
 from featx.dataset import ImageDataset
 from featx.engines.conversion import load_network
-from featx.engines.openvino_import import import_openvino
+from featx.engines.openvino_import import import_openvino, openvino_has_bfloat16
 from featx.engines.signal_stack import kept_signal_stack
 from featx.errors import FeatxError
 from featx.machine import n_cores
@@ -143,7 +143,6 @@ class _Batch:
 
 def _compile(model: Any, precision: str, threads: int | None, streams: int | None) -> Any:
     wanted = _INFERENCE_PRECISION[precision]
-    core = import_openvino().Core()
     config = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": wanted}
     if threads:
         config["INFERENCE_NUM_THREADS"] = str(threads)
@@ -151,9 +150,8 @@ def _compile(model: Any, precision: str, threads: int | None, streams: int | Non
             config["ENABLE_CPU_PINNING"] = "NO"
     if streams:
         config["NUM_STREAMS"] = str(streams)
-    if wanted == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+    if wanted == "bf16" and not openvino_has_bfloat16():
         raise FeatxError(
-            "This processor has no bfloat16 arithmetic that OpenVINO could use; choose --precision float32, or "
-            "--engine keras, which computes it slowly."
+            "OpenVINO has no bfloat16 on this processor; choose --engine keras, which computes it more slowly."
         )
-    return core.compile_model(model, "CPU", config)
+    return import_openvino().Core().compile_model(model, "CPU", config)

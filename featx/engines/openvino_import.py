@@ -6,6 +6,7 @@ comes with them. featx sends nothing anywhere that its user did not ask for.
 
 import importlib
 import sys
+from functools import cache
 from typing import Any
 
 from featx.errors import FeatxError
@@ -18,7 +19,17 @@ def import_openvino() -> Any:
     Raises:
         FeatxError: it is not installed, or does not load.
     """
-    return _import("openvino", "choose --engine keras")
+    return _import("openvino", "choose --engine keras, which computes all but int8")
+
+
+@cache
+def openvino_has_bfloat16() -> bool:
+    """Return whether OpenVINO multiplies bfloat16 on this processor.
+
+    Only OpenVINO knows: some processors have bfloat16 that it does not use. Where it has none, it computes in float32
+    whatever it is asked for, and does not say so.
+    """
+    return "BF16" in import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def import_nncf() -> Any:
