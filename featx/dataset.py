@@ -6,9 +6,11 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from numbers import Real
 
 import numpy as np
 
+from featx.arguments import as_mask, shown
 from featx.digests import digest_files
 from featx.errors import DatasetError, printable
 from featx.layout import EXPECTED, Folders, Layout, find_layout, folders_below, list_folder
@@ -45,6 +47,12 @@ class ImageDataset:
     digests: np.ndarray
     warnings: tuple[str, ...] = ()
     unreadable: tuple[tuple[str, str], ...] = ()
+
+    def __repr__(self) -> str:
+        return (
+            f"<ImageDataset {shown(str(self.root))}: {len(self.class_names)} classes, {self.n_train} training and "
+            f"{self.n_test} test images>"
+        )
 
     def warned(self, *sentences: str) -> "ImageDataset":
         """Return the same with these warnings added; an empty one is none."""
@@ -83,8 +91,12 @@ class ImageDataset:
         return hashed.hexdigest()
 
     def subset(self, mask: np.ndarray) -> "ImageDataset":
-        """Return the rows where `mask`, `(n,)` bool, is true. The classes stay; the warnings were of the whole."""
-        rows = np.flatnonzero(mask)
+        """Return the rows where `mask`, `(n,)` bool, is true. The classes stay; the warnings were of the whole.
+
+        Raises:
+            FeatxError: `mask` is no such array: numbers of rows would be taken for something else.
+        """
+        rows = np.flatnonzero(as_mask(mask, self.n_images))
         paths = tuple(self.paths[row] for row in rows)
         return ImageDataset(
             self.root, self.class_names, paths, self.labels[rows], self.is_test[rows], self.digests[rows]
@@ -129,7 +141,7 @@ def scan(root: Place | str, cache_dir: Place | str, *, test_fraction: float = 0.
     Raises:
         DatasetError: there is nothing here to train a classifier on; the message says why, and what to do.
     """
-    if not 0 <= test_fraction < 1:
+    if not isinstance(test_fraction, Real) or not 0 <= test_fraction < 1:
         raise DatasetError(f"The test fraction is a number from 0 to below 1. Received: {test_fraction!r}")
     root = as_data(root)
     with waiting(f"list {printable(root)}", show=show and isinstance(root, RemotePath)):

@@ -47,7 +47,7 @@ def direct_applications(
 
     Args:
         backbones: their names.
-        options: of the comparison; the layer, pooling and storage dtype are the whole classifier's own.
+        options: all of the comparison's; the layer, pooling and storage dtype are the whole classifier's own.
         map_to: returns which network classes make the data set's, from the number of the network's classes.
         cache_dir: remembers digests of files.
 
@@ -60,7 +60,7 @@ def direct_applications(
     for name in dict.fromkeys(backbones):
         entry = find_backbone(name)
         try:
-            weights = find_weights(name, options.get("weights", "imagenet"), cache_dir, whole=True)
+            weights = find_weights(name, str(options["weights"]), cache_dir, whole=True)
             class_map = map_to(count_network_classes(name, weights.path))
         except WeightsError as error:
             missing[name] = error

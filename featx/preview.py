@@ -13,6 +13,7 @@ from featx.errors import FeatxError, ImageError, printable
 from featx.images import decode_image, read_file
 from featx.places import Place
 from featx.plots.picture_page import DPI, page_style, png, short
+from featx.resolve import DEFAULT_CACHE_DIR, RECIPE_DEFAULTS
 from featx.views import make_view
 
 if TYPE_CHECKING:
@@ -31,9 +32,9 @@ def draw_preview(
     data_dir: Place | str,
     picture_dir: Path,
     *,
-    cache_dir: Place = Path("cache"),
+    cache_dir: Place | str = DEFAULT_CACHE_DIR,
     views: Views | None = None,
-    backbone: str = "vgg16",
+    backbone: str = RECIPE_DEFAULTS["backbone"],
     image_size: tuple[int, int] | None = None,
 ) -> Path:
     """Draw some training images with their views, and return the path of the picture, `views.png`.

@@ -89,7 +89,7 @@ def test_nothing_in_nothing_out(extractor):
         ([np.zeros((4, 4, 3))], FeatxError, r"of uint8, from 0 to 255. Received: \(4, 4, 3\) of float64"),
         ([np.zeros((4, 4, 4), np.uint8)], FeatxError, r"Received: \(4, 4, 4\) of uint8"),
         ([np.zeros((0, 4), np.uint8)], FeatxError, r"Received: \(0, 4\) of uint8"),
-        ([7], FeatxError, "An image is a path or an array. Received: int"),
+        ([7], FeatxError, "An image is a path, an array or a Pillow image. Received: int"),
         (["gone.jpg"], ImageError, "gone.jpg cannot be read: No such file"),
         ([__file__], ImageError, "test_extractor.py cannot be read"),
     ],

@@ -2,7 +2,7 @@
 
 from featx.places.errors import PlaceError
 from featx.places.file_system import FileState
-from featx.places.place import Place, as_data, as_place, local_dir
+from featx.places.place import Place, as_data, as_path, as_place, local_dir
 from featx.places.redaction import redacted
 from featx.places.remote_path import RemotePath
 from featx.places.tree import Entry, RemoteTree
@@ -15,6 +15,7 @@ __all__ = [
     "RemotePath",
     "RemoteTree",
     "as_data",
+    "as_path",
     "as_place",
     "local_dir",
     "redacted",

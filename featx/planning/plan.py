@@ -7,12 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
+from numbers import Real
 from pathlib import Path
 from typing import Any, Unpack
 
 import numpy as np
 
-from featx.augmentation import Views
+from featx.arguments import as_workers, shown
+from featx.augmentation import Views, as_views
 from featx.engines import default_batch_size
 from featx.errors import FeatxError, printable
 from featx.files import ABANDONED_AFTER_S, TEMPORARY_PREFIX
@@ -25,7 +27,7 @@ from featx.planning.trials import Trials
 from featx.planning.ways import Way, chosen_way, find_ways
 from featx.progress import progress_bar
 from featx.reader import read_batches
-from featx.resolve import ExtractionOptions, split_options
+from featx.resolve import DEFAULT_CACHE_DIR, ExtractionOptions, split_options
 from featx.skipped import SkippedImage
 from featx.stage_one import strict_error
 
@@ -36,11 +38,11 @@ FOLDER_PREFIX = f"{TEMPORARY_PREFIX}plan-"
 def plan_extraction(
     data_dir: Place | str,
     *,
-    cache_dir: Place | str = Path("cache"),
+    cache_dir: Place | str = DEFAULT_CACHE_DIR,
     workers: int | None = None,
     strict: bool = False,
     show: bool = False,
-    views: Views | None = None,
+    views: Views | int | None = None,
     deadline_s: float | None = None,
     **options: Unpack[ExtractionOptions],
 ) -> Plan:
@@ -71,6 +73,9 @@ def plan_extraction(
     started = time.perf_counter()
     data_dir, cache_dir = _here(as_data(data_dir)), _here(as_place(cache_dir))
     recipe_options, engine_options = split_options(options)
+    views, workers = as_views(views), as_workers(workers)
+    if deadline_s is not None and not (isinstance(deadline_s, Real) and deadline_s > 0):
+        raise FeatxError(f"A deadline is a number of seconds above 0. Received: {shown(deadline_s)}")
     found = survey(data_dir, cache_dir, show=show)
     ways = find_ways(found.dataset, cache_dir, engine_options, recipe_options)
     sample, unreadable = _sample(found, ways[0], workers, strict=strict)
@@ -79,7 +84,7 @@ def plan_extraction(
         estimates = [_estimate(way, trials, bar) for way in ways]
     if all(estimate.reason for estimate in estimates):
         raise FeatxError(f"{ways[0].name} cannot run here: {estimates[0].reason}")
-    chosen = chosen_way(ways, engine_options, recipe_options.get("precision", "auto"), trials.auto_engine)
+    chosen = chosen_way(ways, engine_options, recipe_options["precision"], trials.auto_engine)
     return Plan(
         data_dir=data_dir,
         backbone=chosen.recipe.backbone,
