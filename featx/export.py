@@ -83,7 +83,7 @@ def export_run(
         FeatxError: there is no sound run, something is there already, it cannot be written, or a package is missing.
     """
     start_s = time.perf_counter()
-    if format not in SUFFIXES:
+    if format not in tuple(SUFFIXES):
         raise FeatxError(f"A run is exported as {', '.join(SUFFIXES)}. Received: {shown(format)}")
     run = read_run(as_path(run_dir))
     head_path = run.head_path(head)

@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Unpack
 
-from featx.arguments import as_workers
+from featx.arguments import as_workers, shown
 from featx.augmentation import Views, as_views
 from featx.dataset import ImageDataset, scan
 from featx.engines import EngineOptions
+from featx.errors import FeatxError
 from featx.image_sources import images_of, views_of
 from featx.missing import compute_missing
 from featx.places import Place, as_place
@@ -124,6 +125,8 @@ def extract_features(
     """
     recipe_options, engine_options = split_options(options)
     cache_dir, views, workers = as_place(cache_dir), as_views(views), as_workers(workers)
+    if not isinstance(ray_address, str | None):
+        raise FeatxError(f"A Ray cluster has an address, like auto. Received: {shown(ray_address)}")
     dataset = scan(data_dir, cache_dir, show=show)
     recipe, weights = resolve_recipe(cache_dir, dataset, **recipe_options)
     return extract_dataset(

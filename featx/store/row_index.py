@@ -36,7 +36,7 @@ class RowIndex:
         Raises:
             StoreError: they are no digests.
         """
-        if np.shape(digests)[1:] != (32,) or digests.dtype != np.uint8:
+        if np.shape(digests)[1:] != (32,) or getattr(digests, "dtype", None) != np.uint8:
             raise StoreError(f"Images are found by their digests, (n, 32) uint8. Received: {shown(digests)}")
         views = np.broadcast_to(views, len(digests)).astype(np.uint16)
         keys, wanted = _keys(digests, views), row_names(digests, views)
