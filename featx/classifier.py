@@ -3,7 +3,7 @@
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, Unpack, overload
 
@@ -51,7 +51,7 @@ class Prediction:
     path: Place
     label: str | None
     probability: float | None
-    top: tuple[tuple[str, float], ...]
+    top: tuple[tuple[str, float], ...] = field(repr=False)
     reason: str | None
 
 

@@ -4,7 +4,6 @@ import hashlib
 import io
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any
 
@@ -115,7 +114,9 @@ def images_in(given: object) -> Sequence[object]:
     if isinstance(given, np.ndarray):
         return _images_in_array(given)
     # A data frame goes over the names of its columns, a mapping over its keys, a set in any order.
-    is_doubtful = isinstance(given, bytes | bytearray | memoryview | Mapping | AbstractSet) or hasattr(given, "columns")
+    is_doubtful = isinstance(given, bytes | bytearray | memoryview | Mapping | set | frozenset) or hasattr(
+        given, "columns"
+    )
     if is_doubtful or not isinstance(given, Iterable):
         raise FeatxError(f"Images are paths, arrays or Pillow images, in a list. Received: {type(given).__name__}")
     return list(given)
