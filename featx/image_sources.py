@@ -23,6 +23,9 @@ Source = Place | np.ndarray
 #: What users give for several images, or for one: see `images_in`.
 ManyImages = Iterable[Any] | Place | str | Image.Image | ImageDataset | np.ndarray
 
+#: What would be gone over letter by letter, name by name, or in no certain order.
+_DOUBTFUL = (bytes, bytearray, memoryview, Mapping, set, frozenset)
+
 #: Of an array: the last axis of an image in colour, or of a gray one that has its axis nevertheless.
 _CHANNELS = (3, 1)
 
@@ -113,10 +116,7 @@ def images_in(given: object) -> Sequence[object]:
         return images_of(given).sources
     if isinstance(given, np.ndarray):
         return _images_in_array(given)
-    # A data frame goes over the names of its columns, a mapping over its keys, a set in any order.
-    is_doubtful = isinstance(given, bytes | bytearray | memoryview | Mapping | set | frozenset) or hasattr(
-        given, "columns"
-    )
+    is_doubtful = isinstance(given, _DOUBTFUL) or hasattr(given, "columns")  # as a data frame has them
     if is_doubtful or not isinstance(given, Iterable):
         raise FeatxError(f"Images are paths, arrays or Pillow images, in a list. Received: {type(given).__name__}")
     return list(given)

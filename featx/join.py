@@ -13,6 +13,7 @@ from featx.dataset import ImageDataset, scan
 from featx.errors import FeaturesMissingError, TrainingError, printable
 from featx.extract import extract_command
 from featx.memory import MemoryLimit
+from featx.metrics import commonest_class
 from featx.places import Place, as_place
 from featx.recipe import Recipe
 from featx.resolve import DEFAULT_CACHE_DIR, RecipeOptions, resolve_recipe
@@ -69,6 +70,12 @@ class Features:
     def split(self) -> np.ndarray:
         """`(n,)` of `str`: `"train"` or `"test"`."""
         return np.where(self.dataset.is_test, "test", "train")
+
+    @property
+    def test_baseline(self) -> tuple[str, float]:
+        """The commonest class of the test images, and the accuracy of always answering it."""
+        label, share = commonest_class(self.y[self.dataset.is_test])
+        return self.class_names[label], share
 
     def subset(self, mask: np.ndarray) -> "Features":
         """Return the images where `mask`, `(n,)` bool, is true, at the cost of all."""

@@ -64,6 +64,7 @@ def _write_files(
 
 def _metrics(features: Features, results: Sequence[Result], training: Training, weights: Weights) -> dict[str, Any]:
     dataset = features.dataset
+    commonest, share = features.test_baseline
     return {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -73,6 +74,7 @@ def _metrics(features: Features, results: Sequence[Result], training: Training, 
             "n_train": dataset.n_train,
             "n_test": dataset.n_test,
         },
+        "baseline": {"class": commonest, "accuracy": share},
         "recipe_key": features.recipe.key,
         "random_weights": features.recipe.has_random_weights,
         "weights_path": printable(weights.path.absolute()) if weights.path else None,
@@ -81,6 +83,7 @@ def _metrics(features: Features, results: Sequence[Result], training: Training, 
         "heads": {
             result.name: {
                 **asdict(result.metrics),
+                "better_than_baseline": result.metrics.is_above(share),
                 "top_s": result.fit_s,
                 "n_parameters": result.n_parameters,
                 "peak_memory_bytes": result.peak_memory_bytes,
