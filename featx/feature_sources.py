@@ -17,7 +17,7 @@ from featx.join import Features, join_features, with_views
 from featx.memory import MemoryLimit
 from featx.places import Place
 from featx.recipe import Recipe
-from featx.resolve import RecipeOptions, resolve_recipe
+from featx.resolve import RecipeOptions, resolve_recipe, with_defaults
 from featx.store import FeatureStore
 from featx.weights import Weights, find_weights
 from featx.weights_file import CLASSIFIER_LAYER
@@ -47,7 +47,7 @@ def direct_applications(
 
     Args:
         backbones: their names.
-        options: all of the comparison's; the layer, pooling and storage dtype are the whole classifier's own.
+        options: of the comparison; the layer, pooling and storage dtype are the whole classifier's own.
         map_to: returns which network classes make the data set's, from the number of the network's classes.
         cache_dir: remembers digests of files.
 
@@ -55,6 +55,7 @@ def direct_applications(
         WeightsError: not one of them has weights with its classifier.
         FeatxError: the classes cannot be mapped.
     """
+    options = with_defaults(options)
     wanted: list[Wanted] = []
     missing: dict[str, WeightsError] = {}
     for name in dict.fromkeys(backbones):

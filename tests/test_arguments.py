@@ -75,7 +75,8 @@ def call(function, folder, data, how):
         case "extractor":
             featx.FeatureExtractor(**how).transform([data / "test/sea/sea.0.jpg"])
         case "direct":
-            featx.DirectClassifier.load(**{**how, "layer": None})
+            layer = None if how["layer"] == SMALL["layer"] else how["layer"]
+            featx.DirectClassifier.load(**{**how, "layer": layer})
         case "compare_approaches":
             featx.compare_approaches(data, **_without_layer(how))
         case "train_top":
@@ -102,8 +103,10 @@ WRONG = [
     (OF_RECIPE, ["weights"], [7, "gone.h5"]),
     (OF_RUN, ["weights"], [7]),
     ((*OF_RECIPE, *OF_RUN), ["cache_dir"], [7, b"cache", ["cache"]]),
-    (set(OF_RECIPE) - {"direct"}, ["pooling"], ["mean", 7]),
-    (set(OF_RECIPE) - {"direct", "compare_approaches"}, ["layer"], [7, ["block1_pool"]]),
+    (OF_RECIPE, ["pooling"], ["mean", 7]),
+    (set(OF_RECIPE) - {"compare_approaches"}, ["layer"], [7, ["block1_pool"]]),
+    (["direct"], ["layer"], ["block2_pool"]),
+    (["direct"], ["pooling"], ["avg"]),
     ((*EXTRACTING, "direct", "classifier"), ["batch_size", "threads", "streams"], [0, -1, 1.5, "many", True]),
     ((*EXTRACTING, "direct", "classifier"), ["engine"], ["abacus", 7, ["keras"]]),
     (EXTRACTING, ["workers"], [0, -1, 1.5, "all"]),
