@@ -3,10 +3,12 @@
 import hashlib
 import math
 from dataclasses import dataclass, fields, replace
+from numbers import Real
 from typing import Any, Self
 
 import numpy as np
 
+from featx.arguments import shown, whole_number
 from featx.errors import FeatxError
 
 #: Raised by one whenever the same settings give other pixels, so that old views are not mixed with new ones.
@@ -49,7 +51,7 @@ class Augmentation:
     def __post_init__(self) -> None:
         for name, limit, unit in (("rotation", 180.0, "degrees"), ("zoom", 0.99, ""), ("shear", 89.0, "degrees")):
             value = getattr(self, name)
-            if not 0 <= value <= limit:
+            if not isinstance(value, Real) or not 0 <= float(value) <= limit:
                 raise FeatxError(f"{name} goes from 0 to {limit:g} {unit}".strip() + f". Received: {value}")
             object.__setattr__(self, name, float(value))  # 20 and 20.0 are one setting, and one key
 
@@ -108,13 +110,26 @@ class Views:
     of_test: bool = False
 
     def __post_init__(self) -> None:
-        if not 1 <= self.n <= MAX_VIEWS:
-            raise FeatxError(f"The number of views goes from 1 to {MAX_VIEWS}. Received: {self.n}")
+        object.__setattr__(self, "n", whole_number("The number of views", self.n, 1, MAX_VIEWS))
+        if not isinstance(self.augmentation, Augmentation):
+            raise FeatxError(f"Views are made as an Augmentation says. Received: {shown(self.augmentation)}")
         if self.augmentation.changes_nothing:
             raise FeatxError(
                 "These views would be copies of their image: let them differ with --augment report, --flip, "
                 "--rotation, --zoom or --shear."
             )
+
+
+def as_views(given: Views | int | None) -> Views | None:
+    """Return views as they are, or so many as in the report for a number.
+
+    >>> as_views(4) == Views(4, REPORT), as_views(None)
+    (True, None)
+
+    Raises:
+        FeatxError: it is neither, or as `Views`.
+    """
+    return given if given is None or isinstance(given, Views) else Views(given)
 
 
 def choose_views(n_views: int, augment: str | None, *, of_test: bool = False, **settings: float | None) -> Views | None:

@@ -129,7 +129,7 @@ def find_backbone(name: str) -> Backbone:
     """
     try:
         return BACKBONES[name]
-    except KeyError:
+    except (KeyError, TypeError):  # a list of names is none
         raise BackboneError(
             f"There is no backbone of this name. Known: {', '.join(BACKBONES)}. Received: {name!r}"
         ) from None

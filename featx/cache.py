@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from featx.arguments import names as as_names
 from featx.engines.networks import check_network
 from featx.errors import FeatxError, printable
 from featx.files import remove_whole
@@ -76,7 +77,7 @@ def list_cache(cache_dir: Place | str) -> list[CacheEntry]:
 
 
 def check_cache(
-    cache_dir: Place | str, names: Sequence[str] = (), *, mend: bool = False, show: bool = False
+    cache_dir: Place | str, names: Sequence[str] | str = (), *, mend: bool = False, show: bool = False
 ) -> CacheCheck:
     """Read and check everything in a cache folder.
 
@@ -110,7 +111,9 @@ def check_cache(
     return CacheCheck(tuple(stores), tuple(damages))
 
 
-def compact_cache(cache_dir: Place | str, names: Sequence[str] = (), *, show: bool = False) -> dict[str, Compaction]:
+def compact_cache(
+    cache_dir: Place | str, names: Sequence[str] | str = (), *, show: bool = False
+) -> dict[str, Compaction]:
     """Merge small segments in the stores of a cache folder, and return by name what was done.
 
     Args:
@@ -182,9 +185,9 @@ def _entry(path: Place) -> CacheEntry:
     return CacheEntry(path.name, path, "digests" if is_digests else "other", size)
 
 
-def _chosen(cache_dir: Place, names: Sequence[str]) -> list[CacheEntry]:
+def _chosen(cache_dir: Place, names: Sequence[str] | str) -> list[CacheEntry]:
     """Return the entries called `names`, or whose name begins so if only one does; all if `names` is empty."""
-    entries = list_cache(cache_dir)
+    entries, names = list_cache(cache_dir), as_names("names", names)
     if not names:
         return entries
     return [_named(name, entries, cache_dir) for name in dict.fromkeys(names)]

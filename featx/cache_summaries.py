@@ -6,7 +6,7 @@ from typing import Any
 from featx.cache import CacheCheck, CacheEntry, size_bytes
 from featx.comparison import duration
 from featx.errors import printable
-from featx.extract import as_typed
+from featx.extract import extract_command
 from featx.places import Place, local_dir
 from featx.recipe import Recipe
 from featx.store import Compaction, Damage, StoreCheck
@@ -60,7 +60,11 @@ def check_text(check: CacheCheck, *, mended: bool) -> str:
     lines += [_damage_line(damage) for damage in check.damages]
     if check.is_sound:
         return "\n".join([*lines, "All of it is sound."])
-    commands = [_extraction(store.recipe) for store in check.stores if store.recipe and _n_lost(store.damages) != 0]
+    commands = [
+        _extraction(store.recipe, store.dir.parent)
+        for store in check.stores
+        if store.recipe and _n_lost(store.damages) != 0
+    ]
     return "\n".join([*lines, *_next(commands, mended=mended)])
 
 
@@ -157,13 +161,14 @@ def _next(commands: Sequence[str], *, mended: bool) -> Iterable[str]:
         yield from (f"  {command}" for command in commands)
 
 
-def _extraction(recipe: Recipe) -> str:
+def _extraction(recipe: Recipe, cache_dir: Place) -> str:
     """Return the command that extracts such features; which weights those were, only a digest is known of."""
-    words = ["featx extract DATA", f"--backbone {recipe.backbone}", f"--image-size {as_typed(recipe.image_size)}"]
-    words += [f"--layer {recipe.layer}", f"--precision {recipe.precision}", f"--dtype {recipe.dtype}"]
+    names = ("backbone", "layer", "pooling", "image_size", "precision", "dtype")
+    options = {name: getattr(recipe, name) for name in names}
     if recipe.has_random_weights:
-        words.append(f"--weights {recipe.weights.replace('-', ':')}")
-    return " ".join(words)
+        options["weights"] = recipe.weights.replace("-", ":")
+    views = f" --views N {recipe.augmentation}" if recipe.augmentation else ""
+    return extract_command("DATA", cache_dir, **options) + views
 
 
 def _damage_json(damage: Damage) -> dict[str, Any]:

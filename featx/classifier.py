@@ -2,21 +2,24 @@
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Self, Unpack
+from typing import TYPE_CHECKING, Self, Unpack, overload
 
 import numpy as np
 
+from featx.arguments import as_workers, shown
+from featx.dataset import ImageDataset
 from featx.digests import digest_files
 from featx.engines import EngineChoices, EngineOptions, needs_keras
-from featx.errors import WeightsError
+from featx.errors import FeatxError, WeightsError
 from featx.head_file import Head, read_head
-from featx.image_sources import Images
+from featx.image_sources import Images, as_source, images_in
 from featx.missing import Computed, compute_missing
-from featx.places import Place, as_place
+from featx.places import Place, as_path, as_place
 from featx.recipe import Recipe
+from featx.resolve import DEFAULT_CACHE_DIR
 from featx.saved_run import SavedRun, read_run
 from featx.skipped import SkippedImage
 from featx.store import FeatureStore
@@ -48,7 +51,7 @@ class Prediction:
     path: Place
     label: str | None
     probability: float | None
-    top: tuple[tuple[str, float], ...]
+    top: tuple[tuple[str, float], ...] = field(repr=False)
     reason: str | None
 
 
@@ -71,13 +74,22 @@ class Predictions(Sequence[Prediction]):
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, row: int) -> Prediction:  # type: ignore[override]  # rows are asked for one by one
+    @overload
+    def __getitem__(self, row: int) -> Prediction: ...
+    @overload
+    def __getitem__(self, row: slice) -> "Predictions": ...
+    def __getitem__(self, row: int | slice) -> "Prediction | Predictions":
+        if isinstance(row, slice):
+            return Predictions(self.class_names, self.paths[row], self.probabilities[row], self.reasons[row])
         path, reason, probabilities = self.paths[row], self.reasons[row], self.probabilities[row]
         if reason is not None:
             return Prediction(path, None, None, (), reason)
         order = np.argsort(-probabilities, kind="stable")
         top = tuple((self.class_names[label], float(probabilities[label])) for label in order)
         return Prediction(path, *top[0], top, None)
+
+    def __repr__(self) -> str:
+        return f"<Predictions of {len(self)} files in {len(self.class_names)} classes, {self.n_unreadable} unreadable>"
 
     def __iter__(self) -> Iterator[Prediction]:
         return (self[row] for row in range(len(self)))
@@ -130,12 +142,18 @@ class ImageClassifier(ABC):
         return self._class_names
 
     def predict(
-        self, paths: Sequence[Place | str], *, workers: int | None = None, strict: bool = False, show: bool = False
+        self,
+        paths: Iterable[Place | str] | Place | str | ImageDataset,
+        *,
+        workers: int | None = None,
+        strict: bool = False,
+        show: bool = False,
     ) -> Predictions:
         """Return what the classes of the image files `paths` are. Their features go to the store.
 
         Args:
-            paths: files; what cannot be read is a prediction without a label, with a reason.
+            paths: files in a list or its like, one file, or a data set, for all its files; what cannot be read is a
+                prediction without a label, with a reason.
             workers: decoding threads; as many as cores if None.
             strict: raise on the first image that cannot be read.
             show: show progress on stderr.
@@ -143,9 +161,10 @@ class ImageClassifier(ABC):
         Raises:
             ImageError: `strict`, and an image cannot be read.
             WeightsError: features have to be computed, and the backbone's weights are not to be found.
-            FeatxError: the store cannot be read or written.
+            FeatxError: `paths` are no paths, or the store cannot be read or written.
         """
-        files = tuple(map(as_place, paths))
+        workers = as_workers(workers)
+        files = tuple(map(_as_file, images_in(paths)))
         digests, reasons = digest_files(files, self._cache_dir, show=show)
         rows = np.array([row for row in range(len(files)) if row not in reasons], np.int64)
         images = Images(files, digests)[rows]
@@ -161,7 +180,9 @@ class ImageClassifier(ABC):
         probabilities = self._probabilities(digests, np.array([reason is None for reason in all_reasons], bool))
         return Predictions(self.class_names, files, probabilities, tuple(all_reasons))
 
-    def predict_proba(self, paths: Sequence[Place | str], *, show: bool = False) -> np.ndarray:
+    def predict_proba(
+        self, paths: Iterable[Place | str] | Place | str | ImageDataset, *, show: bool = False
+    ) -> np.ndarray:
         """Return `(n, n_classes)` float64 probabilities of the image files `paths`.
 
         Raises:
@@ -206,6 +227,13 @@ class ImageClassifier(ABC):
         return probabilities
 
 
+def _as_file(item: object) -> Place:
+    source = as_source(item)
+    if isinstance(source, np.ndarray):
+        raise FeatxError(f"Images to be classified are files: name them by their paths. Received: {shown(item)}")
+    return source
+
+
 class Classifier(ImageClassifier):
     """A head on its backbone, as a run folder holds them.
 
@@ -235,7 +263,7 @@ class Classifier(ImageClassifier):
         run_dir: Path | str,
         *,
         head: str | None = None,
-        cache_dir: Place | str = "cache",
+        cache_dir: Place | str = DEFAULT_CACHE_DIR,
         weights: Path | str | None = None,
         **engine_choices: Unpack[EngineChoices],
     ) -> Self:
@@ -251,10 +279,10 @@ class Classifier(ImageClassifier):
         Raises:
             FeatxError: there is no sound run.
         """
-        run = read_run(Path(run_dir))
+        run = read_run(as_path(run_dir))
         options = EngineOptions(**engine_choices)
         return cls(
-            run, read_head(run.head_path(head)), as_place(cache_dir), Path(weights) if weights else None, options
+            run, read_head(run.head_path(head)), as_place(cache_dir), as_path(weights) if weights else None, options
         )
 
     def _find_weights(self) -> Weights:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Unpack
 
 from featx import provenance, report_resnet50
-from featx.augmentation import Views
+from featx.arguments import as_workers, names, whole_number
+from featx.augmentation import Views, as_views
 from featx.class_map import make_class_map, read_class_list
 from featx.comparison import Comparison, CurvePoint, ranked, with_p_values
 from featx.contenders import (
@@ -29,10 +30,10 @@ from featx.feature_sources import FeatureSource, Wanted, direct_applications
 from featx.join import Features, data_warnings, join_rows
 from featx.learning_curve import learning_curve as curve_of
 from featx.memory import MemoryLimit
-from featx.places import Place, as_place
+from featx.places import Place, as_path, as_place
 from featx.recipe import Recipe
-from featx.resolve import ExtractionOptions, RecipeOptions, split_options
-from featx.results import Training, validation_part
+from featx.resolve import DEFAULT_CACHE_DIR, RECIPE_DEFAULTS, ExtractionOptions, RecipeOptions, split_options
+from featx.results import Training, check_training, validation_part
 from featx.rivals import check_rival
 from featx.skipped import SkippedImage
 from featx.store import FeatureStore
@@ -42,18 +43,18 @@ from featx.train import DEFAULT_TRAINING
 def compare_approaches(
     data_dir: Data,
     *,
-    backbones: Sequence[str] = ("vgg16",),
-    rivals: Sequence[str] = (),
-    cache_dir: Place | str = Path("cache"),
+    backbones: Sequence[str] | str = (RECIPE_DEFAULTS["backbone"],),
+    rivals: Sequence[str] | str = (),
+    cache_dir: Place | str = DEFAULT_CACHE_DIR,
     training: Training = DEFAULT_TRAINING,
     workers: int | None = None,
     strict: bool = False,
     learning_curve: bool = False,
-    views: Views | None = None,
+    views: Views | int | None = None,
     repeats: int = 1,
     direct: bool = False,
-    maps: Sequence[str] = (),
-    class_list: Path | None = None,
+    maps: Sequence[str] | str = (),
+    class_list: Path | str | None = None,
     **options: Unpack[ExtractionOptions],
 ) -> Comparison:
     """Return how the heads on each backbone's features, and the rivals, do on the images in `data_dir`.
@@ -62,8 +63,8 @@ def compare_approaches(
 
     Args:
         data_dir: `train/CLASS/*` with `test/CLASS/*`, or `CLASS/*`; see `featx.dataset.scan`.
-        backbones: names in `featx.backbones.BACKBONES`.
-        rivals: names in `featx.rivals.RIVAL_NAMES`.
+        backbones: names in `featx.backbones.BACKBONES`, or one of them.
+        rivals: names in `featx.rivals.RIVAL_NAMES`, or one of them.
         cache_dir: where stores lie.
         training: how heads and rivals are trained; `batch_size` of a rival is its own.
         workers: decoding threads; as many as cores if None.
@@ -81,7 +82,12 @@ def compare_approaches(
     Raises:
         FeatxError: the data set, a backbone, the weights or the store is not fit; the message says what to do.
     """
+    if "backbone" in options:
+        raise TypeError("there is no option 'backbone' here: name one or several in backbones")
     recipe_options, engine_options = split_options(options)
+    check_training(training)
+    backbones, rivals, maps = names("backbones", backbones), names("rivals", rivals), names("maps", maps)
+    views, workers, repeats = as_views(views), as_workers(workers), whole_number("repeats", repeats)
     wanted = _wanted(backbones, rivals, views, recipe_options)
     cache_dir = as_place(cache_dir)
     dataset = scanned = scan(data_dir, cache_dir, show=training.show)
@@ -89,7 +95,7 @@ def compare_approaches(
     sources = [FeatureSource(one, dataset, data_dir, cache_dir, how) for one in wanted]
     warnings: list[str] = []
     if direct:
-        network_classes = read_class_list(class_list) if class_list else ()
+        network_classes = read_class_list(as_path(class_list)) if class_list else ()
         map_to = partial(make_class_map, maps, class_list=network_classes, class_names=dataset.class_names)
         chosen, warnings = direct_applications(backbones, recipe_options, map_to, cache_dir)
         sources += [FeatureSource(one, dataset, data_dir, cache_dir, how) for one in chosen]
@@ -224,13 +230,13 @@ def _comparison(
 
 def _check_fits_all(options: RecipeOptions) -> None:
     """Raise for an option that can only be meant for one backbone."""
-    weights = options.get("weights", "imagenet")
+    weights = str(options["weights"])
     if not re.fullmatch(r"imagenet|random(:\d+)?|imagenet-or-random", weights):
         raise FeatxError(
             f"A weights file belongs to one backbone: compare them one by one, or put a file for each into a folder "
             f"and set FEATX_WEIGHTS_DIR to it. Received: --weights {printable(weights)}"
         )
-    if options.get("layer"):
+    if options["layer"]:
         raise FeatxError(
             f"A layer belongs to one backbone: compare them one by one. Received: --layer {options['layer']}"
         )

@@ -174,9 +174,17 @@ class Comparison:
 
     @property
     def commonest_share(self) -> float:
-        """The accuracy of always answering the commonest class of the test images: what chance would reach."""
-        counts = [sum(row) for row in self.approaches[0].confusion]
-        return max(counts) / max(sum(counts), 1)
+        """The accuracy of always answering `commonest_class`: what nobody needs to learn anything for."""
+        return max(self._n_test_of_class) / max(sum(self._n_test_of_class), 1)
+
+    @property
+    def commonest_class(self) -> str:
+        """The commonest class of the test images."""
+        return self.class_names[self._n_test_of_class.index(max(self._n_test_of_class))]
+
+    @property
+    def _n_test_of_class(self) -> list[int]:
+        return [sum(row) for row in self.approaches[0].confusion]
 
     def to_json(self) -> str:
         """Return the comparison as strict JSON: NaN and infinity, possible in a history only, become strings.

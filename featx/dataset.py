@@ -9,10 +9,12 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
+from numbers import Real
 from typing import Self, TypeAlias
 
 import numpy as np
 
+from featx.arguments import as_mask, shown
 from featx.digests import digest_files
 from featx.errors import DatasetError, ImageError, printable
 from featx.folder_names import class_prefixes, difference_of, looks_of
@@ -96,6 +98,12 @@ class ImageDataset:
     train_folder: str | None = None
     test_folder: str | None = None
 
+    def __repr__(self) -> str:
+        return (
+            f"<ImageDataset {shown(str(self.root))}: {len(self.class_names)} classes, {self.n_train} training and "
+            f"{self.n_test} test images>"
+        )
+
     def warned(self, *sentences: str) -> "ImageDataset":
         """Return the same with these warnings added; an empty one is none."""
         return replace(self, warnings=(*self.warnings, *filter(None, sentences)))
@@ -138,8 +146,12 @@ class ImageDataset:
         return hashed.hexdigest()
 
     def subset(self, mask: np.ndarray) -> "ImageDataset":
-        """Return the rows where `mask`, `(n,)` bool, is true. The classes stay; the warnings were of the whole."""
-        rows = np.flatnonzero(mask)
+        """Return the rows where `mask`, `(n,)` bool, is true. The classes stay; the warnings were of the whole.
+
+        Raises:
+            FeatxError: `mask` is no such array: numbers of rows would be taken for something else.
+        """
+        rows = np.flatnonzero(as_mask(mask, self.n_images))
         return replace(
             self,
             paths=tuple(self.paths[row] for row in rows),
@@ -195,7 +207,7 @@ def scan(
     Raises:
         DatasetError: there is nothing here to train a classifier on; the message says why, and what to do.
     """
-    if not 0 <= test_fraction < 1:
+    if not isinstance(test_fraction, Real) or not 0 <= test_fraction < 1:
         raise DatasetError(f"The test fraction is a number from 0 to below 1. Received: {test_fraction!r}")
     listed = list_images(data, show=show)
     return scan_listed(listed, cache_dir, test_fraction=test_fraction, to_train=to_train, show=show)

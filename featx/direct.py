@@ -7,14 +7,15 @@ from typing import Self, Unpack
 
 import numpy as np
 
+from featx.arguments import names
 from featx.backbones import check_image_size, count_network_classes
 from featx.class_map import ClassMap, make_class_map, read_class_list
 from featx.classifier import DEFAULT_ENGINE, ImageClassifier
 from featx.engines import EngineOptions
 from featx.errors import FeatxError
-from featx.places import Place, as_place
+from featx.places import Place, as_path, as_place
 from featx.recipe import Recipe
-from featx.resolve import ExtractionOptions, RecipeOptions, resolve_recipe, split_options
+from featx.resolve import DEFAULT_CACHE_DIR, ExtractionOptions, RecipeOptions, resolve_recipe, split_options
 from featx.weights import Weights
 from featx.weights_file import CLASSIFIER_LAYER
 
@@ -49,9 +50,9 @@ class DirectClassifier(ImageClassifier):
     def load(
         cls,
         *,
-        maps: Sequence[str] = (),
+        maps: Sequence[str] | str = (),
         class_list: Path | str | None = None,
-        cache_dir: Place | str = "cache",
+        cache_dir: Place | str = DEFAULT_CACHE_DIR,
         **options: Unpack[ExtractionOptions],
     ) -> Self:
         """Return a pretrained classifier. Neither Keras nor the network is started before they are needed.
@@ -73,12 +74,14 @@ class DirectClassifier(ImageClassifier):
         if options.get("precision") == "int8":
             raise FeatxError("int8 is calibrated on a data set, and here is none: choose float32, bfloat16 or auto.")
         recipe_options, engine_options = split_options(options)
+        if recipe_options["layer"] not in {None, CLASSIFIER_LAYER} or recipe_options["pooling"]:
+            raise FeatxError("A classifier applied as it is has no choice of layer or pooling: leave them out.")
         wanted: RecipeOptions = {**recipe_options, "layer": CLASSIFIER_LAYER, "pooling": None}
         recipe, weights = resolve_recipe(as_place(cache_dir), **wanted)
         check_image_size(recipe)
         n_network_classes = count_network_classes(recipe.backbone, weights.path)
-        network_classes = read_class_list(Path(class_list)) if class_list else ()
-        class_map = make_class_map(maps, n_network_classes, class_list=network_classes)
+        network_classes = read_class_list(as_path(class_list)) if class_list else ()
+        class_map = make_class_map(names("maps", maps), n_network_classes, class_list=network_classes)
         if not maps and not class_list:
             log.info("Classes of ImageNet, for want of --map: %s.", class_map)
         return cls(recipe, weights, class_map, as_place(cache_dir), engine_options)

@@ -12,14 +12,16 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from featx.arguments import shown
 from featx.cache import size_bytes
 from featx.errors import FeatxError, printable
 from featx.export_formats import import_onnx, write_keras, write_onnx, write_savedmodel
 from featx.export_graph import Graph, build_graph
 from featx.files import TEMPORARY_PREFIX, replacing, sync_folder
 from featx.keras_import import keras_backend
-from featx.places import Place
+from featx.places import Place, as_path, as_place
 from featx.recipe import Recipe
+from featx.resolve import DEFAULT_CACHE_DIR
 from featx.saved_run import SavedRun, read_run
 
 log = logging.getLogger("featx")
@@ -58,13 +60,13 @@ class Export:
 
 
 def export_run(
-    run_dir: Path,
-    to_path: Path | None = None,
+    run_dir: Path | str,
+    to_path: Path | str | None = None,
     *,
     format: str = "keras",  # noqa: A002 - what everybody calls it
     head: str | None = None,
-    cache_dir: Place = Path("cache"),
-    weights: Path | None = None,
+    cache_dir: Place | str = DEFAULT_CACHE_DIR,
+    weights: Path | str | None = None,
 ) -> Export:
     """Write the run in `run_dir` as one artefact, whole or not at all.
 
@@ -81,18 +83,18 @@ def export_run(
         FeatxError: there is no sound run, something is there already, it cannot be written, or a package is missing.
     """
     start_s = time.perf_counter()
-    if format not in SUFFIXES:
-        raise FeatxError(f"A run is exported as {', '.join(SUFFIXES)}. Received: {printable(format)}")
-    run = read_run(run_dir)
+    if format not in tuple(SUFFIXES):
+        raise FeatxError(f"A run is exported as {', '.join(SUFFIXES)}. Received: {shown(format)}")
+    run = read_run(as_path(run_dir))
     head_path = run.head_path(head)
-    path = to_path or run_dir / f"model-{head_path.stem}{SUFFIXES[format]}"
+    path = as_path(to_path) if to_path else run.dir / f"model-{head_path.stem}{SUFFIXES[format]}"
     _check_path(path, format)
     _check_packages(format)
     _check_names(run, format)
     recipe = run.recipe
     if recipe.precision != "float32":
         log.info("The run computes in %s, the artefact in float32: probabilities differ a little.", recipe.precision)
-    weights_path = run.find_weights(cache_dir, weights).path
+    weights_path = run.find_weights(as_place(cache_dir), as_path(weights) if weights else None).path
     if format == "onnx":
         log.info("Converting to ONNX; a large network takes up to a minute.")
     graph = build_graph(recipe, weights_path, head_path)

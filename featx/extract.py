@@ -1,25 +1,43 @@
 """Stage one: computes the features that the store lacks, and nothing else."""
 
+import os
 import shlex
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Unpack
 
-from featx.augmentation import Views
+from featx.arguments import as_workers, shown
+from featx.augmentation import Views, as_views
 from featx.dataset import Data, ImageDataset, ImageFolders, scan
 from featx.engines import EngineOptions
+from featx.errors import FeatxError
 from featx.image_sources import images_of, views_of
 from featx.missing import compute_missing
 from featx.places import Place, RemotePath, as_place
-from featx.recipe import DTYPES, Recipe
-from featx.resolve import ExtractionOptions, RecipeOptions, resolve_recipe, split_options
+from featx.recipe import Recipe
+from featx.resolve import (
+    DEFAULT_CACHE_DIR,
+    RECIPE_DEFAULTS,
+    ExtractionOptions,
+    RecipeOptions,
+    option_variable,
+    resolve_recipe,
+    split_options,
+    with_defaults,
+)
 from featx.skipped import SkippedImage
 from featx.store import FeatureStore
 from featx.timings import Timings
 from featx.weights import Weights
 
 DEFAULT_ENGINE = EngineOptions()
+
+#: The options of `featx extract` that decide which features lie where; the others are about how they are computed.
+DECIDING = (
+    *(f"--{name.replace('_', '-')}" for name in RECIPE_DEFAULTS),
+    *("--cache-dir", "--views", "--augment", "--flip", "--rotation", "--zoom", "--shear", "--test-views"),
+)
 
 
 @dataclass(frozen=True)
@@ -75,11 +93,11 @@ class Extraction:
 def extract_features(
     data_dir: Data,
     *,
-    cache_dir: Place | str = Path("cache"),
+    cache_dir: Place | str = DEFAULT_CACHE_DIR,
     workers: int | None = None,
     strict: bool = False,
     show: bool = False,
-    views: Views | None = None,
+    views: Views | int | None = None,
     ray_address: str | None = None,
     **options: Unpack[ExtractionOptions],
 ) -> Extraction:
@@ -95,7 +113,8 @@ def extract_features(
         workers: decoding threads; as many as cores if None.
         strict: raise on the first image that cannot be read, instead of skipping it.
         show: show progress on stderr.
-        views: augmented views, of training images only unless it says otherwise; they have a store of their own.
+        views: augmented views, of training images only unless it says otherwise; they have a store of their own. A
+            number means so many as in the report.
         ray_address: the Ray cluster that computes them, like `"auto"` or `"HOST:PORT"`; this process if None. There,
             `threads` are the cores of each worker.
         options: what the features are and how the backbone is run, by name; see `featx.resolve.RecipeOptions` and
@@ -105,7 +124,9 @@ def extract_features(
         FeatxError: the data set, the backbone, the weights or the store is not fit; the message says what to do.
     """
     recipe_options, engine_options = split_options(options)
-    cache_dir = as_place(cache_dir)
+    cache_dir, views, workers = as_place(cache_dir), as_views(views), as_workers(workers)
+    if not isinstance(ray_address, str | None):
+        raise FeatxError(f"A Ray cluster has an address, like auto. Received: {shown(ray_address)}")
     dataset = scan(data_dir, cache_dir, to_train=False, show=show)
     recipe, weights = resolve_recipe(cache_dir, dataset, **recipe_options)
     return extract_dataset(
@@ -203,24 +224,19 @@ def _extract_views(
 def extract_command(
     data_dir: Data, cache_dir: Place, views: Views | None = None, **options: Unpack[RecipeOptions]
 ) -> str:
-    """Return the command line that extracts these features, as one would type it."""
+    """Return the command line that extracts these features, as one would type it.
+
+    Where a variable of the environment would stand for an option that is left out, the command unsets it.
+    """
     named = ImageFolders.of(data_dir)
     root = as_place(named.root)
-    words = ["featx", "extract", str(root)]
+    words = ["featx", "extract", f"./{root}" if str(root).startswith("-") else str(root)]
     if isinstance(root, RemotePath) and root.zip_encoding:
         words += ["--zip-encoding", root.zip_encoding]
     for option, folder in (("--train-folder", named.train), ("--test-folder", named.test)):
         words += [] if folder is None else [option, folder]
-    defaults: RecipeOptions = {
-        "weights": "imagenet",
-        "layer": None,
-        "image_size": None,
-        "precision": "auto",
-        "dtype": DTYPES[0],
-        "pooling": None,
-    }
-    for name, value in options.items():
-        if value != defaults.get(name):
+    for name, value in with_defaults(options).items():
+        if value != RECIPE_DEFAULTS.get(name):
             words += [f"--{name.replace('_', '-')}", as_typed(value)]
     if views:
         words += [
@@ -229,9 +245,11 @@ def extract_command(
             *str(views.augmentation).split(),
             *(["--test-views"] if views.of_test else []),
         ]
-    if cache_dir != Path("cache"):
+    if cache_dir != Path(DEFAULT_CACHE_DIR):
         words += ["--cache-dir", str(cache_dir)]
-    return shlex.join(words)
+    variables = [option_variable(option) for option in DECIDING if option not in words]
+    unset = [word for variable in variables if os.environ.get(variable) for word in ("-u", variable)]
+    return shlex.join(["env", *unset, *words] if unset else words)
 
 
 def as_typed(value: object) -> str:

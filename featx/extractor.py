@@ -3,22 +3,22 @@
 The only module that imports scikit-learn when it is loaded, which is when somebody asks for `featx.FeatureExtractor`.
 """
 
-from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 
-from featx.digests import digest_files
-from featx.engines import EngineOptions
-from featx.errors import FeatxError, ImageError, printable
-from featx.image_sources import Images, Source, images_of_arrays
+from featx.arguments import as_workers
+from featx.engines import EngineOptions, create_engine
+from featx.image_sources import ManyImages, as_source, images_in, images_of_sources
 from featx.missing import compute_missing
-from featx.places import Place, RemotePath, as_place
-from featx.recipe import parse_image_size
-from featx.resolve import resolve_recipe
+from featx.places import Place, as_place
+from featx.recipe import Recipe
+from featx.resolve import DEFAULT_CACHE_DIR, RECIPE_DEFAULTS, resolve_recipe
 from featx.store import FeatureStore
+from featx.weights import Weights
 
 
 class FeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
@@ -37,8 +37,10 @@ class FeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         image_size: `(height, width)`, one number for both, or None for the backbone's own.
         weights: see `featx.weights.find_weights`.
         layer: name of the layer whose output is wanted; the backbone's last one if None.
+        pooling: `"avg"` or `"max"`, for the mean or the largest of each channel alone; all of the output if None.
         precision: `"auto"`, `"float32"` or `"bfloat16"`; int8 depends on the data set it is calibrated on.
-        dtype: how features are stored, `"float16"` or `"float32"`.
+        dtype: how features are stored, `"float16"` or `"float32"`; if None, float32 for class probabilities, else
+            float16.
         cache_dir: where stores lie.
         engine: what runs the backbone; see `featx.engines.EngineOptions`, also for the next three.
         batch_size: images in a batch.
@@ -51,15 +53,16 @@ class FeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
 
     def __init__(
         self,
-        backbone: str = "vgg16",
+        backbone: str = RECIPE_DEFAULTS["backbone"],
         *,
-        image_size: tuple[int, int] | int | None = None,
-        weights: str = "imagenet",
-        layer: str | None = None,
-        precision: str = "auto",
-        dtype: str = "float16",
-        cache_dir: Place | str = "cache",
-        engine: str = "auto",
+        image_size: tuple[int, int] | int | str | None = RECIPE_DEFAULTS["image_size"],
+        weights: Path | str = RECIPE_DEFAULTS["weights"],
+        layer: str | None = RECIPE_DEFAULTS["layer"],
+        pooling: str | None = RECIPE_DEFAULTS["pooling"],
+        precision: str = RECIPE_DEFAULTS["precision"],
+        dtype: str | None = RECIPE_DEFAULTS["dtype"],
+        cache_dir: Place | str = DEFAULT_CACHE_DIR,
+        engine: str = EngineOptions.engine,
         batch_size: int | None = None,
         threads: int | None = None,
         streams: int | None = None,
@@ -71,6 +74,7 @@ class FeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         self.image_size = image_size
         self.weights = weights
         self.layer = layer
+        self.pooling = pooling
         self.precision = precision
         self.dtype = dtype
         self.cache_dir = cache_dir
@@ -82,35 +86,39 @@ class FeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         self.flatten = flatten
         self.show = show
 
-    def fit(self, X: Sequence[Any] | np.ndarray, y: object = None) -> Self:  # noqa: ARG002 - scikit-learn's signature
+    def fit(self, X: ManyImages, y: object = None) -> Self:  # noqa: ARG002 - scikit-learn's signature
         """Compute the features of `X`, so that they are there, and learn nothing."""
         self.fit_transform(X)
         return self
 
-    def fit_transform(self, X: Sequence[Any] | np.ndarray, y: object = None) -> np.ndarray:  # noqa: ARG002
+    def fit_transform(self, X: ManyImages, y: object = None) -> np.ndarray:  # noqa: ARG002
         """Do as `transform`."""
         features = self.transform(X)
-        self._n_features_out = features[0].size if len(features) else 0
+        self._n_features_out = int(np.prod(features.shape[1:]))
         return features
 
-    def transform(self, X: Sequence[Any] | np.ndarray) -> np.ndarray:
+    def transform(self, X: ManyImages) -> np.ndarray:
         """Return the features of `X`, `(n, n_features)` float32, or `(n, …)` if not `flatten`.
 
         Args:
-            X: n images: paths of files, or arrays `(height, width, 3)` or `(height, width)` uint8.
+            X: n images in a list, a tuple, an iterator, a pandas Series or a NumPy array; a data set; or one image. An
+                image is the path of a file, an array `(height, width, 3)` or `(height, width)` uint8, or a Pillow
+                image. An array of n images is `(n, height, width, 3)`.
 
         Raises:
             ImageError: an image cannot be read.
-            FeatxError: the recipe, the weights or the store is not fit; the message says what to do.
+            FeatxError: `X` may mean something else, or the recipe, the weights or the store is not fit; the message
+                says what to do.
         """
-        cache_dir = as_place(self.cache_dir)
-        images = _images(X, cache_dir)
+        cache_dir, workers = as_place(self.cache_dir), as_workers(self.workers)
+        images = images_of_sources([as_source(item) for item in images_in(X)], cache_dir)
         recipe, weights = resolve_recipe(
             cache_dir,
             backbone=self.backbone,
-            image_size=_height_and_width(self.image_size),
+            image_size=self.image_size,
             weights=self.weights,
             layer=self.layer,
+            pooling=self.pooling,
             precision=self.precision,
             dtype=self.dtype,
         )
@@ -118,10 +126,12 @@ class FeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
             engine=self.engine, batch_size=self.batch_size, threads=self.threads, streams=self.streams
         )
         compute_missing(
-            images, recipe, lambda: weights, cache_dir, options, workers=self.workers, strict=True, show=self.show
+            images, recipe, lambda: weights, cache_dir, options, workers=workers, strict=True, show=self.show
         )
         features = FeatureStore(cache_dir, recipe).read(images.digests).astype(np.float32)
-        return features.reshape(len(features), -1) if self.flatten and len(features) else features
+        if not len(images):
+            features = np.empty((0, *_feature_shape(recipe, weights, cache_dir, options)), np.float32)
+        return features.reshape(len(features), int(np.prod(features.shape[1:]))) if self.flatten else features
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -132,29 +142,9 @@ class FeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         return tags
 
 
-def _height_and_width(image_size: tuple[int, int] | int | None) -> tuple[int, int] | None:
-    if image_size is None:
-        return None
-    sides = image_size if isinstance(image_size, tuple | list) else (image_size,)
-    return parse_image_size("x".join(map(str, sides)))
-
-
-def _images(X: Sequence[Any] | np.ndarray, cache_dir: Place) -> Images:
-    """Return the images that `X` names or holds."""
-    sources = [_source(item) for item in X]
-    digests = np.zeros((len(sources), 32), np.uint8)
-    files = {row: source for row, source in enumerate(sources) if not isinstance(source, np.ndarray)}
-    arrays = [row for row in range(len(sources)) if row not in files]
-    digests[list(files)], reasons = digest_files(list(files.values()), cache_dir)
-    for number, reason in reasons.items():
-        raise ImageError(f"{printable(list(files.values())[number])} cannot be read: {reason}.")
-    digests[arrays] = images_of_arrays([np.asarray(sources[row]) for row in arrays]).digests
-    return Images(sources, digests)
-
-
-def _source(item: object) -> Source:
-    if isinstance(item, str | Path | RemotePath):
-        return as_place(item)
-    if isinstance(item, np.ndarray):
-        return item
-    raise FeatxError(f"An image is a path or an array. Received: {type(item).__name__}")
+def _feature_shape(recipe: Recipe, weights: Weights, cache_dir: Place, options: EngineOptions) -> tuple[int, ...]:
+    """Return the shape of one image's features; where none are stored yet, the network is asked."""
+    if segments := FeatureStore(cache_dir, recipe).segments:
+        return segments[0].feature_shape
+    with closing(create_engine(recipe, weights, cache_dir, None, options)) as engine:
+        return engine.features(np.zeros((1, *recipe.image_size, 3), np.uint8)).shape[1:]

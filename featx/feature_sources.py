@@ -17,7 +17,7 @@ from featx.join import Features, join_features, with_views
 from featx.memory import MemoryLimit
 from featx.places import Place
 from featx.recipe import Recipe
-from featx.resolve import RecipeOptions, resolve_recipe
+from featx.resolve import RecipeOptions, resolve_recipe, with_defaults
 from featx.store import FeatureStore
 from featx.weights import Weights, find_weights
 from featx.weights_file import CLASSIFIER_LAYER
@@ -55,12 +55,13 @@ def direct_applications(
         WeightsError: not one of them has weights with its classifier.
         FeatxError: the classes cannot be mapped.
     """
+    options = with_defaults(options)
     wanted: list[Wanted] = []
     missing: dict[str, WeightsError] = {}
     for name in dict.fromkeys(backbones):
         entry = find_backbone(name)
         try:
-            weights = find_weights(name, options.get("weights", "imagenet"), cache_dir, whole=True)
+            weights = find_weights(name, str(options["weights"]), cache_dir, whole=True)
             class_map = map_to(count_network_classes(name, weights.path))
         except WeightsError as error:
             missing[name] = error

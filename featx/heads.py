@@ -11,15 +11,16 @@ each time.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from featx.arguments import names
 from featx.comparison import Epoch
-from featx.errors import TrainingError, printable
+from featx.errors import FeatxError, TrainingError, printable
 from featx.fitting import fit, layer_seeds, split
 from featx.keras_import import import_keras
 from featx.logistic import Fitted, fit_logreg, folds_of
@@ -128,7 +129,7 @@ def train_head(
         TrainingError: there is no such head, or it cannot be trained on this.
     """
     if name not in _TRAINERS:
-        raise TrainingError(f"A head is one of {', '.join(HEADS)}. Received: {printable(name)}")
+        raise _no_head(name)
     import_keras()  # its start is no part of training
     start_s = time.perf_counter()
     batch_size = batch_size or _batch_size(len(X))
@@ -137,6 +138,26 @@ def train_head(
     head = _TRAINERS[name](_Task(*data, is_validation, n_classes, seed, options))
     n_views = {} if views is None else {"views": views.shape[1]}
     return replace(head, fit_s=time.perf_counter() - start_s, details={**head.details, **n_views})
+
+
+def head_names(heads: Sequence[str] | str) -> tuple[str, ...]:
+    """Return the names of heads, each once; one name alone is a list of one.
+
+    Raises:
+        TrainingError: there is no such head.
+        FeatxError: it is no list of names, or an empty one.
+    """
+    chosen = tuple(dict.fromkeys(names("heads", heads)))
+    if not chosen:
+        raise FeatxError(f"There is nothing to train: name a head, {' or '.join(HEADS)}.")
+    for name in chosen:
+        if name not in _TRAINERS:
+            raise _no_head(name)
+    return chosen
+
+
+def _no_head(name: str) -> TrainingError:
+    return TrainingError(f"A head is one of {', '.join(HEADS)}. Received: {printable(name)}")
 
 
 def _batch_size(n_rows: int) -> int:

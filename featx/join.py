@@ -6,15 +6,17 @@ from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 
-from featx.augmentation import Views
+from featx.arguments import as_mask
+from featx.augmentation import Views, as_views
 from featx.data_frames import data_frame
 from featx.dataset import Data, ImageDataset, scan
 from featx.errors import FeaturesMissingError, TrainingError, printable
 from featx.extract import extract_command
 from featx.memory import MemoryLimit
+from featx.metrics import commonest_class
 from featx.places import Place, as_place
 from featx.recipe import Recipe
-from featx.resolve import RecipeOptions, resolve_recipe
+from featx.resolve import DEFAULT_CACHE_DIR, RecipeOptions, resolve_recipe
 from featx.rows import Rows, StreamedViews, ViewRows, row_bytes, take, take_views
 from featx.skipped import SkippedImages
 from featx.store import FeatureStore, stored_rows
@@ -69,9 +71,15 @@ class Features:
         """`(n,)` of `str`: `"train"` or `"test"`."""
         return np.where(self.dataset.is_test, "test", "train")
 
+    @property
+    def test_baseline(self) -> tuple[str, float]:
+        """The commonest class of the test images, and the accuracy of always answering it."""
+        label, share = commonest_class(self.y[self.dataset.is_test])
+        return self.class_names[label], share
+
     def subset(self, mask: np.ndarray) -> "Features":
         """Return the images where `mask`, `(n,)` bool, is true, at the cost of all."""
-        is_test = self.dataset.is_test
+        is_test, mask = self.dataset.is_test, as_mask(mask, self.dataset.n_images)
         return replace(
             self,
             dataset=self.dataset.subset(mask),
@@ -95,8 +103,8 @@ class Features:
 def load_features(
     dataset: ImageDataset | Data,
     *,
-    cache_dir: Place | str = "cache",
-    views: Views | None = None,
+    cache_dir: Place | str = DEFAULT_CACHE_DIR,
+    views: Views | int | None = None,
     **options: Unpack[RecipeOptions],
 ) -> Features:
     """Return the cached features of a data set, with labels, paths and split, as NumPy arrays.
@@ -117,7 +125,7 @@ def load_features(
         FeaturesMissingError: the store lacks features; the message names the command that makes them.
         FeatxError: the data set, the weights or the store is not fit; the message says what to do.
     """
-    cache_dir = as_place(cache_dir)
+    cache_dir, views = as_place(cache_dir), as_views(views)
     if not isinstance(dataset, ImageDataset):
         dataset = scan(dataset, cache_dir)
     recipe, _ = resolve_recipe(cache_dir, dataset, **options)

@@ -6,6 +6,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from featx.arguments import whole_number
+from featx.units import parse_size
+
 #: What training takes at once, times the size of the features: they themselves, the training images', those as float32,
 #: and the folds of a cross-validation.
 _COPIES = 6
@@ -43,6 +46,18 @@ class MemoryLimit:
 
 
 HALF_OF_FREE = MemoryLimit()
+
+
+def as_memory_limit(given: MemoryLimit | int | str | None) -> MemoryLimit:
+    """Return the limit that a number of bytes means, or text like `"4GiB"`; half of what is free for None.
+
+    Raises:
+        FeatxError: it is none of these.
+    """
+    if isinstance(given, MemoryLimit):
+        return given
+    given = parse_size(given) if isinstance(given, str) else given
+    return HALF_OF_FREE if given is None else MemoryLimit(whole_number("memory", given, 0))
 
 
 def free_memory_bytes() -> int:

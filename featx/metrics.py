@@ -27,8 +27,9 @@ class Metrics:
         loss: mean cross-entropy in nats, probabilities clipped at float64's epsilon (2.2e-16), so that one
             certain mistake costs at most 36 nats and not infinity.
         roc_auc: area under the ROC curve, of class 1 for two classes, else the unweighted mean of one-vs-rest;
-            `None` if a class has no image.
-        macro_f1: unweighted mean of the classes' F1, over the classes that have an image or a prediction.
+            `None`, not defined, if a class has no image.
+        macro_f1: unweighted mean of the classes' F1, over the classes that have an image or a prediction; one that has
+            only predictions counts as 0.
         calibration_error: expected calibration error of the most probable class, from 0 to 1; see `calibration_error`.
     """
 
@@ -41,6 +42,22 @@ class Metrics:
     roc_auc: float | None
     macro_f1: float
     calibration_error: float
+
+    def is_above(self, accuracy: float) -> bool:
+        """Return whether the classifier is clearly better than one of this accuracy: by the whole 95 % interval."""
+        return self.accuracy_low > accuracy
+
+
+def commonest_class(y: npt.ArrayLike) -> tuple[int, float]:
+    """Return the commonest of the classes `y`, `(n,)` integers, and its share: the accuracy of always answering it.
+
+    Of equally common ones it is the first.
+
+    >>> commonest_class([0, 1, 1, 1])
+    (1, 0.75)
+    """
+    counts = np.bincount(np.asarray(y))
+    return int(counts.argmax()), float(counts.max() / counts.sum())
 
 
 def evaluate(y: npt.ArrayLike, probabilities: npt.ArrayLike) -> Metrics:

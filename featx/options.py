@@ -11,10 +11,11 @@ from click.core import ParameterSource
 
 from featx.augmentation import AUGMENTATIONS, MAX_VIEWS, choose_views
 from featx.backbones import BACKBONES
-from featx.engines import ENGINES
+from featx.engines import ENGINES, EngineOptions
 from featx.errors import FeatxError, printable
 from featx.places import Place, as_data, as_place, redacted, text_encoding
 from featx.recipe import DTYPES, POOLINGS, PRECISIONS, parse_image_size
+from featx.resolve import DEFAULT_CACHE_DIR, RECIPE_DEFAULTS, option_variable
 from featx.results import Training
 from featx.rivals import RIVAL_NAMES
 from featx.units import parse_duration, parse_size
@@ -61,8 +62,7 @@ class _Option(click.Option):
 def option(*names: str, **settings: Any) -> Callable[[_Command], _Command]:
     """Return `click.option(...)` that an environment variable gives as well: for `--image-size`, `FEATX_IMAGE_SIZE`."""
     long_name = next(name for name in names if name.startswith("--"))
-    variable = f"FEATX_{long_name.removeprefix('--').replace('-', '_').upper()}"
-    return click.option(*names, cls=_Option, envvar=variable, **settings)
+    return click.option(*names, cls=_Option, envvar=option_variable(long_name), **settings)
 
 
 def _log_from(level: int) -> Callable[[click.Context, click.Parameter, bool], bool]:
@@ -141,14 +141,18 @@ _DATA = options(
     ZIP_ENCODING,
 )
 BACKBONE = option(
-    "--backbone", type=click.Choice(list(BACKBONES)), default="vgg16", show_default=True, help="Pretrained network."
+    "--backbone",
+    type=click.Choice(list(BACKBONES)),
+    default=RECIPE_DEFAULTS["backbone"],
+    show_default=True,
+    help="Pretrained network.",
 )
 BACKBONE_LIST = option(
     "--backbone",
     "backbones",
     type=click.Choice(list(BACKBONES)),
     multiple=True,
-    default=["vgg16"],
+    default=[RECIPE_DEFAULTS["backbone"]],
     show_default=True,
     help="Pretrained network; give the option again for another one.",
 )
@@ -160,7 +164,7 @@ RECIPE = options(
     ),
     option(
         "--weights",
-        default="imagenet",
+        default=RECIPE_DEFAULTS["weights"],
         show_default=True,
         help="imagenet (looked for in FEATX_WEIGHTS_DIR, then downloaded by Keras), a file in the layout of Keras's "
         "official ones (…_notop.h5), random or random:SEED for tests, or imagenet-or-random for demonstrations.",
@@ -170,12 +174,14 @@ RECIPE = options(
     option(
         "--precision",
         type=click.Choice(["auto", *PRECISIONS]),
-        default="auto",
+        default=RECIPE_DEFAULTS["precision"],
         show_default=True,
         help="Arithmetic of the forward pass; auto is bfloat16 where the hardware speeds it up, else float32.",
     ),
     option(
-        "--dtype", type=click.Choice(DTYPES), default=DTYPES[0], show_default=True, help="Features are stored as this."
+        "--dtype",
+        type=click.Choice(DTYPES),
+        help=f"Features are stored as this.  [default: {DTYPES[0]}, class probabilities as {DTYPES[1]}]",
     ),
 )
 _VIEWS = options(
@@ -228,7 +234,7 @@ def TRAIN_VIEWS(command: _Command) -> _Command:  # noqa: N802 - used as the othe
 CACHE_DIR = option(
     "--cache-dir",
     type=PlacePath(path_type=Path, file_okay=False),
-    default=Path("cache"),
+    default=Path(DEFAULT_CACHE_DIR),
     show_default=True,
     help="Where features lie: a folder, or an address like s3://bucket/features.",
 )
@@ -236,7 +242,7 @@ STAGE_ONE = options(
     option(
         "--engine",
         type=click.Choice(ENGINES),
-        default="auto",
+        default=EngineOptions.engine,
         show_default=True,
         help="What runs the backbone; auto is keras where there is a GPU it can use, or where OpenVINO has no bfloat16 "
         "that is asked for; else openvino.",

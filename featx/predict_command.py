@@ -9,6 +9,7 @@ from click.core import ParameterSource
 
 from featx import options as opt
 from featx.recipe import PRECISIONS
+from featx.resolve import RECIPE_DEFAULTS
 
 if TYPE_CHECKING:
     from featx.classifier import ImageClassifier
@@ -30,7 +31,7 @@ _OF_DIRECT = ("maps", "class_list", "backbone", "image_size", "precision")
 @opt.option(
     "--precision",
     type=click.Choice(["auto", *PRECISIONS]),
-    default="auto",
+    default=RECIPE_DEFAULTS["precision"],
     show_default=True,
     help="With --direct: arithmetic of the forward pass, but for int8.",
 )
@@ -102,7 +103,8 @@ def _direct(*, weights: str | None, **options: Any) -> "ImageClassifier":
     from featx.direct import DirectClassifier
 
     return DirectClassifier.load(
-        weights=weights or "imagenet", **_without(_OF_RUN, options, "are for a RUN, and --direct has none")
+        weights=weights or RECIPE_DEFAULTS["weights"],
+        **_without(_OF_RUN, options, "are for a RUN, and --direct has none"),
     )
 
 

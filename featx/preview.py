@@ -15,6 +15,7 @@ from featx.images import decode_image, read_file
 from featx.places import Place
 from featx.plots.letters import are_numbered, class_labels
 from featx.plots.picture_page import DPI, page_style, png
+from featx.resolve import DEFAULT_CACHE_DIR, RECIPE_DEFAULTS
 from featx.views import make_view
 
 if TYPE_CHECKING:
@@ -36,9 +37,9 @@ def draw_preview(
     data_dir: Data,
     picture_dir: Path,
     *,
-    cache_dir: Place = Path("cache"),
+    cache_dir: Place | str = DEFAULT_CACHE_DIR,
     views: Views | None = None,
-    backbone: str = "vgg16",
+    backbone: str = RECIPE_DEFAULTS["backbone"],
     image_size: tuple[int, int] | None = None,
 ) -> Path:
     """Draw some training images with their views, and return the path of the picture, `views.png`.

@@ -10,6 +10,7 @@ import re
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Self
 
+from featx.arguments import shown
 from featx.augmentation import Augmentation
 from featx.errors import FeatxError
 
@@ -44,6 +45,9 @@ class Recipe:
             see `featx.calibration`; else None.
         pooling: `"avg"` or `"max"` if the layer's output is pooled to `(channels,)`; else None.
         augmentation: how views are made; None in the recipe of the images themselves, which all settings share.
+
+    Raises:
+        TypeError: one of them has the wrong type.
     """
 
     backbone: str
@@ -58,6 +62,9 @@ class Recipe:
     calibration: str | None = None
     pooling: str | None = None
     augmentation: Augmentation | None = None
+
+    def __post_init__(self) -> None:
+        _check_types(self)
 
     def to_json(self) -> str:
         """Return the recipe as canonical JSON: sorted keys, no white space, ASCII only; what is None is left out."""
@@ -77,7 +84,6 @@ class Recipe:
             views = members.pop("augmentation", None)
             augmentation = None if views is None else Augmentation.from_dict(views)
             recipe = cls(image_size=(height, width), augmentation=augmentation, **members)
-            _check_types(recipe)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError, FeatxError) as error:
             raise FeatxError(f"This is no featx recipe ({error}). Received: {text[:80]!r}") from None
         return recipe
@@ -112,15 +118,15 @@ def _check_types(recipe: Recipe) -> None:
     for field in fields(recipe):
         value = getattr(recipe, field.name)
         if field.name == "image_size":
-            fits = all(type(side) is int for side in value)
+            fits = isinstance(value, tuple) and [type(side) for side in value] == [int, int]
         elif field.name == "pixels_version":
             fits = type(value) is int
         elif field.name == "augmentation":
-            continue
+            fits = isinstance(value, Augmentation | None)
         else:
             fits = isinstance(value, str) or (value is None and field.name in {"calibration", "pooling"})
         if not fits:
-            raise TypeError(f"{field.name} has the wrong type")
+            raise TypeError(f"{field.name} has the wrong type: {shown(value)}")
 
 
 def parse_image_size(text: str) -> tuple[int, int]:
@@ -142,3 +148,16 @@ def parse_image_size(text: str) -> tuple[int, int]:
         f"An image size is a number of pixels, or HEIGHTxWIDTH, each from 1 to 4096, like 224 or 120x160. "
         f"Received: {text!r}"
     )
+
+
+def as_image_size(given: object) -> tuple[int, int]:
+    """Return `(height, width)` from one number of pixels for both, from the two, or from text.
+
+    >>> as_image_size(64), as_image_size((120, 160)), as_image_size("120x160")
+    ((64, 64), (120, 160), (120, 160))
+
+    Raises:
+        FeatxError: as `parse_image_size`.
+    """
+    sides = given if isinstance(given, tuple | list) else (given,)
+    return parse_image_size("x".join(map(str, sides)))

@@ -89,12 +89,22 @@ def _verdict(comparison: Comparison, escape: Callable[[str], str]) -> str:
         if as_good := [approach for approach in others if not approach.differs_from_best]:
             names = ", ".join(escape(approach.name) for approach in as_good)
             sentence += f"; {names} may be as good as the best{_quickest_text(best, as_good, escape)}"
-    chance = comparison.commonest_share
-    if best.metrics.accuracy_low <= chance:
-        sentence += f"; always answering the commonest class gets {100 * chance:.1f} %, so nothing has clearly learned"
+    sentence += _baseline_text(comparison, escape)
     if comparison.warnings:
         sentence += f"; all this is subject to the warning{'s' if len(comparison.warnings) > 1 else ''} shown with it"
     return sentence + "."
+
+
+def _baseline_text(comparison: Comparison, escape: Callable[[str], str]) -> str:
+    """Return who is not clearly better than one answer for all images; empty if everybody is."""
+    share = comparison.commonest_share
+    idle = [approach for approach in comparison.approaches if not approach.metrics.is_above(share)]
+    if not idle:
+        return ""
+    always = f"; always answering {escape(comparison.commonest_class)}, the commonest class, gets {100 * share:.1f} %"
+    if comparison.best in idle:
+        return f"{always}, so nothing has clearly learned"
+    return f"{always}, and {', '.join(escape(approach.name) for approach in idle)} cannot be told from that"
 
 
 def _quickest_text(best: Approach, as_good: Sequence[Approach], escape: Callable[[str], str]) -> str:

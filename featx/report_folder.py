@@ -2,16 +2,17 @@
 
 from pathlib import Path
 
+from featx.arguments import shown
 from featx.comparison import Comparison
 from featx.errors import FeatxError, printable
 from featx.files import replacing
 from featx.page import page_html
-from featx.places import Place
+from featx.places import Place, as_path
 from featx.plots import draw
 from featx.report import results_page
 
 
-def write_report(comparison: Comparison, report_dir: Path, data_dir: Place | str | None = None) -> None:
+def write_report(comparison: Comparison, report_dir: Path | str, data_dir: Place | str | None = None) -> None:
     """Write `index.html`, `results.json`, `results.md` and the pictures to a folder, which is made if need be.
 
     Thumbnails in the page are made from the images in the data set's folder `data_dir`; without it there are none.
@@ -21,6 +22,9 @@ def write_report(comparison: Comparison, report_dir: Path, data_dir: Place | str
     Raises:
         FeatxError: the folder cannot be made or written.
     """
+    if not isinstance(comparison, Comparison):
+        raise FeatxError(f"A report is of what compare_approaches returns. Received: {shown(comparison)}")
+    report_dir = as_path(report_dir)
     pictures = draw(comparison)
     files = {
         **pictures,

@@ -1,19 +1,23 @@
 """From what a user asks for to the recipe that it means on this machine, for this data set."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TypedDict, Unpack, cast, get_type_hints
+from typing import Any, TypedDict, Unpack, cast, get_type_hints
 
-from featx.backbones import Backbone, find_backbone
+import numpy as np
+
+from featx.arguments import shown
+from featx.backbones import find_backbone
 from featx.calibration import best_calibration, calibration_digest
 from featx.dataset import ImageDataset
 from featx.engines import EngineChoices, EngineOptions
 from featx.engines.networks import kept_calibrations
 from featx.errors import FeatxError
 from featx.machine import has_fast_bfloat16
-from featx.places import Place
-from featx.recipe import DTYPES, POOLINGS, PRECISIONS, Recipe
+from featx.places import Place, as_place
+from featx.recipe import DTYPES, POOLINGS, PRECISIONS, Recipe, as_image_size
 from featx.weights import Weights, find_weights
 from featx.weights_file import CLASSIFIER_LAYER
 
@@ -21,24 +25,41 @@ from featx.weights_file import CLASSIFIER_LAYER
 class RecipeOptions(TypedDict, total=False):
     """What a user may choose about a recipe; every function that takes one takes these, by name.
 
-    backbone: name in `featx.backbones.BACKBONES`; `"vgg16"` if not given.
-    weights: see `featx.weights.find_weights`; `"imagenet"` if not given.
+    What is not given, or None, is what `RECIPE_DEFAULTS` says.
+
+    backbone: name in `featx.backbones.BACKBONES`.
+    weights: see `featx.weights.find_weights`.
     layer: name of the layer whose output is stored; the backbone's last one if None; `"predictions"` for the class
         probabilities of the whole classifier, whose weights are in another file.
     pooling: `"avg"` or `"max"`, for the mean or the largest of each channel alone; all of the output if None.
-    image_size: `(height, width)` in pixels; the backbone's own if None.
-    precision: `"float32"`, `"bfloat16"`, `"int8"`, or `"auto"` (if not given): bfloat16 where the hardware speeds it
-        up, else float32.
+    image_size: in pixels, `(height, width)`, one number for both, or text like `"120x160"`; the backbone's own if None.
+    precision: `"float32"`, `"bfloat16"`, `"int8"`, or `"auto"`: bfloat16 where the hardware speeds it up, else float32.
     dtype: storage dtype, `"float16"` or `"float32"`; if None, float32 for class probabilities, float16 for the rest.
     """
 
     backbone: str
-    weights: str
+    weights: Path | str
     layer: str | None
     pooling: str | None
-    image_size: tuple[int, int] | None
+    image_size: tuple[int, int] | int | str | None
     precision: str
     dtype: str | None
+
+
+#: Where stores lie unless told otherwise.
+DEFAULT_CACHE_DIR = "cache"
+
+#: What is meant by an option that is not given: in Python, on the command line and in advice. None depends on the
+#: backbone, or on the layer.
+RECIPE_DEFAULTS: RecipeOptions = {
+    "backbone": "vgg16",
+    "weights": "imagenet",
+    "layer": None,
+    "pooling": None,
+    "image_size": None,
+    "precision": "auto",
+    "dtype": None,
+}
 
 
 class ExtractionOptions(RecipeOptions, EngineChoices, total=False):
@@ -49,16 +70,16 @@ class ExtractionOptions(RecipeOptions, EngineChoices, total=False):
 
 
 def split_options(options: ExtractionOptions) -> tuple[RecipeOptions, EngineOptions]:
-    """Return what `options` say about the recipe, and about how the backbone is run.
+    """Return what `options` say about the recipe, with the defaults, and about how the backbone is run.
 
     Raises:
-        FeatxError: there is no such engine.
+        FeatxError: there is no such engine, or an option has the wrong type.
         TypeError: there is no such option.
     """
     _check_names(options, ExtractionOptions)
     engine = {name: value for name, value in options.items() if name in EngineChoices.__annotations__}
     recipe = {name: value for name, value in options.items() if name in RecipeOptions.__annotations__}
-    return cast(RecipeOptions, recipe), EngineOptions(**cast(EngineChoices, engine))
+    return with_defaults(cast(RecipeOptions, recipe)), EngineOptions(**cast(EngineChoices, engine))
 
 
 def _check_names(options: Mapping[str, object], known: type) -> None:
@@ -67,8 +88,38 @@ def _check_names(options: Mapping[str, object], known: type) -> None:
         raise TypeError(f"there is no option {name!r}; there are {', '.join(sorted(get_type_hints(known)))}")
 
 
+def with_defaults(options: RecipeOptions) -> RecipeOptions:
+    """Return all options of a recipe, those that are not given or None as `RECIPE_DEFAULTS` has them.
+
+    Raises:
+        FeatxError: one has the wrong type, or the image size is none.
+        TypeError: there is no such option.
+    """
+    _check_names(options, RecipeOptions)
+    given: dict[str, Any] = {**RECIPE_DEFAULTS, **{name: value for name, value in options.items() if value is not None}}
+    if isinstance(given["weights"], os.PathLike):
+        given["weights"] = os.fspath(given["weights"])
+    if isinstance(given["dtype"], type | np.dtype):
+        given["dtype"] = np.dtype(given["dtype"]).name
+    if given["image_size"] is not None:
+        given["image_size"] = as_image_size(given["image_size"])
+    for name, value in given.items():
+        if name != "image_size" and not isinstance(value, str | None):
+            raise FeatxError(f"The option {name} is text. Received: {shown(value)}")
+    return cast(RecipeOptions, given)
+
+
+def option_variable(option: str) -> str:
+    """Return the environment variable that gives an option of the command line.
+
+    >>> option_variable("--image-size")
+    'FEATX_IMAGE_SIZE'
+    """
+    return f"FEATX_{option.removeprefix('--').replace('-', '_').upper()}"
+
+
 def resolve_recipe(
-    cache_dir: Place = Path("cache"), dataset: ImageDataset | None = None, **options: Unpack[RecipeOptions]
+    cache_dir: Place | str = DEFAULT_CACHE_DIR, dataset: ImageDataset | None = None, **options: Unpack[RecipeOptions]
 ) -> tuple[Recipe, Weights]:
     """Return the recipe that `options` describe, and the weights it names.
 
@@ -83,32 +134,27 @@ def resolve_recipe(
         FeatxError: there is no such storage dtype, pooling or precision, or int8 lacks a data set.
         TypeError: there is no such option.
     """
-    _check_names(options, RecipeOptions)
-    backbone = options.get("backbone", "vgg16")
-    pooling = options.get("pooling")
+    cache_dir, chosen = as_place(cache_dir), with_defaults(options)
+    pooling = chosen["pooling"]
     if pooling is not None and pooling not in POOLINGS:
         raise FeatxError(f"Features are pooled by {' or '.join(POOLINGS)}. Received: {pooling!r}")
-    precision = _resolve_precision(options.get("precision", "auto"))
-    entry = find_backbone(backbone)
-    layer = options.get("layer") or entry.layer
+    precision = _resolve_precision(chosen["precision"])
+    entry = find_backbone(chosen["backbone"])
+    layer = chosen["layer"] or entry.layer
     is_whole = layer == CLASSIFIER_LAYER
-    dtype = _resolve_dtype(options.get("dtype"), default="float32" if is_whole else DTYPES[0])
-    weights = find_weights(backbone, options.get("weights", "imagenet"), cache_dir, whole=is_whole)
+    dtype = _resolve_dtype(chosen["dtype"], default="float32" if is_whole else DTYPES[0])
+    weights = find_weights(chosen["backbone"], str(chosen["weights"]), cache_dir, whole=is_whole)
     recipe = Recipe(
-        backbone=backbone,
+        backbone=chosen["backbone"],
         weights=weights.digest,
         layer=layer,
         pooling=pooling,
-        image_size=_image_size(options, entry),
+        image_size=as_image_size(chosen["image_size"] or entry.image_size),
         preprocessing=entry.preprocessing,
         precision=precision,
         dtype=dtype,
     )
     return (_calibrated(recipe, cache_dir, dataset) if precision == "int8" else recipe), weights
-
-
-def _image_size(options: RecipeOptions, entry: Backbone) -> tuple[int, int]:
-    return options.get("image_size") or entry.image_size
 
 
 def _resolve_dtype(dtype: str | None, default: str) -> str:

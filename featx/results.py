@@ -5,15 +5,20 @@ from typing import Any
 
 import numpy as np
 
+from featx.arguments import shown, whole_number
 from featx.comparison import Epoch
 from featx.dataset import ImageDataset
+from featx.errors import FeatxError
 from featx.fitting import count_parameters, predict_proba
 from featx.heads import TrainedHead
-from featx.memory import HALF_OF_FREE, MemoryLimit, peak_memory_bytes
+from featx.memory import HALF_OF_FREE, MemoryLimit, as_memory_limit, peak_memory_bytes
 from featx.metrics import Metrics, evaluate
 from featx.rows import Rows, ViewRows, one_view
 from featx.scratch import TrainedRival
 from featx.splits import validation_mask
+
+#: Keras and NumPy take seeds of 32 bits; repeats count on from the first.
+MAX_SEED = 2**32 - 2**16
 
 #: The share of the training split that decides when to stop.
 VALIDATION_FRACTION = 0.1
@@ -30,7 +35,10 @@ class Training:
         batch_size: images in one step of the dense head's optimizer, chosen by their number if None. A rival has its
             own.
         show: show progress on stderr.
-        memory: how much features may take, see `featx.memory.MemoryLimit`.
+        memory: how much features may take: a `featx.memory.MemoryLimit`, bytes, or text like `"4GiB"`.
+
+    Raises:
+        FeatxError: a number is no whole one, or too small.
     """
 
     seed: int = 0
@@ -39,6 +47,19 @@ class Training:
     batch_size: int | None = None
     show: bool = False
     memory: MemoryLimit = HALF_OF_FREE
+
+    def __post_init__(self) -> None:
+        for name, least in (("seed", 0), ("epochs", 1), ("patience", 0), ("batch_size", 1)):
+            value = getattr(self, name)
+            if value is not None or name != "batch_size":
+                object.__setattr__(self, name, whole_number(name, value, least, MAX_SEED if name == "seed" else None))
+        object.__setattr__(self, "memory", as_memory_limit(self.memory))
+
+
+def check_training(training: Training) -> None:
+    """Raise FeatxError unless `training` is what its name says."""
+    if not isinstance(training, Training):
+        raise FeatxError(f"How to train is said by featx.Training(seed=…, epochs=…). Received: {shown(training)}")
 
 
 @dataclass(frozen=True)

@@ -70,6 +70,7 @@ def _metrics(
     features: Features, results: Sequence[Result], training: Training, weights: Weights, warnings: Sequence[str]
 ) -> dict[str, Any]:
     dataset = features.dataset
+    commonest, share = features.test_baseline
     return {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -80,6 +81,7 @@ def _metrics(
             "n_test": dataset.n_test,
         },
         "warnings": list(warnings),
+        "baseline": {"class": commonest, "accuracy": share},
         "recipe_key": features.recipe.key,
         "random_weights": features.recipe.has_random_weights,
         "weights_path": str(weights.path.absolute()) if weights.path else None,
@@ -88,6 +90,7 @@ def _metrics(
         "heads": {
             result.name: {
                 **asdict(result.metrics),
+                "better_than_baseline": result.metrics.is_above(share),
                 "top_s": result.fit_s,
                 "n_parameters": result.n_parameters,
                 "peak_memory_bytes": result.peak_memory_bytes,

@@ -11,6 +11,7 @@ import numpy as np
 from featx.comparison import Comparison, duration
 from featx.errors import printable
 from featx.extract import ExtractedViews, Extraction
+from featx.metrics import Metrics
 from featx.report import curve_verdict, table, verdict
 from featx.train import Run
 
@@ -121,6 +122,7 @@ def comparison_text(comparison: Comparison, report_dir: Path) -> str:
 def run_text(run: Run) -> str:
     """Return what the heads achieved, in a few lines."""
     dataset, recipe = run.features.dataset, run.features.recipe
+    commonest, share = run.features.test_baseline
     lines = [
         f"{recipe.backbone} features {run.features.X.shape[1:]} of {dataset.n_train:,} training and "
         f"{dataset.n_test:,} test images; they took {duration(run.features.timings.elapsed_s)} to make."
@@ -132,14 +134,24 @@ def run_text(run: Run) -> str:
         lines.append(
             f"{result.name:>8}: {percent(metrics.accuracy)} of the test images "
             f"({percent(metrics.accuracy_low)} to {percent(metrics.accuracy_high)}), loss {metrics.loss:.3f}, "
-            f"trained in {duration(result.fit_s)}"
+            f"trained in {duration(result.fit_s)}{_against(metrics, commonest, share)}"
         )
+    lines.append(f"Always answering {printable(commonest)}, the commonest class, gets {percent(share)} of them right.")
     lines.append(f"Run: {printable(run.dir)}")
     return "\n".join(lines)
 
 
+def _against(metrics: Metrics, commonest: str, share: float) -> str:
+    """Return that a head is not better than the same answer for all images, right for this share; empty if it is."""
+    if metrics.is_above(share):
+        return ""
+    how = "not clearly" if metrics.accuracy > share else "no"
+    return f"; {how} better than always answering {printable(commonest)}"
+
+
 def run_json(run: Run) -> dict[str, Any]:
     """Return what the heads achieved, as JSON knows it."""
+    commonest, share = run.features.test_baseline
     return {
         "run_dir": str(run.dir),
         "recipe_key": run.features.recipe.key,
@@ -147,4 +159,6 @@ def run_json(run: Run) -> dict[str, Any]:
         "warnings": list(run.warnings),
         "feature_shape": [int(n) for n in np.shape(run.features.X)[1:]],
         "accuracy": {result.name: result.metrics.accuracy for result in run.results},
+        "baseline": {"class": commonest, "accuracy": share},
+        "better_than_baseline": {result.name: result.metrics.is_above(share) for result in run.results},
     }

@@ -6,15 +6,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Unpack
 
-from featx.augmentation import Views
+from featx.augmentation import Views, as_views
 from featx.dataset import Data, scan
 from featx.extract import extract_command
-from featx.heads import HEADS, train_head
+from featx.heads import HEADS, head_names, train_head
 from featx.join import Features, data_warnings, join_features, with_views
 from featx.memory import reset_peak_memory
-from featx.places import Place, as_place
-from featx.resolve import RecipeOptions, resolve_recipe
-from featx.results import Result, Training, measured, validation_part
+from featx.places import Place, as_path, as_place
+from featx.resolve import DEFAULT_CACHE_DIR, RecipeOptions, resolve_recipe
+from featx.results import Result, Training, check_training, measured, validation_part
 from featx.rows import take
 from featx.runs import write_run
 from featx.store import FeatureStore
@@ -44,18 +44,18 @@ class Run:
 def train_top(
     data_dir: Data,
     *,
-    heads: Sequence[str] = HEADS,
-    run_dir: Path,
-    cache_dir: Place | str = Path("cache"),
+    heads: Sequence[str] | str = HEADS,
+    run_dir: Path | str,
+    cache_dir: Place | str = DEFAULT_CACHE_DIR,
     training: Training = DEFAULT_TRAINING,
-    views: Views | None = None,
+    views: Views | int | None = None,
     **options: Unpack[RecipeOptions],
 ) -> Run:
     """Train heads on the cached features of the images in `data_dir` and write the run folder `run_dir`.
 
     Args:
         data_dir: what `extract_features` was given.
-        heads: names in `featx.heads.HEADS`.
+        heads: names in `featx.heads.HEADS`, or one of them.
         run_dir: an empty folder, or one that does not exist yet.
         cache_dir: where stores lie.
         training: how the heads are trained.
@@ -66,7 +66,9 @@ def train_top(
         FeaturesMissingError: the store lacks features; the message names the command that makes them.
         FeatxError: the data set, the weights or the store is not fit; the message says what to do.
     """
-    cache_dir = as_place(cache_dir)
+    cache_dir, views, folder = as_place(cache_dir), as_views(views), as_path(run_dir)
+    check_training(training)
+    names = head_names(heads)
     dataset = scan(data_dir, cache_dir, show=training.show)
     recipe, weights = resolve_recipe(cache_dir, dataset, **options)
     store = FeatureStore(cache_dir, recipe)
@@ -74,12 +76,12 @@ def train_top(
     features = join_features(dataset, store, command, training.memory)
     if views:
         features = with_views(features, views, cache_dir, command, training.memory)
-    results = tuple(train_on_features(features, head, training) for head in heads)
+    results = tuple(train_on_features(features, head, training) for head in names)
     warnings = data_warnings(dataset, features.dataset)
     for warning in warnings[len(dataset.warnings) :]:  # the others were said when the images were found
         log.warning("%s", warning)
-    write_run(run_dir, features, results, training, weights, warnings)
-    return Run(run_dir, features, results, warnings)
+    write_run(folder, features, results, training, weights, warnings)
+    return Run(folder, features, results, warnings)
 
 
 def train_on_features(features: Features, head: str, training: Training) -> Result:

@@ -14,6 +14,7 @@ PACKAGE = ROOT / "featx"
 LAYERS = [
     {
         "errors",
+        "arguments",
         "places",
         "augmentation",
         "recipe",

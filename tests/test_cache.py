@@ -129,8 +129,8 @@ def test_verify_finds_a_flipped_bit_says_what_it_costs_and_changes_nothing(fille
     assert f"DAMAGED {path}" in result.output
     assert "10 images have to be computed again, about 5" in result.output  # half a second each
     assert "featx cache verify --mend" in result.output
-    assert "featx extract DATA --backbone vgg16 --image-size 64 --layer block5_pool" in result.output
-    assert "--weights random:3" in result.output
+    assert "featx extract DATA --weights random:3 --layer block5_pool --image-size 64 --precision" in result.output
+    assert f"--dtype float16 --cache-dir {filled.dir.parent}" in result.output
 
 
 def test_mending_sets_aside_what_is_damaged_and_nothing_else(filled, featx):

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from featx.classifier import Classifier
+from featx.dataset import scan
 from featx.errors import FeatxError, ImageError, WeightsError
 from featx.extract import extract_features
 from featx.fitting import load_model, predict_proba
@@ -224,6 +225,63 @@ def test_table_of_predictions(world):
     assert table["label"].tolist()[0] == predictions[0].label
     assert table["probability"][0] == predictions.probabilities[0].max()
     assert table["reason"].tolist()[1] == "No such file or directory"
+
+
+def test_one_file_is_a_list_of_one(world):
+    classifier = Classifier.load(world / "run", cache_dir=world / "cache")
+    path = world / "data" / "test" / "wood" / "wood.1.jpg"
+    for one in (path, str(path), [path], (path,), {str(path): 1}.keys(), np.array([str(path)])):
+        assert [prediction.path for prediction in classifier.predict(one)] == [path]
+        assert classifier.predict_proba(one).shape == (1, len(classifier.class_names))
+    dataset = scan(world / "data", world / "cache")
+    assert len(classifier.predict(dataset)) == dataset.n_images
+    assert len(classifier.predict([])) == 0
+    assert classifier.predict_proba([]).shape == (0, len(classifier.class_names))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        b"cat.jpg",
+        [b"cat.jpg"],
+        {"cat.jpg": 1},
+        7,
+        None,
+        [None],
+        [7],
+        np.zeros((40, 48, 3), np.uint8),
+        Image.new("RGB", (9, 9)),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_is_no_file_cannot_be_classified(world, wrong):
+    classifier = Classifier.load(world / "run", cache_dir=world / "cache")
+    for predict_one in (classifier.predict, classifier.predict_proba):
+        with pytest.raises(FeatxError, match=r"Received: .*(bytes|dict|int|NoneType|ndarray|Image)"):
+            predict_one(wrong)
+
+
+def test_predictions_are_a_sequence(world):
+    files = [*sorted((world / "data" / "test" / "wood").iterdir()), world / "gone.jpg"]
+    predictions = Classifier.load(world / "run", cache_dir=world / "cache").predict(files)
+    whole = list(predictions)
+    assert [prediction.path for prediction in whole] == files
+    for rows in (slice(1), slice(-2, None), slice(None, None, -1), slice(1, 99, 3), slice(9, 2)):
+        some = predictions[rows]
+        assert list(some) == whole[rows]
+        assert some.labels == predictions.labels[rows]
+        assert some.probabilities.shape == (len(some), len(predictions.class_names))
+        assert some.n_unreadable == sum(prediction.label is None for prediction in whole[rows])
+    assert predictions[-1] == whole[-1]
+    assert predictions[np.int64(1)] == whole[1]
+    assert list(reversed(predictions)) == whole[::-1]
+    assert whole[2] in predictions
+    assert predictions.index(whole[2]) == 2
+    with pytest.raises(IndexError):
+        predictions[len(files)]
+    assert f"{len(files)} files" in repr(predictions)
+    assert len(repr(predictions)) < 300
+    assert repr(whole[0]).startswith("Prediction(path=PosixPath(")
 
 
 # Weights

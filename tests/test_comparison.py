@@ -177,6 +177,9 @@ def test_chance_is_the_commonest_class():
     c = comparison()
     approach = replace(c.best, confusion=((30, 10), (5, 15)))
     assert replace(c, approaches=(approach,)).commonest_share == pytest.approx(40 / 60)
+    assert replace(c, approaches=(approach,)).commonest_class == c.class_names[0]
+    approach = replace(c.best, confusion=((5, 5), (5, 25)))
+    assert replace(c, approaches=(approach,)).commonest_class == c.class_names[1]
 
 
 def test_durations_never_show_sixty():

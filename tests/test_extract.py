@@ -370,7 +370,7 @@ def save_in_official_layout(network, path):
 
 def test_command_names_everything_that_is_not_default(tmp_path):
     command = extract_command(Path("my data"), tmp_path, backbone="vgg16", image_size=(64, 80), layer=None)
-    assert command == f"featx extract 'my data' --backbone vgg16 --image-size 64x80 --cache-dir {tmp_path}"
+    assert command == f"featx extract 'my data' --image-size 64x80 --cache-dir {tmp_path}"
 
 
 def start_extraction(data: Path, cache: Path) -> subprocess.Popen:

@@ -5,9 +5,13 @@ import tracemalloc
 from pathlib import Path
 
 import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as st_numpy
 
 from featx.dataset import ImageDataset
-from featx.image_sources import images_of, images_of_arrays, views_of
+from featx.errors import FeatxError
+from featx.image_sources import as_source, images_in, images_of, images_of_arrays, views_of
 
 
 def dataset(n: int) -> ImageDataset:
@@ -46,3 +50,32 @@ def test_arrays_can_be_chosen_too():
     arrays = [np.full((2, 3, 3), value, np.uint8) for value in (10, 20, 30)]
     images = images_of_arrays(arrays)[np.array([2, 0])]
     assert [source[0, 0, 0] for source in images.sources] == [30, 10]
+
+
+SIDES = st.integers(0, 6)
+SHAPES = st.lists(SIDES, max_size=5).map(tuple)
+DTYPES = st.sampled_from([np.uint8] * 4 + [np.int64, np.float32, np.float64, np.bool_, np.uint16])
+
+
+def images_or_refusal(given: object) -> list[np.ndarray] | str:
+    try:
+        return list(images_of_arrays([as_source(item) for item in images_in(given)]).sources)
+    except FeatxError as error:
+        return str(error)
+
+
+@given(SHAPES.flatmap(lambda shape: DTYPES.flatmap(lambda dtype: st_numpy.arrays(dtype, shape))), st.booleans())
+def test_an_array_is_the_images_that_it_plainly_is_or_refused(array, is_listed):
+    found = images_or_refusal([array] if is_listed else array)
+    if isinstance(found, str):
+        assert "Received: " in found
+        assert "\n" not in found
+    elif found:
+        has_channels = array.ndim in {3, 4} and array.shape[-1] in {1, 3}
+        assert has_channels or (is_listed and array.ndim == 2 and array.shape[1] not in {3, 4})
+        assert array.dtype == np.uint8
+        expected = array if array.ndim == 4 else [array]
+        assert len(found) == len(expected)
+        assert all(np.array_equal(np.ravel(one), np.ravel(other)) for one, other in zip(found, expected, strict=True))
+    else:
+        assert array.shape[0] == 0

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from featx.errors import FeatxError
-from featx.metrics import confusion_matrix, evaluate, mcnemar_p_value, wilson_interval
+from featx.metrics import commonest_class, confusion_matrix, evaluate, mcnemar_p_value, wilson_interval
 
 TWO_CLASSES = ([0, 0, 1, 1], [[0.9, 0.1], [0.6, 0.4], [0.35, 0.65], [0.8, 0.2]])
 
@@ -133,3 +133,22 @@ def test_rows_of_the_confusion_matrix_are_the_true_classes():
     for y, predicted in (([0], [0, 1]), ([0], [3])):
         with pytest.raises(FeatxError, match="length|between"):
             confusion_matrix(y, predicted, 3)
+
+
+def test_of_classes_without_an_image_only_those_that_are_predicted_count():
+    sure = np.eye(3)
+    y = [0, 0, 0, 1]
+    without = evaluate(y, sure[[0, 0, 1, 1]])
+    assert without.macro_f1 == pytest.approx((0.8 + 2 / 3) / 2)  # of the two classes that are there
+    assert evaluate(y, sure[[0, 0, 2, 1]]).macro_f1 == pytest.approx(
+        (0.8 + 1 + 0) / 3
+    )  # what is never right counts as 0
+    assert without.roc_auc is None
+
+
+def test_the_commonest_class_and_what_is_clearly_better():
+    assert commonest_class([2, 0, 2]) == (2, pytest.approx(2 / 3))
+    assert commonest_class(np.array([1, 0])) == (0, 0.5)
+    metrics = evaluate([0] * 20 + [1], np.eye(2)[[0] * 21])
+    assert not metrics.is_above(commonest_class([0] * 20 + [1])[1])
+    assert metrics.is_above(0.5)

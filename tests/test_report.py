@@ -151,6 +151,14 @@ def test_verdict_says_when_nothing_has_learned():
     assert "learned" not in verdict(comparison(approach("a + b", 560), approach("cnn", 500)))
 
 
+def test_verdict_names_those_that_do_no_better_than_one_answer_for_all():
+    sentence = verdict(comparison(approach("a + b", 560), approach("cnn", 500)))
+    assert sentence.endswith(
+        "; always answering cats, the commonest class, gets 50.0 %, and cnn cannot be told from that."
+    )
+    assert "commonest" not in verdict(comparison(approach("a + b", 760), approach("cnn", 700)))
+
+
 def test_verdict_is_one_sentence_that_points_to_the_warnings():
     sentence = verdict(comparison(approach("a + b", 850), approach("cnn", 760), warnings=(WARNING,)))
     assert sentence.endswith("subject to the warning shown with it.")

@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,9 +14,11 @@ from featx.dataset import scan
 from featx.errors import FeaturesMissingError, FeatxError, TrainingError
 from featx.extract import extract_features
 from featx.heads import HEADS
+from featx.metrics import evaluate
 from featx.results import Training
 from featx.store import FeatureStore
-from featx.train import train_top
+from featx.summaries import run_json, run_text
+from featx.train import train_on_features, train_top
 
 OPTIONS = {"weights": "random", "image_size": (32, 32)}
 FAST = Training(epochs=3)
@@ -152,3 +155,58 @@ def test_run_folder_in_use_is_not_overwritten(run, data, cache):
     assert {path.name: path.read_bytes() for path in run.dir.iterdir()} == before
     assert not [path for path in run.dir.parent.iterdir() if path.name.startswith(".tmp-")]
     shutil.rmtree(run.dir)
+
+
+# What anybody gets right
+
+
+@pytest.fixture(scope="module")
+def lopsided(tmp_path_factory, networks_dir):
+    """A run on two classes of which the test split has 20 images and one."""
+    from tests.conftest import write_photos
+
+    folder = tmp_path_factory.mktemp("lopsided")
+    data = write_photos(folder / "data", n_train=8, n_test=20, classes=("cats", "dogs"))
+    for path in sorted((data / "test" / "dogs").iterdir())[1:]:
+        path.unlink()
+    (folder / "cache").mkdir()
+    (folder / "cache" / "networks").symlink_to(networks_dir, target_is_directory=True)
+    extract_features(data, cache_dir=folder / "cache", **OPTIONS)
+    return train_top(data, run_dir=folder / "run", cache_dir=folder / "cache", training=FAST, **OPTIONS)
+
+
+def scoring(run, n_correct, n_samples=21):
+    """The run as it would be had every head got so many test images right."""
+    y = np.zeros(n_samples, int)
+    metrics = evaluate(y, np.eye(2)[[0] * n_correct + [1] * (n_samples - n_correct)])
+    return replace(run, results=tuple(replace(result, metrics=metrics) for result in run.results))
+
+
+def test_a_head_that_is_no_better_than_one_answer_for_all_is_called_so(lopsided):
+    for n_correct, said in ((20, "; no better than always answering cats"), (21, "; not clearly better than always")):
+        text = run_text(scoring(lopsided, n_correct))
+        assert text.count(said) == 2
+        assert "Always answering cats, the commonest class, gets 95.2 % of them right." in text
+    better = scoring(lopsided, 1000, 1000)
+    assert "better than" not in run_text(better)
+    assert run_json(better)["better_than_baseline"] == {"dense": True, "logreg": True}
+
+
+def test_run_folder_and_json_have_what_the_commonest_class_gets(lopsided):
+    metrics = json.loads((lopsided.dir / "metrics.json").read_text())
+    assert metrics["baseline"] == {"class": "cats", "accuracy": 20 / 21}
+    assert [head["better_than_baseline"] for head in metrics["heads"].values()] == [False, False]
+    summary = json.loads(json.dumps(run_json(lopsided)))
+    assert summary["baseline"] == metrics["baseline"]
+    assert summary["better_than_baseline"] == {"dense": False, "logreg": False}
+
+
+def test_of_a_test_split_with_one_class_nothing_is_claimed(lopsided):
+    dataset = lopsided.features.dataset
+    one_class = lopsided.features.subset(~dataset.is_test | (dataset.labels == 0))
+    run = replace(lopsided, features=one_class)
+    result = train_on_features(one_class, "logreg", FAST)
+    assert one_class.test_baseline == ("cats", 1.0)
+    assert result.metrics.roc_auc is None
+    assert not result.metrics.is_above(1.0)
+    assert "gets 100.0 % of them right" in run_text(run)

@@ -9,6 +9,7 @@ from typing import Protocol, TypedDict
 
 import numpy as np
 
+from featx.arguments import whole_number
 from featx.dataset import ImageDataset
 from featx.engines.openvino_import import openvino_has_bfloat16
 from featx.errors import FeatxError
@@ -72,6 +73,9 @@ class EngineOptions:
         batch_size: images in a batch; chosen for the machine if None.
         threads: processor cores for `openvino`; all if None.
         streams: batches that `openvino` runs side by side; chosen for the machine if None.
+
+    Raises:
+        FeatxError: there is no such engine, or a number is no whole one of 1 or more.
     """
 
     engine: str = "auto"
@@ -82,6 +86,9 @@ class EngineOptions:
     def __post_init__(self) -> None:
         if self.engine not in ENGINES:
             raise FeatxError(f"An engine is one of {', '.join(ENGINES)}. Received: {self.engine!r}")
+        for name in ("batch_size", "threads", "streams"):
+            if (number := getattr(self, name)) is not None:
+                object.__setattr__(self, name, whole_number(name, number))
 
 
 def default_batch_size(options: EngineOptions) -> int:

@@ -7,19 +7,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from featx.arguments import shown
 from featx.errors import FeatxError, printable
 from featx.fetching.fetched import MARK, Fetched, file_sizes, find_fetched, write_mark
 from featx.fetching.kaggle_slug import KaggleSource, parse_slug
 from featx.fetching.kaggle_source import download
 from featx.fetching.prefix_classes import sort_by_prefix
 from featx.fetching.unpack import unpack
-from featx.places import ArchiveError, NameEncodingError, text_encoding
+from featx.places import ArchiveError, NameEncodingError, as_path, text_encoding
 from featx.sources import is_sample, write_sample
 
 log = logging.getLogger("featx")
 
 
-def fetch_data(slug: str, to: Path = Path("data"), *, zip_encoding: str | None = None, show: bool = False) -> Fetched:
+def fetch_data(slug: str, to: Path | str = "data", *, zip_encoding: str | None = None, show: bool = False) -> Fetched:
     """Bring images to the folder `to`; do nothing if they are there.
 
     Everything is downloaded and unpacked in a hidden folder beside `to`, which is there as a whole or not at all. A
@@ -36,6 +37,9 @@ def fetch_data(slug: str, to: Path = Path("data"), *, zip_encoding: str | None =
     Raises:
         FeatxError: it cannot be had, is not what it should be, or does not fit; the message says what to do.
     """
+    to = as_path(to)
+    if not isinstance(slug, str):
+        raise FeatxError(f"A data set is named like OWNER/NAME. Received: {shown(slug)}")
     if slug == "sample":
         was_there = is_sample(to)
         sizes = file_sizes(write_sample(to))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeAlias
 from urllib.parse import unquote, urlsplit
 
+from featx.arguments import shown
 from featx.errors import FeatxError, printable
 from featx.places.archives import archive_kind
 from featx.places.file_system import FileSystem
@@ -26,19 +27,21 @@ _WITH_USER = ("http://", "https://", "ftp://", "sftp://", "webdav")
 _BROKEN_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/(?!/)")
 
 
-def as_place(named: Place | str) -> Place:
+def as_place(named: Place | str | os.PathLike[str]) -> Place:
     """Return the place that a path or an address names.
 
     >>> as_place("data"), as_place("file:///data/my%20photos"), as_place("s3://bucket/photos") / "cat.jpg"
     (PosixPath('data'), PosixPath('/data/my photos'), RemotePath('s3://bucket/photos/cat.jpg'))
 
     Raises:
-        FeatxError: credentials are in the address of a store that takes them from the environment, or it was
-            made a `pathlib.Path`, which drops one of its slashes.
+        FeatxError: it is neither; credentials are in the address of a store that takes them from the environment; or it
+            was made a `pathlib.Path`, which drops one of its slashes.
     """
     if isinstance(named, RemotePath):
         return named
-    text = os.fspath(named)
+    text = os.fspath(named) if isinstance(named, str | os.PathLike) else None
+    if not isinstance(text, str):
+        raise FeatxError(f"A file or folder is named by a path or an address. Received: {shown(named)}")
     if isinstance(named, str) and _ADDRESS.match(text):
         return _at_address(text)
     if (broken := _BROKEN_ADDRESS.match(text)) and not Path(text).exists():
@@ -46,6 +49,18 @@ def as_place(named: Place | str) -> Place:
             f"Give an address as text: a Path drops a slash of {broken[1]}://. Received: {printable(text)}"
         )
     return Path(text)
+
+
+def as_path(named: Place | str) -> Path:
+    """Return the path of a file or folder that is on this machine.
+
+    Raises:
+        FeatxError: it is elsewhere, or as `as_place`.
+    """
+    place = as_place(named)
+    if isinstance(place, RemotePath):
+        raise FeatxError(f"Name a file or folder on this machine. Received: {printable(place)}")
+    return place
 
 
 def as_data(named: Place | str, zip_encoding: str | None = None) -> Place:

@@ -7,12 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
+from numbers import Real
 from pathlib import Path
 from typing import Any, Unpack
 
 import numpy as np
 
-from featx.augmentation import Views
+from featx.arguments import as_workers, shown
+from featx.augmentation import Views, as_views
 from featx.dataset import Data, ImageFolders
 from featx.engines import default_batch_size
 from featx.errors import FeatxError, printable
@@ -26,7 +28,7 @@ from featx.planning.trials import Trials
 from featx.planning.ways import Way, chosen_way, find_ways
 from featx.progress import progress_bar
 from featx.reader import read_batches
-from featx.resolve import ExtractionOptions, split_options
+from featx.resolve import DEFAULT_CACHE_DIR, ExtractionOptions, split_options
 from featx.skipped import SkippedImage
 from featx.stage_one import strict_error
 
@@ -37,11 +39,11 @@ FOLDER_PREFIX = f"{TEMPORARY_PREFIX}plan-"
 def plan_extraction(
     data_dir: Data,
     *,
-    cache_dir: Place | str = Path("cache"),
+    cache_dir: Place | str = DEFAULT_CACHE_DIR,
     workers: int | None = None,
     strict: bool = False,
     show: bool = False,
-    views: Views | None = None,
+    views: Views | int | None = None,
     deadline_s: float | None = None,
     **options: Unpack[ExtractionOptions],
 ) -> Plan:
@@ -73,6 +75,9 @@ def plan_extraction(
     named = ImageFolders.of(data_dir)
     root, cache_dir = _here(as_data(named.root)), _here(as_place(cache_dir))
     recipe_options, engine_options = split_options(options)
+    views, workers = as_views(views), as_workers(workers)
+    if deadline_s is not None and not (isinstance(deadline_s, Real) and deadline_s > 0):
+        raise FeatxError(f"A deadline is a number of seconds above 0. Received: {shown(deadline_s)}")
     found = survey(replace(named, root=root), cache_dir, show=show)
     ways = find_ways(found.dataset, cache_dir, engine_options, recipe_options)
     sample, unreadable = _sample(found, ways[0], workers, strict=strict)
@@ -81,7 +86,7 @@ def plan_extraction(
         estimates = [_estimate(way, trials, bar) for way in ways]
     if all(estimate.reason for estimate in estimates):
         raise FeatxError(f"{ways[0].name} cannot run here: {estimates[0].reason}")
-    chosen = chosen_way(ways, engine_options, recipe_options.get("precision", "auto"), trials.auto_engine)
+    chosen = chosen_way(ways, engine_options, recipe_options["precision"], trials.auto_engine)
     return Plan(
         data_dir=root,
         backbone=chosen.recipe.backbone,

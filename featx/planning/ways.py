@@ -42,7 +42,7 @@ def find_ways(
         dataset: whose images these are; int8 depends on it.
         cache_dir: remembers digests of files.
         engine_options: how the backbone is run.
-        options: see `featx.resolve.RecipeOptions`.
+        options: all of `featx.resolve.RecipeOptions`.
 
     Raises:
         WeightsError: there are no such weights.
@@ -50,7 +50,7 @@ def find_ways(
     """
     recipe, weights = resolve_recipe(cache_dir, dataset, **options)
     check_image_size(recipe)
-    choose = engine_options.engine, options.get("precision", "auto")
+    choose = engine_options.engine, options["precision"]
     engines = ENGINES[:0:-1] if choose[0] == "auto" else (choose[0],)
     precisions = PRECISIONS if choose[1] == "auto" else (choose[1],)
     if choose[0] != "auto" and choose[1] != "auto":

@@ -10,9 +10,10 @@ from contextlib import contextmanager
 
 import numpy as np
 
+from featx.arguments import shown
 from featx.errors import DamagedSegmentError, FeaturesMissingError, StoreError, printable
 from featx.files import check_writable, move, remove_abandoned_files, replacing, write_text
-from featx.places import Place, PlaceError
+from featx.places import Place, PlaceError, as_place
 from featx.recipe import Recipe
 from featx.store.listing import PATIENCE_S, look_at_segments
 from featx.store.row_index import RowIndex, grouped
@@ -55,14 +56,16 @@ class FeatureStore:
     Opening reads the names of all rows and none of their features. Nothing is written before the first segment.
     """
 
-    def __init__(self, cache_dir: Place, recipe: Recipe) -> None:
+    def __init__(self, cache_dir: Place | str, recipe: Recipe) -> None:
         """Open the store of `recipe` below `cache_dir`; damaged segments are set aside with a warning.
 
         Raises:
             StoreError: the folder cannot be read, or was written by a newer featx.
         """
+        if not isinstance(recipe, Recipe):
+            raise StoreError(f"A store is of a recipe, as resolve_recipe returns one. Received: {shown(recipe)}")
         self.recipe = recipe
-        self.dir = cache_dir / recipe.slug
+        self.dir = as_place(cache_dir) / recipe.slug
         self.segments: list[Segment] = []
         self._index = RowIndex([])
         self._looked_at: dict[Place, Segment | None] = {}  # None: damaged, and could not be renamed

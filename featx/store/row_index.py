@@ -4,6 +4,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from featx.arguments import shown
+from featx.errors import StoreError
 from featx.store.segment_file import ROW_NAME, Segment, row_names
 
 
@@ -29,7 +31,13 @@ class RowIndex:
         return len(self._keys)
 
     def find(self, digests: np.ndarray, views: np.ndarray | int) -> np.ndarray:
-        """Return `(n,)` int64: the row of each of `digests`, `(n, 32)` uint8, and `views`; -1 where there is none."""
+        """Return `(n,)` int64: the row of each of `digests`, `(n, 32)` uint8, and `views`; -1 where there is none.
+
+        Raises:
+            StoreError: they are no digests.
+        """
+        if np.shape(digests)[1:] != (32,) or getattr(digests, "dtype", None) != np.uint8:
+            raise StoreError(f"Images are found by their digests, (n, 32) uint8. Received: {shown(digests)}")
         views = np.broadcast_to(views, len(digests)).astype(np.uint16)
         keys, wanted = _keys(digests, views), row_names(digests, views)
         found = np.full(len(digests), -1, np.int64)
