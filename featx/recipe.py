@@ -15,7 +15,7 @@ from featx.augmentation import Augmentation
 from featx.errors import FeatxError
 
 #: Raised by one whenever decoding or resizing changes a pixel, so that old features are not mixed with new ones.
-PIXELS_VERSION = 2
+PIXELS_VERSION = 3
 
 #: Storage dtypes, the default first.
 DTYPES = ("float16", "float32")

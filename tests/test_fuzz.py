@@ -71,7 +71,7 @@ def near_recipes(draw) -> str:
 @given(text=st.text() | JSON_VALUES.map(json.dumps) | near_recipes())
 @example(text=RECIPE.to_json())
 @example(text=RECIPE.to_json().replace("[32,32]", "[Infinity,32]"))
-@example(text=RECIPE.to_json().replace('"pixels_version":2', '"pixels_version":NaN'))
+@example(text=RECIPE.to_json().replace('"pixels_version":3', '"pixels_version":NaN'))
 @example(text=RECIPE.to_json().replace('"block1_pool"', "3"))
 @example(text=RECIPE.to_json().replace('"vgg16"', "null"))
 @example(text=RECIPE.to_json().replace('"vgg16"', '"../../vgg16"'))

@@ -33,7 +33,7 @@ def test_every_field_changes_the_key():
 
 def test_key_is_the_digest_of_canonical_json():
     text = (
-        '{"backbone":"vgg16","dtype":"float16","image_size":[150,120],"layer":"block5_pool","pixels_version":2,'
+        '{"backbone":"vgg16","dtype":"float16","image_size":[150,120],"layer":"block5_pool","pixels_version":3,'
         f'"precision":"float32","preprocessing":"caffe","resize":"bilinear","weights":"{"ab" * 32}"}}'
     )
     assert RECIPE.to_json() == text
