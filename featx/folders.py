@@ -84,6 +84,19 @@ class Folders(ABC):
             self._holders[folder] = tuple(path for path, contents in self.walk(folder) if contents.images)
         return self._holders[folder]
 
+    def filled(self, folder: str) -> dict[str, str]:
+        """Return those of the folders in `folder` that have images, at any depth: path by name."""
+        return {name: path for name, path in self.contents(folder).subfolders.items() if self.holders(path)}
+
+    def is_spread(self, folder: str) -> bool:
+        """Return whether all images below `folder` lie in several folders in it."""
+        holders = self.holders(folder)
+        return folder not in holders and len(holders) > 1
+
+    def file_names(self, folder: str) -> list[str]:
+        """Return the names of all images in `folder` and below it, sorted."""
+        return sorted(name for path in self.holders(folder) for name in self.contents(path).images)
+
     def n_images(self, folder: str) -> int:
         """Return how many images there are in `folder` and below it."""
         return sum(len(self.contents(path).images) for path in self.holders(folder))

@@ -7,37 +7,19 @@ tree and how to say what is meant. `tests/public_trees.py` has the trees of publ
 """
 
 import os
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from featx.errors import DatasetError, printable
-from featx.folder_names import (
-    Role,
-    are_parts,
-    class_prefixes,
-    holds_out,
-    looks_of,
-    may_be_annotations,
-    n_annotations,
-    role_of,
-    says_annotations,
-    says_images,
-    says_same_mask,
-    subject_of,
-)
+from featx.folder_names import Role, looks_of, may_be_annotations, role_of, says_images, subject_of
 from featx.folders import Disk, Elsewhere, Folders
+from featx.layout_doubts import find_doubt, quoted, unclear
 from featx.places import Place, RemotePath, RemoteTree
 
 EXPECTED = "Lay the images out as train/CLASS/* with test/CLASS/*, or just CLASS/*."
 
-_TELL = (
-    "Say what you mean: --train-folder FOLDER names the folder whose sub-folders are the classes (. is {root} itself), "
-    "and --test-folder FOLDER does the same for the test split."
-)
 _MAX_DEPTH = 12  # of the folders that lie between a data set's folder and its classes
-_MAX_SHOWN = 4  # folders of a tree, at each level
 
 
 @dataclass(frozen=True)
@@ -132,7 +114,7 @@ class _Finder:
         base = self._base(self._top, _MAX_DEPTH) or self._top
         splits = self._splits(base)
         layout = self._with_splits(base, splits) if "train" in splits else self._without_splits(base)
-        if why := self._doubt(layout):
+        if why := find_doubt(self._folders, layout.train, layout.test):
             raise self._unclear(why)
         warnings = (*layout.warnings, *self._two_levels(layout.train), *self._left_out(base, layout, splits))
         return replace(layout, warnings=warnings)
@@ -191,7 +173,7 @@ class _Finder:
         """Return the splits where only the folder of the test split says what it is: `rps` beside `rps-test-set`."""
         below = self._below(base)
         splits: dict[str, str] = {}
-        filled = {name: path for name, path in self._filled(base).items() if role_of(name) is None}
+        filled = {name: path for name, path in self._folders.filled(base).items() if role_of(name) is None}
         for name, role in labelled.items():
             if role.name not in {"test", "validation"}:
                 continue
@@ -268,9 +250,9 @@ class _Finder:
 
     def _check_train_is_no_class(self, base: str, train: str) -> None:
         """Raise if folders that may be classes lie beside a train split, and nothing that would be its test split."""
-        beside = {name: path for name, path in self._filled(base).items() if path != train}
+        beside = {name: path for name, path in self._folders.filled(base).items() if path != train}
         others = [name for name in beside if role_of(name) is None and not may_be_annotations(name)]
-        like_it = [name for name in others if self._is_deep(beside[name])]
+        like_it = [name for name in others if self._folders.is_spread(beside[name])]
         if like_it or (others and all(role_of(name) is None for name in beside)):
             name = printable(os.path.basename(train))  # noqa: PTH119 - text
             raise self._unclear(f"{name}/ may be the train split, or a class like {printable((like_it or others)[0])}/")
@@ -278,40 +260,46 @@ class _Finder:
     def _without_splits(self, base: str) -> Layout:
         """The layout of a folder that has only class folders."""
         below = self._below(base)
-        filled = self._filled(base)
+        filled = self._folders.filled(base)
         tests = [name for name, path in filled.items() if _is_test(role_of(name)) and self._class_folders(path)]
         if tests:
             raise self._unclear(
-                f"{_quoted(tests)} is a test split but no train split with the same class folders is there"
+                f"{quoted(tests)} is a test split but no train split with the same class folders is there"
             )
         if _are_flat_splits([role_of(name) for name in filled]):
-            strays = [path for folder in filled.values() for path in self._images_below(folder)]
-            return Layout({}, None, tuple(sorted(strays)), (), base)
+            holders = [holder for folder in filled.values() for holder in self._folders.holders(folder)]
+            return Layout({}, None, self._direct_images(holders), (), base)
         copies = self._copies(filled)
-        repeats = [name for name, path in filled.items() if self._filled(path).keys() & (filled.keys() - {name})]
+        repeats = [
+            name for name, path in filled.items() if self._folders.filled(path).keys() & (filled.keys() - {name})
+        ]
         if len(filled) - len(copies) > 1 and (others := [name for name in repeats if name not in copies]):
-            raise self._unclear(f"{_quoted(others)} holds folders with names of classes beside it")
+            raise self._unclear(f"{quoted(others)} holds folders with names of classes beside it")
         classes = {name: path for name, path in below.items() if name not in copies}
         return Layout(classes, None, self._direct_images({*self._way_to(base), base}), (), base)
 
     def _copies(self, filled: dict[str, str]) -> set[str]:
-        return {name for name, path in filled.items() if name not in self._filled(path) and self._is_copy(path, filled)}
+        return {
+            name
+            for name, path in filled.items()
+            if name not in self._folders.filled(path) and self._is_copy(path, filled)
+        }
 
     def _is_copy(self, folder: str, others: dict[str, str]) -> bool:
         """Return whether all folders in one folder have names and file names of others, as archives have it."""
-        inside = self._filled(folder)
+        inside = self._folders.filled(folder)
         return (
             bool(inside)
             and inside.keys() <= others.keys()
-            and all(self._file_names(path) == self._file_names(others[name]) for name, path in inside.items())
+            and all(
+                self._folders.file_names(path) == self._folders.file_names(others[name])
+                for name, path in inside.items()
+            )
         )
-
-    def _file_names(self, folder: str) -> list[str]:
-        return sorted(name for path in self._folders.holders(folder) for name in self._folders.contents(path).images)
 
     def _way_to(self, base: str) -> list[str]:
         """Return the folders from the top to above `base`."""
-        return [folder for folder in _and_above(base) if f"{folder}/".startswith(f"{self._top}/") and folder != base]
+        return [folder for folder in _above(base) if f"{folder}/".startswith(f"{self._top.rstrip('/')}/")]
 
     def _left_out(self, base: str, layout: Layout, splits: dict[str, str]) -> list[str]:
         """Return a sentence each for folders of images without labels, and for others that nobody asked for."""
@@ -319,8 +307,8 @@ class _Finder:
         strays = set(map(os.path.dirname, layout.strays)) - {base, *self._way_to(base)}
         kinds: dict[str, list[str]] = {why: [] for why in ("no class folders", "copies of the classes", "neither")}
         for folder in (*self._way_to(base), base):
-            for name, path in self._filled(folder).items():
-                if path in strays or any(f"{one}/".startswith(f"{path}/") for one in used):
+            for name, path in self._folders.filled(folder).items():
+                if path in used or path in strays or any(one.startswith(f"{path}/") for one in used):
                     continue
                 role = role_of(name)
                 if (
@@ -349,164 +337,25 @@ class _Finder:
     def _two_levels(self, classes: dict[str, str]) -> list[str]:
         """Return the sentence that says that the classes have folders in them, if it is so with each."""
         filled = {name: path for name, path in classes.items() if self._folders.holders(path)}
-        if not filled or not all(self._is_deep(path) for path in filled.values()):
+        if not filled or not all(self._folders.is_spread(path) for path in filled.values()):
             return []
         name, path = next(iter(filled.items()))
-        inside = _quoted(self._filled(path))
+        inside = quoted(self._folders.filled(path))
         return [f"The images of a class include those in its sub-folders: {printable(name)}/ has {inside}."]
 
-    # What is doubtful
-
-    def _doubt(self, layout: Layout) -> str | None:
-        """Return why these folders may be no classes; None if nothing speaks against it."""
-        classes = {name: path for name, path in layout.train.items() if self._folders.holders(path)}
-        doubts = [self._masks, self._masks_inside, self._parts, self._flat_tests, self._split_classes]
-        # Where a train and a test split have the same classes, the folders have been sorted on purpose.
-        if len(classes.keys() & (layout.test or {}).keys()) < 2:
-            doubts += [self._index, self._same_folders, self._same_prefixes, self._one_is_deep]
-        return next((why for doubt in doubts if (why := doubt(classes))), None)
-
-    def _masks(self, classes: dict[str, str]) -> str | None:
-        """Return the doubt if folders of masks lie among the classes."""
-        masks = [name for name in classes if may_be_annotations(name) and self._speaks_of_others(name, classes)]
-        if not masks or len(masks) == len(classes):
-            return None
-        return f"{_quoted(masks)} may hold masks or other annotations instead of a class"
-
-    def _speaks_of_others(self, masks: str, classes: dict[str, str]) -> bool:
-        """Return whether a folder that may hold masks does, by its name, its neighbours, or the names of its files."""
-        others = [name for name in classes if name != masks]
-        if any(says_same_mask(masks, other) for other in others):  # `mask` beside `no_mask`
-            return False
-        if says_annotations(masks) or any(says_images(other) for other in others):
-            return True
-        stems = self._stems(classes[masks])
-        return any(len(stems & self._stems(classes[other])) > len(stems) / 2 for other in others)
-
-    def _stems(self, folder: str) -> set[str]:
-        """Return the names of files without their suffixes; numbers are the same everywhere and say nothing."""
-        return {stem for name in self._file_names(folder) if not (stem := name.rpartition(".")[0]).isdigit()}
-
-    def _masks_inside(self, classes: dict[str, str]) -> str | None:
-        """Return the doubt if masks lie among the images of a class, in a folder or beside them."""
-        for name, path in classes.items():
-            if may_be_annotations(name):
-                continue
-            for holder in self._folders.holders(path):
-                below = os.path.relpath(holder, path)
-                if below != "." and may_be_annotations(os.path.basename(holder)):  # noqa: PTH119 - text
-                    return f"{printable(f'{name}/{below}')}/ may hold masks or other annotations instead of images"
-                if (n := n_annotations(self._folders.contents(holder).images)) > 1:
-                    return f"{n:,} files in {printable(name)}/ have the name of another one there and a word for a mask"
-        return None
-
-    def _parts(self, classes: dict[str, str]) -> str | None:
-        return f"{_quoted(classes)} may be parts of one set instead of classes" if are_parts(classes) else None
-
-    def _flat_tests(self, classes: dict[str, str]) -> str | None:
-        """Return the doubt if a folder of images for testing lies among the classes."""
-        tests = [name for name, path in classes.items() if holds_out(name) and not self._class_folders(path)]
-        if not tests or len(classes) - len(tests) < 2:
-            return None
-        return f"{_quoted(tests)} may hold test images without labels instead of a class"
-
-    def _split_classes(self, classes: dict[str, str]) -> str | None:
-        """Return the doubt if each class has a folder for each split: `train_cats`, `test_cats`."""
-        by_rest: dict[tuple[str, ...], dict[str, str]] = {}
-        for name in classes:
-            if (role := role_of(name)) and role.rest:
-                by_rest.setdefault(role.rest, {})[role.name] = name
-        pairs = [list(names.values()) for names in by_rest.values() if "train" in names and len(names) > 1]
-        return f"{_quoted(pairs[0])} may be one class in two splits" if pairs else None
-
-    def _same_folders(self, classes: dict[str, str]) -> str | None:
-        """Return the doubt if the same names lie in several classes, like `cats/day` and `dogs/day`."""
-        inside = {
-            name: {os.path.basename(folder) for folder in self._folders.holders(path)}  # noqa: PTH119 - text
-            for name, path in classes.items()
-            if path not in self._folders.holders(path)
-        }
-        same = _shared(inside.values())
-        is_wrapper = len(same) == 1 and all(names == same for names in inside.values())  # `n01440764/images` each
-        if not same or is_wrapper or (len(same) == 1 and len(inside) < len(classes)):
-            return None
-        holders = [name for name, names in inside.items() if names & same]
-        return f"folders of the same names lie in {_quoted(holders)}, so {_quoted(same)} may be the classes instead"
-
-    def _same_prefixes(self, classes: dict[str, str]) -> str | None:
-        """Return the doubt if file names in several classes begin with the same words: `a/cat.1.jpg`, `b/cat.2.jpg`."""
-        prefixes = {name: set(class_prefixes(self._folders.contents(path).images)) for name, path in classes.items()}
-        same = _shared(prefixes.values())
-        if len(same) < 2:
-            return None
-        holders = [name for name, names in prefixes.items() if names & same]
-        begin = ", ".join(map(printable, sorted(same)[:_MAX_SHOWN]))
-        return f"file names in each of {_quoted(holders)} begin with {begin}, which may be the classes instead"
-
-    def _one_is_deep(self, classes: dict[str, str]) -> str | None:
-        """Return the doubt if one class holds all its images in folders, and every other in one."""
-        deep = [name for name, path in classes.items() if self._is_deep(path)]
-        flat = [name for name, path in classes.items() if len(self._folders.holders(path)) == 1]
-        if len(deep) != 1 or len(flat) != len(classes) - 1 or not flat:
-            return None
-        inside = _quoted(self._filled(classes[deep[0]]))
-        return f"only {_quoted(deep)} holds its images in several folders ({inside}), which may be the classes instead"
-
-    def _index(self, classes: dict[str, str]) -> str | None:
-        """Return the doubt if the folders are an index by first letters: `a/abbey`, `b/bakery`."""
-        is_index = len(classes) > 1 and all(
-            len(name) == 1
-            and name.isalpha()
-            and not self._folders.contents(path).images
-            and all(inside.casefold().startswith(name.casefold()) for inside in self._filled(path))
-            for name, path in classes.items()
-        )
-        return (
-            f"{_quoted(classes)} may be an index by first letters; if so, move the folders in them up"
-            if is_index
-            else None
-        )
-
-    def _is_deep(self, path: str) -> bool:
-        """Return whether all images below a folder lie in several folders in it."""
-        holders = self._folders.holders(path)
-        return path not in holders and len(holders) > 1
+    # Folders
 
     def _unclear(self, why: str) -> DatasetError:
-        """Return the error that shows the tree as it was read."""
-        tell = _TELL.format(root=printable(self._top))
-        return DatasetError(
-            f"What the folders in {printable(self._top)} mean is not clear: {why}. "
-            f"Folders, with their numbers of images: {self._drawn(self._top, why)}. {tell}"
-        )
-
-    def _drawn(self, folder: str, why: str, depth: int = 3) -> str:
-        """Return the tree below `folder` on one line, what `why` speaks of first: `train/{cats/ 40, dogs/ 38}`."""
-        filled = sorted(self._filled(folder).items(), key=lambda item: f"{printable(item[0])}/" not in why)
-        shown = []
-        for name, path in filled[:_MAX_SHOWN]:
-            inside = self._drawn(path, why, depth - 1) if depth > 1 else ""
-            images = self._folders.contents(path).images
-            number = f" {self._folders.n_images(path):,}" if images or not inside else ""
-            begin = class_prefixes(images)[:_MAX_SHOWN]
-            names = f" (names begin with {', '.join(map(printable, begin))})" if begin else ""
-            shown.append(f"{printable(name)}/{f'{{{inside}}}' if inside else ''}{number}{names}")
-        return ", ".join([*shown, *(["…"] if len(filled) > _MAX_SHOWN else [])])
-
-    # Folders
+        return unclear(self._folders, self._top, why)
 
     def _below(self, folder: str) -> dict[str, str]:
         return self._folders.contents(folder).subfolders
 
-    def _filled(self, folder: str) -> dict[str, str]:
-        """Return the folders in `folder` that have images, at any depth."""
-        return {name: path for name, path in self._below(folder).items() if self._folders.holders(path)}
-
     def _without_annotations(self, folder: str) -> dict[str, str]:
         """Return the folders in `folder` that have images: just the one with class folders beside annotations of it."""
-        filled = self._filled(folder)
+        filled = self._folders.filled(folder)
         pictures = {name: path for name, path in filled.items() if not may_be_annotations(name)}
-        is_one = len(pictures) == 1 and bool(self._filled(next(iter(pictures.values()))))
+        is_one = len(pictures) == 1 and bool(self._folders.filled(next(iter(pictures.values()))))
         return pictures if is_one else filled
 
     def _named(self, folder: str) -> str:
@@ -530,9 +379,6 @@ class _Finder:
             )
         return path
 
-    def _images_below(self, folder: str) -> list[str]:
-        return [f"{path}/{name}" for path, contents in self._folders.walk(folder) for name in contents.images]
-
     def _direct_images(self, chosen: Iterable[str]) -> tuple[str, ...]:
         """Return the images that lie in these folders themselves, sorted."""
         return tuple(sorted(f"{path}/{name}" for path in chosen for name in self._folders.contents(path).images))
@@ -553,27 +399,14 @@ def _are_flat_splits(roles: list[Role | None]) -> bool:
     return has_plain or is_set
 
 
-def _and_above(path: str) -> list[str]:
-    """Return the folders above a path and the path itself, the highest first."""
-    parts = path.split("/")
-    return ["/".join(parts[:n]) or "/" for n in range(1, len(parts) + 1)]
+def _above(path: str) -> list[str]:
+    """Return the folders above a path, the highest first.
 
-
-def _shared(sets: Iterable[set[str]]) -> set[str]:
-    """Return what is in two or more of the sets."""
-    counts = Counter(item for one in sets for item in one)
-    return {item for item, count in counts.items() if count > 1}
-
-
-def _quoted(names: Iterable[str]) -> str:
-    """Return names of folders with the first of them.
-
-    >>> _quoted(["b", "a"])
-    'a/, b/'
+    >>> _above("/data/pets/train")
+    ['/', '/data', '/data/pets']
     """
-    ordered = sorted(names)
-    more = ["…"] if len(ordered) > _MAX_SHOWN else []
-    return ", ".join([f"{printable(name)}/" for name in ordered[:_MAX_SHOWN]] + more)
+    parts = path.split("/")
+    return ["/".join(parts[:n]) or "/" for n in range(1, len(parts))]
 
 
 def _images(n: int) -> str:
