@@ -112,7 +112,7 @@ class Views:
     def __post_init__(self) -> None:
         object.__setattr__(self, "n", whole_number("The number of views", self.n, 1, MAX_VIEWS))
         if not isinstance(self.augmentation, Augmentation):
-            raise FeatxError(f"Views are made as an Augmentation says. Received: {shown(self.augmentation)}")
+            raise FeatxError(f"The augmentation of views is an Augmentation. Received: {shown(self.augmentation)}")
         if self.augmentation.changes_nothing:
             raise FeatxError(
                 "These views would be copies of their image: let them differ with --augment report, --flip, "

@@ -264,7 +264,7 @@ def _load_weights(network: Any, recipe: Recipe, weights_path: Path) -> None:
         ) from error
     if digest != recipe.weights:
         raise WeightsError(
-            f"The weights file {printable(weights_path)} was changed while featx was at work; run the same command "
+            f"The weights file {printable(weights_path)} changed while featx was running; run the same command "
             f"again. Expected SHA-256 {recipe.weights[:16]}…, got {digest[:16]}…"
         )
 

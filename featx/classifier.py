@@ -230,7 +230,7 @@ class ImageClassifier(ABC):
 def _as_file(item: object) -> Place:
     source = as_source(item)
     if isinstance(source, np.ndarray):
-        raise FeatxError(f"Images to be classified are files: name them by their paths. Received: {shown(item)}")
+        raise FeatxError(f"Give the images to classify as paths of files. Received: {shown(item)}")
     return source
 
 

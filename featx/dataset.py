@@ -227,7 +227,9 @@ def scan_listed(
     if dataset.n_test == 0:
         dataset = _split_by_content(dataset, test_fraction, to_train=to_train)
         if listed.has_test_dir:
-            dataset = _warn(dataset, "The test split has no image: featx takes one from the train split, by content.")
+            dataset = _warn(
+                dataset, "The test split has no image: featx takes a test split from the train split, by content."
+            )
     return _warn(dataset, _untested(dataset), *_repeats(dataset))
 
 
@@ -418,8 +420,8 @@ def _alike(names: Sequence[str]) -> str:
     first, second = pairs[0]
     more = f" There are {len(pairs) - 1:,} more such pairs." if len(pairs) > 1 else ""
     sentence = (
-        f"Two classes are called '{printable(first)}' and '{printable(second)}': the names differ in "
-        f"{' and '.join(difference_of(first, second))} only.{more}"
+        f"Two classes are called '{printable(first)}' and '{printable(second)}': the names differ only in "
+        f"{' and '.join(difference_of(first, second))}.{more}"
     )
     if _is_mistake(first, second):
         raise DatasetError(f"{sentence} Rename one of the folders, or move their images into one.")
@@ -525,7 +527,7 @@ def _no_images(
     folders = _counted("folder", [f"{path} ({reason})" for path, reason in unreadable])
     but = f" Not readable: {folders}." if unreadable else ""
     found = f" Found: {_by_suffix(others)}." if others else ""
-    return DatasetError(f"There are no images in {printable(root)} that featx reads.{found}{but} {EXPECTED}")
+    return DatasetError(f"{printable(root)} has no images that featx reads.{found}{but} {EXPECTED}")
 
 
 def _prefixes(paths: Sequence[str]) -> str:
@@ -544,7 +546,7 @@ def _prefixes(paths: Sequence[str]) -> str:
 
 def _other_files(paths: Sequence[str]) -> str:
     """Return the warning of files in class folders that do not have an image's suffix."""
-    return f"Left out, having no suffix of an image that featx reads: {_by_suffix(paths)}." if paths else ""
+    return f"Left out, as featx reads no images with these suffixes: {_by_suffix(paths)}." if paths else ""
 
 
 def _by_suffix(paths: Sequence[str]) -> str:

@@ -45,13 +45,14 @@ def warn_of_dim_images(images: Iterable[DimImage]) -> None:
     bits = next(bits for bits in _USUAL_BITS if brightest.largest < 1 << bits)
     one = len(different) == 1
     log.warning(
-        "%s 16 bits a sample but no value above %s of 65,535, such as %s, so %s: if %s %d-bit data, multiply %s by %d.",
+        "%s 16 bits a sample but no value above %s of 65,535, such as %s, so %s: if %s %d-bit data, multiply "
+        "%s values by %d.",
         "1 image has" if one else f"{len(different):,} images have",
         f"{brightest.largest:,}",
         brightest.path,
         "it comes out nearly black" if one else "they come out nearly black",
         "it holds" if one else "they hold",
         bits,
-        "it" if one else "them",
+        "its" if one else "their",
         65535 // (2**bits - 1),
     )

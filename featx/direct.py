@@ -75,7 +75,7 @@ class DirectClassifier(ImageClassifier):
             raise FeatxError("int8 is calibrated on a data set, and here is none: choose float32, bfloat16 or auto.")
         recipe_options, engine_options = split_options(options)
         if recipe_options["layer"] not in {None, CLASSIFIER_LAYER} or recipe_options["pooling"]:
-            raise FeatxError("A classifier applied as it is has no choice of layer or pooling: leave them out.")
+            raise FeatxError("A pretrained classifier takes no layer or pooling: leave them out.")
         wanted: RecipeOptions = {**recipe_options, "layer": CLASSIFIER_LAYER, "pooling": None}
         recipe, weights = resolve_recipe(as_place(cache_dir), **wanted)
         check_image_size(recipe)

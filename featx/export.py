@@ -130,7 +130,7 @@ def _check_names(run: SavedRun, form: str) -> None:
     bad = [name for name in run.class_names if any("\ud800" <= char <= "\udfff" for char in name)]
     if bad and form == "onnx":
         raise FeatxError(
-            f"The name of the class {printable(bad[0])} is no UTF-8, as an ONNX file needs it: rename the folder and "
+            f"The class name {printable(bad[0])} is not valid UTF-8, which ONNX files need: rename the folder and "
             f"train again, or choose another --format."
         )
 

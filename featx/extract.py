@@ -126,7 +126,7 @@ def extract_features(
     recipe_options, engine_options = split_options(options)
     cache_dir, views, workers = as_place(cache_dir), as_views(views), as_workers(workers)
     if not isinstance(ray_address, str | None):
-        raise FeatxError(f"A Ray cluster has an address, like auto. Received: {shown(ray_address)}")
+        raise FeatxError(f"The address of a Ray cluster is text, such as auto. Received: {shown(ray_address)}")
     dataset = scan(data_dir, cache_dir, to_train=False, show=show)
     recipe, weights = resolve_recipe(cache_dir, dataset, **recipe_options)
     return extract_dataset(

@@ -38,7 +38,7 @@ _OTHER_FORMATS: tuple[tuple[bytes, str, str], ...] = (
     (rb"IIU\x00", "camera RAW file (Panasonic RW2)", _DEVELOP),
     (rb"\x00MRM", "camera RAW file (Minolta MRW)", _DEVELOP),
     (rb"FOVb", "camera RAW file (Sigma X3F)", _DEVELOP),
-    (rb"\x89PNG", "PNG whose line ends were changed on the way", _AGAIN),
+    (rb"\x89PNG", "PNG with line ends changed in transfer", _AGAIN),
     (rb"8BPS", "Photoshop file (PSD)", _SAVE),
     (rb"gimp xcf", "GIMP file (XCF)", _SAVE),
     (rb"v/1\x01", "OpenEXR image", _SAVE),

@@ -162,12 +162,12 @@ def _pixels(image: Image.Image) -> np.ndarray:
             (upright if upright.mode in _PNG_MODES else _in_rgb(upright)).save(file, "PNG", compress_level=0)
             return decode_image(file.getvalue(), (upright.height, upright.width))
     except Exception as error:  # Pillow raises a dozen kinds of exception on damaged files
-        raise FeatxError(f"The Pillow image of {image.size} in mode {image.mode} is no image here: {error}.") from error
+        raise FeatxError(f"The Pillow image of {image.size} in mode {image.mode} cannot be used: {error}.") from error
 
 
 def _in_rgb(image: Image.Image) -> Image.Image:
     if image.mode not in {"CMYK", "YCbCr", "HSV", "LAB", "RGBX"}:
-        raise ImageError("which of its values is white is not known; convert it to RGB")
+        raise ImageError("it is not known which value is white; convert it to RGB")
     return image.convert("RGB")
 
 

@@ -263,9 +263,7 @@ class _Finder:
         filled = self._folders.filled(base)
         tests = [name for name, path in filled.items() if _is_test(role_of(name)) and self._class_folders(path)]
         if tests:
-            raise self._unclear(
-                f"{quoted(tests)} is a test split but no train split with the same class folders is there"
-            )
+            raise self._unclear(f"{quoted(tests)} is a test split, but no train split has the same class folders")
         if _are_flat_splits([role_of(name) for name in filled]):
             holders = [holder for folder in filled.values() for holder in self._folders.holders(folder)]
             return Layout({}, None, self._direct_images(holders), (), base)
@@ -274,7 +272,7 @@ class _Finder:
             name for name, path in filled.items() if self._folders.filled(path).keys() & (filled.keys() - {name})
         ]
         if len(filled) - len(copies) > 1 and (others := [name for name in repeats if name not in copies]):
-            raise self._unclear(f"{quoted(others)} holds folders with names of classes beside it")
+            raise self._unclear(f"{quoted(others)} holds folders named like the classes beside it")
         classes = {name: path for name, path in below.items() if name not in copies}
         return Layout(classes, None, self._direct_images({*self._way_to(base), base}), (), base)
 

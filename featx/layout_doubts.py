@@ -77,7 +77,7 @@ def _masks_inside(folders: Folders, classes: dict[str, str]) -> str | None:
             if below != "." and may_be_annotations(os.path.basename(holder)):  # noqa: PTH119 - text
                 return f"{printable(f'{name}/{below}')}/ may hold masks or other annotations instead of images"
             if (n := n_annotations(folders.contents(holder).images)) > 1:
-                return f"{n:,} files in {printable(name)}/ have the name of another one there and a word for a mask"
+                return f"{n:,} files in {printable(name)}/ are named like another file there, plus a word for a mask"
     return None
 
 
@@ -115,7 +115,7 @@ def _same_folders(folders: Folders, classes: dict[str, str]) -> str | None:
     if not same or is_wrapper or (len(same) == 1 and len(inside) < len(classes)):
         return None
     holders = [name for name, names in inside.items() if names & same]
-    return f"folders of the same names lie in {quoted(holders)}, so {quoted(same)} may be the classes instead"
+    return f"{quoted(holders)} hold folders of the same names, so {quoted(same)} may be the classes instead"
 
 
 def _same_prefixes(folders: Folders, classes: dict[str, str]) -> str | None:
@@ -156,7 +156,7 @@ def _index(folders: Folders, classes: dict[str, str]) -> str | None:
 def unclear(folders: Folders, top: str, why: str) -> DatasetError:
     """Return the error that shows the tree below `top` as it was read."""
     return DatasetError(
-        f"What the folders in {printable(top)} mean is not clear: {why}. "
+        f"It is not clear what the folders in {printable(top)} mean: {why}. "
         f"Folders, with their numbers of images: {_drawn(folders, top, why)}. {_TELL.format(root=printable(top))}"
     )
 

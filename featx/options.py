@@ -98,8 +98,8 @@ IMAGE_SIZE = Parsed("size", parse_image_size)
 ZIP_ENCODING = option(
     "--zip-encoding",
     type=Parsed("encoding", text_encoding),
-    help="Encoding of the names in a zip or tar file that do not say theirs, such as gbk, shift_jis or cp866.  "
-    "[default: utf-8 if all of them fit]",
+    help="Encoding of names for which a zip or tar file states none, such as gbk, shift_jis or cp866.  "
+    "[default: utf-8 if all are valid in it]",
 )
 
 
@@ -137,7 +137,7 @@ _DATA = options(
         help="Folder in DATA whose sub-folders are the classes of the training split; . is DATA itself.  "
         "[default: found by its name]",
     ),
-    click.option("--test-folder", metavar="FOLDER", help="The same of the test split; needs --train-folder."),
+    click.option("--test-folder", metavar="FOLDER", help="The same for the test split; needs --train-folder."),
     ZIP_ENCODING,
 )
 BACKBONE = option(
@@ -181,7 +181,7 @@ RECIPE = options(
     option(
         "--dtype",
         type=click.Choice(DTYPES),
-        help=f"Features are stored as this.  [default: {DTYPES[0]}, class probabilities as {DTYPES[1]}]",
+        help=f"Number format of stored features.  [default: {DTYPES[0]}, class probabilities as {DTYPES[1]}]",
     ),
 )
 _VIEWS = options(
@@ -244,8 +244,8 @@ STAGE_ONE = options(
         type=click.Choice(ENGINES),
         default=EngineOptions.engine,
         show_default=True,
-        help="What runs the backbone; auto is keras where there is a GPU it can use, or where OpenVINO has no bfloat16 "
-        "that is asked for; else openvino.",
+        help="What runs the backbone; auto is keras if it can use a GPU, or for bfloat16 where OpenVINO has none; "
+        "else openvino.",
     ),
     option("--batch-size", type=click.IntRange(1, 4096), help="Images in a batch.  [default: for the machine]"),
     option("--threads", type=click.IntRange(1), help="Processor cores for openvino.  [default: all]"),

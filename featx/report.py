@@ -103,8 +103,8 @@ def _baseline_text(comparison: Comparison, escape: Callable[[str], str]) -> str:
         return ""
     always = f"; always answering {escape(comparison.commonest_class)}, the commonest class, gets {100 * share:.1f} %"
     if comparison.best in idle:
-        return f"{always}, so nothing has clearly learned"
-    return f"{always}, and {', '.join(escape(approach.name) for approach in idle)} cannot be told from that"
+        return f"{always}, and no approach is clearly better"
+    return f"{always}; not clearly better: {', '.join(escape(approach.name) for approach in idle)}"
 
 
 def _quickest_text(best: Approach, as_good: Sequence[Approach], escape: Callable[[str], str]) -> str:

@@ -23,7 +23,7 @@ def write_report(comparison: Comparison, report_dir: Path | str, data_dir: Place
         FeatxError: the folder cannot be made or written.
     """
     if not isinstance(comparison, Comparison):
-        raise FeatxError(f"A report is of what compare_approaches returns. Received: {shown(comparison)}")
+        raise FeatxError(f"write_report takes what compare_approaches returns. Received: {shown(comparison)}")
     report_dir = as_path(report_dir)
     pictures = draw(comparison)
     files = {

@@ -59,7 +59,7 @@ class Training:
 def check_training(training: Training) -> None:
     """Raise FeatxError unless `training` is what its name says."""
     if not isinstance(training, Training):
-        raise FeatxError(f"How to train is said by featx.Training(seed=…, epochs=…). Received: {shown(training)}")
+        raise FeatxError(f"Training options are a featx.Training(seed=…, epochs=…). Received: {shown(training)}")
 
 
 @dataclass(frozen=True)

@@ -597,7 +597,7 @@ def bad_pngs() -> Iterator[OddImage]:
         renamed = palette.replace(name, name.swapcase(), 1)  # not one that may be skipped, once its name is damaged
         yield skipped(f"png-with-a-renamed-{name.decode()}", renamed, "(truncated|unreadable): .+")
     line = b"\x89PNG\n\x1a\n" + data[8:]
-    yield skipped("png-sent-as-text", line, "PNG whose line ends were changed on the way: download it again")
+    yield skipped("png-sent-as-text", line, "PNG with line ends changed in transfer: download it again")
     apple = data[:8] + png_chunk(b"CgBI", b"\x50\0\x20\2") + data[8:]
     yield skipped("png-for-an-iphone", apple.replace(b"\x78\x9c", b""), "(truncated|unreadable): .+")
 

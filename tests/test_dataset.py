@@ -187,7 +187,7 @@ def test_files_that_are_no_images_are_counted_with_examples(root, scanned):
     dataset = scanned()
     assert dataset.n_images == 6
     assert dataset.warnings == (
-        "Left out, having no suffix of an image that featx reads: 1 .db, 1 .csv, 1 without suffix, 1 .txt, "
+        "Left out, as featx reads no images with these suffixes: 1 .db, 1 .csv, 1 without suffix, 1 .txt, "
         "such as train/dogs/Thumbs.db.",
     )
 
@@ -302,8 +302,8 @@ def test_a_sub_folder_that_cannot_be_listed_is_reported(root, scanned):
     ("folders", "message"),
     [
         ({}, "There is no folder"),
-        ({"": 0}, "There are no images in"),
-        ({"cats": 0, "dogs": 0}, "There are no images in"),
+        ({"": 0}, "has no images that featx reads"),
+        ({"cats": 0, "dogs": 0}, "has no images that featx reads"),
         ({"": 3}, r"has 3 images \(0.jpg, 1.jpg, 2.jpg\) in no class folder"),
         ({"train": 2, "test": 1}, "in no class folder"),
         ({"train": 2}, "in no class folder"),
@@ -316,7 +316,7 @@ def test_a_sub_folder_that_cannot_be_listed_is_reported(root, scanned):
             {"train/cats": 3, "train/dogs": 3, "test/cats": 1, "test/birds": 1},
             r"1 class \(birds\) without training images",
         ),
-        ({"test/cats": 3, "test/dogs": 3}, "test split but no train split"),
+        ({"test/cats": 3, "test/dogs": 3}, "test split, but no train split"),
         (
             {"train/cats": 1, "training/cats": 1, "test/cats": 1},
             "either of train/ and training/ may be the train split",
@@ -401,7 +401,7 @@ def test_images_of_other_formats_are_named_with_what_to_do(root, scanned):
     (root / "notes.txt").write_text("no image")
     with pytest.raises(DatasetError) as caught:
         scanned()
-    assert "that featx reads. Found: 6 .heic, 1 .txt, such as" in str(caught.value)
+    assert "has no images that featx reads. Found: 6 .heic, 1 .txt, such as" in str(caught.value)
     assert "save HEIC images as JPEG or PNG" in str(caught.value)
 
 
@@ -445,7 +445,7 @@ def test_classes_that_differ_in_little_are_warned_of(root, scanned):
     dataset = scanned()
     assert len(dataset.class_names) == 6
     assert (
-        "Two classes are called 'A' and 'a': the names differ in letter case only. There are 2 more such pairs."
+        "Two classes are called 'A' and 'a': the names differ only in letter case. There are 2 more such pairs."
         in dataset.warnings
     )
 

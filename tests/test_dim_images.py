@@ -99,7 +99,7 @@ def data(make_photos, tmp_path):
 
 WARNING = (
     "3 images have 16 bits a sample but no value above 4,095 of 65,535, such as {}, so they come out nearly black: "
-    "if they hold 12-bit data, multiply them by 16."
+    "if they hold 12-bit data, multiply their values by 16."
 )
 
 
@@ -131,10 +131,10 @@ def test_a_network_trained_from_pixels_is_warned_of_them_too(data, cache, caplog
 @pytest.mark.parametrize(
     ("largest", "advice"),
     [
-        ([1], "if it holds 8-bit data, multiply it by 257."),
-        ([1023], "if it holds 10-bit data, multiply it by 64."),
-        ([16383], "if it holds 14-bit data, multiply it by 4."),
-        ([255, 256], "if they hold 10-bit data, multiply them by 64."),
+        ([1], "if it holds 8-bit data, multiply its values by 257."),
+        ([1023], "if it holds 10-bit data, multiply its values by 64."),
+        ([16383], "if it holds 14-bit data, multiply its values by 4."),
+        ([255, 256], "if they hold 10-bit data, multiply their values by 64."),
     ],
 )
 def test_the_advice_is_for_as_many_bits_as_the_brightest_has(caplog, largest, advice):

@@ -471,7 +471,7 @@ def test_credentials_that_cannot_be_sent_are_named(kaggle, here, featx, monkeypa
     result = featx("fetch", DOGS_VS_CATS, exit_code=2)
     assert_error(result, "only to those who sign in", f"or mend {Path.home()}/.kaggle/kaggle.json, which is not JSON")
     assert "or mend ~/.kaggle/credentials.json, which holds no valid login" in result.stderr
-    in_no_token = "or mend KAGGLE_API_TOKEN, which has characters that are in no token"
+    in_no_token = "or mend KAGGLE_API_TOKEN, which has characters that no token has"
     assert (in_no_token in result.stderr) == (value not in {"", "{"})
     assert kaggle.seen == []
 
@@ -526,14 +526,14 @@ EXAMPLE = 'it has to be like {"username": "NAME", "key": "KEY"}'
         ("[" * 100_000, f"is not JSON; {EXAMPLE}"),
         (f"tong:{KEY}", f"is not JSON (line 1, column 1); {EXAMPLE}"),
         ("", f"is not JSON (line 1, column 1); {EXAMPLE}"),
-        (b'{"username": "t\xf6ng", "key": "' + KEY.encode() + b'"}', "is no text in UTF-8 or UTF-16"),
+        (b'{"username": "t\xf6ng", "key": "' + KEY.encode() + b'"}', "is not text in UTF-8 or UTF-16"),
         ("{}", f"has no text for username and key; {EXAMPLE}"),
         (f'["tong", "{KEY}"]', f"has no text for username and key; {EXAMPLE}"),
         (f'{{"tong": "{KEY}"}}', f"has no text for username and key; {EXAMPLE}"),
         (f'{{"Username": "tong", "key": "{KEY}"}}', f"has no text for username; {EXAMPLE}"),
         ('{"username": "tong", "key": " "}', f"has no text for key; {EXAMPLE}"),
         (f'{{"username": "tong", "key": ["{KEY}"]}}', f"has no text for key; {EXAMPLE}"),
-        (f'{{"username": "tong", "key": "{KEY}\u200b"}}', "has a key with characters that are in no key"),
+        (f'{{"username": "tong", "key": "{KEY}\u200b"}}', "has a key with characters that no key has"),
         (None, "cannot be read (Is a directory)"),
         (0o000, "cannot be read (Permission denied)"),
     ],
@@ -563,7 +563,7 @@ def test_a_file_of_tokens_that_cannot_be_used_is_named(kaggle, here, featx, monk
     assert_error(
         featx("fetch", DOGS_VS_CATS, exit_code=2),
         "or mend ~/.kaggle/access_token, which cannot be read (Is a directory)",
-        "or mend ~/.kaggle/access_token.txt, which has characters that are in no token",
+        "or mend ~/.kaggle/access_token.txt, which has characters that no token has",
         "or mend KAGGLE_CONFIG_DIR, which names a folder without kaggle.json.",
     )
 
@@ -699,7 +699,7 @@ def test_names_in_an_encoding_that_the_archive_does_not_say(kaggle, here, featx)
     inner = zip_bytes([Member(names[name].encode("gbk"), content) for name, content in FILES.items()])
     kaggle.archives[PETS] = zipped({"photos.zip": inner})
     doubtful = featx("fetch", PETS, "--to", "doubtful")
-    assert "does not say in which encoding 32 of its names are" in doubtful.stderr
+    assert "does not say the encoding of 32 of its names" in doubtful.stderr
     assert_error(featx("fetch", PETS, "--to", "doubtful", "--zip-encoding", "gbk", exit_code=2), "remove the folder")
     result = featx("fetch", PETS, "--zip-encoding", "gbk")
     assert "encoding" not in result.stderr
@@ -719,7 +719,7 @@ def test_a_wrong_encoding_costs_nothing_that_was_downloaded(kaggle, here, featx)
 
 def test_an_archive_that_leads_out_of_the_folder_leaves_nothing(kaggle, here, featx):
     kaggle.archives[PETS] = zipped({**FILES, "../../evil.jpg": b"evil"})
-    assert_error(featx("fetch", PETS, "--quiet", exit_code=2), "../../evil.jpg, outside its folder")
+    assert_error(featx("fetch", PETS, "--quiet", exit_code=2), "../../evil.jpg in it leads out of its folder")
     assert list(here.iterdir()) == []
 
 

@@ -338,7 +338,7 @@ def test_weights_that_change_between_their_digest_and_their_use_are_refused(vgg1
     recipe, weights = resolve_recipe(tmp_path / "cache", weights=str(path), **TINY)
     with h5py.File(path, "r+") as file:
         file["block1_conv1/block1_conv1/kernel"][0] = 0
-    with pytest.raises(WeightsError, match="was changed while featx was at work; run the same command again"):
+    with pytest.raises(WeightsError, match="changed while featx was running; run the same command again"):
         build_model(recipe, weights.path)
 
 

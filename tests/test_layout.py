@@ -33,7 +33,7 @@ def outcome(root: Path, found: ImageDataset | DatasetError) -> str:
     """What featx makes of a tree, in the words of the document."""
     if isinstance(found, DatasetError):
         text = str(found).replace(str(root), "DATA")
-        if why := re.search(r"is not clear: (.*?)\. Folders, with", text):
+        if why := re.search(r"is not clear what .*? mean: (.*?)\. Folders, with", text):
             return f"Refused: {why[1]}"
         return f"Refused: {text.split('. ')[0].rstrip('.')}"
     classes = ", ".join(found.class_names[:3]) + (", …" if len(found.class_names) > 3 else "")
@@ -170,7 +170,7 @@ DOUBTFUL = {
     "test images one deeper": ({"cats": 4, "dogs": 4, "test__images": 4}, "test/ may hold test images"),
     "more of the same": (
         {"cats": 4, "dogs": 4, "new__cats": 2, "new__dogs": 2},
-        "new/ holds folders with names of classes",
+        "new/ holds folders named like the classes",
     ),
     "years": (
         {"2023__cats": 2, "2023__dogs": 2, "2024__cats": 2, "2024__fish": 2},
@@ -203,9 +203,7 @@ def test_what_can_be_meant_in_two_ways_is_refused_with_the_tree_and_the_way_to_s
     assert why in message
     assert "Folders, with their numbers of images: " in message
     tree = message.partition("numbers of images: ")[2].partition("Say what")[0]
-    assert all(
-        folder in tree for folder in re.findall(r"\w+/", message.partition("is not clear: ")[2].partition(". ")[0])
-    )
+    assert all(folder in tree for folder in re.findall(r"\w+/", message.partition(" mean: ")[2].partition(". ")[0]))
     assert "--train-folder FOLDER" in message
     assert "\n" not in message
 
@@ -238,7 +236,7 @@ def test_masks_beside_their_images_are_refused_by_the_names_of_the_files(tmp_pat
         for number in range(4):
             (tmp_path / "scans" / name / f"{number}_mask.png").write_bytes(f"{name}{number}".encode())
     with pytest.raises(
-        DatasetError, match="4 files in benign/ have the name of another one there and a word for a mask"
+        DatasetError, match="4 files in benign/ are named like another file there, plus a word for a mask"
     ):
         scan(tmp_path / "scans", tmp_path / "cache")
 

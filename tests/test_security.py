@@ -382,7 +382,7 @@ def test_an_export_names_classes_as_they_are_or_says_that_it_cannot(session):
     import tensorflow as tf
 
     run_dir, options = session.here / "run \x1b[31m", {"cache_dir": session.here / "cache"}
-    with pytest.raises(FeatxError, match=r"^The name of the class \\udcff undecodable is no UTF-8"):
+    with pytest.raises(FeatxError, match=r"^The class name \\udcff undecodable is not valid UTF-8"):
         export_run(run_dir, format="onnx", **options)
     assert not list(run_dir.glob("model-*"))
     done = export_run(run_dir, session.here / "served", format="savedmodel", **options)

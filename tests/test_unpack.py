@@ -51,7 +51,7 @@ def test_files_are_unpacked_with_their_bytes(write, tmp_path):
     ["../evil", "a/../../evil", "/evil", "//evil", "C:/evil", "c:evil", "..\\evil", "a\\..\\..\\evil", "\\evil", "../"],
 )
 def test_an_entry_that_leads_out_of_the_folder_is_refused_with_all_the_others(write, name):
-    assert_refused(write({"good.jpg": b"good", name: b"evil"}), "outside its folder")
+    assert_refused(write({"good.jpg": b"good", name: b"evil"}), "leads out of its folder")
 
 
 def test_backslashes_separate_folders_and_macos_leaves_nothing(write, tmp_path):
@@ -94,8 +94,8 @@ def test_the_last_of_two_files_of_one_name_stays(write, tmp_path):
 
 
 def test_a_file_that_would_be_a_folder_too_is_refused(write):
-    assert_refused(write({"x": b"file", "x/y.jpg": b"in it"}), "in each other's way")
-    assert_refused(write({"x/y.jpg": b"in it", "x": b"file"}), "in each other's way")
+    assert_refused(write({"x": b"file", "x/y.jpg": b"in it"}), "both a file and a folder")
+    assert_refused(write({"x/y.jpg": b"in it", "x": b"file"}), "both a file and a folder")
 
 
 # Broken and false

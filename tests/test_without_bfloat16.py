@@ -32,7 +32,7 @@ OLD_PROCESSOR = {"OV_CPU_MAX_ISA": "AVX2", "ONEDNN_MAX_CPU_ISA": "AVX2", "TF_ENA
 OPTIONS = {"weights": "random", "image_size": (32, 32), "layer": "block2_pool", "precision": "bfloat16"}
 WORDS = ["--weights", "random", "--image-size", "32", "--layer", "block2_pool", "--precision", "bfloat16"]
 
-GOING_ON = "featx: warning: OpenVINO has no bfloat16 on this processor: going on with keras, "
+GOING_ON = "featx: warning: OpenVINO has no bfloat16 on this processor: using keras, "
 
 
 def on_old_processor(*words: object, exit_code: int = 0) -> "subprocess.CompletedProcess[str]":

@@ -125,8 +125,7 @@ def cpu_engine(precision: str) -> str:
     if precision != "bfloat16" or openvino_has_bfloat16():
         return "openvino"
     log.warning(
-        "OpenVINO has no bfloat16 on this processor: going on with keras, which computes it more slowly; features "
-        "differ by rounding."
+        "OpenVINO has no bfloat16 on this processor: using keras, which is slower; features may differ by rounding."
     )
     return "keras"
 

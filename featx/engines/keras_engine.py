@@ -231,7 +231,7 @@ class _Worker:
         height, width = self._recipe.image_size
         return FeatxError(
             f"Out of {self._memory} with one image at a time: {self._recipe.backbone} up to {self._recipe.layer} at "
-            f"{height}x{width} does not fit. It takes more memory, smaller images or an earlier layer."
+            f"{height}x{width} does not fit. Use smaller images, an earlier layer or more memory."
         )
 
     @property

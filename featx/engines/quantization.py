@@ -74,7 +74,7 @@ def _find_images(recipe: Recipe, dataset: ImageDataset | None, cache_dir: Place)
     raise FeatxError(
         f"The int8 network of these features is not in the cache, and the images that it was calibrated on are not at "
         f"hand to make it again. Copy {printable(network_path(recipe, cache_dir))} from the cache that they were made "
-        f"in, or give the images to featx extract with the options of that time."
+        f"in, or run featx extract on the images with the same options as then."
     )
 
 

@@ -69,7 +69,7 @@ def _access_token() -> Iterator[Credentials]:
         if _is_header(token):
             yield _bearer(where, token)
             return
-        yield Credentials(where, trouble="has characters that are in no token" if token else "is empty")
+        yield Credentials(where, trouble="has characters that no token has" if token else "is empty")
 
 
 def _token_files() -> Iterator[tuple[str, Path | str]]:
@@ -92,7 +92,7 @@ def _api_key() -> Iterator[Credentials]:
     if found and not found.trouble:
         user, key = found.secrets
         where = " and ".join(variables) if any(typed) else found.where
-        trouble = "" if _is_header(key) else "has a key with characters that are in no key"
+        trouble = "" if _is_header(key) else "has a key with characters that no key has"
         yield Credentials(where, None if trouble else (user.encode(), key.encode()), (key,), trouble)
     elif found:
         yield found
@@ -149,7 +149,7 @@ def _why(error: Exception) -> str:
     if isinstance(error, OSError):
         return f"cannot be read ({error.strerror})"
     if isinstance(error, UnicodeError):
-        return "is no text in UTF-8 or UTF-16"
+        return "is not text in UTF-8 or UTF-16"
     where = f" (line {error.lineno}, column {error.colno})" if isinstance(error, json.JSONDecodeError) else ""
     return f"is not JSON{where}; it has to be like {_EXAMPLE}, in straight double quotes"
 

@@ -169,7 +169,7 @@ def _write(zip_file: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path) -> Ite
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("xb")
     except (FileExistsError, NotADirectoryError) as error:
-        raise ArchiveError(f"two of its entries are in each other's way at {printable(entry.filename)}.") from error
+        raise ArchiveError(f"{printable(entry.filename)} in it is both a file and a folder.") from error
     except ValueError as error:  # a letter that the file system has not
         raise _broken(error) from error
     with file:

@@ -130,7 +130,9 @@ def _zip_name(entry: zipfile.ZipInfo) -> str | bytes:
             try:
                 return field[5:].decode("utf-8")
             except UnicodeDecodeError as error:
-                raise ArchiveError(f"it is broken (the name {printable(entry.orig_filename)} is no UTF-8).") from error
+                raise ArchiveError(
+                    f"it is broken (the name {printable(entry.orig_filename)} is not valid UTF-8)."
+                ) from error
     return raw
 
 
@@ -177,8 +179,8 @@ def _decoded(
         return texts, []
     shown = f"{printable(example.decode(*used))}, read as {used[0]}" if used[1] == "strict" else _escaped(example)
     return texts, [
-        f"The archive does not say in which encoding {len(unsaid):,} of its names are, such as {shown}: if that is "
-        f"wrong, name the encoding with --zip-encoding (zip_encoding in Python), like gbk, shift_jis or cp1252."
+        f"The archive does not say the encoding of {len(unsaid):,} of its names, such as {shown}: if they look "
+        f"wrong, give the encoding with --zip-encoding (zip_encoding in Python), such as gbk, shift_jis or cp1252."
     ]
 
 
@@ -233,7 +235,7 @@ def _kept(
     for entry, name, kind in zip(entries, names, kinds, strict=True):
         below = name.removeprefix(root)
         if _LEADS_OUT.match(below):
-            raise ArchiveError(f"it has {printable(name)}, outside its folder.")
+            raise ArchiveError(f"{printable(name)} in it leads out of its folder.")
         path = plain_path(below)
         if not path or "__MACOSX" in path.split("/"):
             continue
@@ -264,4 +266,4 @@ def _check_ways(paths: dict[str, _Entry]) -> None:
             folders.add(above)
             above = above.rpartition("/")[0]
     if both := folders & paths.keys():
-        raise ArchiveError(f"two of its entries are in each other's way at {printable(min(both))}.")
+        raise ArchiveError(f"{printable(min(both))} in it is both a file and a folder.")

@@ -63,7 +63,7 @@ class FeatureStore:
             StoreError: the folder cannot be read, or was written by a newer featx.
         """
         if not isinstance(recipe, Recipe):
-            raise StoreError(f"A store is of a recipe, as resolve_recipe returns one. Received: {shown(recipe)}")
+            raise StoreError(f"A store needs a recipe from resolve_recipe. Received: {shown(recipe)}")
         self.recipe = recipe
         self.dir = as_place(cache_dir) / recipe.slug
         self.segments: list[Segment] = []
