@@ -36,7 +36,8 @@ DEFAULT_ENGINE = EngineOptions()
 #: The options of `featx extract` that decide which features lie where; the others are about how they are computed.
 DECIDING = (
     *(f"--{name.replace('_', '-')}" for name in RECIPE_DEFAULTS),
-    *("--cache-dir", "--views", "--augment", "--flip", "--rotation", "--zoom", "--shear", "--test-views"),
+    *("--train-folder", "--test-folder", "--zip-encoding", "--cache-dir"),
+    *("--views", "--augment", "--flip", "--rotation", "--zoom", "--shear", "--test-views"),
 )
 
 

@@ -131,13 +131,13 @@ def DATA(command: _Command) -> _Command:  # noqa: N802 - used as the other optio
 
 _DATA = options(
     click.argument("data", required=False, type=PlacePath(path_type=Path)),
-    click.option(
+    option(
         "--train-folder",
         metavar="FOLDER",
         help="Folder in DATA whose sub-folders are the classes of the training split; . is DATA itself.  "
         "[default: found by its name]",
     ),
-    click.option("--test-folder", metavar="FOLDER", help="The same for the test split; needs --train-folder."),
+    option("--test-folder", metavar="FOLDER", help="The same for the test split; needs --train-folder."),
     ZIP_ENCODING,
 )
 BACKBONE = option(

@@ -224,5 +224,5 @@ def test_comparison_holds_its_examination(make_photos, cache, tmp_path):
     assert len(seen.map) == comparison.n_test
     [(path, reason)] = seen.skipped
     assert path == str(data / "train" / "sea" / "bad.jpg")
-    assert "no image" in reason
+    assert "text, not an image" in reason
     assert Comparison.from_json(comparison.to_json()) == comparison

@@ -409,7 +409,7 @@ def test_artefact_is_whole_or_not_there(run_dir, form, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"format": "tflite"}, "keras, savedmodel, onnx. Received: tflite"),
+        ({"format": "tflite"}, "keras, savedmodel, onnx. Received: 'tflite'"),
         ({"to_path": Path("x.h5")}, r"ends in \.keras"),
         ({"to_path": Path("x.keras"), "format": "onnx"}, r"ends in \.onnx"),
         ({"to_path": Path("x.onnx"), "format": "savedmodel"}, "is a folder"),

@@ -27,7 +27,7 @@ from featx.extract import Extraction, extract_command, extract_features
 from featx.join import join_features, load_features
 from featx.recipe import Recipe
 from featx.resolve import resolve_recipe
-from featx.skipped import SkippedImage, SkippedImages, read_skipped
+from featx.skipped import DECODER, SkippedImage, SkippedImages, read_skipped
 from featx.stat_key import StatKeys
 from featx.statcache import StatCache
 from featx.store import FeatureStore
@@ -183,7 +183,7 @@ def test_rows_of_an_older_featx_are_read_and_follow_their_files(cache, tmp_path)
     """It wrote a row for each content, and escaped names."""
     folder, digest = tmp_path / "caf\xe9\x1b", hashlib.sha256(b"").digest()
     path = cache / "skipped.csv"
-    old = f"{printable(folder)}/train/a\\n.jpg,{digest.hex()},empty file,{PIL.__version__}\n"
+    old = f"{printable(folder)}/train/a\\n.jpg,{digest.hex()},empty file,{DECODER}\n"
     path.write_text(f"path,digest,reason,decoder\n{old}", encoding="utf-8")
     memory = SkippedImages(path)
     assert memory.reason(digest) == "empty file"

@@ -277,7 +277,8 @@ def test_no_file_is_silently_missing(laid, extracts):
 def test_the_scan_warns_of_all_that_it_leaves_out(laid, extracts):
     lines = extracts["first"].lines
     n_unnamed = len(kinds(Outcome.NO_IMAGE_BY_NAME))
-    assert any(f"Left out, having no image suffix: {n_unnamed} files (" in line for line in lines)
+    (left_out,) = [line for line in lines if "Left out, as featx reads no images with these suffixes: " in line]
+    assert sum(map(int, re.findall(r"(\d+) (?:\.|without|other)", left_out))) == n_unnamed
     n_unscanned = sum(bool(kind.scan_reason) for kind in refused_kinds(laid))
     assert any(f"Left out, being unreadable: {n_unscanned} files (" in line for line in lines)
     n_copies = sum(kind.n_files - 1 for kind in table())

@@ -85,7 +85,7 @@ def connect(address: str) -> Any:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except Exception as error:  # ConnectionError, ValueError, RuntimeError: Ray says what it likes
         reason = " ".join(str(error).split())[:400].removesuffix(".")
-        raise FeatxError(f"The Ray cluster {printable(address)} is not to be had: {printable(reason)}.") from error
+        raise FeatxError(f"The Ray cluster {printable(address)} cannot be used: {printable(reason)}.") from error
     return ray
 
 
