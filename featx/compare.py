@@ -110,7 +110,8 @@ def compare_approaches(
         if name != report_resnet50.NAME:
             contest.enter(rival_contender(dataset, name, cache_dir, workers), dataset)
     recipes = list(dict.fromkeys(chain.from_iterable(source.recipes for source in sources)))
-    warnings = [*_random_weights_warnings(recipes), *data_warnings(scanned, dataset), *warnings]
+    stores = [cache_dir / recipe.slug for recipe in recipes]
+    warnings = [*_random_weights_warnings(recipes), *data_warnings(scanned, dataset, stores), *warnings]
     comparison = _comparison(dataset, recipes, contest.entries, training.seed, warnings)
     examination = _examine(comparison, dataset, contest.entries, list(skipped), cache_dir, training.memory)
     return replace(comparison, examination=examination, learning_curve=tuple(contest.curve))

@@ -1,6 +1,7 @@
 """A data set joined with its features, by the content of the images."""
 
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Unpack
 
@@ -10,6 +11,7 @@ from featx.arguments import as_mask
 from featx.augmentation import Views, as_views
 from featx.data_frames import data_frame
 from featx.dataset import Data, ImageDataset, scan
+from featx.dim_images import DimImages, dim_sentence
 from featx.errors import FeaturesMissingError, TrainingError, printable
 from featx.extract import extract_command
 from featx.memory import MemoryLimit
@@ -159,20 +161,26 @@ def join_features(
     return Features(readable, store.recipe, X, store.cost(readable.digests))
 
 
-def data_warnings(scanned: ImageDataset, joined: ImageDataset) -> tuple[str, ...]:
+def data_warnings(scanned: ImageDataset, joined: ImageDataset, store_dirs: Iterable[Place]) -> tuple[str, ...]:
     """Return what the user should know of the data, a sentence each: also of images that have no features.
 
     Args:
         scanned: the data set as it was scanned.
         joined: those of its images that could be read.
+        store_dirs: the stores of their features.
     """
-    if joined.n_images == scanned.n_images:
-        return scanned.warnings
-    kept = set(joined.paths)
-    first = next(path for path in scanned.paths if path not in kept)
-    n_lost = scanned.n_images - joined.n_images
-    sentence = f"Left out because they cannot be read: {n_lost:,} of {scanned.n_images:,} images, such as"
-    return (*scanned.warnings, f"{sentence} {printable(first)}.")
+    warnings = list(scanned.warnings)
+    if n_lost := scanned.n_images - joined.n_images:
+        kept = set(joined.paths)
+        first = next(path for path in scanned.paths if path not in kept)
+        sentence = f"Left out because they cannot be read: {n_lost:,} of {scanned.n_images:,} images, such as"
+        warnings.append(f"{sentence} {printable(first)}.")
+    dim = [
+        image
+        for store_dir in store_dirs
+        for image in DimImages(store_dir / "dim.json").among(joined.digests, lambda row: printable(joined.paths[row]))
+    ]
+    return (*warnings, *filter(None, [dim_sentence(dim)]))
 
 
 def join_rows(store: FeatureStore, digests: np.ndarray, memory: MemoryLimit | None) -> Rows:

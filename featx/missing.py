@@ -11,7 +11,7 @@ import numpy as np
 from featx.cluster import run_on_cluster
 from featx.dataset import ImageDataset
 from featx.digests import forget_digests
-from featx.dim_images import warn_of_dim_images
+from featx.dim_images import DimImages, dim_sentence
 from featx.engines import EngineOptions
 from featx.errors import printable
 from featx.image_sources import Images, source_path
@@ -81,6 +81,7 @@ def compute_missing(
     """
     store = FeatureStore(cache_dir, recipe)
     memory = SkippedImages(store.dir / "skipped.csv")
+    dim = DimImages(store.dir / "dim.json")
     is_cached = store.contains(images.digests, images.views)
     missing = np.flatnonzero(~is_cached)
     log.debug("Recipe: %s", recipe.to_json())
@@ -100,14 +101,20 @@ def compute_missing(
                 try:
                     timings = run(images[todo], skipped, strict=strict, show=show)
                 finally:
-                    if recipe.augmentation is None:  # else it has been said of the images themselves
-                        warn_of_dim_images(stage.dim)
+                    dim.remember(stage.dim)
+        if recipe.augmentation is None:  # else it has been said of the images themselves
+            _warn(dim_sentence(dim.among(images.digests, lambda row: printable(source_path(images.sources[row])))))
     finally:
         store.publish()
         skipped = _every_file(images, missing, skipped)
         memory.remember(skipped, whole_folder)
         forget_digests([image.path for image in skipped if image.reason == CHANGED], cache_dir)
     return Computed(is_cached, tuple(skipped), timings)
+
+
+def _warn(sentence: str) -> None:
+    if sentence:
+        log.warning("%s", sentence)
 
 
 def _bad(images: Images, rows: np.ndarray, reason_of: Callable[[bytes], str | None]) -> Iterator[SkippedImage]:

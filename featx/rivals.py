@@ -1,5 +1,6 @@
 """The rivals of features: networks trained from the pixels of a data set, and measured on its test split."""
 
+import logging
 import os
 import tempfile
 import time
@@ -12,7 +13,7 @@ import numpy as np
 
 from featx import report_resnet50
 from featx.dataset import ImageDataset
-from featx.dim_images import DimImage, warn_of_dim_images
+from featx.dim_images import DimImage, dim_sentence
 from featx.errors import FeatxError, ImageError, printable
 from featx.image_sources import images_of
 from featx.keras_import import import_keras
@@ -22,6 +23,8 @@ from featx.progress import progress_bar
 from featx.reader import read_batches
 from featx.results import Result, Training, measured, validation_part
 from featx.scratch import RIVALS, train_rival
+
+log = logging.getLogger("featx")
 
 #: Images decoded at a time.
 _PORTION = 256
@@ -67,7 +70,8 @@ def train_on_pixels(
         )
     fit_s = time.perf_counter() - started
     with _decoded(dataset.subset(test), image_size, cache_dir, workers, dim, show=training.show) as pixels:
-        warn_of_dim_images(dim)
+        if dim:
+            log.warning("%s", dim_sentence(dim))
         return measured(trained, pixels, dataset.labels[test], fit_s=fit_s, details={})
 
 

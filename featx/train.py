@@ -77,7 +77,7 @@ def train_top(
     if views:
         features = with_views(features, views, cache_dir, command, training.memory)
     results = tuple(train_on_features(features, head, training) for head in names)
-    warnings = data_warnings(dataset, features.dataset)
+    warnings = data_warnings(dataset, features.dataset, [store.dir])
     for warning in warnings[len(dataset.warnings) :]:  # the others were said when the images were found
         log.warning("%s", warning)
     write_run(folder, features, results, training, weights, warnings)

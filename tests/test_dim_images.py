@@ -9,12 +9,13 @@ import pytest
 
 from featx.augmentation import Views
 from featx.dataset import scan
-from featx.dim_images import DimImage, warn_of_dim_images
+from featx.dim_images import DimImage, dim_sentence
 from featx.extract import extract_features
 from featx.images import decode_into
 from featx.reader import Dim, read_batches
 from featx.results import Training
 from featx.rivals import train_on_pixels
+from featx.train import train_top
 from tests.odd_images import HEIGHT, WIDTH, packed, photo, png, tiff
 
 OPTIONS = {"weights": "random", "image_size": (32, 32)}
@@ -114,7 +115,17 @@ def test_an_extraction_warns_once_with_number_example_and_what_to_do(data, cache
     assert warnings_of(caplog) == [WARNING.format(data / "train" / "sea" / "dim 0.png")]
     caplog.clear()
     assert extract_features(data, cache_dir=cache, **OPTIONS).n_computed == 0
-    assert warnings_of(caplog) == []  # nothing was decoded
+    assert warnings_of(caplog) == [WARNING.format(data / "train" / "sea" / "dim 0.png")]  # nothing was decoded
+
+
+def test_what_is_trained_on_them_says_so_too(data, cache, tmp_path):
+    extract_features(data, cache_dir=cache, **OPTIONS)
+    run = train_top(data, cache_dir=cache, run_dir=tmp_path / "run", training=Training(epochs=1), **OPTIONS)
+    assert WARNING.format("train/sea/dim 0.png") in run.warnings
+    (store_dir,) = cache.glob("vgg16-*")
+    (store_dir / "dim.json").write_text("damaged")
+    again = train_top(data, cache_dir=cache, run_dir=tmp_path / "again", training=Training(epochs=1), **OPTIONS)
+    assert not any("16 bits" in warning for warning in again.warnings)
 
 
 def test_the_command_shows_it(data, cache, featx):
@@ -137,12 +148,10 @@ def test_a_network_trained_from_pixels_is_warned_of_them_too(data, cache, caplog
         ([255, 256], "if they hold 10-bit data, multiply their values by 64."),
     ],
 )
-def test_the_advice_is_for_as_many_bits_as_the_brightest_has(caplog, largest, advice):
-    caplog.set_level(logging.WARNING, "featx")
-    warn_of_dim_images(DimImage(f"{i}.png", f"{i:064}", value) for i, value in enumerate(largest))
-    assert warnings_of(caplog)[0].endswith(advice)
+def test_the_advice_is_for_as_many_bits_as_the_brightest_has(largest, advice):
+    sentence = dim_sentence(DimImage(f"{i}.png", f"{i:064}", value) for i, value in enumerate(largest))
+    assert sentence.endswith(advice)
 
 
-def test_nothing_is_said_of_no_image(caplog):
-    warn_of_dim_images([])
-    assert warnings_of(caplog) == []
+def test_nothing_is_said_of_no_image():
+    assert not dim_sentence([])
