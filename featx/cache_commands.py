@@ -61,7 +61,7 @@ def verify(names: tuple[str, ...], cache_dir: Place, mend: bool, quiet: bool, as
     from featx.cache_summaries import check_json, check_text
 
     check = check_cache(cache_dir, names, mend=mend, show=not quiet)
-    say(lambda: check_text(check, mended=mend), lambda: check_json(check), quiet=quiet, as_json=as_json)
+    say(lambda: check_text(check, cache_dir, mended=mend), lambda: check_json(check), quiet=quiet, as_json=as_json)
     if not check.is_sound:
         click.get_current_context().exit(1)
 

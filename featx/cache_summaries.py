@@ -1,6 +1,8 @@
 """What the cache commands say: for people, and as JSON."""
 
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from featx.cache import CacheCheck, CacheEntry, size_bytes
@@ -9,6 +11,7 @@ from featx.errors import printable
 from featx.extract import extract_command
 from featx.places import Place, local_dir
 from featx.recipe import Recipe
+from featx.resolve import DEFAULT_CACHE_DIR
 from featx.store import Compaction, Damage, StoreCheck
 from featx.tables import text_table
 from featx.units import size
@@ -54,8 +57,8 @@ def listing_json(entries: Sequence[CacheEntry]) -> list[dict[str, Any]]:
     ]
 
 
-def check_text(check: CacheCheck, *, mended: bool) -> str:
-    """Return what was found, and what mending costs or has left to do."""
+def check_text(check: CacheCheck, cache_dir: Place, *, mended: bool) -> str:
+    """Return what was found in the cache, and what mending costs or has left to do."""
     lines = [line for store in check.stores for line in _store_lines(store)]
     lines += [_damage_line(damage) for damage in check.damages]
     if check.is_sound:
@@ -65,7 +68,7 @@ def check_text(check: CacheCheck, *, mended: bool) -> str:
         for store in check.stores
         if store.recipe and _n_lost(store.damages) != 0
     ]
-    return "\n".join([*lines, *_next(commands, mended=mended)])
+    return "\n".join([*lines, *_next(commands, cache_dir, mended=mended)])
 
 
 def check_json(check: CacheCheck) -> dict[str, Any]:
@@ -151,9 +154,11 @@ def _n_lost(damages: Iterable[Damage]) -> int | None:
     return None if None in counts else sum(filter(None, counts))
 
 
-def _next(commands: Sequence[str], *, mended: bool) -> Iterable[str]:
+def _next(commands: Sequence[str], cache_dir: Place, *, mended: bool) -> Iterable[str]:
     if not mended:
-        yield "Nothing was changed. To set aside what is damaged: featx cache verify --mend"
+        elsewhere = [] if cache_dir == Path(DEFAULT_CACHE_DIR) else ["--cache-dir", str(cache_dir)]
+        command = shlex.join(["featx", "cache", "verify", "--mend", *elsewhere])
+        yield f"Nothing was changed. To set aside what is damaged: {printable(command)}"
     else:
         yield "What was damaged has been set aside or removed."
     if commands:

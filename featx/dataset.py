@@ -4,11 +4,10 @@ import difflib
 import hashlib
 import logging
 import os
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from numbers import Real
 from typing import Self, TypeAlias
 
@@ -18,9 +17,9 @@ from featx.arguments import as_mask, shown
 from featx.digests import digest_files
 from featx.errors import DatasetError, ImageError, printable
 from featx.folder_names import class_prefixes, difference_of, looks_of
-from featx.folders import Folders, list_folder
+from featx.folders import Folders, by_suffix, list_folder
 from featx.image_formats import looks_like_image
-from featx.images import read_start
+from featx.images import decode_image, read_file, read_start
 from featx.layout import EXPECTED, Layout, find_layout, folders_below
 from featx.on_demand import OnDemand
 from featx.places import FileState, Place, RemotePath, RemoteTree, as_data, as_place
@@ -31,18 +30,8 @@ log = logging.getLogger("featx")
 
 _MAX_EXAMPLES = 3
 _MAX_CLASSES = 10  # that are named with their counts
-_MAX_KINDS = 6  # of files that are left out
+_MAX_DECODED = 1000  # files that are alike, to tell whether they are images
 _THREADS = 32  # for reading the beginnings of files, most of them waiting
-
-#: What images in formats that featx does not read are called, by suffix.
-_OTHER_FORMATS = {
-    **dict.fromkeys((".heic", ".heif", ".hif"), "HEIC"),
-    **dict.fromkeys((".jp2", ".j2k", ".jpx", ".jpf"), "JPEG 2000"),
-    **dict.fromkeys((".cr2", ".cr3", ".nef", ".arw", ".dng", ".raf", ".orf", ".rw2", ".pef"), "camera raw"),
-    **dict.fromkeys((".ppm", ".pgm", ".pbm", ".pnm"), "Netpbm"),
-    **dict.fromkeys((".pdf", ".eps"), "PDF and EPS"),
-    **{suffix: suffix[1:].upper() for suffix in (".avif", ".svg", ".psd", ".exr", ".tga", ".ico", ".jxl", ".dcm")},
-}
 
 
 @dataclass(frozen=True)
@@ -389,7 +378,8 @@ def _with_images(dataset: ImageDataset, *, to_train: bool) -> ImageDataset:
     if len(names) < 2:
         raise DatasetError(
             f"{printable(dataset.root)} has training images of only {_counted('class', names)}; a classifier needs "
-            f"two or more. {EXPECTED} --train-folder FOLDER names the folder whose sub-folders are the classes."
+            f"two or more.{_prefixes(dataset.paths) if len(names) == 1 else ''} {EXPECTED} "
+            f"--train-folder FOLDER names the folder whose sub-folders are the classes."
         )
     return _with_classes(dataset, n_train > 0, "training image")
 
@@ -466,13 +456,13 @@ def _split_by_content(dataset: ImageDataset, test_fraction: float, *, to_train: 
     advice = f"add images, or make a train and a test split yourself. {EXPECTED}"
     if all_test := _named(split, n_images == n_test):
         raise DatasetError(
-            f"By its content, every image of {_counted('class', all_test)} in {printable(split.root)} is in the test "
-            f"split; {advice}"
+            f"featx takes about {test_fraction:.0%} of the images for testing, chosen by their content; in "
+            f"{printable(split.root)} it would take every image of {_counted('class', all_test)}: {advice}"
         )
     if test_fraction and not n_test.any():
         raise DatasetError(
-            f"By its content, not one of {split.n_images} images in {printable(split.root)} is in the test split; "
-            f"{advice}"
+            f"featx takes about {test_fraction:.0%} of the images for testing, chosen by their content; in "
+            f"{printable(split.root)} it would take not one of {split.n_images} images: {advice}"
         )
     return split
 
@@ -490,9 +480,11 @@ def _repeats(dataset: ImageDataset) -> Iterator[str]:
         (dataset.leaks(), "Test images that are in the train split too, which flatters every result"),
         (dataset.label_conflicts(), "Identical images in different classes"),
     )
-    rows = np.unique(np.concatenate([pairs[:, 0] for pairs, _ in kinds]))
+    rows = np.unique(np.concatenate([pairs[:, 0] for pairs, _ in kinds])).tolist()
+    # Decoding takes a while: of very many, only the beginnings are looked at.
+    look = partial(_is_image, dataset, whole=len(rows) <= _MAX_DECODED)
     with ThreadPoolExecutor(_THREADS) as pool:
-        is_image = dict(zip(rows.tolist(), pool.map(lambda row: _is_image(dataset, row), rows.tolist()), strict=True))
+        is_image = dict(zip(rows, pool.map(look, rows), strict=True))
     for all_pairs, what in kinds:
         # Empty files and error pages are alike, and no copies of an image.
         pairs = [pair for pair in all_pairs.tolist() if is_image[pair[0]]]
@@ -501,11 +493,16 @@ def _repeats(dataset: ImageDataset) -> Iterator[str]:
             yield f"{what}: {len(pairs)}, such as {second}, the same as {first}."
 
 
-def _is_image(dataset: ImageDataset, row: int) -> bool:
+def _is_image(dataset: ImageDataset, row: int, *, whole: bool) -> bool:
+    """Return whether a file is an image: by all that is in it, or by how it begins."""
+    path = dataset.root / dataset.paths[row]
     try:
-        return looks_like_image(read_start(dataset.root / dataset.paths[row]))
+        if not whole:
+            return looks_like_image(read_start(path))
+        decode_image(read_file(path), (8, 8))
     except ImageError:
-        return False  # it is gone by now: the extraction will say so
+        return False
+    return True
 
 
 def _pairs(keys: np.ndarray) -> np.ndarray:
@@ -526,7 +523,7 @@ def _no_images(
         )
     folders = _counted("folder", [f"{path} ({reason})" for path, reason in unreadable])
     but = f" Not readable: {folders}." if unreadable else ""
-    found = f" Found: {_by_suffix(others)}." if others else ""
+    found = f" Found: {by_suffix(others)}." if others else ""
     return DatasetError(f"{printable(root)} has no images that featx reads.{found}{but} {EXPECTED}")
 
 
@@ -546,21 +543,7 @@ def _prefixes(paths: Sequence[str]) -> str:
 
 def _other_files(paths: Sequence[str]) -> str:
     """Return the warning of files in class folders that do not have an image's suffix."""
-    return f"Left out, as featx reads no images with these suffixes: {_by_suffix(paths)}." if paths else ""
-
-
-def _by_suffix(paths: Sequence[str]) -> str:
-    """Return how many files there are of each suffix, with an example, and what to do about images among them.
-
-    >>> _by_suffix(["cats/1.HEIC", "cats/2.heic", "cats/Thumbs.db", "cats/notes"])
-    '2 .heic, 1 .db, 1 without suffix, such as cats/1.HEIC; save HEIC images as JPEG or PNG'
-    """
-    counts = Counter(os.path.splitext(path)[1].lower() for path in paths)  # noqa: PTH122 - a Path per file is too slow
-    kinds = [f"{count:,} {printable(suffix) if suffix else 'without suffix'}" for suffix, count in counts.most_common()]
-    formats = dict.fromkeys(_OTHER_FORMATS[suffix] for suffix, _ in counts.most_common() if suffix in _OTHER_FORMATS)
-    more = [f"{len(kinds) - _MAX_KINDS:,} other kinds"] if len(kinds) > _MAX_KINDS else []
-    advice = f"; save {' and '.join(formats)} images as JPEG or PNG" if formats else ""
-    return f"{', '.join([*kinds[:_MAX_KINDS], *more])}, such as {printable(paths[0])}{advice}"
+    return f"Left out, as featx reads no images with these suffixes: {by_suffix(paths)}." if paths else ""
 
 
 def _named(dataset: ImageDataset, mask: np.ndarray) -> list[str]:

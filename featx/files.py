@@ -146,6 +146,16 @@ def remove_abandoned_files(folder: Place) -> None:
                 path.unlink()
 
 
+def check_empty(folder: Path) -> None:
+    """Raise FeatxError if there is something in `folder`, which need not be there, before work that would be lost.
+
+    Raises:
+        OSError: it is no folder, or cannot be listed.
+    """
+    if folder.exists() and any(folder.iterdir()):
+        raise FeatxError(f"The folder {printable(folder)} is not empty; choose another one.")
+
+
 @contextmanager
 def new_folder(path: Path | None, parent: Path) -> Iterator[Path]:
     """Make and yield the folder `path`, or one named after the time in `parent`: before the work, not after it.
@@ -160,9 +170,8 @@ def new_folder(path: Path | None, parent: Path) -> Iterator[Path]:
             parent.mkdir(parents=True, exist_ok=True)
             (parent / OUTPUT_MARK).touch()
             path = _make_new(parent, dt.datetime.now().astimezone().strftime("%Y-%m-%d-%H%M%S"))
+        check_empty(path)
         path.mkdir(parents=True, exist_ok=True)
-        if any(path.iterdir()):
-            raise FeatxError(f"The folder {printable(path)} is not empty; choose another one.")
     except OSError as error:
         raise FeatxError(f"The folder {printable(path or parent)} cannot be made: {error.strerror}.") from error
     try:

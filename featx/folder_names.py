@@ -18,10 +18,15 @@ _ROLES = {
 }
 _ROLE_OF = {word: role for role, words in _ROLES.items() for word in words}
 
+_PICTURES = {
+    *("image", "images", "img", "imgs", "photo", "photos", "picture", "pictures", "pic", "pics", "jpg", "jpeg", "png"),
+    "jpegimages",
+}
+
 #: Words that say no more than that there are images: `train_images` is `train`.
 _FILLERS = {
-    *("image", "images", "img", "imgs", "photo", "photos", "picture", "pictures", "pic", "pics", "jpg", "jpeg", "png"),
-    *("jpegimages", "set", "data", "dataset", "datasets", "split", "folder", "raw", "all", "final", "labelled"),
+    *_PICTURES,
+    *("set", "data", "dataset", "datasets", "split", "folder", "raw", "all", "final", "labelled"),
     "labeled",
 }
 
@@ -31,6 +36,7 @@ _ANNOTATIONS = {
     *("segmentationclass", "segmentationobject", "segmaps", "segmim", "groundtruth", "gt", "gtfine", "bboxes"),
 }
 _MAYBE_ANNOTATIONS = {"mask", "label", "segmap", "bbox", "depth", "contour", "contours", "semantic"}
+_ANNOTATION_PREFIX = re.compile(r"(?:mask|masks|seg|segmentation|label|gt|trimap|annotation)[ _-]+", re.IGNORECASE)
 _ANNOTATION_SUFFIX = re.compile(
     r"[ _-]+(?:mask|masks|seg|segmentation|label|gt|trimap|annotation)(?:[ _-]*\d+)?", re.IGNORECASE
 )
@@ -148,6 +154,15 @@ def says_same_mask(name: str, other: str) -> bool:
     return any(word.removesuffix("s") in other.casefold() for word in words)
 
 
+def says_pictures(name: str) -> bool:
+    """Return whether a folder's name is a word for pictures, and nothing else.
+
+    >>> says_pictures("images"), says_pictures("raw")
+    (True, False)
+    """
+    return len(words := words_of(name)) == 1 and words[0] in _PICTURES
+
+
 def says_annotations(name: str) -> bool:
     """Return whether a folder's name speaks of masks and the like, and of nothing else.
 
@@ -159,16 +174,21 @@ def says_annotations(name: str) -> bool:
 
 
 def n_annotations(file_names: Collection[str]) -> int:
-    """Return how many files have the name of another one with a word for masks behind it.
+    """Return how many files have the name of another one with a word for masks before or behind it.
 
-    >>> n_annotations(["a (1).png", "a (1)_mask.png", "a (1)_mask_1.png", "b_mask.png"])
-    2
+    >>> n_annotations(["a (1).png", "a (1)_mask.png", "a (1)_mask_1.png", "mask_a (1).png", "b_mask.png"])
+    3
     """
     stems = {name.rpartition(".")[0] for name in file_names}
-    found = ((stem, _ANNOTATION_SUFFIX.search(stem)) for stem in stems)
-    return sum(
-        match is not None and match.end() == len(stem) and stem[: match.start()] in stems for stem, match in found
-    )
+
+    def is_of_another(stem: str) -> bool:
+        before, behind = _ANNOTATION_PREFIX.match(stem), _ANNOTATION_SUFFIX.search(stem)
+        return bool(
+            (before and stem[before.end() :] in stems)
+            or (behind and behind.end() == len(stem) and stem[: behind.start()] in stems)
+        )
+
+    return sum(map(is_of_another, stems))
 
 
 def are_parts(names: Iterable[str]) -> bool:

@@ -2,17 +2,31 @@
 
 import os
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
+from featx.errors import printable
 from featx.files import OUTPUT_MARK
 from featx.images import IMAGE_SUFFIXES
 from featx.places import Entry, RemoteTree
 
 #: What a folder's entry is: the system's own, or one of the listing of a place elsewhere.
 _Entry: TypeAlias = "os.DirEntry[str] | Entry"
+
+_MAX_KINDS = 6  # of files that are no images
+
+#: What images in formats that featx does not read are called, by suffix.
+_OTHER_FORMATS = {
+    **dict.fromkeys((".heic", ".heif", ".hif"), "HEIC"),
+    **dict.fromkeys((".jp2", ".j2k", ".jpx", ".jpf"), "JPEG 2000"),
+    **dict.fromkeys((".cr2", ".cr3", ".nef", ".arw", ".dng", ".raf", ".orf", ".rw2", ".pef"), "camera raw"),
+    **dict.fromkeys((".ppm", ".pgm", ".pbm", ".pnm"), "Netpbm"),
+    **dict.fromkeys((".pdf", ".eps"), "PDF and EPS"),
+    **{suffix: suffix[1:].upper() for suffix in (".avif", ".svg", ".psd", ".exr", ".tga", ".ico", ".jxl", ".dcm")},
+}
 
 
 class Contents(NamedTuple):
@@ -216,3 +230,17 @@ def _is_folder(entry: _Entry) -> bool:
 
 def _has_image_suffix(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122 - a Path per file is too slow
+
+
+def by_suffix(paths: Sequence[str]) -> str:
+    """Return how many files there are of each suffix, with an example, and what to do about images among them.
+
+    >>> by_suffix(["cats/1.HEIC", "cats/2.heic", "cats/Thumbs.db", "cats/notes"])
+    '2 .heic, 1 .db, 1 without suffix, such as cats/1.HEIC; save HEIC images as JPEG or PNG'
+    """
+    counts = Counter(os.path.splitext(path)[1].lower() for path in paths)  # noqa: PTH122 - a Path per file is too slow
+    kinds = [f"{count:,} {printable(suffix) if suffix else 'without suffix'}" for suffix, count in counts.most_common()]
+    formats = dict.fromkeys(_OTHER_FORMATS[suffix] for suffix, _ in counts.most_common() if suffix in _OTHER_FORMATS)
+    more = [f"{len(kinds) - _MAX_KINDS:,} other kinds"] if len(kinds) > _MAX_KINDS else []
+    advice = f"; save {' and '.join(formats)} images as JPEG or PNG" if formats else ""
+    return f"{', '.join([*kinds[:_MAX_KINDS], *more])}, such as {printable(paths[0])}{advice}"

@@ -260,8 +260,8 @@ def _refuse_misread_planes(tags: Mapping[int, Any]) -> None:
     """Raise `ImageError` for planes that Pillow takes for others, and where some are missing."""
     photometric, n_samples = tags.get(_PHOTOMETRIC), tags.get(_SAMPLES_PER_PIXEL, 1)
     has_alpha = n_samples > 1 and any(tags.get(_EXTRA_SAMPLES, ()))
-    if photometric == 8 or (photometric in {0, 1, 3} and has_alpha):
-        raise ImageError("CIELAB or gray with alpha in separate planes: save it with interleaved samples")
+    if photometric == 8 or (photometric in {0, 1, 3} and (has_alpha or n_samples > 2)):
+        raise ImageError("CIELAB or gray with alpha or more in separate planes: save it with interleaved samples")
     is_raw = tags.get(_COMPRESSION, 1) == 1 and photometric != 6  # of YCbCr, planes may differ in size
     n_bytes = tags.get(_STRIP_BYTES) or tags.get(_TILE_BYTES) or (0,)
     bits = max(tags.get(_BITS_PER_SAMPLE, (1,)))

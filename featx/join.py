@@ -156,7 +156,7 @@ def join_features(
             f"Make them with: {command}"
         )
     readable = dataset.subset(has_features)
-    _check_classes(readable)
+    _check_classes(readable, _first_reason(dataset, has_features, skipped))
     X = join_rows(store, readable.digests, memory)
     return Features(readable, store.recipe, X, store.cost(readable.digests))
 
@@ -262,12 +262,22 @@ def _view_names(digests: np.ndarray, n_views: int) -> tuple[np.ndarray, np.ndarr
     return np.repeat(digests, n_views, axis=0), np.tile(np.arange(1, n_views + 1, dtype=np.uint16), len(digests))
 
 
-def _check_classes(dataset: ImageDataset) -> None:
+def _first_reason(dataset: ImageDataset, has_features: np.ndarray, skipped: SkippedImages) -> str:
+    """Return an example of an image that could not be read, in brackets; empty if there is none."""
+    rows = np.flatnonzero(~has_features)
+    if not rows.size:
+        return ""
+    reason = skipped.reason(dataset.digests[rows[0]].tobytes())
+    return f" ({len(rows):,} images cannot be read, such as {printable(dataset.paths[rows[0]])}: {reason})"
+
+
+def _check_classes(dataset: ImageDataset, example: str) -> None:
     n_train = np.bincount(dataset.labels[~dataset.is_test], minlength=len(dataset.class_names))
     for name, n in zip(dataset.class_names, n_train, strict=True):
         if n < 2:
             raise TrainingError(
-                f"The class {printable(name)} has {n} training image(s) that can be read; training needs two or more."
+                f"The class {printable(name)} has {'one training image' if n else 'no training image'} that can be "
+                f"read; training needs two or more{example}."
             )
     if not dataset.n_test:
-        raise TrainingError(f"No test image of {printable(dataset.root)} can be read.")
+        raise TrainingError(f"No test image of {printable(dataset.root)} can be read{example}.")

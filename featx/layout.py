@@ -116,8 +116,18 @@ class _Finder:
         layout = self._with_splits(base, splits) if "train" in splits else self._without_splits(base)
         if why := find_doubt(self._folders, layout.train, layout.test):
             raise self._unclear(why)
+        if layout.test is None and "train" in splits and (test := self._other_test(base, layout)):
+            raise self._unclear(f"{printable(test)}/ may be the test split")
         warnings = (*layout.warnings, *self._two_levels(layout.train), *self._left_out(base, layout, splits))
         return replace(layout, warnings=warnings)
+
+    def _other_test(self, base: str, layout: Layout) -> str | None:
+        """Return a test split that lies on another level than the train split, relative to the top."""
+        for folder in self._way_to(base):
+            for name, path in self._folders.filled(folder).items():
+                if _is_test(role_of(name)) and self._class_folders(path) and path not in layout.train.values():
+                    return os.path.relpath(path, self._top)
+        return None
 
     # Where the splits or classes are
 
@@ -308,16 +318,7 @@ class _Finder:
             for name, path in self._folders.filled(folder).items():
                 if path in used or path in strays or any(one.startswith(f"{path}/") for one in used):
                     continue
-                role = role_of(name)
-                if (
-                    layout.test is None
-                    and layout.train_dir != self._top
-                    and role
-                    and _is_test(role)
-                    and self._class_folders(path)
-                ):
-                    raise self._unclear(f"{printable(os.path.relpath(path, self._top))}/ may be the test split")
-                kind = "no class folders" if role and not self._class_folders(path) else "neither"
+                kind = "no class folders" if role_of(name) and not self._class_folders(path) else "neither"
                 kind = "copies of the classes" if self._is_copy(path, layout.train) else kind
                 count = _images(self._folders.n_images(path))
                 kinds[kind].append(f"{printable(os.path.relpath(path, self._top))}/ ({count})")

@@ -14,13 +14,14 @@ from featx.folder_names import (
     role_of,
     says_annotations,
     says_images,
+    says_pictures,
     says_same_mask,
 )
 from featx.folders import Folders
 
 _TELL = (
     "Say what you mean: --train-folder FOLDER names the folder whose sub-folders are the classes (. is {root} itself), "
-    "and --test-folder FOLDER does the same for the test split."
+    "and --test-folder FOLDER does the same for the test split. Move out what is no class."
 )
 _MAX_SHOWN = 4  # folders of a tree, at each level
 
@@ -36,7 +37,7 @@ def find_doubt(folders: Folders, train: dict[str, str], test: dict[str, str] | N
     classes = {name: path for name, path in train.items() if folders.holders(path)}
     if why := _parts(classes) or _split_classes(classes):
         return why
-    doubts = [_masks, _masks_inside, _flat_tests]
+    doubts = [_masks, _masks_inside, _flat_tests, _pictures]
     # Where a train and a test split have the same classes, the folders have been sorted on purpose.
     if len(classes.keys() & (test or {}).keys()) < 2:
         doubts += [_index, _same_folders, _same_prefixes, _one_is_deep]
@@ -173,6 +174,12 @@ def _drawn(folders: Folders, folder: str, why: str, depth: int = 3) -> str:
         names = f" (names begin with {', '.join(map(printable, begin))})" if begin else ""
         shown.append(f"{printable(name)}/{f'{{{inside}}}' if inside else ''}{number}{names}")
     return ", ".join([*shown, *(["…"] if len(filled) > _MAX_SHOWN else [])])
+
+
+def _pictures(_folders: Folders, classes: dict[str, str]) -> str | None:
+    """Return the doubt if a folder called `images` lies among the classes."""
+    pictures = [name for name in classes if says_pictures(name)]
+    return f"{quoted(pictures)} may be no class" if pictures and len(classes) - len(pictures) > 1 else None
 
 
 def _is_flat(folders: Folders, path: str) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from featx.classifier import Prediction, Predictions
 from featx.errors import FeatxError, printable
-from featx.folders import Elsewhere, list_folder
+from featx.folders import Elsewhere, by_suffix, list_folder
 from featx.places import Place, RemotePath, RemoteTree, as_data, as_place
 from featx.tables import csv_lines, text_table
 
@@ -49,13 +49,17 @@ def _files_of(word: str, zip_encoding: str | None) -> list[Place]:
         # A folder that cannot be listed is a row with a reason, as a file that cannot be read is.
         found: list[Place] = [Path(name) for name in (*listing.images, *(name for name, _ in listing.unreadable))]
         if not found:
-            raise FeatxError(f"There is no image in the folder {printable(word)}.")
+            raise _no_images(printable(word), listing.others)
         return found
     if glob.has_magic(word) and not path.exists():
         paths = sorted(Path(name) for name in glob.iglob(word, recursive=True))  # noqa: PTH207 - also absolute ones
         # A pattern that fits nothing may be the name of a file that is gone.
         return [file for file in paths if not file.is_dir()] or [path]
     return [path]
+
+
+def _no_images(folder: str, others: Sequence[str]) -> FeatxError:
+    return FeatxError(f"{folder} has no images that featx reads{f': {by_suffix(others)}' if others else ''}.")
 
 
 def _files_elsewhere(path: RemotePath) -> list[Place]:
@@ -70,9 +74,10 @@ def _files_elsewhere(path: RemotePath) -> list[Place]:
     for warning in path.warnings:
         log.warning("%s", warning)
     top = str(path)
-    found = list_folder(top, Elsewhere(tree)).images
+    listing = list_folder(top, Elsewhere(tree))
+    found = listing.images
     if not found:
-        raise FeatxError(f"There is no image in the folder {printable(path)}.")
+        raise _no_images(printable(path), listing.others)
     below = (name.removeprefix(f"{top}/") for name in found)
     return [path.with_state(name, tree.states[name]) for name in below]
 

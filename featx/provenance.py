@@ -41,7 +41,8 @@ def _processor() -> str:
 
 def command_line() -> str:
     """Return the command that is running, as one would type it, but for credentials in addresses."""
-    return shlex.join([Path(sys.argv[0]).name, *map(redacted, sys.argv[1:])])
+    program = Path(sys.argv[0]).name
+    return shlex.join(["featx" if program == "__main__.py" else program, *map(redacted, sys.argv[1:])])
 
 
 def now() -> str:

@@ -160,4 +160,6 @@ def as_image_size(given: object) -> tuple[int, int]:
         FeatxError: as `parse_image_size`.
     """
     sides = given if isinstance(given, tuple | list) else (given,)
+    if isinstance(given, tuple | list) and len(sides) != 2:
+        raise FeatxError(f"An image size is one number of pixels, or (height, width). Received: {shown(given)}")
     return parse_image_size("x".join(map(str, sides)))

@@ -9,6 +9,7 @@ from typing import Unpack
 from featx.augmentation import Views, as_views
 from featx.dataset import Data, scan
 from featx.extract import extract_command
+from featx.files import check_empty
 from featx.heads import HEADS, head_names, train_head
 from featx.join import Features, data_warnings, join_features, with_views
 from featx.memory import reset_peak_memory
@@ -67,6 +68,7 @@ def train_top(
         FeatxError: the data set, the weights or the store is not fit; the message says what to do.
     """
     cache_dir, views, folder = as_place(cache_dir), as_views(views), as_path(run_dir)
+    check_empty(folder)
     check_training(training)
     names = head_names(heads)
     dataset = scan(data_dir, cache_dir, show=training.show)

@@ -342,7 +342,7 @@ def test_words_become_files(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["empty"], "no image in the folder empty"),
+        (["empty"], "empty has no images that featx reads"),
         (["-"], "No image is"),
     ],
 )

@@ -13,6 +13,8 @@ from featx.errors import DatasetError
 from featx.splits import hashed_test_mask, identical_groups, validation_mask
 
 JPEG = b"\xff\xd8\xff"  # how a JPEG begins
+#: A whole image, a GIF of one pixel. What stands behind it belongs to nobody.
+PICTURE = b"GIF89a\1\0\1\0\x80\0\0\0\0\0\xff\xff\xff,\0\0\0\0\1\0\1\0\0\2\2D\1\0;"
 
 CATS_DOGS = Path(__file__).parents[2] / "shared" / "data" / "cats-dogs"
 
@@ -29,12 +31,12 @@ def scanned(tmp_path, root):
 
 
 def fill(root: Path, **folders: int) -> None:
-    """Write n distinct files into each folder, which begin like JPEGs; `__` in a keyword stands for the slash."""
+    """Write n distinct files into each folder, which are images; `__` in a keyword stands for the slash."""
     for folder, n_images in folders.items():
         folder_path = root / folder.replace("__", "/")
         folder_path.mkdir(parents=True, exist_ok=True)
         for number in range(n_images):
-            (folder_path / f"{number}.jpg").write_bytes(JPEG + os.fsencode(f"{folder} {number}"))
+            (folder_path / f"{number}.jpg").write_bytes(PICTURE + os.fsencode(f"{folder} {number}"))
 
 
 def counts(dataset: ImageDataset) -> dict[str, tuple[int, int]]:
@@ -377,7 +379,7 @@ def test_a_class_that_cannot_be_tested_is_a_warning(root, scanned):
 
 def test_too_few_images_to_split_are_an_error(root, scanned):
     fill(root, cats=20, dogs=20)
-    with pytest.raises(DatasetError, match="every image of 2 classes"):
+    with pytest.raises(DatasetError, match="take every image of 2 classes"):
         scanned(test_fraction=0.9999999)
     with pytest.raises(DatasetError, match="not one of 40 images"):
         scanned(test_fraction=1e-9)
@@ -472,6 +474,7 @@ def test_what_is_no_image_is_no_copy(root, scanned):
         for number in range(2):
             (root / folder / f"empty {number}.jpg").touch()
             (root / folder / f"error {number}.jpg").write_bytes(b"<html>404</html>")
+            (root / folder / f"cut off {number}.jpg").write_bytes(JPEG + b"no more of it")
     assert scanned().warnings == ()
     (root / "train/dogs/cat.jpg").write_bytes((root / "train/cats/1.jpg").read_bytes())
     assert [warning.split(":")[1].split(",")[0] for warning in scanned().warnings] == [" 1", " 1"]

@@ -177,6 +177,7 @@ DOUBTFUL = {
         "so cats/ may be the classes instead",
     ),
     "patients": ({"p1__benign": 3, "p2__malignant": 3, "p3__benign": 3}, "so benign/ may be the classes instead"),
+    "a folder called images": ({"cats": 4, "dogs": 4, "images": 4}, "images/ may be no class"),
     "splits on two levels": (
         {"data__train__a": 4, "data__train__b": 4, "test__a": 2, "test__b": 2},
         "test/ may be the test split",
@@ -230,11 +231,12 @@ def test_names_that_cameras_give_say_nothing(tmp_path):
     assert scan(root, tmp_path / "cache").class_names == ("cats", "dogs")
 
 
-def test_masks_beside_their_images_are_refused_by_the_names_of_the_files(tmp_path):
+@pytest.mark.parametrize("mask", ["{}_mask.png", "mask_{}.png"])
+def test_masks_beside_their_images_are_refused_by_the_names_of_the_files(tmp_path, mask):
     for name in ("benign", "malignant"):
         fill(tmp_path / "scans", **{name: 4})
         for number in range(4):
-            (tmp_path / "scans" / name / f"{number}_mask.png").write_bytes(f"{name}{number}".encode())
+            (tmp_path / "scans" / name / mask.format(number)).write_bytes(f"{name}{number}".encode())
     with pytest.raises(
         DatasetError, match="4 files in benign/ are named like another file there, plus a word for a mask"
     ):
@@ -333,6 +335,16 @@ def test_a_named_folder_may_be_a_whole_path_and_what_it_leaves_out_is_said(tmp_p
         "The images of a class include those in its sub-folders: a/ has x/, y/.",
         "Left out, being neither a split nor a class: night/ (2 images).",
     )
+
+
+def test_a_train_split_alone_may_be_named_beside_a_test_split(tmp_path):
+    fill(tmp_path / "pets", train__cats=40, train__dogs=40, test__cats=2, test__birds=2)
+    with pytest.raises(DatasetError, match="name the train split alone with --train-folder FOLDER"):
+        scan(tmp_path / "pets", tmp_path / "cache")
+    named = scan(ImageFolders(tmp_path / "pets", "train"), tmp_path / "cache")
+    assert named.class_names == ("cats", "dogs")
+    assert named.n_test > 0
+    assert "Left out, being neither a split nor a class: test/ (4 images)." in named.warnings
 
 
 def test_the_folder_itself_may_be_named_and_the_test_split_lie_in_it(tmp_path):
