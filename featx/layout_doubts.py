@@ -37,10 +37,10 @@ def find_doubt(folders: Folders, train: dict[str, str], test: dict[str, str] | N
     classes = {name: path for name, path in train.items() if folders.holders(path)}
     if why := _parts(classes) or _split_classes(classes):
         return why
-    doubts = [_masks, _masks_inside, _flat_tests, _pictures]
+    doubts = [_masks, _masks_inside, _flat_tests]
     # Where a train and a test split have the same classes, the folders have been sorted on purpose.
     if len(classes.keys() & (test or {}).keys()) < 2:
-        doubts += [_index, _same_folders, _same_prefixes, _one_is_deep]
+        doubts += [_index, _same_folders, _same_prefixes, _one_is_deep, _pictures]
     return next((why for doubt in doubts if (why := doubt(folders, classes))), None)
 
 

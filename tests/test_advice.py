@@ -117,7 +117,9 @@ def test_a_damaged_store_is_made_again_by_the_command_that_verify_names(workplac
         next(store_dir.glob("seg-*.h5")).write_bytes(b"damaged")
     check = check_cache(cache, mend=True)
     commands = [
-        shlex.split(line) for line in check_text(check, cache, mended=True).splitlines() if " featx extract DATA" in line
+        shlex.split(line)
+        for line in check_text(check, cache, mended=True).splitlines()
+        if " featx extract DATA" in line
     ]
     for words in commands:
         words[words.index("DATA")] = str(workplace)

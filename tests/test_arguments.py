@@ -167,7 +167,7 @@ def test_data_that_is_none_is_refused_in_one_sentence(tmp_path, monkeypatch, fun
         (lambda: Training(memory="plenty"), "A size is"),
         (lambda: Training(memory=-1), "memory"),
         (lambda: Views("8"), "The number of views"),
-        (lambda: Views(8, "report"), "as an Augmentation says"),
+        (lambda: Views(8, "report"), "of views is an Augmentation"),
         (lambda: Augmentation(rotation="20"), "rotation goes from 0"),
         (lambda: Augmentation(zoom=float("nan")), "zoom goes from 0"),
         (lambda: featx.scan("data", "cache", test_fraction="0.2"), "test fraction"),
@@ -177,7 +177,7 @@ def test_data_that_is_none_is_refused_in_one_sentence(tmp_path, monkeypatch, fun
         (lambda: featx.fetch_data(7), "OWNER/NAME"),
         (lambda: featx.fetch_data("sample", "s3://bucket/x"), "on this machine"),
         (lambda: featx.write_report("comparison", "report"), "what compare_approaches returns"),
-        (lambda: featx.FeatureStore("cache", "vgg16"), "A store is of a recipe"),
+        (lambda: featx.FeatureStore("cache", "vgg16"), "A store needs a recipe"),
     ],
 )
 def test_numbers_and_names_that_do_not_fit_are_an_error(make, message):
