@@ -193,7 +193,7 @@ def test_a_pillow_image_is_what_its_file_is(extractor, photos, tmp_path, mode):
 
 @pytest.mark.parametrize("mode", ["PA", "RGBa", "La", "F", "I"])
 def test_a_pillow_image_whose_values_mean_nothing_certain_is_refused(extractor, photos, mode):
-    with pytest.raises(FeatxError, match=f"in mode {mode} is no image here: .*; convert it to RGB"):
+    with pytest.raises(FeatxError, match=f"in mode {mode} cannot be used: .*; convert it to RGB"):
         extractor.transform(in_mode(photos[0], {"La": "LA", "RGBa": "RGBA"}.get(mode, mode)).convert(mode))
 
 
@@ -211,7 +211,7 @@ def test_a_pillow_image_lies_as_its_file_says(extractor, photos, tmp_path):
 def test_a_pillow_image_that_is_cut_off_is_an_error(extractor, photos, tmp_path):
     path = tmp_path / "cut.jpg"
     path.write_bytes(photos[0].read_bytes()[:-400])
-    with Image.open(path) as image, pytest.raises(FeatxError, match="is no image here"):
+    with Image.open(path) as image, pytest.raises(FeatxError, match="cannot be used"):
         extractor.transform(image)
 
 

@@ -214,7 +214,7 @@ def test_too_little_memory_makes_batches_smaller(make_engine, caplog, memory_err
 def test_too_little_memory_for_one_image_says_what_to_do(engine, memory_error):
     limit_batches(engine, 0, memory_error)
     with pytest.raises(
-        FeatxError, match="vgg16 up to block1_pool at 32x32 .* more memory, smaller images or an earlier"
+        FeatxError, match="vgg16 up to block1_pool at 32x32 .* smaller images, an earlier layer or more memory"
     ):
         engine.features(random_images(5))
 

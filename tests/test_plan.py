@@ -258,8 +258,8 @@ def test_an_interrupted_plan_leaves_nothing_behind(data, cache, number):
     process.send_signal(number)
     _, stderr = process.communicate()
     assert process.returncode == 128 + number, stderr
-    classes, stopped = stderr.splitlines()
-    assert classes.startswith("featx: 2 classes, images in ")
+    *classes, stopped = stderr.splitlines()
+    assert all(line.startswith("featx: 2 classes, images in ") for line in classes)
     assert stopped.startswith("featx: stopped; ")
     assert stores(cache) == []
     assert all(has_ended(pid) for pid in begun)

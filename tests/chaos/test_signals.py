@@ -45,7 +45,9 @@ def assert_stopped(number: int, code: int, stderr: str) -> None:
         return
     # Where Ctrl-C has hit an exec() of the standard library, Python ends with the signal itself: 130 to a shell.
     assert code == EXIT_CODES[number] or number == signal.SIGINT
-    assert stderr in {GO_ON, NOTHING_BEGUN}
+    *warnings, last = stderr.splitlines(keepends=True)
+    assert all(line.startswith("featx: warning: ") for line in warnings)
+    assert last in {GO_ON, NOTHING_BEGUN}
 
 
 @pytest.fixture(scope="module")
