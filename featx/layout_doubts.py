@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from featx.errors import DatasetError, printable
 from featx.folder_names import (
@@ -39,9 +39,11 @@ def find_doubt(folders: Folders, train: dict[str, str], test: dict[str, str] | N
         return why
     doubts = [_masks, _masks_inside, _flat_tests]
     # Where a train and a test split have the same classes, the folders have been sorted on purpose.
-    if len(classes.keys() & (test or {}).keys()) < 2:
-        doubts += [_index, _same_folders, _same_prefixes, _one_is_deep, _pictures]
-    return next((why for doubt in doubts if (why := doubt(folders, classes))), None)
+    are_sorted = len(classes.keys() & (test or {}).keys()) > 1
+    if not are_sorted:
+        doubts += [_index, _same_folders, _same_prefixes, _one_is_deep]
+    why = next((why for doubt in doubts if (why := doubt(folders, classes))), None)
+    return why or (None if are_sorted else _pictures(classes))
 
 
 def _masks(folders: Folders, classes: dict[str, str]) -> str | None:
@@ -176,7 +178,7 @@ def _drawn(folders: Folders, folder: str, why: str, depth: int = 3) -> str:
     return ", ".join([*shown, *(["…"] if len(filled) > _MAX_SHOWN else [])])
 
 
-def _pictures(_folders: Folders, classes: dict[str, str]) -> str | None:
+def _pictures(classes: Collection[str]) -> str | None:
     """Return the doubt if a folder called `images` lies among the classes."""
     pictures = [name for name in classes if says_pictures(name)]
     return f"{quoted(pictures)} may be no class" if pictures and len(classes) - len(pictures) > 1 else None
