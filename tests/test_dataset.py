@@ -676,4 +676,9 @@ def test_no_images_have_an_empty_validation_part():
 def test_cats_and_dogs(tmp_path):
     dataset = scan(CATS_DOGS, tmp_path)
     assert counts(dataset) == {"cats": (4000, 1000), "dogs": (4000, 1000)}
+    # Were one of these to change, figures of an older featx would not compare with today's.
+    assert hashlib.sha256(dataset.digests.tobytes()).hexdigest().startswith("8699ec4dca06398c")
+    assert hashlib.sha256(dataset.is_test.tobytes()).hexdigest().startswith("4a5f4e4293c6984b")
+    by_content = hashed_test_mask(dataset.digests, 0.2)
+    assert hashlib.sha256(by_content.tobytes()).hexdigest().startswith("c9195f0e895c43e0")
     assert (scan(CATS_DOGS, tmp_path).digests == dataset.digests).all()
