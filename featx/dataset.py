@@ -309,7 +309,7 @@ def _classes(dataset: ImageDataset, layout: Layout) -> str:
 
     def counted(label: int) -> str:
         counts = f"{n_all[label] - n_test[label]:,} + {n_test[label]:,}" if has_test else f"{n_all[label]:,}"
-        return f"{printable(dataset.class_names[label])} {counts}"
+        return f"{printable(dataset.class_names[label])} ({counts})"  # a class may be called 7
 
     named = [counted(label) for label in range(min(n_classes, _MAX_CLASSES))]
     if n_classes > _MAX_CLASSES:

@@ -391,7 +391,7 @@ def test_every_command_says_the_classes_with_their_counts_first(featx, tmp_path,
     fill(root, train__cats=3, train__dogs=2, test__cats=1, test__dogs=1)
     result = featx(command, root, "--cache-dir", tmp_path / "cache", "--weights", tmp_path / "no.h5", exit_code=2)
     assert result.stderr.splitlines()[0] == (
-        "featx: 2 classes, images in train/ (training) and test/ (test): cats 3 + 1, dogs 2 + 1."
+        "featx: 2 classes, images in train/ (training) and test/ (test): cats (3 + 1), dogs (2 + 1)."
     )
 
 
@@ -401,5 +401,5 @@ def test_of_many_classes_the_smallest_and_the_largest_are_said(tmp_path, caplog)
         scan(tmp_path / "many", tmp_path / "cache")
     line = next(record.getMessage() for record in caplog.records)
     assert line.startswith("30 classes, images in ")
-    assert "c00 5, c01 6," in line
-    assert line.endswith("…; the smallest is c00 5, the largest c29 34.")
+    assert "c00 (5), c01 (6)," in line
+    assert line.endswith("…; the smallest is c00 (5), the largest c29 (34).")
