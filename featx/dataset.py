@@ -1,6 +1,5 @@
 """A data set: a folder's images with their classes, digests and splits, checked for what would spoil a comparison."""
 
-import difflib
 import hashlib
 import logging
 import os
@@ -14,9 +13,10 @@ from typing import Self, TypeAlias
 import numpy as np
 
 from featx.arguments import as_mask, shown
+from featx.class_names import alike_warning, near_match
 from featx.digests import digest_files
 from featx.errors import DatasetError, ImageError, printable
-from featx.folder_names import class_prefixes, difference_of, looks_of
+from featx.folder_names import class_prefixes
 from featx.folders import Folders, by_suffix, list_folder
 from featx.image_formats import looks_like_image
 from featx.images import decode_image, read_file, read_start
@@ -371,7 +371,7 @@ def _with_images(dataset: ImageDataset, *, to_train: bool) -> ImageDataset:
     if test_only := _named(dataset, (n_train == 0) & (n_test > 0)):
         raise DatasetError(
             f"The test split of {printable(dataset.root)} has {_counted('class', test_only)} without training images; "
-            f"{_near_match(test_only, _named(dataset, n_train > 0))}add training images, or name the train "
+            f"{near_match(test_only, _named(dataset, n_train > 0))}add training images, or name the train "
             f"split alone with --train-folder FOLDER: featx then takes a test split from it."
         )
     names = _named(dataset, n_train > 0)
@@ -393,53 +393,7 @@ def _with_classes(dataset: ImageDataset, has_images: np.ndarray, what: str) -> I
     names = _named(dataset, has_images)
     labels = np.searchsorted(np.flatnonzero(has_images), dataset.labels).astype(np.int64)
     left_out = _left_out(f"having no {what}", "class", _named(dataset, ~has_images))
-    return _warn(replace(dataset, class_names=tuple(names), labels=labels), left_out, _alike(names))
-
-
-def _alike(names: Sequence[str]) -> str:
-    """Return a warning of classes whose names differ in letter case, or in what cannot be seen.
-
-    Raises:
-        DatasetError: the names of two classes differ in no more than blanks or Unicode form.
-    """
-    known: dict[str, str] = {}
-    pairs = [(other, name) for name in names if (other := known.setdefault(looks_of(name), name)) != name]
-    pairs.sort(key=lambda pair: _is_mistake(*pair), reverse=True)
-    if not pairs:
-        return ""
-    first, second = pairs[0]
-    more = f" There are {len(pairs) - 1:,} more such pairs." if len(pairs) > 1 else ""
-    sentence = (
-        f"Two classes are called '{printable(first)}' and '{printable(second)}': the names differ only in "
-        f"{' and '.join(difference_of(first, second))}.{more}"
-    )
-    if _is_mistake(first, second):
-        raise DatasetError(f"{sentence} Rename one of the folders, or move their images into one.")
-    return sentence
-
-
-def _is_mistake(name: str, other: str) -> bool:
-    """Return whether nobody would call two classes by these names on purpose."""
-    return not {"blanks", "Unicode form"}.isdisjoint(difference_of(name, other))
-
-
-def _near_match(test_only: Sequence[str], known: Sequence[str]) -> str:
-    """Return which training class the first of these classes that has one like it may be; empty if none has."""
-    by_looks = {looks_of(name): name for name in known}
-    for name in test_only:
-        if other := by_looks.get(looks_of(name)):
-            return (
-                f"'{printable(name)}' and the training class '{printable(other)}' differ in "
-                f"{' and '.join(difference_of(name, other))}: rename one of the folders. Otherwise "
-            )
-        close = difflib.get_close_matches(looks_of(name), by_looks, n=1, cutoff=0.8)
-        if close and _without_digits(close[0]) != _without_digits(looks_of(name)):
-            return f"is '{printable(name)}' the training class '{printable(by_looks[close[0]])}'? Otherwise "
-    return ""
-
-
-def _without_digits(name: str) -> str:
-    return "".join(char for char in name if not char.isdigit())
+    return _warn(replace(dataset, class_names=tuple(names), labels=labels), left_out, alike_warning(names))
 
 
 def _split_by_content(dataset: ImageDataset, test_fraction: float, *, to_train: bool) -> ImageDataset:

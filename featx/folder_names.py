@@ -5,9 +5,8 @@ nothing alone: `train` may be a class of vehicles. `featx.layout` weighs them ag
 """
 
 import re
-import unicodedata
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 _ROLES = {
@@ -221,45 +220,3 @@ def class_prefixes(file_names: Collection[str]) -> list[str]:
 
 def _may_be_class(prefix: str) -> bool:
     return prefix.casefold() not in _CAMERAS and role_of(prefix) is None
-
-
-def _without_unseen(name: str) -> str:
-    return "".join(char for char in name if unicodedata.category(char) != "Cf")
-
-
-#: How names can differ that people take for one, and what takes the difference away.
-_DIFFERENCES: dict[str, Callable[[str], str]] = {
-    "Unicode form": lambda name: unicodedata.normalize("NFC", name),
-    "characters that cannot be seen": _without_unseen,
-    "blanks": lambda name: "".join(name.split()),
-    "letter case": str.lower,
-}
-
-
-def looks_of(name: str) -> str:
-    r"""Return what stays of a name when what cannot be seen, or is easily mistaken, is taken off it.
-
-    Names that people take for one are the same then: in other letter case, with blanks around, or in another
-    Unicode form (é as one character or as two).
-
-    >>> looks_of("Cafe\u0301 ") == looks_of("caf\u00e9")
-    True
-    """
-    for simpler in _DIFFERENCES.values():
-        name = simpler(name)
-    return name
-
-
-def difference_of(name: str, other: str) -> list[str]:
-    r"""Return in what two names differ that have the same looks.
-
-    >>> difference_of("Cats", "cats"), difference_of("cats ", "Cats"), difference_of("cafe\u0301", "caf\u00e9")
-    (['letter case'], ['blanks', 'letter case'], ['Unicode form'])
-    """
-
-    def without(left_out: str, text: str) -> str:
-        for what, simpler in _DIFFERENCES.items():
-            text = text if what == left_out else simpler(text)
-        return text
-
-    return [what for what in _DIFFERENCES if without(what, name) != without(what, other)]

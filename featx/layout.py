@@ -11,8 +11,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from featx.class_names import looks_of
 from featx.errors import DatasetError, printable
-from featx.folder_names import Role, looks_of, may_be_annotations, role_of, says_images, subject_of
+from featx.folder_names import Role, may_be_annotations, role_of, says_images, subject_of
 from featx.folders import Disk, Elsewhere, Folders
 from featx.layout_doubts import find_doubt, quoted, unclear
 from featx.places import Place, RemotePath, RemoteTree

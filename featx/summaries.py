@@ -11,6 +11,7 @@ import numpy as np
 from featx.comparison import Comparison, duration
 from featx.errors import printable
 from featx.extract import ExtractedViews, Extraction
+from featx.join import data_warnings
 from featx.metrics import Metrics
 from featx.report import curve_verdict, table, verdict
 from featx.train import Run
@@ -86,7 +87,7 @@ def extraction_json(extraction: Extraction) -> dict[str, Any]:
         "n_train": dataset.n_train,
         "n_test": dataset.n_test,
         "class_names": list(dataset.class_names),
-        "warnings": list(dataset.warnings),
+        "warnings": list(data_warnings(dataset, dataset, [extraction.store_dir])),
         "n_computed": extraction.n_computed,
         "n_cached": extraction.n_cached,
         "skipped": [{"path": image.path, "reason": image.reason} for image in extraction.skipped],

@@ -47,6 +47,7 @@ LAYERS = [
         "digests",
         "statcache",
         "splits",
+        "class_names",
         "folder_names",
         "folders",
         "layout",

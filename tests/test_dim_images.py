@@ -1,6 +1,7 @@
 """Images that hold 12 bits in samples of 16 come out nearly black: featx decodes them as they are, and says so."""
 
 import hashlib
+import json
 import logging
 import shutil
 
@@ -131,6 +132,9 @@ def test_what_is_trained_on_them_says_so_too(data, cache, tmp_path):
 def test_the_command_shows_it(data, cache, featx):
     result = featx("extract", data, "--cache-dir", cache, "--weights", "random", "--image-size", "32")
     assert "16 bits a sample but no value above 4,095" in result.stderr
+    words = ("extract", data, "--cache-dir", cache, "--weights", "random", "--image-size", "32", "--json", "--quiet")
+    (warning,) = [text for text in json.loads(featx(*words).stdout)["warnings"] if "16 bits" in text]
+    assert warning == WARNING.format("train/sea/dim 0.png")
 
 
 def test_a_network_trained_from_pixels_is_warned_of_them_too(data, cache, caplog):
