@@ -61,7 +61,8 @@ def alike_warning(names: Sequence[str]) -> str:
     if not pairs:
         return ""
     first, second = pairs[0]
-    more = f" There are {len(pairs) - 1:,} more such pairs." if len(pairs) > 1 else ""
+    n_more = len(pairs) - 1
+    more = {0: "", 1: " There is one more such pair."}.get(n_more, f" There are {n_more:,} more such pairs.")
     sentence = (
         f"Two classes are called '{printable(first)}' and '{printable(second)}': the names differ only in "
         f"{' and '.join(difference_of(first, second))}.{more}"
