@@ -27,7 +27,7 @@ test: $(INSTALLED)  ## run the tests, two files at a time: many of them wait
 	$(BIN)/python -m pytest --quiet --numprocesses 2 --dist loadfile
 
 chaos: $(INSTALLED)  ## kill, fill up and damage featx hundreds of times, on a cluster too; ten minutes
-	FEATX_CHAOS=full $(BIN)/python -m pytest --quiet tests/chaos tests/test_cluster.py
+	FEATX_CHAOS=full $(BIN)/python -m pytest --quiet tests/chaos tests/extract/test_cluster.py
 
 check: $(INSTALLED)  ## lint, format and types
 	$(BIN)/ruff check .

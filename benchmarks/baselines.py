@@ -7,9 +7,10 @@ import numpy as np
 from flops import flops_per_image
 from turns import Figures, Task, measuring
 
-from featx.backbones import build_model, find_backbone
-from featx.keras_import import import_keras
-from featx.resolve import resolve_recipe
+from featx.backbones.build import build_model
+from featx.backbones.table import find_backbone
+from featx.extract.options import resolve_recipe
+from featx.system.keras_import import import_keras
 
 #: The fastest of them is used.
 BATCH_SIZES = (16, 32, 64)

@@ -20,8 +20,8 @@ from photos import choose_photos, make_photos
 from stages import measure_other_stages
 from turns import Contender, Figures, Task, take_turns
 
-from featx.machine import cpu_has_bfloat16
-from featx.provenance import hardware, versions
+from featx.system.machine import cpu_has_bfloat16
+from featx.system.provenance import hardware, versions
 
 #: Up to this many times as many images as at 224×224 when they are smaller, so that no turn is over in an instant.
 MOST_IMAGES_FACTOR = 3
@@ -36,7 +36,7 @@ class Plan:
     """What is measured.
 
     Attributes:
-        backbones: names in `featx.backbones.BACKBONES`.
+        backbones: names in `featx.backbones.table.BACKBONES`.
         image_sizes: sides of the square images, in pixels.
         precisions: of featx.
         n_images: of 224×224 pixels; more of smaller ones, see `images_at`.
@@ -147,7 +147,7 @@ def _keep(figures: Figures, path: Path | None) -> None:
 @click.option("--repeats", type=click.IntRange(1), default=3, show_default=True)
 @click.option("--weights-dir", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--keras-bfloat16", is_flag=True, help="Measure plain Keras in mixed bfloat16, too.")
-@click.option("--other-stages/--no-other-stages", default=True, help="Measure stage two and the rivals, too.")
+@click.option("--other-stages/--no-other-stages", default=True, help="Measure stage two and the baselines, too.")
 @click.option("--quick", is_flag=True, help="A few tiny images, to see that all of it works.")
 @click.option("--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="Write all figures here.")
 def main(

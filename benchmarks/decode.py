@@ -5,7 +5,7 @@ system, so that neither the disk nor other programs count, apart from the caches
 of several passes over files that the system has in memory. Only the last line, whether threads share the work, is by
 the clock.
 """
-# ruff: noqa: SLF001 - the steps are those of featx.images
+# ruff: noqa: SLF001 - the steps are those of featx.images.decode
 
 import hashlib
 import time
@@ -15,9 +15,9 @@ from typing import Any
 import click
 import numpy as np
 
-from featx import images
-from featx.machine import n_cores
-from featx.reader import read_batches
+from featx.dataset.loader import read_batches
+from featx.images import decode
+from featx.system.machine import n_cores
 
 BATCH_SIZE = 32
 
@@ -33,23 +33,23 @@ def time_steps(paths: list[Path], image_size: tuple[int, int]) -> dict[str, floa
         spent[step] = spent.get(step, 0) + time.thread_time_ns() - started
         started = time.thread_time_ns()
 
-    with images.quiet_pillow():
+    with decode.quiet_pillow():
         for i, path in enumerate(paths):
             started = time.thread_time_ns()
-            data = images.read_file(path)
+            data = decode.read_file(path)
             lap("open and read the file")
             hashlib.sha256(data).digest()
             lap("SHA-256")
-            image = images._open(data)
+            image = decode._open(data)
             lap("parse the header")
-            box = images._choose_jpeg_scale(image, image_size)
+            box = decode._choose_jpeg_scale(image, image_size)
             lap("choose the scale")
             image.load()
             lap("decode the JPEG")
-            images._orientation(image)
-            rgb = images._rgb(image, data)
+            decode._orientation(image)
+            rgb = decode._rgb(image, data)
             lap("orientation and RGB")
-            resized = images._resize(rgb, image_size, box)
+            resized = decode._resize(rgb, image_size, box)
             lap("resize")
             pixels[i % BATCH_SIZE] = np.asarray(resized)
             lap("copy to the batch")
@@ -59,12 +59,12 @@ def time_steps(paths: list[Path], image_size: tuple[int, int]) -> dict[str, floa
 def time_decoding(paths: list[Path], image_size: tuple[int, int]) -> float:
     """Return the µs per image of all steps together, without the stops in between."""
     pixels = np.empty((*image_size, 3), np.uint8)
-    with images.quiet_pillow():
+    with decode.quiet_pillow():
         started = time.thread_time()
         for path in paths:
-            data = images.read_file(path)
+            data = decode.read_file(path)
             hashlib.sha256(data).digest()
-            images.decode_into(pixels, data)
+            decode.decode_into(pixels, data)
         return (time.thread_time() - started) * 1e6 / len(paths)
 
 

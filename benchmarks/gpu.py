@@ -45,15 +45,16 @@ import numpy as np
 from photos import make_photos
 
 from featx import extract_features
-from featx.backbones import BACKBONES, build_model
-from featx.dataset import ImageDataset, scan
-from featx.engines import EngineOptions, default_batch_size
+from featx.backbones.build import build_model
+from featx.backbones.table import BACKBONES
+from featx.dataset.image_dataset import ImageDataset, scan
+from featx.dataset.loader import read_batches
+from featx.engines.engine import EngineOptions, default_batch_size
 from featx.engines.keras_engine import KerasEngine
-from featx.keras_import import import_keras, keras_backend
-from featx.machine import n_cores
-from featx.reader import read_batches
+from featx.extract.options import resolve_recipe
 from featx.recipe import Recipe
-from featx.resolve import resolve_recipe
+from featx.system.keras_import import import_keras, keras_backend
+from featx.system.machine import n_cores
 
 Figures = dict[str, Any]
 

@@ -8,7 +8,7 @@ import numpy as np
 from turns import Figures, Task
 
 from featx.engines.openvino_import import import_openvino
-from featx.machine import cpu_has_bfloat16
+from featx.system.machine import cpu_has_bfloat16
 
 #: Each product is computed so often in a turn; the fastest counts.
 TRIES = 10

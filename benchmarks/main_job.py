@@ -28,9 +28,9 @@ WARM_RUNS = 7
 #: Segments of the killed runs are closed earlier than the usual 60 s, so that ten kills meet ten segments.
 KILLED_SEGMENT_AGE_S = 4.0
 KILLED = f"""
-import featx.segment_writer
-from featx.cli import main
-featx.segment_writer.SEGMENT_AGE_S = {KILLED_SEGMENT_AGE_S}
+import featx.store.segment_writer
+from featx.cli.main import main
+featx.store.segment_writer.SEGMENT_AGE_S = {KILLED_SEGMENT_AGE_S}
 main()
 """
 
@@ -85,11 +85,10 @@ def report_warm(featx: Featx, data: Path, cache: Path) -> None:
     times = []
     for _ in range(WARM_RUNS):
         started = time.perf_counter()
-        featx.extract(data, cache)
+        featx.extract.extract(data, cache)
         times.append(time.perf_counter() - started)
-    probe = (
-        "import sys; from featx.cli import main; main(sys.argv[1:], standalone_mode=False); print(sorted(sys.modules))"
-    )
+    command = "from featx.cli.main import main; main(sys.argv[1:], standalone_mode=False)"
+    probe = f"import sys; {command}; print(sorted(sys.modules))"
     words = featx.command(data, cache)[3:]
     modules = subprocess.run([sys.executable, "-c", probe, *words], capture_output=True, text=True, check=True).stdout
     print(
@@ -102,19 +101,19 @@ def report_changes(featx: Featx, data: Path, folder: Path) -> None:
     """Print what adding, renaming and relabelling compute."""
     part = linked_copy(data, folder / "part", part=slice(25, None))
     whole_cache = folder / "part-cache"
-    n_part = featx.extract(part, whole_cache)["n_computed"]
+    n_part = featx.extract.extract(part, whole_cache)["n_computed"]
     classes = sorted(path for path in data.glob("*/*") if path.is_dir())
     new = [path for directory in classes for path in sorted(directory.iterdir())[:25]]
     for path in new:
         shutil.copy(path, part / path.relative_to(data))
-    print(f"added {len(new)} images to {n_part}: computed {featx.extract(part, whole_cache)['n_computed']}")
+    print(f"added {len(new)} images to {n_part}: computed {featx.extract.extract(part, whole_cache)['n_computed']}")
     for path in [path for path in part.rglob("*") if path.is_file()]:
         path.rename(path.with_name(f"renamed-{path.name}"))
-    print(f"renamed all: computed {featx.extract(part, whole_cache)['n_computed']}")
+    print(f"renamed all: computed {featx.extract.extract(part, whole_cache)['n_computed']}")
     first, second = sorted(path for path in (part / "train").iterdir() if path.is_dir())[:2]
     for path in sorted(first.iterdir())[:100]:
         path.rename(second / path.name)
-    print(f"relabelled 100: computed {featx.extract(part, whole_cache)['n_computed']}")
+    print(f"relabelled 100: computed {featx.extract.extract(part, whole_cache)['n_computed']}")
 
 
 def report_kills(featx: Featx, data: Path, undisturbed: Path, folder: Path) -> None:
@@ -133,7 +132,7 @@ def report_kills(featx: Featx, data: Path, undisturbed: Path, folder: Path) -> N
         process.send_signal(signal.SIGKILL)
         process.wait()
         kept.append(len(rows_of(store)) - before)
-    rest = featx.extract(data, cache)["n_computed"]
+    rest = featx.extract.extract(data, cache)["n_computed"]
     expected, found = rows_of(undisturbed), rows_of(store)
     print(
         f"killed {KILLS} times with SIGKILL: kept {kept} rows, then computed the last {rest}; "
@@ -156,7 +155,7 @@ def report_memory(featx: Featx, data: Path, folder: Path, n_per_class: int) -> N
     small = linked_copy(data, folder / "small", part=slice(0, n_per_class))
     peaks = {}
     for name, images in (("small", small), ("all", data)):
-        summary = featx.extract(images, folder / f"memory-{name}")
+        summary = featx.extract.extract(images, folder / f"memory-{name}")
         peaks[summary["n_computed"]] = summary["timings"]["peak_memory_bytes"] / 2**20
     (n_small, low), (n_all, high) = peaks.items()
     print(f"peak memory: {low:.0f} MiB for {n_small} images, {high:.0f} MiB for {n_all}: {high / low - 1:+.1%}")
@@ -173,7 +172,7 @@ def main(data: Path, weights: str, backbone: str, image_size: str) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         cache = folder / "cache"
-        summary = featx.extract(data, cache)
+        summary = featx.extract.extract(data, cache)
         timings = summary["timings"]
         print(f"extracted {summary['n_computed']} images in {timings['elapsed_s']:.1f} s: {timings}", flush=True)
         store = Path(summary["store_dir"])

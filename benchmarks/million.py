@@ -26,15 +26,17 @@ from typing import Any
 
 import numpy as np
 
-from featx.dataset import ImageDataset, scan
-from featx.extract import extract_features
-from featx.join import Features, join_features
-from featx.memory import MemoryLimit, peak_memory_bytes
+from featx.dataset.image_dataset import ImageDataset, scan
+from featx.extract.extract import extract_features
 from featx.recipe import Recipe
-from featx.results import Training
-from featx.store import FeatureStore, StoredRows, new_segment_name
-from featx.timings import Timings
-from featx.units import parse_size, size
+from featx.store.feature_array import StoredRows
+from featx.store.feature_store import FeatureStore
+from featx.store.segment_file import new_segment_name
+from featx.system.arguments import parse_size, size
+from featx.system.machine import MemoryLimit, peak_memory_bytes
+from featx.system.timings import Timings
+from featx.train.features import Features, join_features
+from featx.train.result import Training
 
 CLASSES = ("cats", "dogs")
 N_FOLDERS = 200
@@ -149,7 +151,7 @@ class Jobs:
         return figures | {"read_s": figures["read_s"] * features.dataset.n_train / some.dataset.n_train}
 
     def _epoch_of(self, features: Features) -> dict[str, Any]:
-        from featx.train import train_on_features
+        from featx.train.train import train_on_features
 
         one, two = (train_on_features(features, "dense", Training(epochs=n, memory=self.memory)) for n in (1, 2))
         return {"read_s": two.fit_s - one.fit_s, "accuracy": two.metrics.accuracy, "fit_s": two.fit_s}
@@ -157,8 +159,8 @@ class Jobs:
     def logreg(self) -> dict[str, Any]:
         """Fit logistic regression."""
         started = time.perf_counter()
-        from featx import streamed_logistic
-        from featx.train import train_on_features
+        from featx.heads import streamed_logistic
+        from featx.train.train import train_on_features
 
         passes: list[float] = []
         at = streamed_logistic._Objective.at  # noqa: SLF001 - to time a pass
@@ -181,14 +183,14 @@ class Jobs:
 
     def verify(self) -> dict[str, Any]:
         """Read and check everything in the store."""
-        from featx.store import check_store
+        from featx.store.verification import check_store
 
         check = check_store(self.cache_dir / self.recipe.slug)
         return {"rows": check.n_rows, "damages": [damage.reason for damage in check.damages]}
 
     def compact(self) -> dict[str, Any]:
         """Look for small segments to merge."""
-        from featx.store import compact
+        from featx.store.compaction import compact
 
         return {"rows": compact(FeatureStore(self.cache_dir, self.recipe)).n_rows}
 
@@ -204,7 +206,7 @@ class Jobs:
 
     def verify_extracted(self) -> dict[str, Any]:
         """Read and check what was extracted."""
-        from featx.store import check_store
+        from featx.store.verification import check_store
 
         (store_dir,) = (path.parent for path in self.extracted_dir.glob("*/recipe.json"))
         return {"rows": check_store(store_dir).n_rows}

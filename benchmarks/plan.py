@@ -22,9 +22,9 @@ from typing import Any
 
 from photos import choose_photos
 
-from featx.engines import ENGINES
-from featx.machine import cpu_seconds
+from featx.engines.engine import ENGINES
 from featx.recipe import PRECISIONS
+from featx.system.machine import cpu_seconds
 
 Figures = dict[str, Any]
 

@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from featx.extract import extract_features
-from featx.heads import HEADS
-from featx.join import Features, join_features
+from featx.extract.extract import extract_features
+from featx.heads.dense import HEADS
 from featx.recipe import PRECISIONS, parse_image_size
-from featx.results import Training
-from featx.store import FeatureStore
-from featx.train import train_on_features
+from featx.store.feature_store import FeatureStore
+from featx.train.features import Features, join_features
+from featx.train.result import Training
+from featx.train.train import train_on_features
 
 
 def measure(data_dir: Path, cache_dir: Path, *, seeds: int, **options: Any) -> dict[str, Any]:

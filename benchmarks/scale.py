@@ -12,7 +12,7 @@ from pathlib import Path
 
 from million import Jobs, prepare, run_all
 
-from featx.units import size
+from featx.system.arguments import size
 
 SHAPE = (512,)
 JOBS = ("digest", "scan", "open", "join", "verify", "compact", "deliver")

@@ -1,6 +1,6 @@
-"""A rival trained by featx against plain `model.fit` on arrays in memory: the same network, images, batches and epochs.
+"""A baseline trained by featx against plain `model.fit` on arrays in memory: the same network, images and epochs.
 
-    python benchmarks/scratch.py DATA --rival report-cnn --cache-dir cache --json out.json
+    python benchmarks/scratch.py DATA --baseline report-cnn --cache-dir cache --json out.json
 
 Plain Keras is measured on uint8 and on float32 pixels, and the faster of the two counts. featx reads its pixels from a
 memory map in the cache folder, as it does in a comparison. New networks in each turn: tracing counts on both sides,
@@ -21,11 +21,11 @@ import numpy as np
 from photos import make_photos
 from turns import Figures
 
-from featx.dataset import scan
-from featx.keras_import import import_keras
-from featx.reader import read_batches
-from featx.results import validation_part
-from featx.scratch import RIVALS, train_rival
+from featx.compare.baselines import BASELINES, train_baseline
+from featx.dataset.image_dataset import scan
+from featx.dataset.loader import read_batches
+from featx.system.keras_import import import_keras
+from featx.train.result import validation_part
 
 #: Images of the training that warms up both sides.
 N_WARM_UP = 64
@@ -49,11 +49,11 @@ def decode(data_dir: Path, cache_dir: Path, image_size: tuple[int, int], path: P
     return [pixels, dataset.labels, validation_part(whole, 0)]
 
 
-def plain_keras(rival: str, dtype: type, n_classes: int, epochs: int) -> _Trainer:
+def plain_keras(baseline: str, dtype: type, n_classes: int, epochs: int) -> _Trainer:
     """Return what anyone would write with Keras alone; pixels of `dtype` are made before the time is taken."""
 
     def train(pixels: np.ndarray, y: np.ndarray, is_validation: np.ndarray) -> Any:
-        model = RIVALS[rival].build(pixels.shape[1:3], n_classes, seed=0)
+        model = BASELINES[baseline].build(pixels.shape[1:3], n_classes, seed=0)
         is_binary = model.output_shape[-1] == 1
         loss = "binary_crossentropy" if is_binary else "sparse_categorical_crossentropy"
         model.compile(optimizer="rmsprop", loss=loss, metrics=["accuracy"])
@@ -63,7 +63,7 @@ def plain_keras(rival: str, dtype: type, n_classes: int, epochs: int) -> _Traine
             X,
             y[~is_validation],
             validation_data=(X_validation, y[is_validation]),
-            batch_size=RIVALS[rival].batch_size,
+            batch_size=BASELINES[baseline].batch_size,
             epochs=epochs,
             verbose=0,
         )
@@ -72,12 +72,12 @@ def plain_keras(rival: str, dtype: type, n_classes: int, epochs: int) -> _Traine
     return train
 
 
-def featx_rival(rival: str, n_classes: int, epochs: int) -> _Trainer:
+def featx_baseline(baseline: str, n_classes: int, epochs: int) -> _Trainer:
     """Return featx's training, which does not stop early here."""
 
     def train(pixels: np.ndarray, y: np.ndarray, is_validation: np.ndarray) -> Any:
         options = {"n_classes": n_classes, "seed": 0, "epochs": epochs, "patience": epochs}
-        return train_rival(rival, pixels, y, is_validation, **options).fit_s
+        return train_baseline(baseline, pixels, y, is_validation, **options).fit_s
 
     return train
 
@@ -85,7 +85,7 @@ def featx_rival(rival: str, n_classes: int, epochs: int) -> _Trainer:
 def measure(
     data_dir: Path | None = None,
     *,
-    rival: str = "report-cnn",
+    baseline: str = "report-cnn",
     cache_dir: Path | None = None,
     epochs: int = 3,
     repeats: int = 3,
@@ -99,13 +99,13 @@ def measure(
     epochs, repeats = (1, 1) if quick else (epochs, repeats)
     with tempfile.TemporaryDirectory(dir=cache_dir) as name:
         data = data_dir or make_photos(Path(name, "photos"), 64 if quick else 2000)
-        images = decode(data, cache_dir or Path(name), RIVALS[rival].image_size, Path(name, "pixels.npy"))
+        images = decode(data, cache_dir or Path(name), BASELINES[baseline].image_size, Path(name, "pixels.npy"))
         n_classes = int(images[1].max()) + 1
         few = np.random.default_rng(0).permutation(len(images[1]))[:N_WARM_UP]
         trainers = {
-            "keras uint8": lambda n: plain_keras(rival, np.uint8, n_classes, n),
-            "keras float32": lambda n: plain_keras(rival, np.float32, n_classes, n),
-            "featx": lambda n: featx_rival(rival, n_classes, n),
+            "keras uint8": lambda n: plain_keras(baseline, np.uint8, n_classes, n),
+            "keras float32": lambda n: plain_keras(baseline, np.float32, n_classes, n),
+            "featx": lambda n: featx_baseline(baseline, n_classes, n),
         }
         for trainer in trainers.values():
             trainer(1)(*(array[few] for array in images))
@@ -117,22 +117,22 @@ def measure(
     best = min((kind for kind in trainers if kind != "featx"), key=lambda kind: statistics.median(epoch_s[kind]))
     ratios = [keras / ours for keras, ours in zip(epoch_s[best], epoch_s["featx"], strict=True)]
     print(
-        f"{rival} on {len(images[1])} images: {best} {statistics.median(epoch_s[best]):.2f} s, "
+        f"{baseline} on {len(images[1])} images: {best} {statistics.median(epoch_s[best]):.2f} s, "
         f"featx {statistics.median(epoch_s['featx']):.2f} s per epoch: {statistics.median(ratios):.2f} times as fast "
         f"({min(ratios):.2f} to {max(ratios):.2f})"
     )
-    return {"rival": rival, "n_images": len(images[1]), "epoch_s": epoch_s, "ratios": ratios, "best_keras": best}
+    return {"baseline": baseline, "n_images": len(images[1]), "epoch_s": epoch_s, "ratios": ratios, "best_keras": best}
 
 
 @click.command()
 @click.argument("data", type=click.Path(exists=True, path_type=Path))
-@click.option("--rival", type=click.Choice(list(RIVALS)), default="report-cnn", show_default=True)
+@click.option("--baseline", type=click.Choice(list(BASELINES)), default="report-cnn", show_default=True)
 @click.option("--cache-dir", type=click.Path(path_type=Path, exists=True), default=Path("cache"), show_default=True)
 @click.option("--epochs", type=click.IntRange(1), default=3, show_default=True)
 @click.option("--repeats", type=click.IntRange(1), default=3, show_default=True)
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Where to write the figures.")
 def main(data: Path, json_path: Path | None, **options: Any) -> None:
-    """Measure the training of a rival."""
+    """Measure the training of a baseline."""
     figures = measure(data, **options)
     if json_path:
         json_path.write_text(json.dumps(figures, indent=1), encoding="utf-8")

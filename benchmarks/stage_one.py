@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 from turns import Figures, Task, measuring
 
-from featx.dataset import scan
-from featx.engines import Engine, EngineOptions, create_engine, default_batch_size
-from featx.extract import extract_features
-from featx.reader import LOOK_AHEAD, read_batches
-from featx.resolve import RecipeOptions, resolve_recipe
+from featx.dataset.image_dataset import scan
+from featx.dataset.loader import LOOK_AHEAD, read_batches
+from featx.engines.engine import Engine, EngineOptions, create_engine, default_batch_size
+from featx.extract.extract import extract_features
+from featx.extract.options import RecipeOptions, resolve_recipe
 
 OPENVINO = EngineOptions(engine="openvino")
 BATCH_SIZE = default_batch_size(OPENVINO)

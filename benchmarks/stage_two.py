@@ -20,15 +20,15 @@ import numpy as np
 from photos import make_photos
 from turns import Figures
 
-from featx.dataset import scan
-from featx.extract import extract_features
-from featx.fitting import predict_proba
-from featx.heads import HEADS, train_head
-from featx.join import Features, join_features
-from featx.keras_import import import_keras
-from featx.resolve import resolve_recipe
-from featx.results import validation_part
-from featx.store import FeatureStore
+from featx.dataset.image_dataset import scan
+from featx.extract.extract import extract_features
+from featx.extract.options import resolve_recipe
+from featx.heads.dense import HEADS, train_head
+from featx.heads.training_loop import predict_proba
+from featx.store.feature_store import FeatureStore
+from featx.system.keras_import import import_keras
+from featx.train.features import Features, join_features
+from featx.train.result import validation_part
 
 EPOCHS = 50
 

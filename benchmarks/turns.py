@@ -16,8 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from featx.machine import cpu_seconds
-from featx.memory import peak_memory_bytes, reset_peak_memory
+from featx.system.machine import cpu_seconds, peak_memory_bytes, reset_peak_memory
 
 #: What a contender or its turn came to, as JSON knows it.
 Figures = dict[str, Any]
@@ -29,7 +28,7 @@ class Task:
 
     Attributes:
         contender: name in `contenders.CONTENDERS`.
-        backbone: name in `featx.backbones.BACKBONES`.
+        backbone: name in `featx.backbones.table.BACKBONES`.
         image_size: side of the square images, in pixels.
         precision: `"float32"`, `"bfloat16"` or `"int8"`.
         weights: as for `featx.extract_features`.

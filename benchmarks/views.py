@@ -15,14 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from featx.augmentation import AUGMENTATIONS, Views
-from featx.extract import extract_features
-from featx.heads import HEADS
-from featx.join import Features, load_features
+from featx.dataset.splits import sample_mask
+from featx.extract.extract import extract_features
+from featx.heads.dense import HEADS
+from featx.images.augmentation import AUGMENTATIONS, Views
 from featx.recipe import parse_image_size
-from featx.results import Result, Training
-from featx.splits import sample_mask
-from featx.train import train_on_features
+from featx.train.features import Features, load_features
+from featx.train.result import Result, Training
+from featx.train.train import train_on_features
 
 
 def measure(

@@ -2,33 +2,27 @@
 
 >>> from pathlib import Path
 >>> import featx
->>> comparison = featx.compare_approaches(Path("data"), backbones=["vgg16"], rivals=["report-cnn"])  # doctest: +SKIP
+>>> comparison = featx.compare_approaches(Path("data"), backbones=["vgg16"], baselines=["report-cnn"])  # doctest: +SKIP
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from featx.cache import check_cache, compact_cache, list_cache
-    from featx.classifier import Classifier, Predictions
-    from featx.compare import compare_approaches
-    from featx.comparison import Comparison
+    from featx.compare import Comparison, compare_approaches
     from featx.dataset import ImageDataset, ImageFolders, scan
-    from featx.direct import DirectClassifier
+    from featx.dataset.kaggle import Fetched, fetch_data
     from featx.errors import FeatxError
     from featx.export import Export, export_run
-    from featx.extract import Extraction, extract_features
-    from featx.extractor import FeatureExtractor
-    from featx.fetching import Fetched, fetch_data
-    from featx.join import Features, load_features
-    from featx.places import as_data
-    from featx.planning import Plan, plan_extraction
+    from featx.extract import Extraction, check_cache, compact_cache, extract_features, list_cache, resolve_recipe
+    from featx.extract.planning import Plan, plan_extraction
+    from featx.extract.transformer import FeatureExtractor
+    from featx.predict import Classifier, DirectClassifier, Predictions
     from featx.recipe import Recipe
-    from featx.report_folder import write_report
-    from featx.resolve import resolve_recipe
-    from featx.results import Training
+    from featx.report import write_report
+    from featx.storage import as_data
     from featx.store import FeatureStore
-    from featx.train import Run, train_top
+    from featx.train import Features, Run, Training, load_features, train_top
 
 __all__ = [
     "Classifier",
@@ -64,46 +58,30 @@ __all__ = [
     "write_report",
 ]
 
-_MODULES = {
-    "Export": "export",
-    "export_run": "export",
-    "fetch_data": "fetching",
-    "Fetched": "fetching",
-    "load_features": "join",
-    "Features": "join",
-    "FeatureExtractor": "extractor",
-    "as_data": "places",
-    "Plan": "planning",
-    "plan_extraction": "planning",
-    "Predictions": "classifier",
-    "Classifier": "classifier",
-    "Comparison": "comparison",
-    "DirectClassifier": "direct",
-    "Extraction": "extract",
-    "FeatureStore": "store",
-    "FeatxError": "errors",
-    "ImageDataset": "dataset",
-    "ImageFolders": "dataset",
-    "Recipe": "recipe",
-    "Run": "train",
-    "Training": "results",
-    "check_cache": "cache",
-    "compact_cache": "cache",
-    "compare_approaches": "compare",
-    "extract_features": "extract",
-    "list_cache": "cache",
-    "resolve_recipe": "resolve",
-    "scan": "dataset",
-    "train_top": "train",
-    "write_report": "report_folder",
+_ROOMS = {
+    "compare": ["Comparison", "compare_approaches"],
+    "dataset": ["ImageDataset", "ImageFolders", "scan"],
+    "dataset.kaggle": ["Fetched", "fetch_data"],
+    "errors": ["FeatxError"],
+    "export": ["Export", "export_run"],
+    "extract": ["Extraction", "check_cache", "compact_cache", "extract_features", "list_cache", "resolve_recipe"],
+    "extract.planning": ["Plan", "plan_extraction"],
+    "extract.transformer": ["FeatureExtractor"],
+    "predict": ["Classifier", "DirectClassifier", "Predictions"],
+    "recipe": ["Recipe"],
+    "report": ["write_report"],
+    "storage": ["as_data"],
+    "store": ["FeatureStore"],
+    "train": ["Features", "Run", "Training", "load_features", "train_top"],
 }
+_ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first asked for (PEP 562), so that `import featx` costs nothing."""
-    if name not in _MODULES:
+    if name not in _ROOM_OF:
         raise AttributeError(f"module 'featx' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"featx.{_MODULES[name]}"), name)
+    return getattr(importlib.import_module(f"featx.{_ROOM_OF[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -3,20 +3,21 @@
 import signal
 import sys
 
-from featx.interrupts import Terminated, ignore_interrupts, raise_terminated
-
 
 def run() -> None:
     """Run the command line; Ctrl-C in the first moments, while modules are imported, is no traceback either."""
-    signal.signal(signal.SIGTERM, raise_terminated)
     try:
-        from featx.cli import main
+        from featx.system import raise_terminated
+
+        signal.signal(signal.SIGTERM, raise_terminated)
+        from featx.cli.main import main
 
         main(prog_name="featx")
     except KeyboardInterrupt as interrupt:
-        ignore_interrupts()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
         sys.stderr.write("featx: stopped; nothing was begun.\n")
-        sys.exit(143 if isinstance(interrupt, Terminated) else 130)
+        sys.exit(130 if type(interrupt) is KeyboardInterrupt else 143)  # the other is `Terminated`
 
 
 if __name__ == "__main__":

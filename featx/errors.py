@@ -5,12 +5,9 @@ what to do about it. The command line prints it on one line and exits with code 
 """
 
 import os
+import re
 import unicodedata
 from functools import cache
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from featx.places import RemotePath
 
 
 class FeatxError(Exception):
@@ -67,7 +64,7 @@ _EMOJI_STYLE = "\ufe0f"
 _VIRAMA = 9  # its canonical combining class
 
 
-def printable(name: "str | bytes | os.PathLike[str] | RemotePath") -> str:
+def printable(name: object) -> str:
     r"""Return `name` fit for a terminal, a table or a log: one line, control and undecodable characters escaped.
 
     For people only: a program reads the name itself, in a file or in JSON. Joiners stay where they change how a word
@@ -109,3 +106,30 @@ def _joining_letters() -> frozenset[str]:
     """Return the Arabic letters that join the next one: Unicode has a form of each for the beginning of a word."""
     forms = (unicodedata.decomposition(chr(point)).split() for point in range(0xFB50, 0xFF00))
     return frozenset(chr(int(form[1], 16)) for form in forms if form[:1] == ["<initial>"] and len(form) == 2)
+
+
+#: What stands for a credential.
+STARS = "***"
+
+# A secret may hold slashes; what follows a host and a colon may be a port.
+_USER_AND_SECRET = re.compile(r"(?<=://)[^\s/:@]*:(?!\d+(?:[/?#\s]|$))[^\s@]*@")
+_TOKEN = re.compile(r"(?<=\bhttp://)[^\s/@]+@|(?<=\bhttps://)[^\s/@]+@")
+_QUERY = re.compile(r"(://[^\s?]*\?)[^\s:'\"]+")
+
+
+def has_credentials(address: str) -> bool:
+    """Return whether there are a user's name and a secret in `address`."""
+    return bool(_USER_AND_SECRET.search(address))
+
+
+def redacted(text: str) -> str:
+    """Return `text` with stars for all credentials in the addresses that it holds.
+
+    >>> redacted("featx extract s3://AKIA:se/cret@bucket/photos --cache-dir http://host:8080/a@b")
+    'featx extract s3://***@bucket/photos --cache-dir http://host:8080/a@b'
+    >>> redacted("https://token@host/photos?sig=12&exp=3 is gone"), redacted("abfs://container@account/x")
+    ('https://***@host/photos?*** is gone', 'abfs://container@account/x')
+    """
+    text = _USER_AND_SECRET.sub(f"{STARS}@", text)
+    text = _TOKEN.sub(f"{STARS}@", text)
+    return _QUERY.sub(rf"\1{STARS}", text)

@@ -10,9 +10,9 @@ import re
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Self
 
-from featx.arguments import shown
-from featx.augmentation import Augmentation
 from featx.errors import FeatxError
+from featx.images import Augmentation
+from featx.system import shown
 
 #: Raised by one whenever decoding or resizing changes a pixel, so that old features are not mixed with new ones.
 PIXELS_VERSION = 3
@@ -32,7 +32,7 @@ class Recipe:
     """What decides a feature's numbers. Immutable; equal recipes have equal keys.
 
     Attributes:
-        backbone: name in `featx.backbones.BACKBONES`, e.g. `"vgg16"`.
+        backbone: name in `featx.backbones.table.BACKBONES`, e.g. `"vgg16"`.
         weights: SHA-256 of the weights file in hexadecimal, or `"random-SEED"` for seeded random weights.
         layer: name of the layer whose output is stored.
         image_size: `(height, width)` in pixels that images are resized to, without regard to their aspect ratio.
@@ -42,7 +42,7 @@ class Recipe:
         dtype: `"float16"` or `"float32"`, the dtype features are stored in.
         pixels_version: see `PIXELS_VERSION`.
         calibration: for int8, SHA-256 in hexadecimal that stands for the images which set the ranges of the integers,
-            see `featx.calibration`; else None.
+            see `featx.engines.quantization`; else None.
         pooling: `"avg"` or `"max"` if the layer's output is pooled to `(channels,)`; else None.
         augmentation: how views are made; None in the recipe of the images themselves, which all settings share.
 

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from featx import stat_key
+from featx.storage import stat_key
 
 pytest_plugins = ["tests.chaos.counting"]
 
@@ -91,7 +91,7 @@ def vgg16_weights(tmp_path: Path) -> Path:
     """A folder with a file in the layout of Keras's official one."""
     from keras.src.legacy.saving import legacy_h5_format
 
-    from featx.keras_import import import_keras
+    from featx.system.keras_import import import_keras
 
     keras = import_keras()
     keras.utils.set_random_seed(0)
@@ -107,7 +107,7 @@ def vgg16_weights(tmp_path: Path) -> Path:
 def featx() -> Callable[..., Result]:
     """Run a featx command in this process and return its result; words may be paths."""
 
-    from featx.cli import main
+    from featx.cli.main import main
 
     def run(*words: object, exit_code: int = 0) -> Result:
         result = CliRunner().invoke(main, [str(word) for word in words])
@@ -122,7 +122,7 @@ def whole_resnet50(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     """A file of a whole ResNet50 for 202 classes, in the layout of Keras's official ones."""
     from keras.src.legacy.saving import legacy_h5_format
 
-    from featx.keras_import import import_keras
+    from featx.system.keras_import import import_keras
 
     keras = import_keras()
     network = keras.applications.ResNet50(include_top=True, weights=None, classes=202, input_shape=(64, 64, 3))

@@ -1,6 +1,7 @@
-"""Imports go one way, and what is slow is imported late."""
+"""The house: its rooms, the way that imports go between them, and what is imported late."""
 
 import ast
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -10,113 +11,30 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "featx"
 
-#: A module may import from its own layer and from those above it in this list.
-LAYERS = [
-    {
-        "errors",
-        "arguments",
-        "places",
-        "augmentation",
-        "recipe",
-        "files",
-        "stat_key",
-        "memory",
-        "rows",
-        "on_demand",
-        "image_formats",
-        "image_metadata",
-        "prefetch",
-        "progress",
-        "keras_import",
-        "machine",
-        "timings",
-        "provenance",
-        "metrics",
-        "class_map",
-        "comparison",
-        "examination",
-        "tables",
-        "units",
-        "data_frames",
-        "interrupts",
-    },
-    {
-        "images",
-        "views",
-        "image_sources",
-        "digests",
-        "statcache",
-        "splits",
-        "class_names",
-        "folder_names",
-        "folders",
-        "layout",
-        "layout_doubts",
-        "dataset",
-        "reader",
-        "dim_images",
-        "sources",
-        "fetching",
-        "fitting",
-        "logistic",
-        "streamed_logistic",
-        "heads",
-    },
-    {
-        "calibration",
-        "weights_file",
-        "backbones",
-        "weights",
-        "engines",
-        "resolve",
-        "report_resnet50",
-        "store",
-        "skipped",
-        "segment_writer",
-        "stage_one",
-        "cluster",
-        "missing",
-        "scratch",
-    },
-    {"cache", "extract", "join", "results", "runs", "saved_run", "head_file", "train", "rivals"},
-    {
-        "examine",
-        "neighbours",
-        "feature_map",
-        "learning_curve",
-        "contenders",
-        "feature_sources",
-        "compare",
-        "classifier",
-        "direct",
-        "predictions",
-        "export",
-        "export_graph",
-        "export_formats",
-        "extractor",
-        "planning",
-    },
-    {
-        "page",
-        "preview",
-        "plots",
-        "report",
-        "report_folder",
-        "summaries",
-        "cache_summaries",
-        "options",
-        "output",
-        "cache_commands",
-        "fetch_command",
-        "export_command",
-        "plan_command",
-        "plan_text",
-        "predict_command",
-        "cli",
-        "__init__",
-        "__main__",
-    },
+#: Rooms, and the modules beside them, in the order of the pipeline: each may import from those before it.
+ROOMS = [
+    "errors",
+    "system",
+    "storage",
+    "images",
+    "recipe",
+    "dataset",
+    "store",
+    "backbones",
+    "engines",
+    "extract",
+    "heads",
+    "train",
+    "predict",
+    "export",
+    "compare",
+    "report",
+    "cli",
+    "__main__",
 ]
+
+#: Rooms inside of a room: for a job that most runs do without.
+INNER_ROOMS = ["dataset.kaggle", "extract.cluster", "extract.planning", "report.html", "report.plots"]
 
 #: Who may import them at all, and only inside functions.
 LATE = {
@@ -140,83 +58,116 @@ LATE = {
 }
 
 
-def modules() -> dict[str, list[Path]]:
-    """Every module of featx by the name of its layer entry; the files of a package belong together."""
-    found: dict[str, list[Path]] = {}
+def modules() -> dict[str, Path]:
+    """Every module of featx by its name without `featx.`; a room's `__init__` by the room's."""
+    found = {}
     for path in sorted(PACKAGE.rglob("*.py")):
-        found.setdefault(path.relative_to(PACKAGE).parts[0].removesuffix(".py"), []).append(path)
+        found[".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")] = path
+    del found["__init__"]
     return found
 
 
-def imports_of(path: Path, *, top_level_only: bool = False) -> set[str]:
+def room_of(module: str) -> str:
+    """Return the innermost room of a module: `dataset.kaggle` of `dataset.kaggle.fetch`."""
+    inner = next((room for room in INNER_ROOMS if f"{module}.".startswith(f"{room}.")), None)
+    return inner or module.split(".", maxsplit=1)[0]
+
+
+def imports_of(path: Path, *, top_level_only: bool = False) -> set[tuple[str, str]]:
+    """Return what a file imports: each module, and the name that is taken from it or ""."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    nodes = tree.body if top_level_only else ast.walk(tree)
-    names: set[str] = set()
-    for node in nodes:
+    found: set[tuple[str, str]] = set()
+    for node in tree.body if top_level_only else ast.walk(tree):
         if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
+            found |= {(alias.name, "") for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            names |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module or ""}
-    return names
+            found |= {(node.module or "", alias.name) for alias in node.names}
+    return found
 
 
-def layer_of(module: str) -> int:
-    return next(i for i, layer in enumerate(LAYERS) if module in layer)
+def packages_of(path: Path, *, top_level_only: bool = False) -> set[str]:
+    return {module.split(".")[0] for module, _ in imports_of(path, top_level_only=top_level_only)}
 
 
-def test_every_module_has_a_layer():
-    assert set(modules()) == set().union(*LAYERS) & set(modules())
-    assert sum(len(layer) for layer in LAYERS) == len(set().union(*LAYERS))
+def of_featx(module: str, name: str) -> str | None:
+    """Return the module of featx that is imported, without `featx.`."""
+    if module != "featx" and not module.startswith("featx."):
+        return None
+    inside = module.removeprefix("featx").removeprefix(".")
+    as_module = f"{inside}.{name}".removeprefix(".")
+    return as_module if as_module in modules() else inside or None
+
+
+def test_every_module_is_in_a_room():
+    flat = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__"}
+    folders = {path.parent.relative_to(PACKAGE).as_posix().replace("/", ".") for path in PACKAGE.rglob("*.py")} - {"."}
+    assert flat <= set(ROOMS)
+    assert flat | folders == set(ROOMS) | set(INNER_ROOMS)
 
 
 @pytest.mark.parametrize("module", sorted(modules()))
-def test_imports_go_up_the_layers(module):
-    for path in modules()[module]:
-        imported = {name.split(".")[1] for name in imports_of(path) if name.startswith("featx.")}
-        too_low = {name for name in imported & set(modules()) if layer_of(name) > layer_of(module)}
-        assert not too_low, f"{path.name} imports from a lower layer: {sorted(too_low)}"
+def test_imports_go_one_way_and_through_the_door(module):
+    room = module.split(".")[0]
+    for imported, name in sorted(imports_of(modules()[module])):
+        target = of_featx(imported, name)
+        if target is None or target.split(".")[0] == room:
+            continue
+        assert ROOMS.index(target.split(".")[0]) < ROOMS.index(room), f"{module} imports {target}, which comes later"
+        if module != "__main__":
+            assert imported.removeprefix("featx.") == room_of(target), f"{module} imports {imported}, not from the room"
+            assert hasattr(importlib.import_module(imported), name), f"{imported} does not offer {name}"
 
 
 def test_there_are_no_circles():
     graph = {
         module: {
-            n.split(".")[1] for path in paths for n in imports_of(path, top_level_only=True) if n.startswith("featx.")
+            target
+            for imported in imports_of(path, top_level_only=True)
+            if (target := of_featx(*imported)) and target != module
         }
-        & set(modules()) - {module}
-        for module, paths in modules().items()
+        for module, path in modules().items()
     }
     while leaves := {module for module, imported in graph.items() if not imported & set(graph)}:
         graph = {module: imported for module, imported in graph.items() if module not in leaves}
     assert not graph, f"these import each other: {sorted(graph)}"
 
 
+@pytest.mark.parametrize("room", sorted({*ROOMS, *INNER_ROOMS} - {"errors", "recipe", "__main__"}))
+def test_a_room_says_what_it_is_for_and_lists_what_others_use(room):
+    module = importlib.import_module(f"featx.{room}")
+    sentences = [part for part in " ".join((module.__doc__ or "").split()).split(". ") if part]
+    assert len(sentences) >= 2, f"featx.{room} says in two sentences what it is for"
+
+
+def importers_of(packages: set[str]) -> set[str]:
+    return {room_of(module) for module, path in modules().items() if packages & packages_of(path)}
+
+
 def test_only_the_store_and_saved_heads_know_of_h5py():
-    importers = {m for m, paths in modules().items() for p in paths if {"h5py"} & imports_of(p)}
-    assert importers == {"store", "head_file"}
+    assert importers_of({"h5py"}) == {"store", "heads"}
 
 
-def test_only_places_knows_of_file_systems_elsewhere():
+def test_only_storage_knows_of_file_systems_elsewhere():
     libraries = {"fsspec", "upath", "s3fs", "gcsfs", "adlfs", "huggingface_hub", "botocore", "boto3", "aiohttp"}
-    importers = {
-        module
-        for module, paths in modules().items()
-        for path in paths
-        if libraries & {name.split(".")[0] for name in imports_of(path)}
-    }
-    assert importers == {"places"}
+    assert importers_of(libraries) == {"storage"}
+
+
+def test_only_the_cluster_knows_of_ray():
+    assert importers_of({"ray"}) == {"extract.cluster"}
 
 
 def test_slow_packages_are_imported_inside_functions_only():
-    for paths in modules().values():
-        for path in paths:
-            top = {name.split(".")[0] for name in imports_of(path, top_level_only=True)}
-            if path.stem == "extractor":  # is a scikit-learn transformer, and is itself loaded late
-                top -= {"sklearn"}
-            assert not top & LATE, f"{path.name} imports {top & LATE} when it is imported"
+    for module, path in modules().items():
+        top = packages_of(path, top_level_only=True)
+        if module == "extract.transformer":  # is a scikit-learn transformer, and is itself loaded late
+            top -= {"sklearn"}
+        assert not top & LATE, f"{module} imports {top & LATE} when it is imported"
 
 
-@pytest.mark.parametrize("words", [["-c", "import featx"], ["-c", "import featx.cli"], ["-m", "featx", "--help"]])
+@pytest.mark.parametrize(
+    "words", [["-c", "import featx"], ["-c", "import featx.cli.main"], ["-m", "featx", "--help"]], ids=" ".join
+)
 def test_start_loads_nothing_slow(words):
     result = subprocess.run(
         [sys.executable, "-X", "importtime", *words], capture_output=True, text=True, check=True, cwd=ROOT

@@ -16,11 +16,12 @@ import h5py
 import numpy as np
 import pytest
 
-from featx.cli import main
+from featx.cli.main import main
+from featx.dataset.skipped import SkippedImage, SkippedImages
 from featx.recipe import Recipe
-from featx.skipped import SkippedImage, SkippedImages
-from featx.store import FeatureStore, new_segment_name
-from featx.timings import Timings
+from featx.store.feature_store import FeatureStore
+from featx.store.segment_file import new_segment_name
+from featx.system.timings import Timings
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", ROOT / "cache" / "README.md", *(ROOT / "docs").glob("*.md")])

@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 import featx
-from featx.extract import extract_features
-from featx.results import Training
-from featx.train import train_top
+from featx.extract.extract import extract_features
+from featx.train.result import Training
+from featx.train.train import train_top
 
 
 @pytest.fixture

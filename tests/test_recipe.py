@@ -3,8 +3,8 @@ from dataclasses import fields, replace
 
 import pytest
 
-from featx.augmentation import Augmentation
 from featx.errors import FeatxError
+from featx.images.augmentation import Augmentation
 from featx.recipe import Recipe, parse_image_size
 
 RECIPE = Recipe(backbone="vgg16", weights="ab" * 32, layer="block5_pool", image_size=(150, 120), preprocessing="caffe")

@@ -18,9 +18,9 @@ import numpy as np
 import pytest
 
 from featx.engines.openvino_import import openvino_has_bfloat16
-from featx.extract import extract_features
+from featx.extract.extract import extract_features
 from featx.recipe import Recipe
-from featx.store import FeatureStore
+from featx.store.feature_store import FeatureStore
 
 needs_bfloat16 = pytest.mark.skipif(
     not openvino_has_bfloat16(), reason="needs a processor on which OpenVINO has bfloat16"
@@ -30,7 +30,7 @@ PRECISIONS = ["float32", pytest.param("bfloat16", marks=needs_bfloat16), "int8"]
 #: All commands in one process, so that Keras is started once. They share what they are given, but for stage one.
 COMMANDS = """
 import json, sys
-from featx.cli import main
+from featx.cli.main import main
 data, common, stage_one = sys.argv[1], *map(json.loads, sys.argv[2:])
 for words in (
     ["extract", data, *common, *stage_one],
@@ -95,11 +95,11 @@ def test_two_processes_train_the_same_heads(homes):
         assert len(texts) == 1, name
 
 
-def test_two_processes_train_the_same_rival(homes):
+def test_two_processes_train_the_same_baseline(homes):
     one, other = (figures(home / "report" / "results.json") for home in homes)
-    rival = one["approaches"][-1]
-    assert rival["name"] == "report-cnn"
-    assert len(rival["history"]) == 2
+    baseline = one["approaches"][-1]
+    assert baseline["name"] == "report-cnn"
+    assert len(baseline["history"]) == 2
     assert one == other
 
 

@@ -19,13 +19,13 @@ import pytest
 from click.testing import CliRunner
 
 import featx
-from featx.classifier import Predictions
-from featx.cli import main
+from featx.cli.main import main
 from featx.errors import FeatxError, WeightsError, printable
-from featx.export import export_run
-from featx.fitting import load_model
-from featx.keras_import import import_keras
-from featx.predictions import format_predictions
+from featx.export.export import export_run
+from featx.heads.training_loop import load_model
+from featx.predict.classifier import Predictions
+from featx.predict.predictions import format_predictions
+from featx.system.keras_import import import_keras
 
 # Nothing is unpickled, evaluated or handed to a shell
 
@@ -154,8 +154,8 @@ def test_hostile_weights_are_refused_and_do_nothing(tmp_path, write, suffix):
 
 def load_weights(path: Path) -> None:
     """As an extraction with `--weights PATH` does it."""
-    from featx.backbones import build_model
-    from featx.resolve import resolve_recipe
+    from featx.backbones.table import build_model
+    from featx.extract.options import resolve_recipe
 
     options = {"weights": str(path), "layer": "block1_pool", "image_size": (32, 32), "precision": "float32"}
     recipe, weights = resolve_recipe(path.parent / "cache", **options)

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import write_photos
-from tests.kaggle_server import command, serving, zipped
+from tests.dataset.kaggle.kaggle_server import command, serving, zipped
 
 #: Uses the ONNX file where there is no featx, on images one by one: they may have different sizes.
 ELSEWHERE = """

@@ -1,13 +1,24 @@
-"""The ways to run a backbone on this machine: a new one is one new file."""
+"""The ways to run a backbone on this machine: a new one is one new file, and one entry in `engine.py`.
+
+Preprocessing is inside of an engine, so that it cannot be got wrong outside.
+"""
 
 from featx.engines.engine import (
     ENGINES,
     Engine,
     EngineChoices,
     EngineOptions,
+    choose_engine,
+    cpu_engine,
     create_engine,
     default_batch_size,
     needs_keras,
 )
-
-__all__ = ["ENGINES", "Engine", "EngineChoices", "EngineOptions", "create_engine", "default_batch_size", "needs_keras"]
+from featx.engines.networks import check_network, is_converted, kept_calibrations, load_network, network_path
+from featx.engines.quantization import (
+    N_CALIBRATION,
+    best_calibration,
+    calibration_digest,
+    calibration_rows,
+    choose_calibration,
+)

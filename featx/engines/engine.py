@@ -9,15 +9,13 @@ from typing import Protocol, TypedDict
 
 import numpy as np
 
-from featx.arguments import whole_number
+from featx.backbones import Weights
 from featx.dataset import ImageDataset
 from featx.engines.openvino_import import openvino_has_bfloat16
 from featx.errors import FeatxError
-from featx.keras_import import keras_backend, keras_sees_gpu
-from featx.machine import cuda_capability
-from featx.places import Place
 from featx.recipe import Recipe
-from featx.weights import Weights
+from featx.storage import StoragePath
+from featx.system import cuda_capability, keras_backend, keras_sees_gpu, whole_number
 
 log = logging.getLogger("featx")
 
@@ -133,7 +131,7 @@ def cpu_engine(precision: str) -> str:
 def create_engine(
     recipe: Recipe,
     weights: Weights,
-    cache_dir: Place,
+    cache_dir: StoragePath,
     dataset: ImageDataset | None = None,
     options: EngineOptions | None = None,
     *,
@@ -175,10 +173,10 @@ def create_engine(
     )
 
 
-def needs_keras(recipe: Recipe, cache_dir: Place, options: EngineOptions) -> bool:
+def needs_keras(recipe: Recipe, cache_dir: StoragePath, options: EngineOptions) -> bool:
     """Return whether `create_engine` will start Keras: to run the network, or to convert it."""
     if choose_engine(options, recipe) == "keras":
         return True
-    from featx.engines.conversion import is_converted
+    from featx.engines.networks import is_converted
 
     return not is_converted(recipe, cache_dir)

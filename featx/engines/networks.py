@@ -1,9 +1,4 @@
-"""Converted networks in the cache, one file each: whole, checked, and made again if it is damaged.
-
-`cache/networks/vgg16-block5_pool-150x150-1f3a9c02.zip` holds `network.xml` and `network.bin`, OpenVINO's own format,
-and `network.json`, which says what they are. A zip file has a CRC-32 of every member, so that damage is found when it
-is read.
-"""
+"""From a Keras model to the network that OpenVINO runs: converted once, and kept in the cache."""
 
 import json
 import logging
@@ -11,15 +6,17 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from featx.backbones import Weights, build_model
+from featx.dataset import ImageDataset
 from featx.engines.openvino_import import import_openvino
 from featx.errors import FeatxError, printable
-from featx.files import check_readable, remove_abandoned_files, replacing
-from featx.places import Place, local_dir
 from featx.recipe import DTYPES, Recipe
+from featx.storage import StoragePath, check_readable, local_dir, remove_abandoned_files, replacing
 
 log = logging.getLogger("featx")
 
@@ -54,12 +51,12 @@ def network_recipe(recipe: Recipe) -> Recipe:
     return replace(recipe.of_images, precision=precision, dtype=DTYPES[0])
 
 
-def network_path(recipe: Recipe, cache_dir: Place) -> Path:
+def network_path(recipe: Recipe, cache_dir: StoragePath) -> Path:
     """Return where the network of `recipe` is kept: on this machine, also if the cache is elsewhere."""
     return local_dir(cache_dir) / "networks" / f"{network_recipe(recipe).slug}.zip"
 
 
-def read_network(recipe: Recipe, cache_dir: Place) -> Network | None:
+def read_network(recipe: Recipe, cache_dir: StoragePath) -> Network | None:
     """Return the network that is kept for `recipe`; None if there is none, or a damaged one, which is said.
 
     Raises:
@@ -100,13 +97,13 @@ def check_network(path: Path) -> str | None:
     return None
 
 
-def say_damaged(recipe: Recipe, cache_dir: Place, reason: str) -> None:
+def say_damaged(recipe: Recipe, cache_dir: StoragePath, reason: str) -> None:
     """Warn that the network kept for `recipe` is of no use."""
     path = network_path(recipe, cache_dir)
     log.warning("%s is damaged (%s); it is made again.", printable(path), printable(reason[:200]))
 
 
-def write_network(network: Network, recipe: Recipe, cache_dir: Place) -> None:
+def write_network(network: Network, recipe: Recipe, cache_dir: StoragePath) -> None:
     """Keep `network` for `recipe`, whole or not at all.
 
     Raises:
@@ -132,7 +129,7 @@ def write_network(network: Network, recipe: Recipe, cache_dir: Place) -> None:
         ) from error
 
 
-def kept_calibrations(recipe: Recipe, cache_dir: Place) -> list[tuple[str, ...]]:
+def kept_calibrations(recipe: Recipe, cache_dir: StoragePath) -> list[tuple[str, ...]]:
     """Return the digests of the images that int8 networks in the cache were calibrated on, whose recipe is `recipe` but
     for that.
     """
@@ -147,7 +144,7 @@ def _without_calibration(about: dict[str, Any]) -> Recipe | None:
         return None
 
 
-def _kept(cache_dir: Place) -> Iterator[dict[str, Any]]:
+def _kept(cache_dir: StoragePath) -> Iterator[dict[str, Any]]:
     """Yield what is said of each network in the cache; a damaged one is found when it is used."""
     for path in sorted((local_dir(cache_dir) / "networks").glob("*.zip")):
         try:
@@ -173,3 +170,85 @@ def serialized(model: Any) -> tuple[bytes, bytes]:
         xml_path = Path(folder, "network.xml")
         openvino.save_model(model, xml_path, compress_to_fp16=False)
         return xml_path.read_bytes(), xml_path.with_suffix(".bin").read_bytes()
+
+
+def is_converted(recipe: Recipe, cache_dir: StoragePath) -> bool:
+    """Return whether the network of `recipe` is in the cache, so that Keras need not be started to run it."""
+    return network_path(recipe, cache_dir).is_file()
+
+
+def load_network(
+    recipe: Recipe, weights: Weights, cache_dir: StoragePath, dataset: ImageDataset | None, *, show: bool = False
+) -> Any:
+    """Return the `openvino.Model` of a recipe: from the cache, or converted now and kept there.
+
+    It takes `(n, height, width, 3)` uint8 RGB and gives `(n, …)` float32, for any n.
+
+    Args:
+        recipe: what to run.
+        weights: the weights that the recipe names.
+        cache_dir: where converted networks lie.
+        dataset: has the images that an int8 network is calibrated on; None if there are none to calibrate on.
+        show: show progress on stderr.
+
+    Raises:
+        BackboneError: the layer does not exist, or the images are too small for the network.
+        WeightsError: the file does not fit the network.
+        FeatxError: the network is not in the cache and cannot be made or kept there.
+    """
+    network = read_network(recipe, cache_dir)
+    if network is not None:
+        try:
+            return _openvino_model(network)
+        except RuntimeError as error:  # OpenVINO raises nothing else
+            say_damaged(recipe, cache_dir, " ".join(str(error).split()))
+    if recipe.precision == "int8":
+        from featx.engines.quantization import quantize  # NNCF is needed by few
+
+        floats = replace(recipe, precision="float32", calibration=None)
+        floating = load_network(floats, weights, cache_dir, dataset, show=show)
+        network = quantize(floating, recipe, dataset, cache_dir, show=show)
+    else:
+        network = _converted(recipe, weights, show=show)
+    write_network(network, recipe, cache_dir)
+    return _openvino_model(network)
+
+
+def _openvino_model(network: Network) -> Any:
+    model = import_openvino().Core().read_model(network.xml, network.weights)
+    if len(model.outputs) != 1:
+        raise RuntimeError("it has several outputs")
+    return model
+
+
+def _converted(recipe: Recipe, weights: Weights, *, show: bool) -> Network:
+    """Have Keras convert the model of `recipe`, on whatever backend it runs."""
+    import_openvino()  # first, without its telemetry: Keras would import it, too
+    if show:
+        log.info("Converting %s for OpenVINO, once for all.", recipe.backbone)
+    model = build_model(network_recipe(recipe), weights.path)
+    with tempfile.TemporaryDirectory(prefix="featx-network-") as folder, _untouched_logging():
+        xml_path = Path(folder, "network.xml")
+        model.export(str(xml_path), format="openvino", verbose=False)
+        return Network(*serialized(_with_one_output(import_openvino().Core().read_model(xml_path))))
+
+
+def _with_one_output(model: Any) -> Any:
+    """Return an `openvino.Model` that gives features and nothing else.
+
+    Where TensorFlow has a gradient of its own for an activation, as for EfficientNet's swish, every use of it becomes
+    another output. The features are the first.
+    """
+    return import_openvino().Model([model.outputs[0]], model.get_parameters())
+
+
+@contextmanager
+def _untouched_logging() -> Iterator[None]:
+    """Give the root logger back as it was: OpenVINO's converter makes it mute, and adds a handler of its own."""
+    root = logging.getLogger()
+    level, filters, handlers = root.level, root.filters[:], root.handlers[:]
+    try:
+        yield
+    finally:
+        root.setLevel(level)
+        root.filters, root.handlers = filters, handlers

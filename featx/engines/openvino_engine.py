@@ -7,15 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from featx.backbones import Weights
 from featx.dataset import ImageDataset
-from featx.engines.conversion import load_network
-from featx.engines.openvino_import import import_openvino, openvino_has_bfloat16
-from featx.engines.signal_stack import kept_signal_stack
+from featx.engines.networks import load_network
+from featx.engines.openvino_import import import_openvino, kept_signal_stack, openvino_has_bfloat16
 from featx.errors import FeatxError
-from featx.machine import n_cores
-from featx.places import Place
 from featx.recipe import Recipe
-from featx.weights import Weights
+from featx.storage import StoragePath
+from featx.system import n_cores
 
 #: Pixels in one request, about: enough work to make up for the request's own cost, and small enough to stay in the
 #: processor's caches. VGG16 and ResNet50 are fastest with 2 images of 224×224 or 32 of 64×64, by a few per cent.
@@ -42,7 +41,7 @@ class OpenVinoEngine:
         self,
         recipe: Recipe,
         weights: Weights,
-        cache_dir: Place,
+        cache_dir: StoragePath,
         dataset: ImageDataset | None = None,
         *,
         batch_size: int | None = None,

@@ -12,6 +12,7 @@ from 0.973 to 0.9996; `docs/performance.md` has the others.
 """
 
 import contextlib
+import hashlib
 import io
 import logging
 from collections.abc import Callable, Iterator
@@ -19,17 +20,19 @@ from typing import Any
 
 import numpy as np
 
-from featx.calibration import calibration_digest, calibration_rows, choose_calibration
-from featx.dataset import ImageDataset
+from featx.dataset import ImageDataset, read_batches
 from featx.engines.networks import Network, kept_calibrations, network_path, serialized
-from featx.engines.openvino_import import import_nncf, import_openvino
-from featx.engines.signal_stack import kept_signal_stack
+from featx.engines.openvino_import import import_nncf, import_openvino, kept_signal_stack
 from featx.errors import FeatxError, printable
-from featx.places import Place
-from featx.progress import progress_bar
-from featx.reader import read_batches
 from featx.recipe import Recipe
+from featx.storage import StoragePath
+from featx.system import progress_bar
 
+#: More change the ranges little, and the time to calibrate grows with them.
+N_CALIBRATION = 200
+
+#: A kept calibration goes on being used while so many of its images are still in the train split.
+SHARE_STILL_THERE = 0.5
 log = logging.getLogger("featx")
 
 #: Images whose largest feature is more than this many times that of the median image say nothing about the others.
@@ -39,7 +42,46 @@ OUTLIER_FACTOR = 2.0
 _BATCH_SIZE = 4
 
 
-def quantize(network: Any, recipe: Recipe, dataset: ImageDataset | None, cache_dir: Place, *, show: bool) -> Network:
+def choose_calibration(dataset: ImageDataset) -> tuple[str, ...]:
+    """Return the digests, in hexadecimal, of the images to calibrate on: those with the smallest, so a random sample.
+
+    They are of the train split, each content once, at most `N_CALIBRATION`; the same in whatever order the images come.
+    """
+    return tuple(sorted(_train_digests(dataset))[:N_CALIBRATION])
+
+
+def calibration_digest(digests: tuple[str, ...]) -> str:
+    """Return what stands for these images in a recipe: SHA-256, in hexadecimal, of their sorted digests."""
+    return hashlib.sha256("".join(sorted(digests)).encode("ascii")).hexdigest()
+
+
+def best_calibration(kept: list[tuple[str, ...]], dataset: ImageDataset) -> tuple[str, ...]:
+    """Return the calibration of `kept` that fits `dataset` best; a new one if none does.
+
+    A few images more or less must not mean another recipe, for then all features would have to be computed again.
+    """
+    train = _train_digests(dataset)
+
+    def share(digests: tuple[str, ...]) -> float:
+        return len(train.intersection(digests)) / max(1, len(digests))
+
+    best = max(sorted(kept), key=share, default=())
+    return best if share(best) >= SHARE_STILL_THERE else choose_calibration(dataset)
+
+
+def calibration_rows(digests: tuple[str, ...], dataset: ImageDataset) -> np.ndarray:
+    """Return `(n,)` int64: the rows of `dataset` with these images, in the order of `digests`; without what is gone."""
+    row_of = {digest.tobytes().hex(): row for row, digest in enumerate(dataset.digests)}
+    return np.array([row_of[digest] for digest in digests if digest in row_of], np.int64)
+
+
+def _train_digests(dataset: ImageDataset) -> set[str]:
+    return {digest.tobytes().hex() for digest in dataset.digests[~dataset.is_test]}
+
+
+def quantize(
+    network: Any, recipe: Recipe, dataset: ImageDataset | None, cache_dir: StoragePath, *, show: bool
+) -> Network:
     """Return the int8 network of `recipe`.
 
     Args:
@@ -64,7 +106,9 @@ def quantize(network: Any, recipe: Recipe, dataset: ImageDataset | None, cache_d
     return Network(*serialized(quantized), calibration=digests)
 
 
-def _find_images(recipe: Recipe, dataset: ImageDataset | None, cache_dir: Place) -> tuple[tuple[str, ...], np.ndarray]:
+def _find_images(
+    recipe: Recipe, dataset: ImageDataset | None, cache_dir: StoragePath
+) -> tuple[tuple[str, ...], np.ndarray]:
     """Return digests and rows of the images that `recipe` was made for."""
     if dataset is not None:
         for digests in (*kept_calibrations(recipe, cache_dir), choose_calibration(dataset)):

@@ -1,24 +1,25 @@
-"""The store: features on disk, and nothing else in featx knows how."""
+"""The store: features on disk, found by the content of their images; nothing else in featx knows how.
+
+Segments are immutable, checksummed HDF5 files; `docs/format.md` specifies them.
+"""
 
 from featx.store.compaction import Compaction, compact
+from featx.store.feature_array import (
+    Rows,
+    StoredRows,
+    StreamedRows,
+    StreamedViews,
+    ViewRows,
+    all_views,
+    below,
+    one_view,
+    row_bytes,
+    stored_rows,
+    take,
+    take_views,
+)
 from featx.store.feature_store import FeatureStore
-from featx.store.segment_file import FORMAT_VERSION, new_segment_name, row_names
-from featx.store.stored_rows import StoredRows, stored_rows
+from featx.store.hdf5_file import open_hdf5, openable
+from featx.store.segment_file import CHUNK_BYTES, FORMAT_VERSION, new_segment_name, row_names
+from featx.store.segment_writer import SEGMENT_AGE_S, SEGMENT_BYTES, SegmentWriter
 from featx.store.verification import Damage, StoreCheck, StoreListing, check_store, list_store, mend_store
-
-__all__ = [
-    "FORMAT_VERSION",
-    "Compaction",
-    "Damage",
-    "FeatureStore",
-    "StoreCheck",
-    "StoreListing",
-    "StoredRows",
-    "check_store",
-    "compact",
-    "list_store",
-    "mend_store",
-    "new_segment_name",
-    "row_names",
-    "stored_rows",
-]

@@ -11,7 +11,6 @@ from functools import partial
 
 import numpy as np
 
-from featx.progress import progress_bar
 from featx.store.feature_store import FeatureStore
 from featx.store.segment_file import (
     ROW_NAME,
@@ -22,7 +21,7 @@ from featx.store.segment_file import (
     read_rows,
     read_rows_by_hdf5,
 )
-from featx.timings import Timings
+from featx.system import Timings, progress_bar
 
 #: A segment that is written holds at most so many bytes of features: they are in memory, and damage to one costs all.
 TARGET_BYTES = 64 << 20

@@ -10,16 +10,22 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from featx.arguments import shown
 from featx.errors import DamagedSegmentError, FeaturesMissingError, StoreError, printable
-from featx.files import check_writable, move, remove_abandoned_files, replacing, write_text
-from featx.places import Place, PlaceError, as_place
 from featx.recipe import Recipe
-from featx.store.listing import PATIENCE_S, look_at_segments
-from featx.store.row_index import RowIndex, grouped
+from featx.storage import (
+    StorageError,
+    StoragePath,
+    as_storage_path,
+    check_writable,
+    move,
+    remove_abandoned_files,
+    replacing,
+    write_text,
+)
+from featx.store.row_index import PATIENCE_S, RowIndex, grouped, look_at_segments
 from featx.store.segment_file import Segment, SegmentDamageError, read_index, read_rows, write_segment_file
 from featx.store.virtual_dataset import shown_segments, write_virtual_dataset
-from featx.timings import Timings
+from featx.system import Timings, shown
 
 log = logging.getLogger("featx")
 
@@ -33,7 +39,7 @@ def derived_texts(recipe: Recipe, segments: Sequence[Segment]) -> dict[str, str]
     return {"recipe.json": recipe.to_json() + "\n", "timings.json": json.dumps(cost.to_dict(), indent=2) + "\n"}
 
 
-def text_of(path: Place) -> str | None:
+def text_of(path: StoragePath) -> str | None:
     """Return the text in the file at `path`; None if there is none, or it cannot be read."""
     try:
         return path.read_text(encoding="utf-8")
@@ -56,7 +62,7 @@ class FeatureStore:
     Opening reads the names of all rows and none of their features. Nothing is written before the first segment.
     """
 
-    def __init__(self, cache_dir: Place | str, recipe: Recipe) -> None:
+    def __init__(self, cache_dir: StoragePath | str, recipe: Recipe) -> None:
         """Open the store of `recipe` below `cache_dir`; damaged segments are set aside with a warning.
 
         Raises:
@@ -65,10 +71,10 @@ class FeatureStore:
         if not isinstance(recipe, Recipe):
             raise StoreError(f"A store needs a recipe from resolve_recipe. Received: {shown(recipe)}")
         self.recipe = recipe
-        self.dir = as_place(cache_dir) / recipe.slug
+        self.dir = as_storage_path(cache_dir) / recipe.slug
         self.segments: list[Segment] = []
         self._index = RowIndex([])
-        self._looked_at: dict[Place, Segment | None] = {}  # None: damaged, and could not be renamed
+        self._looked_at: dict[StoragePath, Segment | None] = {}  # None: damaged, and could not be renamed
         self.reload()
 
     def reload(self) -> None:
@@ -240,7 +246,7 @@ class FeatureStore:
                 path.unlink(missing_ok=True)
         self.reload()
 
-    def set_aside(self, path: Place, reason: str) -> None:
+    def set_aside(self, path: StoragePath, reason: str) -> None:
         """Rename the damaged segment at `path`, so that its rows count as missing, and say so."""
         aside = path.with_name(f"{DAMAGED_PREFIX}{path.name}")
         self._looked_at[path] = None
@@ -281,7 +287,7 @@ class FeatureStore:
         texts = derived_texts(self.recipe, self.segments)
         return not shown or all(text_of(self.dir / name) == text for name, text in texts.items())
 
-    def _open_segment(self, path: Place) -> Segment | None:
+    def _open_segment(self, path: StoragePath) -> Segment | None:
         """Return the segment at `path`; None if it is damaged, and was set aside."""
         try:
             return read_index(path, self.recipe)
@@ -293,7 +299,7 @@ class FeatureStore:
     def _writing(self) -> Iterator[None]:
         try:
             yield
-        except PlaceError as error:
+        except StorageError as error:
             raise self._write_error(str(error.strerror)) from error
         except OSError as error:
             # HDF5's own words are long and for programmers; where the system gave a reason, it is enough.

@@ -14,12 +14,10 @@ import numpy as np
 from isal.isal_zlib import crc32  # zlib's, five to ten times as fast: reading waits for little else
 
 from featx.errors import StoreError, printable
-from featx.files import check_readable
-from featx.places import Place, PlaceError
 from featx.recipe import Recipe
-from featx.store.chunks import READ_BYTES, Chunks, find_chunks
-from featx.store.hdf5_file import open_hdf5
-from featx.timings import Timings
+from featx.storage import StorageError, StoragePath, check_readable
+from featx.store.hdf5_file import READ_BYTES, Chunks, find_chunks, open_hdf5
+from featx.system import Timings
 
 FORMAT = "featx-features"
 FORMAT_VERSION = 1
@@ -50,7 +48,7 @@ class Segment:
         chunks: where the features are in the file; None if they are not as featx writes them.
     """
 
-    path: Place
+    path: StoragePath
     digests: np.ndarray
     views: np.ndarray
     feature_shape: tuple[int, ...]
@@ -101,7 +99,7 @@ def new_segment_name() -> str:
     return f"seg-{uuid.uuid4().hex}.h5"
 
 
-def stated_recipe(path: Place) -> str:
+def stated_recipe(path: StoragePath) -> str:
     """Return the recipe that the segment at `path` names, as JSON, whatever else is in the file.
 
     Raises:
@@ -113,7 +111,7 @@ def stated_recipe(path: Place) -> str:
         return text(file.attrs["recipe"])
 
 
-def read_index(path: Place, recipe: Recipe) -> Segment:
+def read_index(path: StoragePath, recipe: Recipe) -> Segment:
     """Return what is in the segment at `path`, without reading its features.
 
     Raises:
@@ -200,7 +198,7 @@ def _check_rows(segment: Segment, rows: np.ndarray, features: np.ndarray) -> Non
 
 
 def write_segment_file(
-    path: Place,
+    path: StoragePath,
     recipe: Recipe,
     features: np.ndarray,
     digests: np.ndarray,
@@ -210,7 +208,7 @@ def write_segment_file(
     """Write a segment to `path` and return what it cost.
 
     Args:
-        path: from `featx.files.replacing`, which sees to it that the file is there as a whole or not at all.
+        path: from `featx.storage.files.replacing`, which sees to it that the file is there as a whole or not at all.
         recipe: of the features.
         features: `(n, …)` of the recipe's dtype, n ≥ 1.
         digests: `(n, 32)` uint8.
@@ -233,7 +231,7 @@ def write_segment_file(
 
 
 @contextmanager
-def new_file(path: Place) -> Iterator[h5py.File]:
+def new_file(path: StoragePath) -> Iterator[h5py.File]:
     """Yield a new HDF5 file that lies in memory; after the block it is written to `path`.
 
     HDF5 itself is kept from the disk: where that is full, it can neither write nor close its file, and crashes at last.
@@ -283,20 +281,20 @@ _TOO_LITTLE_MEMORY = ("allocation failed", "t allocate", "to allocate")
 
 
 @contextmanager
-def _opened(path: Place, *, without_features: bool = False) -> Iterator[h5py.File]:
+def _opened(path: StoragePath, *, without_features: bool = False) -> Iterator[h5py.File]:
     """Open a segment by HDF5, and tell damage from trouble of the system."""
     with _reading(path), open_hdf5(path, without_features=without_features) as file:
         yield file
 
 
 @contextmanager
-def _reading(path: Place) -> Iterator[None]:
+def _reading(path: StoragePath) -> Iterator[None]:
     """Tell damage to the segment at `path` from trouble of the system."""
     try:
         yield
     except FileNotFoundError:
         raise
-    except PlaceError as error:
+    except StorageError as error:
         raise StoreError(f"{printable(path)} cannot be read: {error.strerror}.") from error
     except (OSError, KeyError, ValueError, TypeError, RuntimeError, AttributeError) as error:
         check_readable(path)

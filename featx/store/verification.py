@@ -11,23 +11,15 @@ from functools import partial
 
 import numpy as np
 
+from featx.dataset import read_skipped
 from featx.errors import FeatxError
-from featx.files import check_readable
-from featx.places import Place
 from featx.recipe import Recipe
-from featx.skipped import read_skipped
+from featx.storage import StoragePath, check_readable
 from featx.store.feature_store import DAMAGED_PREFIX, FeatureStore, derived_texts, odd_shaped, text_of
-from featx.store.listing import look_at_segments, segment_paths
-from featx.store.row_index import RowIndex
-from featx.store.segment_file import (
-    Segment,
-    SegmentDamageError,
-    read_index,
-    read_rows_by_hdf5,
-    stated_recipe,
-)
+from featx.store.row_index import RowIndex, look_at_segments, segment_paths
+from featx.store.segment_file import Segment, SegmentDamageError, read_index, read_rows_by_hdf5, stated_recipe
 from featx.store.virtual_dataset import is_virtual_dataset_of, shown_segments
-from featx.timings import Timings
+from featx.system import Timings
 
 
 @dataclass(frozen=True)
@@ -40,7 +32,7 @@ class Damage:
         n_images: images that are lost with it and have to be computed again; None if it cannot be told.
     """
 
-    path: Place
+    path: StoragePath
     reason: str
     n_images: int | None = 0
 
@@ -57,7 +49,7 @@ class StoreCheck:
         timings: what the sound rows have cost.
     """
 
-    dir: Place
+    dir: StoragePath
     recipe: Recipe | None
     n_rows: int = 0
     damages: tuple[Damage, ...] = ()
@@ -84,12 +76,12 @@ class StoreListing:
     """
 
     recipe: Recipe | None
-    segments: tuple[Place, ...]
-    set_aside: tuple[Place, ...]
+    segments: tuple[StoragePath, ...]
+    set_aside: tuple[StoragePath, ...]
     n_images: int
 
 
-def list_store(store_dir: Place) -> StoreListing:
+def list_store(store_dir: StoragePath) -> StoreListing:
     """Return what is in the folder of a store. Nothing in it is changed.
 
     Raises:
@@ -97,19 +89,19 @@ def list_store(store_dir: Place) -> StoreListing:
     """
     recipe = _recipe_of(store_dir)
 
-    def open_segment(path: Place) -> Segment | None:
+    def open_segment(path: StoragePath) -> Segment | None:
         with suppress(SegmentDamageError):
             return read_index(path, recipe) if recipe else None
         return None
 
     seen = look_at_segments(store_dir, open_segment)
-    set_aside: list[Place] = [*store_dir.glob(f"{DAMAGED_PREFIX}*")]
+    set_aside: list[StoragePath] = [*store_dir.glob(f"{DAMAGED_PREFIX}*")]
     set_aside.sort(key=lambda path: path.name)
     n_images = len(RowIndex([segment for segment in seen.values() if segment]))
     return StoreListing(recipe, tuple(seen), tuple(set_aside), n_images)
 
 
-def check_store(store_dir: Place, advance: Callable[[int], object] = lambda _n_bytes: None) -> StoreCheck:
+def check_store(store_dir: StoragePath, advance: Callable[[int], object] = lambda _n_bytes: None) -> StoreCheck:
     """Read and check everything in the folder of a store; `advance` is called with the bytes of what was read.
 
     Raises:
@@ -139,12 +131,12 @@ def check_store(store_dir: Place, advance: Callable[[int], object] = lambda _n_b
 class _SegmentCheck:
     """One segment: what its index says, if it can be read, and what is wrong, if anything is."""
 
-    path: Place
+    path: StoragePath
     segment: Segment | None
     reason: str = ""
 
 
-def _check_segment(path: Place, recipe: Recipe, advance: Callable[[int], object]) -> _SegmentCheck:
+def _check_segment(path: StoragePath, recipe: Recipe, advance: Callable[[int], object]) -> _SegmentCheck:
     """Read all of a segment."""
     size_bytes = path.stat().st_size
     segment: Segment | None = None
@@ -159,7 +151,7 @@ def _check_segment(path: Place, recipe: Recipe, advance: Callable[[int], object]
     return _SegmentCheck(path, segment)
 
 
-def mend_store(check: StoreCheck, cache_dir: Place) -> None:
+def mend_store(check: StoreCheck, cache_dir: StoragePath) -> None:
     """Set the damaged segments of a store aside, and write its derived files again.
 
     Raises:
@@ -177,7 +169,7 @@ def mend_store(check: StoreCheck, cache_dir: Place) -> None:
     store.publish(again=True)
 
 
-def _recipe_of(store_dir: Place) -> Recipe | None:
+def _recipe_of(store_dir: StoragePath) -> Recipe | None:
     """Return the recipe of the store in the folder, which its name confirms; None if nothing in it tells.
 
     Neither a derived file nor a single segment is trusted: the folder's name ends in a digest of the recipe.
@@ -202,7 +194,7 @@ def _n_lost(segment: Segment | None, there: RowIndex) -> int | None:
     return len(np.unique(segment.row_names[is_lost]))
 
 
-def _derived_damages(store_dir: Place, recipe: Recipe, sound: list[Segment], *, complete: bool) -> list[Damage]:
+def _derived_damages(store_dir: StoragePath, recipe: Recipe, sound: list[Segment], *, complete: bool) -> list[Damage]:
     """Return what is wrong with the files that can be made from the segments: next to nothing to mend.
 
     Raises:

@@ -5,14 +5,47 @@ from typing import Any
 import h5py
 import numpy as np
 
-from featx.places import Place
 from featx.recipe import Recipe
-from featx.store.global_heap import heaps_are_sound
+from featx.storage import StoragePath
 from featx.store.hdf5_file import open_hdf5
 from featx.store.segment_file import Segment, new_file, stamp, text
 
+_SIGNATURE, _VERSION = b"GCOL", 1
+_HEAP_HEADER_BYTES, _OBJECT_HEADER_BYTES = 16, 16
 
-def write_virtual_dataset(path: Place, recipe: Recipe, segments: list[Segment]) -> None:
+
+def heaps_are_sound(content: bytes) -> bool:
+    """Return whether all global heaps in the bytes of an HDF5 file can be gone through from end to end."""
+    at = content.find(_SIGNATURE)
+    while at >= 0:
+        if not _is_sound(content, at):
+            return False
+        at = content.find(_SIGNATURE, at + len(_SIGNATURE))
+    return True
+
+
+def _is_sound(content: bytes, start: int) -> bool:
+    """Return whether the heap that begins at `start` can be gone through."""
+    size = _number(content, start + 8, 8)
+    end = start + size
+    if content[start + 4] != _VERSION or size < _HEAP_HEADER_BYTES or end > len(content):
+        return False
+    at = start + _HEAP_HEADER_BYTES
+    while end - at >= _OBJECT_HEADER_BYTES:
+        index, size = _number(content, at, 2), _number(content, at + 8, 8)
+        # Object 0 is what is free, and counts its own header; the others are padded to eight bytes.
+        needed = size if index == 0 else _OBJECT_HEADER_BYTES + (size + 7) // 8 * 8
+        if not _OBJECT_HEADER_BYTES <= needed <= end - at:
+            return False
+        at += needed
+    return True
+
+
+def _number(content: bytes, at: int, n_bytes: int) -> int:
+    return int.from_bytes(content[at : at + n_bytes], "little")
+
+
+def write_virtual_dataset(path: StoragePath, recipe: Recipe, segments: list[Segment]) -> None:
     """Write to `path` a file that shows all rows of `segments`, one segment after the other.
 
     Raises:
@@ -40,7 +73,7 @@ def write_virtual_dataset(path: Place, recipe: Recipe, segments: list[Segment]) 
             file.create_virtual_dataset(name, layout, fillvalue=fill)
 
 
-def shown_segments(path: Place) -> list[str]:
+def shown_segments(path: StoragePath) -> list[str]:
     """Return the names of the segments that the file at `path` shows; none if it is missing or damaged."""
     try:
         with open_hdf5(path) as file:
@@ -49,7 +82,7 @@ def shown_segments(path: Place) -> list[str]:
         return []
 
 
-def is_virtual_dataset_of(path: Place, segments: list[Segment]) -> bool:
+def is_virtual_dataset_of(path: StoragePath, segments: list[Segment]) -> bool:
     """Return whether what programs without featx see in the file at `path` are the rows of `segments`, in order."""
     expected = [(segment.path.name, len(segment)) for segment in segments]
     try:

@@ -41,18 +41,18 @@ class Moment:
 _WRITES = ("pathlib:Path.write_bytes", "pathlib:Path.write_text")
 
 EXTRACTION = (
-    Moment("scan", "featx.dataset:find_layout"),
-    Moment("scan", "featx.dataset:list_folder"),
-    Moment("digest", "featx.digests:_hash_several"),
-    Moment("digest", "featx.statcache:StatCache.lookup"),
-    Moment("digest", "featx.statcache:StatCache.remember"),
+    Moment("scan", "featx.dataset.image_dataset:find_layout"),
+    Moment("scan", "featx.dataset.image_dataset:list_folder"),
+    Moment("digest", "featx.dataset.digests:_hash_several"),
+    Moment("digest", "featx.dataset.statcache:StatCache.lookup"),
+    Moment("digest", "featx.dataset.statcache:StatCache.remember"),
     Moment("open", "featx.store.feature_store:FeatureStore.reload"),
-    Moment("start", "featx.engines.conversion:read_network"),
+    Moment("start", "featx.engines.networks:read_network"),
     Moment("start", "featx.engines.openvino_engine:_compile"),
-    Moment("decode", "featx.reader:_decode"),
+    Moment("decode", "featx.dataset.loader:_decode"),
     Moment("forward", "featx.engines.openvino_engine:OpenVinoEngine.submit"),
     Moment("forward", "featx.engines.openvino_engine:_Batch.take"),
-    Moment("forward", "featx.segment_writer:SegmentWriter.add"),
+    Moment("forward", "featx.store.segment_writer:SegmentWriter.add"),
     Moment("segment write", "featx.store.feature_store:write_segment_file"),
     Moment("segment write", "h5py:Group.create_dataset"),
     Moment("segment write", "pathlib:Path.write_bytes"),
@@ -63,7 +63,7 @@ EXTRACTION = (
     Moment("derived files", "featx.store.feature_store:write_virtual_dataset"),
     Moment("derived files", "h5py:Group.create_virtual_dataset"),
     Moment("derived files", "pathlib:Path.write_text"),
-    Moment("skipped.csv", "featx.skipped:write_text"),
+    Moment("skipped.csv", "featx.dataset.skipped:write_text"),
 )
 
 COMPACTION = (

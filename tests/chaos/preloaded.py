@@ -10,13 +10,13 @@ import PIL.GifImagePlugin
 import PIL.JpegImagePlugin
 import PIL.PngImagePlugin
 
-import featx.cache
-import featx.cli
+import featx.cli.main
+import featx.cli.summaries
 import featx.engines.openvino_engine
-import featx.extract
-import featx.segment_writer
+import featx.extract.cache
+import featx.extract.extract
 import featx.store.compaction
-import featx.summaries
+import featx.store.segment_writer
 import tests.chaos.victims
 from featx.engines.openvino_import import import_openvino
 

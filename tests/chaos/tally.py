@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-from featx.cache import check_cache
+from featx.extract.cache import check_cache
 from tests.chaos.world import Rows, World, segment_rows, shown_rows
 
 #: Whether the whole of it is wanted, or a selection that fits beside the other tests.

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from featx.cache import check_cache
 from featx.errors import DamagedSegmentError, FeatxError
-from featx.extract import extract_features
+from featx.extract.cache import check_cache
+from featx.extract.extract import extract_features
 from tests.chaos import victims
 from tests.chaos.damages import KINDS, Cache, Harm, rows_of
 from tests.chaos.tally import chosen

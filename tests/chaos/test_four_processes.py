@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from featx.errors import FeatxError
-from featx.store import FeatureStore, compact
+from featx.store.compaction import compact
+from featx.store.feature_store import FeatureStore
 from tests.chaos import victims
 from tests.chaos.moments import EXTRACTION, Hooks
 from tests.chaos.tally import chosen

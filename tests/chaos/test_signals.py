@@ -132,7 +132,7 @@ def signal_self(number: int) -> None:
 
 STAGE_TWO = {
     "train-top": (["train-top"], "--run-dir", "metrics.json"),
-    "compare": (["compare", "--rival", "report-dnn"], "--report-dir", "results.json"),
+    "compare": (["compare", "--baseline", "report-dnn"], "--report-dir", "results.json"),
 }
 
 

@@ -156,14 +156,14 @@ class Trail:
 
 def small_segments() -> None:
     """Have this process write segments of a few rows."""
-    import featx.segment_writer
+    import featx.store.segment_writer
 
-    featx.segment_writer.SEGMENT_BYTES = world.SEGMENT_ROWS * world.ROW_BYTES
+    featx.store.segment_writer.SEGMENT_BYTES = world.SEGMENT_ROWS * world.ROW_BYTES
 
 
 def note_computed(path: Path) -> None:
     """Have this process append the digests of all rows that the writer has taken to the file `path`."""
-    from featx.segment_writer import SegmentWriter
+    from featx.store.segment_writer import SegmentWriter
 
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     add = SegmentWriter.add
@@ -192,7 +192,7 @@ def compaction(
     cache: Path, store_name: str, trail: Trail, shot: Shot | None = None, counts_path: Path | None = None
 ) -> None:
     """Merge the segments of a store in several groups."""
-    from featx.cache import compact_cache
+    from featx.extract.cache import compact_cache
     from tests.chaos.moments import COMPACTION
 
     several_groups()

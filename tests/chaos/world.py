@@ -13,10 +13,10 @@ import h5py
 import numpy as np
 from PIL import Image
 
-from featx.extract import Extraction, extract_features
+from featx.extract.extract import Extraction, extract_features
 from featx.recipe import Recipe
-from featx.stat_key import RACY_NS
-from featx.store import FeatureStore
+from featx.storage.stat_key import RACY_NS
+from featx.store.feature_store import FeatureStore
 
 OPTIONS: dict[str, Any] = {
     "weights": "random",

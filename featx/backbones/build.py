@@ -1,0 +1,227 @@
+"""How a backbone becomes a function from bytes to features: a Keras model with the preprocessing inside."""
+
+import hashlib
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from featx.backbones.table import Backbone, find_backbone
+from featx.backbones.weights import CLASSIFIER_LAYER, count_classes
+from featx.errors import BackboneError, WeightsError, printable
+from featx.recipe import Recipe
+from featx.store import openable
+from featx.system import import_keras
+
+#: Keras's dtype policy for each precision that a model can compute in. Weights are float32 in both.
+DTYPE_POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
+
+#: Layers that EfficientNet has for its preprocessing: float32 in every precision, as all that is done to pixels.
+_PREPROCESSING_LAYERS = {"Rescaling", "Normalization"}
+
+#: Classes of a whole classifier with random weights: as many as ImageNet has.
+_N_RANDOM_CLASSES = 1000
+
+
+def count_network_classes(backbone: str, weights_path: Path | None) -> int:
+    """Return how many classes a whole classifier tells apart; 1000 if it has random weights, None for their path.
+
+    Raises:
+        WeightsError: the file holds no classifier.
+    """
+    if weights_path is None:
+        return _N_RANDOM_CLASSES
+    n_classes = count_classes(weights_path)
+    if n_classes is None:
+        official = find_backbone(backbone).whole.name
+        raise WeightsError(
+            f"{printable(weights_path)} does not hold the whole classifier of {backbone}, whose last layer has a "
+            f"kernel (n_features, n_classes); files named …_notop.h5 lack it. Name the file of the whole one, like "
+            f"Keras's {official}, with --weights PATH."
+        )
+    return n_classes
+
+
+def check_image_size(recipe: Recipe) -> None:
+    """Raise BackboneError if a recipe for the whole classifier has images of a size that it does not take."""
+    backbone = find_backbone(recipe.backbone)
+    if recipe.layer != CLASSIFIER_LAYER or backbone.takes_any_size or recipe.image_size == backbone.image_size:
+        return
+    raise BackboneError(
+        f"The whole classifier of {recipe.backbone} takes images of {'x'.join(map(str, backbone.image_size))} only: "
+        f"leave --image-size out, or choose another --backbone. Received: {'x'.join(map(str, recipe.image_size))}"
+    )
+
+
+def build_model(recipe: Recipe, weights_path: Path | None, precision: str = "float32") -> Any:
+    """Return the Keras model of a recipe: `(n, height, width, 3)` uint8 RGB in, `(n, …)` float32 features out.
+
+    The preprocessing is part of the model, so that it cannot be got wrong outside. It is done in float32 whatever the
+    precision: bfloat16 has 8 bits, and differences of numbers from 0 to 255 need more. So are pooling and the
+    probabilities of a whole classifier, which is what a recipe for the layer `predictions` means.
+
+    Args:
+        recipe: what to build.
+        weights_path: a file in the layout of Keras's official ones; None for a recipe with random weights.
+        precision: arithmetic of the network: one of `DTYPE_POLICIES`.
+
+    Raises:
+        BackboneError: the layer does not exist or cannot be pooled, or the images have a size that the network does
+            not take.
+        WeightsError: the file does not fit the network, or there is none.
+    """
+    if weights_path is None and not recipe.has_random_weights:
+        raise WeightsError(f"The file with the weights of {recipe.backbone} is needed: name it with --weights PATH.")
+    keras = import_keras()
+    backbone = find_backbone(recipe.backbone)
+    with _dtype_policy(keras, DTYPE_POLICIES[precision]):
+        network = _build_network(keras, recipe, backbone, weights_path)
+    for layer in network.layers:
+        if type(layer).__name__ in _PREPROCESSING_LAYERS or layer.name == CLASSIFIER_LAYER:
+            layer.dtype_policy = "float32"
+    if weights_path is None:
+        _set_random_weights(network, seed=int(recipe.weights.removeprefix("random-")))
+    else:
+        _load_weights(network, recipe, weights_path)
+    trunk = keras.Model(network.input, _pooled(keras, _output_of_layer(network, recipe), recipe))
+    trunk.trainable = False
+    images = keras.Input((*recipe.image_size, 3), dtype="uint8", name="images")
+    features = trunk(_preprocess(keras, images, recipe.preprocessing), training=False)
+    return keras.Model(images, keras.ops.cast(features, "float32"))
+
+
+@contextmanager
+def _dtype_policy(keras: Any, policy: str) -> Iterator[None]:
+    """Build the layers of the block under a dtype policy of Keras's, and put back the one there was."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def _build_network(keras: Any, recipe: Recipe, backbone: Backbone, weights_path: Path | None) -> Any:
+    check_image_size(recipe)
+    top: dict[str, Any] = {"include_top": False}
+    height, width = recipe.image_size
+    if recipe.layer == CLASSIFIER_LAYER:
+        n_classes = count_network_classes(recipe.backbone, weights_path)
+        top = {"include_top": True, "classes": n_classes, "classifier_activation": "softmax"}
+    try:
+        return getattr(keras.applications, backbone.application)(weights=None, input_shape=(height, width, 3), **top)
+    except ValueError as error:
+        raise BackboneError(
+            f"{recipe.backbone} cannot be built for images of this size: {_one_line(error)} Choose a larger "
+            f"--image-size. Received: {height}x{width}"
+        ) from error
+
+
+def _load_weights(network: Any, recipe: Recipe, weights_path: Path) -> None:
+    is_whole = recipe.layer == CLASSIFIER_LAYER
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Keras warns of every layer before it raises
+            with openable(weights_path) as path:
+                network.load_weights(path)
+        with weights_path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except MemoryError:
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno:
+            reason = os.strerror(error.errno)
+            raise WeightsError(f"The weights file {printable(weights_path)} cannot be read: {reason}.") from error
+        # A foreign file may end in anything: zipfile's, h5py's, pickle's errors
+        which = "of the whole classifier" if is_whole else "without the classifier (…_notop.h5)"
+        has_classifier = not is_whole and count_classes(weights_path) is not None
+        hint = f" It ends in a classifier: whole networks are for --layer {CLASSIFIER_LAYER}." if has_classifier else ""
+        raise WeightsError(
+            f"{printable(weights_path)} does not hold weights of {recipe.backbone} in the layout of Keras's official "
+            f"files {which}: {_one_line(error)}{hint}"
+        ) from error
+    if digest != recipe.weights:
+        raise WeightsError(
+            f"The weights file {printable(weights_path)} changed while featx was running; run the same command "
+            f"again. Expected SHA-256 {recipe.weights[:16]}…, got {digest[:16]}…"
+        )
+
+
+def _output_of_layer(network: Any, recipe: Recipe) -> Any:
+    names = [layer.name for layer in network.layers]
+    if recipe.layer not in names:
+        raise BackboneError(
+            f"{recipe.backbone} has no layer of this name. Its last layers: {', '.join(names[-8:])}. "
+            f"Received: {recipe.layer!r}"
+        )
+    return network.get_layer(recipe.layer).output
+
+
+def _pooled(keras: Any, output: Any, recipe: Recipe) -> Any:
+    """Return a layer's output as the recipe wants it: as it is, or pooled over height and width, in float32."""
+    if recipe.pooling is None:
+        return output
+    if len(output.shape) != 4:
+        raise BackboneError(
+            f"Only an output of (height, width, channels) can be pooled, and that of {recipe.layer!r} in "
+            f"{recipe.backbone} is {output.shape[1:]}: leave --pooling out, or choose another --layer. "
+            f"Received: {recipe.pooling!r}"
+        )
+    pooling = {"avg": keras.layers.GlobalAveragePooling2D, "max": keras.layers.GlobalMaxPooling2D}[recipe.pooling]
+    return pooling(dtype="float32")(output)
+
+
+def _preprocess(keras: Any, images: Any, preprocessing: str) -> Any:
+    pixels = keras.ops.cast(images, "float32")
+    if preprocessing == "efficientnet":
+        return _rescale_efficientnet(pixels)
+    return keras.applications.imagenet_utils.preprocess_input(pixels, data_format="channels_last", mode=preprocessing)
+
+
+def _rescale_efficientnet(pixels: Any) -> Any:
+    """Return pixels such that EfficientNet's own first layers see what Keras's ImageNet model shows them.
+
+    Keras puts `Rescaling(1/255)` and `Normalization(mean, variance)` into every EfficientNet, and one more division by
+    the square root of the standard deviation into the one for `weights="imagenet"`
+    (`keras/src/applications/efficientnet.py`). The official weights need it whoever loads them; as an affine map
+    before the first layer, `x ↦ (x − 255·mean) / √std + 255·mean`, it does the same.
+    """
+    mean = 255.0 * np.array([0.485, 0.456, 0.406], np.float32)
+    scale = 1.0 / np.sqrt(np.array([0.229, 0.224, 0.225], np.float32))
+    return pixels * scale + (1.0 - scale) * mean
+
+
+#: Random networks are kept tame: with gain 1 after every batch normalization, the residual sums of ResNet50 grow
+#: beyond what float16 holds.
+_RANDOM_GAMMA = 0.8
+
+
+def _set_random_weights(network: Any, seed: int) -> None:
+    """Set seeded random weights: He-normal kernels (He et al. 2015), identity statistics.
+
+    Drawn with NumPy, so that one seed means the same numbers on every Keras backend.
+    """
+    rng = np.random.default_rng(seed)
+    for layer in network.layers:
+        # A depthwise kernel (h, w, channels, 1) sees one channel; any other sees all of its last but one axis.
+        fan_in_axes = 2 if type(layer).__name__ == "DepthwiseConv2D" else -1
+        for weight in layer.weights:
+            weight.assign(_random_weight(weight.name, tuple(weight.shape), fan_in_axes, rng))
+
+
+def _random_weight(name: str, shape: tuple[int, ...], fan_in_axes: int, rng: np.random.Generator) -> np.ndarray:
+    if name == "kernel":
+        return rng.normal(0.0, np.sqrt(2.0 / np.prod(shape[:fan_in_axes])), shape).astype(np.float32)
+    if name == "gamma":
+        return np.full(shape, _RANDOM_GAMMA, np.float32)
+    if "variance" in name:
+        return np.ones(shape, np.float32)
+    return np.zeros(shape, np.float32)
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300]

@@ -1,0 +1,119 @@
+"""Which pretrained networks there are: a new Keras application is one entry in `BACKBONES`."""
+
+from dataclasses import dataclass
+
+from featx.errors import BackboneError
+
+
+@dataclass(frozen=True)
+class OfficialFile:
+    """A file of weights that Keras publishes.
+
+    Attributes:
+        url: where it is.
+        md5: what Keras checks it against; None where Keras publishes no hash.
+    """
+
+    url: str
+    md5: str | None
+
+    @property
+    def name(self) -> str:
+        """File name that Keras keeps it under."""
+        return self.url.rsplit("/", 1)[1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backbone:
+    """One Keras application, with its classifier or without.
+
+    Attributes:
+        application: name of the constructor in `keras.applications`.
+        layer: the layer whose output is stored unless told otherwise: the last one.
+        image_size: `(height, width)` the network was made for, in pixels.
+        preprocessing: `"caffe"` (BGR, mean-centred, unscaled) or `"tf"` (-1 to 1) as Keras defines them in
+            `keras.applications.imagenet_utils.preprocess_input`, or `"efficientnet"`, see `_rescale_efficientnet`.
+        notop: Keras's official weights without the classifier.
+        whole: those of the whole classifier.
+        takes_any_size: whether the whole classifier takes images of other sizes than `image_size`, too.
+    """
+
+    application: str
+    layer: str
+    image_size: tuple[int, int]
+    preprocessing: str
+    notop: OfficialFile
+    whole: OfficialFile
+    takes_any_size: bool = True
+
+    def official_file(self, *, whole: bool) -> OfficialFile:
+        """Return Keras's official weights: of the whole classifier, or without it."""
+        return self.whole if whole else self.notop
+
+
+_KERAS_FILES = "https://storage.googleapis.com/tensorflow/keras-applications"
+_EFFICIENTNETS = "https://storage.googleapis.com/keras-applications"
+
+BACKBONES: dict[str, Backbone] = {
+    "vgg16": Backbone(
+        application="VGG16",
+        layer="block5_pool",
+        image_size=(224, 224),
+        preprocessing="caffe",
+        notop=OfficialFile(
+            f"{_KERAS_FILES}/vgg16/vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5",
+            "6d6bbae143d832006294945121d1f1fc",
+        ),
+        whole=OfficialFile(
+            f"{_KERAS_FILES}/vgg16/vgg16_weights_tf_dim_ordering_tf_kernels.h5", "64373286793e3c8b2b4e3219cbf3544b"
+        ),
+        takes_any_size=False,
+    ),
+    "resnet50": Backbone(
+        application="ResNet50",
+        layer="conv5_block3_out",
+        image_size=(224, 224),
+        preprocessing="caffe",
+        notop=OfficialFile(
+            f"{_KERAS_FILES}/resnet/resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5",
+            "4d473c1dd8becc155b73f8504c6f6626",
+        ),
+        whole=OfficialFile(
+            f"{_KERAS_FILES}/resnet/resnet50_weights_tf_dim_ordering_tf_kernels.h5", "2cb95161c43110f7111970584f804107"
+        ),
+    ),
+    "mobilenetv2": Backbone(
+        application="MobileNetV2",
+        layer="out_relu",
+        image_size=(224, 224),
+        preprocessing="tf",
+        notop=OfficialFile(
+            f"{_KERAS_FILES}/mobilenet_v2/mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5", None
+        ),
+        whole=OfficialFile(
+            f"{_KERAS_FILES}/mobilenet_v2/mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224.h5", None
+        ),
+    ),
+    "efficientnetb0": Backbone(
+        application="EfficientNetB0",
+        layer="top_activation",
+        image_size=(224, 224),
+        preprocessing="efficientnet",
+        notop=OfficialFile(f"{_EFFICIENTNETS}/efficientnetb0_notop.h5", "50bc09e76180e00e4465e1a485ddc09d"),
+        whole=OfficialFile(f"{_EFFICIENTNETS}/efficientnetb0.h5", "902e53a9f72be733fc0bcb005b3ebbac"),
+    ),
+}
+
+
+def find_backbone(name: str) -> Backbone:
+    """Return the entry of `BACKBONES` called `name`.
+
+    Raises:
+        BackboneError: there is none.
+    """
+    try:
+        return BACKBONES[name]
+    except (KeyError, TypeError):  # a list of names is none
+        raise BackboneError(
+            f"There is no backbone of this name. Known: {', '.join(BACKBONES)}. Received: {name!r}"
+        ) from None

@@ -1,0 +1,305 @@
+"""Where a backbone's weights come from, and which they are.
+
+Finding and checking a file needs neither Keras nor TensorFlow; only a download does.
+"""
+
+import contextlib
+import hashlib
+import logging
+import os
+import re
+import socket
+import sys
+import tempfile
+import textwrap
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from featx.backbones.table import OfficialFile, find_backbone
+from featx.dataset import digest_files
+from featx.errors import WeightsError, printable
+from featx.storage import StoragePath
+from featx.store import open_hdf5
+from featx.system import import_keras
+
+#: What Keras calls the last layer of a whole classifier: its output is a probability for each class.
+CLASSIFIER_LAYER = "predictions"
+
+#: What a file that is none, or of another making, makes h5py and the code below raise.
+_DAMAGE = (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError)
+log = logging.getLogger("featx")
+
+#: A server that says nothing for so long is not there.
+DOWNLOAD_TIMEOUT_S = 30.0
+
+
+def count_classes(path: Path) -> int | None:
+    """Return how many classes the classifier in a file of Keras weights has; None if the file holds no classifier.
+
+    The file is in the layout of Keras's official ones (HDF5, a group for each layer), or was written by Keras 3's
+    `model.save_weights("….weights.h5")`. In the former the classifier is the last layer, whatever it is called:
+    Keras loads it by its place, and some of the official files are older than its present name.
+
+    Raises:
+        WeightsError: the system cannot read it.
+    """
+    try:
+        with open_hdf5(path) as file:
+            last = list(_official_layer(file) if "layers" not in file else _keras_3_layer(file))
+            shapes = [array.shape for array in last]
+    except _DAMAGE as error:
+        if isinstance(error, OSError) and error.errno:  # else it is HDF5 that does not know the file
+            reason = os.strerror(error.errno)
+            raise WeightsError(f"The weights file {printable(path)} cannot be read: {reason}.") from error
+        return None
+    is_dense = [len(shape) for shape in shapes] == [2, 1] and shapes[0][1] == shapes[1][0]
+    return int(shapes[1][0]) if is_dense else None
+
+
+def _official_layer(file: Any) -> Iterator[Any]:
+    """Yield the arrays of the last layer that has any."""
+    layers = file.get("model_weights", file)
+    for layer in reversed([_text(name) for name in layers.attrs["layer_names"]]):
+        names = [_text(name) for name in layers[layer].attrs["weight_names"]]
+        if names:
+            yield from (layers[layer][name] for name in names)
+            return
+
+
+def _keras_3_layer(file: Any) -> Iterator[Any]:
+    """Yield the arrays of the classifier; Keras 3 keeps a layer's name as an attribute of its arrays."""
+    for layer in file["layers"].values():
+        if _text(layer["vars"].attrs.get("name", "")) == CLASSIFIER_LAYER:
+            yield from (layer["vars"][number] for number in ("0", "1"))
+
+
+def _text(name: str | bytes) -> str:
+    return name.decode("utf-8") if isinstance(name, bytes) else str(name)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights that are to be had.
+
+    Attributes:
+        digest: SHA-256 of the file in hexadecimal, or `"random-SEED"`.
+        path: the file; None for random weights.
+    """
+
+    digest: str
+    path: Path | None
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """Which weights are looked for: of which backbone, and whether those of the whole classifier."""
+
+    backbone: str
+    whole: bool
+
+    @property
+    def official(self) -> OfficialFile:
+        return find_backbone(self.backbone).official_file(whole=self.whole)
+
+    @property
+    def pattern(self) -> str:
+        """What files of one's own are called."""
+        return f"{self.backbone}*.h5" if self.whole else f"{self.backbone}*_notop.h5"
+
+    def paths_in(self, folder: Path) -> list[Path]:
+        """Return the files in `folder` that are called so, without the other ones where the pattern fits them, too."""
+        paths = sorted(folder.glob(self.pattern))
+        return [path for path in paths if not (self.whole and re.search("no_?top", path.name))]
+
+
+def find_weights(backbone: str, weights: str, cache_dir: StoragePath, *, whole: bool = False) -> Weights:
+    """Return the weights that `weights` names.
+
+    Args:
+        backbone: name in `featx.backbones.table.BACKBONES`.
+        weights: `"imagenet"`: a file in the folder `FEATX_WEIGHTS_DIR`, else Keras's own, downloaded if need be;
+            `"random"` or `"random:SEED"`: seeded random weights, for tests; `"imagenet-or-random"`: for
+            demonstrations, ImageNet weights or, where none can be had, random ones with a warning; else the path of
+            a file in the layout of Keras's official ones.
+        cache_dir: remembers digests of files.
+        whole: whether the weights of the whole classifier are wanted, instead of those without it.
+
+    Raises:
+        WeightsError: there are none, or the file is not what its name says.
+    """
+    find_backbone(backbone)
+    wanted = _Wanted(backbone, whole)
+    if match := re.fullmatch(r"random(?::(\d+))?", weights):
+        return Weights(f"random-{int(match[1] or 0)}", None)
+    if weights == "imagenet-or-random":
+        try:
+            return _weights_in_file(wanted, _imagenet_path(wanted), cache_dir)
+        except WeightsError as error:
+            log.warning("%s Going on with random weights: the figures say nothing about transfer learning.", error)
+            return find_weights(backbone, "random", cache_dir)
+    path = _imagenet_path(wanted) if weights == "imagenet" else Path(weights).expanduser()
+    return _weights_in_file(wanted, path, cache_dir)
+
+
+def find_weights_again(
+    backbone: str,
+    digest: str,
+    candidates: Sequence[Path | None],
+    cache_dir: StoragePath,
+    *,
+    download: bool = True,
+    whole: bool = False,
+) -> Weights:
+    """Return the weights with this `digest`, from the first place that has them.
+
+    Args:
+        backbone: name in `featx.backbones.table.BACKBONES`.
+        digest: SHA-256 of the file in hexadecimal, or `"random-SEED"`.
+        candidates: files to try first; None and what is not there is passed over. After them, `FEATX_WEIGHTS_DIR`
+            and Keras's own folder are looked into.
+        cache_dir: remembers digests of files.
+        download: whether to have Keras download its official file, if a candidate bears that name.
+        whole: whether the weights are those of the whole classifier.
+
+    Raises:
+        WeightsError: they are nowhere; the message says where they were looked for.
+    """
+    find_backbone(backbone)
+    wanted = _Wanted(backbone, whole)
+    if digest.startswith("random-"):
+        return Weights(digest, None)
+    named = [path for path in candidates if path]
+    looked: list[str] = []
+    for find in (*(partial(_existing, path) for path in named), partial(_local_path, wanted)):
+        path = find()
+        if path is None:
+            continue
+        weights = _weights_in_file(wanted, path, cache_dir)
+        if weights.digest == digest:
+            return weights
+        looked.append(f"{printable(path)} has others")
+    was_official = any(path.name == wanted.official.name for path in named)
+    if download and was_official and not _official_path(wanted).exists():
+        _download(wanted, "the places named")
+        return find_weights_again(backbone, digest, (), cache_dir, whole=whole)
+    looked += [f"{printable(path)} is not there" for path in named if not path.is_file()]
+    where = f" ({'; '.join(looked)})" if looked else ""
+    raise WeightsError(
+        f"The weights of {backbone} with the SHA-256 {digest[:16]}… are not to be found{where}. Name their file with "
+        f"--weights PATH, or set FEATX_WEIGHTS_DIR to its folder."
+    )
+
+
+def _existing(path: Path) -> Path | None:
+    return path if path.is_file() else None
+
+
+def _weights_in_file(wanted: _Wanted, path: Path, cache_dir: StoragePath) -> Weights:
+    if not path.is_file():
+        raise WeightsError(f"There is no weights file {printable(path)}. Give --weights a file, or imagenet.")
+    _check_official(wanted.official, path)
+    digests, problems = digest_files([path.absolute()], cache_dir)
+    if problems:
+        raise WeightsError(f"The weights file {printable(path)} cannot be read: {problems[0]}.")
+    log.debug("Weights: %s, SHA-256 %s.", printable(path), bytes(digests[0]).hex())
+    return Weights(bytes(digests[0]).hex(), path)
+
+
+def _check_official(official: OfficialFile, path: Path) -> None:
+    """Raise if a file that bears an official name is not the official file; leave it where it is."""
+    if path.name != official.name or official.md5 is None:
+        return
+    with path.open("rb") as file:
+        md5 = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    if md5 != official.md5:
+        raise WeightsError(
+            f"{printable(path)} bears the name of Keras's official weights but is not that file: MD5 expected "
+            f"{official.md5}, got {md5}. A download may have been cut short: move it away to have it "
+            f"downloaded again, or rename it if the weights are your own. It was not used, and not touched."
+        )
+
+
+def _imagenet_path(wanted: _Wanted) -> Path:
+    if path := _local_path(wanted):
+        return path
+    folder = os.environ.get("FEATX_WEIGHTS_DIR")
+    looked = f"the folder {printable(folder)} (FEATX_WEIGHTS_DIR)" if folder else "FEATX_WEIGHTS_DIR (not set)"
+    _download(wanted, looked)
+    return _official_path(wanted)
+
+
+def _local_path(wanted: _Wanted) -> Path | None:
+    """Return the file in `FEATX_WEIGHTS_DIR`, else what Keras has downloaded; None if there is neither."""
+    folder = os.environ.get("FEATX_WEIGHTS_DIR")
+    path = _path_in_folder(wanted, Path(folder).expanduser()) if folder else None
+    return path or _existing(_official_path(wanted))
+
+
+def _official_path(wanted: _Wanted) -> Path:
+    return _keras_home() / "models" / wanted.official.name
+
+
+def _path_in_folder(wanted: _Wanted, folder: Path) -> Path | None:
+    """Return the file that is wanted in `folder`: the official one, else the only one called as one's own are."""
+    if not folder.is_dir():
+        raise WeightsError(f"FEATX_WEIGHTS_DIR names no folder. Received: {printable(folder)}")
+    official = folder / wanted.official.name
+    if official.exists():
+        return official
+    paths = wanted.paths_in(folder)
+    if len(paths) > 1:
+        raise WeightsError(
+            f"FEATX_WEIGHTS_DIR has several files for {wanted.backbone}: "
+            f"{', '.join(printable(path.name) for path in paths)}. Choose one with --weights PATH."
+        )
+    return paths[0] if paths else None
+
+
+def _keras_home() -> Path:
+    """Return Keras's own cache folder, as Keras finds it."""
+    return Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
+
+
+def _download(wanted: _Wanted, looked: str) -> None:
+    """Have Keras download and check the official file; it gets its name only once all of it is there."""
+    keras = import_keras()
+    official, place = wanted.official, _official_path(wanted)
+    log.info("Downloading the ImageNet weights of %s to %s", wanted.backbone, place)
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with (
+            tempfile.TemporaryDirectory(prefix="featx-download-", dir=place.parent) as folder,
+            _network_timeout(),
+            _keras_progress(),
+        ):
+            path = keras.utils.get_file(official.name, origin=official.url, cache_dir=folder, file_hash=official.md5)
+            Path(path).replace(place)
+    except Exception as error:  # Keras raises a bare Exception when a download fails
+        reason = textwrap.shorten(str(error), 300, placeholder=" …")
+        raise WeightsError(
+            f"No ImageNet weights for {wanted.backbone} are to be had: looked for {wanted.pattern} in {looked}, for "
+            f"{printable(place)}, and tried to download them ({reason}). Connect to the network once; or put "
+            f"{official.name} into a folder and set FEATX_WEIGHTS_DIR to it; or name a file with --weights PATH."
+        ) from error
+
+
+@contextlib.contextmanager
+def _keras_progress() -> Iterator[None]:
+    """Send Keras's progress bar, which it prints to stdout, where somebody sees it, or else nowhere."""
+    with contextlib.ExitStack() as stack:
+        out = sys.stderr if sys.stderr.isatty() else stack.enter_context(Path(os.devnull).open("w", encoding="utf-8"))
+        stack.enter_context(contextlib.redirect_stdout(out))
+        yield
+
+
+@contextlib.contextmanager
+def _network_timeout() -> Iterator[None]:
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(DOWNLOAD_TIMEOUT_S)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)

@@ -1,0 +1,68 @@
+"""`featx export`: a run as one artefact that needs no featx."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from featx.cli import options as opt
+from featx.cli.options import say
+from featx.errors import printable
+
+if TYPE_CHECKING:
+    from featx.export import Export
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["keras", "savedmodel", "onnx"]),
+    default="keras",
+    show_default=True,
+    help="A Keras file, a folder for TensorFlow and TensorFlow Serving, or an ONNX file.",
+)
+@click.option(
+    "--to",
+    type=click.Path(path_type=Path),
+    help="File or folder to write, not there yet.  [default: RUN/model-HEAD.keras, .onnx, or no suffix]",
+)
+@click.option("--head", type=click.Choice(["dense", "logreg"]), help="Head to use.  [default: dense]")
+@click.option("--weights", type=click.Path(path_type=Path), help="File of the backbone's weights, if it was moved.")
+@opt.CACHE_DIR
+@opt.OUTPUT
+def export(run: Path, form: str, to: Path | None, quiet: bool, as_json: bool, **options: Any) -> None:
+    """Write a trained run as one artefact: images of any size in, probabilities and class names out. It needs no featx.
+
+    \b
+    Example:
+      featx export runs/first --format onnx --to pets.onnx
+    """
+    from featx.export import export_run
+
+    done = export_run(run, to, format=form, **options)
+    say(lambda: _as_text(done), lambda: _as_json(done), quiet=quiet, as_json=as_json)
+
+
+def _as_text(done: "Export") -> str:
+    from featx.system import size
+
+    untrained = " Its backbone has random weights: it was never trained." if done.recipe.has_random_weights else ""
+    return (
+        f"{printable(done.path)}: {done.recipe.backbone} with the head {done.head}, {len(done.class_names)} classes, "
+        f"{size(done.size_bytes)}, in {done.elapsed_s:.1f} s.{untrained}"
+    )
+
+
+def _as_json(done: "Export") -> dict[str, Any]:
+    return {
+        "path": str(done.path),
+        "format": done.format,
+        "head": done.head,
+        "class_names": list(done.class_names),
+        "recipe_key": done.recipe.key,
+        "random_weights": done.recipe.has_random_weights,
+        "size_bytes": done.size_bytes,
+        "elapsed_s": done.elapsed_s,
+    }

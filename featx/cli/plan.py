@@ -1,0 +1,203 @@
+"""What `featx plan` says: a few lines and one table for people, and the same as JSON."""
+
+import shutil
+import textwrap
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from featx.cli import options as opt
+from featx.cli.options import say
+from featx.compare import duration
+from featx.errors import printable
+from featx.extract.planning import MARGIN, Estimate, Plan, Work
+from featx.storage import StoragePath
+from featx.system import size, text_table
+
+if TYPE_CHECKING:
+    from featx.dataset import ImageFolders
+
+#: So many images that cannot be read are named.
+UNREADABLE_SHOWN = 5
+
+
+@click.command()
+@opt.DATA
+@opt.BACKBONE
+@opt.RECIPE
+@opt.CACHE_DIR
+@opt.STAGE_ONE
+@opt.VIEWS
+@opt.DEADLINE
+@opt.OUTPUT
+def plan(data: "ImageFolders", cache_dir: StoragePath, quiet: bool, as_json: bool, **options: Any) -> None:
+    """Say what an extraction will cost: time, disk and memory, for each engine and precision, from a timed sample.
+
+    Takes the options of featx extract. Without --engine or --precision, all of them are tried, one after the other.
+
+    \b
+    Example:
+      featx plan data/ --backbone vgg16 --image-size 150
+      featx plan data/ --backbone resnet50 --views 4 --deadline 8h
+    """
+    from featx.extract.planning import plan_extraction
+
+    planned = plan_extraction(data, cache_dir=cache_dir, show=not quiet, **options)
+    say(lambda: plan_text(planned), lambda: plan_json(planned), quiet=quiet, as_json=as_json)
+
+
+def plan_text(plan: Plan) -> str:
+    """Return a plan for a terminal."""
+    width = min(100, shutil.get_terminal_size((80, 24)).columns)
+    above, below = (
+        "\n".join(textwrap.fill(line, width, subsequent_indent="  ", break_on_hyphens=False) for line in lines)
+        for lines in (_data_lines(plan), [*_table_notes(plan), *_features_lines(plan)])
+    )
+    return f"{above}\n\n{_table(plan)}\n\n{below}"
+
+
+def _data_lines(plan: Plan) -> list[str]:
+    height, width = plan.image_size
+    lines = [
+        f"{plan.n_images:,} images ({'about ' if plan.n_unread else ''}{plan.n_train:,} training), "
+        f"{size(plan.size_bytes)}; {plan.backbone} at {height}×{width}."
+    ]
+    if plan.views:
+        of = "image" if plan.views.of_test else "training image"
+        lines.append(f"{plan.views.n:,} views of each {of}: {plan.views.augmentation}.")
+    cached = [f"{one.images.n_cached:,} in {one.precision}" for one in _by_precision(plan) if one.images.n_cached]
+    lines.append(f"With features already: {', '.join(cached) or 'none'}. Planned is what is missing.")
+    if plan.n_unread:
+        lines.append(
+            f"{plan.n_unread:,} images were only counted, as reading them all takes long: each is taken for readable "
+            f"and new."
+        )
+    lines += [f"Cannot be read: {printable(path)} ({reason})" for path, reason in plan.unreadable[:UNREADABLE_SHOWN]]
+    if len(plan.unreadable) > UNREADABLE_SHOWN:
+        lines.append(f"… and {len(plan.unreadable) - UNREADABLE_SHOWN:,} more.")
+    return lines
+
+
+def _by_precision(plan: Plan) -> list[Estimate]:
+    """Return an estimate for each precision: engines share a store."""
+    return list({one.precision: one for one in plan.estimates}.values())
+
+
+def _table(plan: Plan) -> str:
+    header = ["Engine", "Images/s", *(["Views/s"] if plan.views else []), "Start", "Time", "Disk", "Memory"]
+    if plan.deadline_s:
+        header.append("Machines")
+    return text_table(header, [_row(plan, one) for one in plan.estimates if not one.reason])
+
+
+def _row(plan: Plan, one: Estimate) -> list[str]:
+    mark = "*" if one.is_chosen else " "
+    cells = [f"{mark} {one.engine} {one.precision}{' (GPU)' if one.on_gpu else ''}", _rate(one.images)]
+    if plan.views:
+        cells.append(_rate(one.views))
+    cells += [_time(one.start_s), _time(one.time_s), size(one.room.size_bytes)]
+    cells.append(size(one.peak_memory_bytes) if one.peak_memory_bytes else "–")
+    if plan.deadline_s:
+        cells.append("–" if one.n_machines is None else f"{one.n_machines:,}")
+    return cells
+
+
+def _rate(work: Work | None) -> str:
+    if not work or not work.pace:
+        return "–"
+    rate = 1 / work.pace.row_s
+    return f"{rate:,.0f}" if rate >= 99.5 else f"{rate:.1f}"
+
+
+def _time(seconds: float) -> str:
+    return duration(seconds) if seconds else "–"
+
+
+def _table_notes(plan: Plan) -> list[str]:
+    runs = [one for one in plan.estimates if not one.reason]
+    measured = [one for one in runs if one.images.pace or (one.views and one.views.pace)]
+    lines = [f"{one.engine} {one.precision} cannot run here: {one.reason}" for one in plan.estimates if one.reason]
+    lines.append("* is what featx extract with the same options does.")
+    if not measured:
+        return [*lines, "There is nothing to compute, so nothing was measured."]
+    spread = max(max(one.time_high_s / one.time_s - 1, MARGIN) for one in measured)
+    lines.append(
+        f"Timed on {plan.n_sample:,} images, in {duration(plan.elapsed_s)}: ±{100 * spread:.0f} % while the machine is "
+        f"as busy as now. What a cold disk or a slow network takes longer is not in it."
+    )
+    others = max(one.others_share for one in measured)
+    if others > 0.05:
+        lines.append(f"Other programs took up to {100 * others:.0f} % of the processors; without them, it takes less.")
+    lines += _conversion_lines(measured)
+    if plan.deadline_s:
+        lines.append(_deadline_line(plan, measured))
+    return lines
+
+
+def _conversion_lines(measured: list[Estimate]) -> list[str]:
+    kept = [one for one in measured if one.convert_s and one.is_converted]
+    to_come = [one for one in measured if one.convert_s and not one.is_converted]
+    lines: list[str] = []
+    if kept:
+        networks = ", ".join(f"{one.precision} {duration(one.convert_s)}" for one in kept)
+        lines.append(f"Converted now, once for all, and kept in the cache: {networks}.")
+    lines += [
+        f"The time of {one.engine} {one.precision} includes {duration(one.convert_s)} for its network, once for all."
+        for one in to_come
+    ]
+    return lines
+
+
+def _deadline_line(plan: Plan, measured: list[Estimate]) -> str:
+    assert plan.deadline_s
+    line = f"Machines like this one for {duration(plan.deadline_s)}, at the slow end of the range"
+    if any(one.n_machines is None for one in measured):
+        return f"{line}; –: the start alone takes longer."
+    return f"{line}; the start is paid on each."
+
+
+def _features_lines(plan: Plan) -> list[str]:
+    if plan.feature_shape is None or plan.training_bytes is None:
+        return []
+    segments = sorted({one.room.n_segments for one in plan.estimates if one.room.n_segments})
+    n_segments = "–".join(f"{n:,}" for n in dict.fromkeys((segments[0], segments[-1])))
+    unit = "segment" if segments[-1] == 1 else "segments"
+    return [
+        f"Features {plan.feature_shape} {plan.dtype}, in {n_segments} {unit}. Stage two holds those of all images in "
+        f"memory several times over: {size(plan.training_bytes)} each time."
+    ]
+
+
+def plan_json(plan: Plan) -> dict[str, Any]:
+    """Return a plan as JSON knows it; times are in seconds."""
+    return {
+        "data_dir": str(plan.data_dir),
+        "backbone": plan.backbone,
+        "image_size": plan.image_size,
+        "n_images": plan.n_images,
+        "n_train": plan.n_train,
+        "size_bytes": plan.size_bytes,
+        "n_unread": plan.n_unread,
+        "n_sample": plan.n_sample,
+        "warnings": plan.warnings,
+        "unreadable": [{"path": path, "reason": reason} for path, reason in plan.unreadable],
+        "views": asdict(plan.views) if plan.views else None,
+        "deadline_s": plan.deadline_s,
+        "feature_shape": plan.feature_shape,
+        "dtype": plan.dtype,
+        "training_bytes": plan.training_bytes,
+        "estimates": [_estimate_json(one) for one in plan.estimates],
+        "elapsed_s": plan.elapsed_s,
+    }
+
+
+def _estimate_json(one: Estimate) -> dict[str, Any]:
+    totals = {
+        "time_s": one.time_s,
+        "time_low_s": one.time_low_s,
+        "time_high_s": one.time_high_s,
+        "size_bytes": one.room.size_bytes,
+        "n_segments": one.room.n_segments,
+    }
+    return {**asdict(one), **({} if one.reason else totals)}

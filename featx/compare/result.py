@@ -1,0 +1,299 @@
+"""What a comparison is: approaches measured on one split, with all that is needed to believe or repeat it."""
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from featx.compare.error_analysis import Examination
+from featx.errors import FeatxError, printable
+from featx.heads import Epoch
+from featx.train import Metrics, mcnemar_p_value
+
+FORMAT = "featx-comparison"
+FORMAT_VERSION = 3
+
+#: P values below this are called differences beyond chance.
+SIGNIFICANCE = 0.05
+
+
+@dataclass(frozen=True)
+class Approach:
+    """One way to get a classifier, what it achieved on the test images, and what it cost.
+
+    Attributes:
+        name: unique in its comparison, e.g. `"vgg16 + logreg"` or `"report-cnn"`.
+        kind: `"features"` for a head on bottleneck features, `"scratch"` for a network trained from pixels, `"direct"`
+            for a pretrained network with its own classifier, which learns nothing here.
+        metrics: measured on the test split.
+        representations_s: seconds that the features cost when they were made; 0 from scratch.
+        top_s: seconds of training, of the head or of the whole network.
+        n_parameters: number of trained parameters, without the frozen backbone's.
+        peak_memory_bytes: the most memory held at once.
+        history: the epochs, counted from 1; empty where there are none (`logreg`).
+        kept_epoch: the epoch whose weights were kept, `None` without a history.
+        confusion: `confusion[true][predicted]`, number of test images.
+        p_value: McNemar's, paired against the best approach; `None` for the best itself, and before `with_p_values`.
+        image_size: `(height, width)` in pixels that the approach has seen.
+        details: what else decided the result, e.g. the regularization chosen.
+        notes: sentences for the reader, shown under the table.
+        repeats: accuracies of trainings with one seed after the other, the first of them the one that all else here is
+            about; empty if it was trained once.
+    """
+
+    name: str
+    kind: Literal["features", "scratch", "direct"]
+    metrics: Metrics
+    representations_s: float
+    top_s: float
+    n_parameters: int
+    peak_memory_bytes: int
+    history: tuple[Epoch, ...]
+    kept_epoch: int | None
+    confusion: tuple[tuple[int, ...], ...]
+    p_value: float | None
+    image_size: tuple[int, int]
+    details: dict[str, str | int | float]
+    notes: tuple[str, ...]
+    repeats: tuple[float, ...] = ()
+
+    @property
+    def total_s(self) -> float:
+        """Seconds from images to a trained classifier: representations + top."""
+        return self.representations_s + self.top_s
+
+    @property
+    def differs_from_best(self) -> bool:
+        """Whether the best is better than this beyond chance, as far as it was tested."""
+        return self.p_value is not None and self.p_value < SIGNIFICANCE
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """What an approach reaches with a part of the training images.
+
+    Attributes:
+        approach: its name.
+        fraction: the share of the training images, up to 1.
+        n_train: so many, the validation part among them.
+        accuracies: on all test images, one for each seed.
+    """
+
+    approach: str
+    fraction: float
+    n_train: int
+    accuracies: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        """The mean accuracy over the seeds."""
+        return sum(self.accuracies) / len(self.accuracies)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Approaches trained and tested on the same images.
+
+    Attributes:
+        dataset: the name of the data set.
+        dataset_digest: identifies its images, labels and split.
+        class_names: in the order of the confusion matrices.
+        n_train: number of images trained on, without the validation part.
+        n_validation: number of images that chose the epoch or the regularization.
+        n_test: number of images that everything here is measured on.
+        seed: the seed of every approach.
+        approaches: at least one, their names unique.
+        recipes: the recipes of the features, as JSON values.
+        warnings: sentences that limit what the figures mean; shown on every table, page and picture.
+        versions: of the libraries, by name.
+        hardware: what it ran on, as JSON values.
+        command: the command line that makes it again.
+        created_at: ISO 8601 date and time.
+        examination: the same, image by image; None if nobody has looked.
+        learning_curve: what each approach reaches with fewer training images; empty if that was not asked for.
+
+    Raises:
+        FeatxError: no approach, two of one name, or a confusion matrix of another size than the classes.
+    """
+
+    dataset: str
+    dataset_digest: str
+    class_names: tuple[str, ...]
+    n_train: int
+    n_validation: int
+    n_test: int
+    seed: int
+    approaches: tuple[Approach, ...]
+    recipes: tuple[dict[str, Any], ...]
+    warnings: tuple[str, ...]
+    versions: dict[str, str]
+    hardware: dict[str, Any]
+    command: str
+    created_at: str
+    examination: Examination | None = None
+    learning_curve: tuple[CurvePoint, ...] = ()
+
+    def __post_init__(self) -> None:
+        names = [approach.name for approach in self.approaches]
+        if not names or len(set(names)) < len(names):
+            raise FeatxError(f"A comparison needs approaches with unique names. Received: {names}")
+        n_classes = len(self.class_names)
+        for approach in self.approaches:
+            if [len(row) for row in approach.confusion] != [n_classes] * n_classes:
+                raise FeatxError(f"The confusion matrix of {printable(approach.name)} is not {n_classes}×{n_classes}.")
+
+    @property
+    def best(self) -> Approach:
+        """The approach with the highest accuracy; of equals, the one with the lowest loss."""
+        return ranked(self.approaches)[0]
+
+    @property
+    def best_of_other_kind(self) -> Approach | None:
+        """What the best is held against: of features and training from scratch, the best of the other one.
+
+        Or else the best of another kind, or else the runner-up; `None` if it is alone.
+        """
+        best, *others = ranked(self.approaches)
+        of_another_kind = [approach for approach in others if approach.kind != best.kind]
+        trained = [approach for approach in of_another_kind if approach.kind != "direct"]
+        return next(iter(trained or of_another_kind or others), None)
+
+    @property
+    def commonest_share(self) -> float:
+        """The accuracy of always answering `commonest_class`: what nobody needs to learn anything for."""
+        return max(self._n_test_of_class) / max(sum(self._n_test_of_class), 1)
+
+    @property
+    def commonest_class(self) -> str:
+        """The commonest class of the test images."""
+        return self.class_names[self._n_test_of_class.index(max(self._n_test_of_class))]
+
+    @property
+    def _n_test_of_class(self) -> list[int]:
+        return [sum(row) for row in self.approaches[0].confusion]
+
+    def to_json(self) -> str:
+        """Return the comparison as strict JSON: NaN and infinity, possible in a history only, become strings.
+
+        Raises:
+            FeatxError: a value that JSON cannot hold.
+        """
+        fields = {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(self)}
+        for approach in fields["approaches"]:
+            approach["history"] = [{key: _jsonable(value) for key, value in e.items()} for e in approach["history"]]
+        try:
+            return json.dumps(fields, indent=2, allow_nan=False, default=_plain) + "\n"
+        except (TypeError, ValueError) as error:
+            raise FeatxError(f"The comparison cannot be written as JSON ({error}).") from None
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Return the comparison that `to_json` wrote, equal to it.
+
+        Raises:
+            FeatxError: `text` is no comparison, or one in a format of another version.
+        """
+        try:
+            fields: dict[str, Any] = json.loads(text)
+            found = (fields.pop("format"), fields.pop("format_version"))
+            if found != (FORMAT, FORMAT_VERSION):
+                raise FeatxError(
+                    f"These results are not in the format {FORMAT} {FORMAT_VERSION}; make them again with this "
+                    f"version of featx. Received: {found[0]} {found[1]}"
+                )
+            fields["approaches"] = tuple(_approach(approach) for approach in fields["approaches"])
+            for name in ("class_names", "recipes", "warnings"):
+                fields[name] = tuple(fields[name])
+            fields["learning_curve"] = tuple(
+                CurvePoint(**{**point, "accuracies": tuple(point["accuracies"])}) for point in fields["learning_curve"]
+            )
+            if fields.get("examination") is not None:
+                fields["examination"] = Examination.from_dict(fields["examination"])
+            return cls(**fields)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise FeatxError(f"This is no featx comparison ({error}). Received: {text[:80]!r}") from None
+
+
+def ranked(approaches: Iterable[Approach]) -> list[Approach]:
+    """Return the approaches with the best first: by accuracy, then by loss."""
+    return sorted(approaches, key=lambda approach: (-approach.metrics.accuracy, approach.metrics.loss))
+
+
+def with_p_values(approaches: Iterable[Approach], correct: Mapping[str, npt.NDArray[np.bool_]]) -> tuple[Approach, ...]:
+    """Return the approaches with their p values against the best, in the order given.
+
+    Args:
+        approaches: at least one.
+        correct: by the approach's name, `(n_test,)` bool: whether it was right on each test image, in one order.
+
+    Raises:
+        FeatxError: no approach, or a vector that is missing, has another length, or disagrees with the metrics.
+    """
+    given = tuple(approaches)
+    if not given:
+        raise FeatxError("P values need at least one approach. Received: none")
+    for approach in given:
+        right = correct.get(approach.name)
+        counts = None if right is None else (int(np.sum(right)), len(right))
+        if counts != (approach.metrics.n_correct, approach.metrics.n_samples):
+            raise FeatxError(
+                f"The answers of {printable(approach.name)} don't belong to its metrics, which count "
+                f"{approach.metrics.n_correct} right of {approach.metrics.n_samples}. Received: {counts}"
+            )
+    best = ranked(given)[0]
+    return tuple(
+        replace(
+            approach,
+            p_value=None if approach is best else mcnemar_p_value(correct[approach.name], correct[best.name]),
+        )
+        for approach in given
+    )
+
+
+def duration(seconds: float) -> str:
+    """Return a time as people say it, to the precision that matters.
+
+    >>> [duration(s) for s in (0, 0.0042, 4.06, 41.2, 59.7, 123, 3900, 180_000)]
+    ['0 s', '<0.01 s', '4.1 s', '41 s', '1 min 00 s', '2 min 03 s', '1 h 05 min', '2 d 02 h']
+    """
+    if seconds < 9.95:
+        if seconds < 0.01:
+            return "<0.01 s" if seconds > 0 else "0 s"
+        return f"{seconds:.2f} s" if seconds < 0.995 else f"{seconds:.1f} s"
+    if round(seconds) < 60:
+        return f"{seconds:.0f} s"
+    if round(seconds) < 3600:
+        return "{} min {:02} s".format(*divmod(round(seconds), 60))
+    if round(seconds / 60) < 24 * 60:
+        return "{} h {:02} min".format(*divmod(round(seconds / 60), 60))
+    return "{} d {:02} h".format(*divmod(round(seconds / 3600), 24))
+
+
+def _jsonable(value: float) -> float | str:
+    return value if math.isfinite(value) else str(float(value))
+
+
+def _plain(value: object) -> object:
+    """Return the plain Python number in a NumPy one, which json does not know."""
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"{type(value).__name__} is no JSON value")
+
+
+def _approach(fields: dict[str, Any]) -> Approach:
+    epochs = (Epoch(epoch=e.pop("epoch"), **{key: float(value) for key, value in e.items()}) for e in fields["history"])
+    return Approach(
+        **{
+            **fields,
+            "metrics": Metrics(**fields["metrics"]),
+            "history": tuple(epochs),
+            "confusion": tuple(tuple(row) for row in fields["confusion"]),
+            "image_size": tuple(fields["image_size"]),
+            "notes": tuple(fields["notes"]),
+            "repeats": tuple(fields["repeats"]),
+        }
+    )

@@ -1,0 +1,205 @@
+"""Who asks Kaggle: nobody in particular, or the owner of credentials that lie where Kaggle's own tools keep them."""
+
+import functools
+import json
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import requests
+
+#: Seconds to wait for a connection, and for each piece of an answer. `kagglesdk` itself would wait for ever.
+TIMEOUT_S = (10.0, 60.0)
+
+
+@contextmanager
+def kaggle_session(auth: Any = None) -> Iterator[tuple[Any, "requests.Session"]]:
+    """Yield a `KaggleClient` and the session that it uses; requests are anonymous without `auth`."""
+    from kagglesdk.kaggle_client import KaggleClient
+    from kagglesdk.kaggle_env import KaggleEnv
+
+    # It looks for credentials by itself unless it has a token, if only an empty one.
+    with KaggleClient(env=KaggleEnv.PROD, api_token="") as client:
+        session: requests.Session = client.http_client()._session  # noqa: SLF001 - there is no other way to it
+        session.auth = auth
+        session.headers["Accept-Encoding"] = "identity"  # bytes are counted, and asked for by number
+        session.send = functools.partial(session.send, timeout=TIMEOUT_S)
+        yield client, session
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """What to send to Kaggle with a request, and where it was found. Only the latter may ever be shown.
+
+    Attributes:
+        where: where they were found, for messages; empty for an anonymous request.
+        auth: what `requests` takes: a pair of user and key, or something that adds a header.
+        secrets: what must not be in any message.
+        trouble: why nothing can be sent of what was found, as it follows "which"; empty if something can.
+    """
+
+    where: str = ""
+    auth: Any = field(default=None, repr=False)
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+    trouble: str = ""
+
+    def censored(self, text: str) -> str:
+        """Return `text` without the secrets."""
+        for secret in self.secrets:
+            text = text.replace(secret, "…")
+        return text
+
+
+ANONYMOUS = Credentials()
+
+_EXAMPLE = '{"username": "NAME", "key": "KEY"}'
+
+
+def find_credentials() -> Iterator[Credentials]:
+    """Yield all credentials there are, in the order in which `kaggle` tries them: token, key, `kaggle auth login`.
+
+    What lies there and cannot be used is among them, with its `trouble`.
+    """
+    for name in ("kagglesdk", "urllib3"):  # what they have to say would end up on standard error
+        logging.getLogger(name).addHandler(logging.NullHandler())
+    yield from _access_token()
+    yield from _api_key()
+    yield from _login()
+
+
+def _bearer(where: str, token: str) -> Credentials:
+    from kagglesdk.kaggle_http_client import KaggleHttpClient
+
+    return Credentials(where, KaggleHttpClient.BearerAuth(token), (token,))
+
+
+def _access_token() -> Iterator[Credentials]:
+    for where, path in _token_files():
+        try:
+            token = _text(path) if isinstance(path, Path) else path.strip()
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except (OSError, ValueError) as error:
+            yield Credentials(where, trouble=_why(error))
+            continue
+        if _is_header(token):
+            yield _bearer(where, token)
+            return
+        yield Credentials(where, trouble="has characters that no token has" if token else "is empty")
+
+
+def _token_files() -> Iterator[tuple[str, Path | str]]:
+    """Yield the names of the places where a token may be, and the file there, or the token itself."""
+    from kagglesdk.kaggle_env import is_in_kaggle_notebook
+
+    if (path := os.environ.get("KAGGLE_API_V1_TOKEN")) and is_in_kaggle_notebook():
+        yield "KAGGLE_API_V1_TOKEN", Path(path)
+    if named := os.environ.get("KAGGLE_API_TOKEN"):
+        yield "KAGGLE_API_TOKEN", Path(named) if os.path.exists(named) else named  # noqa: PTH110 - of any length
+        return
+    for name in ("access_token", "access_token.txt"):  # the latter is what an editor on Windows makes of it
+        yield f"~/.kaggle/{name}", _home() / ".kaggle" / name
+
+
+def _api_key() -> Iterator[Credentials]:
+    variables = ("KAGGLE_USERNAME", "KAGGLE_KEY")
+    typed = tuple(os.environ.get(name, "").strip() for name in variables)
+    found = Credentials(" and ".join(variables), secrets=typed) if all(typed) else _key_file(typed)
+    if found and not found.trouble:
+        user, key = found.secrets
+        where = " and ".join(variables) if any(typed) else found.where
+        trouble = "" if _is_header(key) else "has a key with characters that no key has"
+        yield Credentials(where, None if trouble else (user.encode(), key.encode()), (key,), trouble)
+    elif found:
+        yield found
+    elif any(typed):
+        there, lacking = variables if typed[0] else variables[::-1]
+        yield Credentials(there, trouble=f"is set without {lacking}")
+
+
+def _key_file(typed: tuple[str, ...]) -> Credentials | None:
+    """Return user and key, as secrets, or why they cannot be used; None if there is no `kaggle.json`.
+
+    What is in `typed` counts more than what is in the file.
+    """
+    for path in _key_files():
+        try:
+            content = json.loads(_text(path))
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except (OSError, ValueError, RecursionError) as error:
+            return Credentials(str(path), trouble=_why(error))
+        found = [content.get(name) if isinstance(content, dict) else None for name in ("username", "key")]
+        there = (value.strip() if isinstance(value, str) else "" for value in found)
+        values = tuple(value or other for value, other in zip(typed, there, strict=True))
+        lacking = [name for name, value in zip(("username", "key"), values, strict=True) if not value]
+        trouble = f"has no text for {' and '.join(lacking)}; it has to be like {_EXAMPLE}" if lacking else ""
+        return Credentials(str(path), secrets=values, trouble=trouble)
+    if os.environ.get("KAGGLE_CONFIG_DIR"):
+        return Credentials("KAGGLE_CONFIG_DIR", trouble="names a folder without kaggle.json")
+    return None
+
+
+def _key_files() -> list[Path]:
+    """Return the files in which `kaggle` may keep user and key on Linux."""
+    if named := os.environ.get("KAGGLE_CONFIG_DIR"):
+        return [Path(named) / "kaggle.json"]
+    home = _home()
+    settings = Path(os.environ.get("XDG_CONFIG_HOME") or home / ".config")
+    return [home / ".kaggle" / "kaggle.json", settings / "kaggle" / "kaggle.json"]
+
+
+def _text(path: Path) -> str:
+    """Return what is in a file of UTF-8, or of UTF-16 or UTF-32, as `>` writes it in PowerShell; without blanks around.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no such text.
+    """
+    content = path.read_bytes()
+    return content.decode(json.detect_encoding(content)).strip()
+
+
+def _why(error: Exception) -> str:
+    """Return why a file cannot be used, and nothing of what is in it."""
+    if isinstance(error, OSError):
+        return f"cannot be read ({error.strerror})"
+    if isinstance(error, UnicodeError):
+        return "is not text in UTF-8 or UTF-16"
+    where = f" (line {error.lineno}, column {error.colno})" if isinstance(error, json.JSONDecodeError) else ""
+    return f"is not JSON{where}; it has to be like {_EXAMPLE}, in straight double quotes"
+
+
+def _login() -> Iterator[Credentials]:
+    """Yield what `kaggle auth login` has left; a token that has run out is renewed, for which Kaggle is asked."""
+    import requests
+    from kagglesdk.kaggle_creds import KaggleCredentials
+
+    try:
+        with kaggle_session() as (client, _):
+            login = KaggleCredentials.load(client)
+            token = login.get_access_token() if login else None
+    except (requests.ConnectionError, requests.Timeout):
+        raise
+    except (requests.RequestException, OSError, ValueError, TypeError, AttributeError, KeyError):
+        token = None  # not to be read, or no longer valid
+    if token:
+        yield _bearer("~/.kaggle/credentials.json", token)
+    elif os.path.lexists(_home() / ".kaggle" / "credentials.json"):
+        yield Credentials(
+            "~/.kaggle/credentials.json", trouble="holds no valid login; kaggle auth login makes a new one"
+        )
+
+
+def _home() -> Path:
+    return Path(os.path.expanduser("~"))  # noqa: PTH111 - Path.home() is an error where there is none
+
+
+def _is_header(text: str) -> bool:
+    """Whether `text` may stand in a header: `requests` puts what may not into its error message."""
+    return bool(text) and text.isascii() and text.isprintable()

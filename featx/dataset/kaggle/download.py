@@ -1,0 +1,386 @@
+"""Kaggle's archives: one zip file for each data set or competition, brought to the disk, in several goes if need be."""
+
+import json
+import logging
+import re
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from featx.dataset.kaggle.credentials import ANONYMOUS, Credentials, find_credentials, kaggle_session
+from featx.errors import FeatxError, printable
+from featx.storage import write_text
+from featx.system import progress_bar, size
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+if TYPE_CHECKING:
+    import requests
+if TYPE_CHECKING:
+    import requests
+
+#: What is left free for everybody else.
+RESERVE_BYTES = 64 << 20
+_SLUG = re.compile(
+    r"(?P<owner>[A-Za-z0-9_-]+)/(?P<dataset>[A-Za-z0-9_-]+)(?:/versions/(?P<version>[1-9]\d{0,8}))?"
+    r"|competition:(?P<competition>[A-Za-z0-9_-]+)",
+    re.ASCII,
+)
+_HOW_TO_SIGN_IN = (
+    "make an API token at https://www.kaggle.com/settings and put it into ~/.kaggle/access_token or the variable "
+    "KAGGLE_API_TOKEN"
+)
+_MESSAGE_LENGTH = 300
+log = logging.getLogger("featx")
+
+#: Seconds before each further try after a broken connection, begun anew whenever something has come.
+PAUSES_S = (1.0, 5.0, 20.0)
+
+_CHUNK_BYTES = 1 << 14  # a broken connection costs at most one of these
+
+
+def byte_bar(total: int | None, what: str, *, show: bool, n_done: int = 0) -> "tqdm[Any]":
+    """Return a progress bar that counts bytes from `n_done`, which do not make the rate look better."""
+    bar = progress_bar(total or 0, what, "B", show=show)
+    bar.total = total
+    bar.n = bar.initial = n_done
+    bar.unit = "B"
+    bar.unit_scale = True
+    return bar
+
+
+def check_space(folder: Path, n_bytes: int, what: str) -> None:
+    """Check that `n_bytes` more fit on the disk that `folder` is on; `what` begins the sentence if they do not.
+
+    Raises:
+        FeatxError: they do not.
+    """
+    free_bytes = shutil.disk_usage(folder).free
+    if n_bytes + RESERVE_BYTES > free_bytes:
+        raise FeatxError(
+            f"{what} takes {size(n_bytes)}, and only {size(free_bytes)} are free on the disk of "
+            f"{printable(folder)}; make room, or name a folder on another disk with --to."
+        )
+
+
+@dataclass(frozen=True)
+class KaggleSource:
+    """A data set or a competition at Kaggle.
+
+    Attributes:
+        name: the last part of its address.
+        owner: whose data set it is; empty for a competition.
+        version: of a data set, or None for the newest.
+    """
+
+    name: str
+    owner: str = ""
+    version: int | None = None
+
+    @property
+    def is_competition(self) -> bool:
+        """Whether it is a competition, which has rules to accept."""
+        return not self.owner
+
+    @property
+    def url(self) -> str:
+        """Its page."""
+        if self.is_competition:
+            return f"https://www.kaggle.com/competitions/{self.name}"
+        return f"https://www.kaggle.com/datasets/{self.owner}/{self.name}"
+
+    @property
+    def file_name(self) -> str:
+        """A name for a file that is its own.
+
+        >>> KaggleSource("cat-and-dog", "tongpython", 3).file_name
+        'tongpython+cat-and-dog+3'
+        """
+        return "+".join(str(part) for part in (self.owner or "competition", self.name, self.version) if part)
+
+    def __str__(self) -> str:
+        if self.is_competition:
+            return f"competition:{self.name}"
+        return f"{self.owner}/{self.name}" + (f"/versions/{self.version}" if self.version else "")
+
+
+def parse_slug(slug: str) -> KaggleSource:
+    """Return what a slug names.
+
+    >>> parse_slug("tongpython/cat-and-dog/versions/1").version
+    1
+
+    Raises:
+        FeatxError: it is no slug.
+    """
+    match = _SLUG.fullmatch(slug)
+    if not match:
+        raise FeatxError(
+            f"A slug is sample, OWNER/DATASET, OWNER/DATASET/versions/NUMBER or competition:NAME. "
+            f"Received: {printable(slug)}"
+        )
+    if name := match["competition"]:
+        return KaggleSource(name)
+    return KaggleSource(match["dataset"], match["owner"], int(match["version"]) if match["version"] else None)
+
+
+class KaggleError(FeatxError):
+    """Kaggle cannot be reached, or does not give what was asked for."""
+
+
+def status_of(error: "requests.HTTPError") -> int:
+    """Return the status of the answer that is an error, or 0 if it has none."""
+    return error.response.status_code if error.response is not None else 0
+
+
+def refusal(error: "requests.HTTPError", source: KaggleSource, who: Credentials) -> KaggleError:
+    """Return what an answer with an error means for the user."""
+    status, said = status_of(error), _said(error, who)
+    if status == 401 and who.where:
+        return KaggleError(
+            f"Kaggle does not accept the credentials in {printable(who.where)}{said}: {_HOW_TO_SIGN_IN}."
+        )
+    if status == 401 or (status == 403 and not who.where):
+        return sign_in_first(source, said)
+    sentences = {
+        403: f"Kaggle does not hand out {source}{said}: see {source.url}, and run the same command again.",
+        404: f"Kaggle has no {source}{said}: look at {source.url}, and check how it is spelled.",
+        429: f"Kaggle has been asked too often{said}: wait a while, then run the same command again.",
+    }
+    if source.is_competition:
+        sentences[403] = (
+            f"Kaggle does not hand out {source}{said}: accept the competition's rules at {source.url}/rules, then run "
+            f"the same command again."
+        )
+    return KaggleError(
+        sentences.get(status, f"Kaggle answers with error {status}{said}: run the same command again later.")
+    )
+
+
+def sign_in_first(source: KaggleSource, said: str = "") -> KaggleError:
+    """Return the error for what is given to those only who say who they are."""
+    return KaggleError(f"Kaggle gives {source} only to those who sign in{said}: {_HOW_TO_SIGN_IN}.")
+
+
+def with_unusable(error: KaggleError, unusable: Sequence[Credentials]) -> KaggleError:
+    """Return `error` with what was found of credentials and could not be used, which may be the reason for it."""
+    mend = [f"mend {printable(found.where)}, which {found.trouble}" for found in unusable]
+    return KaggleError(f"{str(error).removesuffix('.')}, or {', or '.join(mend)}.") if mend else error
+
+
+def unreachable(error: Exception, n_kept: int) -> KaggleError:
+    """Return the error for a connection that did not come about, or broke.
+
+    What `requests` says is left out: there may be addresses with signatures in it, and proxies with passwords.
+    """
+    import requests
+
+    reasons = {
+        requests.exceptions.ProxyError: "the proxy refuses to help",
+        requests.exceptions.SSLError: "its certificate is not trusted here",
+        requests.exceptions.Timeout: "it does not answer in time",
+    }
+    if "timed out" in str(error):  # in the middle of an answer it is a mere ConnectionError
+        error = requests.exceptions.Timeout()
+    reason = next((text for kind, text in reasons.items() if isinstance(error, kind)), "there is no connection")
+    if n_kept:
+        return KaggleError(
+            f"The download broke off, because {reason.replace('there is no connection', 'the connection was lost')}; "
+            f"what has come is kept: run the same command again to go on."
+        )
+    return KaggleError(
+        f"Kaggle cannot be reached, because {reason}: check the network, then run the same command again."
+    )
+
+
+def incomprehensible() -> KaggleError:
+    """Return the error for an answer that means nothing."""
+    return KaggleError("Kaggle's answer cannot be understood: run the same command again later.")
+
+
+def _said(error: "requests.HTTPError", who: Credentials) -> str:
+    """Return what Kaggle itself said, if it did, in brackets. Without that, `requests` names the address."""
+    if error.response is None or "json" not in error.response.headers.get("Content-Type", ""):
+        return ""
+    text = printable(who.censored(str(error)))[:_MESSAGE_LENGTH].rstrip(". ")
+    return f" ({text})" if text else ""
+
+
+@dataclass(frozen=True)
+class _Partial:
+    """What has come of an archive, and of which: the server's name for these very bytes lies beside it."""
+
+    path: Path
+
+    @property
+    def n_bytes(self) -> int:
+        """How many bytes there are."""
+        return self.path.stat().st_size if self.path.exists() else 0
+
+    @property
+    def _note_path(self) -> Path:
+        return self.path.with_suffix(".json")
+
+    def belongs_to(self, response: "requests.Response") -> bool:
+        """Whether the bytes are the beginning of what `response` is about to bring."""
+        try:
+            noted = json.loads(self._note_path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return False
+        return noted is not None and noted == _validator(response)
+
+    def begin(self, response: "requests.Response") -> None:
+        """Forget what has come, and note what is coming."""
+        self.path.unlink(missing_ok=True)
+        write_text(self._note_path, json.dumps(_validator(response)))
+
+    def finish(self, archive: Path) -> None:
+        """Give the whole archive its name."""
+        self.path.replace(archive)
+        self._note_path.unlink()
+
+
+def download(source: KaggleSource, archive: Path, *, show: bool = False) -> None:
+    """Bring the archive of `source` to the file `archive`, going on where an earlier call was cut off.
+
+    Data sets are asked for anonymously first; credentials are sent only if that does not do.
+
+    Raises:
+        KaggleError: it cannot be had; what has come of it is kept beside `archive` for the next call.
+        FeatxError: there is not enough room on the disk.
+        OSError: it cannot be written.
+    """
+    import requests
+
+    partial = _Partial(archive.with_suffix(".part"))
+    pauses: list[float] = []
+    while True:
+        n_before = partial.n_bytes
+        try:
+            _try(source, partial, show=show)
+        except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
+            if partial.n_bytes > n_before:
+                pauses = list(PAUSES_S)
+            if not pauses:
+                raise unreachable(error, partial.n_bytes) from None
+            time.sleep(pauses.pop(0))
+        except (requests.RequestException, ValueError, TypeError, KeyError, AttributeError):
+            raise incomprehensible() from None
+        except OSError as error:
+            if error.errno is None:  # not the disk: `requests` does not find its certificates
+                raise KaggleError(f"Kaggle cannot be asked: {printable(str(error))}.") from None
+            raise
+        else:
+            partial.finish(archive)
+            return
+
+
+def _try(source: KaggleSource, partial: _Partial, *, show: bool) -> None:
+    """Ask for the archive, and write what is missing of it to `partial`."""
+    import requests
+
+    refused: KaggleError | None = None
+    unusable: list[Credentials] = []
+    for who in _askers(source):
+        if who.trouble:
+            unusable.append(who)
+            continue
+        log.debug(
+            "Asking Kaggle for %s, %s.", source, f"with the credentials in {who.where}" if who.where else "anonymously"
+        )
+        with kaggle_session(who.auth) as (client, session):
+            try:
+                _receive(session, _request(client, source), partial, show=show)
+            except requests.HTTPError as error:
+                refused = refusal(error, source, who)
+                if status_of(error) not in ({401} if who.where else {401, 403, 404}):
+                    break
+            else:
+                return
+    else:
+        refused = with_unusable(refused or sign_in_first(source), unusable)
+    raise refused
+
+
+def _askers(source: KaggleSource) -> Iterator[Credentials]:
+    """Yield who may ask, those first who give away least."""
+    if not source.is_competition:
+        yield ANONYMOUS
+    yield from find_credentials()
+
+
+def _request(client: Any, source: KaggleSource) -> Any:
+    """Return the `requests.Response` that brings the archive: Kaggle says where it lies, and from there it comes."""
+    from kagglesdk.competitions.types.competition_api_service import ApiDownloadDataFilesRequest
+    from kagglesdk.datasets.types.dataset_api_service import ApiDownloadDatasetRequest
+
+    if source.is_competition:
+        files = ApiDownloadDataFilesRequest()
+        files.competition_name = source.name
+        return client.competitions.competition_api_client.download_data_files(files)
+    dataset = ApiDownloadDatasetRequest()
+    dataset.owner_slug = source.owner
+    dataset.dataset_slug = source.name
+    dataset.dataset_version_number = source.version
+    return client.datasets.dataset_api_client.download_dataset(dataset)
+
+
+def _receive(session: "requests.Session", whole: "requests.Response", partial: _Partial, *, show: bool) -> None:
+    """Write what is missing of the archive to `partial`."""
+    import requests
+
+    there = partial.n_bytes if partial.belongs_to(whole) else 0
+    if there and there == _length(whole):
+        whole.close()
+        return
+    with _rest(session, whole, there) as response:
+        if response.status_code != 206:
+            there = 0
+            partial.begin(response)
+        coming = _length(response)
+        log.debug("Downloading from byte %s on.", there)
+        if coming is not None:  # what is unpacked takes as much again, or more
+            check_space(partial.path.parent, coming + there + coming, "The archive, with what is in it,")
+        total = None if coming is None else there + coming
+        with partial.path.open("ab") as file, byte_bar(total, "downloading", show=show, n_done=there) as bar:
+            for piece in response.iter_content(_CHUNK_BYTES):
+                file.write(piece)
+                bar.update(len(piece))
+    if total is not None and partial.n_bytes != total:  # which urllib3 before 2.0 does not notice
+        raise requests.ConnectionError
+
+
+def _rest(session: "requests.Session", whole: "requests.Response", there: int) -> "requests.Response":
+    """Return an answer that brings all but the first `there` bytes of `whole`: with status 206, or else all of it."""
+    total = _length(whole)
+    if not there or total is None or there > total or whole.headers.get("Accept-Ranges") != "bytes":
+        return whole
+    whole.close()
+    # It is the redirected request again: that has no credentials in it if it went to another server.
+    request = whole.request.copy()
+    # Should the archive have changed in between, all of it comes.
+    request.headers.update({"Range": f"bytes={there}-", "If-Range": str(_validator(whole))})
+    settings = session.merge_environment_settings(request.url or "", {}, True, None, None)
+    response = session.send(request, **settings)
+    response.raise_for_status()
+    if response.status_code == 206 and not response.headers.get("Content-Range", "").startswith(f"bytes {there}-"):
+        response.close()
+        return session.send(whole.request, **settings)
+    return response
+
+
+def _validator(response: "requests.Response") -> str | None:
+    """Return the server's name for the very bytes that it sends, if it has one that can be relied upon."""
+    if "Content-Encoding" in response.headers:
+        return None
+    name: str | None = response.headers.get("ETag") or response.headers.get("Last-Modified")
+    return name
+
+
+def _length(response: "requests.Response") -> int | None:
+    """Return how many bytes the body has, if the server says so."""
+    length = response.headers.get("Content-Length", "")
+    return int(length) if length.isdecimal() and "Content-Encoding" not in response.headers else None

@@ -1,0 +1,436 @@
+"""Images in, batches of pixels out: decoded by threads, in order, with a bounded look-ahead."""
+
+import hashlib
+import io
+import os
+from collections import deque
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from featx.dataset.digests import digest_files
+from featx.dataset.image_dataset import ImageDataset
+from featx.errors import FeatxError, ImageError, printable
+from featx.images import MAX_PIXELS, Augmentation, decode_image, decode_into, make_view, quiet_pillow, read_file
+from featx.storage import RemotePath, StoragePath, as_storage_path
+from featx.system import OnDemand, n_cores
+
+#: Where one image comes from: a file, here or elsewhere, or an array `(height, width, 3)` or `(height, width)` uint8.
+Source = StoragePath | np.ndarray
+
+#: What users give for several images, or for one: see `images_in`.
+ManyImages = Iterable[Any] | StoragePath | str | Image.Image | ImageDataset | np.ndarray
+
+#: What would be gone over letter by letter, name by name, or in no certain order.
+_DOUBTFUL = (bytes, bytearray, memoryview, Mapping, set, frozenset)
+
+#: Of an array: the last axis of an image in colour, or of a gray one that has its axis nevertheless.
+_CHANNELS = (3, 1)
+
+#: Modes of Pillow that a PNG keeps as they are.
+_PNG_MODES = {"1", "L", "LA", "P", "RGB", "RGBA", "I;16"}
+#: Why a file is skipped whose bytes are no longer those that were digested.
+CHANGED = "changed while featx was running: run it again"
+
+#: Batches that may be decoded, or on their way to it, before the first of them is asked for: enough for an engine that
+#: takes several at once, and at most so many bytes of pixels. Two is the least, or nothing would overlap.
+LOOK_AHEAD = 8
+LOOK_AHEAD_BYTES = 128 << 20
+
+#: Threads at least where images lie elsewhere: most of them wait for the network.
+REMOTE_WORKERS = 32
+
+#: Files that a thread takes on at a time. Handing out one would cost more than decoding a small image.
+PORTION = 8
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """Images, or views of them, whose features are wanted.
+
+    Attributes:
+        sources: n of them.
+        digests: `(n, 32)` uint8, the SHA-256 of each one's bytes, see `read_source`.
+        views: `(n,)` uint16, the number of each one's view, or one number for all; 0 is the image itself.
+    """
+
+    sources: Sequence[Source]
+    digests: np.ndarray
+    views: np.ndarray | int = 0
+
+    def __len__(self) -> int:
+        return len(self.digests)
+
+    def __getitem__(self, rows: np.ndarray) -> "Images":
+        """Return the images `rows`, `(k,)` int64."""
+        views = np.broadcast_to(self.views, len(self))[rows].astype(np.uint16)
+        sources = self.sources
+        chosen = sources.chosen(rows) if isinstance(sources, _Chosen) else _Chosen(sources, rows)
+        return Images(chosen, self.digests[rows], views)
+
+
+class _Chosen(OnDemand[Source]):
+    """Some of the sources, in an order of their own."""
+
+    def __init__(self, sources: Sequence[Source], rows: np.ndarray) -> None:
+        self._sources, self._rows = sources, rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def _make(self, row: int) -> Source:
+        return self._sources[int(self._rows[row])]
+
+    def chosen(self, rows: np.ndarray) -> "_Chosen":
+        """Return the sources `rows`, `(k,)` int64, of these."""
+        return _Chosen(self._sources, self._rows[rows])
+
+    def __reduce__(self) -> tuple[type, tuple[list[Source]]]:
+        """Pickle what was chosen alone: a process that is sent some images is not sent the list of all."""
+        return list, (list(self),)
+
+
+class _FilesOfDataset(OnDemand[Source]):
+    """The files of a data set."""
+
+    def __init__(self, dataset: ImageDataset) -> None:
+        self._root, self._paths = dataset.root, dataset.paths
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def _make(self, row: int) -> Source:
+        return self._root / self._paths[row]
+
+
+def images_of(dataset: ImageDataset) -> Images:
+    """Return the images of a data set."""
+    return Images(_FilesOfDataset(dataset), dataset.digests)
+
+
+def views_of(dataset: ImageDataset, n_views: int) -> Images:
+    """Return the views 1 to `n_views` of each image of a data set, those of one image side by side."""
+    rows = np.repeat(np.arange(dataset.n_images), n_views)
+    images = images_of(dataset)[rows]
+    return Images(images.sources, images.digests, np.tile(np.arange(1, n_views + 1, dtype=np.uint16), dataset.n_images))
+
+
+def images_in(given: object) -> Sequence[object]:
+    """Return the images that a user gives: what a list or its like holds, or one image in a list of its own.
+
+    Raises:
+        FeatxError: it may mean something else; the message says what is expected.
+    """
+    if isinstance(given, str | os.PathLike | RemotePath | Image.Image):
+        return [given]
+    if isinstance(given, ImageDataset):
+        return images_of(given).sources
+    if isinstance(given, np.ndarray):
+        return _images_in_array(given)
+    is_doubtful = isinstance(given, _DOUBTFUL) or hasattr(given, "columns")  # as a data frame has them
+    if is_doubtful or not isinstance(given, Iterable):
+        raise FeatxError(f"Images are paths, arrays or Pillow images, in a list. Received: {type(given).__name__}")
+    return list(given)
+
+
+def _images_in_array(array: np.ndarray) -> Sequence[object]:
+    if array.ndim == 0:
+        return [array.item()]
+    if array.ndim == 3 and array.shape[2] in _CHANNELS:
+        return [array]
+    if array.ndim == 1 or (array.ndim == 4 and array.shape[3] in _CHANNELS):
+        return list(array)
+    raise FeatxError(
+        f"An array of images is (n, height, width, 3), one image (height, width, 3), and an array of paths (n,); give "
+        f"gray images (height, width) in a list. Received: {array.shape} of {array.dtype}"
+    )
+
+
+def as_source(item: object) -> Source:
+    """Return where one image comes from that a user gives.
+
+    Raises:
+        FeatxError: it is no path, no array of pixels and no Pillow image.
+    """
+    if isinstance(item, str | os.PathLike | RemotePath):
+        return as_storage_path(item)
+    if isinstance(item, Image.Image):
+        return _pixels(item)
+    if isinstance(item, np.ndarray):
+        return item[..., 0] if item.ndim == 3 and item.shape[2] == 1 else item
+    raise FeatxError(f"An image is a path, an array or a Pillow image. Received: {type(item).__name__}")
+
+
+def _pixels(image: Image.Image) -> np.ndarray:
+    """Return what featx sees in a Pillow image, `(height, width, 3)` uint8: upright, on white, as in a PNG of it.
+
+    Raises:
+        FeatxError: its pixels cannot be read, or nothing says which of their values is white.
+    """
+    try:
+        upright = ImageOps.exif_transpose(image)
+        with io.BytesIO() as file:
+            (upright if upright.mode in _PNG_MODES else _in_rgb(upright)).save(file, "PNG", compress_level=0)
+            return decode_image(file.getvalue(), (upright.height, upright.width))
+    except Exception as error:  # Pillow raises a dozen kinds of exception on damaged files
+        raise FeatxError(f"The Pillow image of {image.size} in mode {image.mode} cannot be used: {error}.") from error
+
+
+def _in_rgb(image: Image.Image) -> Image.Image:
+    if image.mode not in {"CMYK", "YCbCr", "HSV", "LAB", "RGBX"}:
+        raise ImageError("it is not known which value is white; convert it to RGB")
+    return image.convert("RGB")
+
+
+def images_of_sources(sources: Sequence[Source], cache_dir: StoragePath) -> Images:
+    """Return images with their digests; those of files are remembered in `cache_dir`.
+
+    Raises:
+        ImageError: a file cannot be read.
+        FeatxError: an array is no image.
+    """
+    files = {row: source for row, source in enumerate(sources) if not isinstance(source, np.ndarray)}
+    arrays = [row for row in range(len(sources)) if row not in files]
+    digests = np.zeros((len(sources), 32), np.uint8)
+    digests[list(files)], reasons = digest_files(list(files.values()), cache_dir)
+    for number, reason in reasons.items():
+        raise ImageError(f"{printable(list(files.values())[number])} cannot be read: {reason}.")
+    digests[arrays] = images_of_arrays([np.asarray(sources[row]) for row in arrays]).digests
+    return Images(sources, digests)
+
+
+def images_of_arrays(arrays: Sequence[np.ndarray]) -> Images:
+    """Return images that are in memory, each `(height, width, 3)` RGB or `(height, width)` gray, uint8.
+
+    Raises:
+        FeatxError: an array is no such image.
+    """
+    for array in arrays:
+        check_array(array)
+    digests = b"".join(hashlib.sha256(read_source(array)).digest() for array in arrays)
+    return Images(arrays, np.frombuffer(digests, np.uint8).reshape(-1, 32))
+
+
+def check_array(array: np.ndarray) -> None:
+    """Raise FeatxError unless `array` is an image. One of `(n, 3)` or `(n, 4)` is a row of pixels."""
+    has_channels = array.ndim == 3 and array.shape[2] == 3
+    is_gray = array.ndim == 2 and array.shape[1] not in {3, 4}
+    if array.dtype != np.uint8 or not (is_gray or has_channels) or not 0 < array.size <= 3 * MAX_PIXELS:
+        is_number = array.size and np.issubdtype(array.dtype, np.number)
+        values = f", from {array.min():.4g} to {array.max():.4g}" if is_number else ""
+        raise FeatxError(
+            f"An image is an array (height, width, 3) or (height, width) of uint8, from 0 to 255. Received: "
+            f"{array.shape} of {array.dtype}{values}"
+        )
+
+
+def read_source(source: Source) -> bytes:
+    """Return the bytes of an image file: those of the file, or of the BMP that holds exactly an array's pixels.
+
+    So an array has an identity that does not depend on where it came from, and is decoded as any other image.
+
+    Raises:
+        ImageError: the file cannot be read; the message is the reason alone.
+    """
+    if not isinstance(source, np.ndarray):
+        return read_file(source)
+    with io.BytesIO() as file:
+        Image.fromarray(source).save(file, "BMP")
+        return file.getvalue()
+
+
+def source_path(source: Source) -> StoragePath:
+    """Return what an image is called in messages and lists."""
+    return as_storage_path(f"array of {source.shape}") if isinstance(source, np.ndarray) else source.absolute()
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """An image without pixels.
+
+    Attributes:
+        row: its position in the sequence that was asked for.
+        reason: why.
+        is_content: whether its bytes are to blame, so that the same bytes will always fail; otherwise the file has
+            changed or gone since it was scanned.
+    """
+
+    row: int
+    reason: str
+    is_content: bool
+
+
+@dataclass(frozen=True)
+class Dim:
+    """An image of 16 bits that comes out nearly black, as if it held data of fewer bits.
+
+    Attributes:
+        row: its position in the sequence that was asked for.
+        largest: its largest value, of 65,535.
+    """
+
+    row: int
+    largest: int
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Consecutive images, those that could not be read left out.
+
+    Attributes:
+        images: `(n, height, width, 3)` uint8 RGB.
+        rows: `(n,)` int64, the position of each image in the sequence that was asked for.
+        unreadable: those left out.
+        dim: those that come out nearly black; of several views of one image perhaps only the first.
+    """
+
+    images: np.ndarray
+    rows: np.ndarray
+    unreadable: tuple[Unreadable, ...]
+    dim: tuple[Dim, ...]
+
+
+def read_batches(
+    sources: Sequence[Source],
+    digests: np.ndarray,
+    image_size: tuple[int, int],
+    batch_size: int,
+    workers: int | None = None,
+    *,
+    views: np.ndarray | int = 0,
+    augmentation: Augmentation | None = None,
+) -> Generator[Batch, None, None]:
+    """Yield the images from `sources`, or views of them, in batches made of `batch_size` each.
+
+    Views of one image that come one after the other cost one decoding.
+
+    Args:
+        sources: n files or arrays.
+        digests: `(n, 32)` uint8, the SHA-256 that each file's bytes must have: a file that has changed since is
+            skipped, never mistaken for what it was.
+        image_size: `(height, width)` in pixels that images are resized to.
+        batch_size: images in a batch.
+        workers: decoding threads; if None, as many as this process may use cores, and more where the images lie
+            elsewhere. Pillow decodes and resizes without Python's lock.
+        views: the number of each one's view, `(n,)`, or one number for all; 0 is the image itself.
+        augmentation: how views other than 0 are made.
+    """
+    views = np.broadcast_to(views, len(sources))
+    workers = workers or _default_workers(sources)
+    portion = max(1, min(PORTION, batch_size // workers))
+    n_ahead = look_ahead(image_size, batch_size)
+
+    def decode(first: int, pixels: np.ndarray) -> list[Unreadable | Dim]:
+        """Fill `pixels` with the images from `first` on; return what there is to say of them."""
+        rows = range(first, first + len(pixels))
+        decoder = _Decoder(image_size, augmentation)
+        results = (
+            decoder.decode(row, sources[row], digests[row].tobytes(), int(views[row]), pixels[row - first])
+            for row in rows
+        )
+        return [result for result in results if result]
+
+    with quiet_pillow(), ThreadPoolExecutor(workers, thread_name_prefix="featx-decode") as pool:
+        waiting: deque[_Decoding] = deque()
+        try:
+            for first in range(0, len(sources), batch_size):
+                pixels = np.empty((min(batch_size, len(sources) - first), *image_size, 3), np.uint8)
+                starts = range(0, len(pixels), portion)
+                tasks = [pool.submit(decode, first + start, pixels[start : start + portion]) for start in starts]
+                waiting.append(_Decoding(first, pixels, tasks))
+                if len(waiting) == n_ahead:
+                    yield waiting.popleft().batch()
+            while waiting:
+                yield waiting.popleft().batch()
+        finally:
+            # Whoever stops early does not wait for what was decoded in advance.
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _default_workers(sources: Sequence[Source]) -> int:
+    first = sources[0] if len(sources) else None
+    return max(REMOTE_WORKERS, n_cores()) if isinstance(first, RemotePath) and first.is_distant else n_cores()
+
+
+def look_ahead(image_size: tuple[int, int], batch_size: int) -> int:
+    """Return how many batches may be decoded, or on their way to it, at once.
+
+    >>> look_ahead((224, 224), 32), look_ahead((224, 224), 256), look_ahead((1000, 1000), 256)
+    (8, 3, 2)
+    """
+    return max(2, min(LOOK_AHEAD, LOOK_AHEAD_BYTES // (batch_size * image_size[0] * image_size[1] * 3)))
+
+
+@dataclass(frozen=True)
+class _Decoding:
+    """A batch while threads fill its `pixels`, whose first image has the row `first`."""
+
+    first: int
+    pixels: np.ndarray
+    tasks: list[Future[list[Unreadable | Dim]]]
+
+    def batch(self) -> Batch:
+        """Wait for the threads, and return the batch."""
+        noted = [note for task in self.tasks for note in task.result()]
+        unreadable = tuple(note for note in noted if isinstance(note, Unreadable))
+        dim = tuple(note for note in noted if isinstance(note, Dim))
+        rows = np.arange(self.first, self.first + len(self.pixels), dtype=np.int64)
+        if not unreadable:
+            return Batch(self.pixels, rows, unreadable, dim)
+        is_readable = ~np.isin(rows, [image.row for image in unreadable])
+        return Batch(self.pixels[is_readable], rows[is_readable], unreadable, dim)
+
+
+class _Decoder:
+    """Decodes one image after the other; views of one image, side by side, are made from one decoding."""
+
+    def __init__(self, image_size: tuple[int, int], augmentation: Augmentation | None) -> None:
+        self._augmentation = augmentation
+        self._pixels = np.empty((*image_size, 3) if augmentation else (0,), np.uint8)
+        self._digest = b""  # of the image in `_pixels`
+
+    def decode(self, row: int, source: Source, digest: bytes, view: int, pixels: np.ndarray) -> Unreadable | Dim | None:
+        """Write view `view` of the image to `pixels`; return what there is to say, such as why it cannot be read."""
+        if not view or self._augmentation is None:
+            return _decode(row, source, digest, pixels)
+        note = None
+        if digest != self._digest:
+            self._digest = b""
+            note = _decode(row, source, digest, self._pixels)
+            if isinstance(note, Unreadable):
+                return note
+            self._digest = digest
+        pixels[...] = make_view(self._pixels, digest, view, self._augmentation)
+        return note
+
+
+def _decode(row: int, source: Source, digest: bytes, pixels: np.ndarray) -> Unreadable | Dim | None:
+    """Write the image to `pixels`, `(height, width, 3)` uint8; return what there is to say, as `_Decoder.decode`."""
+    try:
+        data = read_source(source)
+    except ImageError as error:
+        return Unreadable(row, str(error), is_content=error.is_content and _has_digest(source, digest))
+    if hashlib.sha256(data).digest() != digest:
+        return Unreadable(row, CHANGED, is_content=False)
+    try:
+        largest = decode_into(pixels, data)
+    except ImageError as error:
+        return Unreadable(row, str(error), error.is_content)
+    return Dim(row, largest) if largest else None
+
+
+def _has_digest(source: Source, digest: bytes) -> bool:
+    """Return whether a file that is empty, or too large to be read at once, is the one that was digested."""
+    if isinstance(source, np.ndarray):
+        return True
+    try:
+        if isinstance(source, RemotePath):
+            return hashlib.sha256(source.read_bytes()).digest() == digest
+        with source.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").digest() == digest
+    except OSError:
+        return False

@@ -1,0 +1,131 @@
+"""Where images come from when the user has none at hand: the built-in sample."""
+
+import logging
+import os
+import shutil
+import uuid
+from pathlib import Path
+
+import numpy as np
+
+from featx.errors import FeatxError, printable
+from featx.storage import StoragePath, local_dir
+
+log = logging.getLogger("featx")
+
+SAMPLE_NAME = "sample-digits"
+N_TRAIN_PER_CLASS = 50
+_N_IMAGES = 1797
+_README = """\
+The handwritten digits that come with scikit-learn (sklearn.datasets.load_digits), written as 8x8 grayscale PNG files by
+featx: 50 training images of each digit, the others for testing.
+
+Source: E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI Machine Learning Repository, 1998.
+https://archive.ics.uci.edu/dataset/80/optical+recognition+of+handwritten+digits
+"""
+
+
+def write_sample(sample_dir: Path) -> Path:
+    """Return `sample_dir`, which holds the sample: `train/0` … `train/9` with 50 images each, the rest in `test/`.
+
+    The images are the same, byte for byte, every time; if they are all there, nothing is done.
+
+    Raises:
+        FeatxError: there is something else at `sample_dir`, or it cannot be written.
+    """
+    if is_sample(sample_dir):
+        return sample_dir
+    named_dir = sample_dir.resolve()  # "." has no name
+    unfinished_dir = named_dir.with_name(f".{named_dir.name}-{uuid.uuid4().hex}")
+    try:
+        if sample_dir.exists() and not (sample_dir.is_dir() and not any(sample_dir.iterdir())):
+            raise FeatxError(
+                f"{printable(sample_dir)} exists, and is not the whole sample; remove it, or name another folder."
+            )
+        try:
+            _write_digits(unfinished_dir)
+            _rename(unfinished_dir, named_dir)
+        finally:
+            shutil.rmtree(unfinished_dir, ignore_errors=True)
+    except OSError as error:
+        raise FeatxError(f"The sample cannot be written to {printable(sample_dir)}: {error.strerror}.") from error
+    return sample_dir
+
+
+def chosen_data(data_dir: StoragePath | None, cache_dir: StoragePath) -> StoragePath:
+    """Return the folder that the user has named, or the default one, which is said.
+
+    Raises:
+        FeatxError: there is no default one to be had.
+    """
+    if data_dir is not None:
+        return data_dir
+    folder, line = default_data(cache_dir)
+    log.info(line)
+    return folder
+
+
+def default_data(cache_dir: StoragePath, data_dir: Path = Path("data")) -> tuple[Path, str]:
+    """Return the folder to use when the user names none, and one line that says which it is.
+
+    It is `data_dir` if there is anything in it, else the sample, written to `cache_dir` if need be.
+
+    Raises:
+        FeatxError: `data_dir` cannot be read, or the sample cannot be written.
+    """
+    try:
+        has_data = any(not path.name.startswith(".") for path in data_dir.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        has_data = False
+    except OSError as error:
+        raise FeatxError(f"The folder {printable(data_dir)} cannot be read: {error.strerror}.") from None
+    if has_data:
+        return data_dir, f"No data named: using the images in {printable(data_dir)}."
+    sample_dir = write_sample(local_dir(cache_dir) / SAMPLE_NAME)
+    return sample_dir, (
+        f"No data named, and nothing in {printable(data_dir)}: using the built-in sample, scikit-learn's handwritten "
+        f"digits, in {printable(sample_dir)}."
+    )
+
+
+def is_sample(sample_dir: Path) -> bool:
+    """Whether the whole sample is in `sample_dir`."""
+    try:
+        return (sample_dir / "README.txt").read_text("ascii") == _README and _n_png(sample_dir) == _N_IMAGES
+    except (OSError, ValueError):
+        return False
+
+
+def _n_png(sample_dir: Path) -> int:
+    return sum(
+        entry.name.endswith(".png")
+        for split in ("train", "test")
+        for digit in range(10)
+        for entry in os.scandir(sample_dir / split / str(digit))
+    )
+
+
+def _write_digits(folder: Path) -> None:
+    from PIL import Image
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    pixels = np.rint(digits.images * (255 / 16)).astype(np.uint8)
+    n_written = [0] * 10
+    for split in ("train", "test"):
+        for digit in range(10):
+            (folder / split / str(digit)).mkdir(parents=True)
+    for number, (image, digit) in enumerate(zip(pixels, digits.target.tolist(), strict=True)):
+        split = "train" if n_written[digit] < N_TRAIN_PER_CLASS else "test"
+        n_written[digit] += 1
+        Image.fromarray(image).save(folder / split / str(digit) / f"{number:04d}.png")
+    (folder / "README.txt").write_text(_README, "ascii")
+
+
+def _rename(unfinished_dir: Path, sample_dir: Path) -> None:
+    """Give the finished sample its name, unless another process was quicker."""
+    try:
+        unfinished_dir.rename(sample_dir)
+    except OSError:
+        if not is_sample(sample_dir):
+            raise

@@ -1,0 +1,209 @@
+"""Images of 16 bits a sample that come out nearly black, since they hold 8, 10, 12 or 14 bits: said once for all."""
+
+import csv
+import io
+import json
+import logging
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import astuple, dataclass, fields
+from typing import Self
+
+import numpy as np
+import PIL
+
+from featx.dataset.loader import Dim, Images, source_path
+from featx.errors import printable
+from featx.images import READS_VERSION
+from featx.storage import StoragePath, write_text
+from featx.system import csv_lines
+
+log = logging.getLogger("featx")
+
+#: What gives images up: Pillow, and what featx makes of it.
+DECODER = f"{PIL.__version__}+{READS_VERSION}"
+
+#: Bits that cameras, microscopes and detectors put into samples of 16.
+_USUAL_BITS = (8, 10, 12, 14)
+
+
+@dataclass(frozen=True, order=True)
+class SkippedImage:
+    """One file without pixels.
+
+    Attributes:
+        path: where it was, exactly.
+        digest: SHA-256 of its bytes in hexadecimal; empty if it is not the bytes that are to blame.
+        reason: why it was skipped.
+        decoder: the `DECODER` that gave up; another one tries again.
+    """
+
+    path: str
+    digest: str
+    reason: str
+    decoder: str = DECODER
+
+    @classmethod
+    def of(cls, path: StoragePath, digest: bytes, reason: str) -> Self:
+        """Return the record of one file."""
+        return cls(str(path), digest.hex(), reason)
+
+
+def read_skipped(path: StoragePath) -> list[SkippedImage]:
+    """Return what the file at `path` lists.
+
+    Raises:
+        ValueError: it is no such list, or not a sound one.
+        OSError: it cannot be read.
+    """
+    names = [field.name for field in fields(SkippedImage)]
+    with io.StringIO(path.read_bytes().decode("utf-8", "surrogateescape"), newline="") as file:
+        try:
+            header, *rows = csv.reader(file, strict=True)
+        except csv.Error as error:
+            raise ValueError(str(error)) from error
+    if header != names or any(len(row) != len(names) for row in rows):
+        raise ValueError("its columns are not those of a list of skipped images")
+    images = [SkippedImage(*row) for row in rows]
+    if any(not re.fullmatch(r"(?:[0-9a-f]{64})?", image.digest) for image in images):
+        raise ValueError("a digest is none")
+    return images
+
+
+class SkippedImages:
+    """`skipped.csv` of a store: a row for each file, and what is known of each content."""
+
+    def __init__(self, path: StoragePath) -> None:
+        """Read the file at `path`, if there is one. It is only a memory: a damaged one is begun anew."""
+        self._path = path
+        self._known = _by_content(self._read())
+
+    def _read(self) -> dict[str, SkippedImage]:
+        try:
+            rows = read_skipped(self._path)
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError) as error:
+            log.warning("%s cannot be read (%s) and is begun anew.", printable(self._path), error)
+            return {}
+        return {row.path: row for row in rows}
+
+    def reason(self, digest: bytes) -> str | None:
+        """Return why this decoder cannot read the image with `digest`; None if it has not tried."""
+        known = self._known.get(digest.hex())
+        return known.reason if known else None
+
+    def remember(self, images: Iterable[SkippedImage], whole_folder: StoragePath | None = None) -> None:
+        """Add `images` to the rows, and write the file if that changes it.
+
+        If they are all that was skipped in `whole_folder`, the rows of others in it are dropped.
+        """
+        there = self._read()  # another process may have added to it
+        rows = dict(there)
+        if whole_folder is not None:
+            inside = f"{str(whole_folder).rstrip(os.sep)}{os.sep}"
+            # Before names were written exactly, they were escaped.
+            rows = {path: row for path, row in there.items() if not path.startswith((inside, printable(inside)))}
+        rows |= {image.path: image for image in images}
+        self._known = _by_content(rows)
+        if rows != there:
+            self._write(rows)
+
+    def _write(self, rows: dict[str, SkippedImage]) -> None:
+        header = [field.name for field in fields(SkippedImage)]
+        lines = csv_lines(header, (astuple(row) for row in sorted(rows.values())))
+        try:
+            write_text(self._path, "".join(lines))
+        except OSError as error:
+            log.warning("%s cannot be written (%s); what was skipped is tried again.", printable(self._path), error)
+
+
+def _by_content(rows: Mapping[str, SkippedImage]) -> dict[str, SkippedImage]:
+    """Return those of the rows whose content this decoder has given up on, by its digest."""
+    return {row.digest: row for row in rows.values() if row.digest and row.decoder == DECODER}
+
+
+@dataclass(frozen=True)
+class DimImage:
+    """One of them.
+
+    Attributes:
+        path: where it is, printable.
+        digest: SHA-256 of its bytes in hexadecimal.
+        largest: its largest value, of 65,535, at least 1.
+    """
+
+    path: str
+    digest: str
+    largest: int
+
+    @classmethod
+    def of(cls, images: Images, dim: Dim) -> Self:
+        """Return what was noted of one of `images`."""
+        path, digest = source_path(images.sources[dim.row]), images.digests[dim.row].tobytes()
+        return cls(printable(path), digest.hex(), dim.largest)
+
+
+class DimImages:
+    """`dim.json` of a store: the largest value of each of them, by its digest, to be said whenever it is used."""
+
+    def __init__(self, path: StoragePath) -> None:
+        """Read the file at `path`, if there is one. It is only a memory: a damaged one is begun anew."""
+        self._path = path
+        self._largest = self._read()
+
+    def _read(self) -> dict[str, int]:
+        try:
+            largest = json.loads(self._path.read_bytes())
+            return {str(bytes.fromhex(digest).hex()): int(value) for digest, value in largest.items()}
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            log.warning("%s cannot be read (%s) and is begun anew.", printable(self._path), error)
+            return {}
+
+    def remember(self, images: Iterable[DimImage]) -> None:
+        """Add `images`, and write the file if that changes it."""
+        largest = {image.digest: image.largest for image in images}
+        if largest.items() <= self._largest.items():
+            return
+        self._largest = self._read() | largest  # another process may have added to it
+        try:
+            write_text(self._path, json.dumps(self._largest, indent=0, sort_keys=True))
+        except OSError as error:
+            log.warning("%s cannot be written (%s).", printable(self._path), error)
+
+    def among(self, digests: np.ndarray, path_of: Callable[[int], str]) -> list[DimImage]:
+        """Return those that are among images.
+
+        Args:
+            digests: `(n, 32)` uint8.
+            path_of: returns the path of the image with a row, printable.
+        """
+        if not self._largest:
+            return []
+        rows = {digest.tobytes().hex(): row for row, digest in reversed([*enumerate(digests)])}
+        found = sorted(rows[digest] for digest in self._largest.keys() & rows.keys())
+        digest_of = {row: digest for digest, row in rows.items()}
+        return [DimImage(path_of(row), digest_of[row], self._largest[digest_of[row]]) for row in found]
+
+
+def dim_sentence(images: Iterable[DimImage]) -> str:
+    """Return how many different images these are, and what to do; empty if there are none."""
+    different = {image.digest: image for image in images}
+    if not different:
+        return ""
+    largest = max(image.largest for image in different.values())
+    bits = next(bits for bits in _USUAL_BITS if largest < 1 << bits)
+    path = next(iter(different.values())).path
+    factor = 65535 // (2**bits - 1)
+    if len(different) == 1:
+        return (
+            f"1 image has 16 bits a sample but no value above {largest:,} of 65,535, such as {path}, so it comes out "
+            f"nearly black: if it holds {bits}-bit data, multiply its values by {factor}."
+        )
+    return (
+        f"{len(different):,} images have 16 bits a sample but no value above {largest:,} of 65,535, such as {path}, so "
+        f"they come out nearly black: if they hold {bits}-bit data, multiply their values by {factor}."
+    )

@@ -1,0 +1,171 @@
+"""A run as one artefact that needs no featx: images of any size in, probabilities and class names out."""
+
+import json
+import logging
+import shutil
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from featx.errors import FeatxError, printable
+from featx.export.formats import import_onnx, write_keras, write_onnx, write_savedmodel
+from featx.export.graph import Graph, build_graph
+from featx.extract import DEFAULT_CACHE_DIR, size_bytes
+from featx.recipe import Recipe
+from featx.storage import TEMPORARY_PREFIX, StoragePath, as_path, as_storage_path, replacing, sync_folder
+from featx.system import keras_backend, shown
+from featx.train import SavedRun, read_run
+
+log = logging.getLogger("featx")
+
+#: What each format is called in a run folder, after `model-` and the name of the head.
+SUFFIXES = {"keras": ".keras", "savedmodel": "", "onnx": ".onnx"}
+
+_WRITERS: dict[str, Callable[[Graph, dict[str, Any], Path], None]] = {
+    "keras": write_keras,
+    "savedmodel": write_savedmodel,
+    "onnx": write_onnx,
+}
+
+
+@dataclass(frozen=True)
+class Export:
+    """An artefact that was written.
+
+    Attributes:
+        path: the file, or for `savedmodel` the folder.
+        format: `"keras"`, `"savedmodel"` or `"onnx"`.
+        head: the head in it.
+        class_names: the classes, in the order of the probabilities.
+        recipe: what the features are. Whatever its precision, the artefact computes in float32.
+        size_bytes: of the file, or of all files in the folder.
+        elapsed_s: seconds it took.
+    """
+
+    path: Path
+    format: str
+    head: str
+    class_names: tuple[str, ...]
+    recipe: Recipe
+    size_bytes: int
+    elapsed_s: float
+
+
+def export_run(
+    run_dir: Path | str,
+    to_path: Path | str | None = None,
+    *,
+    format: str = "keras",  # noqa: A002 - what everybody calls it
+    head: str | None = None,
+    cache_dir: StoragePath | str = DEFAULT_CACHE_DIR,
+    weights: Path | str | None = None,
+) -> Export:
+    """Write the run in `run_dir` as one artefact, whole or not at all.
+
+    Args:
+        run_dir: a folder that `featx train-top` has written.
+        to_path: the file or folder to write, which must not be there yet; in the run folder if None.
+        format: `"keras"`, `"savedmodel"` or `"onnx"`.
+        head: `"dense"` or `"logreg"`; the run's first if None.
+        cache_dir: remembers digests of weights files.
+        weights: file of the backbone's weights, if it is not where it was when the run was made.
+
+    Raises:
+        WeightsError: the backbone's weights are not to be found.
+        FeatxError: there is no sound run, something is there already, it cannot be written, or a package is missing.
+    """
+    start_s = time.perf_counter()
+    if format not in tuple(SUFFIXES):
+        raise FeatxError(f"A run is exported as {', '.join(SUFFIXES)}. Received: {shown(format)}")
+    run = read_run(as_path(run_dir))
+    head_path = run.head_path(head)
+    path = as_path(to_path) if to_path else run.dir / f"model-{head_path.stem}{SUFFIXES[format]}"
+    _check_path(path, format)
+    _check_packages(format)
+    _check_names(run, format)
+    recipe = run.recipe
+    if recipe.precision != "float32":
+        log.info("The run computes in %s, the artefact in float32: probabilities differ a little.", recipe.precision)
+    weights_path = run.find_weights(as_storage_path(cache_dir), as_path(weights) if weights else None).path
+    if format == "onnx":
+        log.info("Converting to ONNX; a large network takes up to a minute.")
+    graph = build_graph(recipe, weights_path, head_path)
+    with _new(path) as temporary:
+        _WRITERS[format](graph, _notes(run, head_path.stem), temporary)
+    elapsed_s = time.perf_counter() - start_s
+    return Export(path, format, head_path.stem, run.class_names, recipe, size_bytes(path), elapsed_s)
+
+
+def _check_path(path: Path, form: str) -> None:
+    """Raise FeatxError if nothing new can be written to `path`: before a network is built."""
+    if path.exists() or path.is_symlink():
+        raise FeatxError(f"{printable(path)} is there already; remove it, or choose another place with --to.")
+    if form == "savedmodel" and path.suffix in {".keras", ".onnx"}:
+        raise FeatxError(f"A savedmodel is a folder: its name has no such suffix. Received: {printable(path)}")
+    if SUFFIXES[form] and path.suffix != SUFFIXES[form]:
+        raise FeatxError(f"The name of a {form} file ends in {SUFFIXES[form]}. Received: {printable(path)}")
+
+
+def _check_packages(form: str) -> None:
+    """Raise FeatxError if the format cannot be written here: before a network is built."""
+    if form != "keras" and keras_backend() != "tensorflow":
+        raise FeatxError(
+            f"The format {form} is written by TensorFlow: unset KERAS_BACKEND, or set KERAS_BACKEND=tensorflow. "
+            f"Received: {keras_backend()}"
+        )
+    if form == "onnx":
+        import_onnx()
+
+
+def _check_names(run: SavedRun, form: str) -> None:
+    """Raise FeatxError if a class has a name that an ONNX file cannot hold: its texts are UTF-8."""
+    bad = [name for name in run.class_names if any("\ud800" <= char <= "\udfff" for char in name)]
+    if bad and form == "onnx":
+        raise FeatxError(
+            f"The class name {printable(bad[0])} is not valid UTF-8, which ONNX files need: rename the folder and "
+            f"train again, or choose another --format."
+        )
+
+
+def _notes(run: SavedRun, head: str) -> dict[str, Any]:
+    return {
+        "class_names": list(run.class_names),
+        "head": head,
+        "recipe": json.loads(run.recipe.to_json()),
+        "random_weights": run.recipe.has_random_weights,
+        "featx_version": metadata.version("featx"),
+    }
+
+
+@contextmanager
+def _new(path: Path) -> Iterator[Path]:
+    """Yield where to write: a file's name if `path` has a suffix of a file format, or an empty folder.
+
+    What is written there takes the place of `path` if the block succeeds, and is removed if it does not.
+
+    Raises:
+        FeatxError: it cannot be written.
+    """
+    try:
+        with replacing(path) if path.suffix in {".keras", ".onnx"} else _new_folder(path) as temporary:
+            yield temporary
+    except OSError as error:
+        raise FeatxError(f"{printable(path)} cannot be written: {error.strerror or error}.") from error
+
+
+@contextmanager
+def _new_folder(path: Path) -> Iterator[Path]:
+    """Do for a folder as `featx.storage.files.replacing` does for a file; nothing but an empty folder is replaced."""
+    temporary = path.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}")
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        temporary.rename(path)
+        sync_folder(path.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

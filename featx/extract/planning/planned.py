@@ -1,0 +1,187 @@
+"""What a plan says: the cost of an extraction, for each engine and precision that may run it."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from featx.extract.planning.segments import NO_ROOM, Room
+from featx.extract.planning.trial_job import Pace
+from featx.images import Views
+
+#: On a quiet machine, an extraction takes as long as was estimated, give or take this share; what was measured may
+#: have differed by more.
+MARGIN = 0.15
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """Images, or augmented views, whose features are wanted.
+
+    Attributes:
+        n_cached: those whose features are in the store.
+        n_missing: those to be computed: each content once, without what is known to be unreadable.
+        room: what their features will take on the disk.
+        pace: seconds for each; None if there is nothing to compute.
+    """
+
+    n_cached: int
+    n_missing: int
+    room: Room = NO_ROOM
+    pace: Pace | None = None
+
+    def duration_s(self, name: str = "row_s") -> float:
+        """Return the seconds that computing what is missing takes, by that member of `Pace`."""
+        seconds: float = getattr(self.pace, name) if self.pace else 0.0
+        return self.n_missing * seconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """What an extraction costs with one engine and precision.
+
+    Attributes:
+        engine: `"keras"` or `"openvino"`.
+        precision: `"float32"`, `"bfloat16"` or `"int8"`.
+        is_chosen: whether `featx extract` with the same options would take it.
+        reason: why it cannot run here, one sentence; None if it can, and then all else is known.
+        on_gpu: whether it runs on a GPU.
+        images: the images.
+        views: their augmented views; None if there are to be none.
+        listing_s: seconds for finding the files, and for reading those whose digests are not known.
+        start_s: until the first image is through the network: libraries, weights, compiling; for views once more.
+        convert_s: making the network, which is done once for all: in this plan if `is_converted`, else still to come.
+        is_converted: whether the network is in the cache, so that no extraction here has to make it.
+        feature_shape: of one image.
+        peak_memory_bytes: largest resident memory of the process.
+        others_share: the part of the processors, 0 to 1, that other processes used while this was measured.
+        n_machines: machines like this one that meet the deadline, each beginning with nothing but the images and the
+            weights; 0 if there is nothing to compute, None if there is no deadline, or no number of machines meets it.
+    """
+
+    engine: str
+    precision: str
+    is_chosen: bool = False
+    reason: str | None = None
+    on_gpu: bool = False
+    images: Work
+    views: Work | None = None
+    listing_s: float = 0.0
+    start_s: float = 0.0
+    convert_s: float = 0.0
+    is_converted: bool = True
+    feature_shape: tuple[int, ...] | None = None
+    peak_memory_bytes: int = 0
+    others_share: float = 0.0
+    n_machines: int | None = None
+
+    @property
+    def n_missing(self) -> int:
+        """Images and views to compute."""
+        return sum(work.n_missing for work in self._works)
+
+    @property
+    def room(self) -> Room:
+        """What the features of all that is missing take on the disk."""
+        return sum((work.room for work in self._works), NO_ROOM)
+
+    @property
+    def time_s(self) -> float:
+        """Seconds for all of it on this machine as it is now, from the start of the process to the end."""
+        return self._fixed_s + sum(work.duration_s() for work in self._works)
+
+    @property
+    def time_low_s(self) -> float:
+        """The least that this may come to: what was measured at the best, without what other programs took."""
+        low_s = sum(min(work.duration_s("low_s"), work.duration_s() * (1 - MARGIN)) for work in self._works)
+        return (self._fixed_s + low_s) * (1 - self.others_share)
+
+    @property
+    def time_high_s(self) -> float:
+        """The most that this may come to, unless the machine gets busier."""
+        return self._fixed_s + self._high_s
+
+    @property
+    def _works(self) -> Sequence[Work]:
+        return [work for work in (self.images, self.views) if work]
+
+    @property
+    def _fixed_s(self) -> float:
+        return self.listing_s + self.start_s + (0.0 if self.is_converted else self.convert_s)
+
+    @property
+    def _high_s(self) -> float:
+        return sum(max(work.duration_s("high_s"), work.duration_s() * (1 + MARGIN)) for work in self._works)
+
+    def machines_for(self, deadline_s: float) -> int | None:
+        """Return how many machines like this one are done within `deadline_s` seconds, at the slow end of the range.
+
+        Each of them finds the files, makes the network and starts for itself; only the images are shared out. None if
+        that alone takes too long.
+        """
+        if not self.n_missing:
+            return 0
+        left_s = deadline_s - self.listing_s - self.start_s - self.convert_s
+        return math.ceil(self._high_s / left_s) if left_s > 0 else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What an extraction will cost on this machine.
+
+    Attributes:
+        data_dir: the folder of images.
+        backbone: name in `featx.backbones.table.BACKBONES`.
+        image_size: `(height, width)` in pixels.
+        n_images: images, those in both splits.
+        n_train: of them for training.
+        size_bytes: of all their files.
+        n_unread: images that were only counted, since reading them all takes long: they are taken for readable, each
+            different, and not in the store.
+        n_sample: images in the sample that were timed.
+        warnings: what the user should know of the data, one sentence each.
+        unreadable: (path relative to `data_dir`, reason) of files that cannot be opened, and of images in the sample
+            that cannot be decoded; they were left out.
+        views: augmented views that are planned for; None if none.
+        deadline_s: seconds in which all is to be done; None if there is no deadline.
+        dtype: that features are stored in.
+        estimates: one for each engine and precision.
+        elapsed_s: seconds that planning took.
+    """
+
+    data_dir: Path
+    backbone: str
+    image_size: tuple[int, int]
+    n_images: int
+    n_train: int
+    size_bytes: int
+    n_unread: int
+    n_sample: int
+    warnings: tuple[str, ...]
+    unreadable: tuple[tuple[str, str], ...]
+    views: Views | None
+    deadline_s: float | None
+    dtype: str
+    estimates: tuple[Estimate, ...]
+    elapsed_s: float
+
+    @property
+    def chosen(self) -> Estimate:
+        """What `featx extract` with the same options would do."""
+        return next(estimate for estimate in self.estimates if estimate.is_chosen)
+
+    @property
+    def feature_shape(self) -> tuple[int, ...] | None:
+        """The shape of one image's features; None if nothing had to be measured."""
+        return next((one.feature_shape for one in self.estimates if one.feature_shape), None)
+
+    @property
+    def training_bytes(self) -> int | None:
+        """Bytes of all features, those of views included, which stage two holds in memory; None if not known."""
+        if self.feature_shape is None:
+            return None
+        n_viewed = (self.n_images if self.views.of_test else self.n_train) if self.views else 0
+        n_rows = self.n_images + n_viewed * (self.views.n if self.views else 0)
+        return n_rows * math.prod(self.feature_shape) * np.dtype(self.dtype).itemsize

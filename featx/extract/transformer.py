@@ -1,0 +1,150 @@
+"""Stage one as a scikit-learn transformer: paths or arrays in, features out, each image computed once, ever.
+
+The only module that imports scikit-learn when it is loaded, which is when somebody asks for `featx.FeatureExtractor`.
+"""
+
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+
+from featx.backbones import Weights
+from featx.dataset import ManyImages, as_source, images_in, images_of_sources
+from featx.engines import EngineOptions, create_engine
+from featx.extract.options import DEFAULT_CACHE_DIR, RECIPE_DEFAULTS, resolve_recipe
+from featx.extract.pipeline import compute_missing
+from featx.recipe import Recipe
+from featx.storage import StoragePath, as_storage_path
+from featx.store import FeatureStore
+from featx.system import as_workers
+
+
+class FeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
+    """Turns images into the features of a pretrained backbone.
+
+    Nothing is learned from the images, so folds and grids cost only what is not in the cache yet.
+
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn.pipeline import make_pipeline
+    >>> pipeline = make_pipeline(FeatureExtractor(image_size=64), LogisticRegression())
+    >>> pipeline.fit(["cat.jpg", "dog.jpg"], ["cat", "dog"]).predict(["cat.jpg"])  # doctest: +SKIP
+    array(['cat'], dtype='<U3')
+
+    Args:
+        backbone: name in `featx.backbones.table.BACKBONES`.
+        image_size: `(height, width)`, one number for both, or None for the backbone's own.
+        weights: see `featx.backbones.weights.find_weights`.
+        layer: name of the layer whose output is wanted; the backbone's last one if None.
+        pooling: `"avg"` or `"max"`, for the mean or the largest of each channel alone; all of the output if None.
+        precision: `"auto"`, `"float32"` or `"bfloat16"`; int8 depends on the data set it is calibrated on.
+        dtype: how features are stored, `"float16"` or `"float32"`; if None, float32 for class probabilities, else
+            float16.
+        cache_dir: where stores lie.
+        engine: what runs the backbone; see `featx.engines.EngineOptions`, also for the next three.
+        batch_size: images in a batch.
+        threads: processor cores for `openvino`.
+        streams: batches that `openvino` runs side by side.
+        workers: decoding threads; as many as cores if None.
+        flatten: return `(n, n_features)`, as scikit-learn's estimators want it, instead of the backbone's own shape.
+        show: show progress on stderr.
+    """
+
+    def __init__(
+        self,
+        backbone: str = RECIPE_DEFAULTS["backbone"],
+        *,
+        image_size: tuple[int, int] | int | str | None = RECIPE_DEFAULTS["image_size"],
+        weights: Path | str = RECIPE_DEFAULTS["weights"],
+        layer: str | None = RECIPE_DEFAULTS["layer"],
+        pooling: str | None = RECIPE_DEFAULTS["pooling"],
+        precision: str = RECIPE_DEFAULTS["precision"],
+        dtype: str | None = RECIPE_DEFAULTS["dtype"],
+        cache_dir: StoragePath | str = DEFAULT_CACHE_DIR,
+        engine: str = EngineOptions.engine,
+        batch_size: int | None = None,
+        threads: int | None = None,
+        streams: int | None = None,
+        workers: int | None = None,
+        flatten: bool = True,
+        show: bool = False,
+    ) -> None:
+        self.backbone = backbone
+        self.image_size = image_size
+        self.weights = weights
+        self.layer = layer
+        self.pooling = pooling
+        self.precision = precision
+        self.dtype = dtype
+        self.cache_dir = cache_dir
+        self.engine = engine
+        self.batch_size = batch_size
+        self.threads = threads
+        self.streams = streams
+        self.workers = workers
+        self.flatten = flatten
+        self.show = show
+
+    def fit(self, X: ManyImages, y: object = None) -> Self:  # noqa: ARG002 - scikit-learn's signature
+        """Compute the features of `X`, so that they are there, and learn nothing."""
+        self.fit_transform(X)
+        return self
+
+    def fit_transform(self, X: ManyImages, y: object = None) -> np.ndarray:  # noqa: ARG002
+        """Do as `transform`."""
+        features = self.transform(X)
+        self._n_features_out = int(np.prod(features.shape[1:]))
+        return features
+
+    def transform(self, X: ManyImages) -> np.ndarray:
+        """Return the features of `X`, `(n, n_features)` float32, or `(n, …)` if not `flatten`.
+
+        Args:
+            X: n images in a list, a tuple, an iterator, a pandas Series or a NumPy array; a data set; or one image. An
+                image is the path of a file, an array `(height, width, 3)` or `(height, width)` uint8, or a Pillow
+                image. An array of n images is `(n, height, width, 3)`.
+
+        Raises:
+            ImageError: an image cannot be read.
+            FeatxError: `X` may mean something else, or the recipe, the weights or the store is not fit; the message
+                says what to do.
+        """
+        cache_dir, workers = as_storage_path(self.cache_dir), as_workers(self.workers)
+        images = images_of_sources([as_source(item) for item in images_in(X)], cache_dir)
+        recipe, weights = resolve_recipe(
+            cache_dir,
+            backbone=self.backbone,
+            image_size=self.image_size,
+            weights=self.weights,
+            layer=self.layer,
+            pooling=self.pooling,
+            precision=self.precision,
+            dtype=self.dtype,
+        )
+        options = EngineOptions(
+            engine=self.engine, batch_size=self.batch_size, threads=self.threads, streams=self.streams
+        )
+        compute_missing(
+            images, recipe, lambda: weights, cache_dir, options, workers=workers, strict=True, show=self.show
+        )
+        features = FeatureStore(cache_dir, recipe).read(images.digests).astype(np.float32)
+        if not len(images):
+            features = np.empty((0, *_feature_shape(recipe, weights, cache_dir, options)), np.float32)
+        return features.reshape(len(features), int(np.prod(features.shape[1:]))) if self.flatten else features
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.requires_fit = False
+        tags.input_tags.string = True
+        tags.input_tags.two_d_array = False
+        tags.input_tags.three_d_array = True
+        return tags
+
+
+def _feature_shape(recipe: Recipe, weights: Weights, cache_dir: StoragePath, options: EngineOptions) -> tuple[int, ...]:
+    """Return the shape of one image's features; where none are stored yet, the network is asked."""
+    if segments := FeatureStore(cache_dir, recipe).segments:
+        return segments[0].feature_shape
+    with closing(create_engine(recipe, weights, cache_dir, None, options)) as engine:
+        return engine.features(np.zeros((1, *recipe.image_size, 3), np.uint8)).shape[1:]

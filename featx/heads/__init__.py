@@ -1,0 +1,17 @@
+"""The models of stage two: trained on features in seconds, and saved as Keras models.
+
+A new head is one function and one entry in `dense.py`.
+"""
+
+from featx.heads.dense import HEADS, TrainedHead, head_names, train_head
+from featx.heads.inference import Head, read_head
+from featx.heads.training_loop import (
+    Epoch,
+    count_parameters,
+    fit,
+    layer_seeds,
+    load_model,
+    predict_proba,
+    save_model,
+    split,
+)

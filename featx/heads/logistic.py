@@ -1,0 +1,185 @@
+"""Logistic regression on features: scikit-learn's, at the size and in the space in which it is fast."""
+# ruff: noqa: N803, N806 - X and Z are what the books call them
+
+import warnings
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from featx.errors import TrainingError
+from featx.heads.training_loop import SMALLEST_PROBABILITY
+
+_Floats = npt.NDArray[np.float64]
+
+#: Values of C times the number of features. In these units the best is near 1 to 10, whatever the features.
+C_GRID = tuple(float(10**exponent) for exponent in np.arange(-2, 4.1, 0.5))
+
+#: Folds; from `MANY_ROWS` on, three choose as well as five.
+N_FOLDS, N_FOLDS_MANY_ROWS, MANY_ROWS = 5, 3, 4000
+
+#: The most rows whose Gram matrix is worth decomposing.
+MAX_GRAM_ROWS = 3000
+
+#: Looser in cross-validation, where the fourth digit of a loss decides nothing.
+CV_TOLERANCE, TOLERANCE = 3e-3, 1e-4
+
+MAX_ITERATIONS = 1000
+
+_SLAB_ROWS, _SLAB_FEATURES = 256, 4096
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """Logistic regression that has been fitted, to features that were centred and scaled.
+
+    Attributes:
+        coef: `(k, n_features)`, with one row for two classes, or one for each class.
+        bias: `(k,)`.
+        out_of_fold: `(n_images, n_classes)`, the probabilities of held-out images; None without those of all.
+        details: see `featx.heads.dense.TrainedHead`.
+    """
+
+    coef: _Floats
+    bias: _Floats
+    out_of_fold: npt.NDArray[np.float32] | None
+    details: dict[str, float | int | str]
+
+
+def folds_of(
+    y: npt.NDArray[np.int64], digests: npt.NDArray[np.uint8], n_classes: int, seed: int
+) -> npt.NDArray[np.int64]:
+    """Return the fold of every row: equal images together, every class in every fold, whatever the order of rows."""
+    _, first, image = np.unique(digests, axis=0, return_index=True, return_inverse=True)
+    label = y[first]
+    counts = np.bincount(label, minlength=n_classes)
+    if counts.min() < 2:
+        raise TrainingError(
+            "Logistic regression needs at least 2 different images of every class to train on; add images. "
+            f"Received: {counts.min()} of class number {counts.argmin()}"
+        )
+    n_folds = min(N_FOLDS if len(y) < MANY_ROWS else N_FOLDS_MANY_ROWS, int(counts.min()))
+    rng = np.random.default_rng(seed)
+    by_class = np.concatenate([rng.permutation(np.flatnonzero(label == number)) for number in range(n_classes)])
+    fold = np.empty(len(first), np.int64)
+    fold[by_class] = np.arange(len(first)) % n_folds
+    return fold[image.reshape(-1)]
+
+
+def fit_logreg(
+    X: npt.NDArray[Any],
+    y: npt.NDArray[np.int64],
+    folds: npt.NDArray[np.int64],
+    mean: _Floats,
+    scale: float,
+    n_images: int,
+) -> Fitted:
+    """Fit L2-regularized logistic regression to `(X - mean) * scale`, with the C that cross-validation likes best.
+
+    Args:
+        X: `(n, ...)` float16 or float32; the first `n_images` rows are images, the others views of them.
+        y: `(n,)` labels.
+        folds: `(n,)`, see `folds_of`.
+        mean: `(n_features,)`.
+        scale: what brings the features to a root mean square of 1.
+        n_images: how many images there are; they are what is held out.
+    """
+    if len(X) > min(MAX_GRAM_ROWS, mean.size // 2):
+        return _fit_rows(_scaled(X, mean, scale), y, folds, mean.size, n_images)
+    Z, back = _rows_in_their_span(X, mean, scale)
+    fitted = _fit_rows(Z, y, folds, mean.size, n_images)
+    return replace(fitted, coef=_times_scaled_rows(fitted.coef @ back, X, mean, scale))
+
+
+def _scaled(X: npt.NDArray[Any], mean: _Floats, scale: float) -> npt.NDArray[np.float32]:
+    """Return the centred and scaled rows as `(n, n_features)` float32."""
+    Z = np.empty((len(X), mean.size), np.float32)
+    for start in range(0, len(X), _SLAB_ROWS):
+        slab = X[start : start + _SLAB_ROWS].reshape(-1, mean.size)
+        Z[start : start + len(slab)] = (slab - mean) * scale
+    return Z
+
+
+def _scaled_columns(X: npt.NDArray[Any], mean: _Floats, scale: float, start: int) -> _Floats:
+    """Return `(n, m)`, the centred and scaled features from `start` on, as many as make a slab."""
+    stop = start + _SLAB_FEATURES
+    columns: _Floats = (X.reshape(len(X), -1)[:, start:stop] - mean[start:stop]) * scale
+    return columns
+
+
+def _times_scaled_rows(weights: _Floats, X: npt.NDArray[Any], mean: _Floats, scale: float) -> _Floats:
+    """Return `weights (k, n)` times the centred and scaled rows, `(k, n_features)`."""
+    return np.hstack([weights @ _scaled_columns(X, mean, scale, i) for i in range(0, mean.size, _SLAB_FEATURES)])
+
+
+def _rows_in_their_span(X: npt.NDArray[Any], mean: _Floats, scale: float) -> tuple[npt.NDArray[np.float32], _Floats]:
+    """Return the centred and scaled rows in an orthonormal basis of their span, `(n, r)`, and the way back, `(r, n)`.
+
+    With fewer rows than features this loses nothing: the coefficients that an L2 penalty leaves lie in the span of the
+    rows (the representer theorem), and lengths and angles are the same in both bases.
+    """
+    from scipy.linalg import eigh
+
+    gram = np.zeros((len(X), len(X)))
+    for start in range(0, mean.size, _SLAB_FEATURES):
+        columns = _scaled_columns(X, mean, scale, start)
+        gram += columns @ columns.T
+    eigenvalues, vectors = eigh(gram, driver="evd", overwrite_a=True)
+    spanned = eigenvalues >= 1e-10 * eigenvalues[-1]
+    lengths = np.sqrt(np.maximum(eigenvalues[spanned], np.finfo(np.float64).tiny))
+    return (vectors[:, spanned] * lengths).astype(np.float32), (vectors[:, spanned] / lengths).T
+
+
+def _fit_rows(
+    Z: npt.NDArray[np.float32], y: npt.NDArray[np.int64], folds: npt.NDArray[np.int64], n_features: int, n_images: int
+) -> Fitted:
+    """Choose C and fit all rows `(n, r)` with it; the first `n_images` are images, the others views of them."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # it has no stubs
+
+    # One thread: these products wait for memory, and threads that wait for each other beside TensorFlow's took 30 times
+    # as long.
+    with warnings.catch_warnings(), threadpool_limits(1):
+        warnings.simplefilter("ignore", ConvergenceWarning)  # said in the details, not on the user's screen
+        C, out_of_fold = _choose_c(Z, y, folds, n_features, n_images)
+        final = LogisticRegression(C=C, tol=TOLERANCE, max_iter=MAX_ITERATIONS).fit(Z, y)
+    details: dict[str, float | int | str] = {
+        "C": C,
+        "cv_accuracy": float((out_of_fold.argmax(axis=1) == y[:n_images]).mean()),
+        "cv_folds": int(folds.max()) + 1,
+        "converged": "yes" if final.n_iter_.max() < MAX_ITERATIONS else "no",
+    }
+    return Fitted(final.coef_.astype(np.float64), final.intercept_.astype(np.float64), out_of_fold, details)
+
+
+def _choose_c(
+    Z: npt.NDArray[np.float32], y: npt.NDArray[np.int64], folds: npt.NDArray[np.int64], n_features: int, n_images: int
+) -> tuple[float, npt.NDArray[np.float32]]:
+    """Return the C with the lowest cross-validated log loss, and the probabilities of held-out images.
+
+    These are `(n_images, n_classes)`. Views are trained on, but only images are held out: they are what the model is
+    for. Images and their views are in one fold.
+
+    The loss, because it ranks values of C with less noise than the accuracy and keeps probabilities honest. Goes up the
+    grid, each fit from where the last one ended, and stops where the loss no longer falls: beyond, fits take longest.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    models = [
+        LogisticRegression(tol=CV_TOLERANCE, max_iter=MAX_ITERATIONS, warm_start=True) for _ in range(folds.max() + 1)
+    ]
+    of_images, y_images = folds[:n_images], y[:n_images]
+    probabilities = np.empty((n_images, int(y.max()) + 1), np.float32)
+    best = (np.inf, 0.0, probabilities)
+    for C in (value / n_features for value in C_GRID):
+        for fold, model in enumerate(models):
+            seen, held_out = folds != fold, np.flatnonzero(of_images == fold)
+            probabilities[held_out] = model.set_params(C=C).fit(Z[seen], y[seen]).predict_proba(Z[held_out])
+        of_truth = probabilities[np.arange(n_images), y_images]
+        loss = -float(np.log(np.maximum(of_truth, SMALLEST_PROBABILITY)).sum(dtype=np.float64))
+        if loss >= best[0]:
+            break
+        best = (loss, C, probabilities.copy())
+    return best[1], best[2]

@@ -1,0 +1,351 @@
+"""The one training loop: rows of an array in, the weights of the best epoch out.
+
+Both the dense head (rows are features) and the baselines (rows are pixels) go through `fit` and `predict_proba`, so
+early stopping, shuffling and probabilities mean the same for all of them. Rows stay where they are, in an array, a
+memory map or a store: some at a time are read, and cast inside the graph.
+"""
+
+import importlib
+import math
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from featx.errors import FeatxError, TrainingError, printable
+from featx.storage import check_readable, replacing
+from featx.store import Rows, row_bytes
+from featx.system import import_keras, prefetched, progress_bar
+
+#: Batches per call into TensorFlow: a head's step is so short that calling it from Python costs as much as running it.
+STEPS_PER_EXECUTION = 16
+
+#: Bytes of shuffled rows that Keras is given at a time: it asks Python for each of them, not for each batch.
+FEED_BYTES = 32 << 20
+
+#: Bytes read at once where batches do not matter, in prediction: enough to keep the processor busy.
+SLAB_BYTES = 4 << 20
+
+#: Probabilities below this are taken for this in the loss, as Keras does.
+SMALLEST_PROBABILITY = 1e-7
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One pass over the training images. `loss` and `val_loss` are in nats and may be NaN when training diverged."""
+
+    epoch: int
+    loss: float
+    accuracy: float
+    val_loss: float
+    val_accuracy: float
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Some of many rows, without copying them.
+
+    Attributes:
+        X: `(n, ...)` float16, float32 or uint8: an array, a memory map, or rows that are on disk.
+        y: `(n,)` int64 labels, `0` to `n_classes - 1`.
+        rows: `(n_samples,)` int64 indices into both; or `(n_samples, k)`, of which an epoch takes one for each sample.
+    """
+
+    X: Rows
+    y: npt.NDArray[np.int64]
+    rows: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What `fit` did: `history`, an entry per epoch, and `kept_epoch`, the one (from 1) whose weights the model has."""
+
+    history: tuple[Epoch, ...]
+    kept_epoch: int
+
+
+def split(
+    X: Rows,
+    y: npt.NDArray[np.int64],
+    is_validation: npt.NDArray[np.bool_],
+    rows: npt.NDArray[np.int64] | None = None,
+) -> tuple[Samples, Samples]:
+    """Return the training and the validation samples of `X (n, ...)`, `y (n,)` by `is_validation (n_images,)`.
+
+    `rows`, `(n_images, k)` int64, are those that show each image, the image itself first and then its views: it is
+    trained on all of them, and validated on itself. If None, each row is an image.
+
+    Raises:
+        TrainingError: the lengths differ.
+    """
+    n_images = len(X) if rows is None else len(rows)
+    if not (len(X) == len(y) and n_images == len(is_validation)):
+        raise TrainingError(
+            "X, y and is_validation must have one entry per image. "
+            f"Received: {len(X)}, {len(y)} and {len(is_validation)} entries"
+        )
+    if rows is None:
+        return Samples(X, y, np.flatnonzero(~is_validation)), Samples(X, y, np.flatnonzero(is_validation))
+    return Samples(X, y, rows[~is_validation]), Samples(X, y, rows[is_validation, 0])
+
+
+def layer_seeds(seed: int) -> Iterator[int]:
+    """Yield a seed for each layer, all from `seed`: two layers of one shape and one seed would start equal."""
+    for word in np.random.SeedSequence(seed).generate_state(64):
+        yield int(word >> 1)  # some backends keep seeds as signed 32-bit integers
+
+
+def fit(
+    model: Any,
+    train: Samples,
+    validation: Samples,
+    *,
+    n_classes: int,
+    seed: int,
+    epochs: int,
+    patience: int,
+    batch_size: int = 32,
+    optimizer: Any = "rmsprop",
+    show: bool = False,
+) -> FitResult:
+    """Train a Keras `model` on crossentropy and leave it with the weights of the epoch with the lowest validation loss.
+
+    The model ends in a sigmoid of width 1 (two classes) or a softmax of width `n_classes`. Training stops after
+    `patience` epochs without a lower validation loss. On a CPU the same seed, data and model give the same weights,
+    bit for bit. `loss` and `accuracy` in the history are Keras's running means over the epoch, with dropout and
+    augmentation; `val_loss` and `val_accuracy` are measured at its end, without.
+
+    Args:
+        model: a built Keras model; its optimizer and loss are set here.
+        train: the rows to learn from, shuffled anew every epoch by (`seed`, epoch).
+        validation: the rows that decide when to stop.
+        n_classes: number of classes.
+        seed: of the shuffling.
+        epochs: the most passes over the training rows.
+        patience: epochs without improvement that are waited for.
+        batch_size: rows per step.
+        optimizer: a Keras optimizer or its name.
+        show: show progress on stderr.
+
+    Raises:
+        TrainingError: no rows to train or to validate on, labels out of range, or weights that are no longer finite.
+    """
+    _check(model, train, validation, n_classes, epochs)
+    keras = import_keras()
+    _compile(keras, model, optimizer)
+    history: list[Epoch] = []
+    kept = (math.inf, 0, model.get_weights())
+    with progress_bar(epochs, model.name, "epochs", show=show) as bar:
+        for number in range(1, epochs + 1):
+            loss, accuracy = _train_one_epoch(keras, model, train, batch_size, (seed, number))
+            epoch, weights = _epoch(number, loss, accuracy, model, validation), model.get_weights()
+            _check_finite(epoch, weights)
+            history.append(epoch)
+            bar.set_postfix_str(f"val. {epoch.val_accuracy:.1%}", refresh=False)
+            bar.update()
+            if epoch.val_loss < kept[0]:
+                kept = (epoch.val_loss, number, weights)
+            if number - kept[1] >= patience:
+                break
+    model.set_weights(kept[2])
+    return FitResult(tuple(history), kept[1])
+
+
+def predict_proba(model: Any, X: Rows, *, batch_size: int | None = None) -> npt.NDArray[np.float64]:
+    """Return `(n, n_classes)` float64 probabilities for the rows of `X (n, ...)`; every row sums to 1.
+
+    A sigmoid's single output `p`, the probability of class 1, becomes the two columns `[1 - p, p]`. `X` is read
+    `batch_size` rows at a time, by default 4 MiB.
+    """
+    return _probabilities(model, Samples(X, np.zeros(0, np.int64), np.arange(len(X))), batch_size)
+
+
+def count_parameters(model: Any) -> int:
+    """Return how many parameters of a Keras `model` are trained."""
+    return sum(math.prod(variable.shape) for variable in model.trainable_variables)
+
+
+def save_model(model: Any, path: Path) -> None:
+    """Write a Keras model to `path`, which ends in `.keras`, whole or not at all.
+
+    Raises:
+        FeatxError: the file cannot be written.
+    """
+    try:
+        with replacing(path) as temporary:
+            model.save(temporary)
+    except (OSError, ValueError) as error:
+        raise FeatxError(f"{printable(path)}: the model cannot be written ({error}).") from error
+
+
+def load_model(path: Path) -> Any:
+    """Return the Keras model in the `.keras` file `path`, to predict with. Nothing in the file is run as code.
+
+    Raises:
+        FeatxError: the file is missing, cannot be read, is damaged, or no Keras model.
+    """
+    keras = import_keras()
+    if not path.is_file():
+        raise FeatxError(f"{printable(path)}: there is no model here; train one with featx train-top.")
+    try:
+        return keras.models.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:  # a damaged archive ends in whatever zip, JSON, HDF5 or Keras raise
+        check_readable(path)
+        reason = " ".join(str(error).split())[:200]
+        raise FeatxError(f"{printable(path)}: this is no sound Keras model; train again. Received: {reason}") from error
+
+
+def _check(model: Any, train: Samples, validation: Samples, n_classes: int, epochs: int) -> None:
+    """Raise `TrainingError` for what cannot be trained on."""
+    if epochs < 1:
+        raise TrainingError(f"Training takes at least one epoch. Received: epochs={epochs}")
+    if not len(train) or not len(validation):
+        raise TrainingError(
+            "Training needs images to learn from and images to validate on; add images. "
+            f"Received: {len(train)} to learn from, {len(validation)} to validate on"
+        )
+    labels = np.concatenate([train.y[train.rows].ravel(), validation.y[validation.rows]])
+    if labels.min() < 0 or labels.max() >= n_classes:
+        raise TrainingError(
+            f"Labels must be 0 to {n_classes - 1}. Received: labels from {labels.min()} to {labels.max()}"
+        )
+    if model.output_shape[-1] not in ({1, 2} if n_classes == 2 else {n_classes}):
+        raise TrainingError(
+            f"The network has {model.output_shape[-1]} outputs, which does not fit {n_classes} classes."
+        )
+
+
+def _compile(keras: Any, model: Any, optimizer: Any) -> None:
+    """Give the model the loss that fits its output."""
+    is_sigmoid = model.output_shape[-1] == 1
+    metrics = keras.metrics.BinaryAccuracy if is_sigmoid else keras.metrics.SparseCategoricalAccuracy
+    # XLA compiles for longer than a head trains, and its convolutions are slow on a CPU. JAX knows nothing else, and
+    # torch takes one step at a time.
+    options = (
+        {"jit_compile": False, "steps_per_execution": STEPS_PER_EXECUTION}
+        if keras.config.backend() == "tensorflow"
+        else {}
+    )
+    model.compile(
+        optimizer=optimizer,
+        loss="binary_crossentropy" if is_sigmoid else "sparse_categorical_crossentropy",
+        metrics=[metrics(name="accuracy")],
+        **options,
+    )
+
+
+def _train_one_epoch(
+    keras: Any, model: Any, samples: Samples, batch_size: int, seed: tuple[int, int]
+) -> tuple[float, float]:
+    """Pass over the rows once, in an order that `seed` decides; return the running means of loss and accuracy."""
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(samples.rows)
+    if order.ndim == 2:
+        order = order[np.arange(len(order)), rng.integers(order.shape[1], size=len(order))]
+    totals = np.zeros(2)
+    portions = _portions(samples.X, order, batch_size, rng)
+    with closing(portions):
+        for rows, X in portions:
+            logs = model.fit(**_feed(keras, X, samples.y[rows], batch_size), shuffle=False, verbose=0).history
+            totals += len(rows) * np.array([logs["loss"][-1], logs["accuracy"][-1]])
+    loss, accuracy = (totals / len(order)).tolist()
+    return loss, accuracy
+
+
+def _portions(
+    X: Rows, order: npt.NDArray[np.int64], batch_size: int, rng: np.random.Generator
+) -> Generator[tuple[npt.NDArray[np.int64], npt.NDArray[Any]], None, None]:
+    """Yield the rows `order`, `(n,)`, some megabytes at a time: which ones, and `(k, …)`, in the order to train in.
+
+    Of rows in memory, that is `order` itself; of rows on disk, another that is random, too, and kind to the disk. All
+    but the last are whole batches, so that no other of the epoch is short.
+    """
+    if not isinstance(X, np.ndarray):
+        for which, features in prefetched(X.take(order).shuffled(rng, batch_size)):
+            yield order[which], features
+        return
+    n_fed = batch_size * max(1, FEED_BYTES // (batch_size * row_bytes(X)))
+    for start in range(0, len(order), n_fed):
+        rows = order[start : start + n_fed]
+        ascending, back = np.unique(rows, return_inverse=True)  # reads in this order are kind to a memory map
+        yield rows, X[ascending][back]
+
+
+def _feed(keras: Any, X: npt.NDArray[Any], y: npt.NDArray[np.int64], batch_size: int) -> dict[str, Any]:
+    """Return the arguments that make Keras's `fit` take the rows of `X` in batches, in their order."""
+    if keras.config.backend() != "tensorflow":
+        return {"x": X, "y": y, "batch_size": batch_size}
+    # Batches are cut here: Keras, and tf.data given rows, would make each from its rows, one by one, which takes longer
+    # than the head's own step.
+    data = importlib.import_module("tensorflow").data
+    n_whole = len(X) - len(X) % batch_size
+    whole = tuple(rows[:n_whole].reshape(-1, batch_size, *rows.shape[1:]) for rows in (X, y))
+    # The last batch of an epoch may be short. It is joined on also where there is none, so that all portions have
+    # batches of no certain length: another kind would be another graph to trace.
+    rest = data.Dataset.from_tensors((X[n_whole:], y[n_whole:])).take(int(n_whole < len(X)))
+    return {"x": data.Dataset.from_tensor_slices(whole).concatenate(rest).prefetch(data.AUTOTUNE)}
+
+
+def _epoch(number: int, loss: float, accuracy: float, model: Any, validation: Samples) -> Epoch:
+    """Return what the epoch just run achieved."""
+    probabilities = _probabilities(model, validation)
+    y = validation.y[validation.rows]
+    of_truth = probabilities[np.arange(len(y)), y]
+    return Epoch(
+        epoch=number,
+        loss=loss,
+        accuracy=accuracy,
+        val_loss=float(-np.log(np.maximum(of_truth, SMALLEST_PROBABILITY)).mean()),
+        val_accuracy=float((probabilities.argmax(axis=1) == y).mean()),
+    )
+
+
+def _check_finite(epoch: Epoch, weights: list[npt.NDArray[Any]]) -> None:
+    """Raise `TrainingError` if training has diverged.
+
+    Losses alone do not tell: TensorFlow's relu turns what is not a number into 0, and the loss stays finite.
+    """
+    losses = np.array([epoch.loss, epoch.val_loss])
+    if not all(np.isfinite(values).all() for values in (losses, *weights)):
+        raise TrainingError(
+            "Training diverged: look for features that are infinite or not numbers, or try another --seed. "
+            f"Received: training loss {epoch.loss}, validation loss {epoch.val_loss} in epoch "
+            f"{epoch.epoch}"
+        )
+
+
+def _probabilities(model: Any, samples: Samples, batch_size: int | None = None) -> npt.NDArray[np.float64]:
+    """Return `(n_samples, n_classes)` probabilities, in the order of `samples.rows`."""
+    keras = import_keras()
+    size = batch_size or min(1024, max(32, SLAB_BYTES // row_bytes(samples.X)))
+    outputs = np.empty((len(samples), model.output_shape[-1]), np.float64)
+    with closing(_slabs(samples, size)) as slabs:
+        for which, rows in slabs:
+            # A short slab is filled up: another shape would be another graph to trace.
+            slab = np.zeros((size, *samples.X.shape[1:]), samples.X.dtype)
+            slab[: len(rows)] = rows
+            outputs[which] = keras.ops.convert_to_numpy(model.predict_on_batch(slab))[: len(rows)]
+    if outputs.shape[1] == 1:
+        return np.hstack([1 - outputs, outputs])
+    total: npt.NDArray[np.float64] = outputs.sum(axis=1, keepdims=True)
+    return outputs / total
+
+
+def _slabs(samples: Samples, size: int) -> Generator[tuple[npt.NDArray[np.int64], npt.NDArray[Any]], None, None]:
+    """Yield all samples, of which each is one row, at most `size` at a time: which ones, and their rows."""
+    everything = np.arange(len(samples))
+    if not isinstance(samples.X, np.ndarray):
+        for which, rows in prefetched(samples.X.take(samples.rows).in_order()):
+            for start in range(0, len(rows), size):
+                yield which[start : start + size], rows[start : start + size]
+        return
+    for start in range(0, len(samples), size):
+        which = everything[start : start + size]
+        yield which, samples.X[samples.rows[which]]

@@ -1,0 +1,27 @@
+"""From the bytes of an image file to pixels, and to augmented views of them.
+
+Whatever a camera, a browser or a scanner wrote becomes 8-bit RGB of one size, or an `ImageError` that says why not.
+"""
+
+from featx.images.augmentation import (
+    AUGMENTATIONS,
+    MAX_VIEWS,
+    REPORT,
+    Augmentation,
+    Views,
+    as_views,
+    choose_views,
+    make_view,
+)
+from featx.images.decode import (
+    IMAGE_SUFFIXES,
+    MAX_FILE_MIB,
+    MAX_PIXELS,
+    READS_VERSION,
+    decode_image,
+    decode_into,
+    quiet_pillow,
+    read_file,
+    read_start,
+)
+from featx.images.formats import looks_like_image

@@ -1,0 +1,516 @@
+"""Pixels from image files: whatever a camera, a browser or a scanner wrote, as 8-bit RGB of one size.
+
+`docs/images.md` says what is decoded how, what is refused and why, and how reduced-scale JPEG decoding was measured.
+"""
+
+import ctypes
+import errno
+import logging
+import math
+import os
+import stat
+import threading
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from io import BytesIO
+from typing import Any, cast
+
+import numpy as np
+from PIL import (
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    ImageFile,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+    _imaging,
+)
+
+from featx.errors import ImageError, printable
+from featx.images.formats import format_read, reason_not_read, without_metadata
+from featx.storage import RemotePath, StoragePath
+
+#: Lower-case suffixes of the files that a data set's folders are searched for. What a file is, its content decides.
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff"})
+
+#: Images with more pixels are refused as decompression bombs. Pillow's own default, at which it only warns.
+MAX_PIXELS = 89_478_485
+
+#: Larger files are not read. The largest image allowed needs 341 MiB uncompressed, in RGBA.
+MAX_FILE_MIB = 512
+
+#: A JPEG is decoded at 1/2, 1/4 or 1/8 where that leaves this many times the pixels asked for, in each direction.
+#: `benchmarks/jpeg_scale.py` measures what the choice costs.
+JPEG_SCALE_MARGIN = 4
+
+#: Raised whenever featx reads what it refused before, so that this is tried again.
+READS_VERSION = 2
+
+#: An image of 16 bits whose values all lie below this says nothing of the upper two: it may hold 14 bits or fewer.
+DIM_BELOW = 1 << 14
+
+#: What turns an image upright, by EXIF orientation (Exif 2.32, tag 0x0112); 1 is upright.
+_TRANSPOSE = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+_ORIENTATION = 0x0112
+_SUBFILE_TYPE = 254
+_WIDTH = 256
+_HEIGHT = 257
+_BITS_PER_SAMPLE = 258
+_COMPRESSION = 259
+_PHOTOMETRIC = 262
+_SAMPLES_PER_PIXEL = 277
+_ROWS_PER_STRIP = 278
+_STRIP_BYTES = 279
+_PLANAR_CONFIGURATION = 284
+_TILE_WIDTH = 322
+_TILE_HEIGHT = 323
+_TILE_BYTES = 325
+_SUB_IFDS = 330
+_EXTRA_SAMPLES = 338
+_SAMPLE_FORMAT = 339
+_DNG_VERSION = 50706
+
+_Box = tuple[float, float, float, float]
+
+
+def read_file(path: StoragePath) -> bytes:
+    """Return the whole content of the regular file `path`. Never waits for anything but the disk, or the network.
+
+    Raises:
+        ImageError: it is no regular file (a FIFO, socket, device or folder), cannot be read, is empty or is larger than
+            512 MiB. The message is the reason alone.
+    """
+    if isinstance(path, RemotePath):
+        return _read_elsewhere(path)
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    except (OSError, ValueError) as error:
+        raise ImageError(_reason_unopened(error), is_content=False) from error
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise ImageError("not a regular file", is_content=False)
+        if status.st_size > MAX_FILE_MIB << 20:
+            raise ImageError(f"larger than {MAX_FILE_MIB} MiB")
+        data = os.read(descriptor, status.st_size)
+        while len(data) < status.st_size and (rest := os.read(descriptor, status.st_size - len(data))):
+            data += rest
+    except OSError as error:
+        raise ImageError(_reason_unopened(error), is_content=False) from error
+    finally:
+        os.close(descriptor)
+    if not data:
+        raise ImageError("empty file")
+    return data
+
+
+def read_start(path: StoragePath, n_bytes: int = 64) -> bytes:
+    """Return the first bytes of a file, which never waits either.
+
+    Raises:
+        ImageError: it cannot be read. The message is the reason alone.
+    """
+    try:
+        if isinstance(path, RemotePath):
+            return path.read_up_to(n_bytes)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+        try:
+            return os.read(descriptor, n_bytes)
+        finally:
+            os.close(descriptor)
+    except (OSError, ValueError) as error:
+        raise ImageError(_reason_unopened(error), is_content=False) from error
+
+
+def _read_elsewhere(path: RemotePath) -> bytes:
+    try:
+        data = path.read_up_to((MAX_FILE_MIB << 20) + 1)
+    except OSError as error:
+        raise ImageError(error.strerror or str(error), is_content=False) from error
+    if len(data) > MAX_FILE_MIB << 20:
+        raise ImageError(f"larger than {MAX_FILE_MIB} MiB", is_content=False)
+    if not data:
+        raise ImageError("empty file")
+    return data
+
+
+def decode_image(data: bytes, image_size: tuple[int, int]) -> np.ndarray:
+    """Return the pixels of an image file, upright, in RGB, stretched to `image_size`.
+
+    Safe to call from many threads at once; see `quiet_pillow`.
+
+    Args:
+        data: the content of a JPEG, PNG, WebP, BMP, GIF or TIFF file; of several frames or pages the first counts.
+        image_size: `(height, width)` in pixels, each at least 1.
+
+    Returns:
+        `(height, width, 3)` uint8, RGB, C-contiguous. Transparency lies on white.
+
+    Raises:
+        ImageError: `data` is no such file, is damaged, claims more than `MAX_PIXELS` pixels, or has pixels whose range
+            is not known. The message is the reason alone; no bytes cause any other exception.
+    """
+    pixels = np.empty((*image_size, 3), np.uint8)
+    with quiet_pillow():
+        decode_into(pixels, data)
+    return pixels
+
+
+def decode_into(pixels: np.ndarray, data: bytes) -> int:
+    """Do as `decode_image`, but write to `pixels`, `(height, width, 3)` uint8, and leave `quiet_pillow` to the caller.
+
+    Returns:
+        The largest value if the image has 16 bits a sample and none reaches `DIM_BELOW`: it is nearly black, and may
+        hold data of fewer bits. Else 0.
+
+    Raises:
+        ImageError: as for `decode_image`; `pixels` may then hold anything.
+    """
+    try:
+        return _decode_into(pixels, data)
+    except ImageError:
+        raise
+    except MemoryError as error:  # the machine's fault, not the file's
+        raise ImageError("out of memory", is_content=False) from error
+    except Exception as error:  # Pillow raises a dozen kinds of exception on damaged files
+        for sparer in without_metadata(data):
+            with suppress(Exception):
+                return _decode_into(pixels, sparer)
+        raise ImageError(_reason_undecoded(error, data)) from error
+
+
+def _decode_into(pixels: np.ndarray, data: bytes) -> int:
+    image_size = (pixels.shape[0], pixels.shape[1])
+    image = _open(data)
+    box = _choose_jpeg_scale(image, image_size)
+    image.load()
+    orientation = _orientation(image)
+    largest = _largest_if_dim(image, data)
+    resized = _resize(_rgb(image, data), image_size if orientation < 5 else image_size[::-1], box)
+    if orientation in _TRANSPOSE:
+        resized = resized.transpose(_TRANSPOSE[orientation])
+    pixels[...] = np.asarray(resized)
+    return largest
+
+
+def _open(data: bytes) -> ImageFile.ImageFile:
+    """Return the image with its header read and no pixel decoded yet."""
+    if not data:
+        raise ImageError("empty file")
+    name = format_read(data)
+    if name is None:
+        raise ImageError(reason_not_read(data))
+    image = _PLUGINS[name](BytesIO(data))
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise ImageError(f"{width}×{height} pixels: more than {MAX_PIXELS:,} are refused as a decompression bomb")
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        _refuse_missing_parts(image)
+    return image
+
+
+class _JpegImageFile(JpegImagePlugin.JpegImageFile):
+    """A JPEG whose resolution may be nonsense."""
+
+    def _read_dpi_from_exif(self) -> None:
+        with suppress(Exception):  # Pillow expects half a dozen kinds
+            super()._read_dpi_from_exif()
+
+
+class _TiffImageFile(TiffImagePlugin.TiffImageFile):
+    """A TIFF that gives its picture, or nothing: never another one."""
+
+    def _setup(self) -> None:
+        """Make ready to decode what the tags, which have been read, describe."""
+        tags = self.tag_v2
+        _refuse_camera_raw(tags)
+        is_planar = tags.get(_PLANAR_CONFIGURATION) == 2
+        if is_planar:
+            _refuse_misread_planes(tags)
+        if tags.get(_COMPRESSION, 1) == 1 and (is_planar or _has_subsampled_color(tags)):
+            # Pillow's own reader takes a letter of the mode for a plane, and drops what it says of bits and inversion.
+            # What is compressed it leaves to libtiff, which sees for itself that this is not.
+            tags[_COMPRESSION] = 8
+        super()._setup()
+
+
+def _refuse_camera_raw(tags: Mapping[int, Any]) -> None:
+    """Raise `ImageError` for a camera's raw file, whose first page is a thumbnail or no picture yet."""
+    has_thumbnail_first = tags.get(_SUBFILE_TYPE) == 1 and _SUB_IFDS in tags
+    if _DNG_VERSION in tags or tags.get(_PHOTOMETRIC) in {32803, 34892}:
+        raise ImageError("camera RAW file (such as DNG): develop it to JPEG or PNG")
+    if has_thumbnail_first:
+        raise ImageError("camera RAW file (such as NEF), which begins with a thumbnail: develop it to JPEG or PNG")
+
+
+def _refuse_misread_planes(tags: Mapping[int, Any]) -> None:
+    """Raise `ImageError` for planes that Pillow takes for others, and where some are missing."""
+    photometric, n_samples = tags.get(_PHOTOMETRIC), tags.get(_SAMPLES_PER_PIXEL, 1)
+    has_alpha = n_samples > 1 and any(tags.get(_EXTRA_SAMPLES, ()))
+    if photometric == 8 or (photometric in {0, 1, 3} and (has_alpha or n_samples > 2)):
+        raise ImageError("CIELAB or gray with alpha or more in separate planes: save it with interleaved samples")
+    is_raw = tags.get(_COMPRESSION, 1) == 1 and photometric != 6  # of YCbCr, planes may differ in size
+    n_bytes = tags.get(_STRIP_BYTES) or tags.get(_TILE_BYTES) or (0,)
+    bits = max(tags.get(_BITS_PER_SAMPLE, (1,)))
+    if is_raw and all(n_bytes) and 8 * sum(n_bytes) < tags[_WIDTH] * tags[_HEIGHT] * n_samples * bits:
+        raise ImageError("truncated: strips, tiles or planes are missing")
+
+
+def _has_subsampled_color(tags: Mapping[int, Any]) -> bool:
+    """Return whether an uncompressed YCbCr TIFF has fewer samples of colour than pixels, by the length of a block."""
+    if tags.get(_PHOTOMETRIC) != 6 or tags.get(_SAMPLES_PER_PIXEL, 1) != 3:
+        return False
+    height = tags.get(_TILE_HEIGHT) or min(tags.get(_ROWS_PER_STRIP, tags[_HEIGHT]), tags[_HEIGHT])
+    n_bytes = tags.get(_STRIP_BYTES) or tags.get(_TILE_BYTES) or (math.inf,)
+    return bool(n_bytes[0] < tags.get(_TILE_WIDTH, tags[_WIDTH]) * height * 3)
+
+
+_PLUGINS: dict[str, type[ImageFile.ImageFile]] = {
+    "JPEG": _JpegImageFile,
+    "PNG": PngImagePlugin.PngImageFile,
+    "WebP": WebPImagePlugin.WebPImageFile,
+    "GIF": GifImagePlugin.GifImageFile,
+    "TIFF": _TiffImageFile,
+    "BMP": BmpImagePlugin.BmpImageFile,
+    "DIB": BmpImagePlugin.DibImageFile,
+}
+
+
+def _refuse_missing_parts(image: TiffImagePlugin.TiffImageFile) -> None:
+    """Raise `ImageError` if an uncompressed TIFF lacks strips or tiles: Pillow would leave the rest black."""
+    parts = [tile.extents for tile in image.tile if tile.codec_name == "raw" and tile.extents]
+    covered = sum((right - left) * (bottom - top) for left, top, right, bottom in parts)
+    if parts and covered < image.width * image.height:
+        raise ImageError("truncated: strips or tiles are missing")
+
+
+def _choose_jpeg_scale(image: ImageFile.ImageFile, image_size: tuple[int, int]) -> _Box:
+    """Have a large JPEG decoded at 1/2, 1/4 or 1/8; return the part of the decoded image that the picture fills.
+
+    The decoder rounds sides up: 641 pixels at 1/2 become 321, the last of which is half outside the picture. The box
+    ends at 320.5, so that nothing shifts.
+    """
+    if isinstance(image, JpegImagePlugin.JpegImageFile):
+        height, width = image_size
+        if _orientation(image) >= 5:
+            height, width = width, height
+        drafted = image.draft(None, (width * JPEG_SCALE_MARGIN, height * JPEG_SCALE_MARGIN))
+        if drafted is not None:
+            return drafted[1]
+    return (0, 0, *image.size)
+
+
+def _orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation, 1 (upright) to 8. Damaged EXIF data counts as none: the pixels are sound."""
+    if isinstance(image, JpegImagePlugin.JpegImageFile) and image.info.keys().isdisjoint({"exif", "xmp"}):
+        return 1  # a JPEG has it nowhere else, and getexif would take its time to say so
+    with suppress(Exception):
+        orientation = image.getexif().get(_ORIENTATION)
+        if orientation in _TRANSPOSE:
+            return int(orientation)
+    return 1
+
+
+def _rgb(image: ImageFile.ImageFile, data: bytes) -> Image.Image:
+    """Return `image` in mode RGB, its transparency composited on white."""
+    _refuse_unknown_range(image)
+    if image.mode.startswith("I;16"):
+        return _from_16_bit(image).convert("RGB")
+    if not image.has_transparency_data:
+        return image if image.mode == "RGB" else image.convert("RGB")  # which would copy
+    if isinstance(image, PngImagePlugin.PngImageFile):
+        _scale_transparent_color(image, bit_depth=data[24])
+    # Pillow does not convert premultiplied modes to RGBA in one step without dropping alpha.
+    straight = image.convert({"La": "LA", "RGBa": "RGBA"}.get(image.mode, image.mode))
+    rgba = straight.convert("RGBA")
+    paper = Image.new("RGB", rgba.size, "white")
+    paper.paste(rgba, mask=rgba.getchannel("A"))
+    return paper
+
+
+def _refuse_unknown_range(image: ImageFile.ImageFile) -> None:
+    """Raise `ImageError` for numbers that are measurements, not shades: nothing in the file says which is white."""
+    if image.mode == "F":
+        raise ImageError("floating-point pixels: which value is white is not known")
+    if image.mode == "I":
+        raise ImageError("32-bit or signed integer pixels: which value is white is not known")
+    if isinstance(image, TiffImagePlugin.TiffImageFile) and 2 in image.tag_v2.get(_SAMPLE_FORMAT, ()):
+        raise ImageError("signed integer pixels: which value is white is not known")
+
+
+def _from_16_bit(image: ImageFile.ImageFile) -> Image.Image:
+    """Return a 16-bit grayscale image in 8 bits, 0 to 255 for black to white. Pillow's own conversion clips at 255."""
+    white, inverted = 65535, False
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        white = 2 ** image.tag_v2[_BITS_PER_SAMPLE][0] - 1  # a 12-bit TIFF has this mode too
+        inverted = image.tag_v2.get(_PHOTOMETRIC) == 0
+    shades = np.minimum(np.arange(65536) * 255.0 / white + 0.5, 255).astype(np.uint8)
+    if inverted:
+        shades = 255 - shades
+    transparent = image.info.get("transparency")
+    if isinstance(transparent, int):
+        shades[transparent] = 255
+    return Image.fromarray(shades[np.asarray(image)])
+
+
+def _largest_if_dim(image: ImageFile.ImageFile, data: bytes) -> int:
+    """Return the largest shade or colour of an image of 16 bits that has none from `DIM_BELOW` on; else 0."""
+    if isinstance(image, PngImagePlugin.PngImageFile):
+        has_16_bits = data[24] == 16
+    else:
+        has_16_bits = isinstance(image, _TiffImageFile) and 16 in image.tag_v2.get(_BITS_PER_SAMPLE, ())
+    if not has_16_bits:
+        return 0
+    if image.mode.startswith("I;16"):
+        largest = int(np.asarray(image).max())
+    elif image.mode in {"RGB", "RGBA"}:
+        largest = int(np.max(image.getextrema()[:3])) << 8 | 255  # Pillow keeps no more than the high byte
+    else:
+        return 0
+    return largest if largest < DIM_BELOW else 0
+
+
+def _scale_transparent_color(image: PngImagePlugin.PngImageFile, bit_depth: int) -> None:
+    """Bring a PNG's transparent colour to 8 bits, as Pillow does with its pixels but not with this colour."""
+    color = image.info.get("transparency")
+    if image.mode == "RGB" and bit_depth == 16 and isinstance(color, tuple):
+        image.info["transparency"] = tuple(level >> 8 for level in color)
+    elif image.mode == "L" and bit_depth < 8 and isinstance(color, int):
+        image.info["transparency"] = color * 255 // (2**bit_depth - 1)
+
+
+def _resize(image: Image.Image, image_size: tuple[int, int], box: _Box) -> Image.Image:
+    """Return `box` of `image` stretched to `(height, width)`, bilinear with antialiasing.
+
+    Along rows first, then along columns, each rounded: Pillow left to itself chooses an order by the sides since its
+    version 13, and one order always gives the same pixels, whatever the version.
+    """
+    height, width = image_size
+    left, top, right, bottom = box
+    if width * image.height > MAX_PIXELS:  # a column of pixels would grow to many gigabytes on the way
+        image = _resized(image, (image.width, height), (0, top, image.width, bottom))
+        return _resized(image, (width, height), (left, 0, right, height))
+    image = _resized(image, (width, image.height), (left, 0, right, image.height))
+    return _resized(image, (width, height), (0, top, width, bottom))
+
+
+def _resized(image: Image.Image, size: tuple[int, int], box: _Box) -> Image.Image:
+    return image.resize(size, Image.Resampling.BILINEAR, box)
+
+
+def _reason_unopened(error: OSError | ValueError) -> str:
+    """Return in few words why a file could not be read."""
+    if not isinstance(error, OSError):
+        return "no such file"  # a null character in the name
+    if error.errno in {errno.ENOENT, errno.ENOTDIR}:
+        return "no such file"
+    if error.errno in {errno.EACCES, errno.EPERM}:
+        return "permission denied"
+    if error.errno == errno.ELOOP:
+        return "symlink loop"
+    if error.errno in {errno.ENXIO, errno.ENODEV, errno.EISDIR}:
+        return "not a regular file"  # sockets, and devices without a driver, cannot even be opened
+    return os.strerror(error.errno or 0).lower()
+
+
+def _reason_undecoded(error: Exception, data: bytes) -> str:
+    """Return in few words why Pillow could not decode `data`."""
+    if isinstance(error, Image.DecompressionBombError):
+        return f"more than {MAX_PIXELS:,} pixels are refused as a decompression bomb"
+    text = printable(str(error))[:120].lower()
+    if not isinstance(error, OSError | SyntaxError | ValueError):
+        text = f"{type(error).__name__.lower()} {text}".strip()  # a KeyError says no more than the key
+    if "unknown pixel mode" in text:
+        return "unreadable: samples of a kind that Pillow does not know: save it as RGB or gray of 8 bits"
+    if "requires a buffer" in text:  # struct's words for a header that is cut off
+        return "truncated: the header is cut off"
+    return f"{'truncated' if 'truncated' in text or _lacks_its_end(data) else 'unreadable'}: {text}"
+
+
+def _lacks_its_end(data: bytes) -> bool:
+    """Return whether a JPEG, PNG or WebP file is shorter than it should be, to tell a partial download from damage."""
+    if data.startswith(b"RIFF"):
+        return int.from_bytes(data[4:8], "little") + 8 > len(data)
+    end = {b"\xff\xd8": b"\xff\xd9", b"\x89P": b"IEND"}.get(data[:2])
+    return end is not None and end not in data
+
+
+@contextmanager
+def quiet_pillow() -> Iterator[None]:
+    """Keep Pillow's warnings (corrupt EXIF data, odd TIFF tags) from the terminal, and from becoming errors.
+
+    `decode_image` enters it by itself; a threaded pipeline enters it once around all its threads. Only the outermost of
+    nested or overlapping uses touches `warnings` and `logging`, which belong to the whole process.
+    """
+    _silence.enter()
+    try:
+        yield
+    finally:
+        _silence.leave()
+
+
+class _Silence:
+    """Silences Pillow from the first `enter` to the last `leave`.
+
+    `warnings.catch_warnings` would not do: threads that overlap restore each other's filters.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._depth = 0
+        self._logger = logging.getLogger("PIL")
+        self._handler = logging.NullHandler()
+        self._propagate = True
+        self._filter: Any = None
+        self._tiff_handler: int | None = None
+
+    def enter(self) -> None:
+        with self._lock:
+            self._depth += 1
+            if self._depth == 1:
+                warnings.filterwarnings("ignore", module=r"PIL\.")
+                self._filter = warnings.filters[0]
+                self._propagate = self._logger.propagate
+                self._logger.propagate = False
+                self._logger.addHandler(self._handler)  # without any, records go to stderr
+                self._tiff_handler = _set_tiff_error_handler(None)
+
+    def leave(self) -> None:
+        with self._lock:
+            self._depth -= 1
+            if self._depth == 0:
+                with suppress(ValueError):  # somebody else has reset the filters meanwhile
+                    cast("list[Any]", warnings.filters).remove(self._filter)
+                self._logger.removeHandler(self._handler)
+                self._logger.propagate = self._propagate
+                _set_tiff_error_handler(self._tiff_handler)
+
+
+def _set_tiff_error_handler(handler: int | None) -> int | None:
+    """Set libtiff's error handler, whose default writes to file descriptor 2; return the address of the one before.
+
+    Nothing happens where Pillow's libtiff cannot be reached (a statically linked build): it then stays talkative.
+    """
+    try:
+        # Looks the name up in Pillow's extension module and the libraries it was linked with.
+        setter = ctypes.CDLL(_imaging.__file__).TIFFSetErrorHandler
+    except (AttributeError, OSError):
+        return None
+    setter.argtypes, setter.restype = [ctypes.c_void_p], ctypes.c_void_p
+    previous: int | None = setter(handler)
+    return previous
+
+
+_silence = _Silence()

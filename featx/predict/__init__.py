@@ -1,0 +1,8 @@
+"""A trained run, or a pretrained classifier as it is, as a thing to use: images in, classes out.
+
+Features that were computed before come from the store.
+"""
+
+from featx.predict.classifier import Classifier, ImageClassifier, Predictions
+from featx.predict.direct import DirectClassifier
+from featx.predict.predictions import find_files, format_predictions

@@ -1,0 +1,298 @@
+"""A trained run as a thing to use: image files in, classes out. What has been seen before comes from the store."""
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Self, Unpack, overload
+
+import numpy as np
+
+from featx.backbones import Weights
+from featx.dataset import ImageDataset, Images, SkippedImage, as_source, digest_files, images_in
+from featx.engines import EngineChoices, EngineOptions, needs_keras
+from featx.errors import FeatxError, WeightsError
+from featx.extract import DEFAULT_CACHE_DIR, Computed, compute_missing
+from featx.heads import Head, read_head
+from featx.recipe import Recipe
+from featx.storage import StoragePath, as_path, as_storage_path
+from featx.store import FeatureStore
+from featx.system import as_workers, shown
+from featx.train import SavedRun, read_run
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+log = logging.getLogger("featx")
+
+DEFAULT_ENGINE = EngineOptions()
+
+#: Features read from the store at a time.
+_READ_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a classifier says of one image.
+
+    Attributes:
+        path: the file.
+        label: the likeliest class; None if the image cannot be read.
+        probability: of that class, from 0 to 1.
+        top: the likeliest classes with their probabilities, the likeliest first; all of them.
+        reason: why the image cannot be read; None if it can.
+    """
+
+    path: StoragePath
+    label: str | None
+    probability: float | None
+    top: tuple[tuple[str, float], ...] = field(repr=False)
+    reason: str | None
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions(Sequence[Prediction]):
+    """Predictions for n files, in the order in which they were named.
+
+    Attributes:
+        class_names: the classes.
+        paths: n files.
+        probabilities: `(n, n_classes)` float64; NaN for an image that cannot be read.
+        reasons: why each cannot be read; None where it can.
+    """
+
+    class_names: tuple[str, ...]
+    paths: tuple[StoragePath, ...]
+    probabilities: np.ndarray
+    reasons: tuple[str | None, ...]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    @overload
+    def __getitem__(self, row: int) -> Prediction: ...
+    @overload
+    def __getitem__(self, row: slice) -> "Predictions": ...
+    def __getitem__(self, row: int | slice) -> "Prediction | Predictions":
+        if isinstance(row, slice):
+            return Predictions(self.class_names, self.paths[row], self.probabilities[row], self.reasons[row])
+        path, reason, probabilities = self.paths[row], self.reasons[row], self.probabilities[row]
+        if reason is not None:
+            return Prediction(path, None, None, (), reason)
+        order = np.argsort(-probabilities, kind="stable")
+        top = tuple((self.class_names[label], float(probabilities[label])) for label in order)
+        return Prediction(path, *top[0], top, None)
+
+    def __repr__(self) -> str:
+        return f"<Predictions of {len(self)} files in {len(self.class_names)} classes, {self.n_unreadable} unreadable>"
+
+    def __iter__(self) -> Iterator[Prediction]:
+        return (self[row] for row in range(len(self)))
+
+    @property
+    def labels(self) -> list[str | None]:
+        """The likeliest class of each image; None for one that cannot be read."""
+        return [prediction.label for prediction in self]
+
+    @property
+    def n_unreadable(self) -> int:
+        """How many images could not be read."""
+        return sum(reason is not None for reason in self.reasons)
+
+    def to_pandas(self) -> "pd.DataFrame":
+        """Return a table with `path`, `label`, `probability`, `reason`, and a column for each class.
+
+        Raises:
+            FeatxError: pandas is not installed.
+        """
+        from featx.system import data_frame
+
+        columns = {
+            "path": [str(path) for path in self.paths],
+            "label": self.labels,
+            "probability": [prediction.probability for prediction in self],
+            "reason": list(self.reasons),
+        }
+        by_class = {f"p:{name}": self.probabilities[:, label] for label, name in enumerate(self.class_names)}
+        return data_frame({**columns, **by_class})
+
+
+class ImageClassifier(ABC):
+    """Image files in, classes out, by way of the store.
+
+    What the probabilities are made of is left to those who inherit: a head on features, or what the network says.
+    """
+
+    def __init__(
+        self, recipe: Recipe, class_names: tuple[str, ...], cache_dir: StoragePath, engine_options: EngineOptions
+    ) -> None:
+        self._recipe = recipe
+        self._class_names = class_names
+        self._cache_dir = cache_dir
+        self._engine_options = engine_options
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The classes, in the order of the probabilities."""
+        return self._class_names
+
+    def predict(
+        self,
+        paths: Iterable[StoragePath | str] | StoragePath | str | ImageDataset,
+        *,
+        workers: int | None = None,
+        strict: bool = False,
+        show: bool = False,
+    ) -> Predictions:
+        """Return what the classes of the image files `paths` are. Their features go to the store.
+
+        Args:
+            paths: files in a list or its like, one file, or a data set, for all its files; what cannot be read is a
+                prediction without a label, with a reason.
+            workers: decoding threads; as many as cores if None.
+            strict: raise on the first image that cannot be read.
+            show: show progress on stderr.
+
+        Raises:
+            ImageError: `strict`, and an image cannot be read.
+            WeightsError: features have to be computed, and the backbone's weights are not to be found.
+            FeatxError: `paths` are no paths, or the store cannot be read or written.
+        """
+        workers = as_workers(workers)
+        files = tuple(map(_as_file, images_in(paths)))
+        digests, reasons = digest_files(files, self._cache_dir, show=show)
+        rows = np.array([row for row in range(len(files)) if row not in reasons], np.int64)
+        images = Images(files, digests)[rows]
+        unreadable = [SkippedImage.of(files[row].absolute(), b"", reason) for row, reason in reasons.items()]
+        computed = self._compute(images, unreadable, workers=workers, strict=strict, show=show)
+        why = {image.digest or image.path: image.reason for image in computed.skipped}
+        all_reasons = [reasons.get(row) for row in range(len(files))]
+        for row, digest in zip(rows, images.digests, strict=True):
+            bad = SkippedImage.of(files[row].absolute(), digest.tobytes(), "")
+            all_reasons[row] = why.get(bad.digest) or why.get(bad.path)
+        if n_bad := sum(reason is not None for reason in all_reasons):
+            log.warning("%d of %d images cannot be read.", n_bad, len(files))
+        probabilities = self._probabilities(digests, np.array([reason is None for reason in all_reasons], bool))
+        return Predictions(self.class_names, files, probabilities, tuple(all_reasons))
+
+    def predict_proba(
+        self, paths: Iterable[StoragePath | str] | StoragePath | str | ImageDataset, *, show: bool = False
+    ) -> np.ndarray:
+        """Return `(n, n_classes)` float64 probabilities of the image files `paths`.
+
+        Raises:
+            ImageError: an image cannot be read.
+            FeatxError: as `predict`.
+        """
+        return self.predict(paths, strict=True, show=show).probabilities
+
+    @abstractmethod
+    def _find_weights(self) -> Weights:
+        """Return the backbone's weights; a converted network in the cache has them in it."""
+
+    @abstractmethod
+    def _from_features(self, X: np.ndarray) -> np.ndarray:
+        """Return `(n, n_classes)` float64 probabilities for the features `X`, `(n, …)`."""
+
+    def _compute(
+        self, images: Images, unreadable: list[SkippedImage], *, workers: int | None, strict: bool, show: bool
+    ) -> Computed:
+        return compute_missing(
+            images,
+            self._recipe,
+            self._find_weights,
+            self._cache_dir,
+            self._engine_options,
+            unreadable=unreadable,
+            workers=workers,
+            strict=strict,
+            show=show,
+        )
+
+    def _probabilities(self, digests: np.ndarray, is_readable: np.ndarray) -> np.ndarray:
+        """Return `(n, n_classes)` float64 for the images with `digests`, `(n, 32)` uint8; NaN where not readable."""
+        probabilities = np.full((len(digests), len(self.class_names)), np.nan)
+        store = FeatureStore(self._cache_dir, self._recipe)
+        rows = np.flatnonzero(is_readable)
+        n_numbers = int(np.prod(store.segments[0].feature_shape)) if store.segments else 1
+        step = max(1, _READ_BYTES // (4 * n_numbers))
+        for start in range(0, len(rows), step):
+            some = rows[start : start + step]
+            probabilities[some] = self._from_features(store.read(digests[some]))
+        return probabilities
+
+
+def _as_file(item: object) -> StoragePath:
+    source = as_source(item)
+    if isinstance(source, np.ndarray):
+        raise FeatxError(f"Give the images to classify as paths of files. Received: {shown(item)}")
+    return source
+
+
+class Classifier(ImageClassifier):
+    """A head on its backbone, as a run folder holds them.
+
+    >>> classifier = Classifier.load("runs/first")  # doctest: +SKIP
+    >>> predictions = classifier.predict(["cat.jpg", "no.jpg"])  # doctest: +SKIP
+    >>> predictions.labels, predictions[1].reason  # doctest: +SKIP
+    (['cats', None], 'No such file or directory')
+    """
+
+    def __init__(
+        self,
+        run: SavedRun,
+        head: Head,
+        cache_dir: StoragePath,
+        weights_path: Path | None = None,
+        engine_options: EngineOptions = DEFAULT_ENGINE,
+    ) -> None:
+        """Put a classifier together; `Classifier.load` is the usual way."""
+        super().__init__(run.recipe, run.class_names, cache_dir, engine_options)
+        self.run = run
+        self._head = head
+        self._weights_path = weights_path
+
+    @classmethod
+    def load(
+        cls,
+        run_dir: Path | str,
+        *,
+        head: str | None = None,
+        cache_dir: StoragePath | str = DEFAULT_CACHE_DIR,
+        weights: Path | str | None = None,
+        **engine_choices: Unpack[EngineChoices],
+    ) -> Self:
+        """Return the classifier in a run folder. Neither Keras nor the backbone is started before they are needed.
+
+        Args:
+            run_dir: a folder that `featx train-top` has written.
+            head: `"dense"` or `"logreg"`; `"dense"`, if the run has it, if None.
+            cache_dir: where stores lie; features that are there are not computed again.
+            weights: file of the backbone's weights, if it is not where it was when the run was made.
+            engine_choices: how the backbone is run, by name; see `featx.engines.EngineOptions`.
+
+        Raises:
+            FeatxError: there is no sound run.
+        """
+        run = read_run(as_path(run_dir))
+        options = EngineOptions(**engine_choices)
+        return cls(
+            run,
+            read_head(run.head_path(head)),
+            as_storage_path(cache_dir),
+            as_path(weights) if weights else None,
+            options,
+        )
+
+    def _find_weights(self) -> Weights:
+        run = self.run
+        if needs_keras(run.recipe, self._cache_dir, self._engine_options):
+            return run.find_weights(self._cache_dir, self._weights_path)
+        try:
+            return run.find_weights(self._cache_dir, self._weights_path, download=False)
+        except WeightsError:
+            return Weights(run.recipe.weights, None)
+
+    def _from_features(self, X: np.ndarray) -> np.ndarray:
+        return self._head.predict_proba(X)

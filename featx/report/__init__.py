@@ -1,0 +1,8 @@
+"""A comparison for people: a table, a sentence, a page, pictures.
+
+`write_report` writes all of them into one folder.
+"""
+
+from featx.report.folder import write_report
+from featx.report.preview import draw_preview
+from featx.report.text import curve_verdict, table, verdict

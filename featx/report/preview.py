@@ -1,0 +1,109 @@
+"""A picture of some training images beside their augmented views, to look at before any of them is paid for."""
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from featx.backbones import find_backbone
+from featx.dataset import Data, ImageDataset, scan
+from featx.errors import FeatxError, ImageError, printable
+from featx.extract import DEFAULT_CACHE_DIR, RECIPE_DEFAULTS
+from featx.images import Augmentation, Views, decode_image, make_view, read_file
+from featx.report.plots.letters import are_numbered, class_labels
+from featx.report.plots.page import DPI, page_style, png
+from featx.storage import StoragePath
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+log = logging.getLogger("featx")
+
+#: Views in the picture if their number is not chosen, and the most there is room for.
+N_VIEWS = 8
+
+#: Images in the picture, spread over the classes.
+N_IMAGES = 6
+
+_CELL_IN = 1.15
+_LABEL_WIDTH = 14
+
+
+def draw_preview(
+    data_dir: Data,
+    picture_dir: Path,
+    *,
+    cache_dir: StoragePath | str = DEFAULT_CACHE_DIR,
+    views: Views | None = None,
+    backbone: str = RECIPE_DEFAULTS["backbone"],
+    image_size: tuple[int, int] | None = None,
+) -> Path:
+    """Draw some training images with their views, and return the path of the picture, `views.png`.
+
+    Args:
+        data_dir: as for `featx.extract.extract.extract_features`.
+        picture_dir: the folder to write it to.
+        cache_dir: remembers digests of files.
+        views: what to draw, at most the first `N_VIEWS`; the report's if None.
+        backbone: name in `featx.backbones.table.BACKBONES`, whose image size counts if there is no `image_size`.
+        image_size: `(height, width)` in pixels.
+
+    Raises:
+        FeatxError: the data set is not fit, none of its images can be read, or the picture cannot be written.
+    """
+    dataset = scan(data_dir, cache_dir, to_train=False)
+    views = views or Views(N_VIEWS)
+    rows = list(_readable(dataset, image_size or find_backbone(backbone).image_size))
+    if not rows:
+        raise FeatxError(f"No training image of {printable(dataset.root)} can be read.")
+    with page_style(dataset.class_names):
+        picture = png(_figure(dataset, rows, views))
+    path = picture_dir / "views.png"
+    path.write_bytes(picture)
+    if are_numbered(dataset.class_names, _LABEL_WIDTH):
+        numbers = (f"{n} is {printable(name)}" for n, name in enumerate(dataset.class_names, start=1))
+        log.warning("The picture numbers the classes: %s.", ", ".join(numbers))
+    return path
+
+
+def _readable(dataset: ImageDataset, image_size: tuple[int, int]) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield rows of `N_IMAGES` training images, as many of each class, with their pixels."""
+    n_classes = min(N_IMAGES, len(dataset.class_names))
+    for label in range(n_classes):
+        n_wanted = N_IMAGES // n_classes
+        for row in np.flatnonzero(~dataset.is_test & (dataset.labels == label)):
+            if not n_wanted:
+                break
+            try:
+                pixels = decode_image(read_file(dataset.root / dataset.paths[row]), image_size)
+            except ImageError:
+                continue  # the extraction will say so
+            n_wanted -= 1
+            yield int(row), pixels
+
+
+def _figure(dataset: ImageDataset, rows: list[tuple[int, np.ndarray]], views: Views) -> "Figure":
+    from matplotlib.figure import Figure
+
+    n_views = min(views.n, N_VIEWS)
+    size_in = (_CELL_IN * (n_views + 1) + 0.3, _CELL_IN * len(rows) + 0.75)
+    figure = Figure(figsize=size_in, dpi=DPI, layout="compressed", facecolor="white")
+    figure.suptitle(_title(views.augmentation), x=0.01, ha="left", fontsize=11)
+    labels = class_labels(dataset.class_names, _LABEL_WIDTH)
+    grid = figure.subplots(len(rows), n_views + 1, squeeze=False)
+    for axes_row, (row, pixels) in zip(grid, rows, strict=True):
+        digest = dataset.digests[row].tobytes()
+        pictures = [make_view(pixels, digest, view, views.augmentation) for view in range(1, n_views + 1)]
+        for axes, picture in zip(axes_row, [pixels, *pictures], strict=True):
+            axes.imshow(picture)
+            axes.set_axis_off()
+        axes_row[0].set_title(labels[dataset.labels[row]], fontsize=9, loc="left")
+    for number, axes in enumerate(grid[0][1:], 1):
+        axes.set_title(f"view {number}", fontsize=9, loc="left")
+    return figure
+
+
+def _title(augmentation: Augmentation) -> str:
+    return f"Images (left) and their views: {augmentation}"

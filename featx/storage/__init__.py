@@ -1,0 +1,26 @@
+"""Files and folders, on this machine or elsewhere, and files that are whole or not there.
+
+Nothing else in featx knows of fsspec: everybody else has a `StoragePath`, a `pathlib.Path` or a `RemotePath` with the
+same methods.
+"""
+
+from featx.storage.file_system import FileState, StorageError
+from featx.storage.files import (
+    ABANDONED_AFTER_S,
+    OUTPUT_MARK,
+    TEMPORARY_PREFIX,
+    check_empty,
+    check_readable,
+    check_writable,
+    move,
+    new_folder,
+    remove_abandoned_files,
+    remove_whole,
+    replacing,
+    sync_folder,
+    write_text,
+)
+from featx.storage.member_names import ArchiveError, NameEncodingError, name_zip_members, text_encoding
+from featx.storage.paths import StoragePath, as_data, as_path, as_storage_path, local_dir
+from featx.storage.remote_path import Entry, RemotePath, RemoteTree
+from featx.storage.stat_key import StatKey, StatKeys

@@ -1,0 +1,196 @@
+"""Files that are whole or not there: on a disk written under a temporary name in the same folder, synced, renamed.
+
+An object store has neither temporary names nor renames, and needs none: it takes a whole file, or nothing.
+"""
+
+import datetime as dt
+import errno
+import itertools
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TypeVar, cast
+
+from featx.errors import FeatxError, StoreError, printable
+from featx.storage.paths import StoragePath
+from featx.storage.remote_path import RemotePath
+
+_AnyPlace = TypeVar("_AnyPlace", bound=StoragePath)
+
+#: Begins the name of everything unfinished.
+TEMPORARY_PREFIX = ".tmp-"
+
+#: A temporary file older than this belongs to nobody: none takes more than minutes to write.
+ABANDONED_AFTER_S = 3600.0
+
+_BLOCK_BYTES = 1 << 20
+
+#: Lies in a folder of what featx has made, which is never taken for a folder of images.
+OUTPUT_MARK = ".featx-output"
+
+
+@contextmanager
+def replacing(path: _AnyPlace) -> Iterator[_AnyPlace]:
+    """Yield a path with the same suffix to write to once; if the block succeeds, what was written there is at `path`.
+
+    Whatever happens, `path` is either what it was before or the whole new file. The folder is made if need be.
+    """
+    if isinstance(path, RemotePath):
+        yield path
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}{path.suffix}")
+    try:
+        yield cast("_AnyPlace", temporary)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        sync_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def move(path: StoragePath, target: StoragePath) -> None:
+    """Rename a file in its folder.
+
+    Raises:
+        OSError: it has gone, or cannot be renamed.
+    """
+    if isinstance(path, RemotePath):
+        assert isinstance(target, RemotePath)
+        path.rename(target)
+    else:
+        assert isinstance(target, Path)
+        path.rename(target)
+
+
+def remove_whole(path: StoragePath) -> None:
+    """Remove a file or a folder with all that is in it. On a disk, a folder goes as a whole: no half of it is left.
+
+    Raises:
+        OSError: it cannot be removed.
+    """
+    if isinstance(path, RemotePath):
+        path.remove_tree()
+        return
+    gone = path.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}")
+    path.rename(gone)
+    sync_folder(path.parent)
+    if gone.is_dir() and not gone.is_symlink():
+        shutil.rmtree(gone)
+    else:
+        gone.unlink()
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in `folder` survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_text(path: StoragePath, text: str) -> None:
+    """Write `text` to `path` as UTF-8, whole or not at all; what `os.fsdecode` could not decode is the bytes it was."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(text.encode("utf-8", "surrogateescape"))
+
+
+def check_writable(folder: StoragePath) -> None:
+    """Raise OSError if nothing can be written to `folder`, which need not be there, before hours of work show it.
+
+    On a disk nothing is written. An object store tells only when something is: the folder above gets the mark that
+    keeps it from being taken for images.
+    """
+    if isinstance(folder, RemotePath):
+        (folder.parent / OUTPUT_MARK).touch()
+        return
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, "not a folder")
+    if not os.access(there, os.W_OK):
+        raise PermissionError(errno.EACCES, "no permission to write")
+
+
+def check_readable(path: StoragePath) -> None:
+    """Read all of a file that seems damaged: libraries do not always say what the system told them.
+
+    Raises:
+        FileNotFoundError: it is not there, or no more.
+        StoreError: the system cannot read it.
+    """
+    try:
+        if isinstance(path, RemotePath):
+            path.read_bytes()
+            return
+        with path.open("rb", buffering=0) as file:
+            while file.read(_BLOCK_BYTES):
+                pass
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise StoreError(f"{printable(path)} cannot be read: {error.strerror}.") from error
+
+
+def remove_abandoned_files(folder: StoragePath) -> None:
+    """Remove what killed processes have left unfinished in `folder`."""
+    if isinstance(folder, RemotePath):  # nothing is ever unfinished there
+        return
+    for path in folder.glob(f"{TEMPORARY_PREFIX}*"):
+        with suppress(OSError):  # another process was quicker, or may do more here
+            if time.time() - path.stat().st_mtime > ABANDONED_AFTER_S:
+                path.unlink()
+
+
+def check_empty(folder: Path) -> None:
+    """Raise FeatxError if there is something in `folder`, which need not be there, before work that would be lost.
+
+    Raises:
+        OSError: it is no folder, or cannot be listed.
+    """
+    if folder.exists() and any(folder.iterdir()):
+        raise FeatxError(f"The folder {printable(folder)} is not empty; choose another one.")
+
+
+@contextmanager
+def new_folder(path: Path | None, parent: Path) -> Iterator[Path]:
+    """Make and yield the folder `path`, or one named after the time in `parent`: before the work, not after it.
+
+    If the work fails and has left nothing in it, the folder goes again.
+
+    Raises:
+        FeatxError: it exists and has something in it, or cannot be made.
+    """
+    try:
+        if path is None:
+            parent.mkdir(parents=True, exist_ok=True)
+            (parent / OUTPUT_MARK).touch()
+            path = _make_new(parent, dt.datetime.now().astimezone().strftime("%Y-%m-%d-%H%M%S"))
+        check_empty(path)
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FeatxError(f"The folder {printable(path or parent)} cannot be made: {error.strerror}.") from error
+    try:
+        yield path
+        (path / OUTPUT_MARK).touch()
+    except BaseException:
+        with suppress(OSError):  # there is something in it
+            path.rmdir()
+        raise
+
+
+def _make_new(parent: Path, name: str) -> Path:
+    """Make and return a folder in `parent` that was not there: two runs may begin in the same second."""
+    for number in itertools.count(1):
+        path = parent / (name if number == 1 else f"{name}-{number}")
+        try:
+            path.mkdir()
+        except FileExistsError:
+            continue
+        return path
+    raise AssertionError("there is always a next number")

@@ -1,0 +1,113 @@
+"""What users name a place by: a path or an address, as text or as what featx makes of it."""
+
+import hashlib
+import os
+import re
+import time
+from functools import lru_cache
+from pathlib import Path
+from typing import TypeAlias
+from urllib.parse import unquote, urlsplit
+
+from featx.errors import FeatxError, has_credentials, printable, redacted
+from featx.storage.archives import archive_kind
+from featx.storage.file_system import FileSystem
+from featx.storage.member_names import text_encoding
+from featx.storage.remote_path import RemotePath
+from featx.storage.stat_key import StatKey, StatKeys
+from featx.system import shown
+
+#: A folder or file, on this machine or elsewhere. Only what both can do is used without asking which it is.
+StoragePath: TypeAlias = Path | RemotePath
+
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+#: Protocols whose servers are sent the user and password in an address; others would take them for a bucket's name.
+_WITH_USER = ("http://", "https://", "ftp://", "sftp://", "webdav")
+_BROKEN_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/(?!/)")
+
+
+def as_storage_path(named: StoragePath | str | os.PathLike[str]) -> StoragePath:
+    """Return the place that a path or an address names.
+
+    >>> as_storage_path("file:///data/my%20photos"), as_storage_path("s3://bucket/photos") / "cat.jpg"
+    (PosixPath('/data/my photos'), RemotePath('s3://bucket/photos/cat.jpg'))
+
+    Raises:
+        FeatxError: it is neither; credentials are in the address of a store that takes them from the environment; or it
+            was made a `pathlib.Path`, which drops one of its slashes.
+    """
+    if isinstance(named, RemotePath):
+        return named
+    text = os.fspath(named) if isinstance(named, str | os.PathLike) else None
+    if not isinstance(text, str):
+        raise FeatxError(f"A file or folder is named by a path or an address. Received: {shown(named)}")
+    if isinstance(named, str) and _ADDRESS.match(text):
+        return _at_address(text)
+    if (broken := _BROKEN_ADDRESS.match(text)) and not Path(text).exists():
+        raise FeatxError(
+            f"Give an address as text: a Path drops a slash of {broken[1]}://. Received: {printable(text)}"
+        )
+    return Path(text)
+
+
+def as_path(named: StoragePath | str) -> Path:
+    """Return the path of a file or folder that is on this machine.
+
+    Raises:
+        FeatxError: it is elsewhere, or as `as_storage_path`.
+    """
+    place = as_storage_path(named)
+    if isinstance(place, RemotePath):
+        raise FeatxError(f"Name a file or folder on this machine. Received: {printable(place)}")
+    return place
+
+
+def as_data(named: StoragePath | str, zip_encoding: str | None = None) -> StoragePath:
+    """Return the place of a data set: as `as_storage_path`, but an archive on this machine is opened like a folder.
+
+    Args:
+        named: a folder or an archive.
+        zip_encoding: the encoding of names in the archive that do not say theirs, such as `"gbk"`. Without it, they are
+            in UTF-8 if all of them fit, or else featx warns.
+
+    Raises:
+        FeatxError: there is no such encoding, or as for `as_storage_path`.
+    """
+    place = as_storage_path(named)
+    if isinstance(place, Path) and archive_kind(place.name) and place.is_file():
+        path, now_ns = place.resolve(), time.time_ns()
+        key = StatKeys().of(os.fsencode(path), path.stat())
+        place = _in_archive(path, key) if key.is_settled(now_ns) else RemotePath(FileSystem(str(path), path))
+    if zip_encoding and isinstance(place, RemotePath):
+        return place.with_zip_encoding(text_encoding(zip_encoding))
+    return place
+
+
+def local_dir(cache_dir: StoragePath) -> Path:
+    """Return the folder on this machine for what cannot lie on an object store: the cache itself if it is here.
+
+    For another it is one for each user and cache, named after its address without credentials.
+    """
+    if isinstance(cache_dir, Path):
+        return cache_dir
+    home = os.environ.get("XDG_CACHE_HOME", "")
+    base = Path(home) if Path(home).is_absolute() else Path.home() / ".cache"
+    address = str(cache_dir)
+    readable = re.sub(r"[^A-Za-z0-9]+", "-", address)[:40].strip("-")
+    return base / "featx" / f"{readable}-{hashlib.sha256(address.encode()).hexdigest()[:16]}"
+
+
+def _at_address(text: str) -> StoragePath:
+    if text.lower().startswith(("file://", "local://")):
+        return Path(unquote(urlsplit(text).path))
+    if any(has_credentials(part) and not part.startswith(_WITH_USER) for part in text.split("::")):
+        raise FeatxError(
+            f"Credentials do not belong in an address, where others see them; leave them to the environment "
+            f"(AWS_ACCESS_KEY_ID and the like). Received: {printable(redacted(text))}"
+        )
+    return RemotePath(FileSystem(text))
+
+
+@lru_cache(maxsize=2)
+def _in_archive(path: Path, key: StatKey) -> RemotePath:  # noqa: ARG001 - another state is another archive
+    return RemotePath(FileSystem(str(path), archive_path=path))

@@ -1,0 +1,30 @@
+"""The machine and the terminal: what both have, and what goes wrong between them and a long piece of work.
+
+Nothing here knows of images: cores and memory, time, progress and Ctrl-C, numbers and tables as people read them.
+"""
+
+from featx.system.arguments import as_mask, as_workers, names, parse_duration, parse_size, shown, size, whole_number
+from featx.system.interrupts import (
+    Terminated,
+    held_interrupts,
+    ignore_interrupts,
+    insistent_interrupts,
+    raise_terminated,
+)
+from featx.system.keras_import import import_keras, keras_backend, keras_sees_gpu
+from featx.system.machine import (
+    HALF_OF_FREE,
+    MemoryLimit,
+    as_memory_limit,
+    cpu_seconds,
+    cuda_capability,
+    has_fast_bfloat16,
+    n_cores,
+    peak_memory_bytes,
+    reset_peak_memory,
+)
+from featx.system.prefetch import OnDemand, in_threads, prefetched
+from featx.system.progress import progress_bar, waiting
+from featx.system.provenance import command_line, hardware, now, versions
+from featx.system.tables import csv_lines, data_frame, escape_markdown, markdown_table, n_columns, text_table
+from featx.system.timings import Stopwatch, Timings

@@ -1,0 +1,126 @@
+"""Numbers with units, for people."""
+
+import operator
+import re
+from collections.abc import Iterable
+
+import numpy as np
+import numpy.typing as npt
+
+from featx.errors import FeatxError
+
+#: Characters of a value that an error shows.
+_MAX_SHOWN = 80
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+_SECONDS = {"d": 86_400, "h": 3600, "m": 60, "s": 1}
+
+
+def shown(value: object) -> str:
+    """Return what was received, for the end of an error: the value and its type, in one short line.
+
+    >>> shown(64), shown([1, 2])
+    ('64 (int)', '[1, 2] (list)')
+    """
+    text = " ".join(repr(value).split())
+    return f"{text if len(text) <= _MAX_SHOWN else text[:_MAX_SHOWN] + '…'} ({type(value).__name__})"
+
+
+def whole_number(what: str, value: object, least: int = 1, most: int | None = None) -> int:
+    """Return `value`, a whole number of any type, as an `int`.
+
+    >>> whole_number("epochs", 5)
+    5
+
+    Raises:
+        FeatxError: it is no whole number, or below `least`, or above `most`.
+    """
+    try:
+        number = operator.index(value)  # type: ignore[arg-type]  # what it raises for is answered here
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, bool) or number < least or (most is not None and number > most):
+        limits = f"from {least:,} to {most:,}" if most is not None else f"of {least} or more"
+        raise FeatxError(f"{what} is a whole number {limits}. Received: {shown(value)}")
+    return number
+
+
+def as_workers(workers: int | None) -> int | None:
+    """Return a number of threads, 1 or more; None for as many as cores.
+
+    Raises:
+        FeatxError: it is neither.
+    """
+    return None if workers is None else whole_number("workers", workers)
+
+
+def names(what: str, given: object) -> tuple[str, ...]:
+    """Return the names in `given`; one name alone is a tuple of one.
+
+    >>> names("backbones", "vgg16"), names("backbones", ["vgg16", "resnet50"])
+    (('vgg16',), ('vgg16', 'resnet50'))
+
+    Raises:
+        FeatxError: it is neither text nor a list of texts.
+    """
+    listed = (given,) if isinstance(given, str) else tuple(given) if isinstance(given, Iterable) else None
+    if listed is None or not all(isinstance(name, str) for name in listed):
+        raise FeatxError(f"{what} is a list of names. Received: {shown(given)}")
+    return listed
+
+
+def as_mask(given: npt.ArrayLike, n: int) -> npt.NDArray[np.bool_]:
+    """Return `given` as an array `(n,)` bool.
+
+    Raises:
+        FeatxError: it has another shape or dtype.
+    """
+    mask = np.asarray(given)
+    if mask.shape != (n,) or mask.dtype != bool:
+        raise FeatxError(f"A mask has true or false for each of {n} images. Received: {mask.shape} of {mask.dtype}")
+    return mask
+
+
+def size(size_bytes: int) -> str:
+    """Return a size in binary units, to three digits at most.
+
+    >>> [size(n) for n in (0, 1000, 1536, 1023 * 1024**2, 5 * 1024**3 // 4)]
+    ['0 B', '1000 B', '1.5 KiB', '1023 MiB', '1.2 GiB']
+    """
+    value = float(size_bytes)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if value < 1023.5:
+            return f"{value:.0f} {unit}" if value >= 99.5 or unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:.1f} TiB"
+
+
+def parse_size(text: str) -> int:
+    """Return the bytes that a size is; units are binary, with or without their letters.
+
+    >>> [parse_size(text) for text in ("4GiB", "512 MB", "1.5g", "1048576")]
+    [4294967296, 536870912, 1610612736, 1048576]
+
+    Raises:
+        FeatxError: `text` is no size.
+    """
+    match = re.fullmatch(r"(\d{1,12}(?:\.\d{1,6})?)\s*([KMGT]?)(?:i?B)?", text.strip(), re.ASCII | re.IGNORECASE)
+    if not match:
+        raise FeatxError(f"A size is a number of bytes, or one with a unit, like 4GiB or 512MiB. Received: {text!r}")
+    return int(float(match[1]) * _UNITS[match[2].upper()])
+
+
+def parse_duration(text: str) -> float:
+    """Return the seconds in a time like `"90m"`, `"8h"` or `"1d12h"`: days, hours, minutes and seconds.
+
+    >>> [parse_duration(text) for text in ("90m", "8h", "1d12h", "1.5h", "45 s")]
+    [5400.0, 28800.0, 129600.0, 5400.0, 45.0]
+
+    Raises:
+        FeatxError: it is no such time, or none at all.
+    """
+    units = "".join(rf"(?:(?P<{unit}>\d{{1,9}}(?:\.\d{{1,9}})?){unit})?" for unit in _SECONDS)
+    found = re.fullmatch(units, re.sub(r"\s", "", text.lower()), re.ASCII)
+    seconds = sum(float(found[unit] or 0) * size_s for unit, size_s in _SECONDS.items()) if found else 0.0
+    if seconds <= 0:
+        raise FeatxError(f"A time is a number of days, hours or minutes, like 90m, 8h or 1d12h. Received: {text!r}")
+    return seconds

@@ -1,0 +1,57 @@
+"""Sequences whose items are made only when they are asked for: a million of them take no room before."""
+
+from abc import abstractmethod
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar, overload
+
+from featx.system.machine import n_cores
+
+_Result = TypeVar("_Result")
+_Item = TypeVar("_Item")
+
+
+def prefetched(items: Iterator[_Item]) -> Generator[_Item, None, None]:
+    """Yield `items`, none of them None, of which the next is made meanwhile: one is in use, one waits or is being made.
+
+    What making them raises is raised here. Who stops early waits for the one that is being made.
+    """
+    with ThreadPoolExecutor(1, thread_name_prefix="featx-prefetch") as thread:
+        coming = thread.submit(next, items, None)
+        while (item := coming.result()) is not None:
+            coming = thread.submit(next, items, None)
+            yield item
+            del item
+
+
+def in_threads(use: Callable[[_Item], _Result], items: Iterator[_Item]) -> Iterator[_Result]:
+    """Yield what `use` returns of each of `items`, in their order, from a thread for each core.
+
+    No more items are taken than threads are at work, so that few are in memory at a time.
+    """
+    n_threads = n_cores()
+    with ThreadPoolExecutor(n_threads, thread_name_prefix="featx-use") as threads:
+        under_way: deque[Future[_Result]] = deque()
+        for item in items:
+            under_way.append(threads.submit(use, item))
+            if len(under_way) > n_threads:
+                yield under_way.popleft().result()
+        while under_way:
+            yield under_way.popleft().result()
+
+
+class OnDemand(Sequence[_Item]):
+    """A sequence that makes its items; who inherits says how many there are, and makes one."""
+
+    @abstractmethod
+    def _make(self, row: int) -> _Item:
+        """Return the item `row`, from 0 to below `len(self)`."""
+
+    @overload
+    def __getitem__(self, row: int) -> _Item: ...
+    @overload
+    def __getitem__(self, row: slice) -> list[_Item]: ...
+    def __getitem__(self, row: int | slice) -> _Item | list[_Item]:
+        rows = range(len(self))[row]
+        return self._make(rows) if isinstance(rows, int) else [self._make(one) for one in rows]

@@ -1,0 +1,127 @@
+"""What extraction has cost, by phase."""
+
+import math
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Self, TypeVar
+
+from featx.system.machine import peak_memory_bytes
+
+_Item = TypeVar("_Item")
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Wall-clock time that features cost, split by what the pipeline was waiting for, and the memory it took.
+
+    Decoding and writing overlap with the forward pass; only the time in which the pipeline stood still for them is
+    counted, so that the phases add up to `elapsed_s`.
+
+    Attributes:
+        n_images: images computed.
+        start_s: starting the engine: loading the weights, compiling; without the start of Keras itself, which all that
+            is trained here needs once.
+        decode_s: waiting for decoded images.
+        forward_s: running the backbone.
+        write_s: waiting for segments to be written: the last one of a run, and those that were not yet on disk when the
+            next was full. Such a wait is part of what the next one cost.
+        elapsed_s: everything, in seconds.
+        peak_memory_bytes: largest resident memory of the process.
+    """
+
+    n_images: int = 0
+    start_s: float = 0.0
+    decode_s: float = 0.0
+    forward_s: float = 0.0
+    write_s: float = 0.0
+    elapsed_s: float = 0.0
+    peak_memory_bytes: int = 0
+
+    def __add__(self, other: Self) -> "Timings":
+        sums = {f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)}
+        sums["peak_memory_bytes"] = max(self.peak_memory_bytes, other.peak_memory_bytes)
+        return Timings(**sums)
+
+    def share(self, part: float) -> "Timings":
+        """Return what `part` (0 to 1) of the images cost; the peak memory is the same."""
+        shares = {f.name: getattr(self, f.name) * part for f in fields(self) if f.name.endswith("_s")}
+        return replace(self, n_images=round(self.n_images * part), **shares)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """Return what `to_dict` wrote; members that this version does not know are ignored.
+
+        Raises:
+            ValueError: a member is no finite number.
+        """
+        known = {f.name: values[f.name] for f in fields(cls) if f.name in values}
+        if not all(type(value) in {int, float} and math.isfinite(value) for value in known.values()):
+            raise ValueError("its timings are no numbers")
+        return cls(**known)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON knows them."""
+        return asdict(self)
+
+
+class Stopwatch:
+    """Measures the phases of an extraction, lap by lap.
+
+    Where `side_by_side` workers compute at once, each of them counts a second as that part of one, so that all
+    that the rows have cost adds up to what the clock on the wall shows.
+    """
+
+    def __init__(self, side_by_side: int = 1) -> None:
+        self._side_by_side = side_by_side
+        self._lap_started = time.perf_counter()
+        self._phases: dict[str, float] = {}
+        self._running: tuple[str, float] | None = None
+        self._read = (self._lap_started, self._phases)
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Add the time that the block takes to the phase `name`: `start`, `decode`, `forward` or `write`."""
+        self._running = (name, time.perf_counter())
+        try:
+            yield
+        finally:
+            self._phases = self._phases_until(time.perf_counter())
+            self._running = None
+
+    def waiting(self, name: str, items: Iterable[_Item]) -> Iterator[_Item]:
+        """Yield `items`, adding the time that each one keeps us waiting to the phase `name`."""
+        iterator = iter(items)
+        while True:
+            with self.phase(name):
+                try:
+                    item = next(iterator)
+                except StopIteration:
+                    return
+            yield item
+
+    def lap(self, n_images: int) -> Timings:
+        """Return what `n_images` images have cost since the lap began, the part of a running phase that is over too."""
+        now = time.perf_counter()
+        phases = self._phases_until(now)
+        self._read = (now, phases)
+        costs = {f"{name}_s": elapsed_s / self._side_by_side for name, elapsed_s in phases.items()}
+        elapsed_s = (now - self._lap_started) / self._side_by_side
+        return Timings(n_images, elapsed_s=elapsed_s, peak_memory_bytes=peak_memory_bytes(), **costs)
+
+    def next_lap(self) -> None:
+        """Begin a new lap, between two phases, at the moment when `lap` was called last."""
+        self._lap_started, counted = self._read
+        self._phases = {name: elapsed_s - counted.get(name, 0.0) for name, elapsed_s in self._phases.items()}
+
+    def restart(self) -> None:
+        """Forget all that has been measured."""
+        self._lap_started = time.perf_counter()
+        self._phases = {}
+
+    def _phases_until(self, now: float) -> dict[str, float]:
+        if self._running is None:
+            return self._phases
+        name, started = self._running
+        return {**self._phases, name: self._phases.get(name, 0.0) + now - started}

@@ -1,0 +1,275 @@
+"""A data set joined with its features, by the content of the images."""
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Unpack
+
+import numpy as np
+
+from featx.dataset import Data, DimImages, ImageDataset, SkippedImages, dim_sentence, scan
+from featx.errors import FeaturesMissingError, TrainingError, printable
+from featx.extract import DEFAULT_CACHE_DIR, RecipeOptions, extract_command, resolve_recipe
+from featx.images import Views, as_views
+from featx.recipe import Recipe
+from featx.storage import StoragePath, as_storage_path
+from featx.store import FeatureStore, Rows, StreamedViews, ViewRows, row_bytes, stored_rows, take, take_views
+from featx.system import MemoryLimit, Timings, as_mask, data_frame, size
+from featx.train.metrics import commonest_class
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+log = logging.getLogger("featx")
+
+
+@dataclass(frozen=True)
+class Features:
+    """A data set joined with its features; images that could not be read are in neither.
+
+    Attributes:
+        dataset: the images that have features.
+        recipe: what the features are.
+        X: `(n, …)` of the recipe's dtype, a row for each image of `dataset`; on disk if they do not fit in memory.
+        timings: what the features cost when they were made, those of the training images' views included.
+        train_views: `(n_train, n_views, …)`, a row for each training image; None without augmented views.
+        test_views: `(n_test, n_views, …)`, a row for each test image; None unless they are to be averaged over.
+        test_views_timings: what those cost.
+    """
+
+    dataset: ImageDataset
+    recipe: Recipe
+    X: Rows
+    timings: Timings
+    train_views: ViewRows | None = None
+    test_views: ViewRows | None = None
+    test_views_timings: Timings = field(default_factory=Timings)
+
+    @property
+    def y(self) -> np.ndarray:
+        """Labels, `(n,)` int64, indices into `class_names`."""
+        return self.dataset.labels
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes."""
+        return self.dataset.class_names
+
+    @property
+    def paths(self) -> np.ndarray:
+        """The image files, `(n,)` of `str`, relative to the data set's folder."""
+        return np.array(self.dataset.paths, dtype=object)
+
+    @property
+    def split(self) -> np.ndarray:
+        """`(n,)` of `str`: `"train"` or `"test"`."""
+        return np.where(self.dataset.is_test, "test", "train")
+
+    @property
+    def test_baseline(self) -> tuple[str, float]:
+        """The commonest class of the test images, and the accuracy of always answering it."""
+        label, share = commonest_class(self.y[self.dataset.is_test])
+        return self.class_names[label], share
+
+    def subset(self, mask: np.ndarray) -> "Features":
+        """Return the images where `mask`, `(n,)` bool, is true, at the cost of all."""
+        is_test, mask = self.dataset.is_test, as_mask(mask, self.dataset.n_images)
+        return replace(
+            self,
+            dataset=self.dataset.subset(mask),
+            X=take(self.X, mask),
+            train_views=None if self.train_views is None else take_views(self.train_views, mask[~is_test]),
+            test_views=None if self.test_views is None else take_views(self.test_views, mask[is_test]),
+        )
+
+    def to_pandas(self) -> "pd.DataFrame":
+        """Return a table with `path`, `label`, `split`, and a column for each feature: `f0`, `f1`, ….
+
+        Raises:
+            FeatxError: pandas is not installed.
+        """
+        labels = [self.class_names[label] for label in self.y]
+        columns = self.X[:].reshape(len(self.X), -1).T
+        features = {f"f{number}": column for number, column in enumerate(columns)}
+        return data_frame({"path": self.paths, "label": labels, "split": self.split} | features)
+
+
+def load_features(
+    dataset: ImageDataset | Data,
+    *,
+    cache_dir: StoragePath | str = DEFAULT_CACHE_DIR,
+    views: Views | int | None = None,
+    **options: Unpack[RecipeOptions],
+) -> Features:
+    """Return the cached features of a data set, with labels, paths and split, as NumPy arrays.
+
+    >>> features = load_features("data", image_size=(64, 64))  # doctest: +SKIP
+    >>> features.X.shape, features.X.dtype, features.class_names  # doctest: +SKIP
+    ((32, 2, 2, 512), dtype('float16'), ('cats', 'dogs'))
+    >>> features.to_pandas().columns[:4].tolist()  # doctest: +SKIP
+    ['path', 'label', 'split', 'f0']
+
+    Args:
+        dataset: what `featx.scan` returns, or takes.
+        cache_dir: where stores lie.
+        views: the augmented views to load as well, at most as many as are stored.
+        options: the recipe, see `featx.extract.options.RecipeOptions`.
+
+    Raises:
+        FeaturesMissingError: the store lacks features; the message names the command that makes them.
+        FeatxError: the data set, the weights or the store is not fit; the message says what to do.
+    """
+    cache_dir, views = as_storage_path(cache_dir), as_views(views)
+    if not isinstance(dataset, ImageDataset):
+        dataset = scan(dataset, cache_dir)
+    recipe, _ = resolve_recipe(cache_dir, dataset, **options)
+    command = extract_command(dataset.folders, cache_dir, views, **options)
+    features = join_features(dataset, FeatureStore(cache_dir, recipe), command)
+    return with_views(features, views, cache_dir, command) if views else features
+
+
+def join_features(
+    dataset: ImageDataset, store: FeatureStore, command: str, memory: MemoryLimit | None = None
+) -> Features:
+    """Return the join of `dataset` and `store`; `command` is what makes features that are missing.
+
+    They are read into memory, unless they take more than `memory`, if that is given.
+
+    Raises:
+        FeaturesMissingError: an image that may be readable has no features.
+        DamagedSegmentError: a segment failed its checksum.
+    """
+    has_features = store.contains(dataset.digests)
+    skipped = SkippedImages(store.dir / "skipped.csv")
+    n_missing = sum(skipped.reason(dataset.digests[row].tobytes()) is None for row in np.flatnonzero(~has_features))
+    if n_missing:
+        raise FeaturesMissingError(
+            f"{n_missing} of {dataset.n_images} images have no {store.recipe.backbone} features yet. "
+            f"Make them with: {command}"
+        )
+    readable = dataset.subset(has_features)
+    _check_classes(readable, _first_reason(dataset, has_features, skipped))
+    X = join_rows(store, readable.digests, memory)
+    return Features(readable, store.recipe, X, store.cost(readable.digests))
+
+
+def data_warnings(scanned: ImageDataset, joined: ImageDataset, store_dirs: Iterable[StoragePath]) -> tuple[str, ...]:
+    """Return what the user should know of the data, a sentence each: also of images that have no features.
+
+    Args:
+        scanned: the data set as it was scanned.
+        joined: those of its images that could be read.
+        store_dirs: the stores of their features.
+    """
+    warnings = list(scanned.warnings)
+    if n_lost := scanned.n_images - joined.n_images:
+        kept = set(joined.paths)
+        first = next(path for path in scanned.paths if path not in kept)
+        sentence = f"Left out because they cannot be read: {n_lost:,} of {scanned.n_images:,} images, such as"
+        warnings.append(f"{sentence} {printable(first)}.")
+    dim = [
+        image
+        for store_dir in store_dirs
+        for image in DimImages(store_dir / "dim.json").among(joined.digests, lambda row: printable(joined.paths[row]))
+    ]
+    return (*warnings, *filter(None, [dim_sentence(dim)]))
+
+
+def join_rows(store: FeatureStore, digests: np.ndarray, memory: MemoryLimit | None) -> Rows:
+    """Return the features of the images with `digests`, `(n, 32)` uint8: on disk if they do not fit `memory`."""
+    n_bytes = len(digests) * (store.segments[0].row_bytes if store.segments else 0)
+    if memory is None or memory.holds(n_bytes):
+        return store.read(digests)
+    _say_on_disk(n_bytes, store.recipe, memory)
+    return stored_rows(store, digests, buffer_bytes=memory.buffer_bytes)
+
+
+def _say_on_disk(n_bytes: int, recipe: Recipe, memory: MemoryLimit) -> None:
+    log.info(
+        "%s of %s features are read from disk as they are needed, and logistic regression is fitted by a streaming "
+        "solver: training on them in memory would take more than %s (--memory).",
+        size(n_bytes),
+        recipe.backbone,
+        size(memory.n_bytes),
+    )
+
+
+def with_views(
+    features: Features, views: Views, cache_dir: StoragePath, command: str, memory: MemoryLimit | None = None
+) -> Features:
+    """Return `features` joined with those of augmented views; `command` is what makes views that are missing.
+
+    Raises:
+        FeaturesMissingError: the store lacks some.
+        DamagedSegmentError: a segment failed its checksum.
+    """
+    dataset = features.dataset
+    store = FeatureStore(cache_dir, replace(features.recipe, augmentation=views.augmentation))
+    train, test = (dataset.digests[rows] for rows in (~dataset.is_test, dataset.is_test & views.of_test))
+    names = [_view_names(digests, views.n) for digests in (train, test)]
+    n_missing = sum(int((~store.contains(*of_split)).sum()) for of_split in names)
+    if n_missing:
+        raise FeaturesMissingError(
+            f"{n_missing} of {sum(len(numbers) for _, numbers in names)} views have no {store.recipe.backbone} "
+            f"features yet. Make them with: {command}"
+        )
+    n_bytes = row_bytes(features.X) * (dataset.n_images + sum(len(numbers) for _, numbers in names))
+    is_on_disk = memory is not None and not (isinstance(features.X, np.ndarray) and memory.holds(n_bytes))
+    if memory and is_on_disk:
+        features = _on_disk(features, cache_dir, memory, n_bytes)
+    of_train, of_test = (_view_rows(store, *of_split, views.n, memory if is_on_disk else None) for of_split in names)
+    train_cost, test_cost = (store.cost(*of_split) for of_split in names)
+    return replace(
+        features,
+        timings=features.timings + train_cost,
+        train_views=of_train,
+        test_views=of_test,
+        test_views_timings=test_cost,
+    )
+
+
+def _view_rows(
+    store: FeatureStore, digests: np.ndarray, numbers: np.ndarray, n_views: int, memory: MemoryLimit | None
+) -> ViewRows | None:
+    """Return the features of views, `n_views` of each image: on disk if there is a limit; None of no image."""
+    if not len(digests):
+        return None
+    if memory:
+        return StreamedViews(stored_rows(store, digests, numbers, buffer_bytes=memory.buffer_bytes), n_views)
+    features = store.read(digests, numbers)
+    return features.reshape(-1, n_views, *features.shape[1:])
+
+
+def _on_disk(features: Features, cache_dir: StoragePath, memory: MemoryLimit, n_bytes: int) -> Features:
+    """Return `features`, of which the images' own are on disk: they take `n_bytes` with the views."""
+    if not isinstance(features.X, np.ndarray):
+        return features
+    _say_on_disk(n_bytes, features.recipe, memory)
+    store = FeatureStore(cache_dir, features.recipe)
+    return replace(features, X=stored_rows(store, features.dataset.digests, buffer_bytes=memory.buffer_bytes))
+
+
+def _view_names(digests: np.ndarray, n_views: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return digests `(n * n_views, 32)` and numbers `(n * n_views,)` of the views of images with `digests`."""
+    return np.repeat(digests, n_views, axis=0), np.tile(np.arange(1, n_views + 1, dtype=np.uint16), len(digests))
+
+
+def _first_reason(dataset: ImageDataset, has_features: np.ndarray, skipped: SkippedImages) -> str:
+    """Return an example of an image that could not be read, in brackets; empty if there is none."""
+    rows = np.flatnonzero(~has_features)
+    if not rows.size:
+        return ""
+    reason = skipped.reason(dataset.digests[rows[0]].tobytes())
+    return f" ({len(rows):,} images cannot be read, such as {printable(dataset.paths[rows[0]])}: {reason})"
+
+
+def _check_classes(dataset: ImageDataset, example: str) -> None:
+    n_train = np.bincount(dataset.labels[~dataset.is_test], minlength=len(dataset.class_names))
+    for name, n in zip(dataset.class_names, n_train, strict=True):
+        if n < 2:
+            raise TrainingError(
+                f"The class {printable(name)} has {'one training image' if n else 'no training image'} that can be "
+                f"read; training needs two or more{example}."
+            )
+    if not dataset.n_test:
+        raise TrainingError(f"No test image of {printable(dataset.root)} can be read{example}.")

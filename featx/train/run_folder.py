@@ -1,0 +1,225 @@
+"""A run folder, read again: what is needed to predict with it. `featx.train.run_folder` writes it."""
+
+import json
+import shutil
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from featx.backbones import CLASSIFIER_LAYER, Weights, find_weights_again
+from featx.errors import FeatxError, printable
+from featx.heads import HEADS, save_model
+from featx.recipe import Recipe
+from featx.storage import TEMPORARY_PREFIX, StoragePath, sync_folder
+from featx.system import command_line, csv_lines, hardware, now, versions
+from featx.train.features import Features
+from featx.train.result import Result, Training
+
+FORMAT = "featx-run"
+FORMAT_VERSION = 1
+
+
+def write_run(
+    run_dir: Path,
+    features: Features,
+    results: Sequence[Result],
+    training: Training,
+    weights: Weights,
+    warnings: Sequence[str] = (),
+) -> None:
+    """Write the run folder `run_dir`: models, metrics, history, predictions, the recipe and the class names.
+
+    Where the backbone's `weights` were is noted too: whoever predicts with the run needs them. So are `warnings` of the
+    data.
+
+    Raises:
+        FeatxError: the folder has something in it already, or cannot be written.
+    """
+    run_dir = run_dir.resolve()
+    temporary_dir = run_dir.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}")
+    try:
+        temporary_dir.mkdir(parents=True)
+        _write_files(temporary_dir, features, results, _metrics(features, results, training, weights, warnings))
+        temporary_dir.rename(run_dir)  # takes the place of an empty folder, and of nothing else
+        sync_folder(run_dir.parent)
+    except OSError as error:
+        raise FeatxError(
+            f"The run folder {printable(run_dir)} cannot be written: {error.strerror or error}."
+        ) from error
+    finally:
+        shutil.rmtree(temporary_dir, ignore_errors=True)
+
+
+def _write_files(folder: Path, features: Features, results: Sequence[Result], metrics: dict[str, Any]) -> None:
+    for result in results:
+        save_model(result.model, folder / f"{result.name}.keras")
+    _write_json(folder / "metrics.json", metrics)
+    _write_json(folder / "class_names.json", features.dataset.class_names)
+    (folder / "recipe.json").write_text(features.recipe.to_json() + "\n", encoding="utf-8")
+    epochs = [{"head": result.name, **asdict(epoch)} for result in results for epoch in result.history]
+    names = ["head", "epoch", "loss", "accuracy", "val_loss", "val_accuracy"]
+    _write_csv(folder / "history.csv", names, ([epoch[name] for name in names] for epoch in epochs))
+    _write_predictions(folder / "predictions.csv", features, results)
+
+
+def _metrics(
+    features: Features, results: Sequence[Result], training: Training, weights: Weights, warnings: Sequence[str]
+) -> dict[str, Any]:
+    dataset = features.dataset
+    commonest, share = features.test_baseline
+    return {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "dataset": {
+            "name": dataset.name,
+            "digest": dataset.digest,
+            "n_train": dataset.n_train,
+            "n_test": dataset.n_test,
+        },
+        "warnings": list(warnings),
+        "baseline": {"class": commonest, "accuracy": share},
+        "recipe_key": features.recipe.key,
+        "random_weights": features.recipe.has_random_weights,
+        "weights_path": str(weights.path.absolute()) if weights.path else None,
+        "training": {"seed": training.seed, "epochs": training.epochs, "patience": training.patience},
+        "representations": features.timings.to_dict(),
+        "heads": {
+            result.name: {
+                **asdict(result.metrics),
+                "better_than_baseline": result.metrics.is_above(share),
+                "top_s": result.fit_s,
+                "n_parameters": result.n_parameters,
+                "peak_memory_bytes": result.peak_memory_bytes,
+                "kept_epoch": result.kept_epoch,
+                **result.details,
+            }
+            for result in results
+        },
+        "versions": versions(),
+        "hardware": hardware(),
+        "command": command_line(),
+        "created_at": now(),
+    }
+
+
+def _write_predictions(path: Path, features: Features, results: Sequence[Result]) -> None:
+    """Write one row for each test image: its path, its label, and every head's probability of every class."""
+    dataset = features.dataset
+    names = dataset.class_names
+    columns = ["path", "label", *(f"{result.name}:{name}" for result in results for name in names)]
+    probabilities = np.hstack([result.probabilities for result in results])
+    test = np.flatnonzero(dataset.is_test)
+    rows = (
+        [dataset.paths[row], names[dataset.labels[row]], *map(_probability, probabilities[i])]
+        for i, row in enumerate(test)
+    )
+    _write_csv(path, columns, rows)
+
+
+def _probability(value: float) -> str:
+    return f"{value:.6f}"
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=True) + "\n", encoding="utf-8")
+
+
+def _write_csv(path: Path, names: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+        file.writelines(csv_lines(names, rows))
+
+
+@dataclass(frozen=True)
+class SavedRun:
+    """A finished stage two, as it lies on disk.
+
+    Attributes:
+        dir: the run folder.
+        recipe: what its features are: backbone, weights, preprocessing, image size.
+        class_names: the classes, in the order of the probabilities.
+        heads: names of the heads that were trained, the default first.
+        weights_path: where the backbone's weights were; None if they are random, or not known.
+    """
+
+    dir: Path
+    recipe: Recipe
+    class_names: tuple[str, ...]
+    heads: tuple[str, ...]
+    weights_path: Path | None
+
+    def head_path(self, head: str | None = None) -> Path:
+        """Return the `.keras` file of the head called `head`, or of the default one.
+
+        Raises:
+            FeatxError: the run has no such head.
+        """
+        name = head or self.heads[0]
+        if name not in self.heads:
+            raise FeatxError(
+                f"The run {printable(self.dir)} has the heads {', '.join(self.heads)}. Received: {printable(name)}"
+            )
+        return self.dir / f"{name}.keras"
+
+    def find_weights(self, cache_dir: StoragePath, named: Path | None = None, *, download: bool = True) -> Weights:
+        """Return the weights that this run was trained with: `named` if given, or wherever they are found.
+
+        They are downloaded again if `download` and they were Keras's own.
+
+        Raises:
+            WeightsError: they are not to be found, or the file named holds others.
+        """
+        whole = self.recipe.layer == CLASSIFIER_LAYER
+        candidates = [named.expanduser()] if named else [self.weights_path]
+        return find_weights_again(
+            self.recipe.backbone, self.recipe.weights, candidates, cache_dir, download=download, whole=whole
+        )
+
+
+def read_run(run_dir: Path) -> SavedRun:
+    """Return what the run folder `run_dir` says of itself. No model is loaded.
+
+    Raises:
+        FeatxError: it is no run folder, not a whole one, or one of a newer featx.
+    """
+    if not (run_dir / "metrics.json").is_file():
+        raise FeatxError(f"There is no run in {printable(run_dir)}; make one with featx train-top.")
+    metrics = _read_json(run_dir / "metrics.json", dict)
+    if metrics.get("format") != FORMAT or metrics.get("format_version") != FORMAT_VERSION:
+        raise FeatxError(
+            f"The run {printable(run_dir)} has the format {printable(str(metrics.get('format_version')))}; this featx "
+            f"knows version {FORMAT_VERSION}. Use the featx that wrote it, or train again."
+        )
+    class_names = _read_json(run_dir / "class_names.json", list)
+    heads = tuple(head for head in HEADS if (run_dir / f"{head}.keras").is_file())
+    if len(class_names) < 2 or not all(isinstance(name, str) for name in class_names) or not heads:
+        raise FeatxError(f"The run {printable(run_dir)} is not whole; train again with featx train-top.")
+    weights_path = metrics.get("weights_path")
+    return SavedRun(
+        dir=run_dir,
+        recipe=Recipe.from_json(_read(run_dir / "recipe.json")),
+        class_names=tuple(class_names),
+        heads=heads,
+        weights_path=Path(weights_path) if isinstance(weights_path, str) else None,
+    )
+
+
+def _read_json(path: Path, kind: Callable[[], Any]) -> Any:
+    try:
+        value = json.loads(_read(path))
+    except (ValueError, RecursionError) as error:
+        raise FeatxError(f"{printable(path)} is damaged ({error}); train again with featx train-top.") from error
+    if type(value) is not kind:
+        raise FeatxError(f"{printable(path)} is not what featx writes there; train again with featx train-top.")
+    return value
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise FeatxError(f"{printable(path)} cannot be read: {reason}. Train again with featx train-top.") from error

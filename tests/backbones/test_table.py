@@ -1,0 +1,282 @@
+"""Backbones: the networks and their numbers."""
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from PIL import Image
+
+from featx.backbones.build import build_model
+from featx.backbones.table import BACKBONES, find_backbone
+from featx.backbones.weights import count_classes
+from featx.engines.keras_engine import KerasEngine
+from featx.errors import BackboneError, WeightsError
+from featx.extract.options import resolve_recipe
+from featx.recipe import Recipe
+from featx.system.keras_import import import_keras
+
+SMALL = {"image_size": (32, 32), "weights": "random", "precision": "float32"}
+
+
+def random_images(n: int, size: tuple[int, int] = (32, 32)) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (n, *size, 3), np.uint8)
+
+
+@pytest.mark.parametrize("size", [64, 150])
+@pytest.mark.parametrize("backbone", ["vgg16", "resnet50"])
+def test_features_equal_an_independent_float64_implementation(shared, tmp_path, backbone, size):
+    reference_path = shared / "reference" / f"{backbone}-{size}.npz"
+    if not reference_path.exists():
+        pytest.skip(f"there is no {reference_path.name}")
+    with np.load(reference_path) as reference:
+        files, expected = reference["files"], reference["features"].astype(np.float64)
+    folder = shared / "reference" / f"images-{size}"
+    images = np.stack([np.asarray(Image.open(folder / str(name)).convert("RGB")) for name in files])
+    weights_path = shared / "weights" / f"{backbone}_tiny_imagenet_notop.h5"
+    options = {"image_size": (size, size), "precision": "float32"}
+    recipe, weights = resolve_recipe(tmp_path, backbone=backbone, weights=str(weights_path), **options)
+    features = KerasEngine(recipe, weights, batch_size=16).features(images)
+    error = np.linalg.norm(features - expected, axis=-1) / np.linalg.norm(expected, axis=-1).clip(1e-30)
+    assert features.dtype == np.float32
+    assert features.shape == expected.shape
+    assert np.linalg.norm(features - expected) / np.linalg.norm(expected) < 1e-4
+    assert np.median(error) < 1e-4
+    assert np.abs(features - expected).max() / np.abs(expected).max() < 1e-4
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_every_backbone_runs_and_fits_float16(tmp_path, backbone):
+    recipe, weights = resolve_recipe(tmp_path, backbone=backbone, **SMALL)
+    features = KerasEngine(recipe, weights, batch_size=4).features(random_images(3))
+    assert features.shape[0] == 3
+    assert features.std() > 0
+    assert np.isfinite(features.astype(np.float16)).all()
+    assert not np.allclose(features[0], features[1])
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_table_agrees_with_keras(tmp_path, backbone):
+    recipe, _ = resolve_recipe(tmp_path, backbone=backbone, weights="random")
+    keras = import_keras()
+    network = getattr(keras.applications, BACKBONES[backbone].application)(weights=None, include_top=False)
+    assert recipe.layer == network.layers[-1].name
+    module = __import__(f"keras.src.applications.{_keras_module(backbone)}", fromlist=["x"])
+    source = Path(module.__file__).read_text(encoding="utf-8")
+    entry = BACKBONES[backbone]
+    for official in (entry.notop, entry.whole):
+        assert official.md5 is None or official.md5 in source
+    assert entry.whole.name != entry.notop.name
+
+
+def _keras_module(backbone: str) -> str:
+    return {"vgg16": "vgg16", "resnet50": "resnet", "mobilenetv2": "mobilenet_v2", "efficientnetb0": "efficientnet"}[
+        backbone
+    ]
+
+
+@pytest.mark.parametrize(("backbone", "mode"), [("vgg16", "caffe"), ("resnet50", "caffe"), ("mobilenetv2", "tf")])
+def test_preprocessing_is_that_of_keras(tmp_path, backbone, mode):
+    keras = import_keras()
+    recipe, _ = resolve_recipe(tmp_path, backbone=backbone, **SMALL)
+    model = build_model(recipe, None)
+    trunk = model.layers[-1]
+    images = random_images(2)
+    pixels = keras.applications.imagenet_utils.preprocess_input(images.astype(np.float32), mode=mode)
+    np.testing.assert_allclose(model.predict_on_batch(images), trunk.predict_on_batch(pixels), rtol=1e-5, atol=1e-4)
+
+
+def test_efficientnet_is_rescaled_like_kerass_imagenet_model(tmp_path, monkeypatch):
+    keras = import_keras()
+    from keras.src.applications import efficientnet
+    from keras.src.legacy.saving import legacy_h5_format
+
+    path = tmp_path / "efficientnetb0_mine_notop.h5"
+    network = keras.applications.EfficientNetB0(weights=None, include_top=False, input_shape=(32, 32, 3))
+    rng = np.random.default_rng(1)
+    for weight in network.weights:
+        if weight.name.endswith(("kernel", "gamma", "beta", "bias")):
+            weight.assign(rng.normal(0, 0.2, weight.shape))
+        elif "variance" in weight.name:
+            weight.assign(rng.uniform(0.5, 1.5, weight.shape))
+    for name, value in (("mean", [0.485, 0.456, 0.406]), ("variance", [0.229, 0.224, 0.225])):
+        next(w for w in network.layers[2].weights if w.name == name).assign(np.array(value))
+    with h5py.File(path, "w") as file:
+        legacy_h5_format.save_weights_to_hdf5_group(file, network)
+    monkeypatch.setattr(efficientnet.file_utils, "get_file", lambda *_args, **_kwargs: str(path))
+    official = keras.applications.EfficientNetB0(weights="imagenet", include_top=False, input_shape=(32, 32, 3))
+    recipe, weights = resolve_recipe(
+        tmp_path,
+        backbone="efficientnetb0",
+        weights=str(path),
+        image_size=(32, 32),
+        layer="block1a_project_conv",
+        precision="float32",
+    )
+
+    def early_features(model) -> np.ndarray:
+        return keras.Model(model.inputs, model.get_layer(recipe.layer).output).predict_on_batch(pixels)
+
+    images = random_images(3)
+    pixels = images.astype(np.float32)
+    expected = early_features(official)
+    features = KerasEngine(recipe, weights, batch_size=3).features(images)
+    np.testing.assert_allclose(features, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
+    assert np.abs(early_features(network) - expected).max() > 0.01 * np.abs(expected).max()
+
+
+def test_an_images_features_do_not_depend_on_its_batch(tmp_path):
+    recipe, weights = resolve_recipe(tmp_path, **SMALL)
+    engine = KerasEngine(recipe, weights, batch_size=8)
+    images = random_images(21)
+    together = engine.features(images)
+    order = np.random.default_rng(1).permutation(21)
+    assert np.array_equal(engine.features(images[order]), together[order])
+    assert np.array_equal(np.concatenate([engine.features(images[i : i + 1]) for i in range(21)]), together)
+    assert engine.features(images[:0]).shape == (0, 1, 1, 512)
+
+
+def test_another_layer_can_be_named(tmp_path):
+    recipe, weights = resolve_recipe(tmp_path, layer="block4_pool", **SMALL)
+    assert KerasEngine(recipe, weights, batch_size=2).features(random_images(2)).shape == (2, 2, 2, 512)
+
+
+def test_random_weights_are_the_same_every_time_and_differ_by_seed(tmp_path):
+    def features(weights: str) -> np.ndarray:
+        recipe, found = resolve_recipe(tmp_path, **{**SMALL, "weights": weights})
+        return KerasEngine(recipe, found, batch_size=2).features(random_images(2))
+
+    assert np.array_equal(features("random"), features("random:0"))
+    assert not np.array_equal(features("random:0"), features("random:1"))
+
+
+def test_unknown_layer_names_those_there_are(tmp_path):
+    recipe, _ = resolve_recipe(tmp_path, layer="block6_pool", **SMALL)
+    with pytest.raises(BackboneError, match=r"block5_pool.*Received: 'block6_pool'"):
+        build_model(recipe, None)
+
+
+def test_images_too_small_for_the_network_are_refused(tmp_path):
+    recipe, _ = resolve_recipe(tmp_path, weights="random", image_size=(16, 16))
+    with pytest.raises(BackboneError, match="--image-size. Received: 16x16"):
+        build_model(recipe, None)
+
+
+def test_unknown_backbone_is_refused():
+    with pytest.raises(BackboneError, match="Known: vgg16, resnet50"):
+        find_backbone("vgg19")
+
+
+@pytest.mark.parametrize("content", [b"", b"no HDF5 at all", None])
+def test_what_holds_no_fitting_weights_is_refused(tmp_path, content):
+    path = tmp_path / "weights.h5"
+    if content is None:
+        with h5py.File(path, "w") as file:
+            file["x"] = np.zeros(3)
+    else:
+        path.write_bytes(content)
+    recipe = Recipe(
+        backbone="vgg16", weights="00" * 32, layer="block5_pool", image_size=(32, 32), preprocessing="caffe"
+    )
+    with pytest.raises(WeightsError, match=r"does not hold weights of vgg16"):
+        build_model(recipe, path)
+
+
+def test_weights_of_another_network_are_refused(shared, tmp_path):
+    recipe, _ = resolve_recipe(tmp_path, **SMALL)
+    with pytest.raises(WeightsError, match="does not hold weights of vgg16"):
+        build_model(replace(recipe, weights="00" * 32), shared / "weights" / "resnet50_tiny_imagenet_notop.h5")
+
+
+@pytest.mark.parametrize("pooling", ["avg", "max"])
+def test_pooled_features_are_the_mean_or_the_largest_of_each_channel(tmp_path, pooling):
+    options = {**SMALL, "layer": "block3_pool"}
+    images = random_images(3)
+    features = KerasEngine(*resolve_recipe(tmp_path, **options), batch_size=3).features(images)
+    pooled = KerasEngine(*resolve_recipe(tmp_path, **options, pooling=pooling), batch_size=3).features(images)
+    expected = features.mean(axis=(1, 2)) if pooling == "avg" else features.max(axis=(1, 2))
+    assert pooled.shape == (3, 256)
+    np.testing.assert_allclose(pooled, expected, rtol=1e-5)
+
+
+def test_what_has_no_height_and_width_is_not_pooled(tmp_path):
+    options = {**SMALL, "backbone": "resnet50", "layer": "predictions", "pooling": "avg"}
+    with pytest.raises(BackboneError, match=r"'predictions' in resnet50 is \(1000,\): leave --pooling out"):
+        build_model(resolve_recipe(tmp_path, **options)[0], None)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("backbone", ["resnet50", "mobilenetv2", "efficientnetb0"])
+def test_whole_classifier_gives_probabilities(tmp_path, backbone, precision):
+    options = {**SMALL, "backbone": backbone, "layer": "predictions", "precision": precision}
+    recipe, weights = resolve_recipe(tmp_path, **options)
+    probabilities = KerasEngine(recipe, weights, batch_size=3).features(random_images(3))
+    assert recipe.dtype == "float32"
+    assert probabilities.shape == (3, 1000)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-5)  # bfloat16 would be off by 1e-3
+
+
+def test_whole_classifier_of_vgg16_takes_its_own_size_only(tmp_path):
+    recipe, _ = resolve_recipe(tmp_path, weights="random", layer="predictions", precision="float32")
+    assert build_model(recipe, None).output_shape == (None, 1000)
+    with pytest.raises(BackboneError, match=r"takes images of 224x224 only.* Received: 96x64"):
+        build_model(replace(recipe, image_size=(96, 64)), None)
+
+
+def test_whole_file_and_file_without_classifier_are_told_apart(shared, whole_resnet50, tmp_path):
+    options = {**SMALL, "backbone": "resnet50"}
+    with pytest.raises(
+        WeightsError,
+        match=r"without the classifier .* It ends in a classifier: whole networks are for --layer predictions",
+    ):
+        build_model(resolve_recipe(tmp_path, **{**options, "weights": str(whole_resnet50)})[0], whole_resnet50)
+    notop = shared / "weights" / "resnet50_tiny_imagenet_notop.h5"
+    options |= {"layer": "predictions", "weights": str(notop)}
+    with pytest.raises(WeightsError, match=r"does not hold the whole classifier of resnet50"):
+        build_model(resolve_recipe(tmp_path, **options)[0], notop)
+    options |= {"backbone": "mobilenetv2", "weights": str(whole_resnet50)}
+    with pytest.raises(WeightsError, match=r"weights of mobilenetv2 .* files of the whole classifier"):
+        build_model(resolve_recipe(tmp_path, **options)[0], whole_resnet50)
+
+
+def test_classes_are_counted_in_either_layout_of_keras(whole_resnet50, tmp_path):
+    keras = import_keras()
+    network = keras.applications.MobileNetV2(weights=None, classes=7, input_shape=(32, 32, 3))
+    network.save_weights(tmp_path / "new.weights.h5")
+    trunk = keras.Model(network.input, network.get_layer("out_relu").output)
+    trunk.save_weights(tmp_path / "notop.weights.h5")
+    assert count_classes(tmp_path / "new.weights.h5") == 7
+    assert count_classes(tmp_path / "notop.weights.h5") is None
+    assert count_classes(whole_resnet50) == 202
+    with h5py.File(tmp_path / "old.h5", "w") as file, h5py.File(whole_resnet50) as whole:
+        whole.copy(whole, file, "model_weights")
+        file.move("model_weights/predictions", "model_weights/probs")  # as Keras called it once
+        layers = file["model_weights"]
+        layers.attrs["layer_names"] = [
+            str(name).replace("predictions", "probs") for name in layers.attrs["layer_names"]
+        ]
+        names = [f"predictions/{name}" for name in ("kernel", "bias")]
+        assert sorted(map(str, layers["probs"].attrs["weight_names"])) == sorted(names)
+    assert count_classes(tmp_path / "old.h5") == 202
+
+
+def test_settings_of_the_users_keras_change_no_feature(tmp_path):
+    (tmp_path / "keras.json").write_text('{"floatx": "float16", "image_data_format": "channels_first"}')
+    script = (
+        "import sys, pathlib, numpy as np\n"
+        "from featx.engines.keras_engine import KerasEngine\n"
+        "from featx.extract.options import resolve_recipe\n"
+        "options = {'weights': 'random', 'image_size': (32, 32), 'precision': 'float32'}\n"
+        "recipe = resolve_recipe(pathlib.Path(sys.argv[1]), **options)\n"
+        "np.save(sys.argv[2], KerasEngine(*recipe, 2).features(np.load(sys.argv[3])))\n"
+    )
+    images, out = tmp_path / "images.npy", tmp_path / "features.npy"
+    np.save(images, random_images(2))
+    environment = {**os.environ, "KERAS_HOME": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", script, tmp_path, out, images], check=True, env=environment)
+    recipe, weights = resolve_recipe(tmp_path, **SMALL)
+    assert np.array_equal(np.load(out), KerasEngine(recipe, weights, 2).features(random_images(2)))

@@ -1,0 +1,187 @@
+"""The command line: mostly in this process; what is slow to load, and noise, in processes of their own."""
+
+import ast
+import inspect
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+import featx.cli.main
+
+FAST = ["--weights", "random", "--image-size", "32"]
+
+
+@pytest.fixture
+def data(make_photos, tmp_path) -> Path:
+    return make_photos(tmp_path / "data")
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch) -> Path:
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def test_the_three_commands_from_photos_to_report(data, here, featx):
+    assert "32 computed, 0 from the cache" in featx("extract", data, *FAST, "--backbone", "vgg16").stdout
+    assert "logreg" in featx("train-top", data, *FAST, "--epochs", 2).stdout
+    result = featx("compare", data, *FAST, "--epochs", 2, "--with-scratch-cnn", "--report-dir", "report")
+    assert result.stdout.splitlines()[-1] == "Report: report; open report/index.html in a browser"
+    assert {"index.html", "results.json", "results.md", "accuracy.png"} <= {
+        path.name for path in Path("report").iterdir()
+    }
+    assert len(list(Path("runs").glob("2*"))) == 1
+    assert {path.name for path in here.iterdir()} == {"cache", "runs", "report"}
+
+
+def test_without_data_the_sample_is_used_and_said(here, featx):
+    result = featx("extract", *FAST, "--backbone", "mobilenetv2")
+    assert "built-in sample" in result.stderr
+    assert "1,797 images in 10 classes (500 training, 1,297 test)" in result.stdout
+
+
+def test_json_is_the_only_thing_on_stdout(data, here, featx):
+    extraction = json.loads(featx("extract", data, *FAST, "--json").stdout)
+    assert (extraction["n_computed"], extraction["n_images"]) == (32, 32)
+    run = json.loads(featx("train-top", data, *FAST, "--epochs", 1, "--json").stdout)
+    assert set(run["accuracy"]) == {"dense", "logreg"}
+    comparison = json.loads(featx("compare", data, *FAST, "--epochs", 1, "--json").stdout)
+    assert len(comparison["approaches"]) == 2
+
+
+def test_quiet_says_nothing(data, here, featx):
+    assert featx("extract", data, *FAST, "--quiet").output == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["extract", "nowhere"], "nowhere"),
+        (["extract", "empty"], "no images"),
+        (["extract", "DATA", "--weights", "nothing.h5"], "There is no weights file nothing.h5"),
+        (["extract", "DATA", "--image-size", "big"], "HEIGHTxWIDTH"),
+        (["extract", "DATA", "--backbone", "vgg17"], "'vgg16', 'resnet50'"),
+        (["extract", "DATA", "--weights", "random", "--layer", "top", "--image-size", "32"], "no layer of this name"),
+        (["extract", "DATA", "--weights", "random", "--image-size", "8"], "Choose a larger --image-size"),
+        (["train-top", "DATA", *FAST], "Make them with: featx extract"),
+        (["compare", "DATA", *FAST, "--report-dir", "full"], "is not empty"),
+        (["compare", "DATA", *FAST, "--baseline", "report-rnn"], "report-cnn"),
+        (["extract", "DATA", *FAST, "--cache-dir", "file"], "file"),
+        (["fetch", "sample", "--to", "full"], "full"),
+    ],
+)
+def test_errors_are_one_line_on_stderr_and_exit_code_2(data, here, featx, words, message):
+    (here / "empty").mkdir()
+    (here / "file").touch()
+    (here / "full").mkdir()
+    (here / "full" / "something").touch()
+    result = featx(*[data if word == "DATA" else word for word in words], exit_code=2)
+    assert message in result.stderr
+    assert result.stdout == ""
+    assert "Traceback" not in result.stderr
+    assert not [path for path in here.glob("r*/*") if path.is_dir()]
+    last = result.stderr.strip().splitlines()[-1]
+    assert last.startswith(("featx: ", "Error: "))
+
+
+def test_what_is_wrong_with_a_data_set_is_said(data, here, featx):
+    content = (data / "train" / "sea" / "sea.0.jpg").read_bytes()
+    (data / "test" / "sea" / "leak.jpg").write_bytes(content)
+    (data / "train" / "sea" / "notes.txt").write_text("no image")
+    stderr = featx("extract", data, *FAST).stderr
+    assert "leak.jpg" in stderr
+    assert "notes.txt" in stderr
+
+
+def test_what_featx_has_written_is_not_taken_for_images(make_photos, here, featx):
+    make_photos(here, n_train=20, n_test=0)
+    for name in ("sea", "wood"):
+        (here / "train" / name).rename(here / name)
+    for folder in ("train", "test"):
+        shutil.rmtree(here / folder)
+    (here / "sea" / "cache").mkdir()  # as if featx had once been started in a class folder
+    shutil.copy(next((here / "sea").glob("*.jpg")), here / "sea" / "cache" / "sample.jpg")
+    (here / "sea" / "cache" / ".featx-output").touch()
+    for number in range(2):
+        assert "cache" not in featx("compare", ".", *FAST, "--epochs", 1).stderr
+        featx("compare", ".", *FAST, "--epochs", 1, "--report-dir", f"mine/{number}")
+    reports = [json.loads(path.read_text()) for path in here.glob("*/*/results.json")]
+    assert [report["class_names"] for report in reports] == [["sea", "wood"]] * 4
+    assert {report["n_train"] + report["n_validation"] + report["n_test"] for report in reports} == {40}
+
+
+def test_letters_that_a_terminal_lacks_do_not_cost_the_result(data, cache):
+    words = ["extract", data, *FAST, "--cache-dir", cache]
+    (data / "train" / "sea" / "страница 🐈.jpg").write_bytes(b"no image")
+    result = run_process(*words, PYTHONIOENCODING="latin-1")
+    assert result.returncode == 0, result.stderr
+
+
+def test_names_from_the_file_system_cannot_write_to_the_terminal(here, featx, make_photos):
+    data = make_photos(here / "da\x1b[31mta\n", classes=("se\x1b[2Ja", "wood"))
+    (data / "train" / "wood" / "bad\x1b[2J\n.jpg").write_bytes(b"no image")
+    result = featx("extract", data, *FAST)
+    assert "\x1b" not in result.output
+    assert r"bad\x1b[2J\n.jpg" in result.stdout
+    result = featx("compare", data, *FAST, "--epochs", 1)
+    assert "\x1b" not in result.output
+
+
+def run_process(*words: object, **environment: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "featx", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **environment})
+
+
+def test_only_featx_speaks(data, tmp_path, cache):
+    for words in (["extract"], ["train-top", "--run-dir", tmp_path / "run"]):
+        result = run_process(*words, data, *FAST, "--cache-dir", cache)
+        assert result.returncode == 0
+        lines = result.stderr.splitlines()
+        assert lines[0].startswith("featx: 2 classes, images in ")
+        assert all(
+            re.match(r"featx: Converting vgg16|[\w ]+: +\d+%", line) for line in lines[1:]
+        )  # a bar if it is slow
+
+
+def test_warm_extraction_loads_neither_tensorflow_nor_scikit_learn(data, cache, featx):
+    words = ["extract", str(data), *FAST, "--cache-dir", str(cache)]
+    featx(*words)
+    script = (
+        "import sys\n"
+        "from featx.cli.main import main\n"
+        "main(sys.argv[1:], standalone_mode=False)\n"
+        "slow = {'tensorflow', 'keras', 'openvino', 'sklearn', 'scipy', 'matplotlib', 'jax', 'torch'}\n"
+        "slow &= set(sys.modules)\n"
+        "assert not slow, slow\n"
+    )
+    result = subprocess.run([sys.executable, "-c", script, *words], capture_output=True, text=True, check=True)
+    assert "0 computed, 32 from the cache" in result.stdout
+
+
+def commands(group: click.Group = featx.cli.main.main) -> list[click.Command]:
+    """Return all commands that do something, those below others too."""
+    below = group.commands.values()
+    return [c for command in below for c in (commands(command) if isinstance(command, click.Group) else [command])]
+
+
+def test_command_bodies_are_short():
+    for command in commands():
+        function = ast.parse(inspect.getsource(inspect.unwrap(command.callback))).body[0]
+        first = function.body[1]  # after the docstring
+        assert function.end_lineno - first.lineno + 1 <= 15, f"{command.name} does too much"
+
+
+def test_every_command_has_an_example():
+    for command in commands():
+        assert re.search(rf"featx (cache )?{command.name}", command.help)
+        for option in command.params:
+            assert isinstance(option, click.Argument) or option.help, f"{command.name} {option.name} lacks help"

@@ -1,0 +1,134 @@
+"""The comparison, on real JPEG files."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from markupsafe import escape
+
+from featx.compare.compare import compare_approaches
+from featx.compare.result import Comparison
+from featx.dataset.image_dataset import scan
+from featx.errors import FeatxError
+from featx.extract.extract import extract_features
+from featx.report.folder import write_report
+from featx.report.text import table, verdict
+from featx.store.feature_store import FeatureStore
+from featx.system.tables import escape_markdown
+from featx.train.metrics import mcnemar_p_value
+from featx.train.result import Training
+from featx.train.train import train_top
+
+OPTIONS = {"weights": "random", "image_size": (32, 32)}
+FAST = Training(epochs=2)
+
+
+@pytest.fixture
+def data(make_photos, tmp_path):
+    return make_photos(tmp_path / "data", n_train=20, n_test=10)
+
+
+def test_all_approaches_stand_on_the_same_test_images(data, cache, tmp_path):
+    (data / "test" / "sea" / "sea.0.jpg").write_bytes(b"no image")
+    comparison = compare_approaches(
+        data, backbones=["vgg16", "mobilenetv2"], baselines=["report-cnn"], cache_dir=cache, training=FAST, **OPTIONS
+    )
+    assert [approach.name for approach in comparison.approaches] == [
+        "vgg16 + dense",
+        "vgg16 + logreg",
+        "mobilenetv2 + dense",
+        "mobilenetv2 + logreg",
+        "report-cnn",
+    ]
+    assert {approach.metrics.n_samples for approach in comparison.approaches} == {19}
+    assert (comparison.n_train, comparison.n_validation, comparison.n_test) == (36, 4, 19)
+    assert sum("random weights" in warning for warning in comparison.warnings) == 2
+    assert "random weights" in table(comparison)
+    best = comparison.best
+    assert [approach.name for approach in comparison.approaches if approach.p_value is None] == [best.name]
+    write_report(comparison, tmp_path / "report")
+    assert "random weights" in (tmp_path / "report" / "results.md").read_text()
+    assert not [path for path in cache.iterdir() if path.name.startswith("tmp")]
+
+
+def test_representations_cost_the_same_from_the_cache(data, cache):
+    extraction = extract_features(data, cache_dir=cache, **OPTIONS)
+    comparison = compare_approaches(data, cache_dir=cache, training=FAST, **OPTIONS)
+    for approach in comparison.approaches:
+        assert approach.representations_s == pytest.approx(extraction.timings.elapsed_s)
+
+
+def test_figures_are_those_of_train_top(data, cache, tmp_path):
+    comparison = compare_approaches(data, cache_dir=cache, training=FAST, **OPTIONS)
+    run = train_top(data, run_dir=tmp_path / "run", cache_dir=cache, training=FAST, **OPTIONS)
+    assert [approach.metrics for approach in comparison.approaches] == [result.metrics for result in run.results]
+    right = [
+        r.probabilities.argmax(axis=1) == run.features.dataset.labels[run.features.dataset.is_test] for r in run.results
+    ]
+    p_values = {approach.p_value for approach in comparison.approaches}
+    assert p_values == {None, mcnemar_p_value(*right)}
+
+
+def test_damaged_segment_is_computed_again_within_the_comparison(data, cache):
+    extraction = extract_features(data, cache_dir=cache, **OPTIONS)
+    segment = next(extraction.store_dir.glob("seg-*.h5"))
+    digests = extraction.dataset.digests
+    expected = FeatureStore(cache, extraction.recipe).read(digests)
+    content = bytearray(segment.read_bytes())
+    at = content.find(expected[0].tobytes())
+    content[at] ^= 1
+    segment.write_bytes(content)
+    comparison = compare_approaches(data, cache_dir=cache, training=FAST, **OPTIONS)
+    assert comparison.n_test == 20
+    assert np.array_equal(FeatureStore(cache, extraction.recipe).read(digests), expected)
+
+
+def test_test_images_seen_in_training_are_said_on_the_report(data, cache):
+    content = (data / "train" / "sea" / "sea.0.jpg").read_bytes()
+    (data / "test" / "sea" / "leak.jpg").write_bytes(content)
+    comparison = compare_approaches(data, cache_dir=cache, training=FAST, **OPTIONS)
+    assert sum("in the train split too" in warning for warning in comparison.warnings) == 1
+    assert not [warning for warning in comparison.warnings if "among the training images" in warning]
+
+
+def test_what_is_wrong_with_the_data_is_said_wherever_its_results_are(data, cache, tmp_path, featx):
+    shutil.copy(data / "train" / "sea" / "sea.0.jpg", data / "train" / "wood" / "copy.jpg")
+    shutil.copy(data / "train" / "sea" / "sea.1.jpg", data / "test" / "sea" / "leak.jpg")
+    (data / "train" / "wood" / "notes.txt").touch()
+    (data / "test" / "wood" / "bad.jpg").write_bytes(b"no image")
+    of_data = scan(data, cache).warnings
+    assert len(of_data) >= 3
+    words = ["compare", data, "--cache-dir", cache, "--weights", "random", "--image-size", 32, "--epochs", 1]
+    report_dir = tmp_path / "report"
+    printed = json.loads(featx(*words, "--report-dir", report_dir, "--json", "--quiet").stdout)
+    left_out = "Left out because they cannot be read: 1 of 63 images, such as test/wood/bad.jpg."
+    assert printed["warnings"][1:] == [*of_data, left_out]
+    comparison = Comparison.from_json((report_dir / "results.json").read_text())
+    assert list(comparison.warnings) == printed["warnings"]
+    for warning in comparison.warnings:
+        assert escape(warning) in (report_dir / "index.html").read_text()
+        assert escape_markdown(warning) in (report_dir / "results.md").read_text()
+        assert warning in " ".join(table(comparison).split())
+    assert verdict(comparison).endswith("all this is subject to the warnings shown with it.")
+
+
+def test_baselines_alone_can_be_compared(data, cache):
+    comparison = compare_approaches(data, backbones=[], baselines=["report-dnn"], cache_dir=cache, training=FAST)
+    assert [approach.name for approach in comparison.approaches] == ["report-dnn"]
+    assert comparison.approaches[0].representations_s == 0
+
+
+def test_nothing_to_compare_is_an_error(data, cache):
+    with pytest.raises(FeatxError, match="nothing to compare"):
+        compare_approaches(data, backbones=[], cache_dir=cache)
+    with pytest.raises(FeatxError, match="Known: report-cnn"):
+        compare_approaches(data, baselines=["report-rnn"], cache_dir=cache)
+
+
+def test_what_fits_one_backbone_is_refused_for_two_before_anything_is_computed(data, tmp_path):
+    untouched = tmp_path / "untouched"
+    for options in ({"weights": "vgg16_mine_notop.h5"}, {"layer": "block4_pool"}):
+        with pytest.raises(FeatxError, match="belongs to one backbone"):
+            compare_approaches(data, backbones=["vgg16", "resnet50"], cache_dir=untouched, **options)
+    assert not untouched.exists()

@@ -1,0 +1,233 @@
+"""A comparison image by image: planted copies, wrong labels and mistakes are found, and nothing else is."""
+
+import json
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+
+from featx.compare.error_analysis import (
+    N_IN_CELL,
+    N_MISTAKES,
+    NEAR_DUPLICATE,
+    Examination,
+    examine,
+    feature_map,
+    nearest_training_images,
+)
+from featx.compare.result import Comparison
+from featx.dataset.image_dataset import ImageDataset
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+def dataset_of(n_train: int, n_test: int, n_classes: int = 2) -> ImageDataset:
+    n = n_train + n_test
+    rng = np.random.default_rng(1)
+    return ImageDataset(
+        root=None,
+        class_names=tuple("abcdefghij"[:n_classes]),
+        paths=tuple(f"{i:05}.jpg" for i in range(n)),
+        labels=np.arange(n) % n_classes,
+        is_test=np.arange(n) >= n_train,
+        digests=rng.integers(0, 256, (n, 32), np.uint8),
+    )
+
+
+# Near-duplicates
+
+
+@pytest.mark.parametrize("block_bytes", [1, 4096, 1 << 30])
+def test_nearest_is_what_comparing_all_pairs_finds(rng, monkeypatch, block_bytes):
+    monkeypatch.setattr("featx.compare.error_analysis._BLOCK_BYTES", block_bytes)
+    X_train, X_test = (rng.gamma(1, 2, (n, 2, 2, 8)).astype(np.float16) for n in (50, 20))
+    nearest = nearest_training_images(X_train, X_test)
+    flat_train, flat_test = (X.reshape(len(X), -1).astype(np.float64) for X in (X_train, X_test))
+    centred_train, centred_test = flat_train - flat_train.mean(axis=0), flat_test - flat_train.mean(axis=0)
+    lengths = np.outer(np.linalg.norm(centred_test, axis=1), np.linalg.norm(centred_train, axis=1))
+    cosines = centred_test @ centred_train.T / lengths
+    assert nearest.rows.tolist() == cosines.argmax(axis=1).tolist()
+    np.testing.assert_allclose(nearest.cosine, cosines.max(axis=1), atol=1e-4)
+
+
+def test_features_that_are_all_the_same_have_no_neighbour():
+    nearest = nearest_training_images(np.ones((3, 4), np.float16), np.ones((2, 4), np.float16))
+    assert (nearest.cosine < NEAR_DUPLICATE).all()
+
+
+def test_recompressed_copies_are_near_duplicates_and_other_photographs_are_not(shared, tmp_path):
+    from PIL import Image
+
+    from featx import FeatureExtractor
+
+    folder = shared / "data" / "cats-dogs" / "train"
+    photos = [path for name in ("cats", "dogs") for path in sorted((folder / name).iterdir())[:60]]
+    copies = []
+    for photo in photos[::10]:
+        image = Image.open(photo).convert("RGB")
+        copies.append(tmp_path / f"{photo.stem}.jpg")
+        image.resize((image.width * 3 // 4, image.height * 3 // 4)).save(copies[-1], quality=60)
+    weights = next((shared / "weights").glob("vgg16*_notop.h5"))
+    extractor = FeatureExtractor(weights=str(weights), image_size=64, cache_dir=tmp_path / "cache", precision="float32")
+    X = extractor.transform([*photos, *copies])
+    nearest = nearest_training_images(X[: len(photos)], X[len(photos) :])
+    assert nearest.rows.tolist() == list(range(0, len(photos), 10))
+    assert (nearest.cosine >= NEAR_DUPLICATE).all()
+    others = np.delete(np.arange(len(photos)), np.arange(0, len(photos), 10))
+    apart = nearest_training_images(X[: len(photos)][::10], X[others])
+    assert (apart.cosine < NEAR_DUPLICATE).all()
+
+
+# The map
+
+
+def test_map_puts_what_is_alike_together(rng):
+    centres = rng.normal(0, 20, (3, 40))
+    groups = np.repeat(np.arange(3), 40)
+    places = feature_map((centres[groups] + rng.normal(0, 1, (120, 40))).astype(np.float16).reshape(120, 2, 20), seed=0)
+    assert places.shape == (120, 2)
+    assert (places.min(), places.max()) == (0, 1)
+    distances = np.linalg.norm(places[:, None] - places[None], axis=2)
+    np.fill_diagonal(distances, np.inf)
+    assert (groups[distances.argmin(axis=1)] == groups).all()
+    again = feature_map((centres[groups] + 0).astype(np.float16).reshape(120, 2, 20), seed=0)
+    assert np.isfinite(again).all()
+
+
+@pytest.mark.parametrize("shape", [(1, 3), (2, 3), (4, 5), (5, 1), (6, 4)])
+def test_map_of_few_images_or_features_is_a_map(rng, shape):
+    places = feature_map(rng.normal(0, 1, shape), seed=0)
+    assert places.shape == (shape[0], 2)
+    assert ((places >= 0) & (places <= 1)).all()
+
+
+@pytest.mark.parametrize("n_different", [1, 2, 4, 5, 6])
+def test_map_of_images_that_are_often_equal_is_a_map(rng, n_different):
+    X = rng.normal(0, 1, (n_different, 4)).astype(np.float16)[np.arange(60) % n_different]
+    places = feature_map(X, seed=0)
+    assert np.isfinite(places).all()
+
+
+# All together
+
+
+@pytest.fixture
+def planted(rng):
+    """30 training and 20 test images: test image 3 copies training image 5, training image 7 is mislabelled."""
+    dataset = dataset_of(30, 20)
+    centres = np.array([[5.0] * 8 + [0.0] * 8, [0.0] * 8 + [5.0] * 8])
+    X = np.abs(centres[dataset.labels] + rng.normal(0, 2, (50, 16)))
+    X[33] = X[5] * 1.001
+    probabilities = np.where(dataset.labels[30:, None] == np.arange(2), 0.8, 0.2)
+    probabilities[[3, 6]] = [[0.99, 0.01], [0.3, 0.7]]  # their classes are 1 and 0
+    out_of_fold = np.where(dataset.labels[:30, None] == np.arange(2), 0.9, 0.1 + 1e-6).astype(np.float32)
+    out_of_fold[7] = [0.97, 0.03]
+    return examine(
+        dataset,
+        {"first": probabilities, "second": probabilities[:, ::-1]},
+        "first",
+        0,
+        backbone="vgg16",
+        X=X.astype(np.float16),
+        out_of_fold=out_of_fold,
+        judge="first",
+        skipped=[("bad.jpg", "no image")],
+    )
+
+
+def test_planted_copy_is_found_and_accuracy_is_given_without_it(planted):
+    assert planted.n_near_duplicates == 1
+    [copy] = planted.near_duplicates
+    assert (copy.test_path, copy.train_path, copy.test_label, copy.train_label) == ("00033.jpg", "00005.jpg", "b", "b")
+    assert copy.cosine > 0.999
+    assert [approach.accuracy_without_duplicates for approach in planted.approaches] == [18 / 19, 1 / 19]
+
+
+def test_planted_wrong_labels_are_ranked(planted):
+    assert [(doubt.path, doubt.split, doubt.label, doubt.suggested) for doubt in planted.doubtful] == [
+        ("00033.jpg", "test", "b", "a"),
+        ("00007.jpg", "train", "b", "a"),
+    ]
+    assert planted.doubtful[1].label_probability == pytest.approx(0.03)
+    assert planted.n_doubtful == 2
+
+
+def test_mistakes_and_cells_are_the_images_in_the_confusion_matrix(planted):
+    first, second = planted.approaches
+    assert [(m.path, m.label, m.predicted, m.probability) for m in first.mistakes] == [
+        ("00033.jpg", "b", "a", 0.99),
+        ("00036.jpg", "a", "b", 0.7),
+    ]
+    cells = {(cell.label, cell.predicted): cell.paths for cell in first.cells}
+    assert set(cells) == {("a", "a"), ("a", "b"), ("b", "a"), ("b", "b")}
+    assert cells["b", "a"] == ("00033.jpg",)
+    assert len(second.mistakes) == N_MISTAKES
+    assert max(len(cell.paths) for cell in second.cells) <= N_IN_CELL
+
+
+def test_map_shows_test_images_only(planted):
+    assert {point.path for point in planted.map} == {f"{i:05}.jpg" for i in range(30, 50)}
+    assert {(p.label, p.predicted) for p in planted.map if p.path in {"00033.jpg", "00036.jpg"}} == {
+        ("b", "a"),
+        ("a", "b"),
+    }
+
+
+def test_large_test_splits_are_sampled_the_same_way_every_time(rng, monkeypatch):
+    monkeypatch.setattr("featx.compare.error_analysis.N_ON_MAP", 200)
+    dataset = dataset_of(10, 300)
+    X = rng.normal(0, 1, (dataset.n_images, 4))
+    probabilities = np.full((dataset.n_test, 2), 0.5)
+    shown = examine(dataset, {"x": probabilities}, "x", 0, backbone="b", X=X).map
+    assert len(shown) == 200
+    shuffled = replace(dataset, digests=dataset.digests[::-1].copy())
+    assert {p.path for p in examine(shuffled, {"x": probabilities}, "x", 0, backbone="b", X=X).map} != {
+        p.path for p in shown
+    }
+
+
+def test_without_features_only_mistakes_are_shown(rng):
+    dataset = dataset_of(10, 10, 3)
+    found = examine(dataset, {"report-cnn": rng.dirichlet([1, 1, 1], 10)}, "report-cnn", 0)
+    assert (found.backbone, found.map, found.near_duplicates, found.doubtful) == (None, (), (), ())
+    assert found.approaches[0].accuracy_without_duplicates is None
+
+
+def test_examination_survives_json(planted):
+    assert Examination.from_dict(json.loads(json.dumps(asdict(planted)))) == planted
+    with pytest.raises(KeyError):
+        Examination.from_dict({})
+
+
+def test_comparison_holds_its_examination(make_photos, cache, tmp_path):
+    from featx.compare.compare import compare_approaches
+    from featx.train.result import Training
+
+    data = make_photos(tmp_path / "data")
+    (data / "train" / "sea" / "bad.jpg").write_bytes(b"no image")
+    comparison = compare_approaches(
+        data,
+        baselines=["report-dnn"],
+        cache_dir=cache,
+        training=Training(epochs=1),
+        weights="random",
+        image_size=(32, 32),
+    )
+    seen = comparison.examination
+    assert [images.name for images in seen.approaches] == [approach.name for approach in comparison.approaches]
+    for images, approach in zip(seen.approaches, comparison.approaches, strict=True):
+        n_right = round(sum(b.accuracy * b.n_samples for b in images.reliability))
+        assert n_right == approach.metrics.n_correct
+        counts = {(c.label, c.predicted): len(c.paths) for c in images.cells}
+        names = comparison.class_names
+        for true, row in enumerate(approach.confusion):
+            for guess, n in enumerate(row):
+                assert counts.get((names[true], names[guess]), 0) == min(n, N_IN_CELL)
+    assert len(seen.map) == comparison.n_test
+    [(path, reason)] = seen.skipped
+    assert path == str(data / "train" / "sea" / "bad.jpg")
+    assert "text, not an image" in reason
+    assert Comparison.from_json(comparison.to_json()) == comparison

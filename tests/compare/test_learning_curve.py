@@ -1,0 +1,104 @@
+"""How much data is enough: nested samples of the training images, every seed another one, and one sentence."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from featx.compare.compare import compare_approaches
+from featx.compare.learning_curve import MIN_PER_CLASS, N_SEEDS
+from featx.compare.result import Comparison, CurvePoint
+from featx.dataset.splits import sample_mask
+from featx.report.folder import write_report
+from featx.report.html.page import page_html
+from featx.report.text import curve_verdict
+from featx.train.result import Training
+
+
+@pytest.fixture
+def digests():
+    return np.random.default_rng(0).integers(0, 256, (300, 32), np.uint8)
+
+
+def test_samples_are_nested_and_take_the_same_share_of_every_class(digests):
+    labels = np.repeat([0, 1, 2], [200, 60, 40])
+    before = np.zeros(300, bool)
+    for fraction in (0.1, 0.2, 0.5, 1.0):
+        mask = sample_mask(digests, labels, seed=3, fraction=fraction)
+        assert np.bincount(labels[mask]).tolist() == [round(fraction * n) for n in (200, 60, 40)]
+        assert (mask | before == mask).all()
+        before = mask
+    assert before.all()
+
+
+def test_samples_depend_on_the_seed_and_the_images_alone(digests):
+    labels = np.arange(300) % 2
+    one = sample_mask(digests, labels, seed=0, fraction=0.2)
+    other = sample_mask(digests, labels, seed=1, fraction=0.2)
+    assert 0 < (one & other).sum() < 30
+    order = np.random.default_rng(1).permutation(300)
+    assert np.array_equal(sample_mask(digests[order], labels[order], seed=0, fraction=0.2), one[order])
+
+
+def test_small_classes_give_what_they_have(digests):
+    labels = np.repeat([0, 1], [297, 3])
+    assert np.bincount(labels[sample_mask(digests, labels, seed=0, fraction=0.01, at_least=4)]).tolist() == [4, 3]
+
+
+@pytest.fixture(scope="module")
+def comparison(tmp_path_factory) -> Comparison:
+    from tests.conftest import write_photos
+
+    folder = tmp_path_factory.mktemp("curve")
+    return compare_approaches(
+        write_photos(folder / "data", n_train=50, n_test=10),
+        baselines=["report-dnn"],
+        cache_dir=folder / "cache",
+        training=Training(epochs=2),
+        learning_curve=True,
+        weights="random",
+        image_size=(32, 32),
+    )
+
+
+def test_every_approach_has_a_point_for_every_share(comparison):
+    names = [approach.name for approach in comparison.approaches]
+    for name in names:
+        points = [point for point in comparison.learning_curve if point.approach == name]
+        # 1, 2 and 5 % of 50 are less than the least of a class.
+        assert [point.n_train for point in points] == [2 * MIN_PER_CLASS, 10, 20, 50, 100]
+        assert [point.fraction for point in points] == [0.08, 0.1, 0.2, 0.5, 1]
+        assert all(len(point.accuracies) == N_SEEDS for point in points)
+        assert all(0 <= accuracy <= 1 for point in points for accuracy in point.accuracies)
+
+
+def test_the_last_point_of_the_first_seed_is_the_comparison_itself(comparison):
+    for approach in comparison.approaches:
+        last = [point for point in comparison.learning_curve if point.approach == approach.name][-1]
+        assert last.accuracies[0] == approach.metrics.accuracy
+
+
+def test_curve_survives_json_and_is_shown(comparison, tmp_path):
+    assert Comparison.from_json(comparison.to_json()) == comparison
+    write_report(comparison, tmp_path)
+    assert (tmp_path / "learning-curve.png").stat().st_size > 10_000
+    assert "learning-curve.png" in (tmp_path / "results.md").read_text()
+    html = page_html(comparison)
+    assert "How much data is enough" in html
+    assert "How much data is enough" not in page_html(replace(comparison, learning_curve=()))
+
+
+def points(name: str, means: dict[int, float]) -> list[CurvePoint]:
+    return [CurvePoint(name, n / 1000, n, (mean - 0.01, mean + 0.01)) for n, mean in means.items()]
+
+
+def test_the_sentence_says_how_many_images_transfer_saves(comparison):
+    head, baseline = "vgg16 + logreg", "report-dnn"
+    better = points(head, {10: 0.6, 100: 0.7, 1000: 0.9}) + points(baseline, {10: 0.5, 100: 0.55, 1000: 0.68})
+    assert curve_verdict(replace(comparison, learning_curve=tuple(better))) == (
+        "With 100 training images (10 %), vgg16 + logreg is as good (70.0 %) as report-dnn with all 1,000 training "
+        "images (68.0 %), on average over 2 seeds."
+    )
+    worse = points(head, {10: 0.6, 1000: 0.65}) + points(baseline, {10: 0.5, 1000: 0.68})
+    assert "here, transfer does not pay" in curve_verdict(replace(comparison, learning_curve=tuple(worse)))
+    assert curve_verdict(replace(comparison, learning_curve=tuple(points(head, {10: 0.6})))) == ""

@@ -1,0 +1,154 @@
+"""Measures against values worked out by hand or by another route than the code's."""
+
+import math
+
+import numpy as np
+import pytest
+
+from featx.errors import FeatxError
+from featx.train.metrics import commonest_class, confusion_matrix, evaluate, mcnemar_p_value, wilson_interval
+
+TWO_CLASSES = ([0, 0, 1, 1], [[0.9, 0.1], [0.6, 0.4], [0.35, 0.65], [0.8, 0.2]])
+
+
+def noise(n, n_classes, skill, seed=0):
+    rng = np.random.default_rng(seed)
+    y = rng.integers(n_classes, size=n)
+    logits = rng.normal(size=(n, n_classes))
+    logits[np.arange(n), y] += skill
+    return y, np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+
+
+def test_two_classes_by_hand():
+    metrics = evaluate(*TWO_CLASSES)
+    assert (metrics.n_samples, metrics.n_correct, metrics.accuracy) == (4, 3, 0.75)
+    assert metrics.loss == pytest.approx(-(math.log(0.9) + math.log(0.6) + math.log(0.65) + math.log(0.2)) / 4)
+    assert metrics.roc_auc == pytest.approx(3 / 4)  # of the four pairs, 0.4 > 0.2 alone is the wrong way round
+    assert metrics.macro_f1 == pytest.approx((2 * 2 / (3 + 2) + 2 * 1 / (1 + 2)) / 2)
+    # Four bins of one image each: 0.9, 0.6, 0.65 right and 0.8 wrong.
+    assert metrics.calibration_error == pytest.approx((0.1 + 0.75 + 0.8) / 4)
+
+
+def test_the_calibration_error_averages_within_a_bin_before_it_compares():
+    # 0.61 and 0.65 share the bin (9/15, 10/15]; one is right: |1 - 1.26| / 2.
+    assert evaluate([0, 1], [[0.61, 0.39], [0.65, 0.35]]).calibration_error == pytest.approx(0.13)
+
+
+def test_a_confident_and_right_classifier_has_no_calibration_error():
+    assert evaluate([0, 1, 2], np.eye(3)).calibration_error == 0
+
+
+def test_many_classes_agree_with_the_definitions():
+    y, rows = noise(500, 4, 1.0)
+    metrics = evaluate(y, rows)
+    assert metrics.loss == pytest.approx(-np.log(rows[np.arange(500), y]).mean())
+    assert metrics.accuracy == (rows.argmax(axis=1) == y).mean()
+    areas = [(rows[y == k, k][:, None] > rows[y != k, k]).mean() for k in range(4)]
+    assert metrics.roc_auc == pytest.approx(np.mean(areas))
+    matrix = confusion_matrix(y, rows.argmax(axis=1), 4)
+    assert metrics.macro_f1 == pytest.approx(np.mean(2 * matrix.diagonal() / (matrix.sum(axis=0) + matrix.sum(axis=1))))
+
+
+def test_a_certain_mistake_costs_a_finite_loss():
+    assert evaluate([1, 0], [[1.0, 0.0], [1.0, 0.0]]).loss == pytest.approx(-math.log(np.finfo(np.float64).eps) / 2)
+
+
+def test_float32_rows_are_good_enough():
+    y, rows = noise(300, 30, 2.0)
+    exact, rounded = evaluate(y, rows), evaluate(y, rows.astype(np.float32))
+    assert rounded.loss == pytest.approx(exact.loss, rel=1e-5)
+    assert rounded.n_correct == exact.n_correct
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_no_auc_when_a_class_has_no_image(n_classes):
+    metrics = evaluate([1, 1], np.full((2, n_classes), 1 / n_classes))
+    assert metrics.roc_auc is None
+    assert 0 <= metrics.macro_f1 <= 1
+
+
+@pytest.mark.parametrize(
+    ("y", "rows", "message"),
+    [
+        ([], np.zeros((0, 2)), "at least"),
+        ([0], [[1.0]], "at least"),
+        ([0], [0.5, 0.5], "shape"),
+        ([0, 1], [[0.5, 0.5]], "one label"),
+        ([0.0], [[0.5, 0.5]], "integers"),
+        ([[0]], [[0.5, 0.5]], "integers"),
+        ([2], [[0.5, 0.5]], "between 0 and 1"),
+        ([-1], [[0.5, 0.5]], "between 0 and 1"),
+        ([0, 1], [[0.5, 0.5], [math.nan, 0.5]], "1 of 2 rows"),
+        ([0], [[math.inf, 0.5]], "NaN or infinity"),
+        ([0], [[0.5, 0.498]], "sum to 1"),
+        ([0], [[1.2, -0.2]], "negative"),
+    ],
+)
+def test_what_is_no_probability_of_these_labels_is_refused(y, rows, message):
+    with pytest.raises(FeatxError, match=message):
+        evaluate(y, rows)
+
+
+@pytest.mark.parametrize(
+    ("k", "n", "confidence", "z"), [(81, 263, 0.95, 1.959964), (0, 20, 0.95, 1.959964), (5, 5, 0.9, 1.644854)]
+)
+def test_wilson_interval_is_wilsons_formula(k, n, confidence, z):
+    middle = (k / n + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * math.sqrt(k / n * (1 - k / n) / n + z**2 / (4 * n**2))
+    assert wilson_interval(k, n, confidence) == pytest.approx((middle - half, middle + half), abs=1e-6)
+
+
+@pytest.mark.parametrize(("k", "n"), [(1, 0), (0, 0), (-1, 3), (4, 3)])
+def test_an_impossible_proportion_is_refused(k, n):
+    with pytest.raises(FeatxError, match="at least one sample"):
+        wilson_interval(k, n)
+
+
+def test_mcnemar_by_hand():
+    a = np.array([True] * 9 + [False] * 1 + [True] * 50 + [False] * 5)
+    b = np.array([False] * 9 + [True] * 1 + [True] * 50 + [False] * 5)
+    assert mcnemar_p_value(a, b) == pytest.approx(2 * (1 + 10) / 2**10)
+    assert mcnemar_p_value(b, a) == mcnemar_p_value(a, b)
+
+
+def test_mcnemar_looks_at_pairs_not_at_totals():
+    a = np.arange(100) < 60
+    assert mcnemar_p_value(a, a) == 1.0
+    assert mcnemar_p_value(a, a[::-1]) == 1.0  # 40 against 40
+    better = np.arange(100) < 70
+    assert mcnemar_p_value(a, better) == pytest.approx(2 / 2**10)
+
+
+def test_mcnemar_refuses_what_is_not_paired():
+    right = np.ones(3, bool)
+    for other in (np.ones(4, bool), np.ones(3, int), np.ones((3, 1), bool)):
+        with pytest.raises(FeatxError, match="two boolean vectors"):
+            mcnemar_p_value(right, other)
+
+
+def test_rows_of_the_confusion_matrix_are_the_true_classes():
+    matrix = confusion_matrix([0, 0, 0, 2], [0, 1, 1, 2], 3)
+    assert matrix.tolist() == [[1, 2, 0], [0, 0, 0], [0, 0, 1]]
+    assert confusion_matrix([], [], 2).tolist() == [[0, 0], [0, 0]]
+    for y, predicted in (([0], [0, 1]), ([0], [3])):
+        with pytest.raises(FeatxError, match="length|between"):
+            confusion_matrix(y, predicted, 3)
+
+
+def test_of_classes_without_an_image_only_those_that_are_predicted_count():
+    sure = np.eye(3)
+    y = [0, 0, 0, 1]
+    without = evaluate(y, sure[[0, 0, 1, 1]])
+    assert without.macro_f1 == pytest.approx((0.8 + 2 / 3) / 2)  # of the two classes that are there
+    assert evaluate(y, sure[[0, 0, 2, 1]]).macro_f1 == pytest.approx(
+        (0.8 + 1 + 0) / 3
+    )  # what is never right counts as 0
+    assert without.roc_auc is None
+
+
+def test_the_commonest_class_and_what_is_clearly_better():
+    assert commonest_class([2, 0, 2]) == (2, pytest.approx(2 / 3))
+    assert commonest_class(np.array([1, 0])) == (0, 0.5)
+    metrics = evaluate([0] * 20 + [1], np.eye(2)[[0] * 21])
+    assert not metrics.is_above(commonest_class([0] * 20 + [1])[1])
+    assert metrics.is_above(0.5)

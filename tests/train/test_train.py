@@ -1,0 +1,215 @@
+"""Stage two, on the cached features of real JPEG files."""
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from featx.cli.summaries import run_json, run_text
+from featx.dataset.image_dataset import scan
+from featx.errors import FeaturesMissingError, FeatxError, TrainingError
+from featx.extract.extract import extract_features
+from featx.heads.dense import HEADS
+from featx.store.feature_store import FeatureStore
+from featx.train.metrics import evaluate
+from featx.train.result import Training
+from featx.train.train import train_on_features, train_top
+
+OPTIONS = {"weights": "random", "image_size": (32, 32)}
+FAST = Training(epochs=3)
+
+
+@pytest.fixture(params=[("sea", "wood"), ("sea", "wood", "sky")], ids=["binary", "many classes"])
+def data(request, make_photos, tmp_path):
+    return make_photos(tmp_path / "data", n_train=20, n_test=6, classes=request.param)
+
+
+@pytest.fixture
+def cache(tmp_path):
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def run(data, cache, tmp_path):
+    extract_features(data, cache_dir=cache, **OPTIONS)
+    return train_top(data, run_dir=tmp_path / "run", cache_dir=cache, training=FAST, **OPTIONS)
+
+
+def read_csv(path):
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_run_folder_holds_everything(run, data):
+    assert {path.name for path in run.dir.iterdir()} == {
+        "dense.keras",
+        "logreg.keras",
+        "metrics.json",
+        "history.csv",
+        "predictions.csv",
+        "recipe.json",
+        "class_names.json",
+    }
+    metrics = json.loads((run.dir / "metrics.json").read_text())
+    assert set(metrics["heads"]) == set(HEADS)
+    assert metrics["random_weights"] is True
+    assert json.loads((run.dir / "class_names.json").read_text()) == sorted(p.name for p in (data / "train").iterdir())
+    assert [int(row["epoch"]) for row in read_csv(run.dir / "history.csv")] == [1, 2, 3]
+
+
+def test_metrics_can_be_computed_again_from_the_predictions(run):
+    class_names = run.features.dataset.class_names
+    rows = read_csv(run.dir / "predictions.csv")
+    metrics = json.loads((run.dir / "metrics.json").read_text())["heads"]
+    assert len(rows) == run.features.dataset.n_test
+    for head in HEADS:
+        right = 0
+        for row in rows:
+            probabilities = [float(row[f"{head}:{name}"]) for name in class_names]
+            assert sum(probabilities) == pytest.approx(1, abs=1e-5)
+            assert f"/{row['label']}/" in row["path"]
+            right += class_names[int(np.argmax(probabilities))] == row["label"]
+        assert right == metrics[head]["n_correct"]
+
+
+def test_saved_heads_predict_in_plain_keras_what_the_run_says(run, tmp_path):
+    dataset = run.features.dataset
+    X = run.features.X[dataset.is_test]
+    np.save(tmp_path / "X.npy", X)
+    script = (
+        "import sys, keras, numpy as np\n"
+        "X = np.load(sys.argv[1])\n"
+        "np.savez(sys.argv[2], **{h: keras.models.load_model(f'{sys.argv[3]}/{h}.keras').predict(X, verbose=0)"
+        " for h in ('dense', 'logreg')})\n"
+        "assert 'featx' not in sys.modules\n"
+    )
+    out = tmp_path / "out.npz"
+    subprocess.run([sys.executable, "-c", script, tmp_path / "X.npy", out, run.dir], check=True, cwd=tmp_path)
+    with np.load(out) as predicted:
+        for result in run.results:
+            p = predicted[result.name]
+            p = np.hstack([1 - p, p]) if p.shape[1] == 1 else p
+            np.testing.assert_allclose(p, result.probabilities, atol=1e-5)
+
+
+def test_same_seed_gives_the_same_figures(run, data, cache, tmp_path):
+    again = train_top(data, run_dir=tmp_path / "again", cache_dir=cache, training=FAST, **OPTIONS)
+    for first, second in zip(run.results, again.results, strict=True):
+        assert np.array_equal(first.probabilities, second.probabilities)
+
+
+def test_missing_features_name_the_command_that_makes_them(data, cache, tmp_path, featx):
+    with pytest.raises(FeaturesMissingError, match="Make them with: featx extract") as error:
+        train_top(data, run_dir=tmp_path / "run", cache_dir=cache, training=FAST, **OPTIONS)
+    words = str(error.value).split("Make them with: featx ")[1].split()
+    assert not (tmp_path / "run").exists()
+    featx(*words)
+    train_top(data, run_dir=tmp_path / "run", cache_dir=cache, training=FAST, **OPTIONS)
+
+
+def test_unreadable_images_are_left_out_and_shift_nothing(data, cache, tmp_path):
+    (data / "train" / "sea" / "sea.3.jpg").write_bytes(b"no image")
+    (data / "test" / "wood" / "wood.1.jpg").write_bytes(b"no image either")
+    extract_features(data, cache_dir=cache, **OPTIONS)
+    run = train_top(data, run_dir=tmp_path / "run", cache_dir=cache, training=FAST, **OPTIONS)
+    n = len(run.features.dataset.class_names)
+    assert (run.features.dataset.n_train, run.features.dataset.n_test) == (20 * n - 1, 6 * n - 1)
+    store = FeatureStore(cache, run.features.recipe)
+    for row, digest in enumerate(run.features.dataset.digests):
+        assert np.array_equal(store.read(digest[np.newaxis])[0], run.features.X[row])
+
+
+def test_what_is_wrong_with_the_data_is_in_the_run(data, cache, tmp_path, featx):
+    shutil.copy(data / "train" / "sea" / "sea.0.jpg", data / "train" / "wood" / "copy.jpg")
+    (data / "train" / "wood" / "notes.txt").touch()
+    (data / "train" / "wood" / "bad.jpg").write_bytes(b"no image")
+    words = [data, "--cache-dir", cache, "--weights", "random", "--image-size", 32, "--json", "--quiet"]
+    extracted = json.loads(featx("extract", *words).stdout)
+    run_dir = tmp_path / "run"
+    trained = json.loads(featx("train-top", *words, "--epochs", 1, "--run-dir", run_dir).stdout)
+    n_images = scan(data, cache).n_images
+    left_out = f"Left out because they cannot be read: 1 of {n_images} images, such as train/wood/bad.jpg."
+    assert extracted["warnings"] == list(scan(data, cache).warnings)
+    assert [warning for warning in extracted["warnings"] if "different classes" in warning]
+    assert trained["warnings"] == [*extracted["warnings"], left_out]
+    assert json.loads((run_dir / "metrics.json").read_text())["warnings"] == trained["warnings"]
+
+
+def test_class_with_too_few_readable_images_is_named(data, cache, tmp_path):
+    for path in sorted((data / "train" / "wood").iterdir())[1:]:
+        path.write_bytes(b"no image " + path.name.encode())
+    extract_features(data, cache_dir=cache, **OPTIONS)
+    with pytest.raises(
+        TrainingError,
+        match=r"The class wood has one training image .* such as train/wood/wood\.\d+\.jpg: text, not an image",
+    ):
+        train_top(data, run_dir=tmp_path / "run", cache_dir=cache, training=FAST, **OPTIONS)
+
+
+def test_run_folder_in_use_is_not_overwritten(run, data, cache):
+    before = {path.name: path.read_bytes() for path in run.dir.iterdir()}
+    with pytest.raises(FeatxError, match="is not empty; choose another one"):
+        train_top(data, run_dir=run.dir, cache_dir=cache, training=FAST, heads=["logreg"], **OPTIONS)
+    assert {path.name: path.read_bytes() for path in run.dir.iterdir()} == before
+    assert not [path for path in run.dir.parent.iterdir() if path.name.startswith(".tmp-")]
+    shutil.rmtree(run.dir)
+
+
+# What anybody gets right
+
+
+@pytest.fixture(scope="module")
+def lopsided(tmp_path_factory, networks_dir):
+    """A run on two classes of which the test split has 20 images and one."""
+    from tests.conftest import write_photos
+
+    folder = tmp_path_factory.mktemp("lopsided")
+    data = write_photos(folder / "data", n_train=8, n_test=20, classes=("cats", "dogs"))
+    for path in sorted((data / "test" / "dogs").iterdir())[1:]:
+        path.unlink()
+    (folder / "cache").mkdir()
+    (folder / "cache" / "networks").symlink_to(networks_dir, target_is_directory=True)
+    extract_features(data, cache_dir=folder / "cache", **OPTIONS)
+    return train_top(data, run_dir=folder / "run", cache_dir=folder / "cache", training=FAST, **OPTIONS)
+
+
+def scoring(run, n_correct, n_samples=21):
+    """The run as it would be had every head got so many test images right."""
+    y = np.zeros(n_samples, int)
+    metrics = evaluate(y, np.eye(2)[[0] * n_correct + [1] * (n_samples - n_correct)])
+    return replace(run, results=tuple(replace(result, metrics=metrics) for result in run.results))
+
+
+def test_a_head_that_is_no_better_than_one_answer_for_all_is_called_so(lopsided):
+    for n_correct, said in ((20, "; no better than always answering cats"), (21, "; not clearly better than always")):
+        text = run_text(scoring(lopsided, n_correct))
+        assert text.count(said) == 2
+        assert "Always answering cats, the commonest class, gets 95.2 % of them right." in text
+    better = scoring(lopsided, 1000, 1000)
+    assert "better than" not in run_text(better)
+    assert run_json(better)["better_than_baseline"] == {"dense": True, "logreg": True}
+
+
+def test_run_folder_and_json_have_what_the_commonest_class_gets(lopsided):
+    metrics = json.loads((lopsided.dir / "metrics.json").read_text())
+    assert metrics["baseline"] == {"class": "cats", "accuracy": 20 / 21}
+    assert [head["better_than_baseline"] for head in metrics["heads"].values()] == [False, False]
+    summary = json.loads(json.dumps(run_json(lopsided)))
+    assert summary["baseline"] == metrics["baseline"]
+    assert summary["better_than_baseline"] == {"dense": False, "logreg": False}
+
+
+def test_of_a_test_split_with_one_class_nothing_is_claimed(lopsided):
+    dataset = lopsided.features.dataset
+    one_class = lopsided.features.subset(~dataset.is_test | (dataset.labels == 0))
+    run = replace(lopsided, features=one_class)
+    result = train_on_features(one_class, "logreg", FAST)
+    assert one_class.test_baseline == ("cats", 1.0)
+    assert result.metrics.roc_auc is None
+    assert not result.metrics.is_above(1.0)
+    assert "gets 100.0 % of them right" in run_text(run)
