@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -175,3 +176,14 @@ def test_start_loads_nothing_slow(words):
     loaded = {line.rsplit("|", 1)[1].strip().split(".")[0] for line in result.stderr.splitlines() if "|" in line}
     assert not loaded & LATE
     assert "numpy" in loaded or words == ["-c", "import featx"]
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/CONTRIBUTING.md"])
+def test_the_documents_show_the_same_house(document):
+    text = (ROOT / document).read_text(encoding="utf-8")
+    block = re.search(r"```text\nfeatx/\n(.*?)```", text, re.DOTALL)
+    shown = re.findall(r"^[│├└─ ]+(\w+)(?:/|\.py) ", block[1] if block else "", re.MULTILINE)
+    order = [
+        name for room in ROOMS for name in (room, *(inner for inner in INNER_ROOMS if inner.startswith(f"{room}.")))
+    ]
+    assert shown == [name.rpartition(".")[2] for name in order if name != "__main__"]
