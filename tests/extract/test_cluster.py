@@ -21,8 +21,8 @@ from benchmarks.ray_nodes import TIMEOUT_S, LocalCluster, free_port, kill, wait_
 from featx.backbones.weights import Weights
 from featx.engines.engine import EngineOptions
 from featx.errors import DtypeOverflowError, FeatxError, ImageError
-from featx.extract.cluster.driver import cluster_engine
-from featx.extract.cluster.scheduler import CORES_PER_WORKER, MAX_IMAGES, Task, TaskQueue, worker_slots
+from featx.extract.cluster.driver import CORES_PER_WORKER, cluster_engine, worker_slots
+from featx.extract.cluster.scheduler import MAX_IMAGES, Task, TaskQueue
 from featx.extract.cluster.worker import WorkerConfig, WorkerSlot, check_node, digest_of
 from featx.extract.extract import Extraction, extract_features
 from featx.images.augmentation import AUGMENTATIONS, Views

@@ -23,12 +23,16 @@ from typing import Any
 
 from featx.engines import EngineOptions
 from featx.errors import FeatxError, printable
-from featx.extract.cluster.scheduler import Scheduler, amount, worker_slots
+from featx.extract.cluster.scheduler import Scheduler
 from featx.extract.cluster.worker import Outcome, WorkerSlot
 from featx.recipe import Recipe
 
 #: Ray tries an address where nobody listens for two minutes; a machine that is there answers at once.
 CONNECT_S = 10.0
+
+#: Cores of a worker without a GPU. With many, decoding threads would wait for Python's lock; each worker has the
+#: network in memory once.
+CORES_PER_WORKER = 4
 
 
 @dataclass(frozen=True)
@@ -66,10 +70,13 @@ def main() -> None:
 def _drive(command: Connection) -> Outcome:
     address, options, recipe = command.recv()
     ray = _connect(address)
-    nodes = ray.nodes()
-    engine = cluster_engine(options, recipe, nodes)
-    command.send(ClusterFound(engine, described(worker_slots(nodes, engine, options.threads))))
-    return asyncio.run(Scheduler(ray, engine, command, *command.recv()).run())
+    engine = cluster_engine(options, recipe, ray.nodes())
+
+    def find_slots() -> list[WorkerSlot]:
+        return worker_slots(ray.nodes(), engine, options.threads)
+
+    command.send(ClusterFound(engine, described(find_slots())))
+    return asyncio.run(Scheduler(ray, find_slots, command, *command.recv()).run())
 
 
 def _connect(address: str) -> Any:
@@ -114,7 +121,29 @@ def cluster_engine(options: EngineOptions, recipe: Recipe, nodes: Sequence[dict[
         return "openvino"
     if options.engine != "auto":
         return options.engine
-    return "keras" if any(amount(node, "GPU") for node in nodes if node["Alive"]) else "openvino"
+    return "keras" if any(node["Resources"].get("GPU") for node in nodes if node["Alive"]) else "openvino"
+
+
+def worker_slots(nodes: Sequence[dict[str, Any]], engine: str, cores_per_worker: int | None) -> list[WorkerSlot]:
+    """Return a slot for each GPU if `engine` is `keras` and there are some, else for every few cores.
+
+    Args:
+        nodes: what `ray.nodes()` returns.
+        engine: `"keras"` or `"openvino"`.
+        cores_per_worker: `CORES_PER_WORKER` if None; nodes with fewer have one worker with these.
+    """
+    alive = sorted((node for node in nodes if node["Alive"]), key=lambda node: str(node["NodeID"]))
+    on_gpus = engine == "keras" and any(node["Resources"].get("GPU") for node in alive)
+    slots = []
+    for node in alive:
+        n_cores, n_gpus = (int(node["Resources"].get(name, 0)) for name in ("CPU", "GPU"))
+        name = f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']}, {node['NodeID'][:8]})"
+        n_workers = n_gpus if on_gpus else -(-n_cores // (cores_per_worker or CORES_PER_WORKER))
+        for number in range(n_workers):
+            # The cores that a GPU leaves over do nothing; all others are shared out evenly.
+            share = n_cores // n_workers + (not on_gpus and number < n_cores % n_workers)
+            slots.append(WorkerSlot(node["NodeID"], name, share, int(on_gpus)))
+    return slots
 
 
 def described(slots: Sequence[WorkerSlot]) -> str:

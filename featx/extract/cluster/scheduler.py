@@ -1,15 +1,15 @@
 """Gives tasks to the workers of a cluster, one after the other, and to other workers if one is lost.
 
-Ray's own means cannot do this. An actor with `max_restarts` whose node is gone waits for a free place, and keeps its
-task meanwhile, though other workers are idle. `ray.util.ActorPool` tells neither which task nor which worker was lost,
-chooses tasks before it is known how fast a worker is, and before Ray 2.60 gives more tasks to workers that are dead.
+Ray alone cannot do this. An actor with `max_restarts` whose node is gone waits for free cores and keeps its task
+meanwhile, though other workers are idle. `ray.util.ActorPool` forgets the task of a lost actor, starts no actors on new
+nodes, and in older versions gives more tasks to dead actors.
 """
 
 import asyncio
 import math
 import time
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
@@ -22,10 +22,6 @@ from featx.engines import default_batch_size
 from featx.errors import FeatxError, printable
 from featx.extract.cluster.worker import Outcome, Worker, WorkerConfig, WorkerSlot
 from featx.store import FeatureStore
-
-#: Cores of a worker without a GPU. With many, decoding threads would wait for Python's lock; each worker has the
-#: network in memory once.
-CORES_PER_WORKER = 4
 
 #: A task is work for so long. A worker that is killed takes no more with it; and once for each task, its engine waits
 #: for the first images and for the last segment.
@@ -123,33 +119,6 @@ def _size(images_per_s: float | None, n_left: int, n_workers: int, batch_size: i
     return batch_size * max(1, int(wanted / batch_size))
 
 
-def worker_slots(nodes: Sequence[dict[str, Any]], engine: str, cores_per_worker: int | None) -> list[WorkerSlot]:
-    """Return a slot for each GPU if `engine` is `keras` and there are some, else for every few cores.
-
-    Args:
-        nodes: what `ray.nodes()` returns.
-        engine: `"keras"` or `"openvino"`.
-        cores_per_worker: `CORES_PER_WORKER` if None; nodes with fewer have one worker with these.
-    """
-    alive = sorted((node for node in nodes if node["Alive"]), key=lambda node: str(node["NodeID"]))
-    on_gpus = engine == "keras" and any(amount(node, "GPU") for node in alive)
-    slots = []
-    for node in alive:
-        n_cores, n_gpus = amount(node, "CPU"), amount(node, "GPU")
-        name = f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']}, {node['NodeID'][:8]})"
-        n_workers = n_gpus if on_gpus else -(-n_cores // (cores_per_worker or CORES_PER_WORKER))
-        for number in range(n_workers):
-            # The cores that a GPU leaves over do nothing; all others are shared out evenly.
-            share = n_cores // n_workers + (not on_gpus and number < n_cores % n_workers)
-            slots.append(WorkerSlot(node["NodeID"], name, share, int(on_gpus)))
-    return slots
-
-
-def amount(node: dict[str, Any], resource: str) -> int:
-    """Return how much a node of `ray.nodes()` has of a resource."""
-    return int(node["Resources"].get(resource, 0))
-
-
 @dataclass(eq=False)
 class _RunningWorker:
     """A worker, as seen from here.
@@ -178,19 +147,25 @@ class Scheduler:
     """
 
     def __init__(
-        self, ray: Any, engine: str, command: Connection, images: Images, config: WorkerConfig, patience_s: float
+        self,
+        ray: Any,
+        find_slots: Callable[[], list[WorkerSlot]],
+        command: Connection,
+        images: Images,
+        config: WorkerConfig,
+        patience_s: float,
     ) -> None:
         """Begin; nothing is started before `run`.
 
         Args:
             ray: the module, connected.
-            engine: that all workers run.
+            find_slots: tells where there is room for workers at present.
             command: gets `Progress`; whatever it sends means that the work is to end early.
             images: whose features are wanted; their sources have absolute paths.
             config: for the workers.
             patience_s: so long to wait for a worker where there is none.
         """
-        self._ray, self._engine, self._command = ray, engine, command
+        self._ray, self._find_slots, self._command = ray, find_slots, command
         self._images, self._config, self._patience_s = images, config, patience_s
         ray.method(concurrency_group="progress")(Worker.progress)  # marks it: it does not wait for `compute`
         self._actor_class = ray.remote(concurrency_groups={"progress": 1})(Worker)
@@ -244,7 +219,7 @@ class Scheduler:
         if self._is_ending or time.monotonic() < self._look_s:
             return []
         self._look_s = time.monotonic() + LOOK_EVERY_S
-        slots = worker_slots(self._ray.nodes(), self._engine, self._config.engine_options.threads)
+        slots = self._find_slots()
         if self._first_nodes is None:
             self._first_nodes = {slot.node_id for slot in slots}
         free = Counter(slots) - Counter(worker.slot for worker in self._workers)
@@ -340,9 +315,8 @@ class Scheduler:
             what = f"{MAX_LOST} workers were lost one after the other with the same images, from {first} on ({reason})"
             self._end_early(FeatxError(f"{what}. What was computed is kept: mend this and run the same command again."))
         elif self._n_lost[worker.slot.node_id] == MAX_LOST:
-            self._leave_out(
-                worker.slot, f"{MAX_LOST} workers were lost one after the other on the node {node} ({reason})."
-            )
+            what = f"{MAX_LOST} workers were lost one after the other on the node {node} ({reason})."
+            self._leave_out(worker.slot, what)
 
     def _unstored(self, worker: _RunningWorker, task: Task) -> Task:
         """Return what of the task of a lost worker is not in the store; what is there is counted as computed."""
