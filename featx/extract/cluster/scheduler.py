@@ -140,38 +140,34 @@ class _RunningWorker:
     images_per_s: float | None = None
 
 
+@dataclass(eq=False)
 class Scheduler:
     """Has the workers of a cluster compute the features of images.
 
     All of it runs on one thread: `run` looks round twice a second, and `_work` follows one worker.
+
+    Attributes:
+        ray: the module, connected.
+        find_slots: tells where there is room for workers at present.
+        command: gets `Progress`; whatever it sends means that the work is to end early.
+        images: whose features are wanted; their sources have absolute paths.
+        config: for the workers.
+        patience_s: so long to wait for a worker where there is none.
     """
 
-    def __init__(
-        self,
-        ray: Any,
-        find_slots: Callable[[], list[WorkerSlot]],
-        command: Connection,
-        images: Images,
-        config: WorkerConfig,
-        patience_s: float,
-    ) -> None:
-        """Begin; nothing is started before `run`.
+    ray: Any
+    find_slots: Callable[[], list[WorkerSlot]]
+    command: Connection
+    images: Images
+    config: WorkerConfig
+    patience_s: float
 
-        Args:
-            ray: the module, connected.
-            find_slots: tells where there is room for workers at present.
-            command: gets `Progress`; whatever it sends means that the work is to end early.
-            images: whose features are wanted; their sources have absolute paths.
-            config: for the workers.
-            patience_s: so long to wait for a worker where there is none.
-        """
-        self._ray, self._find_slots, self._command = ray, find_slots, command
-        self._images, self._config, self._patience_s = images, config, patience_s
-        ray.method(concurrency_group="progress")(Worker.progress)  # marks it: it does not wait for `compute`
-        self._actor_class = ray.remote(concurrency_groups={"progress": 1})(Worker)
-        self._store = FeatureStore(config.cache_dir, config.recipe)
-        self._batch_size = default_batch_size(config.engine_options)
-        self._queue = TaskQueue(len(images), self._batch_size)
+    def __post_init__(self) -> None:
+        self.ray.method(concurrency_group="progress")(Worker.progress)  # marks it: it does not wait for `compute`
+        self._actor_class = self.ray.remote(concurrency_groups={"progress": 1})(Worker)
+        self._store = FeatureStore(self.config.cache_dir, self.config.recipe)
+        self._batch_size = default_batch_size(self.config.engine_options)
+        self._queue = TaskQueue(len(self.images), self._batch_size)
         self._workers: list[_RunningWorker] = []
         self._n_lost: Counter[str] = Counter()  # by node, since a task was done there
         self._first_nodes: set[str] | None = None
@@ -187,8 +183,8 @@ class Scheduler:
         """Return when all is done, or ended early; what workers still do is cancelled with the event loop."""
         running: set[asyncio.Task[None]] = set()
         while not self._is_over():
-            if self._command.poll():
-                self._command.recv()  # raises if the command has ended, which ends this process and its workers
+            if self.command.poll():
+                self.command.recv()  # raises if the command has ended, which ends this process and its workers
                 self._end_early()
             running |= {asyncio.create_task(self._work(slot)) for slot in self._free_slots()}
             timer = asyncio.create_task(asyncio.sleep(TICK_S))
@@ -196,7 +192,7 @@ class Scheduler:
             running.discard(timer)
             for turn in ended:
                 turn.result()  # raises what nobody has foreseen
-            self._command.send(Progress(self._n_done, self._outcome.warnings))
+            self.command.send(Progress(self._n_done, self._outcome.warnings))
             self._n_done, self._outcome.warnings = 0, []
             if error := self._out_of_patience():
                 self._end_early(error)
@@ -219,7 +215,7 @@ class Scheduler:
         if self._is_ending or time.monotonic() < self._look_s:
             return []
         self._look_s = time.monotonic() + LOOK_EVERY_S
-        slots = self._find_slots()
+        slots = self.find_slots()
         if self._first_nodes is None:
             self._first_nodes = {slot.node_id for slot in slots}
         free = Counter(slots) - Counter(worker.slot for worker in self._workers)
@@ -241,9 +237,9 @@ class Scheduler:
 
     async def _work(self, slot: WorkerSlot) -> None:
         """Start a worker and give it one task after the other, until all is over or it is lost."""
-        here = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(slot.node_id, soft=False)
+        here = self.ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(slot.node_id, soft=False)
         actor_class = self._actor_class.options(num_cpus=slot.n_cores, num_gpus=slot.n_gpus, scheduling_strategy=here)
-        worker = _RunningWorker(slot, actor_class.remote(slot, self._config))
+        worker = _RunningWorker(slot, actor_class.remote(slot, self.config))
         self._workers.append(worker)
         try:
             reason = await worker.actor.start.remote()
@@ -257,22 +253,22 @@ class Scheduler:
                     await asyncio.sleep(TICK_S)  # another worker may be lost
                 else:
                     await self._compute(worker)
-        except self._ray.exceptions.RayTaskError as error:
+        except self.ray.exceptions.RayTaskError as error:
             self._end_early(FeatxError(f"A worker on the node {slot.node} failed: {_last_line(error)}."))
-        except self._ray.exceptions.RayError as error:
+        except self.ray.exceptions.RayError as error:
             self._lose(worker, error)
         finally:
             self._workers.remove(worker)
-            self._ray.kill(worker.actor)
+            self.ray.kill(worker.actor)
 
     async def _compute(self, worker: _RunningWorker) -> None:
         """Have a worker compute its next task, and count meanwhile how far it is."""
         n_ready = sum(other.is_ready for other in self._workers)
         worker.task = self._queue.take(worker.images_per_s, n_ready)
         worker.n_counted = 0
-        computed = asyncio.ensure_future(worker.actor.compute.remote(self._images[worker.task.rows], n_ready))
+        computed = asyncio.ensure_future(worker.actor.compute.remote(self.images[worker.task.rows], n_ready))
         while not (await asyncio.wait({computed}, timeout=TICK_S))[0]:
-            with suppress(self._ray.exceptions.RayError):  # of which `computed` tells, too
+            with suppress(self.ray.exceptions.RayError):  # of which `computed` tells, too
                 n = await worker.actor.progress.remote(stop=self._is_ending)
                 self._count(worker, max(n, worker.n_counted))
         outcome = computed.result()
@@ -311,7 +307,7 @@ class Scheduler:
             what = f"{len(left.rows):,} images go" if len(left.rows) else "work goes"
             self._outcome.warnings.append(f"A worker on the node {node} was lost ({reason}); {what} on.")
         if len(left.rows) and left.n_lost == MAX_LOST:
-            first = printable(source_path(self._images.sources[left.rows[0]]))
+            first = printable(source_path(self.images.sources[left.rows[0]]))
             what = f"{MAX_LOST} workers were lost one after the other with the same images, from {first} on ({reason})"
             self._end_early(FeatxError(f"{what}. What was computed is kept: mend this and run the same command again."))
         elif self._n_lost[worker.slot.node_id] == MAX_LOST:
@@ -320,7 +316,7 @@ class Scheduler:
 
     def _unstored(self, worker: _RunningWorker, task: Task) -> Task:
         """Return what of the task of a lost worker is not in the store; what is there is counted as computed."""
-        images = self._images[task.rows]
+        images = self.images[task.rows]
         self._store.reload()
         stored = self._store.contains(images.digests, images.views)
         kept = images[stored.nonzero()[0]]
@@ -330,7 +326,7 @@ class Scheduler:
 
     def _out_of_patience(self) -> FeatxError | None:
         """Return why to end a run that would wait for ever."""
-        patience_s = self._patience_s
+        patience_s = self.patience_s
         if any(worker.is_ready for worker in self._workers):
             patience_s, what = STALLED_S, "no worker has finished an image"
         elif self._has_begun:
