@@ -21,10 +21,9 @@ from benchmarks.ray_nodes import TIMEOUT_S, LocalCluster, free_port, kill, wait_
 from featx.backbones.weights import Weights
 from featx.engines.engine import EngineOptions
 from featx.errors import DtypeOverflowError, FeatxError, ImageError
-from featx.extract.cluster.messages import Sample, Terms
-from featx.extract.cluster.portions import MAX_IMAGES, Portion, Portions
-from featx.extract.cluster.rooms import CORES_PER_WORKER, Room, cluster_engine, rooms
-from featx.extract.cluster.worker import check_node, digest_of
+from featx.extract.cluster.driver import CORES_PER_WORKER, cluster_engine, worker_slots
+from featx.extract.cluster.scheduler import MAX_IMAGES, Task, TaskQueue
+from featx.extract.cluster.worker import WorkerConfig, WorkerSlot, check_node, digest_of
 from featx.extract.extract import Extraction, extract_features
 from featx.images.augmentation import AUGMENTATIONS, Views
 from featx.recipe import Recipe
@@ -172,7 +171,9 @@ def test_nothing_but_results_is_printed(cluster, data, cache):
     words = [data, "--cache-dir", cache, "--ray", cluster.address, "--json", "--quiet"]
     process = start(*words, "--weights", "random", "--image-size", "32", "--layer", "block2_pool")
     stdout, stderr = process.communicate(timeout=TIMEOUT_S)
-    assert (process.returncode, stderr) == (0, "")
+    assert process.returncode == 0
+    assert stderr.startswith("featx: warning: 1 image has 16 bits a sample")
+    assert stderr.count("\n") == 1
     assert json.loads(stdout)["n_computed"] == N_IMAGES  # Ray prints to standard output, too, if it is let
 
 
@@ -266,7 +267,7 @@ def assert_the_rest_is_computed(cache: Path, data: Path, alone: Extraction) -> N
 @needs_ray
 @in_full
 def test_strict_stops_at_the_first_bad_image_and_keeps_the_rest(cluster, data, cache):
-    with pytest.raises(ImageError, match=r"bad\.[01]\.jpg cannot be read: no image.* Without --strict"):
+    with pytest.raises(ImageError, match=r"bad\.[01]\.jpg cannot be read: text, not an image.* Without --strict"):
         extract_features(data, cache_dir=cache, ray_address=cluster.address, strict=True, **{**QUICK, "batch_size": 4})
     assert list(cache.glob("*/seg-*.h5"))
 
@@ -308,13 +309,12 @@ def test_without_ray_the_error_says_what_to_install(featx, data, cache, monkeypa
 
 
 @pytest.fixture
-def terms(tmp_path) -> Terms:
-    """Those that this machine keeps."""
+def config(tmp_path) -> WorkerConfig:
+    """One that fits this machine."""
     (tmp_path / "mark").touch()
     (tmp_path / "image").write_bytes(b"an image")
-    sample = Sample(tmp_path / "image", digest_of(tmp_path / "image") or "")
     recipe = Recipe(backbone="vgg16", weights="random-0", layer="x", image_size=(32, 32), preprocessing="caffe")
-    return Terms(
+    return WorkerConfig(
         recipe=recipe,
         weights=Weights("random-0", None),
         cache_dir=tmp_path,
@@ -324,15 +324,15 @@ def terms(tmp_path) -> Terms:
         keras_backend="tensorflow",
         versions={name: version for name, version in versions().items() if name in {"featx", "pillow", "keras"}},
         mark=tmp_path / "mark",
-        sample=sample,
+        sample=(tmp_path / "image", digest_of(tmp_path / "image") or ""),
     )
 
 
-HERE = Room("0", "here", 1, 0)
+HERE = WorkerSlot("0", "here", 1, 0)
 
 
-def test_a_node_like_this_one_is_fit(terms):
-    check_node(HERE, terms)
+def test_a_node_like_this_one_is_fit(config):
+    check_node(HERE, config)
 
 
 @pytest.mark.parametrize(
@@ -341,21 +341,21 @@ def test_a_node_like_this_one_is_fit(terms):
         ({"versions": {"pillow": "0.1"}}, r"pillow [\d.]+ is not the version .* 0\.1: install the same"),
         ({"versions": {"no-such-package": "1"}}, "no-such-package is not installed is not the version"),
         ({"mark": Path("/nowhere/mark")}, "--cache-dir must be a folder that all nodes share"),
-        ({"sample": Sample(Path("/nowhere/image"), "0" * 64)}, "DATA must be a folder that all nodes share"),
+        ({"sample": (Path("/nowhere/image"), "0" * 64)}, "DATA must be a folder that all nodes share"),
         ({"weights": Weights("0" * 64, Path("/nowhere/weights.h5"))}, "holds not the weights"),
     ],
     ids=["version", "package", "cache", "image", "weights"],
 )
-def test_a_node_that_differs_is_not(terms, what, why):
+def test_a_node_that_differs_is_not(config, what, why):
     with pytest.raises(FeatxError, match=why) as raised:
-        check_node(HERE, replace(terms, **what))
+        check_node(HERE, replace(config, **what))
     assert "\n" not in str(raised.value)
 
 
-def test_an_image_with_other_bytes_on_a_node_is_found(terms, tmp_path):
+def test_an_image_with_other_bytes_on_a_node_is_found(config, tmp_path):
     (tmp_path / "image").write_bytes(b"another image")
     with pytest.raises(FeatxError, match="is not the image that it is"):
-        check_node(HERE, terms)
+        check_node(HERE, config)
 
 
 # How work is shared out
@@ -370,19 +370,27 @@ def ray_node(name: str, *, alive: bool = True, **resources: float) -> dict[str, 
 def test_every_few_cores_have_a_worker_and_dead_nodes_have_none():
     nodes = [ray_node("a", CPU=2.0), ray_node("b", CPU=2.0 * CORES_PER_WORKER), ray_node("c"), ray_node("d", CPU=1)]
     nodes[3]["Alive"] = False
-    found = rooms(nodes, "openvino", None)
-    assert [(place.node[0], place.n_cores) for place in found] == [("a", 2), *[("b", CORES_PER_WORKER)] * 2]
+    slots = worker_slots(nodes, "openvino", None)
+    assert [(slot.node[0], slot.n_cores) for slot in slots] == [("a", 2), *[("b", CORES_PER_WORKER)] * 2]
 
 
-def test_threads_are_the_cores_of_each_worker():
-    assert [place.n_cores for place in rooms([ray_node("a", CPU=5)], "openvino", 2)] == [2, 2, 1]
+@pytest.mark.parametrize(
+    ("n_cores", "threads", "shares"),
+    [(5, 2, [2, 2, 1]), (10, None, [4, 3, 3]), (2, None, [2]), (3, 1, [1, 1, 1]), (0, 2, [])],
+)
+def test_threads_are_the_cores_of_each_worker(n_cores, threads, shares):
+    slots = worker_slots([ray_node("a", CPU=n_cores)], "openvino", threads)
+    assert [slot.n_cores for slot in slots] == shares
 
 
 def test_each_gpu_has_a_worker_with_its_share_of_the_cores():
     nodes = [ray_node("a", CPU=16, GPU=2), ray_node("b", CPU=64)]
     recipe = Recipe(backbone="vgg16", weights="random-0", layer="x", image_size=(32, 32), preprocessing="caffe")
     assert cluster_engine(EngineOptions(), recipe, nodes) == "keras"
-    assert [(p.node[0], p.n_cores, p.n_gpus) for p in rooms(nodes, "keras", None)] == [("a", 8, 1), ("a", 8, 1)]
+    assert [(slot.node[0], slot.n_cores, slot.n_gpus) for slot in worker_slots(nodes, "keras", None)] == [
+        ("a", 8, 1),
+        ("a", 8, 1),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -408,24 +416,24 @@ def test_all_workers_run_one_engine(engine, precision, resources, chosen):
 
 
 @pytest.mark.parametrize("n_rows", [1, 31, 1000, 30_000])
-def test_portions_are_every_row_once_whatever_is_lost(n_rows):
+def test_tasks_are_every_row_once_whatever_is_lost(n_rows):
     rng = np.random.default_rng(n_rows)
-    portions = Portions(n_rows, batch_size=32)
+    queue = TaskQueue(n_rows, batch_size=32)
     done: list[np.ndarray] = []
-    while portions.n_left:
-        portion = portions.take(rng.choice([None, 3.0, 200.0, 5000.0]), n_workers=3)
-        assert 0 < len(portion.rows) <= MAX_IMAGES
-        kept = rng.integers(len(portion.rows) + 1) if rng.random() < 0.3 else len(portion.rows)
-        done.append(portion.rows[:kept])
-        portions.give_back(Portion(portion.rows[kept:], portion.n_lost + 1))
+    while queue.n_left:
+        task = queue.take(rng.choice([None, 3.0, 200.0, 5000.0]), n_workers=3)
+        assert 0 < len(task.rows) <= MAX_IMAGES
+        kept = rng.integers(len(task.rows) + 1) if rng.random() < 0.3 else len(task.rows)
+        done.append(task.rows[:kept])
+        queue.give_back(Task(task.rows[kept:], task.n_lost + 1))
     assert np.array_equal(np.sort(np.concatenate(done)), np.arange(n_rows))
 
 
-def test_portions_get_smaller_towards_the_end():
-    portions = Portions(10_000, batch_size=32)
+def test_tasks_get_smaller_towards_the_end():
+    queue = TaskQueue(10_000, batch_size=32)
     sizes = []
-    while portions.n_left:
-        sizes.append(len(portions.take(150.0, n_workers=4).rows))
+    while queue.n_left:
+        sizes.append(len(queue.take(150.0, n_workers=4).rows))
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[-2] <= 150
     assert len(sizes) < 40

@@ -2,23 +2,22 @@
 
 Each machine sees the images and the cache under the same path, in a shared folder. Workers, one for each GPU or for a
 few cores, read images and write segments of their own into the store, as several processes of featx do anyway; only
-names travel through Ray. So what is lost with a worker is what it had not yet written, and the store is the only
-memory: the next run, on a cluster or without one, computes what is missing.
+names travel through Ray. So a lost worker costs what it had not yet written, and the store is the only memory: the next
+run, on a cluster or without one, computes what is missing.
 
-    this process              run.py       bar, log, Ctrl-C; a mark in the store
+    this process              run.py        bar, log, Ctrl-C; a mark in the store
        │ pipe
-    the driver                driver.py    a process of its own that talks to Ray
-                              hand_out.py  portions of rows to workers, and again if a worker is lost
+    the driver                driver.py     a process of its own that talks to Ray
+                              scheduler.py  gives tasks, some rows each, to workers, and again if a worker is lost
        │ Ray
-    a worker per GPU or       worker.py    checks what it sees; reader → engine → writer, as on one machine
+    a worker per GPU or       worker.py     checks what it sees; reader → engine → writer, as on one machine
     few cores, on each node
 
 Plain actors, not `ray.data`: that needs pyarrow and pandas, and is made to move what it computes through Ray's object
-store, where here nothing is to be moved. What is needed of a scheduler is one queue that gives a lost worker's rows to
-others and knows when to give up, in `hand_out.py`.
+store, while here nothing is moved.
 
-The driver is a process of its own since Ray does with its driver as it likes: it prints to standard output, takes
-SIGTERM for itself, tries an address for two minutes, and ends the process when the cluster has gone.
+The driver is a process of its own because of what Ray does in it: it prints to standard output, takes SIGTERM for
+itself, tries an address for two minutes, and ends the process when the cluster has gone.
 """
 
 from featx.extract.cluster.run import run_on_cluster

@@ -7,24 +7,22 @@ import re
 import subprocess
 import sys
 import tempfile
-import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from multiprocessing import Pipe
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
 import featx
 from featx.dataset import Images, SkippedImage
-from featx.engines import choose_engine, cpu_engine
+from featx.engines import choose_engine, cpu_engine, load_network
 from featx.errors import FeatxError, printable
-from featx.extract.cluster.messages import STOP, Connected, Counted, Finished, Job, Said, Sample, Terms
-from featx.extract.cluster.worker import digest_of
+from featx.extract.cluster.driver import ClusterFound, Stop
+from featx.extract.cluster.worker import Outcome, WorkerConfig, digest_of
 from featx.extract.pipeline import StageOne
 from featx.storage import TEMPORARY_PREFIX, StoragePath
 from featx.system import Timings, held_interrupts, keras_backend, progress_bar, versions
@@ -63,37 +61,31 @@ def run_on_cluster(
     Raises:
         DtypeOverflowError: a feature does not fit the storage dtype. What was computed before is kept.
         ImageError: `strict`, and an image cannot be read. What was computed before is kept.
-        FeatxError: the cluster is not to be had, is not fit, or is lost. What was computed before is kept.
+        FeatxError: the cluster does not answer, is not fit, or is lost. What was computed before is kept.
     """
     if stage.recipe.precision == "int8":
         choose_engine(stage.engine_options, stage.recipe)  # raises what it would raise on a node
     if importlib.util.find_spec("ray") is None:
         raise FeatxError("Ray is not installed: install it with pip install 'featx[ray]'.")
-    with _DriverProcess(address) as driver:
-        driver.send((address, stage.engine_options, stage.recipe))
-        connected = driver.connected()
-        log.log(logging.INFO if show else logging.DEBUG, "Ray cluster %s: %s.", printable(address), connected.room)
-        engine = connected.engine
+    with closing(_Driver(address)) as driver:
+        cluster = driver.find_cluster(stage)
+        log.log(logging.INFO if show else logging.DEBUG, "Ray cluster %s: %s.", printable(address), cluster.description)
+        engine = cluster.engine
         if engine == "openvino" and stage.engine_options.engine == "auto":
             engine = cpu_engine(stage.recipe.precision)  # of this machine, for all nodes: rows are made alike
-        if engine == "openvino":
-            _convert(stage, show=show)
+        if engine == "openvino":  # a sound network is in the cache, once, before all workers look for it
+            load_network(stage.recipe, stage.weights, stage.cache_dir, stage.dataset, show=show)
+        sources = [source if isinstance(source, np.ndarray) else source.absolute() for source in images.sources]
+        images = replace(images, sources=sources)
         bar = progress_bar(len(images), stage.recipe.backbone, stage.unit, show=show)
         with bar, _mark(stage.store.dir.absolute()) as mark, held_interrupts() as interrupted:
-            driver.send(_job(stage, images, engine, mark, strict=strict))
-            finished = driver.finished(bar.update, interrupted)
-            skipped += finished.skipped
-            stage.dim += finished.dim
-            if finished.error:
-                raise finished.error
-        return finished.timings
-
-
-def _convert(stage: StageOne, *, show: bool) -> None:
-    """See to it that a sound network is in the cache, once, before all workers look for it."""
-    from featx.engines import load_network
-
-    load_network(stage.recipe, stage.weights, stage.cache_dir, stage.dataset, show=show)
+            driver.send((images, _worker_config(stage, images, engine, mark, strict=strict), PATIENCE_S))
+            outcome = driver.outcome(bar.update, interrupted)
+            skipped += outcome.skipped
+            stage.dim += outcome.dim
+            if outcome.error:
+                raise outcome.error
+        return outcome.timings
 
 
 @contextmanager
@@ -111,13 +103,11 @@ def _mark(store_dir: StoragePath) -> Iterator[StoragePath]:
                 store_dir.rmdir()  # if it is empty
 
 
-def _job(stage: StageOne, images: Images, engine: str, mark: StoragePath, *, strict: bool) -> Job:
-    sources = [source if isinstance(source, np.ndarray) else source.absolute() for source in images.sources]
-    images = Images(sources, images.digests, images.views)
+def _worker_config(stage: StageOne, images: Images, engine: str, mark: StoragePath, *, strict: bool) -> WorkerConfig:
     path = stage.weights.path
     backend = keras_backend()
     here = versions()
-    terms = Terms(
+    return WorkerConfig(
         recipe=stage.recipe,
         weights=replace(stage.weights, path=path and path.absolute()),
         cache_dir=stage.cache_dir.absolute(),
@@ -129,32 +119,30 @@ def _job(stage: StageOne, images: Images, engine: str, mark: StoragePath, *, str
         mark=mark,
         sample=_sample(images),
     )
-    return Job(images, terms, PATIENCE_S)
 
 
-def _sample(images: Images) -> Sample | None:
-    """Return one of the first images that is what it was when it was digested."""
+def _sample(images: Images) -> tuple[StoragePath, str] | None:
+    """Return one of the first images that still has the bytes that were digested, and their digest."""
     for source, digest in zip(images.sources[:_SAMPLES], images.digests, strict=False):
         sha256 = digest.tobytes().hex()
         if not isinstance(source, np.ndarray) and digest_of(source) == sha256:
-            return Sample(source, sha256)
+            return source, sha256
     return None
 
 
-class _DriverProcess:
-    """The process that talks to Ray."""
+class _Driver:
+    """The process that talks to Ray, as seen from here."""
 
     def __init__(self, address: str) -> None:
         self._address = address
         self._pipe, theirs = Pipe()
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed in __exit__
-        # Its folder is where Ray's workers look for modules first: there shall be none but featx's own.
-        folder = Path(featx.__file__).parents[1]
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed in `close`
         code = "from featx.extract.cluster.driver import main; main()"
         with theirs:
             self._process = subprocess.Popen(  # noqa: S603 - our own code, and no shell
                 [sys.executable, "-c", code, str(theirs.fileno())],
-                cwd=folder,
+                # Where Ray's workers look for modules first: there are none but featx's own.
+                cwd=Path(featx.__file__).parents[1],
                 env={**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1"},
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
@@ -163,49 +151,41 @@ class _DriverProcess:
                 start_new_session=True,  # Ctrl-C on the terminal is for us alone
             )
 
-    def send(self, what: object) -> None:
-        """Ask for something."""
-        with suppress(BrokenPipeError, ConnectionResetError):  # it has ended; what it said is read next
-            self._pipe.send(what)
-
-    def connected(self) -> Connected:
+    def find_cluster(self, stage: StageOne) -> ClusterFound:
         """Wait until the cluster has been found.
 
         Raises:
             FeatxError: it has not.
         """
-        deadline = time.monotonic() + CONNECT_S
-        while not self._pipe.poll(0.1):
-            if time.monotonic() > deadline:
-                raise FeatxError(
-                    f"The Ray cluster {printable(self._address)} does not answer; see ray status on its first machine."
-                )
+        self.send((self._address, stage.engine_options, stage.recipe))
+        if not self._pipe.poll(CONNECT_S):
+            self._process.kill()
+            raise FeatxError(
+                f"The Ray cluster {printable(self._address)} does not answer; see ray status on its first machine."
+            )
         answer = self._receive()
-        if isinstance(answer, Connected):
+        if isinstance(answer, ClusterFound):
             return answer
         raise answer.error
 
-    def finished(self, count: Callable[[int], object], interrupted: Callable[[], bool]) -> Finished:
+    def outcome(self, count: Callable[[int], object], interrupted: Callable[[], bool]) -> Outcome:
         """Wait until all is done; count and log meanwhile, and have it end early when interrupted."""
-        is_stopped = False
-        heard_s = time.monotonic()
         while True:
-            if interrupted() and not is_stopped:
-                self.send(STOP)
-                is_stopped = True
-            if not self._pipe.poll(0.2):
-                if time.monotonic() - heard_s > SILENCE_S:
-                    raise self._lost()
-                continue
-            said = self._receive()
-            heard_s = time.monotonic()
-            if isinstance(said, Counted):
-                count(said.n)
-            elif isinstance(said, Said):
-                log.log(said.level, "%s", said.text)
-            else:
-                assert isinstance(said, Finished)
-                return said
+            if not self._pipe.poll(SILENCE_S):
+                raise self._lost()
+            message = self._receive()
+            if isinstance(message, Outcome):
+                return message
+            count(message.n_done)
+            for warning in message.warnings:
+                log.warning("%s", warning)
+            if interrupted():
+                self.send(Stop())  # the driver takes one for each `Progress`
+
+    def send(self, message: object) -> None:
+        """Tell the process something."""
+        with suppress(BrokenPipeError, ConnectionResetError):  # it has ended; what it said is read next
+            self._pipe.send(message)
 
     def _receive(self) -> Any:
         try:
@@ -214,32 +194,24 @@ class _DriverProcess:
             raise self._lost() from error
 
     def _lost(self) -> FeatxError:
-        return FeatxError(
-            f"The Ray cluster {printable(self._address)} is lost{self._last_words()}. What was computed is kept: start "
-            f"it again, and run the same command to go on."
-        )
-
-    def _last_words(self) -> str:
-        """Return the first sentence of the last line that the process has printed, in brackets.
+        """Return the error that the cluster is lost, with the first sentence of the last line that was printed.
 
         Ray's lines begin with the time, in brackets, and with a place in its code.
         """
         self._log.seek(0)
-        lines = [line.strip() for line in self._log.read().decode(errors="replace").splitlines() if line.strip()]
-        if not lines:
-            return ""
-        words = re.sub(r"^\[[^]]*\] *(?:\S+:\d+: )?", "", lines[-1]).split(". ")[0].removesuffix(".")
-        return f" ({printable(words[:200])})"
+        lines = self._log.read().decode(errors="replace").strip().splitlines()
+        words = re.sub(r"^\[[^]]*\] *(?:\S+:\d+: )?", "", lines[-1]).split(". ")[0].removesuffix(".") if lines else ""
+        reason = f" ({printable(words[:200])})" if words else ""
+        return FeatxError(
+            f"The Ray cluster {printable(self._address)} is lost{reason}. What was computed is kept: start it again, "
+            f"and run the same command to go on."
+        )
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """End the process."""
         self._pipe.close()  # which ends it, if nothing else has
         try:
-            self._process.wait(10)
+            self._process.wait(5)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()

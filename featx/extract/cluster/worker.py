@@ -1,130 +1,181 @@
-"""What runs on a node of the cluster: stage one for one portion after the other, with one engine."""
+"""What runs on a node of the cluster: stage one, for one task after the other, with one engine."""
 
 import hashlib
 import logging
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+import sys
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+from logging.handlers import BufferingHandler
 from pathlib import Path
 
-from featx.dataset import Images, SkippedImage
-from featx.errors import FeatxError, ImageError, printable
-from featx.extract.cluster.messages import Done, Failure, Said, Terms
-from featx.extract.cluster.rooms import Room
+from featx.backbones import Weights
+from featx.dataset import DimImage, Images, SkippedImage
+from featx.engines import EngineOptions
+from featx.errors import FeatxError, printable
 from featx.extract.pipeline import StageOne
+from featx.recipe import Recipe
 from featx.storage import StoragePath
 from featx.store import FeatureStore
 from featx.system import Timings, keras_sees_gpu, versions
 
 
-class Worker:
-    """Computes features; Ray calls its methods.
+@dataclass(frozen=True)
+class WorkerSlot:
+    """A place for one worker.
 
-    `compute` runs on one thread, `n_counted` and `stop` on another.
+    Attributes:
+        node_id: Ray's name of the node.
+        node: what it is called in messages.
+        n_cores: processor cores that Ray is asked for.
+        n_gpus: GPUs that Ray is asked for, 0 or 1.
     """
 
-    def __init__(self, room: Room, terms: Terms) -> None:
-        """Begin on `room`; nothing is read before `start`."""
-        self._room = room
-        self._terms = terms
-        self._stage: StageOne | None = None
-        self._n_counted = 0
-        self._is_stopped = False
-        self._said: list[Said] = []
+    node_id: str
+    node: str
+    n_cores: int
+    n_gpus: int
 
-    def start(self) -> FeatxError | None:
-        """Make ready; return why that cannot be."""
-        n_cores = max(1, self._room.n_cores)
-        os.environ["KERAS_BACKEND"] = self._terms.keras_backend
-        os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(n_cores))
-        _listen(self._said)
+
+@dataclass(frozen=True)
+class WorkerConfig:
+    """What every worker must know before its first task.
+
+    Attributes:
+        recipe: what the features are.
+        weights: the weights that it names.
+        cache_dir: where stores lie, absolute.
+        engine_options: how the backbone is run; the engine is not `"auto"` any more.
+        workers: decoding threads of each worker; as many as it has cores if None.
+        strict: raise on the first image that cannot be read, instead of skipping it.
+        keras_backend: what `KERAS_BACKEND` is where the command was given.
+        versions: of all that decides a bit of a feature, there.
+        mark: a file in the store that was just made.
+        sample: an image that can be read there, and the SHA-256 of its bytes in hexadecimal; None if there is none.
+    """
+
+    recipe: Recipe
+    weights: Weights
+    cache_dir: StoragePath
+    engine_options: EngineOptions
+    workers: int | None
+    strict: bool
+    keras_backend: str
+    versions: dict[str, str]
+    mark: StoragePath
+    sample: tuple[StoragePath, str] | None
+
+
+@dataclass
+class Outcome:
+    """What became of a task, or of all of them.
+
+    Attributes:
+        timings: what its rows have cost, all of which are on disk.
+        skipped: images that could not be read.
+        dim: images that came out nearly black.
+        error: what ended it early and is said in one line, as on one machine.
+        warnings: what there was for the log.
+    """
+
+    timings: Timings = field(default_factory=Timings)
+    skipped: list[SkippedImage] = field(default_factory=list)
+    dim: list[DimImage] = field(default_factory=list)
+    error: Exception | None = None
+    warnings: list[str] = field(default_factory=list)
+
+
+class Worker:
+    """Computes features; Ray calls its methods: `progress` on a thread of its own, so that it can answer meanwhile."""
+
+    def __init__(self, slot: WorkerSlot, config: WorkerConfig) -> None:
+        """Begin in `slot`; nothing is read before `start`."""
+        self._slot = slot
+        self._config = config
+        self._n_cores = max(1, slot.n_cores)
+        self._n_done = 0
+        self._is_stopped = False
+        self._log = BufferingHandler(sys.maxsize)  # nobody looks into the logs of a worker
+
+    def start(self) -> str | None:
+        """Get ready; return what is wrong with this node."""
+        config = self._config
+        os.environ["KERAS_BACKEND"] = config.keras_backend
+        os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(self._n_cores))
+        self._log.setLevel(logging.WARNING)
+        log = logging.getLogger("featx")
+        log.addHandler(self._log)
+        log.propagate = False
         try:
-            check_node(self._room, self._terms)
-            self._stage = self._new_stage(n_cores)
-            self._stage.store.check_writable()
+            check_node(self._slot, config)
+            store = FeatureStore(config.cache_dir, config.recipe)
+            store.check_writable()
         except (FeatxError, OSError) as error:
-            return FeatxError(f"{error} This is so on the node {self._room.node}.")
+            return self._on_this_node(error)
+        options, workers = replace(config.engine_options, threads=self._n_cores), config.workers or self._n_cores
+        # The command has converted and calibrated the network: no worker needs the data set.
+        self._stage = StageOne(config.recipe, config.weights, store, config.cache_dir, options, workers, dataset=None)
         return None
 
-    def compute(self, images: Images, side_by_side: int) -> Done:
-        """Store the features of `images`; `side_by_side` workers do so at this time."""
-        assert self._stage
-        self._n_counted = 0
-        skipped: list[SkippedImage] = []
-        timings, error = Timings(), None
+    def compute(self, images: Images, side_by_side: int) -> Outcome:
+        """Store the features of `images`, while `side_by_side` workers compute."""
+        outcome = Outcome()
         try:
-            timings = self._stage.compute(
-                images, skipped, self._count, self._holding, strict=self._terms.strict, side_by_side=side_by_side
+            strict, holding = self._config.strict, lambda: nullcontext(lambda: self._is_stopped)
+            outcome.timings = self._stage.compute(
+                images, outcome.skipped, self._count, holding, strict=strict, side_by_side=side_by_side
             )
-        except (FeatxError, MemoryError, OSError) as raised:
-            error = self._on_this_node(raised)
-        said, self._said[:] = self._said[:], []
-        dim, self._stage.dim[:] = self._stage.dim[:], []
-        return Done(timings, skipped, dim, error, said)
+        except (FeatxError, MemoryError, OSError) as error:
+            # Any node would meet the other errors, too.
+            outcome.error = FeatxError(self._on_this_node(error)) if type(error) is FeatxError else error
+        self._n_done = 0
+        outcome.dim, self._stage.dim[:] = self._stage.dim[:], []
+        outcome.warnings = [record.getMessage() for record in self._log.buffer]
+        self._log.flush()
+        return outcome
 
-    def n_counted(self) -> int:
-        """Return how many images of the present portion are done with."""
-        return self._n_counted
-
-    def stop(self) -> None:
-        """Have the present portion end when the batches under way are finished and kept."""
-        self._is_stopped = True
-
-    def _new_stage(self, n_cores: int) -> StageOne:
-        terms = self._terms
-        store = FeatureStore(terms.cache_dir, terms.recipe)
-        options = replace(terms.engine_options, threads=n_cores)
-        # The driver has converted and calibrated the network: nobody here needs the data set.
-        return StageOne(terms.recipe, terms.weights, store, terms.cache_dir, options, terms.workers or n_cores, None)
+    def progress(self, *, stop: bool) -> int:
+        """Return how many images of the present task are done; with `stop`, only the batches under way are finished."""
+        self._is_stopped = stop
+        return self._n_done
 
     def _count(self, n: int) -> None:
-        self._n_counted += n
+        self._n_done += n
 
-    @contextmanager
-    def _holding(self) -> Iterator[Callable[[], bool]]:
-        yield lambda: self._is_stopped
-
-    def _on_this_node(self, error: Failure) -> Failure:
-        """Return an error that says where it was, unless any node would have met it."""
-        if isinstance(error, ImageError) or type(error) is not FeatxError:
-            return error
-        return FeatxError(f"{error} This is so on the node {self._room.node}.")
+    def _on_this_node(self, error: Exception) -> str:
+        return f"{error} This is so on the node {self._slot.node}."
 
 
-def check_node(room: Room, terms: Terms) -> None:
-    """Raise FeatxError unless this node has the same versions and sees the same files as the one that asks."""
+def check_node(slot: WorkerSlot, config: WorkerConfig) -> None:
+    """Raise FeatxError unless this node has the same versions and sees the same files as the machine that asks."""
     here = versions()
-    for package, version in terms.versions.items():
+    for package, version in config.versions.items():
         if here.get(package) != version:
             raise FeatxError(
                 f"{package} {here.get(package, 'is not installed')} is not the version of the machine that asks, "
                 f"{version}: install the same everywhere."
             )
-    if not terms.mark.exists():
+    if not config.mark.exists():
         raise FeatxError(
-            f"The store {printable(terms.mark.parent)} is not the one of the machine that asks: --cache-dir must be a "
+            f"The store {printable(config.mark.parent)} is not the one of the machine that asks: --cache-dir must be a "
             f"folder that all nodes share, under the same path."
         )
-    if terms.sample and digest_of(terms.sample.path) != terms.sample.digest:
+    if config.sample and digest_of(config.sample[0]) != config.sample[1]:
         raise FeatxError(
-            f"{printable(terms.sample.path)} is not the image that it is on the machine that asks: DATA must be a "
+            f"{printable(config.sample[0])} is not the image that it is on the machine that asks: DATA must be a "
             f"folder that all nodes share, under the same path."
         )
-    if terms.engine_options.engine == "keras":
-        _check_keras(room, terms)
-
-
-def _check_keras(room: Room, terms: Terms) -> None:
-    path = terms.weights.path
-    if path and digest_of(path) != terms.weights.digest:
+    if config.engine_options.engine != "keras":
+        return
+    path = config.weights.path
+    if path and digest_of(path) != config.weights.digest:
         raise FeatxError(
             f"{printable(path)} holds not the weights of the machine that asks: they must be where all nodes see them, "
             f"under the same path."
         )
-    if room.n_gpus and not keras_sees_gpu():
+    if slot.n_gpus and not keras_sees_gpu():
         raise FeatxError(
-            f"Keras with the backend {terms.keras_backend!r} cannot use the GPU: install its GPU version, or choose "
+            f"Keras with the backend {config.keras_backend!r} cannot use the GPU: install its GPU version, or choose "
             f"--engine openvino."
         )
 
@@ -138,21 +189,3 @@ def digest_of(path: StoragePath) -> str | None:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         return None
-
-
-class _Notes(logging.Handler):
-    """Keeps warnings for whoever asked for the work: nobody looks into the logs of a worker."""
-
-    def __init__(self, said: list[Said]) -> None:
-        super().__init__(logging.WARNING)
-        self._said = said
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._said.append(Said(record.levelno, record.getMessage()))
-
-
-def _listen(said: list[Said]) -> None:
-    """Have what featx logs in this process kept in `said`."""
-    log = logging.getLogger("featx")
-    log.addHandler(_Notes(said))
-    log.propagate = False
