@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,18 +19,17 @@ import pytest
 import featx
 from featx.cli.plan import plan_json, plan_text
 from featx.dataset.image_dataset import scan
+from featx.dataset.loader import images_of
 from featx.engines.engine import EngineOptions
 from featx.errors import FeatxError, ImageError
 from featx.extract.extract import extract_features
 from featx.extract.options import resolve_recipe
+from featx.extract.planning import plan as plan_module
 from featx.extract.planning import survey as survey_module
-from featx.extract.planning import trials
+from featx.extract.planning.estimate import DiskUsage, Estimate, Pace, Plan, Work
 from featx.extract.planning.plan import plan_extraction
-from featx.extract.planning.planned import Estimate, Plan, Work
-from featx.extract.planning.segments import NO_ROOM, Ruler
 from featx.extract.planning.survey import N_SAMPLE, sample_rows, survey
-from featx.extract.planning.trial_job import Pace, TrialJob, small_dataset
-from featx.extract.planning.trial_process import run_trial
+from featx.extract.planning.trial import Trial, disk_usage, run_apart
 from featx.images.augmentation import Views
 from featx.recipe import Recipe
 from featx.system.arguments import parse_duration
@@ -43,7 +43,7 @@ WORDS = ["--weights", "random", "--image-size", "32", "--engine", "openvino", "-
 def quick():
     """Time less than is good for the figures, which no test looks at."""
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(trials, "TIMED_S", 0.2)
+        monkeypatch.setattr(plan_module, "PASS_S", 0.1)
         yield
 
 
@@ -201,7 +201,7 @@ def test_segments_in_the_making_take_the_memory_that_was_planned(tmp_path):
     script = (
         "import sys; from pathlib import Path; import numpy as np\n"
         "from featx.system.machine import peak_memory_bytes, reset_peak_memory\n"
-        "from featx.extract.planning.segments import Ruler\n"
+        "from featx.extract.planning.trial import writing_bytes\n"
         "from featx.recipe import Recipe\n"
         "from featx.store.segment_writer import SegmentWriter\n"
         "from featx.store import FeatureStore\n"
@@ -213,7 +213,7 @@ def test_segments_in_the_making_take_the_memory_that_was_planned(tmp_path):
         "    reset_peak_memory(); before = peak_memory_bytes()\n"
         "    with SegmentWriter(FeatureStore(folder / str(n), recipe), Stopwatch()) as writer:\n"
         "        for start in range(0, n, 64): writer.add(features, digests[start : start + 64])\n"
-        "print(peak_memory_bytes() - before, Ruler(recipe, (4, 4, 512), 32, folder).memory_bytes(5120, 0.001))"
+        "print(peak_memory_bytes() - before, writing_bytes(5120, 4 * 4 * 512 * 2, 0.001))"
     )
     done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=True)
     taken, planned = map(int, done.stdout.split())
@@ -222,13 +222,12 @@ def test_segments_in_the_making_take_the_memory_that_was_planned(tmp_path):
 
 def test_segments_that_are_closed_by_their_age_are_counted_by_the_pace(tmp_path):
     recipe = Recipe(backbone="vgg16", weights="ab", layer="x", image_size=(32, 32), preprocessing="caffe")
-    ruler = Ruler(recipe, (4, 4, 512), 32, tmp_path)  # 16 KiB a row, 2048 rows in a full segment, 64 in a chunk
-    assert [ruler.room(10_000, 30 / n).n_segments for n in (100_000, 2048, 1000, 50)] == [5, 5, 10, 200]
-    assert ruler.room(0, 1.0) == NO_ROOM
+    shape = (4, 4, 512)  # 16 KiB a row, 2048 rows in a full segment, 64 in a chunk
+    rooms = [disk_usage(10_000, shape, 30 / n, recipe, tmp_path) for n in (100_000, 2048, 1000, 50)]
+    assert [room.n_segments for room in rooms] == [5, 5, 10, 200]
     rows_bytes = 10_000 * 16 * 1024
-    for n in (100_000, 1000, 50):
-        room = ruler.room(10_000, 30 / n)
-        assert rows_bytes < room.size_bytes < 1.05 * rows_bytes
+    assert all(rows_bytes < room.size_bytes < 1.05 * rows_bytes for room in rooms)
+    assert disk_usage(0, shape, 1.0, recipe, tmp_path) == DiskUsage()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -293,24 +292,22 @@ def test_what_a_killed_plan_left_behind_goes_with_the_next(data, cache):
     assert stores(cache) == [young.name]
 
 
-def test_a_trial_ends_with_whoever_started_it(data, cache, tmp_path):
+def test_a_trial_ends_with_whoever_started_it(tmp_path):
     """A killed plan cannot end its trial: that notices by itself."""
     script = (
-        "import sys, subprocess, time\n"
-        "child = subprocess.Popen([sys.executable, '-m', 'featx.extract.planning.trial'], stdin=subprocess.PIPE)\n"
-        "child.stdin.write(open(sys.argv[1], 'rb').read()); child.stdin.flush()\n"
-        "print(child.pid, flush=True); time.sleep(60)"
+        "import sys, time; from functools import partial; from pathlib import Path\n"
+        "from featx.extract.planning.trial import run_apart\n"
+        "children = Path('/proc/self/task', str(__import__('os').getpid()), 'children')\n"
+        "run_apart(partial(time.sleep, 60), Path(sys.argv[1]), lambda: print(children.read_text(), flush=True))"
     )
-    (tmp_path / "job").write_text(some_job(data, cache, tmp_path).to_json() + "\n")
-    root = Path(featx.__file__).parents[1]
-    command = [sys.executable, "-c", script, str(tmp_path / "job")]
-    parent = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=root)
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    parent = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(featx.__file__).parents[1])
     assert parent.stdout is not None
-    pid = int(parent.stdout.readline())
+    (pid,) = map(int, parent.stdout.readline().split())
     parent.kill()
     parent.communicate()
     assert has_ended(pid)
-    assert not (tmp_path / "answer.json").exists()
+    assert not (tmp_path / "answer.pickle").exists()
 
 
 # The sample
@@ -364,7 +361,7 @@ def test_what_was_left_out_is_said_where_images_are_only_counted(make_photos, ca
 
 def test_of_a_folder_that_takes_long_to_read_only_a_sample_is_read(data, cache, monkeypatch):
     monkeypatch.setattr(survey_module, "DIGEST_LIMIT_S", 0.0)
-    monkeypatch.setattr(survey_module, "N_CALIBRATION", 20)
+    monkeypatch.setattr(survey_module, "N_CALIBRATION", 0)
     options = {**FAST, "precision": "int8", "weights": "random:7"}
     plan = plan_extraction(data, cache_dir=cache, **options)
     assert plan.n_unread == 160 - N_SAMPLE
@@ -390,35 +387,6 @@ def about(path: Path) -> str:
 # What goes wrong
 
 
-def some_job(data: Path, cache: Path, work_dir: Path, **options: object) -> TrialJob:
-    dataset = survey(data, cache).dataset
-    recipe, weights = resolve_recipe(cache, dataset, weights="random", image_size=(32, 32), precision="float32")
-    rows = sample_rows(dataset)
-    files = [(dataset.paths[row], dataset.digests[row].tobytes().hex(), True) for row in rows]
-    job = TrialJob(
-        convert=False,
-        recipe=recipe,
-        weights=weights,
-        dataset=small_dataset(dataset.root, files),
-        networks_dir=cache,
-        work_dir=work_dir,
-        engine_options=EngineOptions(engine="openvino"),
-        workers=None,
-        views=None,
-        timed_s=0.2,
-        started_at=time.time(),
-    )
-    return replace(job, **options)
-
-
-def test_a_job_is_the_same_after_its_journey(data, cache, tmp_path):
-    job = some_job(data, cache, tmp_path, views=Views(3), workers=2)
-    again = TrialJob.from_json(job.to_json())
-    assert again.to_json() == job.to_json()
-    assert (again.recipe, again.views, again.engine_options) == (job.recipe, job.views, job.engine_options)
-    assert np.array_equal(again.dataset.digests, job.dataset.digests)
-
-
 @pytest.mark.parametrize(
     ("options", "n_round"),
     [
@@ -428,26 +396,39 @@ def test_a_job_is_the_same_after_its_journey(data, cache, tmp_path):
     ],
 )
 def test_no_batch_of_a_timed_pass_runs_alone(data, cache, tmp_path, options, n_round):
-    measured = run_trial(some_job(data, cache, tmp_path, engine_options=options), lambda: None)["measured"]
-    assert measured["n_in_pass"] % n_round == 0
-    assert measured["images"]["row_s"] > 0
+    dataset = survey(data, cache).dataset
+    recipe, weights = resolve_recipe(cache, dataset, weights="random", image_size=(32, 32), precision="float32")
+    trial = Trial(
+        recipe=recipe,
+        weights=weights,
+        options=options,
+        sample=dataset,
+        calibration=dataset,
+        cache_dir=cache,
+        work_dir=tmp_path,
+        workers=None,
+        views=None,
+        pass_s=0.1,
+    )
+    first, *timed = trial.passes(recipe, images_of(dataset))
+    assert first.n_images == 8
+    assert timed
+    assert all(one.n_images % n_round == 0 for one in timed)
 
 
-def test_a_trial_that_is_killed_is_a_reason(data, cache, tmp_path):
+def test_a_trial_that_is_killed_is_a_reason(tmp_path):
     def kill() -> None:
         for pid in children(os.getpid()):
             if b"featx.extract.planning.trial" in Path(f"/proc/{pid}/cmdline").read_bytes():
                 os.kill(pid, signal.SIGKILL)
 
     with pytest.raises(FeatxError, match="ended by the signal SIGKILL"):
-        run_trial(some_job(data, cache, tmp_path), kill)
+        run_apart(partial(time.sleep, 60), tmp_path, kill)
 
 
-def test_a_trial_that_crashes_is_a_reason_of_one_line(data, cache, tmp_path):
-    job = some_job(data, cache, tmp_path)
-    (tmp_path / "answer.json").mkdir()
+def test_a_trial_that_crashes_is_a_reason_of_one_line(tmp_path):
     with pytest.raises(FeatxError, match=r"^Its process failed: \w+Error: [^\n]*$"):
-        run_trial(job, lambda: None)
+        run_apart(partial(int, "no number"), tmp_path, lambda: None)
 
 
 def test_a_way_that_cannot_run_does_not_stand_in_the_way_of_the_others(data, whole, featx, monkeypatch, tmp_path):
