@@ -8,10 +8,11 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
-from dataclasses import replace
-from functools import partial
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,10 +27,11 @@ from featx.extract.extract import extract_features
 from featx.extract.options import resolve_recipe
 from featx.extract.planning import plan as plan_module
 from featx.extract.planning import survey as survey_module
+from featx.extract.planning import trial as trial_module
 from featx.extract.planning.estimate import DiskUsage, Estimate, Pace, Plan, Work
 from featx.extract.planning.plan import plan_extraction
 from featx.extract.planning.survey import N_SAMPLE, sample_rows, survey
-from featx.extract.planning.trial import Trial, disk_usage, run_apart
+from featx.extract.planning.trial import Trial, decoded, disk_usage, try_out
 from featx.images.augmentation import Views
 from featx.recipe import Recipe
 from featx.system.arguments import parse_duration
@@ -197,23 +199,25 @@ def test_what_others_use_of_the_processors_widens_the_range_downwards():
 
 
 def test_segments_in_the_making_take_the_memory_that_was_planned(tmp_path):
-    """In a process of its own, with rows for more than two segments of 32 MiB."""
+    """In a process of its own, with rows for three segments of 32 MiB."""
     script = (
         "import sys; from pathlib import Path; import numpy as np\n"
         "from featx.system.machine import peak_memory_bytes, reset_peak_memory\n"
-        "from featx.extract.planning.trial import writing_bytes\n"
+        "from featx.extract.planning.trial import disk_usage\n"
         "from featx.recipe import Recipe\n"
         "from featx.store.segment_writer import SegmentWriter\n"
         "from featx.store import FeatureStore\n"
         "from featx.system.timings import Stopwatch\n"
         "recipe = Recipe(backbone='vgg16', weights='ab', layer='x', image_size=(32, 32), preprocessing='caffe')\n"
         "folder, rng = Path(sys.argv[1]), np.random.default_rng(0)\n"
-        "features, digests = np.ones((64, 4, 4, 512), np.float16), rng.integers(1, 256, (5120, 32), np.uint8)\n"
-        "for n in (64, 5120):\n"
+        "features, digests = np.ones((64, 4, 4, 512), np.float16), rng.integers(1, 256, (6144, 32), np.uint8)\n"
+        "for n in (64, 6144):\n"
         "    reset_peak_memory(); before = peak_memory_bytes()\n"
         "    with SegmentWriter(FeatureStore(folder / str(n), recipe), Stopwatch()) as writer:\n"
         "        for start in range(0, n, 64): writer.add(features, digests[start : start + 64])\n"
-        "print(peak_memory_bytes() - before, writing_bytes(5120, 4 * 4 * 512 * 2, 0.001))"
+        "taken = peak_memory_bytes() - before\n"
+        "room = disk_usage(6144, (4, 4, 512), 0.001, recipe, folder)\n"
+        "print(taken, room.memory_bytes)"
     )
     done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=True)
     taken, planned = map(int, done.stdout.split())
@@ -292,22 +296,15 @@ def test_what_a_killed_plan_left_behind_goes_with_the_next(data, cache):
     assert stores(cache) == [young.name]
 
 
-def test_a_trial_ends_with_whoever_started_it(tmp_path):
+def test_a_trial_ends_with_whoever_started_it(data, cache):
     """A killed plan cannot end its trial: that notices by itself."""
-    script = (
-        "import sys, time; from functools import partial; from pathlib import Path\n"
-        "from featx.extract.planning.trial import run_apart\n"
-        "children = Path('/proc/self/task', str(__import__('os').getpid()), 'children')\n"
-        "run_apart(partial(time.sleep, 60), Path(sys.argv[1]), lambda: print(children.read_text(), flush=True))"
-    )
-    command = [sys.executable, "-c", script, str(tmp_path)]
-    parent = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(featx.__file__).parents[1])
-    assert parent.stdout is not None
-    (pid,) = map(int, parent.stdout.readline().split())
-    parent.kill()
-    parent.communicate()
-    assert has_ended(pid)
-    assert not (tmp_path / "answer.pickle").exists()
+    command = [sys.executable, "-m", "featx", "plan", str(data), *WORDS, "--cache-dir", str(cache)]
+    plan = subprocess.Popen(command, stderr=subprocess.DEVNULL, cwd=Path(featx.__file__).parents[1])
+    while not (begun := children(plan.pid)):
+        time.sleep(0.02)
+    plan.kill()
+    plan.wait()
+    assert all(has_ended(pid) for pid in begun)
 
 
 # The sample
@@ -361,7 +358,7 @@ def test_what_was_left_out_is_said_where_images_are_only_counted(make_photos, ca
 
 def test_of_a_folder_that_takes_long_to_read_only_a_sample_is_read(data, cache, monkeypatch):
     monkeypatch.setattr(survey_module, "DIGEST_LIMIT_S", 0.0)
-    monkeypatch.setattr(survey_module, "N_CALIBRATION", 0)
+    monkeypatch.setattr(survey_module, "N_CALIBRATION", 20)
     options = {**FAST, "precision": "int8", "weights": "random:7"}
     plan = plan_extraction(data, cache_dir=cache, **options)
     assert plan.n_unread == 160 - N_SAMPLE
@@ -387,6 +384,31 @@ def about(path: Path) -> str:
 # What goes wrong
 
 
+def some_trial(data: Path, cache: Path, work_dir: Path, **members: Any) -> Trial:
+    dataset = survey(data, cache).dataset
+    recipe, weights = resolve_recipe(cache, dataset, weights="random", image_size=(32, 32), precision="float32")
+    trial = Trial(
+        missing=estimate(1.0, 100),
+        recipe=recipe,
+        weights=weights,
+        options=EngineOptions(engine="openvino"),
+        data_dir=data,
+        sample=dataset.paths[:64],
+        calibration=dataset.paths[64:],
+        cache_dir=cache,
+        work_dir=work_dir,
+        workers=None,
+        views=None,
+        pass_s=0.1,
+    )
+    return replace(trial, **members)
+
+
+def test_a_trial_is_the_same_after_its_journey(data, cache, tmp_path):
+    trial = some_trial(data, cache, tmp_path, views=Views(3), workers=2)
+    assert decoded(Trial, json.loads(json.dumps(asdict(trial), default=str))) == trial
+
+
 @pytest.mark.parametrize(
     ("options", "n_round"),
     [
@@ -396,39 +418,40 @@ def about(path: Path) -> str:
     ],
 )
 def test_no_batch_of_a_timed_pass_runs_alone(data, cache, tmp_path, options, n_round):
-    dataset = survey(data, cache).dataset
-    recipe, weights = resolve_recipe(cache, dataset, weights="random", image_size=(32, 32), precision="float32")
-    trial = Trial(
-        recipe=recipe,
-        weights=weights,
-        options=options,
-        sample=dataset,
-        calibration=dataset,
-        cache_dir=cache,
-        work_dir=tmp_path,
-        workers=None,
-        views=None,
-        pass_s=0.1,
-    )
-    first, *timed = trial.passes(recipe, images_of(dataset))
+    trial = some_trial(data, cache, tmp_path, options=options)
+    first, *timed = trial.passes(trial.recipe, images_of(survey(data, cache).dataset))
     assert first.n_images == 8
     assert timed
     assert all(one.n_images % n_round == 0 for one in timed)
 
 
-def test_a_trial_that_is_killed_is_a_reason(tmp_path):
+def test_a_trial_that_is_killed_is_a_reason(data, cache, tmp_path):
     def kill() -> None:
-        for pid in children(os.getpid()):
-            if b"featx.extract.planning.trial" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                os.kill(pid, signal.SIGKILL)
+        while not (begun := children(os.getpid())):
+            time.sleep(0.02)
+        os.kill(begun[-1], signal.SIGKILL)
 
-    with pytest.raises(FeatxError, match="ended by the signal SIGKILL"):
-        run_apart(partial(time.sleep, 60), tmp_path, kill)
+    killing = threading.Thread(target=kill)
+    killing.start()
+    reason = try_out(some_trial(data, cache, tmp_path), "measure").reason
+    killing.join()
+    assert reason == "Its process was ended by the signal SIGKILL."
 
 
-def test_a_trial_that_crashes_is_a_reason_of_one_line(tmp_path):
-    with pytest.raises(FeatxError, match=r"^Its process failed: \w+Error: [^\n]*$"):
-        run_apart(partial(int, "no number"), tmp_path, lambda: None)
+@pytest.mark.parametrize(
+    ("members", "reason"),
+    [
+        ({"workers": "many"}, r"Its process failed: \w+Error: [^\n]*"),
+        ({"data_dir": Path("nowhere")}, r"\S+ cannot be read: [^\n]*"),
+    ],
+)
+def test_a_trial_that_fails_has_a_reason_of_one_line(data, cache, tmp_path, members, reason):
+    assert re.fullmatch(reason, try_out(some_trial(data, cache, tmp_path, **members), "measure").reason or "")
+
+
+def test_a_trial_that_takes_too_long_is_given_up(data, cache, tmp_path, monkeypatch):
+    monkeypatch.setattr(trial_module, "LIMIT_S", 0.1)
+    assert try_out(some_trial(data, cache, tmp_path), "measure").reason == "It was given up after 0 minutes."
 
 
 def test_a_way_that_cannot_run_does_not_stand_in_the_way_of_the_others(data, whole, featx, monkeypatch, tmp_path):

@@ -25,6 +25,14 @@ class DiskUsage:
     size_bytes: int = 0
     n_segments: int = 0
 
+    @property
+    def memory_bytes(self) -> int:
+        """What collecting and writing them takes at most, above a run that has none.
+
+        That is the segment that is being filled, the one that is being written, and that one again as a file in memory.
+        """
+        return min(2 * self.size_bytes, 3 * self.size_bytes // max(1, self.n_segments))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Pace:
@@ -147,12 +155,14 @@ class Estimate:
         fixed_s = self.listing_s + self.start_s + (0.0 if self.is_converted else self.convert_s)
         return fixed_s + sum((work.range_s for work in self.works), np.zeros(3))
 
-    def machines_for(self, deadline_s: float) -> int | None:
+    def machines_for(self, deadline_s: float | None) -> int | None:
         """Return how many machines like this one are done within `deadline_s` seconds, at the slow end of the range.
 
         Each of them finds the files, makes the network and starts for itself; only the images are shared out. None if
-        that alone takes too long.
+        that alone takes too long, if it cannot run here, or without a deadline.
         """
+        if deadline_s is None or self.reason:
+            return None
         if not self.n_missing:
             return 0
         left_s = deadline_s - self.listing_s - self.start_s - self.convert_s

@@ -3,13 +3,12 @@
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from functools import partial
 from numbers import Real
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Unpack
 
 import numpy as np
 
@@ -29,11 +28,11 @@ from featx.extract.options import DEFAULT_CACHE_DIR, ExtractionOptions, RecipeOp
 from featx.extract.pipeline import strict_error
 from featx.extract.planning.estimate import Estimate, Plan
 from featx.extract.planning.survey import Survey, missing_work, sample_rows, survey
-from featx.extract.planning.trial import Trial, run_apart
+from featx.extract.planning.trial import Trial, try_out
 from featx.images import Views, as_views
 from featx.recipe import PRECISIONS, Recipe
 from featx.storage import ABANDONED_AFTER_S, TEMPORARY_PREFIX, StoragePath, as_data, as_storage_path
-from featx.system import as_workers, cuda_capability, progress_bar, shown
+from featx.system import as_workers, cuda_capability, shown, waiting
 
 #: Begins the name of a plan's folder in the cache, which goes when the plan is made.
 FOLDER_PREFIX = f"{TEMPORARY_PREFIX}plan-"
@@ -97,20 +96,29 @@ def plan_extraction(
     configurations = _configurations(engine_options, recipes)
     sample, unreadable = _sample(found.dataset, recipe, workers, strict=strict)
     calibration = calibration_rows(choose_calibration(found.dataset), found.dataset)
-    with _work_folder(cache_dir) as work_dir, progress_bar(len(configurations), "plan", "trials", show=show) as bar:
-        trial = Trial(
-            recipe=recipe,
-            weights=weights,
-            options=engine_options,
-            sample=_rows_of(found.dataset, sample),
-            calibration=_rows_of(found.dataset, calibration),
-            cache_dir=cache_dir,
-            work_dir=work_dir,
-            workers=workers,
-            views=views,
-            pass_s=PASS_S,
-        )
-        estimates = [_estimate(replace(trial, options=how, recipe=of), found, bar) for how, of in configurations]
+    estimates = []
+    with _work_folder(cache_dir) as work_dir:
+        for how, of in configurations:
+            images, images_views = missing_work(found, of, views, cache_dir)
+            missing = Estimate(
+                engine=how.engine, precision=of.precision, images=images, views=images_views, listing_s=found.listing_s
+            )
+            trial = Trial(
+                missing=missing,
+                recipe=of,
+                weights=weights,
+                options=how,
+                data_dir=root,
+                sample=tuple(found.dataset.paths[row] for row in sample),
+                calibration=tuple(found.dataset.paths[row] for row in calibration),
+                cache_dir=cache_dir,
+                work_dir=work_dir,
+                workers=workers,
+                views=views,
+                pass_s=PASS_S,
+            )
+            with waiting(f"plan {missing.name}", show=show):
+                estimates.append(_estimate(trial, found) if missing.n_missing else missing)
     if all(estimate.reason for estimate in estimates):
         raise FeatxError(f"{estimates[0].name} cannot run here: {estimates[0].reason}")
     chosen = _chosen(estimates, recipe, engine_options)
@@ -129,12 +137,7 @@ def plan_extraction(
         deadline_s=deadline_s,
         dtype=recipe.dtype,
         estimates=tuple(
-            replace(
-                one,
-                is_chosen=one is chosen,
-                n_machines=one.machines_for(deadline_s) if deadline_s and not one.reason else None,
-            )
-            for one in estimates
+            replace(one, is_chosen=one is chosen, n_machines=one.machines_for(deadline_s)) for one in estimates
         ),
         elapsed_s=time.perf_counter() - started,
     )
@@ -209,10 +212,6 @@ def _sample(
     return np.delete(rows, list(bad)), [(paths[row], reason) for row, reason in bad.items()]
 
 
-def _rows_of(dataset: ImageDataset, rows: np.ndarray) -> ImageDataset:
-    return dataset.subset(np.isin(np.arange(dataset.n_images), rows))
-
-
 @contextmanager
 def _work_folder(cache_dir: Path) -> Iterator[Path]:
     """Yield a folder in the cache, on the disk that features are to lie on, that goes whatever happens."""
@@ -231,51 +230,20 @@ def _work_folder(cache_dir: Path) -> Iterator[Path]:
         yield Path(folder.name)
 
 
-def _estimate(trial: Trial, found: Survey, bar: Any) -> Estimate:
-    """Return what the extraction costs with this engine and precision; without a trial if nothing is missing."""
-    engine, recipe = trial.options.engine, trial.recipe
-    images, views = missing_work(found, recipe, trial.views, trial.cache_dir)
-    missing = Estimate(engine=engine, precision=recipe.precision, images=images, views=views)
-    bar.set_postfix_str(missing.name, refresh=False)
-    estimate = replace(missing, listing_s=found.listing_s)
-    if missing.n_missing:
-        is_kept = is_converted(recipe, trial.cache_dir) or not (recipe.precision == "int8" and found.n_unread)
-        try:
-            estimate = _tried(replace(trial, keeps_network=is_kept), missing, found, partial(_redraw, bar))
-        except FeatxError as error:
-            estimate = replace(missing, reason=str(error))
-    bar.update()
-    return estimate
-
-
-def _tried(trial: Trial, missing: Estimate, found: Survey, tick: Callable[[], object]) -> Estimate:
-    """Return what the images that are `missing` cost.
+def _estimate(trial: Trial, found: Survey) -> Estimate:
+    """Return what the images that are missing cost, or why they cannot be computed so.
 
     Which images an int8 network is calibrated on depends on all of them. If not all were read, it is one for this plan
     only: an extraction that found it in the cache would go on using it.
-
-    Raises:
-        FeatxError: they cannot be computed so.
     """
-    convert_s = 0.0
-    if trial.options.engine != "keras" and not is_converted(trial.recipe, trial.networks_dir):
-        began = time.perf_counter()
-        run_apart(trial.convert, trial.work_dir, tick)
-        convert_s = time.perf_counter() - began
-    estimate = run_apart(partial(trial.measure, missing, time.time()), trial.work_dir, tick)
-    return replace(
-        estimate,
-        listing_s=found.listing_s,
-        convert_s=convert_s,
-        is_converted=trial.keeps_network,
-        peak_memory_bytes=estimate.peak_memory_bytes + LISTING_BYTES * found.n_images,
-    )
-
-
-def _redraw(bar: Any) -> None:
-    """Let a bar on a terminal show that time goes by; in a log, that would be one line more."""
-    if not bar.disable and bar.fp.isatty():
-        bar.refresh()
+    estimate = trial.missing
+    if trial.options.engine != "keras" and not is_converted(trial.recipe, trial.cache_dir):
+        is_for_all = not (found.n_unread and trial.recipe.precision == "int8")
+        trial = replace(trial, missing=replace(estimate, is_converted=is_for_all))
+        estimate = try_out(trial, "convert")
+    if not estimate.reason:
+        estimate = try_out(replace(trial, missing=estimate), "measure")
+    return replace(estimate, peak_memory_bytes=estimate.peak_memory_bytes + LISTING_BYTES * found.n_images)
 
 
 def _chosen(estimates: list[Estimate], recipe: Recipe, options: EngineOptions) -> Estimate:

@@ -83,8 +83,8 @@ def survey(data: Data, cache_dir: Path, *, show: bool = False) -> Survey:
     listing_s = time.perf_counter() - started
     # Some are to be timed, int8 is calibrated on some, and some show how fast files are read.
     unread = np.flatnonzero(~is_known)
-    some = _spread(files.paths, np.arange(len(names)), N_SAMPLE + N_CALIBRATION)
-    some = np.union1d(some, _spread(files.paths, unread, N_SAMPLE))
+    chosen = [(np.arange(len(names)), N_SAMPLE), (np.flatnonzero(~files.is_test), N_CALIBRATION), (unread, N_SAMPLE)]
+    some = np.unique(np.concatenate([_spread(files.paths, among, n) for among, n in chosen]))
     started = time.perf_counter()
     digest_files([names[row] for row in some], cache_dir)
     reading_s = (time.perf_counter() - started) / max(1, int(np.count_nonzero(~is_known[some])))

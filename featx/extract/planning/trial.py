@@ -4,26 +4,27 @@ So TensorFlow is not loaded into the process that plans, and a trial that runs o
 The process is one of `subprocess`: those of `multiprocessing` would run the user's script again.
 """
 
+import json
 import math
 import os
-import pickle
 import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import asdict, dataclass, is_dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TypeVar
+from types import NoneType, UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 import numpy as np
 
 from featx.backbones import Weights
-from featx.dataset import ImageDataset, Images, images_of, views_of
+from featx.dataset import ImageDataset, Images, digest_files, images_of, views_of
 from featx.engines import EngineOptions, default_batch_size, load_network, network_path
 from featx.errors import FeatxError, printable
 from featx.extract.pipeline import StageOne
@@ -42,103 +43,103 @@ N_FIRST = 8
 #: A trial that takes longer is given up.
 LIMIT_S = 600.0
 
-#: How often somebody who waits is told that it goes on.
-TICK_S = 1.0
 
-_Answer = TypeVar("_Answer")
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Trial:
     """Stage one as it is, on a sample, into a store of its own.
 
     Attributes:
+        missing: how many images and views there are to compute, with this engine and precision.
         recipe: of the images' features.
         weights: that it names.
         options: how the backbone is run; its engine is never `"auto"`.
-        sample: the images to be timed, each of which can be read.
-        calibration: the images that an int8 network is calibrated on.
+        data_dir: the folder of images.
+        sample: paths in it of the images to be timed, each of which can be read.
+        calibration: paths in it of the images that an int8 network is calibrated on.
         cache_dir: has, or gets, the converted networks.
         work_dir: a folder for what is written meanwhile.
         workers: decoding threads.
         views: augmented views to be timed as well.
         pass_s: seconds that a pass is to take: the first batch and the last segment, which all images together have
             only once, are some hundredths of two.
-        keeps_network: whether an extraction may find its network in the cache.
     """
 
+    missing: Estimate
     recipe: Recipe
     weights: Weights
     options: EngineOptions
-    sample: ImageDataset
-    calibration: ImageDataset
+    data_dir: Path
+    sample: tuple[str, ...]
+    calibration: tuple[str, ...]
     cache_dir: Path
     work_dir: Path
     workers: int | None
     views: Views | None
     pass_s: float
-    keeps_network: bool = True
 
     @property
     def networks_dir(self) -> Path:
         """The cache folder that has, or gets, its network."""
-        return self.cache_dir if self.keeps_network else self.work_dir / "networks-of-sample"
+        return self.cache_dir if self.missing.is_converted else self.work_dir / "networks-of-sample"
 
-    def convert(self) -> None:
-        """Make the network; what an int8 network is made of is kept in the cache in any case."""
-        if not self.keeps_network:
+    def convert(self, started_at: float) -> Estimate:
+        """Make the network, and return what is `missing` with the time that it took since `started_at`.
+
+        What an int8 network is made of is kept in the cache in any case.
+        """
+        if self.networks_dir != self.cache_dir:
             floats = replace(self.recipe, precision="float32", calibration=None)
             load_network(floats, self.weights, self.cache_dir, None)
             copy_path = network_path(floats, self.networks_dir)
             copy_path.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(network_path(floats, self.cache_dir), copy_path)
-        load_network(self.recipe, self.weights, self.networks_dir, self.calibration)
+        load_network(self.recipe, self.weights, self.networks_dir, self._dataset(self.calibration))
+        return replace(self.missing, convert_s=time.time() - started_at)
 
-    def measure(self, missing: Estimate, started_at: float) -> Estimate:
-        """Return what computing the images and views that are `missing` takes.
-
-        Args:
-            missing: has their numbers.
-            started_at: when this process was started, in seconds since 1970.
-        """
-        passes = self.passes(self.recipe, images_of(self.sample))
+    def measure(self, started_at: float) -> Estimate:
+        """Return what computing what is `missing` takes, in this process that was started at `started_at`."""
+        sample = self._dataset(self.sample)
+        passes = self.passes(self.recipe, images_of(sample))
         first = next(passes)
         until_first_s = time.time() - started_at
         began, own_before, all_before = time.perf_counter(), time.process_time(), cpu_seconds()
         timed = list(passes)
         cores_s = (time.perf_counter() - began) * (os.cpu_count() or n_cores())
         others_s = cpu_seconds() - all_before - (time.process_time() - own_before)
-        pace = _pace(timed)
-        start_s = max(0.0, until_first_s - first.n_images * pace.row_s)
-        segment = FeatureStore(self.work_dir / "store", self.recipe).segments[0]
-        views = missing.views
+        feature_shape = FeatureStore(self.work_dir / "store", self.recipe).segments[0].feature_shape
+        images, views = self._with_cost(self.missing.images, timed, feature_shape), self.missing.views
+        start_s = max(0.0, until_first_s - first.n_images * timed[0].elapsed_s / timed[0].n_images)
         if self.views and views:
             recipe = replace(self.recipe, augmentation=self.views.augmentation)
-            first_views, *timed_views = self.passes(recipe, views_of(self.sample, self.views.n))
-            views = self._with_cost(views, _pace(timed_views), segment.feature_shape)
-            if missing.images.n_missing and views.n_missing:
+            first_views, *timed_views = self.passes(recipe, views_of(sample, self.views.n))
+            views = self._with_cost(views, timed_views, feature_shape)
+            if images.n_missing and views.n_missing:
                 start_s += first_views.start_s
-        return replace(
-            missing,
+        estimate = replace(
+            self.missing,
             on_gpu=self.options.engine == "keras" and keras_sees_gpu(),
-            images=self._with_cost(missing.images, pace, segment.feature_shape),
+            images=images,
             views=views,
             start_s=start_s,
-            feature_shape=segment.feature_shape,
-            peak_memory_bytes=max(
-                one.peak_memory_bytes - writing_bytes(one.n_images, segment.row_bytes, pace.row_s) for one in timed
-            )
-            + writing_bytes(missing.n_missing, segment.row_bytes, pace.row_s),
+            feature_shape=feature_shape,
             others_share=max(0.0, others_s) / cores_s,
         )
+        peak_bytes = max(one.peak_memory_bytes for one in timed)
+        return replace(estimate, peak_memory_bytes=peak_bytes + estimate.room.memory_bytes)
+
+    def _dataset(self, paths: tuple[str, ...]) -> ImageDataset:
+        """Return these images, whose digests are in the cache; their classes and splits are of no account."""
+        digests, _ = digest_files(paths, self.cache_dir, folder=os.fsencode(self.data_dir.resolve()))
+        none = np.zeros(len(paths), np.int64)
+        return ImageDataset(self.data_dir, ("",), paths, labels=none, is_test=none.astype(bool), digests=digests)
 
     def passes(self, recipe: Recipe, images: Images) -> Iterator[Timings]:
         """Yield what the first images took, with the start of the engine, then passes that are long enough to count.
 
         A pass runs over the images as often as need be, in whole rounds.
         """
-        store = FeatureStore(self.work_dir / "store", recipe)
-        stage = StageOne(recipe, self.weights, store, self.networks_dir, self.options, self.workers, self.calibration)
+        store, calibration = FeatureStore(self.work_dir / "store", recipe), self._dataset(self.calibration)
+        stage = StageOne(recipe, self.weights, store, self.networks_dir, self.options, self.workers, calibration)
 
         def run(n: int) -> Timings:
             return stage.run(images[np.resize(np.arange(len(images)), n)], [], strict=True, show=False)
@@ -165,15 +166,12 @@ class Trial:
             return batch_size
         return batch_size * (options.streams or min(options.threads or n_cores(), n_cores()))
 
-    def _with_cost(self, work: Work, pace: Pace, feature_shape: tuple[int, ...]) -> Work:
+    def _with_cost(self, work: Work, passes: list[Timings], feature_shape: tuple[int, ...]) -> Work:
         """Return `work` with the time and the disk space that it takes."""
+        each, total = [one.elapsed_s / one.n_images for one in passes], sum(passes, Timings())
+        pace = Pace(row_s=total.elapsed_s / total.n_images, low_s=min(each), high_s=max(each))
         room = disk_usage(work.n_missing, feature_shape, pace.row_s, self.recipe, self.work_dir)
         return replace(work, pace=pace, room=room)
-
-
-def _pace(passes: list[Timings]) -> Pace:
-    each, total = [one.elapsed_s / one.n_images for one in passes], sum(passes, Timings())
-    return Pace(row_s=total.elapsed_s / total.n_images, low_s=min(each), high_s=max(each))
 
 
 def disk_usage(n_rows: int, feature_shape: tuple[int, ...], row_s: float, recipe: Recipe, work_dir: Path) -> DiskUsage:
@@ -186,69 +184,45 @@ def disk_usage(n_rows: int, feature_shape: tuple[int, ...], row_s: float, recipe
     row = np.zeros((1, *feature_shape), recipe.dtype)
     n = min(n_rows, max(1, SEGMENT_BYTES // row.nbytes), max(1, round(SEGMENT_AGE_S / row_s)))
     with TemporaryDirectory(dir=work_dir) as folder:
-        store = FeatureStore(Path(folder), recipe)
-        digests = np.ones((n, 32), np.uint8)
+        store, digests = FeatureStore(Path(folder), recipe), np.ones((n, 32), np.uint8)
         store.write_segment(new_segment_name(), np.repeat(row, n, axis=0), digests, lambda: Timings(n))
         store.publish()
         size_bytes = sum(path.stat().st_size for path in Path(folder, recipe.slug).iterdir())
     return DiskUsage(round(size_bytes * n_rows / n), math.ceil(n_rows / n))
 
 
-def writing_bytes(n_rows: int, row_bytes: int, row_s: float) -> int:
-    """Return the memory that collecting and writing `n_rows` rows takes at most, above a run that has none.
+def try_out(trial: Trial, method: str) -> Estimate:
+    """Return what a method of `trial` returns in a process of its own, which ends with this one.
 
-    That is the segment that is being filled, the one that is being written, and that one again as a file in memory.
+    If it cannot be done here or fails, the estimate has the reason.
     """
-    full_bytes = min(SEGMENT_BYTES, max(1, round(SEGMENT_AGE_S / row_s)) * row_bytes)
-    n_bytes = n_rows * row_bytes
-    return min(2 * n_bytes, n_bytes + full_bytes, 3 * full_bytes)
-
-
-def run_apart(function: Callable[[], _Answer], work_dir: Path, tick: Callable[[], object]) -> _Answer:
-    """Return what `function` returns in a process of its own, which ends with this one; `tick` is called meanwhile.
-
-    Raises:
-        FeatxError: it cannot be done here, or has failed; the message is the reason.
-    """
-    answer_path, errors_path = work_dir / "answer.pickle", work_dir / "errors.txt"
     # It finds this featx, and what it writes for a while goes with `work_dir`.
     python_path = os.pathsep.join(filter(None, [str(Path(__file__).parents[3]), os.environ.get("PYTHONPATH")]))
-    with errors_path.open("wb") as errors:
+    job = json.dumps([os.getpid(), method, asdict(trial), time.time()], default=str)
+    errors_path = trial.work_dir / "errors.txt"
+    with (
+        errors_path.open("wb") as errors,
         # A session of its own: Ctrl-C is for the process that waits, and ends the trial with it.
-        process = subprocess.Popen(
+        subprocess.Popen(
             [sys.executable, "-P", "-c", "from featx.extract.planning.trial import main; main()"],
             stdin=subprocess.PIPE,
-            stdout=errors,
+            stdout=subprocess.PIPE,
             stderr=errors,
-            env={**os.environ, "PYTHONPATH": python_path, "TMPDIR": str(work_dir.resolve())},
+            env={**os.environ, "PYTHONPATH": python_path, "TMPDIR": str(trial.work_dir.resolve())},
             start_new_session=True,
-        )
-    try:
-        _wait(process, pickle.dumps((function, answer_path)), tick)
-    finally:
-        process.kill()
-        process.communicate()
+        ) as process,
+    ):
+        try:
+            answer, _ = process.communicate(job.encode(), LIMIT_S)
+        except subprocess.TimeoutExpired:
+            return replace(trial.missing, reason=f"It was given up after {LIMIT_S / 60:.0f} minutes.")
+        finally:
+            process.kill()
+            process.wait()
     if process.returncode:
-        raise FeatxError(_cause(process.returncode, errors_path))
-    answer: _Answer | FeatxError = pickle.loads(answer_path.read_bytes())  # noqa: S301 - we wrote it
-    if isinstance(answer, FeatxError):
-        raise answer
-    return answer
-
-
-def _wait(process: "subprocess.Popen[bytes]", job: bytes, tick: Callable[[], object]) -> None:
-    """Hand the job to a process and wait until it ends."""
-    assert process.stdin is not None
-    with suppress(BrokenPipeError):  # it has failed, and says so
-        process.stdin.write(job)
-        process.stdin.flush()
-    deadline = time.monotonic() + LIMIT_S
-    while process.poll() is None:
-        if time.monotonic() > deadline:
-            raise FeatxError(f"It was given up after {LIMIT_S / 60:.0f} minutes.")
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(TICK_S)
-        tick()
+        return replace(trial.missing, reason=_cause(process.returncode, errors_path))
+    estimate: Estimate = decoded(Estimate, json.loads(answer))
+    return estimate
 
 
 def _cause(returncode: int, errors_path: Path) -> str:
@@ -261,19 +235,35 @@ def _cause(returncode: int, errors_path: Path) -> str:
 
 
 def main() -> None:
-    """Do, in the process of its own, what standard input asks for, and write the answer."""
-    function, answer_path = pickle.load(sys.stdin.buffer)  # noqa: S301 - `run_apart` wrote it
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    try:
-        answer = function()
-    except FeatxError as error:
-        answer = FeatxError(str(error))
-    except MemoryError:
-        answer = FeatxError("There is not enough memory.")
-    answer_path.write_bytes(pickle.dumps(answer))
+    """Do, in the process of its own, what standard input asks for, and write the answer to standard output."""
+    parent, method, members, started_at = json.load(sys.stdin)
+    threading.Thread(target=_end_with, args=[parent], daemon=True).start()
+    trial: Trial = decoded(Trial, members)
+    with os.fdopen(os.dup(sys.stdout.fileno()), "w") as answer:
+        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # for libraries that print
+        try:
+            estimate: Estimate = getattr(trial, method)(started_at)
+        except FeatxError as error:
+            estimate = replace(trial.missing, reason=str(error))
+        except MemoryError:
+            estimate = replace(trial.missing, reason="There is not enough memory.")
+        json.dump(asdict(estimate), answer)
 
 
-def _end_with_parent() -> None:
-    """End the process when whoever started it is gone, whatever ended that."""
-    os.read(sys.stdin.fileno(), 1)
+def _end_with(parent: int) -> None:
+    """End the process when its parent is gone, whatever ended that."""
+    while os.getppid() == parent:
+        time.sleep(1.0)
     os._exit(1)
+
+
+def decoded(kind: Any, value: Any) -> Any:
+    """Return the `kind` that was made JSON: a dataclass of dataclasses, tuples, paths, numbers and text."""
+    if isinstance(kind, UnionType):
+        (kind,) = set(get_args(kind)) - {NoneType}
+    if value is None:
+        return None
+    if is_dataclass(kind):
+        hints = get_type_hints(kind)
+        return kind(**{name: decoded(hints[name], member) for name, member in value.items()})  # type: ignore[operator]
+    return tuple(value) if get_origin(kind) is tuple else kind(value)
