@@ -36,7 +36,7 @@ from featx.images.augmentation import Views
 from featx.recipe import Recipe
 from featx.system.arguments import parse_duration
 
-#: One way, so that most plans take seconds; the whole table is made once.
+#: One configuration, so that most plans take seconds; the whole table is made once.
 FAST = {"weights": "random", "image_size": (32, 32), "engine": "openvino", "precision": "float32"}
 WORDS = ["--weights", "random", "--image-size", "32", "--engine", "openvino", "--precision", "float32"]
 
@@ -58,7 +58,7 @@ def data(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def whole(data, networks_dir, tmp_path_factory) -> tuple[Plan, Path]:
-    """A plan of every way, with views and a deadline; and its cache."""
+    """A plan of every configuration, with views and a deadline; and its cache."""
     cache = tmp_path_factory.mktemp("whole")
     (cache / "networks").symlink_to(networks_dir, target_is_directory=True)
     made = plan_extraction(
@@ -80,10 +80,10 @@ def in_stores(folder: Path) -> dict[str, bytes]:
 # The counts
 
 
-def test_every_way_is_in_the_table_or_said_to_be_impossible(whole):
+def test_every_configuration_is_in_the_table_or_said_to_be_impossible(whole):
     plan, _ = whole
-    ways = [(one.engine, one.precision) for one in plan.estimates]
-    assert ways == [
+    configurations = [(one.engine, one.precision) for one in plan.estimates]
+    assert configurations == [
         ("openvino", "float32"),
         ("openvino", "bfloat16"),
         ("openvino", "int8"),
@@ -109,7 +109,7 @@ def test_images_bytes_and_views_are_counted(data, whole):
     assert plan.training_bytes == (160 + 240) * 512 * 2
 
 
-def test_the_way_of_extract_is_marked(data, whole, tmp_path):
+def test_the_configuration_of_extract_is_marked(data, whole, tmp_path):
     plan, cache = whole
     copy = tmp_path / "cache"
     copy.mkdir()
@@ -454,7 +454,7 @@ def test_a_trial_that_takes_too_long_is_given_up(data, cache, tmp_path, monkeypa
     assert try_out(some_trial(data, cache, tmp_path), "measure").reason == "It was given up after 0 minutes."
 
 
-def test_a_way_that_cannot_run_does_not_stand_in_the_way_of_the_others(data, whole, featx, monkeypatch, tmp_path):
+def test_a_configuration_that_cannot_run_does_not_keep_the_others_from_it(data, whole, featx, monkeypatch, tmp_path):
     (tmp_path / "cache" / "networks").mkdir(parents=True)
     for path in (whole[1] / "networks").glob("vgg16-block5_pool-32x32*.zip"):
         if '"int8"' not in about(path):
