@@ -28,12 +28,17 @@ from featx.system.machine import cpu_seconds
 
 Figures = dict[str, Any]
 
-WAYS = [(engine, precision) for engine in ENGINES[:0:-1] for precision in PRECISIONS]
+CONFIGURATIONS = [
+    (engine, precision)
+    for engine in ENGINES[:0:-1]
+    for precision in PRECISIONS
+    if (engine, precision) != ("keras", "int8")
+]
 
 
-def measure(data_dir: Path, cache_dir: Path, way: tuple[str, str], words: list[str]) -> Figures:
+def measure(data_dir: Path, cache_dir: Path, engine: str, precision: str, words: list[str]) -> Figures:
     """Return what was planned for an engine and precision, and what it took."""
-    options = [str(data_dir), "--cache-dir", str(cache_dir), "--engine", way[0], "--precision", way[1], *words]
+    options = [str(data_dir), "--cache-dir", str(cache_dir), "--engine", engine, "--precision", precision, *words]
     (planned,) = _featx("plan", *options)["said"]["estimates"]
     if planned["reason"]:
         return {"planned": planned}
@@ -72,9 +77,8 @@ def _ratios(planned: Figures, actual: Figures) -> Figures:
     }
 
 
-def print_way(way: tuple[str, str], rounds: list[Figures]) -> None:
+def print_rounds(name: str, rounds: list[Figures]) -> None:
     """Print a line for each round, and the medians."""
-    name = f"{way[0]} {way[1]}"
     for figures in rounds:
         planned = figures["planned"]
         if planned["reason"]:
@@ -115,12 +119,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="featx-plan-") as folder:
         data_dir = choose_photos(args.data_dir, Path(folder, "data"), args.images)
         cache_dir = Path(folder, "cache")
-        for way in WAYS:
-            if way == ("keras", "int8") or args.engine not in (None, way[0]) or way[1] not in (args.precision or way):
+        for engine, precision in CONFIGURATIONS:
+            if args.engine not in (None, engine) or precision not in (args.precision or PRECISIONS):
                 continue
-            rounds = [measure(data_dir, cache_dir, way, words) for _ in range(args.repeats)]
-            print_way(way, rounds)
-            found[f"{way[0]} {way[1]}"] = rounds
+            rounds = [measure(data_dir, cache_dir, engine, precision, words) for _ in range(args.repeats)]
+            print_rounds(f"{engine} {precision}", rounds)
+            found[f"{engine} {precision}"] = rounds
     if args.json:
         args.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 

@@ -66,7 +66,8 @@ def _data_lines(plan: Plan) -> list[str]:
     if plan.views:
         of = "image" if plan.views.of_test else "training image"
         lines.append(f"{plan.views.n:,} views of each {of}: {plan.views.augmentation}.")
-    cached = [f"{one.images.n_cached:,} in {one.precision}" for one in _by_precision(plan) if one.images.n_cached]
+    by_precision = {one.precision: one.images.n_cached for one in plan.estimates}  # engines share a store
+    cached = [f"{n:,} in {precision}" for precision, n in by_precision.items() if n]
     lines.append(f"With features already: {', '.join(cached) or 'none'}. Planned is what is missing.")
     if plan.n_unread:
         lines.append(
@@ -79,27 +80,21 @@ def _data_lines(plan: Plan) -> list[str]:
     return lines
 
 
-def _by_precision(plan: Plan) -> list[Estimate]:
-    """Return an estimate for each precision: engines share a store."""
-    return list({one.precision: one for one in plan.estimates}.values())
-
-
 def _table(plan: Plan) -> str:
-    header = ["Engine", "Images/s", *(["Views/s"] if plan.views else []), "Start", "Time", "Disk", "Memory"]
-    if plan.deadline_s:
-        header.append("Machines")
-    return text_table(header, [_row(plan, one) for one in plan.estimates if not one.reason])
+    rows = [_cells(plan, one) for one in plan.estimates if not one.reason]
+    return text_table(list(rows[0]), [list(row.values()) for row in rows])
 
 
-def _row(plan: Plan, one: Estimate) -> list[str]:
+def _cells(plan: Plan, one: Estimate) -> dict[str, str]:
+    """Return the cells of a row by their headings."""
     mark = "*" if one.is_chosen else " "
-    cells = [f"{mark} {one.engine} {one.precision}{' (GPU)' if one.on_gpu else ''}", _rate(one.images)]
+    cells = {"Engine": f"{mark} {one.name}{' (GPU)' if one.on_gpu else ''}", "Images/s": _rate(one.images)}
     if plan.views:
-        cells.append(_rate(one.views))
-    cells += [_time(one.start_s), _time(one.time_s), size(one.room.size_bytes)]
-    cells.append(size(one.peak_memory_bytes) if one.peak_memory_bytes else "–")
+        cells["Views/s"] = _rate(one.views)
+    cells |= {"Start": _time(one.start_s), "Time": _time(one.time_s), "Disk": size(one.room.size_bytes)}
+    cells["Memory"] = size(one.peak_memory_bytes) if one.peak_memory_bytes else "–"
     if plan.deadline_s:
-        cells.append("–" if one.n_machines is None else f"{one.n_machines:,}")
+        cells["Machines"] = "–" if one.n_machines is None else f"{one.n_machines:,}"
     return cells
 
 
@@ -115,10 +110,9 @@ def _time(seconds: float) -> str:
 
 
 def _table_notes(plan: Plan) -> list[str]:
-    runs = [one for one in plan.estimates if not one.reason]
-    measured = [one for one in runs if one.images.pace or (one.views and one.views.pace)]
-    lines = [f"{one.engine} {one.precision} cannot run here: {one.reason}" for one in plan.estimates if one.reason]
+    lines = [f"{one.name} cannot run here: {one.reason}" for one in plan.estimates if one.reason]
     lines.append("* is what featx extract with the same options does.")
+    measured = [one for one in plan.estimates if any(work.pace for work in one.works)]
     if not measured:
         return [*lines, "There is nothing to compute, so nothing was measured."]
     spread = max(max(one.time_high_s / one.time_s - 1, MARGIN) for one in measured)
@@ -129,40 +123,28 @@ def _table_notes(plan: Plan) -> list[str]:
     others = max(one.others_share for one in measured)
     if others > 0.05:
         lines.append(f"Other programs took up to {100 * others:.0f} % of the processors; without them, it takes less.")
-    lines += _conversion_lines(measured)
-    if plan.deadline_s:
-        lines.append(_deadline_line(plan, measured))
-    return lines
-
-
-def _conversion_lines(measured: list[Estimate]) -> list[str]:
-    kept = [one for one in measured if one.convert_s and one.is_converted]
-    to_come = [one for one in measured if one.convert_s and not one.is_converted]
-    lines: list[str] = []
-    if kept:
-        networks = ", ".join(f"{one.precision} {duration(one.convert_s)}" for one in kept)
-        lines.append(f"Converted now, once for all, and kept in the cache: {networks}.")
+    if kept := [f"{one.precision} {duration(one.convert_s)}" for one in measured if one.convert_s and one.is_converted]:
+        lines.append(f"Converted now, once for all, and kept in the cache: {', '.join(kept)}.")
     lines += [
-        f"The time of {one.engine} {one.precision} includes {duration(one.convert_s)} for its network, once for all."
-        for one in to_come
+        f"The time of {one.name} includes {duration(one.convert_s)} for its network, once for all."
+        for one in measured
+        if not one.is_converted
     ]
+    if plan.deadline_s:
+        cannot = any(one.n_machines is None for one in measured)
+        lines.append(
+            f"Machines like this one for {duration(plan.deadline_s)}, at the slow end of the range; "
+            f"{'–: the start alone takes longer' if cannot else 'the start is paid on each'}."
+        )
     return lines
-
-
-def _deadline_line(plan: Plan, measured: list[Estimate]) -> str:
-    assert plan.deadline_s
-    line = f"Machines like this one for {duration(plan.deadline_s)}, at the slow end of the range"
-    if any(one.n_machines is None for one in measured):
-        return f"{line}; –: the start alone takes longer."
-    return f"{line}; the start is paid on each."
 
 
 def _features_lines(plan: Plan) -> list[str]:
     if plan.feature_shape is None or plan.training_bytes is None:
         return []
-    segments = sorted({one.room.n_segments for one in plan.estimates if one.room.n_segments})
-    n_segments = "–".join(f"{n:,}" for n in dict.fromkeys((segments[0], segments[-1])))
-    unit = "segment" if segments[-1] == 1 else "segments"
+    segments = [one.room.n_segments for one in plan.estimates if one.room.n_segments]
+    n_segments = "–".join(f"{n:,}" for n in dict.fromkeys((min(segments), max(segments))))
+    unit = "segment" if max(segments) == 1 else "segments"
     return [
         f"Features {plan.feature_shape} {plan.dtype}, in {n_segments} {unit}. Stage two holds those of all images in "
         f"memory several times over: {size(plan.training_bytes)} each time."
@@ -172,32 +154,20 @@ def _features_lines(plan: Plan) -> list[str]:
 def plan_json(plan: Plan) -> dict[str, Any]:
     """Return a plan as JSON knows it; times are in seconds."""
     return {
+        **asdict(plan),
         "data_dir": str(plan.data_dir),
-        "backbone": plan.backbone,
-        "image_size": plan.image_size,
-        "n_images": plan.n_images,
-        "n_train": plan.n_train,
-        "size_bytes": plan.size_bytes,
-        "n_unread": plan.n_unread,
-        "n_sample": plan.n_sample,
-        "warnings": plan.warnings,
         "unreadable": [{"path": path, "reason": reason} for path, reason in plan.unreadable],
-        "views": asdict(plan.views) if plan.views else None,
-        "deadline_s": plan.deadline_s,
         "feature_shape": plan.feature_shape,
-        "dtype": plan.dtype,
         "training_bytes": plan.training_bytes,
         "estimates": [_estimate_json(one) for one in plan.estimates],
-        "elapsed_s": plan.elapsed_s,
     }
 
 
 def _estimate_json(one: Estimate) -> dict[str, Any]:
     totals = {
+        **asdict(one.room),
         "time_s": one.time_s,
         "time_low_s": one.time_low_s,
         "time_high_s": one.time_high_s,
-        "size_bytes": one.room.size_bytes,
-        "n_segments": one.room.n_segments,
     }
-    return {**asdict(one), **({} if one.reason else totals)}
+    return asdict(one) | ({} if one.reason else totals)

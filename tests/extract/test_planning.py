@@ -8,9 +8,11 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,23 +20,23 @@ import pytest
 import featx
 from featx.cli.plan import plan_json, plan_text
 from featx.dataset.image_dataset import scan
+from featx.dataset.loader import images_of
 from featx.engines.engine import EngineOptions
 from featx.errors import FeatxError, ImageError
 from featx.extract.extract import extract_features
 from featx.extract.options import resolve_recipe
+from featx.extract.planning import plan as plan_module
 from featx.extract.planning import survey as survey_module
-from featx.extract.planning import trials
+from featx.extract.planning import trial as trial_module
+from featx.extract.planning.estimate import DiskUsage, Estimate, Pace, Plan, Work
 from featx.extract.planning.plan import plan_extraction
-from featx.extract.planning.planned import Estimate, Plan, Work
-from featx.extract.planning.segments import NO_ROOM, Ruler
 from featx.extract.planning.survey import N_SAMPLE, sample_rows, survey
-from featx.extract.planning.trial_job import Pace, TrialJob, small_dataset
-from featx.extract.planning.trial_process import run_trial
+from featx.extract.planning.trial import Trial, decoded, disk_usage, try_out
 from featx.images.augmentation import Views
 from featx.recipe import Recipe
 from featx.system.arguments import parse_duration
 
-#: One way, so that most plans take seconds; the whole table is made once.
+#: One configuration, so that most plans take seconds; the whole table is made once.
 FAST = {"weights": "random", "image_size": (32, 32), "engine": "openvino", "precision": "float32"}
 WORDS = ["--weights", "random", "--image-size", "32", "--engine", "openvino", "--precision", "float32"]
 
@@ -43,7 +45,7 @@ WORDS = ["--weights", "random", "--image-size", "32", "--engine", "openvino", "-
 def quick():
     """Time less than is good for the figures, which no test looks at."""
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(trials, "TIMED_S", 0.2)
+        monkeypatch.setattr(plan_module, "PASS_S", 0.1)
         yield
 
 
@@ -56,7 +58,7 @@ def data(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def whole(data, networks_dir, tmp_path_factory) -> tuple[Plan, Path]:
-    """A plan of every way, with views and a deadline; and its cache."""
+    """A plan of every configuration, with views and a deadline; and its cache."""
     cache = tmp_path_factory.mktemp("whole")
     (cache / "networks").symlink_to(networks_dir, target_is_directory=True)
     made = plan_extraction(
@@ -78,10 +80,10 @@ def in_stores(folder: Path) -> dict[str, bytes]:
 # The counts
 
 
-def test_every_way_is_in_the_table_or_said_to_be_impossible(whole):
+def test_every_configuration_is_in_the_table_or_said_to_be_impossible(whole):
     plan, _ = whole
-    ways = [(one.engine, one.precision) for one in plan.estimates]
-    assert ways == [
+    configurations = [(one.engine, one.precision) for one in plan.estimates]
+    assert configurations == [
         ("openvino", "float32"),
         ("openvino", "bfloat16"),
         ("openvino", "int8"),
@@ -107,7 +109,7 @@ def test_images_bytes_and_views_are_counted(data, whole):
     assert plan.training_bytes == (160 + 240) * 512 * 2
 
 
-def test_the_way_of_extract_is_marked(data, whole, tmp_path):
+def test_the_configuration_of_extract_is_marked(data, whole, tmp_path):
     plan, cache = whole
     copy = tmp_path / "cache"
     copy.mkdir()
@@ -197,23 +199,25 @@ def test_what_others_use_of_the_processors_widens_the_range_downwards():
 
 
 def test_segments_in_the_making_take_the_memory_that_was_planned(tmp_path):
-    """In a process of its own, with rows for more than two segments of 32 MiB."""
+    """In a process of its own, with rows for three segments of 32 MiB."""
     script = (
         "import sys; from pathlib import Path; import numpy as np\n"
         "from featx.system.machine import peak_memory_bytes, reset_peak_memory\n"
-        "from featx.extract.planning.segments import Ruler\n"
+        "from featx.extract.planning.trial import disk_usage\n"
         "from featx.recipe import Recipe\n"
         "from featx.store.segment_writer import SegmentWriter\n"
         "from featx.store import FeatureStore\n"
         "from featx.system.timings import Stopwatch\n"
         "recipe = Recipe(backbone='vgg16', weights='ab', layer='x', image_size=(32, 32), preprocessing='caffe')\n"
         "folder, rng = Path(sys.argv[1]), np.random.default_rng(0)\n"
-        "features, digests = np.ones((64, 4, 4, 512), np.float16), rng.integers(1, 256, (5120, 32), np.uint8)\n"
-        "for n in (64, 5120):\n"
+        "features, digests = np.ones((64, 4, 4, 512), np.float16), rng.integers(1, 256, (6144, 32), np.uint8)\n"
+        "for n in (64, 6144):\n"
         "    reset_peak_memory(); before = peak_memory_bytes()\n"
         "    with SegmentWriter(FeatureStore(folder / str(n), recipe), Stopwatch()) as writer:\n"
         "        for start in range(0, n, 64): writer.add(features, digests[start : start + 64])\n"
-        "print(peak_memory_bytes() - before, Ruler(recipe, (4, 4, 512), 32, folder).memory_bytes(5120, 0.001))"
+        "taken = peak_memory_bytes() - before\n"
+        "room = disk_usage(6144, (4, 4, 512), 0.001, recipe, folder)\n"
+        "print(taken, room.memory_bytes)"
     )
     done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=True)
     taken, planned = map(int, done.stdout.split())
@@ -222,13 +226,12 @@ def test_segments_in_the_making_take_the_memory_that_was_planned(tmp_path):
 
 def test_segments_that_are_closed_by_their_age_are_counted_by_the_pace(tmp_path):
     recipe = Recipe(backbone="vgg16", weights="ab", layer="x", image_size=(32, 32), preprocessing="caffe")
-    ruler = Ruler(recipe, (4, 4, 512), 32, tmp_path)  # 16 KiB a row, 2048 rows in a full segment, 64 in a chunk
-    assert [ruler.room(10_000, 30 / n).n_segments for n in (100_000, 2048, 1000, 50)] == [5, 5, 10, 200]
-    assert ruler.room(0, 1.0) == NO_ROOM
+    shape = (4, 4, 512)  # 16 KiB a row, 2048 rows in a full segment, 64 in a chunk
+    rooms = [disk_usage(10_000, shape, 30 / n, recipe, tmp_path) for n in (100_000, 2048, 1000, 50)]
+    assert [room.n_segments for room in rooms] == [5, 5, 10, 200]
     rows_bytes = 10_000 * 16 * 1024
-    for n in (100_000, 1000, 50):
-        room = ruler.room(10_000, 30 / n)
-        assert rows_bytes < room.size_bytes < 1.05 * rows_bytes
+    assert all(rows_bytes < room.size_bytes < 1.05 * rows_bytes for room in rooms)
+    assert disk_usage(0, shape, 1.0, recipe, tmp_path) == DiskUsage()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -293,24 +296,15 @@ def test_what_a_killed_plan_left_behind_goes_with_the_next(data, cache):
     assert stores(cache) == [young.name]
 
 
-def test_a_trial_ends_with_whoever_started_it(data, cache, tmp_path):
+def test_a_trial_ends_with_whoever_started_it(data, cache):
     """A killed plan cannot end its trial: that notices by itself."""
-    script = (
-        "import sys, subprocess, time\n"
-        "child = subprocess.Popen([sys.executable, '-m', 'featx.extract.planning.trial'], stdin=subprocess.PIPE)\n"
-        "child.stdin.write(open(sys.argv[1], 'rb').read()); child.stdin.flush()\n"
-        "print(child.pid, flush=True); time.sleep(60)"
-    )
-    (tmp_path / "job").write_text(some_job(data, cache, tmp_path).to_json() + "\n")
-    root = Path(featx.__file__).parents[1]
-    command = [sys.executable, "-c", script, str(tmp_path / "job")]
-    parent = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=root)
-    assert parent.stdout is not None
-    pid = int(parent.stdout.readline())
-    parent.kill()
-    parent.communicate()
-    assert has_ended(pid)
-    assert not (tmp_path / "answer.json").exists()
+    command = [sys.executable, "-m", "featx", "plan", str(data), *WORDS, "--cache-dir", str(cache)]
+    plan = subprocess.Popen(command, stderr=subprocess.DEVNULL, cwd=Path(featx.__file__).parents[1])
+    while not (begun := children(plan.pid)):
+        time.sleep(0.02)
+    plan.kill()
+    plan.wait()
+    assert all(has_ended(pid) for pid in begun)
 
 
 # The sample
@@ -390,33 +384,29 @@ def about(path: Path) -> str:
 # What goes wrong
 
 
-def some_job(data: Path, cache: Path, work_dir: Path, **options: object) -> TrialJob:
+def some_trial(data: Path, cache: Path, work_dir: Path, **members: Any) -> Trial:
     dataset = survey(data, cache).dataset
     recipe, weights = resolve_recipe(cache, dataset, weights="random", image_size=(32, 32), precision="float32")
-    rows = sample_rows(dataset)
-    files = [(dataset.paths[row], dataset.digests[row].tobytes().hex(), True) for row in rows]
-    job = TrialJob(
-        convert=False,
+    trial = Trial(
+        missing=estimate(1.0, 100),
         recipe=recipe,
         weights=weights,
-        dataset=small_dataset(dataset.root, files),
-        networks_dir=cache,
+        options=EngineOptions(engine="openvino"),
+        data_dir=data,
+        sample=dataset.paths[:64],
+        calibration=dataset.paths[64:],
+        cache_dir=cache,
         work_dir=work_dir,
-        engine_options=EngineOptions(engine="openvino"),
         workers=None,
         views=None,
-        timed_s=0.2,
-        started_at=time.time(),
+        pass_s=0.1,
     )
-    return replace(job, **options)
+    return replace(trial, **members)
 
 
-def test_a_job_is_the_same_after_its_journey(data, cache, tmp_path):
-    job = some_job(data, cache, tmp_path, views=Views(3), workers=2)
-    again = TrialJob.from_json(job.to_json())
-    assert again.to_json() == job.to_json()
-    assert (again.recipe, again.views, again.engine_options) == (job.recipe, job.views, job.engine_options)
-    assert np.array_equal(again.dataset.digests, job.dataset.digests)
+def test_a_trial_is_the_same_after_its_journey(data, cache, tmp_path):
+    trial = some_trial(data, cache, tmp_path, views=Views(3), workers=2)
+    assert decoded(Trial, json.loads(json.dumps(asdict(trial), default=str))) == trial
 
 
 @pytest.mark.parametrize(
@@ -428,29 +418,43 @@ def test_a_job_is_the_same_after_its_journey(data, cache, tmp_path):
     ],
 )
 def test_no_batch_of_a_timed_pass_runs_alone(data, cache, tmp_path, options, n_round):
-    measured = run_trial(some_job(data, cache, tmp_path, engine_options=options), lambda: None)["measured"]
-    assert measured["n_in_pass"] % n_round == 0
-    assert measured["images"]["row_s"] > 0
+    trial = some_trial(data, cache, tmp_path, options=options)
+    first, *timed = trial.passes(trial.recipe, images_of(survey(data, cache).dataset))
+    assert first.n_images == 8
+    assert timed
+    assert all(one.n_images % n_round == 0 for one in timed)
 
 
 def test_a_trial_that_is_killed_is_a_reason(data, cache, tmp_path):
     def kill() -> None:
-        for pid in children(os.getpid()):
-            if b"featx.extract.planning.trial" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                os.kill(pid, signal.SIGKILL)
+        while not (begun := children(os.getpid())):
+            time.sleep(0.02)
+        os.kill(begun[-1], signal.SIGKILL)
 
-    with pytest.raises(FeatxError, match="ended by the signal SIGKILL"):
-        run_trial(some_job(data, cache, tmp_path), kill)
-
-
-def test_a_trial_that_crashes_is_a_reason_of_one_line(data, cache, tmp_path):
-    job = some_job(data, cache, tmp_path)
-    (tmp_path / "answer.json").mkdir()
-    with pytest.raises(FeatxError, match=r"^Its process failed: \w+Error: [^\n]*$"):
-        run_trial(job, lambda: None)
+    killing = threading.Thread(target=kill)
+    killing.start()
+    reason = try_out(some_trial(data, cache, tmp_path), "measure").reason
+    killing.join()
+    assert reason == "Its process was ended by the signal SIGKILL."
 
 
-def test_a_way_that_cannot_run_does_not_stand_in_the_way_of_the_others(data, whole, featx, monkeypatch, tmp_path):
+@pytest.mark.parametrize(
+    ("members", "reason"),
+    [
+        ({"workers": "many"}, r"Its process failed: \w+Error: [^\n]*"),
+        ({"data_dir": Path("nowhere")}, r"\S+ cannot be read: [^\n]*"),
+    ],
+)
+def test_a_trial_that_fails_has_a_reason_of_one_line(data, cache, tmp_path, members, reason):
+    assert re.fullmatch(reason, try_out(some_trial(data, cache, tmp_path, **members), "measure").reason or "")
+
+
+def test_a_trial_that_takes_too_long_is_given_up(data, cache, tmp_path, monkeypatch):
+    monkeypatch.setattr(trial_module, "LIMIT_S", 0.1)
+    assert try_out(some_trial(data, cache, tmp_path), "measure").reason == "It was given up after 0 minutes."
+
+
+def test_a_configuration_that_cannot_run_does_not_keep_the_others_from_it(data, whole, featx, monkeypatch, tmp_path):
     (tmp_path / "cache" / "networks").mkdir(parents=True)
     for path in (whole[1] / "networks").glob("vgg16-block5_pool-32x32*.zip"):
         if '"int8"' not in about(path):

@@ -6,29 +6,45 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from functools import partial
 from numbers import Real
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Unpack
 
 import numpy as np
 
-from featx.dataset import Data, ImageFolders, SkippedImage, images_of, read_batches
-from featx.engines import default_batch_size
+from featx.backbones import Weights, check_image_size
+from featx.dataset import Data, ImageDataset, ImageFolders, SkippedImage, images_of, read_batches
+from featx.engines import (
+    ENGINES,
+    EngineOptions,
+    calibration_rows,
+    choose_calibration,
+    choose_engine,
+    cpu_engine,
+    is_converted,
+)
 from featx.errors import FeatxError, printable
-from featx.extract.options import DEFAULT_CACHE_DIR, ExtractionOptions, split_options
+from featx.extract.options import DEFAULT_CACHE_DIR, ExtractionOptions, RecipeOptions, resolve_recipe, split_options
 from featx.extract.pipeline import strict_error
-from featx.extract.planning.missing_work import missing_images, missing_views
-from featx.extract.planning.planned import Estimate, Plan
-from featx.extract.planning.survey import Survey, sample_rows, survey
-from featx.extract.planning.trials import Trials
-from featx.extract.planning.ways import Way, chosen_way, find_ways
+from featx.extract.planning.estimate import Estimate, Plan
+from featx.extract.planning.survey import Survey, missing_work, sample_rows, survey
+from featx.extract.planning.trial import Trial, try_out
 from featx.images import Views, as_views
+from featx.recipe import PRECISIONS, Recipe
 from featx.storage import ABANDONED_AFTER_S, TEMPORARY_PREFIX, StoragePath, as_data, as_storage_path
-from featx.system import as_workers, progress_bar, shown
+from featx.system import as_workers, cuda_capability, shown, waiting
 
 #: Begins the name of a plan's folder in the cache, which goes when the plan is made.
 FOLDER_PREFIX = f"{TEMPORARY_PREFIX}plan-"
+
+#: Bytes that the list of a data set takes for each image: 600 to 900 when 60,000 were scanned.
+LISTING_BYTES = 900
+
+#: Seconds that are timed at a time.
+PASS_S = 2.0
+
+#: Images that are decoded at a time to see whether they can be read.
+_BATCH_SIZE = 16
 
 
 def plan_extraction(
@@ -74,18 +90,42 @@ def plan_extraction(
     if deadline_s is not None and not (isinstance(deadline_s, Real) and deadline_s > 0):
         raise FeatxError(f"A deadline is a number of seconds above 0. Received: {shown(deadline_s)}")
     found = survey(replace(named, root=root), cache_dir, show=show)
-    ways = find_ways(found.dataset, cache_dir, engine_options, recipe_options)
-    sample, unreadable = _sample(found, ways[0], workers, strict=strict)
-    with _work_folder(cache_dir) as work_dir, progress_bar(len(ways), "plan", "trials", show=show) as bar:
-        trials = Trials(found, sample, cache_dir, work_dir, workers, views, partial(_redraw, bar))
-        estimates = [_estimate(way, trials, bar) for way in ways]
+    recipe, weights = resolve_recipe(cache_dir, found.dataset, **recipe_options)
+    check_image_size(recipe)
+    recipes = _recipes(recipe, weights, recipe_options, found.dataset, cache_dir)
+    configurations = _configurations(engine_options, recipes)
+    sample, unreadable = _sample(found.dataset, recipe, workers, strict=strict)
+    calibration = calibration_rows(choose_calibration(found.dataset), found.dataset)
+    estimates = []
+    with _work_folder(cache_dir) as work_dir:
+        for how, of in configurations:
+            images, images_views = missing_work(found, of, views, cache_dir)
+            missing = Estimate(
+                engine=how.engine, precision=of.precision, images=images, views=images_views, listing_s=found.listing_s
+            )
+            trial = Trial(
+                missing=missing,
+                recipe=of,
+                weights=weights,
+                options=how,
+                data_dir=root,
+                sample=tuple(found.dataset.paths[row] for row in sample),
+                calibration=tuple(found.dataset.paths[row] for row in calibration),
+                cache_dir=cache_dir,
+                work_dir=work_dir,
+                workers=workers,
+                views=views,
+                pass_s=PASS_S,
+            )
+            with waiting(f"plan {missing.name}", show=show):
+                estimates.append(_estimate(trial, found) if missing.n_missing else missing)
     if all(estimate.reason for estimate in estimates):
-        raise FeatxError(f"{ways[0].name} cannot run here: {estimates[0].reason}")
-    chosen = chosen_way(ways, engine_options, recipe_options["precision"], trials.auto_engine)
+        raise FeatxError(f"{estimates[0].name} cannot run here: {estimates[0].reason}")
+    chosen = _chosen(estimates, recipe, engine_options)
     return Plan(
         data_dir=root,
-        backbone=chosen.recipe.backbone,
-        image_size=chosen.recipe.image_size,
+        backbone=recipe.backbone,
+        image_size=recipe.image_size,
         n_images=found.n_images,
         n_train=found.n_train,
         size_bytes=found.size_bytes,
@@ -95,64 +135,16 @@ def plan_extraction(
         unreadable=(*found.dataset.unreadable, *unreadable),
         views=views,
         deadline_s=deadline_s,
-        dtype=chosen.recipe.dtype,
+        dtype=recipe.dtype,
         estimates=tuple(
-            replace(
-                estimate,
-                is_chosen=way == chosen,
-                n_machines=estimate.machines_for(deadline_s) if deadline_s and not estimate.reason else None,
-            )
-            for way, estimate in zip(ways, estimates, strict=True)
+            replace(one, is_chosen=one is chosen, n_machines=one.machines_for(deadline_s)) for one in estimates
         ),
         elapsed_s=time.perf_counter() - started,
     )
 
 
-def _estimate(way: Way, trials: Trials, bar: Any) -> Estimate:
-    """Return what the extraction costs in this way; nothing is tried out if there is nothing to compute."""
-    bar.set_postfix_str(way.name, refresh=False)
-    found, views, cache_dir = trials.found, trials.views, trials.cache_dir
-    missing = Estimate(
-        engine=way.options.engine,
-        precision=way.recipe.precision,
-        images=missing_images(found, way.recipe, cache_dir),
-        views=missing_views(found, way.recipe, views, cache_dir) if views else None,
-    )
-    estimate = trials.estimate(way, missing) if missing.n_missing else replace(missing, listing_s=found.listing_s)
-    bar.update()
-    return estimate
-
-
-def _sample(
-    found: Survey, way: Way, workers: int | None, *, strict: bool
-) -> tuple[np.ndarray, tuple[tuple[str, str], ...]]:
-    """Return rows of the images to be timed, `(k,)` int64, and path and reason of those that cannot be read.
-
-    Raises:
-        ImageError: `strict`, and one cannot be read.
-        FeatxError: not one of them can be read.
-    """
-    dataset = found.dataset
-    rows = sample_rows(dataset)
-    images = images_of(dataset)[rows]
-    batches = read_batches(
-        images.sources, images.digests, way.recipe.image_size, default_batch_size(way.options), workers
-    )
-    bad = {image.row: image.reason for batch in batches for image in batch.unreadable}
-    if strict and bad:
-        row, reason = next(iter(bad.items()))
-        raise strict_error(SkippedImage.of(dataset.root / dataset.paths[rows[row]], b"", reason))
-    if len(bad) == len(rows):
-        raise FeatxError(
-            f"Not one of {len(rows)} images of {printable(dataset.root)} can be read: the first is "
-            f"{printable(dataset.paths[rows[0]])}, {bad[0]}."
-        )
-    readable = np.setdiff1d(np.arange(len(rows)), list(bad))
-    return rows[readable], tuple((dataset.paths[rows[row]], reason) for row, reason in bad.items())
-
-
 def _here(place: StoragePath) -> Path:
-    """Return a place on this machine.
+    """Return a path on this machine.
 
     Raises:
         FeatxError: it is elsewhere, where reading an image may take as long as the network likes.
@@ -165,6 +157,61 @@ def _here(place: StoragePath) -> Path:
     )
 
 
+def _recipes(
+    recipe: Recipe, weights: Weights, options: RecipeOptions, dataset: ImageDataset, cache_dir: Path
+) -> list[Recipe]:
+    """Return `recipe` in each precision that `options` may mean."""
+    if options["precision"] != "auto":
+        return [recipe]
+    # Found once: looking for imagenet-or-random again would warn again.
+    named = str(weights.path or weights.digest.replace("random-", "random:"))
+    each: list[RecipeOptions] = [{**options, "weights": named, "precision": precision} for precision in PRECISIONS]
+    return [resolve_recipe(cache_dir, dataset, **one)[0] for one in each]
+
+
+def _configurations(options: EngineOptions, recipes: list[Recipe]) -> list[tuple[EngineOptions, Recipe]]:
+    """Return each engine that may be meant with each precision that it has.
+
+    Raises:
+        FeatxError: the engine asked for has not the precision asked for.
+    """
+    engines = ENGINES[:0:-1] if options.engine == "auto" else (options.engine,)
+    found = [
+        (replace(options, engine=engine), recipe)
+        for engine in engines
+        for recipe in recipes
+        if (engine, recipe.precision) != ("keras", "int8")
+    ]
+    if not found:
+        choose_engine(options, recipes[0])  # which says why
+    return found
+
+
+def _sample(
+    dataset: ImageDataset, recipe: Recipe, workers: int | None, *, strict: bool
+) -> tuple[np.ndarray, list[tuple[str, str]]]:
+    """Return rows of the images to be timed, `(k,)` int64, and path and reason of those that cannot be read.
+
+    Raises:
+        ImageError: `strict`, and one cannot be read.
+        FeatxError: not one of them can be read.
+    """
+    rows = sample_rows(dataset)
+    images = images_of(dataset)[rows]
+    batches = read_batches(images.sources, images.digests, recipe.image_size, _BATCH_SIZE, workers)
+    bad = {image.row: image.reason for batch in batches for image in batch.unreadable}
+    paths = [dataset.paths[row] for row in rows]
+    if strict and bad:
+        first = min(bad)
+        raise strict_error(SkippedImage.of(dataset.root / paths[first], b"", bad[first]))
+    if len(bad) == len(rows):
+        raise FeatxError(
+            f"Not one of {len(rows)} images of {printable(dataset.root)} can be read: the first is "
+            f"{printable(paths[0])}, {bad[0]}."
+        )
+    return np.delete(rows, list(bad)), [(paths[row], reason) for row, reason in bad.items()]
+
+
 @contextmanager
 def _work_folder(cache_dir: Path) -> Iterator[Path]:
     """Yield a folder in the cache, on the disk that features are to lie on, that goes whatever happens."""
@@ -174,18 +221,36 @@ def _work_folder(cache_dir: Path) -> Iterator[Path]:
             with suppress(OSError):  # of a plan that was killed
                 if time.time() - path.stat().st_mtime > ABANDONED_AFTER_S:
                     shutil.rmtree(path)
-        folder = tempfile.mkdtemp(prefix=FOLDER_PREFIX, dir=cache_dir)
+        folder = tempfile.TemporaryDirectory(prefix=FOLDER_PREFIX, dir=cache_dir, ignore_cleanup_errors=True)
     except OSError as error:
         raise FeatxError(
             f"The cache {printable(cache_dir)} cannot be written ({error.strerror}); choose another --cache-dir."
         ) from error
-    try:
-        yield Path(folder)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with folder:
+        yield Path(folder.name)
 
 
-def _redraw(bar: Any) -> None:
-    """Let a bar on a terminal show that time goes by; in a log, that would be one line more."""
-    if not bar.disable and bar.fp.isatty():
-        bar.refresh()
+def _estimate(trial: Trial, found: Survey) -> Estimate:
+    """Return what the images that are missing cost, or why they cannot be computed so.
+
+    Which images an int8 network is calibrated on depends on all of them. If not all were read, it is one for this plan
+    only: an extraction that found it in the cache would go on using it.
+    """
+    estimate = trial.missing
+    if trial.options.engine != "keras" and not is_converted(trial.recipe, trial.cache_dir):
+        is_for_all = not (found.n_unread and trial.recipe.precision == "int8")
+        trial = replace(trial, missing=replace(estimate, is_converted=is_for_all))
+        estimate = try_out(trial, "convert")
+    if not estimate.reason:
+        estimate = try_out(replace(trial, missing=estimate), "measure")
+    return replace(estimate, peak_memory_bytes=estimate.peak_memory_bytes + LISTING_BYTES * found.n_images)
+
+
+def _chosen(estimates: list[Estimate], recipe: Recipe, options: EngineOptions) -> Estimate:
+    """Return the one that `featx extract` takes; where there is a GPU, only Keras knows whether it can use it."""
+    of_precision = [one for one in estimates if one.precision == recipe.precision]
+    if cuda_capability() is None:
+        engine = choose_engine(options, recipe)
+    else:
+        engine = "keras" if any(one.on_gpu for one in of_precision) else cpu_engine(recipe.precision)
+    return next((one for one in of_precision if one.engine == engine), of_precision[0])

@@ -1,4 +1,4 @@
-"""What a folder holds, without reading more of it than is quick: all digests if they are to be had, else a sample."""
+"""What a folder holds and a store lacks: counted exactly if all digests can be had quickly, else from a sample."""
 
 import hashlib
 import heapq
@@ -12,19 +12,34 @@ from pathlib import Path
 
 import numpy as np
 
-from featx.dataset import Data, ImageDataset, StatCache, digest_files, list_images, scan_listed
+from featx.dataset import (
+    Data,
+    ImageDataset,
+    Images,
+    SkippedImages,
+    StatCache,
+    digest_files,
+    images_of,
+    list_images,
+    scan_listed,
+    views_of,
+)
 from featx.engines import N_CALIBRATION
+from featx.extract.planning.estimate import Work
+from featx.images import Views
+from featx.recipe import Recipe
 from featx.storage import StatKeys
+from featx.store import FeatureStore, row_names
 
 #: Images that are timed.
 N_SAMPLE = 64
 
-#: All images are read for their digests if that takes no longer than this, by the rate at which the sample was read.
+#: All images are read for their digests if that takes no longer than this, by the rate at which some were read.
 DIGEST_LIMIT_S = 15.0
 
-#: The share of images that becomes the test split where there is none, as `featx.scan` has it. Which they are
-#: is decided by their content.
-_TEST_SHARE = 0.2
+#: The share of images that becomes the train split where there is no test split, as `featx.scan` has it. Which they
+#: are is decided by their content.
+_TRAIN_SHARE = 0.8
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,8 +52,7 @@ class Survey:
         n_train: of them in the train split; about so many if `n_unread`, and there is no test split.
         size_bytes: of all their files.
         n_unread: images that were only counted, because reading them all would take too long.
-        listing_s: seconds that finding the files has taken.
-        reading_s: seconds that reading the unread ones for their digests will take, at the rate of the sample.
+        listing_s: seconds for finding the files, and for reading the unread ones, at the rate at which some were read.
     """
 
     dataset: ImageDataset
@@ -47,12 +61,6 @@ class Survey:
     size_bytes: int
     n_unread: int
     listing_s: float
-    reading_s: float
-
-    @property
-    def n_unread_train(self) -> int:
-        """How many of the unread images are in the train split."""
-        return max(0, self.n_train - self.dataset.n_train) if self.n_unread else 0
 
 
 def survey(data: Data, cache_dir: Path, *, show: bool = False) -> Survey:
@@ -71,71 +79,89 @@ def survey(data: Data, cache_dir: Path, *, show: bool = False) -> Survey:
     files = listed.dataset
     root = os.fsencode(str(files.root.resolve()))
     names = [os.path.join(root, os.fsencode(path)) for path in files.paths]  # noqa: PTH118 - a Path cannot hold bytes
-    is_known, sizes = _look_up(names, cache_dir)
+    is_known, size_bytes = _look_up(names, cache_dir)
     listing_s = time.perf_counter() - started
-    size_bytes = int(sizes.sum())
+    # Some are to be timed, int8 is calibrated on some, and some show how fast files are read.
     unread = np.flatnonzero(~is_known)
-    # The sample, images to calibrate int8 on, and what tells how fast files are read here.
     chosen = [(np.arange(len(names)), N_SAMPLE), (np.flatnonzero(~files.is_test), N_CALIBRATION), (unread, N_SAMPLE)]
-    rows = np.unique(np.concatenate([_spread(files.paths, among, n) for among, n in chosen]))
+    some = np.unique(np.concatenate([_spread(files.paths, among, n) for among, n in chosen]))
     started = time.perf_counter()
-    digest_files([names[row] for row in rows], cache_dir)
-    n_read = int(np.count_nonzero(~is_known[rows]))
-    left = np.setdiff1d(unread, rows)
-    reading_s = (time.perf_counter() - started) / max(1, n_read) * len(left)
-    if reading_s <= DIGEST_LIMIT_S:
+    digest_files([names[row] for row in some], cache_dir)
+    reading_s = (time.perf_counter() - started) / max(1, int(np.count_nonzero(~is_known[some])))
+    unread = np.setdiff1d(unread, some)
+    if reading_s * len(unread) <= DIGEST_LIMIT_S:
         dataset = scan_listed(listed, cache_dir, to_train=False, show=show)
-        return Survey(dataset, dataset.n_images, dataset.n_train, size_bytes, 0, listing_s, 0.0)
-    dataset = _with_digests(files, names, np.setdiff1d(np.arange(len(names)), left), cache_dir)
-    n_train = files.n_train
-    if not files.n_test:
-        n_train = round((1 - _TEST_SHARE) * n_train)
-    return Survey(dataset, len(names), n_train, size_bytes, len(left), listing_s, reading_s)
+        return Survey(dataset, dataset.n_images, dataset.n_train, size_bytes, 0, listing_s)
+    dataset = _digested(files, names, np.setdiff1d(np.arange(len(names)), unread), cache_dir)
+    n_train = files.n_train if files.n_test else round(_TRAIN_SHARE * files.n_train)
+    return Survey(dataset, len(names), n_train, size_bytes, len(unread), listing_s + reading_s * len(unread))
 
 
-def sample_rows(dataset: ImageDataset) -> np.ndarray:
-    """Return `(k,)` int64, k ≤ `N_SAMPLE`: rows of images all over a data set, always the same ones.
-
-    They are those whose paths have the smallest hashes.
-    """
-    return _spread(dataset.paths, np.arange(dataset.n_images), N_SAMPLE)
-
-
-def _with_digests(files: ImageDataset, names: Sequence[bytes], rows: np.ndarray, cache_dir: Path) -> ImageDataset:
-    """Return those of the files `rows` that can be read, whose digests are in the cache."""
-    digests, reasons = digest_files([names[row] for row in rows], cache_dir)
-    kept = np.setdiff1d(np.arange(len(rows)), list(reasons))
-    is_kept = np.zeros(files.n_images, bool)
-    is_kept[rows[kept]] = True
-    unreadable = tuple((files.paths[rows[row]], reason) for row, reason in reasons.items())
-    return replace(files.subset(is_kept), digests=digests[kept], unreadable=unreadable, warnings=files.warnings)
-
-
-def _look_up(names: Sequence[bytes], cache_dir: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Return whether each file's digest is known, `(n,)` bool, and its size in bytes, `(n,)` int64.
+def _look_up(names: Sequence[bytes], cache_dir: Path) -> tuple[np.ndarray, int]:
+    """Return whether each file's digest is known, `(n,)` bool, and the bytes of all files.
 
     What is no file, or cannot be looked at, counts as known: there is nothing in it to read.
     """
-    is_known, sizes = np.ones(len(names), bool), np.zeros(len(names), np.int64)
     with closing(StatCache(cache_dir)) as cache:
         known = cache.lookup(names)
-    keys = StatKeys()
+    is_known, size_bytes, keys = np.ones(len(names), bool), 0, StatKeys()
     for row, name in enumerate(names):
         try:
             status = os.stat(name)  # noqa: PTH116 - a Path cannot hold bytes
         except (OSError, ValueError):
             continue
         if stat.S_ISREG(status.st_mode):
-            entry = known.get(name)
-            sizes[row] = status.st_size
-            is_known[row] = entry is not None and entry.key == keys.of(name, status)
-    return is_known, sizes
+            size_bytes += status.st_size
+            is_known[row] = name in known and known[name].key == keys.of(name, status)
+    return is_known, size_bytes
+
+
+def _digested(files: ImageDataset, names: Sequence[bytes], rows: np.ndarray, cache_dir: Path) -> ImageDataset:
+    """Return those of the files `rows` that can be read."""
+    digests, reasons = digest_files([names[row] for row in rows], cache_dir)
+    kept = np.setdiff1d(np.arange(len(rows)), list(reasons))
+    dataset = files.subset(np.isin(np.arange(files.n_images), rows[kept]))
+    unreadable = tuple((files.paths[rows[row]], reason) for row, reason in reasons.items())
+    return replace(dataset, digests=digests[kept], unreadable=unreadable, warnings=files.warnings)
+
+
+def sample_rows(dataset: ImageDataset) -> np.ndarray:
+    """Return `(k,)` int64, k ≤ `N_SAMPLE`: rows of images all over a data set, always the same ones."""
+    return _spread(dataset.paths, np.arange(dataset.n_images), N_SAMPLE)
 
 
 def _spread(paths: Sequence[str], rows: np.ndarray, n: int) -> np.ndarray:
     """Return those `n` of `rows` whose paths have the smallest hashes: anywhere in the data set, always the same."""
-    return np.array(heapq.nsmallest(n, rows.tolist(), key=lambda row: _path_hash(paths[row])), np.int64)
+
+    def hash_of(row: int) -> bytes:
+        return hashlib.sha256(os.fsencode(paths[row])).digest()
+
+    return np.array(heapq.nsmallest(n, rows.tolist(), key=hash_of), np.int64)
 
 
-def _path_hash(path: str) -> bytes:
-    return hashlib.sha256(os.fsencode(path)).digest()
+def missing_work(found: Survey, recipe: Recipe, views: Views | None, cache_dir: Path) -> tuple[Work, Work | None]:
+    """Return how many of the images have features and how many are to be computed, and the same of their views.
+
+    Raises:
+        StoreError: the store cannot be read.
+    """
+    store = FeatureStore(cache_dir, recipe)
+    skipped = SkippedImages(store.dir / "skipped.csv")
+    is_readable = [skipped.reason(digest.tobytes()) is None for digest in found.dataset.digests]
+    dataset = found.dataset.subset(np.array(is_readable, bool))
+    images = _count(images_of(dataset), store, found.n_unread)
+    if views is None:
+        return images, None
+    viewed = dataset.subset(views.of_test | ~dataset.is_test)
+    n_unread = found.n_unread
+    if n_unread and not views.of_test:
+        n_unread = max(0, found.n_train - found.dataset.n_train)
+    store = FeatureStore(cache_dir, replace(recipe, augmentation=views.augmentation))
+    return images, _count(views_of(viewed, views.n), store, n_unread * views.n)
+
+
+def _count(images: Images, store: FeatureStore, n_unread: int) -> Work:
+    """Return what there is to do about `images`, and about `n_unread` others of which nothing is known."""
+    is_cached = store.contains(images.digests, images.views)
+    names = row_names(images.digests, np.broadcast_to(images.views, len(images)))
+    return Work(n_cached=int(is_cached.sum()), n_missing=len(np.unique(names[~is_cached])) + n_unread)

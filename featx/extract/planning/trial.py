@@ -1,35 +1,38 @@
-"""One engine and precision on the sample, in a process of its own: `python -m featx.extract.planning.trial`.
+"""One engine and precision, tried out on the sample in a process of its own.
 
-Reads a `TrialJob` from standard input and ends with it. What is timed is stage one as it is, into a store of its own.
+So TensorFlow is not loaded into the process that plans, and a trial that runs out of memory is a reason, not a crash.
+The process is one of `subprocess`: those of `multiprocessing` would run the user's script again.
 """
 
-import gc
 import json
 import math
 import os
+import shutil
+import signal
+import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import asdict, dataclass, is_dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import NoneType, UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 import numpy as np
 
-from featx.dataset import Images, SkippedImage, images_of, look_ahead, read_batches, views_of
-from featx.engines import EngineOptions, choose_engine, default_batch_size, load_network
+from featx.backbones import Weights
+from featx.dataset import ImageDataset, Images, digest_files, images_of, views_of
+from featx.engines import EngineOptions, default_batch_size, load_network, network_path
 from featx.errors import FeatxError, printable
 from featx.extract.pipeline import StageOne
-from featx.extract.planning.survey import N_SAMPLE
-from featx.extract.planning.trial_job import Measured, Pace, TrialJob
+from featx.extract.planning.estimate import DiskUsage, Estimate, Pace, Work
+from featx.images import Views
 from featx.recipe import Recipe
-from featx.storage import write_text
-from featx.store import FeatureStore
-from featx.system import cpu_seconds, keras_sees_gpu, n_cores
-
-#: A pass counts if it takes this part of the time that is to be timed; a shorter one says how many images it needs.
-COUNTED = 0.45
+from featx.store import SEGMENT_AGE_S, SEGMENT_BYTES, FeatureStore, new_segment_name
+from featx.system import Timings, cpu_seconds, keras_sees_gpu, n_cores
 
 #: No pass has many more images than this, however fast they are.
 MOST = 20_000
@@ -37,170 +40,230 @@ MOST = 20_000
 #: Images of the first pass, which pays for what is done only once.
 N_FIRST = 8
 
+#: A trial that takes longer is given up.
+LIMIT_S = 600.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """Stage one as it is, on a sample, into a store of its own.
+
+    Attributes:
+        missing: how many images and views there are to compute, with this engine and precision.
+        recipe: of the images' features.
+        weights: that it names.
+        options: how the backbone is run; its engine is never `"auto"`.
+        data_dir: the folder of images.
+        sample: paths in it of the images to be timed, each of which can be read.
+        calibration: paths in it of the images that an int8 network is calibrated on.
+        cache_dir: has, or gets, the converted networks.
+        work_dir: a folder for what is written meanwhile.
+        workers: decoding threads.
+        views: augmented views to be timed as well.
+        pass_s: seconds that a pass is to take: the first batch and the last segment, which all images together have
+            only once, are some hundredths of two.
+    """
+
+    missing: Estimate
+    recipe: Recipe
+    weights: Weights
+    options: EngineOptions
+    data_dir: Path
+    sample: tuple[str, ...]
+    calibration: tuple[str, ...]
+    cache_dir: Path
+    work_dir: Path
+    workers: int | None
+    views: Views | None
+    pass_s: float
+
+    @property
+    def networks_dir(self) -> Path:
+        """The cache folder that has, or gets, its network."""
+        return self.cache_dir if self.missing.is_converted else self.work_dir / "networks-of-sample"
+
+    def convert(self, started_at: float) -> Estimate:
+        """Make the network, and return what is `missing` with the time that it took since `started_at`.
+
+        What an int8 network is made of is kept in the cache in any case.
+        """
+        if self.networks_dir != self.cache_dir:
+            floats = replace(self.recipe, precision="float32", calibration=None)
+            load_network(floats, self.weights, self.cache_dir, None)
+            copy_path = network_path(floats, self.networks_dir)
+            copy_path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(network_path(floats, self.cache_dir), copy_path)
+        load_network(self.recipe, self.weights, self.networks_dir, self._dataset(self.calibration))
+        return replace(self.missing, convert_s=time.time() - started_at)
+
+    def measure(self, started_at: float) -> Estimate:
+        """Return what computing what is `missing` takes, in this process that was started at `started_at`."""
+        sample = self._dataset(self.sample)
+        passes = self.passes(self.recipe, images_of(sample))
+        first = next(passes)
+        until_first_s = time.time() - started_at
+        began, own_before, all_before = time.perf_counter(), time.process_time(), cpu_seconds()
+        timed = list(passes)
+        cores_s = (time.perf_counter() - began) * (os.cpu_count() or n_cores())
+        others_s = cpu_seconds() - all_before - (time.process_time() - own_before)
+        feature_shape = FeatureStore(self.work_dir / "store", self.recipe).segments[0].feature_shape
+        images, views = self._with_cost(self.missing.images, timed, feature_shape), self.missing.views
+        start_s = max(0.0, until_first_s - first.n_images * timed[0].elapsed_s / timed[0].n_images)
+        if self.views and views:
+            recipe = replace(self.recipe, augmentation=self.views.augmentation)
+            first_views, *timed_views = self.passes(recipe, views_of(sample, self.views.n))
+            views = self._with_cost(views, timed_views, feature_shape)
+            if images.n_missing and views.n_missing:
+                start_s += first_views.start_s
+        estimate = replace(
+            self.missing,
+            on_gpu=self.options.engine == "keras" and keras_sees_gpu(),
+            images=images,
+            views=views,
+            start_s=start_s,
+            feature_shape=feature_shape,
+            others_share=max(0.0, others_s) / cores_s,
+        )
+        peak_bytes = max(one.peak_memory_bytes for one in timed)
+        return replace(estimate, peak_memory_bytes=peak_bytes + estimate.room.memory_bytes)
+
+    def _dataset(self, paths: tuple[str, ...]) -> ImageDataset:
+        """Return these images, whose digests are in the cache; their classes and splits are of no account."""
+        digests, _ = digest_files(paths, self.cache_dir, folder=os.fsencode(self.data_dir.resolve()))
+        none = np.zeros(len(paths), np.int64)
+        return ImageDataset(self.data_dir, ("",), paths, labels=none, is_test=none.astype(bool), digests=digests)
+
+    def passes(self, recipe: Recipe, images: Images) -> Iterator[Timings]:
+        """Yield what the first images took, with the start of the engine, then passes that are long enough to count.
+
+        A pass runs over the images as often as need be, in whole rounds.
+        """
+        store, calibration = FeatureStore(self.work_dir / "store", recipe), self._dataset(self.calibration)
+        stage = StageOne(recipe, self.weights, store, self.networks_dir, self.options, self.workers, calibration)
+
+        def run(n: int) -> Timings:
+            return stage.run(images[np.resize(np.arange(len(images)), n)], [], strict=True, show=False)
+
+        with closing(stage):
+            yield run(min(N_FIRST, len(images)))
+            one_round = run(self.n_round)
+            if one_round.elapsed_s >= self.pass_s:
+                yield one_round
+                return
+            n_rounds = math.ceil(min(self.pass_s / one_round.elapsed_s, MOST / self.n_round))
+            yield run(n_rounds * self.n_round)
+            yield run(n_rounds * self.n_round)
+
+    @property
+    def n_round(self) -> int:
+        """How many images keep the machine busy to the end of a pass: a batch for each that runs side by side.
+
+        Of one batch more than that, the last would run alone. All images together have such an end, too, but once: a
+        pass of three batches on two cores takes as long as four.
+        """
+        options, batch_size = self.options, default_batch_size(self.options)
+        if options.engine == "keras":
+            return batch_size
+        return batch_size * (options.streams or min(options.threads or n_cores(), n_cores()))
+
+    def _with_cost(self, work: Work, passes: list[Timings], feature_shape: tuple[int, ...]) -> Work:
+        """Return `work` with the time and the disk space that it takes."""
+        each, total = [one.elapsed_s / one.n_images for one in passes], sum(passes, Timings())
+        pace = Pace(row_s=total.elapsed_s / total.n_images, low_s=min(each), high_s=max(each))
+        room = disk_usage(work.n_missing, feature_shape, pace.row_s, self.recipe, self.work_dir)
+        return replace(work, pace=pace, room=room)
+
+
+def disk_usage(n_rows: int, feature_shape: tuple[int, ...], row_s: float, recipe: Recipe, work_dir: Path) -> DiskUsage:
+    """Return what `n_rows` rows take that come every `row_s` seconds: a segment of them is written, to see its size.
+
+    A segment is closed when it is full or, with a slow network, when it is old enough.
+    """
+    if not n_rows:
+        return DiskUsage()
+    row = np.zeros((1, *feature_shape), recipe.dtype)
+    n = min(n_rows, max(1, SEGMENT_BYTES // row.nbytes), max(1, round(SEGMENT_AGE_S / row_s)))
+    with TemporaryDirectory(dir=work_dir) as folder:
+        store, digests = FeatureStore(Path(folder), recipe), np.ones((n, 32), np.uint8)
+        store.write_segment(new_segment_name(), np.repeat(row, n, axis=0), digests, lambda: Timings(n))
+        store.publish()
+        size_bytes = sum(path.stat().st_size for path in Path(folder, recipe.slug).iterdir())
+    return DiskUsage(round(size_bytes * n_rows / n), math.ceil(n_rows / n))
+
+
+def try_out(trial: Trial, method: str) -> Estimate:
+    """Return what a method of `trial` returns in a process of its own, which ends with this one.
+
+    If it cannot be done here or fails, the estimate has the reason.
+    """
+    # It finds this featx, and what it writes for a while goes with `work_dir`.
+    python_path = os.pathsep.join(filter(None, [str(Path(__file__).parents[3]), os.environ.get("PYTHONPATH")]))
+    job = json.dumps([os.getpid(), method, asdict(trial), time.time()], default=str)
+    errors_path = trial.work_dir / "errors.txt"
+    with (
+        errors_path.open("wb") as errors,
+        # A session of its own: Ctrl-C is for the process that waits, and ends the trial with it.
+        subprocess.Popen(
+            [sys.executable, "-P", "-c", "from featx.extract.planning.trial import main; main()"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            env={**os.environ, "PYTHONPATH": python_path, "TMPDIR": str(trial.work_dir.resolve())},
+            start_new_session=True,
+        ) as process,
+    ):
+        try:
+            answer, _ = process.communicate(job.encode(), LIMIT_S)
+        except subprocess.TimeoutExpired:
+            return replace(trial.missing, reason=f"It was given up after {LIMIT_S / 60:.0f} minutes.")
+        finally:
+            process.kill()
+            process.wait()
+    if process.returncode:
+        return replace(trial.missing, reason=_cause(process.returncode, errors_path))
+    estimate: Estimate = decoded(Estimate, json.loads(answer))
+    return estimate
+
+
+def _cause(returncode: int, errors_path: Path) -> str:
+    """Return what a process died of: a signal, or the last line that it wrote."""
+    if returncode < 0:
+        return f"Its process was ended by the signal {signal.Signals(-returncode).name}."
+    lines = errors_path.read_text(encoding="utf-8", errors="replace").split("\n")
+    last = next((line for line in reversed(lines) if line.strip()), f"code {returncode}")
+    return f"Its process failed: {printable(last.strip())[:300]}"
+
 
 def main() -> None:
-    """Do what standard input asks for, and write the answer."""
-    line = sys.stdin.readline()
-    if not line:
-        return  # whoever started it was stopped at that moment
-    job = TrialJob.from_json(line)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    try:
-        answer: dict[str, Any] = {"converted": _convert(job)} if job.convert else {"measured": asdict(_measure(job))}
-    except FeatxError as error:
-        answer = {"error": str(error)}
-    except MemoryError:
-        answer = {"error": "There is not enough memory."}
-    write_text(job.answer_path, json.dumps(answer))
+    """Do, in the process of its own, what standard input asks for, and write the answer to standard output."""
+    parent, method, members, started_at = json.load(sys.stdin)
+    threading.Thread(target=_end_with, args=[parent], daemon=True).start()
+    trial: Trial = decoded(Trial, members)
+    with os.fdopen(os.dup(sys.stdout.fileno()), "w") as answer:
+        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # for libraries that print
+        try:
+            estimate: Estimate = getattr(trial, method)(started_at)
+        except FeatxError as error:
+            estimate = replace(trial.missing, reason=str(error))
+        except MemoryError:
+            estimate = replace(trial.missing, reason="There is not enough memory.")
+        json.dump(asdict(estimate), answer)
 
 
-def _end_with_parent() -> None:
-    """End the process when whoever started it is gone, whatever ended that."""
-    sys.stdin.read()
+def _end_with(parent: int) -> None:
+    """End the process when its parent is gone, whatever ended that."""
+    while os.getppid() == parent:
+        time.sleep(1.0)
     os._exit(1)
 
 
-def _convert(job: TrialJob) -> float:
-    """Make the network of a recipe, and return the seconds since the process was started."""
-    load_network(job.recipe, job.weights, job.networks_dir, job.dataset)
-    return time.time() - job.started_at
-
-
-def _measure(job: TrialJob) -> Measured:
-    sample = job.dataset.subset(job.dataset.is_test)
-    images = _Rows(job, images_of(sample), job.recipe)
-    first = images.run(min(N_FIRST, sample.n_images))
-    until_first_s = time.time() - job.started_at
-    gc.collect()
-    n_round = _images_in_round(job.engine_options, job.recipe)
-    passes = list(_passes(images, n_round, job.timed_s))
-    views: Pace | None = None
-    if job.views:
-        recipe = replace(job.recipe, augmentation=job.views.augmentation)
-        of_views = _Rows(job, views_of(sample, job.views.n), recipe)
-        views = _pace(list(_passes(of_views, n_round, job.timed_s)))
-    pace = _pace(passes)
-    on_keras = choose_engine(job.engine_options, job.recipe) == "keras"
-    return Measured(
-        start_s=max(0.0, until_first_s - first.n * pace.row_s),
-        restart_s=passes[-1].start_s,
-        images=pace,
-        views=views,
-        feature_shape=images.store.segments[0].feature_shape,
-        peak_memory_bytes=max(one.peak_memory_bytes for one in passes),
-        others_share=sum(one.others_s for one in passes) / sum(one.cores_s for one in passes),
-        on_gpu=on_keras and keras_sees_gpu(),
-        auto_engine=choose_engine(EngineOptions(), job.recipe) if on_keras else None,
-        n_in_pass=max(one.n for one in passes),
-    )
-
-
-@dataclass(frozen=True)
-class _Pass:
-    """What one run of stage one took.
-
-    Attributes:
-        n: images or views.
-        elapsed_s: after the engine was ready.
-        start_s: until then.
-        peak_memory_bytes: largest resident memory.
-        cores_s: processor time that there was, on all cores.
-        others_s: what other processes had of it.
-    """
-
-    n: int
-    elapsed_s: float
-    start_s: float
-    peak_memory_bytes: int
-    cores_s: float
-    others_s: float
-
-    @property
-    def row_s(self) -> float:
-        """Seconds for one."""
-        return self.elapsed_s / self.n
-
-
-class _Rows:
-    """Images of the sample, or views of them, that stage one is run on."""
-
-    def __init__(self, job: TrialJob, images: Images, recipe: Recipe) -> None:
-        self.store = FeatureStore(job.work_dir / "store", recipe)
-        self._job, self._images, self._recipe = job, images, recipe
-
-    def run(self, n: int) -> _Pass:
-        """Run stage one on `n` rows: all of them as often as need be.
-
-        While the engine starts, the reader decodes its first batches: that must not look like time saved.
-        """
-        job, recipe = self._job, self._recipe
-        rows = np.resize(np.arange(len(self._images)), n)
-        batch_size = default_batch_size(job.engine_options)
-        n_ahead = min(n, look_ahead(recipe.image_size, batch_size) * batch_size)
-        ahead_s = self._decoding_s(rows[:n_ahead], batch_size)
-        began, own_before, all_before = time.perf_counter(), time.process_time(), cpu_seconds()
-        skipped: list[SkippedImage] = []
-        stage = StageOne(
-            recipe, job.weights, self.store, job.networks_dir, job.engine_options, job.workers, job.dataset
-        )
-        with closing(stage):
-            timings = stage.run(self._images[rows], skipped, strict=False, show=False)
-        cores_s = (time.perf_counter() - began) * (os.cpu_count() or n_cores())
-        own_s = time.process_time() - own_before
-        others_s = max(0.0, cpu_seconds() - all_before - own_s)
-        if skipped:
-            raise FeatxError(f"{printable(skipped[0].path)} cannot be read: {skipped[0].reason}.")
-        self.store.reload()
-        elapsed_s = timings.elapsed_s - max(0.0, timings.start_s - ahead_s)
-        return _Pass(n, elapsed_s, timings.start_s, timings.peak_memory_bytes, cores_s, others_s)
-
-    def _decoding_s(self, rows: np.ndarray, batch_size: int) -> float:
-        """Return what decoding these rows takes without an engine, by the first `N_SAMPLE` of them."""
-        some, recipe = self._images[rows[:N_SAMPLE]], self._recipe
-        began = time.perf_counter()
-        for _ in read_batches(
-            some.sources,
-            some.digests,
-            recipe.image_size,
-            batch_size,
-            self._job.workers,
-            views=some.views,
-            augmentation=recipe.augmentation,
-        ):
-            pass
-        return (time.perf_counter() - began) * len(rows) / len(some)
-
-
-def _images_in_round(options: EngineOptions, recipe: Recipe) -> int:
-    """Return how many images keep the machine busy to the end of a pass: a batch for each that runs side by side.
-
-    Of one batch more than that, the last would run alone. All images together have such an end, too, but once: a pass
-    of three batches on two cores takes as long as four.
-    """
-    batch_size = default_batch_size(options)
-    if choose_engine(options, recipe) == "keras":
-        return batch_size
-    return batch_size * (options.streams or min(options.threads or n_cores(), n_cores()))
-
-
-def _passes(rows: _Rows, n_round: int, wanted_s: float) -> Iterator[_Pass]:
-    """Yield passes of whole rounds that are long enough to count, until enough has been timed."""
-    n_rounds, timed_s = 1, 0.0
-    while timed_s < wanted_s:
-        one = rows.run(n_rounds * n_round)
-        if one.elapsed_s >= COUNTED * wanted_s or one.n >= MOST:
-            timed_s += one.elapsed_s
-            yield one
-        else:
-            n_wanted = min(MOST, one.n * 1.3 * COUNTED * wanted_s / max(one.elapsed_s, 0.01))
-            n_rounds = math.ceil(n_wanted / n_round)
-
-
-def _pace(passes: list[_Pass]) -> Pace:
-    each = [one.row_s for one in passes]
-    row_s = sum(one.elapsed_s for one in passes) / sum(one.n for one in passes)
-    return Pace(row_s=row_s, low_s=min(each), high_s=max(each))
-
-
-if __name__ == "__main__":
-    main()
+def decoded(kind: Any, value: Any) -> Any:
+    """Return the `kind` that was made JSON: a dataclass of dataclasses, tuples, paths, numbers and text."""
+    if isinstance(kind, UnionType):
+        (kind,) = set(get_args(kind)) - {NoneType}
+    if value is None:
+        return None
+    if is_dataclass(kind):
+        hints = get_type_hints(kind)
+        return kind(**{name: decoded(hints[name], member) for name, member in value.items()})  # type: ignore[operator]
+    return tuple(value) if get_origin(kind) is tuple else kind(value)

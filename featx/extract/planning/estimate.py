@@ -1,19 +1,52 @@
 """What a plan says: the cost of an extraction, for each engine and precision that may run it."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from featx.extract.planning.segments import NO_ROOM, Room
-from featx.extract.planning.trial_job import Pace
 from featx.images import Views
 
-#: On a quiet machine, an extraction takes as long as was estimated, give or take this share; what was measured may
-#: have differed by more.
+#: On a quiet machine, an extraction takes as long as was estimated, give or take this share. The range is wider where
+#: the measurements differed by more.
 MARGIN = 0.15
+
+
+@dataclass(frozen=True)
+class DiskUsage:
+    """What features take on the disk.
+
+    Attributes:
+        size_bytes: of all files.
+        n_segments: the segments they are in.
+    """
+
+    size_bytes: int = 0
+    n_segments: int = 0
+
+    @property
+    def memory_bytes(self) -> int:
+        """What collecting and writing them takes at most, above a run that has none.
+
+        That is the segment that is being filled, the one that is being written, and that one again as a file in memory.
+        """
+        return min(2 * self.size_bytes, 3 * self.size_bytes // max(1, self.n_segments))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pace:
+    """What one image, or one view, takes once the engine is running.
+
+    Attributes:
+        row_s: seconds.
+        low_s: the least that was measured.
+        high_s: the most that was measured.
+    """
+
+    row_s: float
+    low_s: float
+    high_s: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,13 +62,17 @@ class Work:
 
     n_cached: int
     n_missing: int
-    room: Room = NO_ROOM
+    room: DiskUsage = DiskUsage()
     pace: Pace | None = None
 
-    def duration_s(self, name: str = "row_s") -> float:
-        """Return the seconds that computing what is missing takes, by that member of `Pace`."""
-        seconds: float = getattr(self.pace, name) if self.pace else 0.0
-        return self.n_missing * seconds
+    @property
+    def range_s(self) -> np.ndarray:
+        """Seconds that computing what is missing takes: at the least, as measured, and at the most; `(3,)`."""
+        if self.pace is None:
+            return np.zeros(3)
+        row_s = self.pace.row_s
+        low_s, high_s = min(self.pace.low_s, row_s * (1 - MARGIN)), max(self.pace.high_s, row_s * (1 + MARGIN))
+        return self.n_missing * np.array([low_s, row_s, high_s])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +89,7 @@ class Estimate:
         views: their augmented views; None if there are to be none.
         listing_s: seconds for finding the files, and for reading those whose digests are not known.
         start_s: until the first image is through the network: libraries, weights, compiling; for views once more.
-        convert_s: making the network, which is done once for all: in this plan if `is_converted`, else still to come.
+        convert_s: making the network, which is done once: in this plan if `is_converted`, else still to come.
         is_converted: whether the network is in the cache, so that no extraction here has to make it.
         feature_shape: of one image.
         peak_memory_bytes: largest resident memory of the process.
@@ -78,53 +115,58 @@ class Estimate:
     n_machines: int | None = None
 
     @property
-    def n_missing(self) -> int:
-        """Images and views to compute."""
-        return sum(work.n_missing for work in self._works)
+    def name(self) -> str:
+        """What it is called."""
+        return f"{self.engine} {self.precision}"
 
     @property
-    def room(self) -> Room:
+    def works(self) -> list[Work]:
+        """The images, and the views if there are to be any."""
+        return [work for work in (self.images, self.views) if work]
+
+    @property
+    def n_missing(self) -> int:
+        """Images and views to compute."""
+        return sum(work.n_missing for work in self.works)
+
+    @property
+    def room(self) -> DiskUsage:
         """What the features of all that is missing take on the disk."""
-        return sum((work.room for work in self._works), NO_ROOM)
+        rooms = [work.room for work in self.works]
+        return DiskUsage(sum(room.size_bytes for room in rooms), sum(room.n_segments for room in rooms))
 
     @property
     def time_s(self) -> float:
         """Seconds for all of it on this machine as it is now, from the start of the process to the end."""
-        return self._fixed_s + sum(work.duration_s() for work in self._works)
+        return float(self._range_s[1])
 
     @property
     def time_low_s(self) -> float:
-        """The least that this may come to: what was measured at the best, without what other programs took."""
-        low_s = sum(min(work.duration_s("low_s"), work.duration_s() * (1 - MARGIN)) for work in self._works)
-        return (self._fixed_s + low_s) * (1 - self.others_share)
+        """The least that this may come to: the best that was measured, without what other programs took."""
+        return float(self._range_s[0]) * (1 - self.others_share)
 
     @property
     def time_high_s(self) -> float:
         """The most that this may come to, unless the machine gets busier."""
-        return self._fixed_s + self._high_s
+        return float(self._range_s[2])
 
     @property
-    def _works(self) -> Sequence[Work]:
-        return [work for work in (self.images, self.views) if work]
+    def _range_s(self) -> np.ndarray:
+        fixed_s = self.listing_s + self.start_s + (0.0 if self.is_converted else self.convert_s)
+        return fixed_s + sum((work.range_s for work in self.works), np.zeros(3))
 
-    @property
-    def _fixed_s(self) -> float:
-        return self.listing_s + self.start_s + (0.0 if self.is_converted else self.convert_s)
-
-    @property
-    def _high_s(self) -> float:
-        return sum(max(work.duration_s("high_s"), work.duration_s() * (1 + MARGIN)) for work in self._works)
-
-    def machines_for(self, deadline_s: float) -> int | None:
+    def machines_for(self, deadline_s: float | None) -> int | None:
         """Return how many machines like this one are done within `deadline_s` seconds, at the slow end of the range.
 
         Each of them finds the files, makes the network and starts for itself; only the images are shared out. None if
-        that alone takes too long.
+        that alone takes too long, if it cannot run here, or without a deadline.
         """
+        if deadline_s is None or self.reason:
+            return None
         if not self.n_missing:
             return 0
         left_s = deadline_s - self.listing_s - self.start_s - self.convert_s
-        return math.ceil(self._high_s / left_s) if left_s > 0 else None
+        return math.ceil(sum(work.range_s[2] for work in self.works) / left_s) if left_s > 0 else None
 
 
 @dataclass(frozen=True, kw_only=True)
