@@ -5,7 +5,7 @@ What folders and files are taken for is decided here, and said.
 
 from featx.dataset.digests import digest_files, forget_digests
 from featx.dataset.folders import Elsewhere, by_suffix, list_folder
-from featx.dataset.image_dataset import Data, ImageDataset, ImageFolders, list_images, scan, scan_listed
+from featx.dataset.image_dataset import Data, ImageDataset, ImageFolders, sample_mask, validation_mask
 from featx.dataset.loader import (
     CHANGED,
     Batch,
@@ -22,6 +22,6 @@ from featx.dataset.loader import (
     views_of,
 )
 from featx.dataset.sample import chosen_data
+from featx.dataset.scanning import list_images, scan, scan_listed
 from featx.dataset.skipped import DimImage, DimImages, SkippedImage, SkippedImages, dim_sentence, read_skipped
-from featx.dataset.splits import sample_mask, validation_mask
 from featx.dataset.statcache import DATABASE_NAME, StatCache, check_database, set_aside_database

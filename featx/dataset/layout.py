@@ -11,11 +11,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from featx.dataset.folders import Disk, Elsewhere, Folders
+from featx.dataset.folders import Elsewhere, Folders
 from featx.dataset.layout_doubts import find_doubt, quoted, unclear
 from featx.dataset.names import Role, looks_of, may_be_annotations, role_of, says_images, subject_of
 from featx.errors import DatasetError, printable
-from featx.storage import RemotePath, RemoteTree, StoragePath
+from featx.storage import StoragePath
 
 EXPECTED = "Lay the images out as train/CLASS/* with test/CLASS/*, or just CLASS/*."
 
@@ -43,36 +43,49 @@ class Layout:
     test_dir: str | None = None
 
 
-def folders_below(root: StoragePath) -> tuple[Folders, RemoteTree | None]:
-    """Return the folders below `root`, and the listing that they are from if it is elsewhere.
+def folders_below(root: StoragePath) -> Folders:
+    """Return the folders below `root`.
 
     Raises:
         DatasetError: `root` is no folder that can be listed.
     """
-    if isinstance(root, Path):
-        folders = Disk()
-        _check_root(root, folders)
-        return folders, None
-    tree = _listed(root)
-    return Elsewhere(tree), tree
+    missing = f"There is no folder {printable(root)}"
+    folders: Folders
+    try:
+        if isinstance(root, Path):
+            folders = Folders()
+            is_there, is_file = root.exists(), not root.is_dir()
+        else:
+            folders = elsewhere = Elsewhere(root)
+            is_there, is_file = elsewhere.is_file or not elsewhere.is_empty, elsewhere.is_empty
+            missing += "" if is_there else ", or there is nothing in it"
+    except FileNotFoundError:
+        is_there = is_file = False
+    except OSError as error:
+        raise DatasetError(f"The folder {printable(root)} cannot be read: {error.strerror}.") from error
+    if not is_there:
+        raise DatasetError(f"{missing}. {EXPECTED}")
+    if is_file:
+        raise DatasetError(f"{printable(root)} is a file; name the folder of the data set. {EXPECTED}")
+    if reason := folders.contents(str(root)).reason:
+        raise DatasetError(f"The folder {printable(root)} cannot be read: {reason}.")
+    return folders
 
 
-def find_layout(
-    root: StoragePath, folders: Folders | None = None, *, train: str | None = None, test: str | None = None
-) -> Layout:
+def find_layout(root: StoragePath, folders: Folders, *, train: str | None = None, test: str | None = None) -> Layout:
     """Return the class folders under `root`.
 
     Args:
         root: the folder of the data set.
-        folders: the folders below it; looked for if None.
+        folders: the folders below it.
         train: the folder whose sub-folders are the classes of the train split, relative to `root`; `"."` is `root`
             itself. If None, names and contents tell.
         test: the same of the test split.
 
     Raises:
-        DatasetError: `root` is no folder that can be listed, or its folders can be understood in more ways than one.
+        DatasetError: its folders can be understood in more ways than one, or there are none with these names.
     """
-    finder = _Finder(folders or folders_below(root)[0], str(root.resolve()))
+    finder = _Finder(folders, str(root.resolve()))
     if train is not None:
         return finder.told(train, test)
     if test is not None:
@@ -410,29 +423,3 @@ def _above(path: str) -> list[str]:
 
 def _images(n: int) -> str:
     return f"{n:,} image{'' if n == 1 else 's'}"
-
-
-def _check_root(root: Path, folders: Folders) -> None:
-    try:
-        if not root.exists():
-            raise DatasetError(f"There is no folder {printable(root)}. {EXPECTED}")
-        if not root.is_dir():
-            raise DatasetError(f"{printable(root)} is a file; name the folder of the data set. {EXPECTED}")
-    except OSError as error:
-        raise DatasetError(f"The folder {printable(root)} cannot be read: {error.strerror}.") from None
-    if reason := folders.contents(str(root)).reason:
-        raise DatasetError(f"The folder {printable(root)} cannot be read: {reason}.")
-
-
-def _listed(root: RemotePath) -> RemoteTree:
-    try:
-        tree = RemoteTree(root)
-    except FileNotFoundError:
-        raise DatasetError(f"There is no folder {printable(root)}. {EXPECTED}") from None
-    except OSError as error:
-        raise DatasetError(f"The folder {printable(root)} cannot be read: {error.strerror}.") from error
-    if tree.is_file and not tree:
-        raise DatasetError(f"{printable(root)} is a file; name the folder of the data set. {EXPECTED}")
-    if not tree:
-        raise DatasetError(f"There is no folder {printable(root)}, or there is nothing in it. {EXPECTED}")
-    return tree

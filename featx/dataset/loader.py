@@ -7,6 +7,8 @@ from collections import deque
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from operator import truediv
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,7 @@ from featx.dataset.digests import digest_files
 from featx.dataset.image_dataset import ImageDataset
 from featx.errors import FeatxError, ImageError, printable
 from featx.images import MAX_PIXELS, Augmentation, decode_image, decode_into, make_view, quiet_pillow, read_file
-from featx.storage import RemotePath, StoragePath, as_storage_path
+from featx.storage import RemotePath, StoragePath, as_storage_path, file_digest, is_distant
 from featx.system import OnDemand, n_cores
 
 #: Where one image comes from: a file, here or elsewhere, or an array `(height, width, 3)` or `(height, width)` uint8.
@@ -77,13 +79,8 @@ class _Chosen(OnDemand[Source]):
     """Some of the sources, in an order of their own."""
 
     def __init__(self, sources: Sequence[Source], rows: np.ndarray) -> None:
+        super().__init__(rows, lambda row: sources[int(row)])
         self._sources, self._rows = sources, rows
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def _make(self, row: int) -> Source:
-        return self._sources[int(self._rows[row])]
 
     def chosen(self, rows: np.ndarray) -> "_Chosen":
         """Return the sources `rows`, `(k,)` int64, of these."""
@@ -94,22 +91,9 @@ class _Chosen(OnDemand[Source]):
         return list, (list(self),)
 
 
-class _FilesOfDataset(OnDemand[Source]):
-    """The files of a data set."""
-
-    def __init__(self, dataset: ImageDataset) -> None:
-        self._root, self._paths = dataset.root, dataset.paths
-
-    def __len__(self) -> int:
-        return len(self._paths)
-
-    def _make(self, row: int) -> Source:
-        return self._root / self._paths[row]
-
-
 def images_of(dataset: ImageDataset) -> Images:
     """Return the images of a data set."""
-    return Images(_FilesOfDataset(dataset), dataset.digests)
+    return Images(OnDemand(dataset.paths, partial(truediv, dataset.root)), dataset.digests)
 
 
 def views_of(dataset: ImageDataset, n_views: int) -> Images:
@@ -352,8 +336,7 @@ def read_batches(
 
 
 def _default_workers(sources: Sequence[Source]) -> int:
-    first = sources[0] if len(sources) else None
-    return max(REMOTE_WORKERS, n_cores()) if isinstance(first, RemotePath) and first.is_distant else n_cores()
+    return max(REMOTE_WORKERS, n_cores()) if len(sources) and is_distant(sources[0]) else n_cores()
 
 
 def look_ahead(image_size: tuple[int, int], batch_size: int) -> int:
@@ -428,9 +411,6 @@ def _has_digest(source: Source, digest: bytes) -> bool:
     if isinstance(source, np.ndarray):
         return True
     try:
-        if isinstance(source, RemotePath):
-            return hashlib.sha256(source.read_bytes()).digest() == digest
-        with source.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").digest() == digest
+        return file_digest(source) == digest
     except OSError:
         return False

@@ -16,8 +16,9 @@ from pathlib import Path
 import pytest
 
 import featx as library
-from featx.dataset.image_dataset import ImageDataset, scan
+from featx.dataset.image_dataset import ImageDataset
 from featx.dataset.kaggle.unpack import unpack
+from featx.dataset.scanning import scan
 from featx.errors import DatasetError, FeatxError
 from featx.report.html.content import Thumbnails
 from featx.storage.member_names import ArchiveError, text_encoding

@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from featx.dataset.image_dataset import scan
 from featx.dataset.kaggle import credentials, download
 from featx.dataset.kaggle.fetch import MARK, fetch_data
+from featx.dataset.scanning import scan
 from featx.errors import FeatxError
 from tests.dataset.kaggle.kaggle_server import COMPETITION, DATASET, SIGNATURE, basic, bearer, command, serving, zipped
 from tests.storage.archives import Member, zip_bytes
