@@ -26,7 +26,7 @@ from featx.errors import DatasetError, FeatxError, StoreError, redacted
 from featx.extract.extract import extract_features
 from featx.storage.paths import RemotePath, as_data, as_storage_path, local_dir
 from featx.store.feature_store import FeatureStore
-from featx.system.provenance import command_line
+from featx.system.machine import command_line
 from featx.train.features import load_features
 from tests.storage.elsewhere import ENVIRONMENT, Bucket, s3_server, web_server
 
