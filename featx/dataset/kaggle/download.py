@@ -5,8 +5,8 @@ import logging
 import re
 import shutil
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -118,14 +118,9 @@ class KaggleError(FeatxError):
     """Kaggle cannot be reached, or does not give what was asked for."""
 
 
-def _status(error: "requests.HTTPError") -> int:
-    """Return the status of the answer that is an error, or 0 if it has none."""
-    return error.response.status_code if error.response is not None else 0
-
-
 def _refusal(error: "requests.HTTPError", source: KaggleSource, who: Credentials) -> KaggleError:
     """Return what an answer with an error means for the user."""
-    status, said = _status(error), _said(error, who)
+    status, said = error.response.status_code, _said(error, who)
     if status == 401 and who.where:
         return KaggleError(
             f"Kaggle does not accept the credentials in {printable(who.where)}{said}: {_HOW_TO_SIGN_IN}."
@@ -177,7 +172,7 @@ def _unreachable(error: Exception, n_kept: int) -> KaggleError:
 
 def _said(error: "requests.HTTPError", who: Credentials) -> str:
     """Return what Kaggle itself said, if it did, in brackets. Without that, `requests` names the address."""
-    if error.response is None or "json" not in error.response.headers.get("Content-Type", ""):
+    if "json" not in error.response.headers.get("Content-Type", ""):
         return ""
     text = printable(who.censored(str(error)))[:_MESSAGE_LENGTH].rstrip(". ")
     return f" ({text})" if text else ""
@@ -185,7 +180,7 @@ def _said(error: "requests.HTTPError", who: Credentials) -> str:
 
 @dataclass(frozen=True)
 class _Partial:
-    """What has come of an archive, and of which: the server's name for these very bytes lies beside it."""
+    """The part of an archive that has come. The server's name for these very bytes lies beside it."""
 
     path: Path
 
@@ -258,7 +253,8 @@ def _try(source: KaggleSource, partial: _Partial, *, show: bool) -> None:
 
     refused: KaggleError | None = None
     unusable: list[Credentials] = []
-    for who in _askers(source):
+    # Those first who give away least.
+    for who in chain([] if source.is_competition else [ANONYMOUS], find_credentials()):
         if who.trouble:
             unusable.append(who)
             continue
@@ -270,7 +266,7 @@ def _try(source: KaggleSource, partial: _Partial, *, show: bool) -> None:
                 _receive(session, _request(client, source), partial, show=show)
             except requests.HTTPError as error:
                 refused = _refusal(error, source, who)
-                if _status(error) not in ({401} if who.where else {401, 403, 404}):
+                if error.response.status_code not in ({401} if who.where else {401, 403, 404}):
                     break
             else:
                 return
@@ -280,13 +276,6 @@ def _try(source: KaggleSource, partial: _Partial, *, show: bool) -> None:
             mend = ", or ".join(f"mend {printable(found.where)}, which {found.trouble}" for found in unusable)
             refused = KaggleError(f"{str(refused).removesuffix('.')}, or {mend}.")
     raise refused
-
-
-def _askers(source: KaggleSource) -> Iterator[Credentials]:
-    """Yield who may ask, those first who give away least."""
-    if not source.is_competition:
-        yield ANONYMOUS
-    yield from find_credentials()
 
 
 def _request(client: Any, source: KaggleSource) -> Any:
