@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from featx.errors import printable
+from featx.errors import DatasetError, printable
 from featx.images import IMAGE_SUFFIXES
-from featx.storage import OUTPUT_MARK, RemotePath, StatKey
+from featx.storage import OUTPUT_MARK, RemotePath, StatKey, StoragePath
 from featx.system import OnDemand
+
+#: How a data set's folder should look, for errors.
+EXPECTED = "Lay the images out as train/CLASS/* with test/CLASS/*, or just CLASS/*."
 
 _MAX_KINDS = 6  # of files that are no images
 
@@ -210,7 +213,7 @@ class Elsewhere(Folders):
             else:
                 self.is_file = True
         self.is_empty = not self._in
-        self.warnings = root.warnings
+        self.warnings = root.system.warnings
 
     def files(self, paths: Sequence[str]) -> Sequence[str] | Sequence[RemotePath]:
         """Return the files with these paths below the root, with their keys: none of them is asked about again."""
@@ -238,6 +241,35 @@ class Elsewhere(Folders):
 
     def _above(self, folder: str) -> frozenset[Hashable]:  # noqa: ARG002 - as on this machine
         return frozenset()
+
+
+def folders_below(root: StoragePath) -> Folders:
+    """Return the folders below `root`.
+
+    Raises:
+        DatasetError: `root` is no folder that can be listed.
+    """
+    missing = f"There is no folder {printable(root)}"
+    folders: Folders
+    try:
+        if isinstance(root, Path):
+            folders = Folders()
+            is_there, is_file = root.exists(), not root.is_dir()
+        else:
+            folders = elsewhere = Elsewhere(root)
+            is_there, is_file = elsewhere.is_file or not elsewhere.is_empty, elsewhere.is_empty
+            missing += "" if is_there else ", or there is nothing in it"
+    except FileNotFoundError:
+        is_there = is_file = False
+    except OSError as error:
+        raise DatasetError(f"The folder {printable(root)} cannot be read: {error.strerror}.") from error
+    if not is_there:
+        raise DatasetError(f"{missing}. {EXPECTED}")
+    if is_file:
+        raise DatasetError(f"{printable(root)} is a file; name the folder of the data set. {EXPECTED}")
+    if reason := folders.contents(str(root)).reason:
+        raise DatasetError(f"The folder {printable(root)} cannot be read: {reason}.")
+    return folders
 
 
 def list_folder(folder: str, folders: Folders | None = None) -> FolderListing:

@@ -5,14 +5,16 @@ that no copy of a training image is among those that measure it.
 """
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
+from operator import truediv
 from typing import Self, TypeAlias
 
 import numpy as np
 
 from featx.storage import StoragePath
-from featx.system import as_mask, shown
+from featx.system import OnDemand, as_mask, shown
 
 # Changing one of them moves images between splits: results would no longer compare with older ones.
 _TEST_SALT = b"featx test split"
@@ -40,6 +42,9 @@ class ImageFolders:
         """Return what `data` says; just a path or an address says no more than the folder."""
         return data if isinstance(data, cls) else cls(data)  # type: ignore[arg-type]  # it is one or the other
 
+
+#: Where one image comes from: a file, here or elsewhere, or an array `(height, width, 3)` or `(height, width)` uint8.
+Source = StoragePath | np.ndarray
 
 #: What a data set is named by: its folder, or also the folders in it that are its splits.
 Data: TypeAlias = StoragePath | str | ImageFolders
@@ -175,6 +180,62 @@ def _pairs(keys: np.ndarray) -> np.ndarray:
     first_alike = first[inverse]
     later = np.flatnonzero(first_alike != np.arange(len(keys)))
     return np.stack([first_alike[later], later], axis=1).astype(np.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """Images, or views of them, whose features are wanted.
+
+    Attributes:
+        sources: n of them.
+        digests: `(n, 32)` uint8, the SHA-256 of each one's bytes, see `read_source`.
+        views: `(n,)` uint16, the number of each one's view, or one number for all; 0 is the image itself.
+    """
+
+    sources: Sequence[Source]
+    digests: np.ndarray
+    views: np.ndarray | int = 0
+
+    def __len__(self) -> int:
+        return len(self.digests)
+
+    def __getitem__(self, rows: np.ndarray) -> "Images":
+        """Return the images `rows`, `(k,)` int64."""
+        views = np.broadcast_to(self.views, len(self))[rows].astype(np.uint16)
+        sources = self.sources
+        chosen = sources.chosen(rows) if isinstance(sources, _Chosen) else _Chosen(sources, rows)
+        return Images(chosen, self.digests[rows], views)
+
+
+class _Chosen(OnDemand[Source]):
+    """Some of the sources, in an order of their own."""
+
+    def __init__(self, sources: Sequence[Source], rows: np.ndarray) -> None:
+        super().__init__(rows, lambda row: sources[int(row)])
+        self._sources, self._rows = sources, rows
+
+    def chosen(self, rows: np.ndarray) -> "_Chosen":
+        """Return the sources `rows`, `(k,)` int64, of these."""
+        return _Chosen(self._sources, self._rows[rows])
+
+    def __reduce__(self) -> tuple[type, tuple[list[Source]]]:
+        """Pickle what was chosen alone: a process that is sent some images is not sent the list of all."""
+        return list, (list(self),)
+
+
+def images_of(dataset: ImageDataset) -> Images:
+    """Return the images of a data set."""
+    return Images(OnDemand(dataset.paths, partial(truediv, dataset.root)), dataset.digests)
+
+
+def views_of(dataset: ImageDataset, n_views: int) -> Images:
+    """Return the views 1 to `n_views` of each image of a data set, those of one image side by side."""
+    rows = np.repeat(np.arange(dataset.n_images), n_views)
+    images = images_of(dataset)[rows]
+    return Images(images.sources, images.digests, np.tile(np.arange(1, n_views + 1, dtype=np.uint16), dataset.n_images))
+
+
+# Splits
 
 
 def identical_groups(digests: np.ndarray) -> np.ndarray:

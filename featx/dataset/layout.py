@@ -11,13 +11,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from featx.dataset.folders import Elsewhere, Folders
+from featx.dataset.folders import Folders
 from featx.dataset.layout_doubts import find_doubt, quoted, unclear
 from featx.dataset.names import Role, looks_of, may_be_annotations, role_of, says_images, subject_of
 from featx.errors import DatasetError, printable
 from featx.storage import StoragePath
-
-EXPECTED = "Lay the images out as train/CLASS/* with test/CLASS/*, or just CLASS/*."
 
 _MAX_DEPTH = 12  # of the folders that lie between a data set's folder and its classes
 
@@ -41,35 +39,6 @@ class Layout:
     warnings: tuple[str, ...]
     train_dir: str
     test_dir: str | None = None
-
-
-def folders_below(root: StoragePath) -> Folders:
-    """Return the folders below `root`.
-
-    Raises:
-        DatasetError: `root` is no folder that can be listed.
-    """
-    missing = f"There is no folder {printable(root)}"
-    folders: Folders
-    try:
-        if isinstance(root, Path):
-            folders = Folders()
-            is_there, is_file = root.exists(), not root.is_dir()
-        else:
-            folders = elsewhere = Elsewhere(root)
-            is_there, is_file = elsewhere.is_file or not elsewhere.is_empty, elsewhere.is_empty
-            missing += "" if is_there else ", or there is nothing in it"
-    except FileNotFoundError:
-        is_there = is_file = False
-    except OSError as error:
-        raise DatasetError(f"The folder {printable(root)} cannot be read: {error.strerror}.") from error
-    if not is_there:
-        raise DatasetError(f"{missing}. {EXPECTED}")
-    if is_file:
-        raise DatasetError(f"{printable(root)} is a file; name the folder of the data set. {EXPECTED}")
-    if reason := folders.contents(str(root)).reason:
-        raise DatasetError(f"The folder {printable(root)} cannot be read: {reason}.")
-    return folders
 
 
 def find_layout(root: StoragePath, folders: Folders, *, train: str | None = None, test: str | None = None) -> Layout:
@@ -326,25 +295,22 @@ class _Finder:
         """Return a sentence each for folders of images without labels, and for others that nobody asked for."""
         used = {*splits.values(), *layout.train.values(), *(layout.test or {}).values(), base}
         strays = set(map(os.path.dirname, layout.strays)) - {base, *self._way_to(base)}
-        kinds: dict[str, list[str]] = {why: [] for why in ("no class folders", "copies of the classes", "neither")}
+        no_classes, copy, neither = (
+            "having no class folders",
+            "having the same folders and file names as the classes",
+            "being neither a split nor a class",
+        )
+        left_out: dict[str, list[str]] = {no_classes: [], copy: [], neither: []}
         for folder in (*self._way_to(base), base):
             for name, path in self._folders.filled(folder).items():
                 if path in used or path in strays or any(one.startswith(f"{path}/") for one in used):
                     continue
-                kind = "no class folders" if role_of(name) and not self._class_folders(path) else "neither"
-                kind = "copies of the classes" if self._is_copy(path, layout.train) else kind
-                count = _images(self._folders.n_images(path))
-                kinds[kind].append(f"{printable(os.path.relpath(path, self._top))}/ ({count})")
-        sentences = zip(
-            (
-                "Left out, having no class folders",
-                "Left out, having the same folders and file names as the classes",
-                "Left out, being neither a split nor a class",
-            ),
-            kinds.values(),
-            strict=True,
-        )
-        return [f"{sentence}: {', '.join(names)}." for sentence, names in sentences if names]
+                why = no_classes if role_of(name) and not self._class_folders(path) else neither
+                why = copy if self._is_copy(path, layout.train) else why
+                n_images = self._folders.n_images(path)
+                count = f"{n_images:,} image{'' if n_images == 1 else 's'}"
+                left_out[why].append(f"{printable(os.path.relpath(path, self._top))}/ ({count})")
+        return [f"Left out, {why}: {', '.join(names)}." for why, names in left_out.items() if names]
 
     def _two_levels(self, classes: dict[str, str]) -> list[str]:
         """Return the sentence that says that the classes have folders in them, if it is so with each."""
@@ -419,7 +385,3 @@ def _above(path: str) -> list[str]:
     """
     parts = path.split("/")
     return ["/".join(parts[:n]) or "/" for n in range(1, len(parts))]
-
-
-def _images(n: int) -> str:
-    return f"{n:,} image{'' if n == 1 else 's'}"

@@ -11,12 +11,12 @@ from numbers import Real
 import numpy as np
 
 from featx.dataset.digests import digest_files
-from featx.dataset.folders import Folders, by_suffix, list_folder
+from featx.dataset.folders import EXPECTED, Folders, by_suffix, folders_below, list_folder
 from featx.dataset.image_dataset import Data, ImageDataset, ImageFolders, hashed_test_mask
-from featx.dataset.layout import EXPECTED, Layout, find_layout, folders_below
+from featx.dataset.layout import Layout, find_layout
 from featx.dataset.names import alike_warning, class_prefixes, near_match
 from featx.errors import DatasetError, ImageError, printable
-from featx.images import decode_image, looks_like_image, read_file
+from featx.images import decode_image, format_read, read_file
 from featx.storage import RemotePath, StoragePath, as_data, as_storage_path, read_start
 from featx.system import waiting
 
@@ -26,6 +26,21 @@ _MAX_EXAMPLES = 3
 _MAX_CLASSES = 10  # that are named with their counts
 _MAX_DECODED = 1000  # files that are alike, to tell whether they are images
 _THREADS = 32  # for reading the beginnings of files, most of them waiting
+
+
+@dataclass(frozen=True)
+class ListedImages:
+    """The images of a folder before any of them is read.
+
+    Attributes:
+        dataset: all its classes, and digests of zero.
+        folders: the folders that they are in.
+        has_test_dir: whether there is a folder for the test split, be it empty.
+    """
+
+    dataset: ImageDataset
+    folders: Folders
+    has_test_dir: bool
 
 
 def scan(
@@ -55,7 +70,7 @@ def scan(
 
 
 def scan_listed(
-    listed: "ListedImages",
+    listed: ListedImages,
     cache_dir: StoragePath | str,
     *,
     test_fraction: float = 0.2,
@@ -69,21 +84,6 @@ def scan_listed(
         empty = "The test split has no image: featx takes a test split from the train split, by content."
         dataset = _warn(dataset, empty if listed.has_test_dir else "")
     return _warn(dataset, _untested(dataset), *_repeats(dataset))
-
-
-@dataclass(frozen=True)
-class ListedImages:
-    """The images of a folder before any of them is read.
-
-    Attributes:
-        dataset: all its classes, and digests of zero.
-        folders: the folders that they are in.
-        has_test_dir: whether there is a folder for the test split, be it empty.
-    """
-
-    dataset: ImageDataset
-    folders: Folders
-    has_test_dir: bool
 
 
 def list_images(data: Data, *, show: bool = False) -> ListedImages:
@@ -281,7 +281,7 @@ def _is_image(dataset: ImageDataset, row: int, *, whole: bool) -> bool:
     path = dataset.root / dataset.paths[row]
     try:
         if not whole:
-            return looks_like_image(read_start(path, 64))
+            return format_read(read_start(path, 64)) is not None
         decode_image(read_file(path), (8, 8))
     except (ImageError, OSError):
         return False

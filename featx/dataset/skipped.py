@@ -16,7 +16,8 @@ from typing import Self, TypeVar
 import numpy as np
 import PIL
 
-from featx.dataset.loader import Dim, Images, source_path
+from featx.dataset.image_dataset import Images
+from featx.dataset.loader import Dim, source_path
 from featx.errors import printable
 from featx.images import READS_VERSION
 from featx.storage import StoragePath, write_text

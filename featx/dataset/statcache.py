@@ -128,7 +128,7 @@ class StatCache:
         self.close()
         if self._inode == _inode(self._path):  # else another process has set it aside before us
             try:
-                aside = set_aside_database(self._path)
+                aside = quarantine_database(self._path)
             except OSError as rename_error:
                 self._give_up(rename_error)
                 return
@@ -218,7 +218,7 @@ def _inode(path: Path) -> int | None:
         return None
 
 
-def set_aside_database(path: Path) -> Path:
+def quarantine_database(path: Path) -> Path:
     """Rename the database at `path`, with its journal, so that a new one is begun; return its new path.
 
     A journal left behind would be played into the next database.

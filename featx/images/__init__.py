@@ -23,4 +23,4 @@ from featx.images.decode import (
     quiet_pillow,
     read_file,
 )
-from featx.images.formats import looks_like_image
+from featx.images.formats import format_read

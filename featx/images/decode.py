@@ -8,7 +8,7 @@ import logging
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from io import BytesIO
 from typing import Any, cast
 
@@ -334,32 +334,33 @@ class _Silence:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._depth = 0
-        self._logger = logging.getLogger("PIL")
         self._handler = logging.NullHandler()
-        self._propagate = True
-        self._filter: Any = None
-        self._tiff_handler: int | None = None
+        self._undo = ExitStack()
 
     def enter(self) -> None:
         with self._lock:
             self._depth += 1
-            if self._depth == 1:
-                warnings.filterwarnings("ignore", module=r"PIL\.")
-                self._filter = warnings.filters[0]
-                self._propagate = self._logger.propagate
-                self._logger.propagate = False
-                self._logger.addHandler(self._handler)  # without any, records go to stderr
-                self._tiff_handler = _set_tiff_error_handler(None)
+            if self._depth > 1:
+                return
+            warnings.filterwarnings("ignore", module=r"PIL\.")
+            self._undo.callback(_remove_warning_filter, warnings.filters[0])
+            logger = logging.getLogger("PIL")
+            self._undo.callback(setattr, logger, "propagate", logger.propagate)
+            logger.propagate = False
+            self._undo.callback(logger.removeHandler, self._handler)
+            logger.addHandler(self._handler)  # without any, records go to stderr
+            self._undo.callback(_set_tiff_error_handler, _set_tiff_error_handler(None))
 
     def leave(self) -> None:
         with self._lock:
             self._depth -= 1
             if self._depth == 0:
-                with suppress(ValueError):  # somebody else has reset the filters meanwhile
-                    cast("list[Any]", warnings.filters).remove(self._filter)
-                self._logger.removeHandler(self._handler)
-                self._logger.propagate = self._propagate
-                _set_tiff_error_handler(self._tiff_handler)
+                self._undo.close()
+
+
+def _remove_warning_filter(added: Any) -> None:
+    with suppress(ValueError):  # somebody else has reset the filters meanwhile
+        cast("list[Any]", warnings.filters).remove(added)
 
 
 def _set_tiff_error_handler(handler: int | None) -> int | None:

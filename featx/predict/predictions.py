@@ -71,7 +71,7 @@ def _files_elsewhere(path: RemotePath) -> list[StoragePath]:
         raise FeatxError(f"{printable(path)} cannot be read: {error.strerror}.") from error
     if folders.is_empty:
         return [path]  # a file, or nothing: reading it will say so
-    for warning in path.warnings:
+    for warning in folders.warnings:
         log.warning("%s", warning)
     top = str(path)
     listing = list_folder(top, folders)

@@ -1,20 +1,29 @@
-"""A file system that fsspec opens when it is first asked for something, and what goes wrong with it, in words."""
+"""A file system that fsspec opens when it is first asked for something: elsewhere, or the members of an archive.
+
+Nothing of an archive is unpacked but the members that are asked for. A zip file has a list of what is in it at its end.
+A tar file has none and can only be read from start to end: a compressed or a distant one is first copied, uncompressed,
+to a temporary file without a name.
+"""
 
 import datetime as dt
 import errno
 import hashlib
+import os
+import shutil
+import tempfile
 import textwrap
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 from featx.errors import FeatxError, printable, redacted
-from featx.storage.archives import ARCHIVE_PROTOCOLS, Archive, archive_kind, open_archive
-from featx.storage.member_names import plain_path
-from featx.storage.stat_key import RACY_NS, StatKey
+from featx.storage.member_names import name_tar_members, name_zip_members, plain_path
+from featx.storage.stat_key import RACY_NS, StatKey, StatKeys
 
 #: Packages for file systems, by the beginning of an address, as one would type them after `pip install`.
 _PACKAGES = {
@@ -45,6 +54,17 @@ _TAGS = (
 )
 _TIMES = ("LastModified", "Last-Modified", "last_modified", "mtime", "updated", "modified", "date_time")
 
+_ARCHIVE_PROTOCOLS = {"zip", "tar"}
+_ARCHIVE_SUFFIXES = {
+    "zip": (".zip",),
+    "tar": (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz"),
+}
+
+#: What a store or a server says of a file's content, or of when it got it. A time that whoever wrote the file may have
+#: set, such as mtime or Last-Modified, tells nothing.
+_TELLING = {"ETag", "etag", "LastModified", "updated", "last_modified"}
+_COMPRESSIONS = {"tgz": "gzip", "tbz2": "bz2", "txz": "xz"}
+
 
 class StorageError(FeatxError, OSError):
     """A file system elsewhere cannot do what was asked for. `strerror` says why and what to do, the message also where.
@@ -56,6 +76,23 @@ class StorageError(FeatxError, OSError):
         super().__init__(f"{printable(where)}: {reason}.")
         self.strerror = reason
         self.filename = where
+
+
+@dataclass(frozen=True)
+class _Archive:
+    """An archive that is open.
+
+    Attributes:
+        system: the fsspec file system of its members.
+        state: what tells whether the archive has changed; None if nothing does.
+        is_for_threads: whether several may read from it at once.
+        warnings: what the user should know of its members, one sentence each.
+    """
+
+    system: Any
+    state: object
+    is_for_threads: bool
+    warnings: tuple[str, ...]
 
 
 class FileSystem:
@@ -72,12 +109,12 @@ class FileSystem:
         self.address = address
         self.zip_encoding = zip_encoding
         self._archive_path = archive_path
-        self._open: tuple[Any, str, Archive | None] | None = None
+        self._open: tuple[Any, str, _Archive | None] | None = None
         self._opening, self._one_at_a_time = threading.Lock(), threading.Lock()
         protocol, _, rest = address.partition("://")
         self.protocol = "zip or tar" if archive_path else protocol
         self._inside, self._archive_address = "", ""
-        if archive_path is None and protocol in ARCHIVE_PROTOCOLS:
+        if archive_path is None and protocol in _ARCHIVE_PROTOCOLS:
             self._inside, _, self._archive_address = rest.partition("::")
         elif archive_path is None and archive_kind(address) and "::" not in address:
             self._archive_address = address
@@ -164,25 +201,35 @@ class FileSystem:
         said = hashlib.sha256(repr((archive.state if archive else None, tags, times)).encode()).digest()
         return StatKey(int(info.get("size") or 0), modified_ns, 0, int.from_bytes(said[:8], "big", signed=True))
 
-    def _opened(self) -> tuple[Any, str, Archive | None]:
+    def _opened(self) -> tuple[Any, str, _Archive | None]:
         """Return the fsspec file system, the path of the root in it, and the archive if it is one."""
         with self._opening:
             if self._open is None:
                 self._open = self._opened_now()
             return self._open
 
-    def _opened_now(self) -> tuple[Any, str, Archive | None]:
+    def _opened_now(self) -> tuple[Any, str, _Archive | None]:
         import fsspec
 
         if self._archive_path is not None:
-            archive = open_archive(self._archive_path, encoding=self.zip_encoding)
+            archive = _open_archive(self._archive_path, encoding=self.zip_encoding)
             return archive.system, "", archive
         if self._archive_address:
-            kind = ARCHIVE_PROTOCOLS.get(self.address.partition("://")[0])
-            archive = open_archive(self._archive_address, kind, self.zip_encoding)
+            kind = self.protocol if self.protocol in _ARCHIVE_PROTOCOLS else None
+            archive = _open_archive(self._archive_address, kind, self.zip_encoding)
             return archive.system, plain_path(self._inside), archive
         system, root = fsspec.url_to_fs(self.address, use_listings_cache=False)
         return system, str(root).rstrip("/"), None
+
+
+def archive_kind(name: str) -> str | None:
+    """Return `"zip"` or `"tar"` for the name of an archive, else None.
+
+    >>> archive_kind("photos.zip"), archive_kind("s3://bucket/Photos.TGZ"), archive_kind("photos")
+    ('zip', 'tar', None)
+    """
+    lower = name.lower()
+    return next((kind for kind, suffixes in _ARCHIVE_SUFFIXES.items() if lower.endswith(suffixes)), None)
 
 
 def _missing(error: FileNotFoundError) -> str:
@@ -216,3 +263,80 @@ def _nanoseconds(value: object) -> int:
     if isinstance(value, int | float):
         return int(value * 1e9)
     return 0
+
+
+# Archives
+
+
+def _open_archive(source: Path | str, kind: str | None = None, encoding: str | None = None) -> _Archive:
+    """Return the archive at a path on this machine, or at an address; what it is its name says, unless `kind` does.
+
+    Its members have the paths that they would have in a folder; `encoding` is that of names that do not say theirs.
+
+    Raises:
+        ArchiveError: its members cannot be in a folder.
+        Exception: of fsspec, zipfile or tarfile.
+    """
+    file, state = _open_file(source)
+    kind = kind or archive_kind(str(source))
+    if kind == "tar" and not (isinstance(source, Path) and source.suffix.lower() == ".tar"):
+        file = _copied(file, str(source))
+    system, warnings = _members(file, kind, encoding)
+    weakref.finalize(system, file.close)
+    return _Archive(system, state, kind == "zip", tuple(warnings))
+
+
+def _open_file(source: Path | str) -> tuple[IO[bytes], object]:
+    """Return the archive's file, and what tells whether it has changed."""
+    if isinstance(source, Path):
+        now_ns = time.time_ns()
+        opened = source.open("rb")
+        key = StatKeys().of(os.fsencode(source.absolute()), os.fstat(opened.fileno()))
+        return opened, tuple(key) if key.is_settled(now_ns) else None
+    import fsspec
+    from fsspec.implementations.local import LocalFileSystem
+
+    system, path = fsspec.url_to_fs(source, use_listings_cache=False)
+    if isinstance(system, LocalFileSystem):
+        return _open_file(Path(path))
+    info = system.info(path)
+    said = {name: str(value) for name, value in info.items() if name not in {"name", "Key", "url"}}
+    state = sorted(said.items()) if said.keys() & _TELLING else None
+    return cast("IO[bytes]", system.open(path, "rb")), state
+
+
+def _copied(file: IO[bytes], name: str) -> IO[bytes]:
+    """Return a temporary file with the bytes of `file`, uncompressed; close `file`."""
+    import fsspec
+
+    compression = fsspec.utils.infer_compression(name.lower()) or _COMPRESSIONS.get(name.lower().rpartition(".")[2])
+    copy = tempfile.TemporaryFile(prefix="featx-")  # noqa: SIM115 - it is open as long as the archive is
+    try:
+        with file:
+            plain = fsspec.compression.compr[compression](file, mode="rb") if compression else file
+            shutil.copyfileobj(plain, copy, 1 << 20)
+    except BaseException:
+        copy.close()
+        raise
+    copy.seek(0)
+    return copy
+
+
+def _members(file: IO[bytes], kind: str | None, encoding: str | None) -> tuple[Any, list[str]]:
+    """Return the file system of the members, and what the user should know of them."""
+    from fsspec.implementations.tar import TarFileSystem
+    from fsspec.implementations.zip import ZipFileSystem
+
+    try:
+        if kind == "zip":
+            system = ZipFileSystem(fo=file)
+            return system, name_zip_members(system.zip, encoding)
+        # fsspec goes by a name, this one rather than the file's own, whether there is something to uncompress.
+        setattr(file, "original", "plain.tar")  # noqa: B010 - it is no attribute that a file is known to have
+        system = TarFileSystem(fo=file)
+        warnings = name_tar_members(system.tar, encoding)
+        system._index()  # noqa: SLF001 - lists the members again, by their new names
+    except BaseException:
+        file.close()
+        raise
+    return system, warnings

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import TypeVar, cast
 
 from featx.errors import FeatxError, StoreError, printable
-from featx.storage.paths import RemotePath, StoragePath
+from featx.storage.paths import StoragePath
+from featx.storage.remote_path import RemotePath
 
 _AnyPath = TypeVar("_AnyPath", bound=StoragePath)
 

@@ -14,7 +14,7 @@ _Item = TypeVar("_Item")
 
 
 def prefetched(items: Iterator[_Item]) -> Generator[_Item, None, None]:
-    """Yield `items`, none of them None, of which the next is made meanwhile: one is in use, one waits or is being made.
+    """Yield `items`, none of them None. While one is in use, the next is made.
 
     What making them raises is raised here. Who stops early waits for the one that is being made.
     """

@@ -24,7 +24,8 @@ from featx.dataset.scanning import scan
 from featx.dataset.statcache import StatCache
 from featx.errors import DatasetError, FeatxError, StoreError, redacted
 from featx.extract.extract import extract_features
-from featx.storage.paths import RemotePath, as_data, as_storage_path, local_dir
+from featx.storage.paths import as_data, as_storage_path, local_dir
+from featx.storage.remote_path import RemotePath
 from featx.store.feature_store import FeatureStore
 from featx.system.machine import command_line
 from featx.train.features import load_features
