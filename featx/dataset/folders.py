@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from featx.errors import DatasetError, printable
 from featx.images import IMAGE_SUFFIXES
@@ -14,6 +14,9 @@ from featx.system import OnDemand
 
 #: How a data set's folder should look, for errors.
 EXPECTED = "Lay the images out as train/CLASS/* with test/CLASS/*, or just CLASS/*."
+
+#: One thing in a folder: its name there, its whole path, and whether it is a folder.
+_Entry: TypeAlias = tuple[str, str, bool]
 
 _MAX_KINDS = 6  # of files that are no images
 
@@ -57,14 +60,6 @@ class FolderListing:
     images: tuple[str, ...]
     others: tuple[str, ...]
     unreadable: tuple[tuple[str, str], ...]
-
-
-class _Entry(NamedTuple):
-    """One thing in a folder: its name there, and its whole path."""
-
-    name: str
-    path: str
-    is_folder: bool
 
 
 class Folders:
@@ -156,7 +151,7 @@ class Folders:
             OSError: it cannot be listed.
         """
         with os.scandir(folder) as entries:
-            return [_Entry(entry.name, entry.path, _is_folder(entry)) for entry in entries]
+            return [(entry.name, entry.path, _is_folder(entry)) for entry in entries]
 
     def _has_mark(self, folder: str) -> bool:
         """Return whether featx has made the folder."""
@@ -228,13 +223,13 @@ class Elsewhere(Folders):
     def _add(self, path: str, *, is_folder: bool) -> None:
         above, _, name = path.rpartition("/")
         self._add_folder(above)
-        self._in[above].add(_Entry(name, f"{self._root}/{path}", is_folder))
+        self._in[above].add((name, f"{self._root}/{path}", is_folder))
 
     def _entries(self, folder: str) -> Iterable[_Entry]:
         return self._in.get(folder.removeprefix(str(self._root)).removeprefix("/"), ())
 
     def _has_mark(self, folder: str) -> bool:
-        return _Entry(OUTPUT_MARK, f"{folder}/{OUTPUT_MARK}", is_folder=False) in self._entries(folder)
+        return (OUTPUT_MARK, f"{folder}/{OUTPUT_MARK}", False) in self._entries(folder)
 
     def _identity(self, folder: str) -> Hashable:
         return folder
