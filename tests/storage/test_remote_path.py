@@ -612,7 +612,7 @@ def test_digests_are_looked_up_and_read_a_portion_at_a_time(tmp_path, monkeypatc
     "named", ["s3://bucket/photos", "https://host/a b", "zip://in::s3://b/x.zip", "hf://datasets/a/b"]
 )
 def test_a_place_is_shown_as_it_was_named(named):
-    place = as_data(named)
-    assert isinstance(place, RemotePath)
-    assert str(place) == redacted(named) == named
-    assert (place / "x").parent == place
+    path = as_data(named)
+    assert isinstance(path, RemotePath)
+    assert str(path) == redacted(named) == named
+    assert (path / "x").parent == path
