@@ -20,8 +20,7 @@ from photos import choose_photos, make_photos
 from stages import measure_other_stages
 from turns import Contender, Figures, Task, take_turns
 
-from featx.system.machine import cpu_has_bfloat16
-from featx.system.provenance import hardware, versions
+from featx.system.machine import cpu_has_bfloat16, hardware, versions
 
 #: Up to this many times as many images as at 224×224 when they are smaller, so that no turn is over in an instant.
 MOST_IMAGES_FACTOR = 3

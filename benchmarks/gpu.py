@@ -47,8 +47,9 @@ from photos import make_photos
 from featx import extract_features
 from featx.backbones.build import build_model
 from featx.backbones.table import BACKBONES
-from featx.dataset.image_dataset import ImageDataset, scan
+from featx.dataset.image_dataset import ImageDataset
 from featx.dataset.loader import read_batches
+from featx.dataset.scanning import scan
 from featx.engines.engine import EngineOptions, default_batch_size
 from featx.engines.keras_engine import KerasEngine
 from featx.extract.options import resolve_recipe

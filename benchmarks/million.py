@@ -26,7 +26,8 @@ from typing import Any
 
 import numpy as np
 
-from featx.dataset.image_dataset import ImageDataset, scan
+from featx.dataset.image_dataset import ImageDataset
+from featx.dataset.scanning import scan
 from featx.extract.extract import extract_features
 from featx.recipe import Recipe
 from featx.store.feature_array import StoredRows

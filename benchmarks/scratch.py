@@ -22,8 +22,8 @@ from photos import make_photos
 from turns import Figures
 
 from featx.compare.baselines import BASELINES, train_baseline
-from featx.dataset.image_dataset import scan
 from featx.dataset.loader import read_batches
+from featx.dataset.scanning import scan
 from featx.system.keras_import import import_keras
 from featx.train.result import validation_part
 

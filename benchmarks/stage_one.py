@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 from turns import Figures, Task, measuring
 
-from featx.dataset.image_dataset import scan
 from featx.dataset.loader import LOOK_AHEAD, read_batches
+from featx.dataset.scanning import scan
 from featx.engines.engine import Engine, EngineOptions, create_engine, default_batch_size
 from featx.extract.extract import extract_features
 from featx.extract.options import RecipeOptions, resolve_recipe

@@ -20,7 +20,7 @@ import numpy as np
 from photos import make_photos
 from turns import Figures
 
-from featx.dataset.image_dataset import scan
+from featx.dataset.scanning import scan
 from featx.extract.extract import extract_features
 from featx.extract.options import resolve_recipe
 from featx.heads.dense import HEADS, train_head

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from featx.dataset.splits import sample_mask
+from featx.dataset.image_dataset import sample_mask
 from featx.extract.extract import extract_features
 from featx.heads.dense import HEADS
 from featx.images.augmentation import AUGMENTATIONS, Views

@@ -31,7 +31,7 @@ class ImageError(FeatxError):
 
 
 class WeightsError(FeatxError):
-    """The weights asked for are not to be had, or are not what they claim to be."""
+    """The weights cannot be found, or are not what they claim to be."""
 
 
 class BackboneError(FeatxError):
@@ -47,7 +47,7 @@ class FeaturesMissingError(StoreError):
 
 
 class DamagedSegmentError(StoreError):
-    """A segment failed its checksum; it has been set aside, and its rows have to be computed again."""
+    """A segment failed its checksum; it is in quarantine, and its rows have to be computed again."""
 
 
 class DtypeOverflowError(StoreError):

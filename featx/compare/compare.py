@@ -58,7 +58,7 @@ def compare_approaches(
     Features that are missing are extracted first; what they cost is counted also when they come from the cache.
 
     Args:
-        data_dir: `train/CLASS/*` with `test/CLASS/*`, or `CLASS/*`; see `featx.dataset.image_dataset.scan`.
+        data_dir: `train/CLASS/*` with `test/CLASS/*`, or `CLASS/*`; see `featx.dataset.scanning.scan`.
         backbones: names in `featx.backbones.table.BACKBONES`, or one of them.
         baselines: names in `featx.compare.baselines.BASELINE_NAMES`, or one of them.
         cache_dir: where stores lie.

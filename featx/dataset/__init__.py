@@ -5,23 +5,29 @@ What folders and files are taken for is decided here, and said.
 
 from featx.dataset.digests import digest_files, forget_digests
 from featx.dataset.folders import Elsewhere, by_suffix, list_folder
-from featx.dataset.image_dataset import Data, ImageDataset, ImageFolders, list_images, scan, scan_listed
+from featx.dataset.image_dataset import (
+    Data,
+    ImageDataset,
+    ImageFolders,
+    Images,
+    images_of,
+    sample_mask,
+    validation_mask,
+    views_of,
+)
 from featx.dataset.loader import (
     CHANGED,
     Batch,
-    Images,
     ManyImages,
     Unreadable,
     as_source,
     images_in,
-    images_of,
     images_of_sources,
     look_ahead,
     read_batches,
     source_path,
-    views_of,
 )
 from featx.dataset.sample import chosen_data
+from featx.dataset.scanning import list_images, scan, scan_listed
 from featx.dataset.skipped import DimImage, DimImages, SkippedImage, SkippedImages, dim_sentence, read_skipped
-from featx.dataset.splits import sample_mask, validation_mask
-from featx.dataset.statcache import DATABASE_NAME, StatCache, check_database, set_aside_database
+from featx.dataset.statcache import DATABASE_NAME, StatCache, check_database, quarantine_database

@@ -11,11 +11,10 @@ import hashlib
 import os
 import stat
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -23,7 +22,16 @@ import numpy as np
 
 from featx.dataset.statcache import StatCache, StatEntry
 from featx.images import MAX_FILE_MIB
-from featx.storage import FileState, RemotePath, StatKey, StatKeys, StoragePath, as_storage_path, local_dir
+from featx.storage import (
+    RemotePath,
+    StatKey,
+    StatKeys,
+    StoragePath,
+    as_storage_path,
+    file_digest,
+    is_distant,
+    local_dir,
+)
 from featx.system import progress_bar
 
 #: How often digests are committed, so that an interrupted first run keeps what it has read.
@@ -35,7 +43,6 @@ PORTION = 20_000
 _FILES_PER_TASK = 16  # keeps the cost of a task small against the files in it
 _BLOCK_BYTES = 1 << 20
 _ATTEMPTS = 3
-
 
 #: A file as `digest_files` was given it.
 _File: TypeAlias = Path | RemotePath | str | bytes
@@ -50,11 +57,11 @@ class _Hashed(NamedTuple):
 
 
 class _ToRead(NamedTuple):
-    """A file to read: its row, its name in the stat cache, where it is elsewhere, and what is remembered of it."""
+    """A file to read: its row, its name in the stat cache, its path if it is remote, and what is remembered of it."""
 
     row: int
     name: bytes
-    place: RemotePath | None = None
+    remote: RemotePath | None = None
     known: StatEntry | None = None
 
 
@@ -77,8 +84,7 @@ def digest_files(
         `(n, 32)` uint8, row `i` for `paths[i]`, zeros where the file could not be read; and the reasons by row.
     """
     here = os.fsencode(Path.cwd()) if folder is None else folder
-    first = paths[0] if len(paths) else None
-    threads = _REMOTE_THREADS if isinstance(first, RemotePath) and first.is_distant else _THREADS
+    threads = _REMOTE_THREADS if len(paths) and is_distant(paths[0]) else _THREADS
     with (
         closing(StatCache(local_dir(cache_dir))) as cache,
         progress_bar(len(paths), "digests", "files", show=show) as bar,
@@ -110,13 +116,14 @@ class _Digesting:
         digests: list[bytes] = []
         for row, (file, name) in enumerate(zip(files, names, strict=True), start):
             entry = known.get(name)
-            place = file if isinstance(file, RemotePath) else None
-            key = self._key(row, name) if place is None else _listed_key(place)
+            remote = file if isinstance(file, RemotePath) else None
+            # Of a remote file without a listed key, the thread that reads it asks.
+            key = self._key(row, name) if remote is None else remote.listed_key
             if entry and entry.key == key:
                 rows.append(row)
                 digests.append(entry.digest)
-            elif place or key:
-                to_read.append(_ToRead(row, name, place, entry))
+            elif remote or key:
+                to_read.append(_ToRead(row, name, remote, entry))
         self.digests[rows] = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 32)
         self._bar.update(len(files) - len(to_read))
         self._read(to_read)
@@ -137,10 +144,10 @@ class _Digesting:
         """Read files; what may be remembered goes to the cache, also on Ctrl-C."""
         fresh: list[tuple[bytes, StatKey, bytes]] = []
         committed_at = time.monotonic()
+        tasks = [files[start : start + _FILES_PER_TASK] for start in range(0, len(files), _FILES_PER_TASK)]
         try:
-            done = iter(files)
-            for several in self._pool.map(partial(_hash_several, self._keys), _portions(files)):
-                for file, hashed in zip(islice(done, len(several)), several, strict=True):
+            for task, several in zip(tasks, self._pool.map(partial(_hash_several, self._keys), tasks), strict=True):
+                for file, hashed in zip(task, several, strict=True):
                     if hashed.key is not None:
                         fresh.append((file.name, hashed.key, hashed.digest))
                     self.digests[file.row] = np.frombuffer(hashed.digest, np.uint8)
@@ -166,16 +173,6 @@ def forget_digests(names: Sequence[str], cache_dir: StoragePath) -> None:
             cache.forget(_name(as_storage_path(name), here) for name in names)
 
 
-def _listed_key(file: RemotePath) -> StatKey | None:
-    """Return the state that a listing told of a file; None if it told none: then the thread that reads it asks."""
-    state = file.listed_state
-    return _remote_key(state) if state else None
-
-
-def _remote_key(state: FileState) -> StatKey:
-    return StatKey(state.size, state.modified_ns, 0, state.tag)
-
-
 def _name(file: _File, here: bytes) -> bytes:
     """Return what a file is called in the stat cache: its absolute path, or its address."""
     if isinstance(file, RemotePath):
@@ -183,33 +180,21 @@ def _name(file: _File, here: bytes) -> bytes:
     return os.path.join(here, os.fsencode(file))  # noqa: PTH118 - a Path cannot hold bytes
 
 
-def _portions(files: Sequence[_ToRead]) -> Iterator[list[_ToRead]]:
-    rest = iter(files)
-    while portion := list(islice(rest, _FILES_PER_TASK)):
-        yield portion
-
-
 def _hash_several(keys: StatKeys, files: Sequence[_ToRead]) -> list[_Hashed]:
-    return [
-        _hash_file(file.name, keys) if file.place is None else _hash_remote(file.place, file.known) for file in files
-    ]
+    return [_hash_remote(file.remote, file.known) if file.remote else _hash_file(file.name, keys) for file in files]
 
 
 def _hash_remote(file: RemotePath, known: StatEntry | None) -> _Hashed:
     """Read one file elsewhere, unless what its file system says of it now is what is remembered."""
     try:
-        state = file.state()
-        key = _remote_key(state) if state else None
+        key = file.stat_key()
         if known and known.key == key:
             return _Hashed(known.digest)
-        if state and state.size > MAX_FILE_MIB << 20:
+        if key and key.size > MAX_FILE_MIB << 20:
             return _Hashed(reason=f"larger than {MAX_FILE_MIB} MiB")
-        digest = hashlib.sha256()
-        for block in file.blocks():
-            digest.update(block)
+        return _Hashed(file_digest(file), key)
     except OSError as error:
         return _Hashed(reason=_why(error))
-    return _Hashed(digest.digest(), key)
 
 
 def _hash_file(name: bytes, keys: StatKeys) -> _Hashed:

@@ -1,19 +1,22 @@
 """What lies in the folders of a data set, on this machine or elsewhere. Each folder is listed once."""
 
 import os
-from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
-from featx.errors import printable
+from featx.errors import DatasetError, printable
 from featx.images import IMAGE_SUFFIXES
-from featx.storage import OUTPUT_MARK, Entry, RemoteTree
+from featx.storage import OUTPUT_MARK, RemotePath, StatKey, StoragePath
+from featx.system import OnDemand
 
-#: What a folder's entry is: the system's own, or one of the listing of a place elsewhere.
-_Entry: TypeAlias = "os.DirEntry[str] | Entry"
+#: How a data set's folder should look, for errors.
+EXPECTED = "Lay the images out as train/CLASS/* with test/CLASS/*, or just CLASS/*."
+
+#: One thing in a folder: its name there, its whole path, and whether it is a folder.
+_Entry: TypeAlias = tuple[str, str, bool]
 
 _MAX_KINDS = 6  # of files that are no images
 
@@ -59,8 +62,14 @@ class FolderListing:
     unreadable: tuple[tuple[str, str], ...]
 
 
-class Folders(ABC):
-    """Folders by their paths as text."""
+class Folders:
+    """Folders on this machine by their paths as text, each looked at when it is asked for.
+
+    Attributes:
+        warnings: what the user should know of the names in them, one sentence each.
+    """
+
+    warnings: tuple[str, ...] = ()
 
     def __init__(self) -> None:
         self._known: dict[str, Contents] = {}
@@ -114,64 +123,51 @@ class Folders(ABC):
         """Return how many images there are in `folder` and below it."""
         return sum(len(self.contents(path).images) for path in self.holders(folder))
 
+    def files(self, paths: Sequence[str]) -> Sequence[str] | Sequence[RemotePath]:
+        """Return the files with these paths below the data set's folder, as `digest_files` takes them."""
+        return paths
+
     def _list(self, folder: str) -> Contents:
         subfolders: dict[str, str] = {}
         images: list[str] = []
         others: list[str] = []
         try:
-            entries = self._entries(folder)
+            entries = sorted(self._entries(folder))
         except OSError as error:
             return Contents({}, (), (), error.strerror or str(error))
-        for entry in sorted(entries, key=lambda entry: entry.name):
-            if entry.name.startswith(".") or entry.name == "__MACOSX":
+        for name, path, is_folder in entries:
+            if name.startswith(".") or name == "__MACOSX":
                 continue
-            if _is_folder(entry):
-                if not self._has_mark(entry.path):
-                    subfolders[entry.name] = entry.path
-            else:
-                (images if _has_image_suffix(entry.name) else others).append(entry.name)
+            if not is_folder:
+                (images if _suffix(name) in IMAGE_SUFFIXES else others).append(name)
+            elif not self._has_mark(path):
+                subfolders[name] = path
         return Contents(subfolders, tuple(images), tuple(others))
 
-    @abstractmethod
-    def _entries(self, folder: str) -> Sequence[_Entry]:
+    def _entries(self, folder: str) -> Iterable[_Entry]:
         """Return what is in a folder.
 
         Raises:
             OSError: it cannot be listed.
         """
+        with os.scandir(folder) as entries:
+            return [(entry.name, entry.path, _is_folder(entry)) for entry in entries]
 
-    @abstractmethod
     def _has_mark(self, folder: str) -> bool:
         """Return whether featx has made the folder."""
+        return os.path.exists(f"{folder}/{OUTPUT_MARK}")  # noqa: PTH110 - a Path would raise where it may not look
 
-    @abstractmethod
     def _identity(self, folder: str) -> Hashable:
         """Return what a folder is, by whatever path.
 
         Raises:
             OSError: it cannot be looked at.
         """
-
-    @abstractmethod
-    def _above(self, folder: str) -> frozenset[Hashable]:
-        """Return what the folders are that a folder is in, by its own path and by where links lead."""
-
-
-class Disk(Folders):
-    """Folders on this machine, each looked at when it is asked for."""
-
-    def _entries(self, folder: str) -> Sequence[_Entry]:
-        with os.scandir(folder) as entries:
-            return list(entries)
-
-    def _has_mark(self, folder: str) -> bool:
-        return os.path.exists(f"{folder}/{OUTPUT_MARK}")  # noqa: PTH110 - a Path would raise where it may not look
-
-    def _identity(self, folder: str) -> Hashable:
         status = os.stat(folder)  # noqa: PTH116
         return status.st_dev, status.st_ino
 
     def _above(self, folder: str) -> frozenset[Hashable]:
+        """Return what the folders are that a folder is in, by its own path and by where links lead."""
         if folder not in self._above_known:
             path = Path(folder)
             if path.is_symlink() or path.parent == path:
@@ -184,24 +180,91 @@ class Disk(Folders):
 
 
 class Elsewhere(Folders):
-    """Folders of a place elsewhere, from the one listing that was made of it. There are no links."""
+    """Folders elsewhere or in an archive, from one listing of all that is below `root`. There are no links.
 
-    def __init__(self, tree: RemoteTree) -> None:
-        """Show the folders of `tree`."""
+    Attributes:
+        is_empty: whether there is nothing below `root`, which may be a file.
+        is_file: whether `root` is a file.
+        keys: what tells whether a file has changed, by its path below `root`; None if nothing does.
+    """
+
+    def __init__(self, root: RemotePath) -> None:
+        """List what is below `root`.
+
+        Raises:
+            OSError: the file system cannot be asked.
+        """
         super().__init__()
-        self._tree = tree
+        self.is_file = False
+        self.keys: dict[str, StatKey | None] = {}
+        self._root = root
+        self._in: dict[str, set[_Entry]] = {}  # by path below the root
+        for path, is_folder, key in root.find():
+            if is_folder:
+                self._add_folder(path)
+            elif path:
+                self.keys[path] = key
+                self._add(path, is_folder=False)
+            else:
+                self.is_file = True
+        self.is_empty = not self._in
+        self.warnings = root.system.warnings
 
-    def _entries(self, folder: str) -> Sequence[_Entry]:
-        return self._tree.entries(folder)
+    def files(self, paths: Sequence[str]) -> Sequence[str] | Sequence[RemotePath]:
+        """Return the files with these paths below the root, with their keys: none of them is asked about again."""
+        return OnDemand(paths, lambda path: self._root.with_key(path, self.keys[path]))
+
+    def _add_folder(self, path: str) -> None:
+        if path not in self._in:
+            self._in[path] = set()
+            if path:
+                self._add(path, is_folder=True)
+
+    def _add(self, path: str, *, is_folder: bool) -> None:
+        above, _, name = path.rpartition("/")
+        self._add_folder(above)
+        self._in[above].add((name, f"{self._root}/{path}", is_folder))
+
+    def _entries(self, folder: str) -> Iterable[_Entry]:
+        return self._in.get(folder.removeprefix(str(self._root)).removeprefix("/"), ())
 
     def _has_mark(self, folder: str) -> bool:
-        return self._tree.has_file(folder, OUTPUT_MARK)
+        return (OUTPUT_MARK, f"{folder}/{OUTPUT_MARK}", False) in self._entries(folder)
 
     def _identity(self, folder: str) -> Hashable:
         return folder
 
-    def _above(self, folder: str) -> frozenset[Hashable]:  # noqa: ARG002 - as of a disk
+    def _above(self, folder: str) -> frozenset[Hashable]:  # noqa: ARG002 - as on this machine
         return frozenset()
+
+
+def folders_below(root: StoragePath) -> Folders:
+    """Return the folders below `root`.
+
+    Raises:
+        DatasetError: `root` is no folder that can be listed.
+    """
+    missing = f"There is no folder {printable(root)}"
+    folders: Folders
+    try:
+        if isinstance(root, Path):
+            folders = Folders()
+            is_there, is_file = root.exists(), not root.is_dir()
+        else:
+            folders = elsewhere = Elsewhere(root)
+            is_there, is_file = elsewhere.is_file or not elsewhere.is_empty, elsewhere.is_empty
+            missing += "" if is_there else ", or there is nothing in it"
+    except FileNotFoundError:
+        is_there = is_file = False
+    except OSError as error:
+        raise DatasetError(f"The folder {printable(root)} cannot be read: {error.strerror}.") from error
+    if not is_there:
+        raise DatasetError(f"{missing}. {EXPECTED}")
+    if is_file:
+        raise DatasetError(f"{printable(root)} is a file; name the folder of the data set. {EXPECTED}")
+    if reason := folders.contents(str(root)).reason:
+        raise DatasetError(f"The folder {printable(root)} cannot be read: {reason}.")
+    return folders
 
 
 def list_folder(folder: str, folders: Folders | None = None) -> FolderListing:
@@ -212,7 +275,7 @@ def list_folder(folder: str, folders: Folders | None = None) -> FolderListing:
     images: list[str] = []
     others: list[str] = []
     unreadable: list[tuple[str, str]] = []
-    for path, contents in (folders or Disk()).walk(folder):
+    for path, contents in (folders or Folders()).walk(folder):
         images += [f"{path}/{name}" for name in contents.images]
         others += [f"{path}/{name}" for name in contents.others]
         if contents.reason:
@@ -220,15 +283,15 @@ def list_folder(folder: str, folders: Folders | None = None) -> FolderListing:
     return FolderListing(tuple(sorted(images)), tuple(sorted(others)), tuple(sorted(unreadable)))
 
 
-def _is_folder(entry: _Entry) -> bool:
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
     try:
         return entry.is_dir()
     except OSError:
         return False  # a link to itself: reading it will say so
 
 
-def _has_image_suffix(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122 - a Path per file is too slow
+def _suffix(name: str) -> str:
+    return os.path.splitext(name)[1].lower()  # noqa: PTH122 - a Path for each file is too slow
 
 
 def by_suffix(paths: Sequence[str]) -> str:
@@ -237,7 +300,7 @@ def by_suffix(paths: Sequence[str]) -> str:
     >>> by_suffix(["cats/1.HEIC", "cats/2.heic", "cats/Thumbs.db", "cats/notes"])
     '2 .heic, 1 .db, 1 without suffix, such as cats/1.HEIC; save HEIC images as JPEG or PNG'
     """
-    counts = Counter(os.path.splitext(path)[1].lower() for path in paths)  # noqa: PTH122 - a Path per file is too slow
+    counts = Counter(map(_suffix, paths))
     kinds = [f"{count:,} {printable(suffix) if suffix else 'without suffix'}" for suffix, count in counts.most_common()]
     formats = dict.fromkeys(_OTHER_FORMATS[suffix] for suffix, _ in counts.most_common() if suffix in _OTHER_FORMATS)
     more = [f"{len(kinds) - _MAX_KINDS:,} other kinds"] if len(kinds) > _MAX_KINDS else []

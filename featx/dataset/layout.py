@@ -11,13 +11,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from featx.dataset.folders import Disk, Elsewhere, Folders
+from featx.dataset.folders import Folders
 from featx.dataset.layout_doubts import find_doubt, quoted, unclear
 from featx.dataset.names import Role, looks_of, may_be_annotations, role_of, says_images, subject_of
 from featx.errors import DatasetError, printable
-from featx.storage import RemotePath, RemoteTree, StoragePath
-
-EXPECTED = "Lay the images out as train/CLASS/* with test/CLASS/*, or just CLASS/*."
+from featx.storage import StoragePath
 
 _MAX_DEPTH = 12  # of the folders that lie between a data set's folder and its classes
 
@@ -43,36 +41,20 @@ class Layout:
     test_dir: str | None = None
 
 
-def folders_below(root: StoragePath) -> tuple[Folders, RemoteTree | None]:
-    """Return the folders below `root`, and the listing that they are from if it is elsewhere.
-
-    Raises:
-        DatasetError: `root` is no folder that can be listed.
-    """
-    if isinstance(root, Path):
-        folders = Disk()
-        _check_root(root, folders)
-        return folders, None
-    tree = _listed(root)
-    return Elsewhere(tree), tree
-
-
-def find_layout(
-    root: StoragePath, folders: Folders | None = None, *, train: str | None = None, test: str | None = None
-) -> Layout:
+def find_layout(root: StoragePath, folders: Folders, *, train: str | None = None, test: str | None = None) -> Layout:
     """Return the class folders under `root`.
 
     Args:
         root: the folder of the data set.
-        folders: the folders below it; looked for if None.
+        folders: the folders below it.
         train: the folder whose sub-folders are the classes of the train split, relative to `root`; `"."` is `root`
             itself. If None, names and contents tell.
         test: the same of the test split.
 
     Raises:
-        DatasetError: `root` is no folder that can be listed, or its folders can be understood in more ways than one.
+        DatasetError: its folders can be understood in more ways than one, or there are none with these names.
     """
-    finder = _Finder(folders or folders_below(root)[0], str(root.resolve()))
+    finder = _Finder(folders, str(root.resolve()))
     if train is not None:
         return finder.told(train, test)
     if test is not None:
@@ -313,25 +295,22 @@ class _Finder:
         """Return a sentence each for folders of images without labels, and for others that nobody asked for."""
         used = {*splits.values(), *layout.train.values(), *(layout.test or {}).values(), base}
         strays = set(map(os.path.dirname, layout.strays)) - {base, *self._way_to(base)}
-        kinds: dict[str, list[str]] = {why: [] for why in ("no class folders", "copies of the classes", "neither")}
+        no_classes, copy, neither = (
+            "having no class folders",
+            "having the same folders and file names as the classes",
+            "being neither a split nor a class",
+        )
+        left_out: dict[str, list[str]] = {no_classes: [], copy: [], neither: []}
         for folder in (*self._way_to(base), base):
             for name, path in self._folders.filled(folder).items():
                 if path in used or path in strays or any(one.startswith(f"{path}/") for one in used):
                     continue
-                kind = "no class folders" if role_of(name) and not self._class_folders(path) else "neither"
-                kind = "copies of the classes" if self._is_copy(path, layout.train) else kind
-                count = _images(self._folders.n_images(path))
-                kinds[kind].append(f"{printable(os.path.relpath(path, self._top))}/ ({count})")
-        sentences = zip(
-            (
-                "Left out, having no class folders",
-                "Left out, having the same folders and file names as the classes",
-                "Left out, being neither a split nor a class",
-            ),
-            kinds.values(),
-            strict=True,
-        )
-        return [f"{sentence}: {', '.join(names)}." for sentence, names in sentences if names]
+                why = no_classes if role_of(name) and not self._class_folders(path) else neither
+                why = copy if self._is_copy(path, layout.train) else why
+                n_images = self._folders.n_images(path)
+                count = f"{n_images:,} image{'' if n_images == 1 else 's'}"
+                left_out[why].append(f"{printable(os.path.relpath(path, self._top))}/ ({count})")
+        return [f"Left out, {why}: {', '.join(names)}." for why, names in left_out.items() if names]
 
     def _two_levels(self, classes: dict[str, str]) -> list[str]:
         """Return the sentence that says that the classes have folders in them, if it is so with each."""
@@ -406,33 +385,3 @@ def _above(path: str) -> list[str]:
     """
     parts = path.split("/")
     return ["/".join(parts[:n]) or "/" for n in range(1, len(parts))]
-
-
-def _images(n: int) -> str:
-    return f"{n:,} image{'' if n == 1 else 's'}"
-
-
-def _check_root(root: Path, folders: Folders) -> None:
-    try:
-        if not root.exists():
-            raise DatasetError(f"There is no folder {printable(root)}. {EXPECTED}")
-        if not root.is_dir():
-            raise DatasetError(f"{printable(root)} is a file; name the folder of the data set. {EXPECTED}")
-    except OSError as error:
-        raise DatasetError(f"The folder {printable(root)} cannot be read: {error.strerror}.") from None
-    if reason := folders.contents(str(root)).reason:
-        raise DatasetError(f"The folder {printable(root)} cannot be read: {reason}.")
-
-
-def _listed(root: RemotePath) -> RemoteTree:
-    try:
-        tree = RemoteTree(root)
-    except FileNotFoundError:
-        raise DatasetError(f"There is no folder {printable(root)}. {EXPECTED}") from None
-    except OSError as error:
-        raise DatasetError(f"The folder {printable(root)} cannot be read: {error.strerror}.") from error
-    if tree.is_file and not tree:
-        raise DatasetError(f"{printable(root)} is a file; name the folder of the data set. {EXPECTED}")
-    if not tree:
-        raise DatasetError(f"There is no folder {printable(root)}, or there is nothing in it. {EXPECTED}")
-    return tree

@@ -43,7 +43,7 @@ def find_doubt(folders: Folders, train: dict[str, str], test: dict[str, str] | N
     if not are_sorted:
         doubts += [_index, _same_folders, _same_prefixes, _one_is_deep]
     why = next((why for doubt in doubts if (why := doubt(folders, classes))), None)
-    return why or (None if are_sorted else _pictures(classes))
+    return why if why or are_sorted else _pictures(classes)
 
 
 def _masks(folders: Folders, classes: dict[str, str]) -> str | None:

@@ -13,14 +13,11 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from featx.dataset.digests import digest_files
-from featx.dataset.image_dataset import ImageDataset
+from featx.dataset.image_dataset import ImageDataset, Images, Source, images_of
 from featx.errors import FeatxError, ImageError, printable
 from featx.images import MAX_PIXELS, Augmentation, decode_image, decode_into, make_view, quiet_pillow, read_file
-from featx.storage import RemotePath, StoragePath, as_storage_path
-from featx.system import OnDemand, n_cores
-
-#: Where one image comes from: a file, here or elsewhere, or an array `(height, width, 3)` or `(height, width)` uint8.
-Source = StoragePath | np.ndarray
+from featx.storage import RemotePath, StoragePath, as_storage_path, file_digest, is_distant
+from featx.system import n_cores
 
 #: What users give for several images, or for one: see `images_in`.
 ManyImages = Iterable[Any] | StoragePath | str | Image.Image | ImageDataset | np.ndarray
@@ -46,77 +43,6 @@ REMOTE_WORKERS = 32
 
 #: Files that a thread takes on at a time. Handing out one would cost more than decoding a small image.
 PORTION = 8
-
-
-@dataclass(frozen=True, eq=False)
-class Images:
-    """Images, or views of them, whose features are wanted.
-
-    Attributes:
-        sources: n of them.
-        digests: `(n, 32)` uint8, the SHA-256 of each one's bytes, see `read_source`.
-        views: `(n,)` uint16, the number of each one's view, or one number for all; 0 is the image itself.
-    """
-
-    sources: Sequence[Source]
-    digests: np.ndarray
-    views: np.ndarray | int = 0
-
-    def __len__(self) -> int:
-        return len(self.digests)
-
-    def __getitem__(self, rows: np.ndarray) -> "Images":
-        """Return the images `rows`, `(k,)` int64."""
-        views = np.broadcast_to(self.views, len(self))[rows].astype(np.uint16)
-        sources = self.sources
-        chosen = sources.chosen(rows) if isinstance(sources, _Chosen) else _Chosen(sources, rows)
-        return Images(chosen, self.digests[rows], views)
-
-
-class _Chosen(OnDemand[Source]):
-    """Some of the sources, in an order of their own."""
-
-    def __init__(self, sources: Sequence[Source], rows: np.ndarray) -> None:
-        self._sources, self._rows = sources, rows
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def _make(self, row: int) -> Source:
-        return self._sources[int(self._rows[row])]
-
-    def chosen(self, rows: np.ndarray) -> "_Chosen":
-        """Return the sources `rows`, `(k,)` int64, of these."""
-        return _Chosen(self._sources, self._rows[rows])
-
-    def __reduce__(self) -> tuple[type, tuple[list[Source]]]:
-        """Pickle what was chosen alone: a process that is sent some images is not sent the list of all."""
-        return list, (list(self),)
-
-
-class _FilesOfDataset(OnDemand[Source]):
-    """The files of a data set."""
-
-    def __init__(self, dataset: ImageDataset) -> None:
-        self._root, self._paths = dataset.root, dataset.paths
-
-    def __len__(self) -> int:
-        return len(self._paths)
-
-    def _make(self, row: int) -> Source:
-        return self._root / self._paths[row]
-
-
-def images_of(dataset: ImageDataset) -> Images:
-    """Return the images of a data set."""
-    return Images(_FilesOfDataset(dataset), dataset.digests)
-
-
-def views_of(dataset: ImageDataset, n_views: int) -> Images:
-    """Return the views 1 to `n_views` of each image of a data set, those of one image side by side."""
-    rows = np.repeat(np.arange(dataset.n_images), n_views)
-    images = images_of(dataset)[rows]
-    return Images(images.sources, images.digests, np.tile(np.arange(1, n_views + 1, dtype=np.uint16), dataset.n_images))
 
 
 def images_in(given: object) -> Sequence[object]:
@@ -193,13 +119,13 @@ def images_of_sources(sources: Sequence[Source], cache_dir: StoragePath) -> Imag
         ImageError: a file cannot be read.
         FeatxError: an array is no image.
     """
+    arrays = {row: source for row, source in enumerate(sources) if isinstance(source, np.ndarray)}
     files = {row: source for row, source in enumerate(sources) if not isinstance(source, np.ndarray)}
-    arrays = [row for row in range(len(sources)) if row not in files]
     digests = np.zeros((len(sources), 32), np.uint8)
-    digests[list(files)], reasons = digest_files(list(files.values()), cache_dir)
+    digests[list(files)], reasons = digest_files(paths := list(files.values()), cache_dir)
     for number, reason in reasons.items():
-        raise ImageError(f"{printable(list(files.values())[number])} cannot be read: {reason}.")
-    digests[arrays] = images_of_arrays([np.asarray(sources[row]) for row in arrays]).digests
+        raise ImageError(f"{printable(paths[number])} cannot be read: {reason}.")
+    digests[list(arrays)] = images_of_arrays(list(arrays.values())).digests
     return Images(sources, digests)
 
 
@@ -257,11 +183,13 @@ class Unreadable:
         reason: why.
         is_content: whether its bytes are to blame, so that the same bytes will always fail; otherwise the file has
             changed or gone since it was scanned.
+        has_changed: whether its bytes are no longer those that were digested.
     """
 
     row: int
     reason: str
     is_content: bool
+    has_changed: bool = False
 
 
 @dataclass(frozen=True)
@@ -352,8 +280,7 @@ def read_batches(
 
 
 def _default_workers(sources: Sequence[Source]) -> int:
-    first = sources[0] if len(sources) else None
-    return max(REMOTE_WORKERS, n_cores()) if isinstance(first, RemotePath) and first.is_distant else n_cores()
+    return max(REMOTE_WORKERS, n_cores()) if len(sources) and is_distant(sources[0]) else n_cores()
 
 
 def look_ahead(image_size: tuple[int, int], batch_size: int) -> int:
@@ -415,7 +342,7 @@ def _decode(row: int, source: Source, digest: bytes, pixels: np.ndarray) -> Unre
     except ImageError as error:
         return Unreadable(row, str(error), is_content=error.is_content and _has_digest(source, digest))
     if hashlib.sha256(data).digest() != digest:
-        return Unreadable(row, CHANGED, is_content=False)
+        return Unreadable(row, CHANGED, is_content=False, has_changed=True)
     try:
         largest = decode_into(pixels, data)
     except ImageError as error:
@@ -428,9 +355,6 @@ def _has_digest(source: Source, digest: bytes) -> bool:
     if isinstance(source, np.ndarray):
         return True
     try:
-        if isinstance(source, RemotePath):
-            return hashlib.sha256(source.read_bytes()).digest() == digest
-        with source.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").digest() == digest
+        return file_digest(source) == digest
     except OSError:
         return False

@@ -1,4 +1,4 @@
-"""Names of classes that people take for one: in another Unicode form or letter case, with a blank at the end."""
+"""What names of folders and files say: splits, annotations, parts, classes; and names that people take for one."""
 
 import difflib
 import re
@@ -18,15 +18,14 @@ _ROLES = {
 _ROLE_OF = {word: role for role, words in _ROLES.items() for word in words}
 
 _PICTURES = {
-    *("image", "images", "img", "imgs", "photo", "photos", "picture", "pictures", "pic", "pics", "jpg", "jpeg", "png"),
-    "jpegimages",
+    *("image", "images", "img", "imgs", "photo", "photos", "picture", "pictures", "pic", "pics"),
+    *("jpg", "jpeg", "png", "jpegimages"),
 }
 
 #: Words that say no more than that there are images: `train_images` is `train`.
 _FILLERS = {
     *_PICTURES,
-    *("set", "data", "dataset", "datasets", "split", "folder", "raw", "all", "final", "labelled"),
-    "labeled",
+    *("set", "data", "dataset", "datasets", "split", "folder", "raw", "all", "final", "labelled", "labeled"),
 }
 
 #: Words for pictures that tell something about other pictures; the second kind may well be of something else.
@@ -46,21 +45,8 @@ _PARTS = {"part", "parts", "batch", "fold", "shard", "chunk", "volume", "vol", "
 #: How cameras, phones and programs begin the names of their files.
 _CAMERAS = {
     *("img", "image", "images", "im", "pic", "pics", "picture", "photo", "dsc", "dscn", "dscf", "pxl", "mvi", "dji"),
-    *(
-        "canon",
-        "nikon",
-        "sony",
-        "fb_img",
-        "received",
-        "vid",
-        "video",
-        "snapchat",
-        "left",
-        "right",
-        "front",
-        "back",
-        "side",
-    ),
+    *("canon", "nikon", "sony", "fb_img", "received", "vid", "video", "snapchat"),
+    *("left", "right", "front", "back", "side"),
     *("gopr", "screenshot", "scan", "file", "frame", "download", "whatsapp image", "untitled", "sample", "copy"),
 }
 
@@ -222,14 +208,10 @@ def _may_be_class(prefix: str) -> bool:
     return prefix.casefold() not in _CAMERAS and role_of(prefix) is None
 
 
-def _without_unseen(name: str) -> str:
-    return "".join(char for char in name if unicodedata.category(char) != "Cf")
-
-
 #: How names can differ that people take for one, and what takes the difference away.
 _DIFFERENCES: dict[str, Callable[[str], str]] = {
     "Unicode form": lambda name: unicodedata.normalize("NFC", name),
-    "characters that cannot be seen": _without_unseen,
+    "characters that cannot be seen": lambda name: "".join(c for c in name if unicodedata.category(c) != "Cf"),
     "blanks": lambda name: "".join(name.split()),
     "letter case": str.lower,
 }

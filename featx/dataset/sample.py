@@ -1,4 +1,4 @@
-"""Where images come from when the user has none at hand: the built-in sample."""
+"""The data when the user names none: the folder `data`, or else the built-in sample."""
 
 import logging
 import os
@@ -42,21 +42,21 @@ def write_sample(sample_dir: Path) -> Path:
             raise FeatxError(
                 f"{printable(sample_dir)} exists, and is not the whole sample; remove it, or name another folder."
             )
-        try:
-            _write_digits(unfinished_dir)
-            _rename(unfinished_dir, named_dir)
-        finally:
-            shutil.rmtree(unfinished_dir, ignore_errors=True)
+        _write_digits(unfinished_dir)
+        unfinished_dir.rename(named_dir)
     except OSError as error:
-        raise FeatxError(f"The sample cannot be written to {printable(sample_dir)}: {error.strerror}.") from error
+        if not is_sample(sample_dir):  # unless another process was quicker
+            raise FeatxError(f"The sample cannot be written to {printable(sample_dir)}: {error.strerror}.") from error
+    finally:
+        shutil.rmtree(unfinished_dir, ignore_errors=True)
     return sample_dir
 
 
 def chosen_data(data_dir: StoragePath | None, cache_dir: StoragePath) -> StoragePath:
-    """Return the folder that the user has named, or the default one, which is said.
+    """Return the folder that the user has named, or the default one, which is logged.
 
     Raises:
-        FeatxError: there is no default one to be had.
+        FeatxError: there is no default one.
     """
     if data_dir is not None:
         return data_dir
@@ -120,12 +120,3 @@ def _write_digits(folder: Path) -> None:
         n_written[digit] += 1
         Image.fromarray(image).save(folder / split / str(digit) / f"{number:04d}.png")
     (folder / "README.txt").write_text(_README, "ascii")
-
-
-def _rename(unfinished_dir: Path, sample_dir: Path) -> None:
-    """Give the finished sample its name, unless another process was quicker."""
-    try:
-        unfinished_dir.rename(sample_dir)
-    except OSError:
-        if not is_sample(sample_dir):
-            raise

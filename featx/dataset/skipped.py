@@ -1,4 +1,7 @@
-"""Images of 16 bits a sample that come out nearly black, since they hold 8, 10, 12 or 14 bits: said once for all."""
+"""What a store remembers of images: those that could not be read, and those that come out nearly black.
+
+The latter have 16 bits a sample, but hold data of 8, 10, 12 or 14 bits. They are told of whenever the store is used.
+"""
 
 import csv
 import io
@@ -8,18 +11,21 @@ import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import astuple, dataclass, fields
-from typing import Self
+from typing import Self, TypeVar
 
 import numpy as np
 import PIL
 
-from featx.dataset.loader import Dim, Images, source_path
+from featx.dataset.image_dataset import Images
+from featx.dataset.loader import Dim, source_path
 from featx.errors import printable
 from featx.images import READS_VERSION
 from featx.storage import StoragePath, write_text
 from featx.system import csv_lines
 
 log = logging.getLogger("featx")
+
+_Known = TypeVar("_Known")
 
 #: What gives images up: Pillow, and what featx makes of it.
 DECODER = f"{PIL.__version__}+{READS_VERSION}"
@@ -50,6 +56,9 @@ class SkippedImage:
         return cls(str(path), digest.hex(), reason)
 
 
+_COLUMNS = [field.name for field in fields(SkippedImage)]
+
+
 def read_skipped(path: StoragePath) -> list[SkippedImage]:
     """Return what the file at `path` lists.
 
@@ -57,13 +66,12 @@ def read_skipped(path: StoragePath) -> list[SkippedImage]:
         ValueError: it is no such list, or not a sound one.
         OSError: it cannot be read.
     """
-    names = [field.name for field in fields(SkippedImage)]
     with io.StringIO(path.read_bytes().decode("utf-8", "surrogateescape"), newline="") as file:
         try:
             header, *rows = csv.reader(file, strict=True)
         except csv.Error as error:
             raise ValueError(str(error)) from error
-    if header != names or any(len(row) != len(names) for row in rows):
+    if header != _COLUMNS or any(len(row) != len(_COLUMNS) for row in rows):
         raise ValueError("its columns are not those of a list of skipped images")
     images = [SkippedImage(*row) for row in rows]
     if any(not re.fullmatch(r"(?:[0-9a-f]{64})?", image.digest) for image in images):
@@ -80,14 +88,7 @@ class SkippedImages:
         self._known = _by_content(self._read())
 
     def _read(self) -> dict[str, SkippedImage]:
-        try:
-            rows = read_skipped(self._path)
-        except FileNotFoundError:
-            return {}
-        except (OSError, ValueError) as error:
-            log.warning("%s cannot be read (%s) and is begun anew.", printable(self._path), error)
-            return {}
-        return {row.path: row for row in rows}
+        return _remembered(self._path, lambda: {row.path: row for row in read_skipped(self._path)})
 
     def reason(self, digest: bytes) -> str | None:
         """Return why this decoder cannot read the image with `digest`; None if it has not tried."""
@@ -108,15 +109,8 @@ class SkippedImages:
         rows |= {image.path: image for image in images}
         self._known = _by_content(rows)
         if rows != there:
-            self._write(rows)
-
-    def _write(self, rows: dict[str, SkippedImage]) -> None:
-        header = [field.name for field in fields(SkippedImage)]
-        lines = csv_lines(header, (astuple(row) for row in sorted(rows.values())))
-        try:
-            write_text(self._path, "".join(lines))
-        except OSError as error:
-            log.warning("%s cannot be written (%s); what was skipped is tried again.", printable(self._path), error)
+            lines = csv_lines(_COLUMNS, (astuple(row) for row in sorted(rows.values())))
+            _write(self._path, "".join(lines), "; what was skipped is tried again")
 
 
 def _by_content(rows: Mapping[str, SkippedImage]) -> dict[str, SkippedImage]:
@@ -154,25 +148,18 @@ class DimImages:
         self._largest = self._read()
 
     def _read(self) -> dict[str, int]:
-        try:
+        def read() -> dict[str, int]:
             largest = json.loads(self._path.read_bytes())
             return {str(bytes.fromhex(digest).hex()): int(value) for digest, value in largest.items()}
-        except FileNotFoundError:
-            return {}
-        except (OSError, ValueError, TypeError, AttributeError) as error:
-            log.warning("%s cannot be read (%s) and is begun anew.", printable(self._path), error)
-            return {}
+
+        return _remembered(self._path, read)
 
     def remember(self, images: Iterable[DimImage]) -> None:
         """Add `images`, and write the file if that changes it."""
         largest = {image.digest: image.largest for image in images}
-        if largest.items() <= self._largest.items():
-            return
-        self._largest = self._read() | largest  # another process may have added to it
-        try:
-            write_text(self._path, json.dumps(self._largest, indent=0, sort_keys=True))
-        except OSError as error:
-            log.warning("%s cannot be written (%s).", printable(self._path), error)
+        if not largest.items() <= self._largest.items():
+            self._largest = self._read() | largest  # another process may have added to it
+            _write(self._path, json.dumps(self._largest, indent=0, sort_keys=True))
 
     def among(self, digests: np.ndarray, path_of: Callable[[int], str]) -> list[DimImage]:
         """Return those that are among images.
@@ -207,3 +194,21 @@ def dim_sentence(images: Iterable[DimImage]) -> str:
         f"{len(different):,} images have 16 bits a sample but no value above {largest:,} of 65,535, such as {path}, so "
         f"they come out nearly black: if they hold {bits}-bit data, multiply their values by {factor}."
     )
+
+
+def _remembered(path: StoragePath, read: Callable[[], dict[str, _Known]]) -> dict[str, _Known]:
+    """Return what `read` makes of the file at `path`; nothing if it is not there, or damaged, which is logged."""
+    try:
+        return read()
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        log.warning("%s cannot be read (%s) and is begun anew.", printable(path), error)
+        return {}
+
+
+def _write(path: StoragePath, text: str, so_what: str = "") -> None:
+    try:
+        write_text(path, text)
+    except OSError as error:
+        log.warning("%s cannot be written (%s)%s.", printable(path), error, so_what)

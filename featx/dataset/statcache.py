@@ -9,7 +9,7 @@ import logging
 import sqlite3
 import time
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -76,11 +76,11 @@ class StatCache:
                     break
                 portion = names[start : start + _NAMES_PER_QUERY]
                 marks = ",".join("?" * len(portion))
-                query = f"{_ROWS} WHERE path IN ({marks})"
-                for name, size, mtime_ns, ctime_ns, inode, digest, crc32 in self._connection.execute(query, portion):
-                    entry = StatEntry(StatKey(size, mtime_ns, ctime_ns, inode), digest)
-                    if crc32 == _crc32(name, entry):  # SQLite has no checksums: a flipped bit is a wrong digest
-                        found[name] = entry
+                found |= {
+                    name: entry
+                    for name, entry, is_sound in _read(self._connection, f" WHERE path IN ({marks})", portion)
+                    if is_sound
+                }
         except (sqlite3.Error, _DamagedError, TypeError) as error:
             self._mend(error)
         return found
@@ -88,23 +88,19 @@ class StatCache:
     def remember(self, rows: Iterable[tuple[bytes, StatKey, bytes]]) -> None:
         """Commit (absolute path, state, digest) of files that were read, if the cache can be written."""
         values = [(name, *key, digest, _crc32(name, StatEntry(key, digest))) for name, key, digest in rows]
+        self._commit("INSERT OR REPLACE INTO states VALUES (?, ?, ?, ?, ?, ?, ?)", values)
+
+    def forget(self, names: Iterable[bytes]) -> None:
+        """Commit that nothing is known of the files with these absolute paths, if the cache can be written."""
+        self._commit("DELETE FROM states WHERE path = ?", [(name,) for name in names])
+
+    def _commit(self, statement: str, values: Sequence[tuple[object, ...]]) -> None:
         if self._connection is None or not values:
             return
         try:
             with self._connection:
                 self._connection.execute("BEGIN IMMEDIATE")
-                self._connection.executemany("INSERT OR REPLACE INTO states VALUES (?, ?, ?, ?, ?, ?, ?)", values)
-        except sqlite3.Error as error:
-            self._mend(error)
-
-    def forget(self, names: Iterable[bytes]) -> None:
-        """Commit that nothing is known of the files with these absolute paths, if the cache can be written."""
-        if self._connection is None:
-            return
-        try:
-            with self._connection:
-                self._connection.execute("BEGIN IMMEDIATE")
-                self._connection.executemany("DELETE FROM states WHERE path = ?", [(name,) for name in names])
+                self._connection.executemany(statement, values)
         except sqlite3.Error as error:
             self._mend(error)
 
@@ -132,7 +128,7 @@ class StatCache:
         self.close()
         if self._inode == _inode(self._path):  # else another process has set it aside before us
             try:
-                aside = set_aside_database(self._path)
+                aside = quarantine_database(self._path)
             except OSError as rename_error:
                 self._give_up(rename_error)
                 return
@@ -166,22 +162,29 @@ def check_database(path: Path) -> str | None:
         FeatxError: it cannot be read, or another process is writing to it for long.
     """
     try:
-        with closing(
-            sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", timeout=BUSY_TIMEOUT_S, uri=True)
-        ) as database:
+        address = f"{path.absolute().as_uri()}?mode=ro"
+        with closing(sqlite3.connect(address, timeout=BUSY_TIMEOUT_S, uri=True)) as database:
             if not _is_ours(database):
                 return None  # nothing in it is used
             (verdict,) = database.execute("PRAGMA integrity_check(1)").fetchone()
             if verdict != "ok":
                 return str(verdict)
-            for name, *key, digest, crc32 in database.execute(_ROWS):
-                if crc32 != _crc32(name, StatEntry(StatKey(*key), digest)):
-                    return "a row does not match its checksum"
+            if not all(is_sound for _, _, is_sound in _read(database)):
+                return "a row does not match its checksum"
     except (sqlite3.Error, _DamagedError, TypeError) as error:
         if not _is_damage(error):
             raise FeatxError(f"The digest cache {printable(path)} cannot be read: {error}. Try again later.") from error
         return str(error)
     return None
+
+
+def _read(
+    connection: sqlite3.Connection, where: str = "", values: Sequence[bytes] = ()
+) -> Iterator[tuple[bytes, StatEntry, bool]]:
+    """Yield rows, and whether each is what was written: SQLite has no checksums, a flipped bit is a wrong digest."""
+    for name, *key, digest, crc32 in connection.execute(_ROWS + where, values):
+        entry = StatEntry(StatKey(*key), digest)
+        yield name, entry, crc32 == _crc32(name, entry)
 
 
 def _is_ours(connection: sqlite3.Connection) -> bool:
@@ -215,7 +218,7 @@ def _inode(path: Path) -> int | None:
         return None
 
 
-def set_aside_database(path: Path) -> Path:
+def quarantine_database(path: Path) -> Path:
     """Rename the database at `path`, with its journal, so that a new one is begun; return its new path.
 
     A journal left behind would be played into the next database.

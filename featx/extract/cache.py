@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from featx.dataset import DATABASE_NAME, check_database, set_aside_database
+from featx.dataset import DATABASE_NAME, check_database, quarantine_database
 from featx.engines import check_network
 from featx.errors import FeatxError, printable
 from featx.storage import StoragePath, as_storage_path, local_dir, remove_whole
@@ -221,7 +221,7 @@ def _mend(stores: Sequence[StoreCheck], damages: Sequence[Damage], cache_dir: St
     for damage in damages:
         try:
             if damage.path.name == DATABASE_NAME and isinstance(damage.path, Path):
-                set_aside_database(damage.path)
+                quarantine_database(damage.path)
             else:
                 damage.path.unlink(missing_ok=True)
         except OSError as error:

@@ -22,6 +22,5 @@ from featx.images.decode import (
     decode_into,
     quiet_pillow,
     read_file,
-    read_start,
 )
-from featx.images.formats import looks_like_image
+from featx.images.formats import format_read

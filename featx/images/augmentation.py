@@ -1,4 +1,4 @@
-"""The pixels of augmented views. `featx.images.augmentation` says what a view is; here it is drawn."""
+"""Augmented views of images: what they may differ in, and their pixels, the same on every machine and in every run."""
 
 import hashlib
 import math
@@ -222,12 +222,11 @@ def make_view(pixels: np.ndarray, digest: bytes, view: int, augmentation: Augmen
     for channel in range(3):
         # As floating-point numbers: of bytes, Pillow would cut off the fraction instead of rounding.
         image = Image.fromarray(np.ascontiguousarray(padded[:, :, channel]))
-        turned = image.transform((width, height), Image.Transform.AFFINE, tuple(matrix.ravel()), _BILINEAR)
+        turned = image.transform(
+            (width, height), Image.Transform.AFFINE, tuple(matrix.ravel()), Image.Resampling.BILINEAR
+        )
         out[:, :, channel] = np.rint(np.asarray(turned))
     return out
-
-
-_BILINEAR = Image.Resampling.BILINEAR
 
 
 def _margins(matrix: np.ndarray, height: int, width: int) -> tuple[int, int, int, int]:

@@ -4,15 +4,11 @@
 """
 
 import ctypes
-import errno
 import logging
-import math
-import os
-import stat
 import threading
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from io import BytesIO
 from typing import Any, cast
 
@@ -24,14 +20,15 @@ from PIL import (
     ImageFile,
     JpegImagePlugin,
     PngImagePlugin,
-    TiffImagePlugin,
     WebPImagePlugin,
     _imaging,
 )
+from PIL.ExifTags import Base as Tag
 
 from featx.errors import ImageError, printable
 from featx.images.formats import format_read, reason_not_read, without_metadata
-from featx.storage import RemotePath, StoragePath
+from featx.images.tiff import TiffImageFile, refuse_missing_parts
+from featx.storage import StoragePath, read_whole
 
 #: Lower-case suffixes of the files that a data set's folders are searched for. What a file is, its content decides.
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff"})
@@ -63,25 +60,6 @@ _TRANSPOSE = {
     8: Image.Transpose.ROTATE_90,
 }
 
-_ORIENTATION = 0x0112
-_SUBFILE_TYPE = 254
-_WIDTH = 256
-_HEIGHT = 257
-_BITS_PER_SAMPLE = 258
-_COMPRESSION = 259
-_PHOTOMETRIC = 262
-_SAMPLES_PER_PIXEL = 277
-_ROWS_PER_STRIP = 278
-_STRIP_BYTES = 279
-_PLANAR_CONFIGURATION = 284
-_TILE_WIDTH = 322
-_TILE_HEIGHT = 323
-_TILE_BYTES = 325
-_SUB_IFDS = 330
-_EXTRA_SAMPLES = 338
-_SAMPLE_FORMAT = 339
-_DNG_VERSION = 50706
-
 _Box = tuple[float, float, float, float]
 
 
@@ -92,55 +70,12 @@ def read_file(path: StoragePath) -> bytes:
         ImageError: it is no regular file (a FIFO, socket, device or folder), cannot be read, is empty or is larger than
             512 MiB. The message is the reason alone.
     """
-    if isinstance(path, RemotePath):
-        return _read_elsewhere(path)
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
-    except (OSError, ValueError) as error:
-        raise ImageError(_reason_unopened(error), is_content=False) from error
-    try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise ImageError("not a regular file", is_content=False)
-        if status.st_size > MAX_FILE_MIB << 20:
-            raise ImageError(f"larger than {MAX_FILE_MIB} MiB")
-        data = os.read(descriptor, status.st_size)
-        while len(data) < status.st_size and (rest := os.read(descriptor, status.st_size - len(data))):
-            data += rest
-    except OSError as error:
-        raise ImageError(_reason_unopened(error), is_content=False) from error
-    finally:
-        os.close(descriptor)
-    if not data:
-        raise ImageError("empty file")
-    return data
-
-
-def read_start(path: StoragePath, n_bytes: int = 64) -> bytes:
-    """Return the first bytes of a file, which never waits either.
-
-    Raises:
-        ImageError: it cannot be read. The message is the reason alone.
-    """
-    try:
-        if isinstance(path, RemotePath):
-            return path.read_up_to(n_bytes)
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
-        try:
-            return os.read(descriptor, n_bytes)
-        finally:
-            os.close(descriptor)
-    except (OSError, ValueError) as error:
-        raise ImageError(_reason_unopened(error), is_content=False) from error
-
-
-def _read_elsewhere(path: RemotePath) -> bytes:
-    try:
-        data = path.read_up_to((MAX_FILE_MIB << 20) + 1)
+        data = read_whole(path, MAX_FILE_MIB << 20)
     except OSError as error:
         raise ImageError(error.strerror or str(error), is_content=False) from error
-    if len(data) > MAX_FILE_MIB << 20:
-        raise ImageError(f"larger than {MAX_FILE_MIB} MiB", is_content=False)
+    if data is None:
+        raise ImageError(f"larger than {MAX_FILE_MIB} MiB")
     if not data:
         raise ImageError("empty file")
     return data
@@ -216,8 +151,8 @@ def _open(data: bytes) -> ImageFile.ImageFile:
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise ImageError(f"{width}×{height} pixels: more than {MAX_PIXELS:,} are refused as a decompression bomb")
-    if isinstance(image, TiffImagePlugin.TiffImageFile):
-        _refuse_missing_parts(image)
+    if isinstance(image, TiffImageFile):
+        refuse_missing_parts(image)
     return image
 
 
@@ -229,71 +164,15 @@ class _JpegImageFile(JpegImagePlugin.JpegImageFile):
             super()._read_dpi_from_exif()
 
 
-class _TiffImageFile(TiffImagePlugin.TiffImageFile):
-    """A TIFF that gives its picture, or nothing: never another one."""
-
-    def _setup(self) -> None:
-        """Make ready to decode what the tags, which have been read, describe."""
-        tags = self.tag_v2
-        _refuse_camera_raw(tags)
-        is_planar = tags.get(_PLANAR_CONFIGURATION) == 2
-        if is_planar:
-            _refuse_misread_planes(tags)
-        if tags.get(_COMPRESSION, 1) == 1 and (is_planar or _has_subsampled_color(tags)):
-            # Pillow's own reader takes a letter of the mode for a plane, and drops what it says of bits and inversion.
-            # What is compressed it leaves to libtiff, which sees for itself that this is not.
-            tags[_COMPRESSION] = 8
-        super()._setup()
-
-
-def _refuse_camera_raw(tags: Mapping[int, Any]) -> None:
-    """Raise `ImageError` for a camera's raw file, whose first page is a thumbnail or no picture yet."""
-    has_thumbnail_first = tags.get(_SUBFILE_TYPE) == 1 and _SUB_IFDS in tags
-    if _DNG_VERSION in tags or tags.get(_PHOTOMETRIC) in {32803, 34892}:
-        raise ImageError("camera RAW file (such as DNG): develop it to JPEG or PNG")
-    if has_thumbnail_first:
-        raise ImageError("camera RAW file (such as NEF), which begins with a thumbnail: develop it to JPEG or PNG")
-
-
-def _refuse_misread_planes(tags: Mapping[int, Any]) -> None:
-    """Raise `ImageError` for planes that Pillow takes for others, and where some are missing."""
-    photometric, n_samples = tags.get(_PHOTOMETRIC), tags.get(_SAMPLES_PER_PIXEL, 1)
-    has_alpha = n_samples > 1 and any(tags.get(_EXTRA_SAMPLES, ()))
-    if photometric == 8 or (photometric in {0, 1, 3} and (has_alpha or n_samples > 2)):
-        raise ImageError("CIELAB or gray with alpha or more in separate planes: save it with interleaved samples")
-    is_raw = tags.get(_COMPRESSION, 1) == 1 and photometric != 6  # of YCbCr, planes may differ in size
-    n_bytes = tags.get(_STRIP_BYTES) or tags.get(_TILE_BYTES) or (0,)
-    bits = max(tags.get(_BITS_PER_SAMPLE, (1,)))
-    if is_raw and all(n_bytes) and 8 * sum(n_bytes) < tags[_WIDTH] * tags[_HEIGHT] * n_samples * bits:
-        raise ImageError("truncated: strips, tiles or planes are missing")
-
-
-def _has_subsampled_color(tags: Mapping[int, Any]) -> bool:
-    """Return whether an uncompressed YCbCr TIFF has fewer samples of colour than pixels, by the length of a block."""
-    if tags.get(_PHOTOMETRIC) != 6 or tags.get(_SAMPLES_PER_PIXEL, 1) != 3:
-        return False
-    height = tags.get(_TILE_HEIGHT) or min(tags.get(_ROWS_PER_STRIP, tags[_HEIGHT]), tags[_HEIGHT])
-    n_bytes = tags.get(_STRIP_BYTES) or tags.get(_TILE_BYTES) or (math.inf,)
-    return bool(n_bytes[0] < tags.get(_TILE_WIDTH, tags[_WIDTH]) * height * 3)
-
-
 _PLUGINS: dict[str, type[ImageFile.ImageFile]] = {
     "JPEG": _JpegImageFile,
     "PNG": PngImagePlugin.PngImageFile,
     "WebP": WebPImagePlugin.WebPImageFile,
     "GIF": GifImagePlugin.GifImageFile,
-    "TIFF": _TiffImageFile,
+    "TIFF": TiffImageFile,
     "BMP": BmpImagePlugin.BmpImageFile,
     "DIB": BmpImagePlugin.DibImageFile,
 }
-
-
-def _refuse_missing_parts(image: TiffImagePlugin.TiffImageFile) -> None:
-    """Raise `ImageError` if an uncompressed TIFF lacks strips or tiles: Pillow would leave the rest black."""
-    parts = [tile.extents for tile in image.tile if tile.codec_name == "raw" and tile.extents]
-    covered = sum((right - left) * (bottom - top) for left, top, right, bottom in parts)
-    if parts and covered < image.width * image.height:
-        raise ImageError("truncated: strips or tiles are missing")
 
 
 def _choose_jpeg_scale(image: ImageFile.ImageFile, image_size: tuple[int, int]) -> _Box:
@@ -317,7 +196,7 @@ def _orientation(image: Image.Image) -> int:
     if isinstance(image, JpegImagePlugin.JpegImageFile) and image.info.keys().isdisjoint({"exif", "xmp"}):
         return 1  # a JPEG has it nowhere else, and getexif would take its time to say so
     with suppress(Exception):
-        orientation = image.getexif().get(_ORIENTATION)
+        orientation = image.getexif().get(Tag.Orientation)
         if orientation in _TRANSPOSE:
             return int(orientation)
     return 1
@@ -346,16 +225,16 @@ def _refuse_unknown_range(image: ImageFile.ImageFile) -> None:
         raise ImageError("floating-point pixels: which value is white is not known")
     if image.mode == "I":
         raise ImageError("32-bit or signed integer pixels: which value is white is not known")
-    if isinstance(image, TiffImagePlugin.TiffImageFile) and 2 in image.tag_v2.get(_SAMPLE_FORMAT, ()):
+    if isinstance(image, TiffImageFile) and 2 in image.tag_v2.get(Tag.SampleFormat, ()):
         raise ImageError("signed integer pixels: which value is white is not known")
 
 
 def _from_16_bit(image: ImageFile.ImageFile) -> Image.Image:
     """Return a 16-bit grayscale image in 8 bits, 0 to 255 for black to white. Pillow's own conversion clips at 255."""
     white, inverted = 65535, False
-    if isinstance(image, TiffImagePlugin.TiffImageFile):
-        white = 2 ** image.tag_v2[_BITS_PER_SAMPLE][0] - 1  # a 12-bit TIFF has this mode too
-        inverted = image.tag_v2.get(_PHOTOMETRIC) == 0
+    if isinstance(image, TiffImageFile):
+        white = 2 ** image.tag_v2[Tag.BitsPerSample][0] - 1  # a 12-bit TIFF has this mode too
+        inverted = image.tag_v2.get(Tag.PhotometricInterpretation) == 0
     shades = np.minimum(np.arange(65536) * 255.0 / white + 0.5, 255).astype(np.uint8)
     if inverted:
         shades = 255 - shades
@@ -370,7 +249,7 @@ def _largest_if_dim(image: ImageFile.ImageFile, data: bytes) -> int:
     if isinstance(image, PngImagePlugin.PngImageFile):
         has_16_bits = data[24] == 16
     else:
-        has_16_bits = isinstance(image, _TiffImageFile) and 16 in image.tag_v2.get(_BITS_PER_SAMPLE, ())
+        has_16_bits = isinstance(image, TiffImageFile) and 16 in image.tag_v2.get(Tag.BitsPerSample, ())
     if not has_16_bits:
         return 0
     if image.mode.startswith("I;16"):
@@ -408,21 +287,6 @@ def _resize(image: Image.Image, image_size: tuple[int, int], box: _Box) -> Image
 
 def _resized(image: Image.Image, size: tuple[int, int], box: _Box) -> Image.Image:
     return image.resize(size, Image.Resampling.BILINEAR, box)
-
-
-def _reason_unopened(error: OSError | ValueError) -> str:
-    """Return in few words why a file could not be read."""
-    if not isinstance(error, OSError):
-        return "no such file"  # a null character in the name
-    if error.errno in {errno.ENOENT, errno.ENOTDIR}:
-        return "no such file"
-    if error.errno in {errno.EACCES, errno.EPERM}:
-        return "permission denied"
-    if error.errno == errno.ELOOP:
-        return "symlink loop"
-    if error.errno in {errno.ENXIO, errno.ENODEV, errno.EISDIR}:
-        return "not a regular file"  # sockets, and devices without a driver, cannot even be opened
-    return os.strerror(error.errno or 0).lower()
 
 
 def _reason_undecoded(error: Exception, data: bytes) -> str:
@@ -470,32 +334,33 @@ class _Silence:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._depth = 0
-        self._logger = logging.getLogger("PIL")
         self._handler = logging.NullHandler()
-        self._propagate = True
-        self._filter: Any = None
-        self._tiff_handler: int | None = None
+        self._undo = ExitStack()
 
     def enter(self) -> None:
         with self._lock:
             self._depth += 1
-            if self._depth == 1:
-                warnings.filterwarnings("ignore", module=r"PIL\.")
-                self._filter = warnings.filters[0]
-                self._propagate = self._logger.propagate
-                self._logger.propagate = False
-                self._logger.addHandler(self._handler)  # without any, records go to stderr
-                self._tiff_handler = _set_tiff_error_handler(None)
+            if self._depth > 1:
+                return
+            warnings.filterwarnings("ignore", module=r"PIL\.")
+            self._undo.callback(_remove_warning_filter, warnings.filters[0])
+            logger = logging.getLogger("PIL")
+            self._undo.callback(setattr, logger, "propagate", logger.propagate)
+            logger.propagate = False
+            self._undo.callback(logger.removeHandler, self._handler)
+            logger.addHandler(self._handler)  # without any, records go to stderr
+            self._undo.callback(_set_tiff_error_handler, _set_tiff_error_handler(None))
 
     def leave(self) -> None:
         with self._lock:
             self._depth -= 1
             if self._depth == 0:
-                with suppress(ValueError):  # somebody else has reset the filters meanwhile
-                    cast("list[Any]", warnings.filters).remove(self._filter)
-                self._logger.removeHandler(self._handler)
-                self._logger.propagate = self._propagate
-                _set_tiff_error_handler(self._tiff_handler)
+                self._undo.close()
+
+
+def _remove_warning_filter(added: Any) -> None:
+    with suppress(ValueError):  # somebody else has reset the filters meanwhile
+        cast("list[Any]", warnings.filters).remove(added)
 
 
 def _set_tiff_error_handler(handler: int | None) -> int | None:

@@ -1,4 +1,4 @@
-"""Image files without their metadata, for pictures that are sound where what is said about them is not.
+"""Formats of image files: which featx reads, what else a file may be, and how to take a file's metadata off it.
 
 Decoders read texts, profiles and previews along with the pixels, and give up a picture for damage in them. What decides
 pixels stays, damaged or not: a picture that lacks it would be plausible and wrong.
@@ -103,41 +103,24 @@ _TIFF_TAGS = {
 
 
 def format_read(data: bytes) -> str | None:
-    """Return the name in `READ_FORMATS` of the image file that `data` begins like; None if featx reads no such file."""
+    """Return the name in `READ_FORMATS` of the image file that `data`, 32 bytes or more, begins like.
+
+    None if featx reads no such file. The file may be sound or not.
+    """
     return next((name for name, pattern in READ_FORMATS.items() if pattern.match(data)), None)
 
 
-def looks_like_image(data: bytes) -> bool:
-    """Return whether a file that begins with `data`, 32 bytes or more, is an image that featx reads, sound or not."""
-    return format_read(data) is not None
-
-
-def name_of_format(data: bytes) -> str | None:
-    """Return what a file is that featx does not read, like `"HEIC image"`, by its first 1,024 bytes; None if unknown.
-
-    >>> name_of_format(b"\\0\\0\\0\\x18ftypheic")
-    'HEIC image'
-    """
-    found = _other_format(data)
-    return found and found[0]
-
-
 def reason_not_read(data: bytes) -> str:
-    """Return in few words why featx does not read `data`, and what to do.
+    """Return in few words why featx does not read `data`, and what to do, by its first 1,024 bytes.
 
-    >>> reason_not_read(b"<html><body>404 Not Found</body></html>")
-    'web page (HTML), not an image: download it again'
+    >>> reason_not_read(b"<html><body>404 Not Found</body></html>"), reason_not_read(b"\\0\\0\\0\\x18ftypheic")
+    ('web page (HTML), not an image: download it again', 'HEIC image: save it as JPEG or PNG')
     """
-    found = _other_format(data)
-    return f"{found[0]}: {found[1]}" if found else f"no image: first bytes {data[:4].hex()}"
-
-
-def _other_format(data: bytes) -> tuple[str, str] | None:
     head = data[:_HEAD_BYTES].removeprefix(b"\xef\xbb\xbf")
     for pattern, name, advice in _OTHERS:
         if pattern.match(head):
-            return name, advice
-    return ("text, not an image", _AGAIN) if _is_text(head) else None
+            return f"{name}: {advice}"
+    return f"text, not an image: {_AGAIN}" if _is_text(head) else f"no image: first bytes {data[:4].hex()}"
 
 
 def _is_text(head: bytes) -> bool:

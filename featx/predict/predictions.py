@@ -9,7 +9,7 @@ from pathlib import Path
 from featx.dataset import Elsewhere, by_suffix, list_folder
 from featx.errors import FeatxError, printable
 from featx.predict.classifier import Prediction, Predictions
-from featx.storage import RemotePath, RemoteTree, StoragePath, as_data, as_storage_path
+from featx.storage import RemotePath, StoragePath, as_data, as_storage_path
 from featx.system import csv_lines, text_table
 
 log = logging.getLogger("featx")
@@ -64,22 +64,22 @@ def _no_images(folder: str, others: Sequence[str]) -> FeatxError:
 
 def _files_elsewhere(path: RemotePath) -> list[StoragePath]:
     try:
-        tree = RemoteTree(path)
+        folders = Elsewhere(path)
     except FileNotFoundError:
         return [path]
     except OSError as error:
         raise FeatxError(f"{printable(path)} cannot be read: {error.strerror}.") from error
-    if not tree:
+    if folders.is_empty:
         return [path]  # a file, or nothing: reading it will say so
-    for warning in path.warnings:
+    for warning in folders.warnings:
         log.warning("%s", warning)
     top = str(path)
-    listing = list_folder(top, Elsewhere(tree))
+    listing = list_folder(top, folders)
     found = listing.images
     if not found:
         raise _no_images(printable(path), listing.others)
     below = (name.removeprefix(f"{top}/") for name in found)
-    return [path.with_state(name, tree.states[name]) for name in below]
+    return [path.with_key(name, folders.keys[name]) for name in below]
 
 
 def format_predictions(predictions: Predictions, form: str, top_k: int = 1, *, on_terminal: bool = False) -> str:

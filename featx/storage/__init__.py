@@ -4,7 +4,7 @@ Nothing else in featx knows of fsspec: everybody else has a `StoragePath`, a `pa
 same methods.
 """
 
-from featx.storage.file_system import FileState, StorageError
+from featx.storage.file_system import StorageError
 from featx.storage.files import (
     ABANDONED_AFTER_S,
     OUTPUT_MARK,
@@ -12,8 +12,11 @@ from featx.storage.files import (
     check_empty,
     check_readable,
     check_writable,
+    file_digest,
     move,
     new_folder,
+    read_start,
+    read_whole,
     remove_abandoned_files,
     remove_whole,
     replacing,
@@ -22,5 +25,5 @@ from featx.storage.files import (
 )
 from featx.storage.member_names import ArchiveError, NameEncodingError, name_zip_members, text_encoding
 from featx.storage.paths import StoragePath, as_data, as_path, as_storage_path, local_dir
-from featx.storage.remote_path import Entry, RemotePath, RemoteTree
+from featx.storage.remote_path import RemotePath, is_distant
 from featx.storage.stat_key import StatKey, StatKeys

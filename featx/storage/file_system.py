@@ -1,76 +1,75 @@
-"""A file system that fsspec opens, when it is first asked for something: paths, listings and whole files."""
+"""A file system that fsspec opens when it is first asked for something: elsewhere, or the members of an archive.
+
+Nothing of an archive is unpacked but the members that are asked for. A zip file has a list of what is in it at its end.
+A tar file has none and can only be read from start to end: a compressed or a distant one is first copied, uncompressed,
+to a temporary file without a name.
+"""
 
 import datetime as dt
 import errno
 import hashlib
+import os
+import shutil
+import tempfile
 import textwrap
 import threading
 import time
+import weakref
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, cast
 
 from featx.errors import FeatxError, printable, redacted
-from featx.storage.archives import ARCHIVE_PROTOCOLS, Archive, archive_kind, open_archive
-from featx.storage.member_names import plain_path
+from featx.storage.member_names import name_tar_members, name_zip_members, plain_path
+from featx.storage.stat_key import RACY_NS, StatKey, StatKeys
 
 #: Packages for file systems, by the beginning of an address, as one would type them after `pip install`.
-PACKAGES = {
-    "s3": "'featx[s3]'",
-    "s3a": "'featx[s3]'",
-    "gs": "gcsfs",
-    "gcs": "gcsfs",
+_PACKAGES = {
+    **dict.fromkeys(("s3", "s3a"), "'featx[s3]'"),
+    **dict.fromkeys(("gs", "gcs"), "gcsfs"),
+    **dict.fromkeys(("abfs", "abfss", "az"), "adlfs"),
+    **dict.fromkeys(("http", "https"), "aiohttp"),
     "hf": "huggingface_hub",
-    "abfs": "adlfs",
-    "abfss": "adlfs",
-    "az": "adlfs",
-    "http": "aiohttp",
-    "https": "aiohttp",
 }
 
 _CREDENTIALS = {
-    "s3": "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or name a profile with AWS_PROFILE",
-    "s3a": "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or name a profile with AWS_PROFILE",
-    "gs": "set GOOGLE_APPLICATION_CREDENTIALS",
-    "gcs": "set GOOGLE_APPLICATION_CREDENTIALS",
+    **dict.fromkeys(
+        ("s3", "s3a"), "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or name a profile with AWS_PROFILE"
+    ),
+    **dict.fromkeys(("gs", "gcs"), "set GOOGLE_APPLICATION_CREDENTIALS"),
     "hf": "set HF_TOKEN",
 }
 
 _MAX_WORDS = 240  # characters of what a library says
-#: Object stores, which put a whole file or nothing under a name. What else there is writes in pieces.
-_OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oci", "oss", "hf"}
 
-_BLOCK_BYTES = 8 << 20
+#: Object stores put a whole file under a name, or nothing. Other file systems write in pieces.
+_OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oci", "oss", "hf"}
 
 #: What says something of a file's content, and when it was written, in the words of different file systems.
 _TAGS = (
-    *(
-        "ETag",
-        "etag",
-        "md5Hash",
-        "crc32c",
-        "generation",
-        "version_id",
-        "VersionId",
-        "CRC",
-        "chksum",
-        "blob_id",
-        "sha256",
-    ),
-    *("content_settings", "Content-MD5", "Digest", "lfs", "last_commit"),
+    *("ETag", "etag", "md5Hash", "crc32c", "generation", "version_id", "VersionId", "CRC", "chksum", "blob_id"),
+    *("sha256", "content_settings", "Content-MD5", "Digest", "lfs", "last_commit"),
 )
 _TIMES = ("LastModified", "Last-Modified", "last_modified", "mtime", "updated", "modified", "date_time")
 
-#: Where only the time tells that a file has changed, one as young as this may change again without it. It tells of that
-#: on object stores only, which set it themselves; elsewhere whoever writes a file may set it, as `rsync -t` does.
-_RACY_NS = 2_000_000_000
+_ARCHIVE_PROTOCOLS = {"zip", "tar"}
+_ARCHIVE_SUFFIXES = {
+    "zip": (".zip",),
+    "tar": (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz"),
+}
+
+#: What a store or a server says of a file's content, or of when it got it. A time that whoever wrote the file may have
+#: set, such as mtime or Last-Modified, tells nothing.
+_TELLING = {"ETag", "etag", "LastModified", "updated", "last_modified"}
+_COMPRESSIONS = {"tgz": "gzip", "tbz2": "bz2", "txz": "xz"}
 
 
 class StorageError(FeatxError, OSError):
-    """A file system elsewhere cannot do what was asked for. `strerror` says why and what to do, the message where, too.
+    """A file system elsewhere cannot do what was asked for. `strerror` says why and what to do, the message also where.
 
-    It is an `OSError` to whoever handles those of the disk, and a sentence to the user where nobody does.
+    Code that handles the `OSError`s of a disk handles this one too. Where nobody does, the user reads the message.
     """
 
     def __init__(self, reason: str, where: str) -> None:
@@ -79,68 +78,21 @@ class StorageError(FeatxError, OSError):
         self.filename = where
 
 
-@contextmanager
-def told(protocol: str, where: str) -> Iterator[None]:
-    """Let nothing out of the block but `FileNotFoundError`, with a `strerror`, and `StorageError`.
-
-    Args:
-        protocol: the beginning of the address, such as `s3`.
-        where: what the file is called in messages.
-    """
-    try:
-        yield
-    except StorageError:
-        raise
-    except FeatxError as error:
-        raise StorageError(str(error).removesuffix("."), where) from error
-    except FileNotFoundError as error:
-        raise FileNotFoundError(errno.ENOENT, _missing(error), where) from error
-    except Exception as error:  # of any library
-        raise StorageError(_reason(error, protocol), where) from error
-
-
-def _missing(error: FileNotFoundError) -> str:
-    """Return what is missing: libraries say it of a bucket, and else give the path alone."""
-    return "the bucket does not exist" if "bucket" in str(error) and "not exist" in str(error) else "no such file"
-
-
-def _reason(error: Exception, protocol: str) -> str:
-    """Return in one line why, and what to do."""
-    words = textwrap.shorten(redacted(printable(" ".join(str(error).split()))), _MAX_WORDS, placeholder=" …")
-    kind = type(error).__name__
-    if isinstance(error, ImportError):
-        package = f"pip install {PACKAGES[protocol]}" if protocol in PACKAGES else words
-        return f"{protocol}:// needs a package that is not installed: {package}"
-    if isinstance(error, ValueError) and "Protocol not known" in words:
-        return f"there is no kind of file system called {protocol}"
-    how = _CREDENTIALS.get(protocol, "see the documentation of its fsspec package")
-    if "Credential" in kind or "credentials" in words.lower():
-        return f"no valid credentials were found; {how}"
-    if isinstance(error, PermissionError):
-        return f"permission denied ({words}); other credentials may help: {how}"
-    if isinstance(error, TimeoutError) or "Timeout" in kind or "Connect" in kind:
-        return f"no connection ({words or kind}); check the network and the address, and run it again"
-    return f"{words or kind}" if isinstance(error, OSError) else f"{kind}: {words}"
-
-
-class FileState(NamedTuple):
-    """What a file must still be for what was read of it to hold.
+@dataclass(frozen=True)
+class _Archive:
+    """An archive that is open.
 
     Attributes:
-        size: bytes.
-        modified_ns: when it was written, as far as that is known.
-        tag: 64 bits of whatever else the file system says of its content, an ETag above all.
+        system: the fsspec file system of its members.
+        state: what tells whether the archive has changed; None if nothing does.
+        is_for_threads: whether several may read from it at once.
+        warnings: what the user should know of its members, one sentence each.
     """
 
-    size: int
-    modified_ns: int
-    tag: int
-
-
-class _Opened(NamedTuple):
-    system: Any  # an fsspec file system
-    root: str  # the path of the root in it
-    archive: Archive | None
+    system: Any
+    state: object
+    is_for_threads: bool
+    warnings: tuple[str, ...]
 
 
 class FileSystem:
@@ -157,12 +109,12 @@ class FileSystem:
         self.address = address
         self.zip_encoding = zip_encoding
         self._archive_path = archive_path
-        self._open: _Opened | None = None
+        self._open: tuple[Any, str, _Archive | None] | None = None
         self._opening, self._one_at_a_time = threading.Lock(), threading.Lock()
         protocol, _, rest = address.partition("://")
         self.protocol = "zip or tar" if archive_path else protocol
         self._inside, self._archive_address = "", ""
-        if archive_path is None and protocol in ARCHIVE_PROTOCOLS:
+        if archive_path is None and protocol in _ARCHIVE_PROTOCOLS:
             self._inside, _, self._archive_address = rest.partition("::")
         elif archive_path is None and archive_kind(address) and "::" not in address:
             self._archive_address = address
@@ -180,13 +132,19 @@ class FileSystem:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What the user should know of the names in an archive, which is opened for that; one sentence each."""
-        return self._opened.archive.warnings if self._opened.archive else ()
+        """What the user should know of the names in an archive, one sentence each. Opens the archive."""
+        _, _, archive = self._opened()
+        return archive.warnings if archive else ()
 
     @property
     def is_distant(self) -> bool:
-        """Whether whoever reads from it waits for a network."""
+        """Whether reading from it waits for a network."""
         return self._archive_path is None
+
+    @property
+    def writes_whole_files(self) -> bool:
+        """Whether a file that it writes is there in full or not at all."""
+        return self.protocol in _OBJECT_STORES and not self._archive_address
 
     @property
     def name(self) -> str:
@@ -198,168 +156,104 @@ class FileSystem:
         head, chain = self._shown
         return f"{head}{tail}{chain}" if tail else f"{head if head.endswith('://') else head[:-1]}{chain}"
 
-    @property
-    def _opened(self) -> _Opened:
+    @contextmanager
+    def ask(self, tail: str) -> Iterator[tuple[Any, str]]:
+        """Yield the fsspec file system, and the path by which it knows the file `tail`.
+
+        Threads read one tar file one after the other: its file has one position for all.
+
+        Raises:
+            FileNotFoundError: the file is not there; its `strerror` says what is missing.
+            StorageError: whatever else goes wrong in the block.
+        """
+        try:
+            system, root, archive = self._opened()
+            with self._one_at_a_time if archive and not archive.is_for_threads else nullcontext():
+                yield system, f"{root}/{tail}" if root and tail else root or tail
+        except StorageError:
+            raise
+        except FeatxError as error:
+            raise StorageError(str(error).removesuffix("."), self.shown(tail)) from error
+        except FileNotFoundError as error:
+            raise FileNotFoundError(errno.ENOENT, _missing(error), self.shown(tail)) from error
+        except Exception as error:  # of any library
+            raise StorageError(_reason(error, self.protocol), self.shown(tail)) from error
+
+    def tail(self, key: str) -> str:
+        """Return the path below the root of what fsspec knows by the path `key`."""
+        _, root, _ = self._opened()
+        return key.lstrip("/").removeprefix(root.lstrip("/")).removeprefix("/")
+
+    def stat_key(self, info: dict[str, Any]) -> StatKey | None:
+        """Return what tells whether the file that `info` was said of has changed; None if nothing does.
+
+        Only an object store sets the time itself. Elsewhere whoever writes a file may set it, as `rsync -t` does.
+        """
+        tags = [info[name] for name in _TAGS if info.get(name)]
+        times = [info[name] for name in _TIMES if info.get(name)]
+        modified_ns = next((_nanoseconds(value) for value in times), 0)
+        _, _, archive = self._opened()
+        if archive and archive.state is None:
+            return None
+        is_timed = self.protocol in _OBJECT_STORES and abs(time.time_ns() - modified_ns) > RACY_NS and times
+        if not archive and not tags and not is_timed:
+            return None
+        said = hashlib.sha256(repr((archive.state if archive else None, tags, times)).encode()).digest()
+        return StatKey(int(info.get("size") or 0), modified_ns, 0, int.from_bytes(said[:8], "big", signed=True))
+
+    def _opened(self) -> tuple[Any, str, _Archive | None]:
+        """Return the fsspec file system, the path of the root in it, and the archive if it is one."""
         with self._opening:
             if self._open is None:
                 self._open = self._opened_now()
             return self._open
 
-    def _opened_now(self) -> _Opened:
+    def _opened_now(self) -> tuple[Any, str, _Archive | None]:
         import fsspec
 
         if self._archive_path is not None:
-            archive = open_archive(self._archive_path, encoding=self.zip_encoding)
-            return _Opened(archive.system, "", archive)
+            archive = _open_archive(self._archive_path, encoding=self.zip_encoding)
+            return archive.system, "", archive
         if self._archive_address:
-            kind = ARCHIVE_PROTOCOLS.get(self.address.partition("://")[0])
-            archive = open_archive(self._archive_address, kind, self.zip_encoding)
-            return _Opened(archive.system, plain_path(self._inside), archive)
+            kind = self.protocol if self.protocol in _ARCHIVE_PROTOCOLS else None
+            archive = _open_archive(self._archive_address, kind, self.zip_encoding)
+            return archive.system, plain_path(self._inside), archive
         system, root = fsspec.url_to_fs(self.address, use_listings_cache=False)
-        return _Opened(system, str(root).rstrip("/"), None)
+        return system, str(root).rstrip("/"), None
 
-    @property
-    def _lock(self) -> AbstractContextManager[object]:
-        """Keeps threads from reading one tar file at the same time: its file has one position for all."""
-        archive = self._opened.archive
-        return self._one_at_a_time if archive and not archive.is_for_threads else nullcontext()
 
-    def _key(self, tail: str) -> str:
-        """Return the path that fsspec knows the file `tail` by."""
-        root = self._opened.root
-        return f"{root}/{tail}" if root and tail else root or tail
+def archive_kind(name: str) -> str | None:
+    """Return `"zip"` or `"tar"` for the name of an archive, else None.
 
-    def _tail(self, key: str) -> str:
-        root = self._opened.root.lstrip("/")
-        return key.lstrip("/").removeprefix(root).removeprefix("/")
+    >>> archive_kind("photos.zip"), archive_kind("s3://bucket/Photos.TGZ"), archive_kind("photos")
+    ('zip', 'tar', None)
+    """
+    lower = name.lower()
+    return next((kind for kind, suffixes in _ARCHIVE_SUFFIXES.items() if lower.endswith(suffixes)), None)
 
-    def info(self, tail: str) -> dict[str, Any]:
-        """Return what is known of a file or folder."""
-        with told(self.protocol, self.shown(tail)), self._lock:
-            return dict(self._opened.system.info(self._key(tail)))
 
-    def ls(self, tail: str) -> dict[str, dict[str, Any]]:
-        """Return what is in a folder: what is known of it by path."""
-        with told(self.protocol, self.shown(tail)):
-            key = self._key(tail)
-            entries = self._opened.system.ls(key, detail=True)
-            found = {self._tail(entry["name"]).rstrip("/"): entry for entry in entries}
-        return {path: info for path, info in found.items() if path != tail}
+def _missing(error: FileNotFoundError) -> str:
+    """Return what is missing: libraries name a bucket as such, and else give the path alone."""
+    return "the bucket does not exist" if "bucket" in str(error) and "not exist" in str(error) else "no such file"
 
-    def find(self, tail: str) -> dict[str, dict[str, Any]]:
-        """Return what is known of everything below a folder, by path below it; a folder's path ends in a slash.
 
-        A file is below itself, under an empty path.
-        """
-        with told(self.protocol, self.shown(tail)):
-            found = self._opened.system.find(self._key(tail), withdirs=True, detail=True)
-            prefix = f"{tail}/" if tail else ""
-            below = {self._tail(key).removeprefix(prefix): info for key, info in found.items()}
-        return {
-            f"{path.rstrip('/')}/" if info["type"] == "directory" else path: info
-            for path, info in below.items()
-            if path or info["type"] == "file"
-        }
-
-    def state(self, info: dict[str, Any]) -> FileState | None:
-        """Return what tells whether the file that `info` was said of has changed; None if nothing does."""
-        tags = [info[name] for name in _TAGS if info.get(name)]
-        times = [info[name] for name in _TIMES if info.get(name)]
-        modified_ns = next((_nanoseconds(value) for value in times), 0)
-        archive = self._opened.archive
-        if archive and archive.state is None:
-            return None
-        is_timed = self.protocol in _OBJECT_STORES and abs(time.time_ns() - modified_ns) > _RACY_NS and times
-        if not archive and not tags and not is_timed:
-            return None
-        said = hashlib.sha256(repr((archive.state if archive else None, tags, times)).encode()).digest()
-        return FileState(int(info.get("size") or 0), modified_ns, int.from_bytes(said[:8], "big", signed=True))
-
-    def read(self, tail: str) -> bytes:
-        """Return all of a file."""
-        with told(self.protocol, self.shown(tail)), self._lock:
-            return bytes(self._opened.system.cat_file(self._key(tail)))
-
-    def read_up_to(self, tail: str, n_bytes: int) -> bytes:
-        """Return the first `n_bytes` of a file, or all of a shorter one, in one request."""
-        with told(self.protocol, self.shown(tail)), self._lock:
-            system, key = self._opened.system, self._key(tail)
-            try:
-                return bytes(system.cat_file(key, start=0, end=n_bytes))
-            except (FileNotFoundError, PermissionError):
-                raise
-            except OSError:  # an empty file has not even a first byte
-                if system.info(key)["size"] == 0:
-                    return b""
-                raise
-
-    def read_ends(self, tail: str, size: int, n_head: int, n_tail: int) -> tuple[bytes, bytes, int]:
-        """Return the first and the last bytes of a file that has `size`, and the size."""
-        with told(self.protocol, self.shown(tail)):
-            key, start = self._key(tail), max(0, size - n_tail)
-            system = self._opened.system
-            head, end = system.cat_ranges([key] * 2, [0, start], [min(n_head, size), size], on_error="raise")
-        return bytes(head), bytes(end), size
-
-    def read_range(self, tail: str, start: int, n_bytes: int) -> bytes:
-        """Return some bytes of a file, fewer where it ends."""
-        with told(self.protocol, self.shown(tail)), self._lock:
-            return bytes(self._opened.system.cat_file(self._key(tail), start=start, end=start + n_bytes))
-
-    def blocks(self, tail: str) -> Iterator[bytes]:
-        """Yield a file's bytes in portions: a small file's, all at once, in one request."""
-        start = self.read_up_to(tail, _BLOCK_BYTES)
-        if len(start) < _BLOCK_BYTES:
-            yield start
-            return
-        with told(self.protocol, self.shown(tail)), self._lock:
-            file = self._opened.system.open(self._key(tail), "rb")
-        try:
-            while True:
-                with told(self.protocol, self.shown(tail)), self._lock:
-                    block = bytes(file.read(_BLOCK_BYTES))
-                if not block:
-                    return
-                yield block
-        finally:
-            file.close()
-
-    def write(self, tail: str, data: bytes) -> None:
-        """Write a whole file, which is there in full or not at all.
-
-        Raises:
-            StorageError: it cannot be written, or the file system writes in pieces.
-        """
-        with self._writing(tail):
-            self._opened.system.pipe_file(self._key(tail), data)
-
-    def copy(self, tail: str, target: str) -> None:
-        """Copy a whole file."""
-        with told(self.protocol, self.shown(tail)):
-            self._opened.system.cp_file(self._key(tail), self._key(target))
-
-    def remove(self, tail: str) -> None:
-        """Remove a file."""
-        with told(self.protocol, self.shown(tail)):
-            self._opened.system.rm_file(self._key(tail))
-
-    def remove_tree(self, tail: str) -> None:
-        """Remove a file, or a folder with all that is in it."""
-        with told(self.protocol, self.shown(tail)):
-            self._opened.system.rm(self._key(tail), recursive=True)
-
-    @contextmanager
-    def _writing(self, tail: str) -> Iterator[None]:
-        """Refuse what would write in pieces; a file that is missing while one is written is trouble, a bucket's say."""
-        where = self.shown(tail)
-        if self.protocol not in _OBJECT_STORES or self._archive_address:
-            stores = "object stores only (s3, gs, abfs, …)"
-            raise StorageError(f"files are written whole to {stores}; name one of these or a local folder", where)
-        try:
-            with told(self.protocol, where):
-                yield
-        except FileNotFoundError as error:
-            raise StorageError(str(error.strerror), where) from error
+def _reason(error: Exception, protocol: str) -> str:
+    """Return in one line why, and what to do."""
+    words = textwrap.shorten(redacted(printable(" ".join(str(error).split()))), _MAX_WORDS, placeholder=" …")
+    kind = type(error).__name__
+    if isinstance(error, ImportError):
+        package = f"pip install {_PACKAGES[protocol]}" if protocol in _PACKAGES else words
+        return f"{protocol}:// needs a package that is not installed: {package}"
+    if isinstance(error, ValueError) and "Protocol not known" in words:
+        return f"there is no kind of file system called {protocol}"
+    how = _CREDENTIALS.get(protocol, "see the documentation of its fsspec package")
+    if "Credential" in kind or "credentials" in words.lower():
+        return f"no valid credentials were found; {how}"
+    if isinstance(error, PermissionError):
+        return f"permission denied ({words}); other credentials may help: {how}"
+    if isinstance(error, TimeoutError) or "Timeout" in kind or "Connect" in kind:
+        return f"no connection ({words or kind}); check the network and the address, and run it again"
+    return f"{words or kind}" if isinstance(error, OSError) else f"{kind}: {words}"
 
 
 def _nanoseconds(value: object) -> int:
@@ -369,3 +263,80 @@ def _nanoseconds(value: object) -> int:
     if isinstance(value, int | float):
         return int(value * 1e9)
     return 0
+
+
+# Archives
+
+
+def _open_archive(source: Path | str, kind: str | None = None, encoding: str | None = None) -> _Archive:
+    """Return the archive at a path on this machine, or at an address; what it is its name says, unless `kind` does.
+
+    Its members have the paths that they would have in a folder; `encoding` is that of names that do not say theirs.
+
+    Raises:
+        ArchiveError: its members cannot be in a folder.
+        Exception: of fsspec, zipfile or tarfile.
+    """
+    file, state = _open_file(source)
+    kind = kind or archive_kind(str(source))
+    if kind == "tar" and not (isinstance(source, Path) and source.suffix.lower() == ".tar"):
+        file = _copied(file, str(source))
+    system, warnings = _members(file, kind, encoding)
+    weakref.finalize(system, file.close)
+    return _Archive(system, state, kind == "zip", tuple(warnings))
+
+
+def _open_file(source: Path | str) -> tuple[IO[bytes], object]:
+    """Return the archive's file, and what tells whether it has changed."""
+    if isinstance(source, Path):
+        now_ns = time.time_ns()
+        opened = source.open("rb")
+        key = StatKeys().of(os.fsencode(source.absolute()), os.fstat(opened.fileno()))
+        return opened, tuple(key) if key.is_settled(now_ns) else None
+    import fsspec
+    from fsspec.implementations.local import LocalFileSystem
+
+    system, path = fsspec.url_to_fs(source, use_listings_cache=False)
+    if isinstance(system, LocalFileSystem):
+        return _open_file(Path(path))
+    info = system.info(path)
+    said = {name: str(value) for name, value in info.items() if name not in {"name", "Key", "url"}}
+    state = sorted(said.items()) if said.keys() & _TELLING else None
+    return cast("IO[bytes]", system.open(path, "rb")), state
+
+
+def _copied(file: IO[bytes], name: str) -> IO[bytes]:
+    """Return a temporary file with the bytes of `file`, uncompressed; close `file`."""
+    import fsspec
+
+    compression = fsspec.utils.infer_compression(name.lower()) or _COMPRESSIONS.get(name.lower().rpartition(".")[2])
+    copy = tempfile.TemporaryFile(prefix="featx-")  # noqa: SIM115 - it is open as long as the archive is
+    try:
+        with file:
+            plain = fsspec.compression.compr[compression](file, mode="rb") if compression else file
+            shutil.copyfileobj(plain, copy, 1 << 20)
+    except BaseException:
+        copy.close()
+        raise
+    copy.seek(0)
+    return copy
+
+
+def _members(file: IO[bytes], kind: str | None, encoding: str | None) -> tuple[Any, list[str]]:
+    """Return the file system of the members, and what the user should know of them."""
+    from fsspec.implementations.tar import TarFileSystem
+    from fsspec.implementations.zip import ZipFileSystem
+
+    try:
+        if kind == "zip":
+            system = ZipFileSystem(fo=file)
+            return system, name_zip_members(system.zip, encoding)
+        # fsspec goes by a name, this one rather than the file's own, whether there is something to uncompress.
+        setattr(file, "original", "plain.tar")  # noqa: B010 - it is no attribute that a file is known to have
+        system = TarFileSystem(fo=file)
+        warnings = name_tar_members(system.tar, encoding)
+        system._index()  # noqa: SLF001 - lists the members again, by their new names
+    except BaseException:
+        file.close()
+        raise
+    return system, warnings

@@ -5,9 +5,11 @@ An object store has neither temporary names nor renames, and needs none: it take
 
 import datetime as dt
 import errno
+import hashlib
 import itertools
 import os
 import shutil
+import stat
 import time
 import uuid
 from collections.abc import Iterator
@@ -19,7 +21,7 @@ from featx.errors import FeatxError, StoreError, printable
 from featx.storage.paths import StoragePath
 from featx.storage.remote_path import RemotePath
 
-_AnyPlace = TypeVar("_AnyPlace", bound=StoragePath)
+_AnyPath = TypeVar("_AnyPath", bound=StoragePath)
 
 #: Begins the name of everything unfinished.
 TEMPORARY_PREFIX = ".tmp-"
@@ -27,14 +29,86 @@ TEMPORARY_PREFIX = ".tmp-"
 #: A temporary file older than this belongs to nobody: none takes more than minutes to write.
 ABANDONED_AFTER_S = 3600.0
 
-_BLOCK_BYTES = 1 << 20
-
 #: Lies in a folder of what featx has made, which is never taken for a folder of images.
 OUTPUT_MARK = ".featx-output"
 
+_BLOCK_BYTES = 1 << 20
+
+#: Why a file on this machine cannot be opened, in few words. Sockets, and devices without a driver, are such files.
+_REASONS = {
+    **dict.fromkeys((errno.ENOENT, errno.ENOTDIR), "no such file"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM), "permission denied"),
+    **dict.fromkeys((errno.ENXIO, errno.ENODEV, errno.EISDIR), "not a regular file"),
+    errno.ELOOP: "symlink loop",
+}
+
+
+def read_whole(path: StoragePath, most_bytes: int) -> bytes | None:
+    """Return all of a file; None if it is larger than `most_bytes`. Waits for nothing but the disk, or the network.
+
+    Raises:
+        OSError: it is no regular file (a FIFO, socket, device or folder), or cannot be read; `strerror` is the reason
+            in few words.
+    """
+    if isinstance(path, RemotePath):
+        data = path.read_up_to(most_bytes + 1)
+        return data if len(data) <= most_bytes else None
+    with _opened(path) as descriptor:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.ENODEV, "not a regular file")
+        if status.st_size > most_bytes:
+            return None
+        data = os.read(descriptor, status.st_size)
+        while len(data) < status.st_size and (rest := os.read(descriptor, status.st_size - len(data))):
+            data += rest
+    return data
+
+
+def read_start(path: StoragePath, n_bytes: int) -> bytes:
+    """Return the first bytes of a file. Waits, and raises OSError, as `read_whole` does."""
+    if isinstance(path, RemotePath):
+        return path.read_up_to(n_bytes)
+    with _opened(path) as descriptor:
+        return os.read(descriptor, n_bytes)
+
+
+def read_blocks(path: StoragePath) -> Iterator[bytes]:
+    """Yield all bytes of a file in pieces of some megabytes at most."""
+    if isinstance(path, RemotePath):
+        yield from path.blocks()
+        return
+    with path.open("rb", buffering=0) as file:
+        while block := file.read(_BLOCK_BYTES):
+            yield block
+
+
+def file_digest(path: StoragePath) -> bytes:
+    """Return the SHA-256 of a file's bytes."""
+    digest = hashlib.sha256()
+    for block in read_blocks(path):
+        digest.update(block)
+    return digest.digest()
+
 
 @contextmanager
-def replacing(path: _AnyPlace) -> Iterator[_AnyPlace]:
+def _opened(path: Path) -> Iterator[int]:
+    """Yield the descriptor of a file that was opened to be read, without waiting for who writes to a FIFO."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+    except ValueError as error:  # a null character in the name
+        raise FileNotFoundError(errno.ENOENT, _REASONS[errno.ENOENT]) from error
+    except OSError as error:
+        number = error.errno or 0
+        raise OSError(number, _REASONS.get(number, os.strerror(number).lower())) from error
+
+
+@contextmanager
+def replacing(path: _AnyPath) -> Iterator[_AnyPath]:
     """Yield a path with the same suffix to write to once; if the block succeeds, what was written there is at `path`.
 
     Whatever happens, `path` is either what it was before or the whole new file. The folder is made if need be.
@@ -45,7 +119,7 @@ def replacing(path: _AnyPlace) -> Iterator[_AnyPlace]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}{path.suffix}")
     try:
-        yield cast("_AnyPlace", temporary)
+        yield cast("_AnyPath", temporary)
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -60,12 +134,7 @@ def move(path: StoragePath, target: StoragePath) -> None:
     Raises:
         OSError: it has gone, or cannot be renamed.
     """
-    if isinstance(path, RemotePath):
-        assert isinstance(target, RemotePath)
-        path.rename(target)
-    else:
-        assert isinstance(target, Path)
-        path.rename(target)
+    path.rename(target)  # type: ignore[arg-type]  # both are on this machine, or both on one file system elsewhere
 
 
 def remove_whole(path: StoragePath) -> None:
@@ -125,12 +194,8 @@ def check_readable(path: StoragePath) -> None:
         StoreError: the system cannot read it.
     """
     try:
-        if isinstance(path, RemotePath):
-            path.read_bytes()
-            return
-        with path.open("rb", buffering=0) as file:
-            while file.read(_BLOCK_BYTES):
-                pass
+        for _ in read_blocks(path):
+            pass
     except FileNotFoundError:
         raise
     except OSError as error:

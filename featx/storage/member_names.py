@@ -246,14 +246,10 @@ def _kept(
             replaced.append(printable(path))
         kept[f"{path}/" if kind == "folder" else path] = entry
     _check_ways(kept)
-    warnings += [
-        f"{what}: {len(left_out):,}, such as {left_out[0]}."
-        for what, left_out in (
-            ("Left out, being no ordinary file", others),
-            ("Left out, because a later file has the same name", replaced),
-        )
-        if left_out
-    ]
+    if others:
+        warnings.append(f"Left out, being no ordinary file: {len(others):,}, such as {others[0]}.")
+    if replaced:
+        warnings.append(f"Left out, because a later file has the same name: {len(replaced):,}, such as {replaced[0]}.")
     return kept
 
 

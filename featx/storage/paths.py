@@ -1,4 +1,4 @@
-"""What users name a place by: a path or an address, as text or as what featx makes of it."""
+"""Paths of files and folders, on this machine or elsewhere, and what users may name them by."""
 
 import hashlib
 import os
@@ -10,24 +10,23 @@ from typing import TypeAlias
 from urllib.parse import unquote, urlsplit
 
 from featx.errors import FeatxError, has_credentials, printable, redacted
-from featx.storage.archives import archive_kind
-from featx.storage.file_system import FileSystem
+from featx.storage.file_system import FileSystem, archive_kind
 from featx.storage.member_names import text_encoding
 from featx.storage.remote_path import RemotePath
 from featx.storage.stat_key import StatKey, StatKeys
 from featx.system import shown
 
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_BROKEN_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/(?!/)")
+#: Protocols whose servers are sent the user and password in an address; others would take them for a bucket's name.
+_WITH_USER = ("http://", "https://", "ftp://", "sftp://", "webdav")
+
 #: A folder or file, on this machine or elsewhere. Only what both can do is used without asking which it is.
 StoragePath: TypeAlias = Path | RemotePath
 
-_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
-#: Protocols whose servers are sent the user and password in an address; others would take them for a bucket's name.
-_WITH_USER = ("http://", "https://", "ftp://", "sftp://", "webdav")
-_BROKEN_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/(?!/)")
-
 
 def as_storage_path(named: StoragePath | str | os.PathLike[str]) -> StoragePath:
-    """Return the place that a path or an address names.
+    """Return the storage path that a path or an address names.
 
     >>> as_storage_path("file:///data/my%20photos"), as_storage_path("s3://bucket/photos") / "cat.jpg"
     (PosixPath('/data/my photos'), RemotePath('s3://bucket/photos/cat.jpg'))
@@ -56,14 +55,14 @@ def as_path(named: StoragePath | str) -> Path:
     Raises:
         FeatxError: it is elsewhere, or as `as_storage_path`.
     """
-    place = as_storage_path(named)
-    if isinstance(place, RemotePath):
-        raise FeatxError(f"Name a file or folder on this machine. Received: {printable(place)}")
-    return place
+    path = as_storage_path(named)
+    if isinstance(path, Path):
+        return path
+    raise FeatxError(f"Name a file or folder on this machine. Received: {printable(path)}")
 
 
 def as_data(named: StoragePath | str, zip_encoding: str | None = None) -> StoragePath:
-    """Return the place of a data set: as `as_storage_path`, but an archive on this machine is opened like a folder.
+    """Return the storage path of a data set. An archive on this machine is opened like a folder.
 
     Args:
         named: a folder or an archive.
@@ -73,20 +72,21 @@ def as_data(named: StoragePath | str, zip_encoding: str | None = None) -> Storag
     Raises:
         FeatxError: there is no such encoding, or as for `as_storage_path`.
     """
-    place = as_storage_path(named)
-    if isinstance(place, Path) and archive_kind(place.name) and place.is_file():
-        path, now_ns = place.resolve(), time.time_ns()
-        key = StatKeys().of(os.fsencode(path), path.stat())
-        place = _in_archive(path, key) if key.is_settled(now_ns) else RemotePath(FileSystem(str(path), path))
-    if zip_encoding and isinstance(place, RemotePath):
-        return place.with_zip_encoding(text_encoding(zip_encoding))
-    return place
+    path = as_storage_path(named)
+    if isinstance(path, Path) and archive_kind(path.name) and path.is_file():
+        archive_path, now_ns = path.resolve(), time.time_ns()
+        key = StatKeys().of(os.fsencode(archive_path), archive_path.stat())
+        is_settled = key.is_settled(now_ns)
+        path = _in_archive(archive_path, key) if is_settled else RemotePath(FileSystem(str(archive_path), archive_path))
+    if zip_encoding and isinstance(path, RemotePath):
+        return path.with_zip_encoding(text_encoding(zip_encoding))
+    return path
 
 
 def local_dir(cache_dir: StoragePath) -> Path:
     """Return the folder on this machine for what cannot lie on an object store: the cache itself if it is here.
 
-    For another it is one for each user and cache, named after its address without credentials.
+    For a cache elsewhere, it is a folder for each user and cache, named after its address without credentials.
     """
     if isinstance(cache_dir, Path):
         return cache_dir

@@ -1,10 +1,14 @@
-"""All folders and files below a place elsewhere, from one listing: what `os.scandir` says of a folder on the disk."""
+"""A path elsewhere or in an archive, with the methods of `pathlib.Path` that featx uses."""
 
 import fnmatch
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
-from featx.storage.file_system import FileState, FileSystem
+from featx.storage.file_system import FileSystem, StorageError
+from featx.storage.stat_key import StatKey
+
+_BLOCK_BYTES = 8 << 20
 
 
 class _Stat(NamedTuple):
@@ -13,30 +17,29 @@ class _Stat(NamedTuple):
 
 
 class RemotePath:
-    """Where something is, by the file system and the path below the system's root.
+    """The path of a file elsewhere or in an archive: its file system, and the path below the system's root.
 
-    What a listing said of a file is kept in the paths that the listing gave, and not asked for again; `exists` always
-    asks.
+    It has the methods of `pathlib.Path` that featx uses. What a listing said of a file is kept in the paths that the
+    listing gave, and not asked for again; `exists` always asks.
+
+    Attributes:
+        system: the file system that it is on.
     """
 
-    __slots__ = ("_info", "_state", "_system", "_tail")
+    __slots__ = ("_info", "_key", "_tail", "system")
 
     def __init__(
-        self,
-        system: FileSystem,
-        tail: str = "",
-        info: dict[str, Any] | None = None,
-        state: FileState | None = None,
+        self, system: FileSystem, tail: str = "", info: dict[str, Any] | None = None, key: StatKey | None = None
     ) -> None:
-        """Name the file `tail` of `system`; `info` is what a listing said of it, or only its `state`."""
-        self._system = system
+        """Name the file `tail` of `system`; `info` is what a listing said of it, or only its `key`."""
+        self.system = system
         self._tail = tail
         self._info = info
-        self._state = state
+        self._key = key
 
     def __str__(self) -> str:
         """Return the address, fit to be shown: without credentials."""
-        return self._system.shown(self._tail)
+        return self.system.shown(self._tail)
 
     def __repr__(self) -> str:
         return f"RemotePath({str(self)!r})"
@@ -51,43 +54,26 @@ class RemotePath:
         return self._identity < other._identity
 
     def __truediv__(self, name: str) -> "RemotePath":
-        return RemotePath(self._system, self._below(name))
+        return RemotePath(self.system, self._below(name))
 
     def _below(self, name: str) -> str:
         return f"{self._tail}/{name}" if self._tail else name
 
     @property
     def _identity(self) -> tuple[str, str]:
-        return self._system.address, self._tail
+        return self.system.address, self._tail
+
+    # What its name says
 
     @property
     def name(self) -> str:
         """The last part of the path."""
-        return (self._tail or self._system.name).rpartition("/")[2]
-
-    @property
-    def is_distant(self) -> bool:
-        """Whether whoever reads it waits for a network: not in an archive on this machine."""
-        return self._system.is_distant
-
-    @property
-    def zip_encoding(self) -> str | None:
-        """The encoding of names in its archive that do not say theirs, if the user has named one."""
-        return self._system.zip_encoding
-
-    def with_zip_encoding(self, zip_encoding: str) -> "RemotePath":
-        """Return the same place, in whose archive names that do not say their encoding are in this one."""
-        return RemotePath(self._system.with_zip_encoding(zip_encoding), self._tail)
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """What the user should know of the names in its archive, one sentence each."""
-        return self._system.warnings
+        return (self._tail or self.system.name).rpartition("/")[2]
 
     @property
     def parent(self) -> "RemotePath":
         """The folder it is in; of the root, itself."""
-        return RemotePath(self._system, self._tail.rpartition("/")[0])
+        return RemotePath(self.system, self._tail.rpartition("/")[0])
 
     def with_name(self, name: str) -> "RemotePath":
         """Return the path beside this one that ends in `name`."""
@@ -102,33 +88,47 @@ class RemotePath:
         return self
 
     @property
+    def zip_encoding(self) -> str | None:
+        """The encoding of names in its archive that do not say theirs, if the user has named one."""
+        return self.system.zip_encoding
+
+    def with_zip_encoding(self, zip_encoding: str) -> "RemotePath":
+        """Return the same path, in whose archive names that do not say their encoding are in this one."""
+        return RemotePath(self.system.with_zip_encoding(zip_encoding), self._tail)
+
+    # What is there
+
+    def _asking(self) -> AbstractContextManager[tuple[Any, str]]:
+        return self.system.ask(self._tail)
+
+    def _ask(self) -> dict[str, Any]:
+        with self._asking() as (system, key):
+            return dict(system.info(key))
+
+    @property
     def info(self) -> dict[str, Any]:
         """What the file system says of the file, at its last listing if it came from one.
 
         Raises:
             OSError: it is not there, or the file system cannot be asked.
         """
-        return self._info if self._info is not None else self._system.info(self._tail)
+        return self._info if self._info is not None else self._ask()
 
     def exists(self) -> bool:
         """Return whether it is there now."""
         try:
-            self._system.info(self._tail)
+            self._ask()
         except FileNotFoundError:
             return False
         return True
-
-    def is_file(self) -> bool:
-        """Return whether it is there, and no folder."""
-        return self._has_type("file")
 
     def is_dir(self) -> bool:
         """Return whether it is a folder; on an object store, one with something in it."""
         return self._has_type("directory")
 
-    def is_symlink(self) -> bool:
-        """Return False: links are nothing that a file system elsewhere shows."""
-        return False
+    def is_file(self) -> bool:
+        """Return whether it is there, and no folder."""
+        return self._has_type("file")
 
     def _has_type(self, kind: str) -> bool:
         try:
@@ -136,32 +136,35 @@ class RemotePath:
         except FileNotFoundError:
             return False
 
+    def is_symlink(self) -> bool:
+        """Return False: a file system elsewhere shows no links."""
+        return False
+
     def stat(self) -> _Stat:
         """Return size and time of the last change in seconds, 0 where it is not known."""
-        state = self.state()
-        return _Stat(int(self.info.get("size") or 0), state.modified_ns / 1e9 if state else 0.0)
+        key = self.stat_key()
+        return _Stat(int(self.info.get("size") or 0), key.mtime_ns / 1e9 if key else 0.0)
 
-    def state(self) -> FileState | None:
+    def stat_key(self) -> StatKey | None:
         """Return what tells whether the file has changed; None if the file system says nothing of the kind."""
-        return self._state or self.state_of(self.info)
+        return self._key or self.system.stat_key(self.info)
 
     @property
-    def listed_state(self) -> FileState | None:
-        """What the listing that the path comes from told of the file's state, without asking."""
-        return self._state
+    def listed_key(self) -> StatKey | None:
+        """The `stat_key` that is known from a listing, without asking."""
+        return self._key
 
-    def with_state(self, path: str, state: FileState | None) -> "RemotePath":
-        """Return the file `path` below this folder, which had this state when it was listed."""
-        return RemotePath(self._system, self._below(path), state=state)
-
-    def state_of(self, info: dict[str, Any]) -> FileState | None:
-        """Return the state of the file on the same file system that `info` was said of."""
-        return self._system.state(info)
+    def with_key(self, path: str, key: StatKey | None) -> "RemotePath":
+        """Return the file `path` below this folder, which had this key when it was listed."""
+        return RemotePath(self.system, self._below(path), key=key)
 
     def iterdir(self) -> Iterator["RemotePath"]:
         """Yield what is in the folder."""
-        for tail, info in self._system.ls(self._tail).items():
-            yield RemotePath(self._system, tail, info)
+        with self._asking() as (system, key):
+            found = {self.system.tail(info["name"]).rstrip("/"): info for info in system.ls(key, detail=True)}
+        for tail, info in found.items():
+            if tail != self._tail:
+                yield RemotePath(self.system, tail, info)
 
     def glob(self, pattern: str) -> Iterator["RemotePath"]:
         """Yield what is in the folder and fits `pattern`, which has no slash; nothing if there is no such folder."""
@@ -170,46 +173,93 @@ class RemotePath:
         except FileNotFoundError:
             return
 
-    def find(self) -> dict[str, dict[str, Any]]:
-        """Return what the file system says of everything below the folder, by path below it; one listing for all.
+    def find(self) -> Iterator[tuple[str, bool, StatKey | None]]:
+        """Yield all files and folders below the folder, from one listing.
+
+        Each is its path from here, whether it is a folder, and the `stat_key` of a file. A file is below itself, under
+        an empty path. Devices, and links in an archive, are left out.
 
         Raises:
             OSError: the file system cannot be asked.
         """
-        return self._system.find(self._tail)
+        with self._asking() as (system, key):
+            found = system.find(key, withdirs=True, detail=True)
+        for fsspec_path, info in found.items():
+            path = self.system.tail(fsspec_path).removeprefix(f"{self._tail}/" if self._tail else "")
+            if info["type"] == "directory" and path:
+                yield path.rstrip("/"), True, None
+            elif info["type"] == "file":
+                yield path, False, self.system.stat_key(info)
+
+    # What is in it
 
     def read_bytes(self) -> bytes:
         """Return all of the file."""
-        return self._system.read(self._tail)
-
-    def read_up_to(self, n_bytes: int) -> bytes:
-        """Return the first `n_bytes` of the file, or all of a shorter one; the fastest way to read a small file."""
-        return self._system.read_up_to(self._tail, n_bytes)
-
-    def read_ends(self, n_head: int, n_tail: int) -> tuple[bytes, bytes, int]:
-        """Return the first `n_head` bytes of the file, its last `n_tail`, and its size; both at the same time."""
-        return self._system.read_ends(self._tail, int(self.info["size"]), n_head, n_tail)
-
-    def read_range(self, start: int, n_bytes: int) -> bytes:
-        """Return `n_bytes` of the file from `start` on, or fewer where it ends."""
-        return self._system.read_range(self._tail, start, n_bytes)
-
-    def blocks(self) -> Iterator[bytes]:
-        """Yield the file's bytes in portions of some megabytes."""
-        return self._system.blocks(self._tail)
+        with self._asking() as (system, key):
+            return bytes(system.cat_file(key))
 
     def read_text(self, encoding: str = "utf-8") -> str:
         """Return the file's text."""
         return self.read_bytes().decode(encoding)
 
-    def write_bytes(self, data: bytes | memoryview) -> int:
-        """Write the whole file, which is there in full or not at all; return the number of bytes."""
-        self._system.write(self._tail, bytes(data))
-        return len(data)
+    def read_up_to(self, n_bytes: int) -> bytes:
+        """Return the first `n_bytes` of the file, or all of a shorter one: one request, so the fastest way."""
+        with self._asking() as (system, key):
+            try:
+                return bytes(system.cat_file(key, start=0, end=n_bytes))
+            except (FileNotFoundError, PermissionError):
+                raise
+            except OSError:  # an empty file has not even a first byte
+                if system.info(key)["size"] == 0:
+                    return b""
+                raise
 
-    def write_text(self, text: str, encoding: str = "utf-8") -> int:
-        """Write the whole file as text."""
-        return self.write_bytes(text.encode(encoding))
+    def read_range(self, start: int, n_bytes: int) -> bytes:
+        """Return `n_bytes` of the file from `start` on, or fewer where it ends."""
+        with self._asking() as (system, key):
+            return bytes(system.cat_file(key, start=start, end=start + n_bytes))
+
+    def read_ends(self, n_head: int, n_tail: int) -> tuple[bytes, bytes, int]:
+        """Return the first `n_head` bytes of the file, its last `n_tail`, and its size; both at the same time."""
+        size = int(self.info["size"])
+        with self._asking() as (system, key):
+            starts, stops = [0, max(0, size - n_tail)], [min(n_head, size), size]
+            head, tail = system.cat_ranges([key] * 2, starts, stops, on_error="raise")
+        return bytes(head), bytes(tail), size
+
+    def blocks(self) -> Iterator[bytes]:
+        """Yield the file's bytes in pieces of some megabytes: a small file's all at once, in one request."""
+        start = self.read_up_to(_BLOCK_BYTES)
+        if len(start) < _BLOCK_BYTES:
+            yield start
+            return
+        with self._asking() as (system, key):
+            file = system.open(key, "rb")
+        try:
+            while True:
+                with self._asking():
+                    block = bytes(file.read(_BLOCK_BYTES))
+                if not block:
+                    return
+                yield block
+        finally:
+            file.close()
+
+    def write_bytes(self, data: bytes | memoryview) -> int:
+        """Write the whole file, which is there in full or not at all; return the number of bytes.
+
+        Raises:
+            StorageError: it cannot be written, or the file system writes in pieces.
+        """
+        if not self.system.writes_whole_files:
+            stores = "object stores only (s3, gs, abfs, …)"
+            raise StorageError(f"files are written whole to {stores}; name one of these or a local folder", str(self))
+        try:
+            with self._asking() as (system, key):
+                system.pipe_file(key, bytes(data))
+        except FileNotFoundError as error:  # the bucket, say: no file is missing that is about to be written
+            raise StorageError(str(error.strerror), str(self)) from error
+        return len(data)
 
     def touch(self) -> None:
         """Make an empty file."""
@@ -221,89 +271,27 @@ class RemotePath:
     def unlink(self, *, missing_ok: bool = False) -> None:
         """Remove the file."""
         try:
-            self._system.remove(self._tail)
+            with self._asking() as (system, key):
+                system.rm_file(key)
         except FileNotFoundError:
             if not missing_ok:
                 raise
 
     def rename(self, target: "RemotePath") -> "RemotePath":
-        """Copy the file to `target` and remove it, which is all that an object store can do."""
-        self._system.copy(self._tail, target._tail)  # noqa: SLF001 - of the same class
+        """Copy the file to `target` and remove it: an object store can do no more."""
+        with target._asking() as (_, target_key):  # noqa: SLF001 - of the same class
+            pass
+        with self._asking() as (system, key):
+            system.cp_file(key, target_key)
         self.unlink(missing_ok=True)
         return target
 
     def remove_tree(self) -> None:
         """Remove the file, or the folder with all that is in it."""
-        self._system.remove_tree(self._tail)
+        with self._asking() as (system, key):
+            system.rm(key, recursive=True)
 
 
-class Entry(NamedTuple):
-    """One thing in a folder, with as much of `os.DirEntry` as is wanted.
-
-    Attributes:
-        name: what it is called in the folder.
-        path: the whole of its path, as text.
-    """
-
-    name: str
-    path: str
-    is_folder: bool
-
-    def is_dir(self) -> bool:
-        """Return whether it is a folder."""
-        return self.is_folder
-
-
-class RemoteTree:
-    """What a listing of everything below a place has shown.
-
-    Attributes:
-        root: the place.
-        is_file: whether it is a file itself.
-        states: what tells whether a file has changed, by path below the root; None if nothing does.
-    """
-
-    def __init__(self, root: RemotePath) -> None:
-        """List what is below `root`.
-
-        Raises:
-            OSError: the file system cannot be asked.
-        """
-        self.root = root
-        self.states: dict[str, FileState | None] = {}
-        self._folders: dict[str, dict[tuple[str, bool], Entry]] = {}
-        self.is_file = False
-        for path, info in root.find().items():
-            if not path:
-                self.is_file = True
-            elif path.endswith("/"):
-                self._add_folder(path[:-1])
-            elif info["type"] == "file":  # no device, and no link that an archive holds
-                self.states[path] = root.state_of(info)
-                self._add(path, is_folder=False)
-
-    def __bool__(self) -> bool:
-        """Return whether there is anything."""
-        return bool(self._folders)
-
-    def entries(self, folder: str) -> list[Entry]:
-        """Return what is in a folder, named by its whole path; nothing if there is no such folder."""
-        return list(self._folders.get(self._below(folder), {}).values())
-
-    def has_file(self, folder: str, name: str) -> bool:
-        """Return whether there is a file of this name in a folder, named by its whole path."""
-        return (name, False) in self._folders.get(self._below(folder), {})
-
-    def _below(self, path: str) -> str:
-        return path.removeprefix(str(self.root)).removeprefix("/")
-
-    def _add_folder(self, path: str) -> None:
-        if path not in self._folders:
-            self._folders[path] = {}
-            if path:
-                self._add(path, is_folder=True)
-
-    def _add(self, path: str, *, is_folder: bool) -> None:
-        above, _, name = path.rpartition("/")
-        self._add_folder(above)
-        self._folders[above][name, is_folder] = Entry(name, f"{self.root}/{path}", is_folder)
+def is_distant(path: object) -> bool:
+    """Return whether who reads `path` waits for a network: not on this machine, nor in an archive on it."""
+    return isinstance(path, RemotePath) and path.system.is_distant

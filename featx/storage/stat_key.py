@@ -1,4 +1,4 @@
-"""What tells whether a file on this machine has changed since it was read: its size, mtime, ctime and inode.
+"""What tells whether a file has changed since it was read: on this machine its size, mtime, ctime and inode.
 
 Any program may set a file's mtime, and tar, `cp -p` and rsync do. Its ctime is the system's: it becomes the present
 whenever the file's content, times, rights, owner or name change. That holds on the file systems named here. Others
@@ -28,7 +28,8 @@ class StatKey(NamedTuple):
         size: bytes.
         mtime_ns: when it was written, or what a program said of that.
         ctime_ns: when it was last changed in any way; 0 if its file system cannot be relied on for that.
-        inode: wrapped to a signed 64-bit integer, for SQLite.
+        inode: wrapped to a signed 64-bit integer, for SQLite. A file elsewhere has none: it is 64 bits of whatever its
+            file system says of its content, an ETag above all.
     """
 
     size: int

@@ -16,15 +16,18 @@ from featx.system.machine import (
     HALF_OF_FREE,
     MemoryLimit,
     as_memory_limit,
+    command_line,
     cpu_seconds,
     cuda_capability,
+    hardware,
     has_fast_bfloat16,
     n_cores,
+    now,
     peak_memory_bytes,
     reset_peak_memory,
+    versions,
 )
 from featx.system.prefetch import OnDemand, in_threads, prefetched
 from featx.system.progress import progress_bar, waiting
-from featx.system.provenance import command_line, hardware, now, versions
 from featx.system.tables import csv_lines, data_frame, escape_markdown, markdown_table, n_columns, text_table
 from featx.system.timings import Stopwatch, Timings

@@ -5,7 +5,6 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -32,23 +31,9 @@ def held_interrupts() -> Iterator[Callable[[], bool]]:
     It takes effect when the block is left; a second one, at once. Signals that would end the process without
     Python's doing, or are ignored, are left as they are; and so are all of them in a thread, where none arrives.
     """
-    held: list[int] = []
-    handlers = _handlers()
-
-    def hold(number: int, frame: FrameType | None) -> None:
-        held.append(number)
-        if len(held) > 1:
-            handlers[number](number, frame)
-
-    for number in handlers:
-        signal.signal(number, hold)
-    try:
-        yield lambda: bool(held)
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-    if held:
-        handlers[held[0]](held[0], None)
+    with _noted_interrupts(n_held=1) as noted:
+        yield lambda: bool(noted)
+    _repeat(noted)
 
 
 @contextmanager
@@ -57,29 +42,38 @@ def insistent_interrupts() -> Iterator[None]:
 
     Modules in C++ make an ImportError of it while they are loaded, which others take for a missing package.
     """
+    with _noted_interrupts(n_held=0) as noted:
+        try:
+            yield
+        except Exception:
+            if not noted:
+                raise
+    _repeat(noted)
+
+
+@contextmanager
+def _noted_interrupts(n_held: int) -> Iterator[list[int]]:
+    """Note signals while the block runs, and pass them on but for the first `n_held`."""
     noted: list[int] = []
-    handlers = _handlers()
+    is_main = threading.current_thread() is threading.main_thread()
+    all_handlers = {number: signal.getsignal(number) for number in (_SIGNALS if is_main else ())}
+    handlers = {int(number): handler for number, handler in all_handlers.items() if callable(handler)}
 
     def note(number: int, frame: FrameType | None) -> None:
         noted.append(number)
-        handlers[number](number, frame)
+        if len(noted) > n_held:
+            handlers[number](number, frame)
 
     for number in handlers:
         signal.signal(number, note)
     try:
-        yield
-    except Exception:
-        if not noted:
-            raise
+        yield noted
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
-    if noted:
-        handlers[noted[0]](noted[0], None)
 
 
-def _handlers() -> dict[int, Callable[[int, FrameType | None], Any]]:
-    if threading.current_thread() is not threading.main_thread():
-        return {}
-    handlers = {number: signal.getsignal(number) for number in _SIGNALS}
-    return {number: handler for number, handler in handlers.items() if callable(handler)}
+def _repeat(noted: list[int]) -> None:
+    """Have the first of the signals handled, now that its handler is back."""
+    if noted and callable(handler := signal.getsignal(noted[0])):
+        handler(noted[0], None)

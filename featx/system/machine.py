@@ -1,13 +1,18 @@
-"""How much memory there is, and how much of it a piece of work takes."""
+"""What this machine is, how much of it is free, and what runs on it: cores, memory, versions, the command."""
 
 import ctypes
+import datetime as dt
 import os
+import platform
 import resource
+import shlex
 import sys
 from dataclasses import dataclass
 from functools import cache
+from importlib import metadata
 from pathlib import Path
 
+from featx.errors import redacted
 from featx.system.arguments import parse_size, whole_number
 
 #: From Ampere on (compute capability 8.0), NVIDIA's GPUs have bfloat16 arithmetic.
@@ -25,6 +30,13 @@ _SHARE_OF_FREE = 0.5
 _BUFFER_SHARE, _MAX_BUFFER_BYTES, _MIN_BUFFER_BYTES = 1 / 16, 256 << 20, 1 << 20
 
 
+#: What decides the numbers, besides Python.
+_PACKAGES = ("featx", "tensorflow", "keras", "openvino", "nncf", "numpy", "h5py", "scikit-learn", "pillow")
+
+
+# Cores and processors
+
+
 def n_cores() -> int:
     """Return how many processor cores this process may use."""
     if hasattr(os, "sched_getaffinity"):
@@ -34,11 +46,8 @@ def n_cores() -> int:
 
 def cpu_seconds() -> float:
     """Return the processor time that all processes of this machine have used, in seconds; 0 where it does not say."""
-    try:
-        fields = Path("/proc/stat").read_text(encoding="ascii").split("\n", 1)[0].split()[1:9]
-    except OSError:
-        return 0.0
-    user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, fields)
+    line = _line("/proc/stat", "cpu ")
+    user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, line.split()[:8] if line else [0] * 8)
     return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
 
 
@@ -54,11 +63,7 @@ def cpu_has_bfloat16() -> bool:
 
     Only Linux says so in a file; elsewhere the answer is no.
     """
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return False
-    features = next((line for line in text.splitlines() if line.startswith(("flags", "Features"))), "")
+    features = _line("/proc/cpuinfo", "flags") or _line("/proc/cpuinfo", "Features")
     return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(features.split())
 
 
@@ -81,6 +86,9 @@ def cuda_capability() -> tuple[int, int] | None:
         or cuda.cuDeviceGetAttribute(ctypes.byref(minor), _CUDA_ATTRIBUTE_MINOR, device)
     )
     return None if failed else (major.value, minor.value)
+
+
+# Memory
 
 
 @dataclass(frozen=True)
@@ -129,21 +137,19 @@ def free_memory_bytes() -> int:
 
 
 def _free_on_machine() -> int:
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration):
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    if line := _line("/proc/meminfo", "MemAvailable:"):
+        return int(line.split()[0]) * 1024
+    return _memory_bytes() // 2
+
+
+def _memory_bytes() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _free_in_groups(root: Path) -> list[int]:
     """Return what is left to this process's control group, and to those that it is in; `(v2)` of Linux only."""
-    try:
-        entry = next(line for line in Path("/proc/self/cgroup").read_text().splitlines() if line.startswith("0::"))
-    except (OSError, StopIteration):
-        return [sys.maxsize]
-    group = root / entry.removeprefix("0::").strip("/")
     free = [sys.maxsize]
+    group = root / _line("/proc/self/cgroup", "0::").strip("/")
     for folder in (group, *group.parents):
         try:
             limit, used = ((folder / name).read_text().strip() for name in ("memory.max", "memory.current"))
@@ -164,10 +170,52 @@ def reset_peak_memory() -> None:
 
 def peak_memory_bytes() -> int:
     """Return the largest resident memory of this process so far, in bytes."""
+    if line := _line("/proc/self/status", "VmHWM:"):
+        return int(line.split()[0]) * 1024
+    usage = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return usage if sys.platform == "darwin" else usage * 1024
+
+
+# On what, with what and when a result was made
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that decide the numbers; those not installed left out."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def hardware() -> dict[str, str | int]:
+    """Return what this machine is: processor, cores that may be used, memory in bytes, system."""
+    processor = _line("/proc/cpuinfo", "model name").partition(":")[2].strip()
+    return {
+        "processor": processor or platform.processor() or platform.machine(),
+        "cores": n_cores(),
+        "memory_bytes": _memory_bytes(),
+        "system": platform.system(),
+    }
+
+
+def command_line() -> str:
+    """Return the command that is running, as one would type it, but for credentials in addresses."""
+    program = Path(sys.argv[0]).name
+    return shlex.join(["featx" if program == "__main__.py" else program, *map(redacted, sys.argv[1:])])
+
+
+def now() -> str:
+    """Return the time, in UTC, as ISO 8601 with seconds."""
+    return dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+
+
+def _line(path: str, start: str) -> str:
+    """Return what follows `start` on the first line of a file that begins so; empty where there is none."""
     try:
-        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
-        high_water = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
-        return int(high_water.split()[1]) * 1024
-    except (OSError, StopIteration):
-        usage = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return usage if sys.platform == "darwin" else usage * 1024
+        lines = Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return ""
+    return next((line.removeprefix(start) for line in lines if line.startswith(start)), "")

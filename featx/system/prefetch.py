@@ -1,10 +1,11 @@
-"""Sequences whose items are made only when they are asked for: a million of them take no room before."""
+"""Items that are made by threads while others are in use, or only when they are asked for."""
 
-from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar, overload
+from typing import Any, TypeVar, overload
+
+import numpy as np
 
 from featx.system.machine import n_cores
 
@@ -13,7 +14,7 @@ _Item = TypeVar("_Item")
 
 
 def prefetched(items: Iterator[_Item]) -> Generator[_Item, None, None]:
-    """Yield `items`, none of them None, of which the next is made meanwhile: one is in use, one waits or is being made.
+    """Yield `items`, none of them None. While one is in use, the next is made.
 
     What making them raises is raised here. Who stops early waits for the one that is being made.
     """
@@ -42,16 +43,17 @@ def in_threads(use: Callable[[_Item], _Result], items: Iterator[_Item]) -> Itera
 
 
 class OnDemand(Sequence[_Item]):
-    """A sequence that makes its items; who inherits says how many there are, and makes one."""
+    """What `make` returns of each of `keys`, made when it is asked for: a million items take no memory before."""
 
-    @abstractmethod
-    def _make(self, row: int) -> _Item:
-        """Return the item `row`, from 0 to below `len(self)`."""
+    def __init__(self, keys: Sequence[Any] | np.ndarray, make: Callable[[Any], _Item]) -> None:
+        self._keys, self._make = keys, make
+
+    def __len__(self) -> int:
+        return len(self._keys)
 
     @overload
     def __getitem__(self, row: int) -> _Item: ...
     @overload
     def __getitem__(self, row: slice) -> list[_Item]: ...
     def __getitem__(self, row: int | slice) -> _Item | list[_Item]:
-        rows = range(len(self))[row]
-        return self._make(rows) if isinstance(rows, int) else [self._make(one) for one in rows]
+        return list(map(self._make, self._keys[row])) if isinstance(row, slice) else self._make(self._keys[row])

@@ -50,14 +50,19 @@ def waiting(what: str, *, show: bool) -> Iterator[None]:
             thread.join()
 
 
-def progress_bar(total: int | None, what: str, unit: str, *, show: bool) -> "tqdm[Any]":
-    """Return a tqdm bar on stderr: a line that is drawn again on a terminal, a new line every 30 s in a log."""
+def progress_bar(total: int | None, what: str, unit: str, *, show: bool, n_done: int = 0) -> "tqdm[Any]":
+    """Return a tqdm bar on stderr: a line that is drawn again on a terminal, a new line every 30 s in a log.
+
+    It begins at `n_done`, which does not make the rate look better. Of bytes (`"B"`), it shows KB, MB and so on.
+    """
     on_terminal = sys.stderr.isatty()
     bar = tqdm if on_terminal else _Lines
     return bar(
         total=total,
         desc=what,
-        unit=f" {unit}",
+        initial=n_done,
+        unit=unit if unit == "B" else f" {unit}",
+        unit_scale=unit == "B",
         disable=not show,
         delay=DELAY_S,
         mininterval=0.2 if on_terminal else LOG_INTERVAL_S,

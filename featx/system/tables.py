@@ -1,4 +1,4 @@
-"""The one door to pandas, which few need: imported late."""
+"""Tables: for a terminal, in Markdown, as CSV, and for pandas, which few need and which is imported late."""
 
 import csv
 import importlib

@@ -41,8 +41,8 @@ class Moment:
 _WRITES = ("pathlib:Path.write_bytes", "pathlib:Path.write_text")
 
 EXTRACTION = (
-    Moment("scan", "featx.dataset.image_dataset:find_layout"),
-    Moment("scan", "featx.dataset.image_dataset:list_folder"),
+    Moment("scan", "featx.dataset.scanning:find_layout"),
+    Moment("scan", "featx.dataset.scanning:list_folder"),
     Moment("digest", "featx.dataset.digests:_hash_several"),
     Moment("digest", "featx.dataset.statcache:StatCache.lookup"),
     Moment("digest", "featx.dataset.statcache:StatCache.remember"),

@@ -9,7 +9,7 @@ from markupsafe import escape
 
 from featx.compare.compare import compare_approaches
 from featx.compare.result import Comparison
-from featx.dataset.image_dataset import scan
+from featx.dataset.scanning import scan
 from featx.errors import FeatxError
 from featx.extract.extract import extract_features
 from featx.report.folder import write_report

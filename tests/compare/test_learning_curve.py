@@ -8,7 +8,7 @@ import pytest
 from featx.compare.compare import compare_approaches
 from featx.compare.learning_curve import MIN_PER_CLASS, N_SEEDS
 from featx.compare.result import Comparison, CurvePoint
-from featx.dataset.splits import sample_mask
+from featx.dataset.image_dataset import sample_mask
 from featx.report.folder import write_report
 from featx.report.html.page import page_html
 from featx.report.text import curve_verdict

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from featx.compare.baselines import train_on_pixels
-from featx.dataset.image_dataset import scan
 from featx.dataset.loader import Dim, read_batches
+from featx.dataset.scanning import scan
 from featx.dataset.skipped import DimImage, dim_sentence
 from featx.extract.extract import extract_features
 from featx.images.augmentation import Views

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from featx.dataset.image_dataset import ImageDataset, scan
-from featx.dataset.splits import hashed_test_mask, identical_groups, validation_mask
+from featx.dataset.image_dataset import ImageDataset, hashed_test_mask, identical_groups, validation_mask
+from featx.dataset.scanning import scan
 from featx.errors import DatasetError
 
 JPEG = b"\xff\xd8\xff"  # how a JPEG begins

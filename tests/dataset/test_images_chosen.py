@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
-from featx.dataset.image_dataset import ImageDataset
-from featx.dataset.loader import as_source, images_in, images_of, images_of_arrays, views_of
+from featx.dataset.image_dataset import ImageDataset, images_of, views_of
+from featx.dataset.loader import as_source, images_in, images_of_arrays
 from featx.errors import FeatxError
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from featx.dataset.image_dataset import ImageDataset, ImageFolders, scan
+from featx.dataset.image_dataset import ImageDataset, ImageFolders
+from featx.dataset.scanning import scan
 from featx.errors import DatasetError
 from tests.dataset.public_trees import TREES, PublicTree, write_tree
 from tests.dataset.test_image_dataset import counts, fill

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from featx.dataset.image_dataset import scan
 from featx.dataset.sample import default_data, write_sample
+from featx.dataset.scanning import scan
 from featx.errors import FeatxError
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from featx.backbones.build import build_model
 from featx.backbones.table import BACKBONES
-from featx.dataset.image_dataset import scan
+from featx.dataset.scanning import scan
 from featx.engines.engine import EngineOptions, create_engine
 from featx.engines.networks import network_path
 from featx.engines.openvino_engine import _Batch

@@ -20,7 +20,7 @@ import pytest
 
 from featx.cli.main import main
 from featx.cli.predict import _OF_DIRECT
-from featx.dataset.image_dataset import scan
+from featx.dataset.scanning import scan
 from featx.extract.extract import Extraction, extract_features
 from featx.predict.classifier import Classifier
 from featx.recipe import Recipe

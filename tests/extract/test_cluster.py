@@ -28,7 +28,7 @@ from featx.extract.extract import Extraction, extract_features
 from featx.images.augmentation import AUGMENTATIONS, Views
 from featx.recipe import Recipe
 from featx.store.feature_store import FeatureStore
-from featx.system.provenance import versions
+from featx.system.machine import versions
 
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs featx[ray]")
 

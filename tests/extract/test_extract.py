@@ -21,7 +21,7 @@ from PIL import Image
 
 from featx.cli.summaries import SKIPPED_SHOWN
 from featx.dataset import loader
-from featx.dataset.image_dataset import scan
+from featx.dataset.scanning import scan
 from featx.dataset.skipped import DECODER, SkippedImage, SkippedImages, read_skipped
 from featx.dataset.statcache import StatCache
 from featx.engines.networks import load_network

@@ -19,8 +19,8 @@ import pytest
 
 import featx
 from featx.cli.plan import plan_json, plan_text
-from featx.dataset.image_dataset import scan
-from featx.dataset.loader import images_of
+from featx.dataset.image_dataset import images_of
+from featx.dataset.scanning import scan
 from featx.engines.engine import EngineOptions
 from featx.errors import FeatxError, ImageError
 from featx.extract.extract import extract_features

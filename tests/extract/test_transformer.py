@@ -11,7 +11,7 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 
 from featx import FeatureExtractor, load_features
-from featx.dataset.image_dataset import scan
+from featx.dataset.scanning import scan
 from featx.errors import FeaturesMissingError, FeatxError, ImageError
 from featx.extract.extract import extract_features
 

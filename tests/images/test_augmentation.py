@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from featx.compare.compare import compare_approaches
 from featx.dataset import loader
-from featx.dataset.image_dataset import scan
+from featx.dataset.scanning import scan
 from featx.errors import FeaturesMissingError, FeatxError
 from featx.extract.extract import extract_features
 from featx.heads import training_loop

@@ -1,3 +1,4 @@
+import errno
 import itertools
 import logging
 import os
@@ -20,6 +21,7 @@ from PIL import Image
 from featx.errors import ImageError
 from featx.images import decode
 from featx.images.decode import IMAGE_SUFFIXES, decode_image, decode_into, quiet_pillow, read_file
+from featx.storage import files
 from tests.images.odd_images import lab_of
 
 HEIGHT, WIDTH = 48, 64
@@ -633,7 +635,7 @@ def test_a_file_without_permission_is_refused(tmp_path):
 
 
 def test_permission_errors_have_their_words():
-    assert decode._reason_unopened(PermissionError(13, "")) == "permission denied"
+    assert files._REASONS[errno.EACCES] == files._REASONS[errno.EPERM] == "permission denied"
 
 
 def test_refused_files_leave_no_descriptor_open(tmp_path):

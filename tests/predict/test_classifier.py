@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from featx.dataset.image_dataset import scan
+from featx.dataset.scanning import scan
 from featx.errors import FeatxError, ImageError, WeightsError
 from featx.extract.extract import extract_features
 from featx.heads.dense import HEADS

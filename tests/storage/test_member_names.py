@@ -16,8 +16,9 @@ from pathlib import Path
 import pytest
 
 import featx as library
-from featx.dataset.image_dataset import ImageDataset, scan
+from featx.dataset.image_dataset import ImageDataset
 from featx.dataset.kaggle.unpack import unpack
+from featx.dataset.scanning import scan
 from featx.errors import DatasetError, FeatxError
 from featx.report.html.content import Thumbnails
 from featx.storage.member_names import ArchiveError, text_encoding
@@ -295,8 +296,8 @@ def test_every_command_takes_the_encoding(featx, files, write, tmp_path, monkeyp
 
 
 def test_another_process_reads_names_in_the_same_encoding(files, write):
-    place = pickle.loads(pickle.dumps(as_data(write(encoded(files, "gbk")), "gbk")))
-    assert (place / "test/海/海.0.jpg").read_bytes() == files["test/海/海.0.jpg"]
+    path = pickle.loads(pickle.dumps(as_data(write(encoded(files, "gbk")), "gbk")))
+    assert (path / "test/海/海.0.jpg").read_bytes() == files["test/海/海.0.jpg"]
 
 
 def test_an_encoding_means_nothing_for_a_folder(folder, tmp_path):

@@ -20,14 +20,14 @@ from click.testing import Result
 from PIL import Image
 
 import featx.dataset.digests as digests_module
-from featx.dataset.image_dataset import scan
+from featx.dataset.scanning import scan
 from featx.dataset.statcache import StatCache
 from featx.errors import DatasetError, FeatxError, StoreError, redacted
 from featx.extract.extract import extract_features
 from featx.storage.paths import as_data, as_storage_path, local_dir
 from featx.storage.remote_path import RemotePath
 from featx.store.feature_store import FeatureStore
-from featx.system.provenance import command_line
+from featx.system.machine import command_line
 from featx.train.features import load_features
 from tests.storage.elsewhere import ENVIRONMENT, Bucket, s3_server, web_server
 
@@ -144,14 +144,14 @@ def test_new_and_changed_objects_are_computed_and_no_others(photos, bucket, stor
 
 def test_an_object_that_vanishes_after_the_scan_is_skipped_with_its_reason(photos, bucket, store_address, monkeypatch):
     address = bucket.upload(photos, "photos")
-    find_layout = sys.modules["featx.dataset.image_dataset"].find_layout
+    find_layout = sys.modules["featx.dataset.scanning"].find_layout
 
     def then_gone(*args: object, **options: object) -> object:
         layout = find_layout(*args, **options)
         bucket.remove("photos/train/sea/sea.2.jpg")
         return layout
 
-    monkeypatch.setattr("featx.dataset.image_dataset.find_layout", then_gone)
+    monkeypatch.setattr("featx.dataset.scanning.find_layout", then_gone)
     extraction = extract_features(address, cache_dir=store_address, **FEW)
     assert extraction.n_computed == 11
     assert [(image.path, image.reason) for image in extraction.skipped] == [
@@ -612,7 +612,7 @@ def test_digests_are_looked_up_and_read_a_portion_at_a_time(tmp_path, monkeypatc
     "named", ["s3://bucket/photos", "https://host/a b", "zip://in::s3://b/x.zip", "hf://datasets/a/b"]
 )
 def test_a_place_is_shown_as_it_was_named(named):
-    place = as_data(named)
-    assert isinstance(place, RemotePath)
-    assert str(place) == redacted(named) == named
-    assert (place / "x").parent == place
+    path = as_data(named)
+    assert isinstance(path, RemotePath)
+    assert str(path) == redacted(named) == named
+    assert (path / "x").parent == path

@@ -21,7 +21,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from featx.dataset.image_dataset import ImageDataset, scan
+from featx.dataset.image_dataset import ImageDataset
+from featx.dataset.scanning import scan
 from featx.dataset.skipped import SkippedImage, SkippedImages
 from featx.errors import DamagedSegmentError, DatasetError, FeatxError, StoreError
 from featx.images.decode import IMAGE_SUFFIXES

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from featx.cli.summaries import run_json, run_text
-from featx.dataset.image_dataset import scan
+from featx.dataset.scanning import scan
 from featx.errors import FeaturesMissingError, FeatxError, TrainingError
 from featx.extract.extract import extract_features
 from featx.heads.dense import HEADS

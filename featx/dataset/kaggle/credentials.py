@@ -79,22 +79,19 @@ def _bearer(where: str, token: str) -> Credentials:
 
 
 def _access_token() -> Iterator[Credentials]:
-    for where, path in _token_files():
-        try:
-            token = _text(path) if isinstance(path, Path) else path.strip()
-        except (FileNotFoundError, NotADirectoryError):
+    for where, source in _token_sources():
+        read = _read(source) if isinstance(source, Path) else (source.strip(), "")
+        if read is None:
             continue
-        except (OSError, ValueError) as error:
-            yield Credentials(where, trouble=_why(error))
-            continue
+        token, trouble = read
         if _is_header(token):
             yield _bearer(where, token)
             return
-        yield Credentials(where, trouble="has characters that no token has" if token else "is empty")
+        yield Credentials(where, trouble=trouble or ("has characters that no token has" if token else "is empty"))
 
 
-def _token_files() -> Iterator[tuple[str, Path | str]]:
-    """Yield the names of the places where a token may be, and the file there, or the token itself."""
+def _token_sources() -> Iterator[tuple[str, Path | str]]:
+    """Yield what messages call each source of a token, and its file, or the token itself."""
     from kagglesdk.kaggle_env import is_in_kaggle_notebook
 
     if (path := os.environ.get("KAGGLE_API_V1_TOKEN")) and is_in_kaggle_notebook():
@@ -128,12 +125,15 @@ def _key_file(typed: tuple[str, ...]) -> Credentials | None:
     What is in `typed` counts more than what is in the file.
     """
     for path in _key_files():
-        try:
-            content = json.loads(_text(path))
-        except (FileNotFoundError, NotADirectoryError):
+        if (read := _read(path)) is None:
             continue
-        except (OSError, ValueError, RecursionError) as error:
-            return Credentials(str(path), trouble=_why(error))
+        text, trouble = read
+        try:
+            content = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            at = f" (line {error.lineno}, column {error.colno})" if isinstance(error, json.JSONDecodeError) else ""
+            no_json = f"is not JSON{at}; it has to be like {_EXAMPLE}, in straight double quotes"
+            return Credentials(str(path), trouble=trouble or no_json)
         found = [content.get(name) if isinstance(content, dict) else None for name in ("username", "key")]
         there = (value.strip() if isinstance(value, str) else "" for value in found)
         values = tuple(value or other for value, other in zip(typed, there, strict=True))
@@ -154,25 +154,20 @@ def _key_files() -> list[Path]:
     return [home / ".kaggle" / "kaggle.json", settings / "kaggle" / "kaggle.json"]
 
 
-def _text(path: Path) -> str:
-    """Return what is in a file of UTF-8, or of UTF-16 or UTF-32, as `>` writes it in PowerShell; without blanks around.
+def _read(path: Path) -> tuple[str, str] | None:
+    """Return the text in a file without blanks around it, or why the file cannot be used; None if there is none.
 
-    Raises:
-        OSError: it cannot be read.
-        ValueError: it is no such text.
+    It is in UTF-8, or in UTF-16 or UTF-32, as `>` writes it in PowerShell.
     """
-    content = path.read_bytes()
-    return content.decode(json.detect_encoding(content)).strip()
-
-
-def _why(error: Exception) -> str:
-    """Return why a file cannot be used, and nothing of what is in it."""
-    if isinstance(error, OSError):
-        return f"cannot be read ({error.strerror})"
-    if isinstance(error, UnicodeError):
-        return "is not text in UTF-8 or UTF-16"
-    where = f" (line {error.lineno}, column {error.colno})" if isinstance(error, json.JSONDecodeError) else ""
-    return f"is not JSON{where}; it has to be like {_EXAMPLE}, in straight double quotes"
+    try:
+        content = path.read_bytes()
+        return content.decode(json.detect_encoding(content)).strip(), ""
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        return "", f"cannot be read ({error.strerror})"
+    except UnicodeError:
+        return "", "is not text in UTF-8 or UTF-16"
 
 
 def _login() -> Iterator[Credentials]:

@@ -5,8 +5,8 @@ import logging
 import re
 import shutil
 import time
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +16,9 @@ from featx.storage import write_text
 from featx.system import progress_bar, size
 
 if TYPE_CHECKING:
-    from tqdm import tqdm
-if TYPE_CHECKING:
     import requests
-if TYPE_CHECKING:
-    import requests
+
+log = logging.getLogger("featx")
 
 #: What is left free for everybody else.
 RESERVE_BYTES = 64 << 20
@@ -34,22 +32,11 @@ _HOW_TO_SIGN_IN = (
     "KAGGLE_API_TOKEN"
 )
 _MESSAGE_LENGTH = 300
-log = logging.getLogger("featx")
 
 #: Seconds before each further try after a broken connection, begun anew whenever something has come.
 PAUSES_S = (1.0, 5.0, 20.0)
 
 _CHUNK_BYTES = 1 << 14  # a broken connection costs at most one of these
-
-
-def byte_bar(total: int | None, what: str, *, show: bool, n_done: int = 0) -> "tqdm[Any]":
-    """Return a progress bar that counts bytes from `n_done`, which do not make the rate look better."""
-    bar = progress_bar(total or 0, what, "B", show=show)
-    bar.total = total
-    bar.n = bar.initial = n_done
-    bar.unit = "B"
-    bar.unit_scale = True
-    return bar
 
 
 def check_space(folder: Path, n_bytes: int, what: str) -> None:
@@ -131,47 +118,34 @@ class KaggleError(FeatxError):
     """Kaggle cannot be reached, or does not give what was asked for."""
 
 
-def status_of(error: "requests.HTTPError") -> int:
-    """Return the status of the answer that is an error, or 0 if it has none."""
-    return error.response.status_code if error.response is not None else 0
-
-
-def refusal(error: "requests.HTTPError", source: KaggleSource, who: Credentials) -> KaggleError:
+def _refusal(error: "requests.HTTPError", source: KaggleSource, who: Credentials) -> KaggleError:
     """Return what an answer with an error means for the user."""
-    status, said = status_of(error), _said(error, who)
+    status, said = error.response.status_code, _said(error, who)
     if status == 401 and who.where:
         return KaggleError(
             f"Kaggle does not accept the credentials in {printable(who.where)}{said}: {_HOW_TO_SIGN_IN}."
         )
     if status == 401 or (status == 403 and not who.where):
-        return sign_in_first(source, said)
+        return _sign_in_first(source, said)
+    first = f"see {source.url}, and"
+    if source.is_competition:
+        first = f"accept the competition's rules at {source.url}/rules, then"
     sentences = {
-        403: f"Kaggle does not hand out {source}{said}: see {source.url}, and run the same command again.",
+        403: f"Kaggle does not hand out {source}{said}: {first} run the same command again.",
         404: f"Kaggle has no {source}{said}: look at {source.url}, and check how it is spelled.",
         429: f"Kaggle has been asked too often{said}: wait a while, then run the same command again.",
     }
-    if source.is_competition:
-        sentences[403] = (
-            f"Kaggle does not hand out {source}{said}: accept the competition's rules at {source.url}/rules, then run "
-            f"the same command again."
-        )
     return KaggleError(
         sentences.get(status, f"Kaggle answers with error {status}{said}: run the same command again later.")
     )
 
 
-def sign_in_first(source: KaggleSource, said: str = "") -> KaggleError:
+def _sign_in_first(source: KaggleSource, said: str = "") -> KaggleError:
     """Return the error for what is given to those only who say who they are."""
     return KaggleError(f"Kaggle gives {source} only to those who sign in{said}: {_HOW_TO_SIGN_IN}.")
 
 
-def with_unusable(error: KaggleError, unusable: Sequence[Credentials]) -> KaggleError:
-    """Return `error` with what was found of credentials and could not be used, which may be the reason for it."""
-    mend = [f"mend {printable(found.where)}, which {found.trouble}" for found in unusable]
-    return KaggleError(f"{str(error).removesuffix('.')}, or {', or '.join(mend)}.") if mend else error
-
-
-def unreachable(error: Exception, n_kept: int) -> KaggleError:
+def _unreachable(error: Exception, n_kept: int) -> KaggleError:
     """Return the error for a connection that did not come about, or broke.
 
     What `requests` says is left out: there may be addresses with signatures in it, and proxies with passwords.
@@ -196,14 +170,9 @@ def unreachable(error: Exception, n_kept: int) -> KaggleError:
     )
 
 
-def incomprehensible() -> KaggleError:
-    """Return the error for an answer that means nothing."""
-    return KaggleError("Kaggle's answer cannot be understood: run the same command again later.")
-
-
 def _said(error: "requests.HTTPError", who: Credentials) -> str:
     """Return what Kaggle itself said, if it did, in brackets. Without that, `requests` names the address."""
-    if error.response is None or "json" not in error.response.headers.get("Content-Type", ""):
+    if "json" not in error.response.headers.get("Content-Type", ""):
         return ""
     text = printable(who.censored(str(error)))[:_MESSAGE_LENGTH].rstrip(". ")
     return f" ({text})" if text else ""
@@ -211,7 +180,7 @@ def _said(error: "requests.HTTPError", who: Credentials) -> str:
 
 @dataclass(frozen=True)
 class _Partial:
-    """What has come of an archive, and of which: the server's name for these very bytes lies beside it."""
+    """The part of an archive that has come. The server's name for these very bytes lies beside it."""
 
     path: Path
 
@@ -265,10 +234,10 @@ def download(source: KaggleSource, archive: Path, *, show: bool = False) -> None
             if partial.n_bytes > n_before:
                 pauses = list(PAUSES_S)
             if not pauses:
-                raise unreachable(error, partial.n_bytes) from None
+                raise _unreachable(error, partial.n_bytes) from None
             time.sleep(pauses.pop(0))
         except (requests.RequestException, ValueError, TypeError, KeyError, AttributeError):
-            raise incomprehensible() from None
+            raise KaggleError("Kaggle's answer cannot be understood: run the same command again later.") from None
         except OSError as error:
             if error.errno is None:  # not the disk: `requests` does not find its certificates
                 raise KaggleError(f"Kaggle cannot be asked: {printable(str(error))}.") from None
@@ -284,7 +253,8 @@ def _try(source: KaggleSource, partial: _Partial, *, show: bool) -> None:
 
     refused: KaggleError | None = None
     unusable: list[Credentials] = []
-    for who in _askers(source):
+    # Those first who give away least.
+    for who in chain([] if source.is_competition else [ANONYMOUS], find_credentials()):
         if who.trouble:
             unusable.append(who)
             continue
@@ -295,21 +265,17 @@ def _try(source: KaggleSource, partial: _Partial, *, show: bool) -> None:
             try:
                 _receive(session, _request(client, source), partial, show=show)
             except requests.HTTPError as error:
-                refused = refusal(error, source, who)
-                if status_of(error) not in ({401} if who.where else {401, 403, 404}):
+                refused = _refusal(error, source, who)
+                if error.response.status_code not in ({401} if who.where else {401, 403, 404}):
                     break
             else:
                 return
     else:
-        refused = with_unusable(refused or sign_in_first(source), unusable)
+        refused = refused or _sign_in_first(source)
+        if unusable:  # which may be the reason for it
+            mend = ", or ".join(f"mend {printable(found.where)}, which {found.trouble}" for found in unusable)
+            refused = KaggleError(f"{str(refused).removesuffix('.')}, or {mend}.")
     raise refused
-
-
-def _askers(source: KaggleSource) -> Iterator[Credentials]:
-    """Yield who may ask, those first who give away least."""
-    if not source.is_competition:
-        yield ANONYMOUS
-    yield from find_credentials()
 
 
 def _request(client: Any, source: KaggleSource) -> Any:
@@ -345,7 +311,8 @@ def _receive(session: "requests.Session", whole: "requests.Response", partial: _
         if coming is not None:  # what is unpacked takes as much again, or more
             check_space(partial.path.parent, coming + there + coming, "The archive, with what is in it,")
         total = None if coming is None else there + coming
-        with partial.path.open("ab") as file, byte_bar(total, "downloading", show=show, n_done=there) as bar:
+        bar = progress_bar(total, "downloading", "B", show=show, n_done=there)
+        with partial.path.open("ab") as file, bar:
             for piece in response.iter_content(_CHUNK_BYTES):
                 file.write(piece)
                 bar.update(len(piece))

@@ -154,8 +154,8 @@ def _classes(names: list[str]) -> dict[str, str]:
 def fetch_data(slug: str, to: Path | str = "data", *, zip_encoding: str | None = None, show: bool = False) -> Fetched:
     """Bring images to the folder `to`; do nothing if they are there.
 
-    Everything is downloaded and unpacked in a hidden folder beside `to`, which is there as a whole or not at all. A
-    call that was cut off is gone on with by the next one.
+    Everything is downloaded and unpacked in a hidden folder beside `to`, which is there as a whole or not at all. The
+    next call resumes one that was cut off.
 
     Args:
         slug: `"sample"`; a data set at Kaggle, `"OWNER/NAME"` or `"OWNER/NAME/versions/NUMBER"`; or

@@ -8,14 +8,14 @@ import struct
 import uuid
 import zipfile
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
-from featx.dataset.kaggle.download import byte_bar, check_space
+from featx.dataset.kaggle.download import check_space
 from featx.errors import printable
 from featx.storage import TEMPORARY_PREFIX, ArchiveError, name_zip_members
-from featx.system import size
+from featx.system import progress_bar, size
 
 log = logging.getLogger("featx")
 
@@ -40,7 +40,7 @@ _BROKEN = (
     EOFError,
     NotImplementedError,  # a compression method that Python lacks
     RuntimeError,
-    ValueError,  # UnicodeError is one
+    ValueError,  # also a letter that the file system has not
 )
 
 
@@ -92,10 +92,9 @@ def _unpack(
         folder.mkdir()
         check_space(folder, n_bytes, f"Unpacking {len(entries):,} files")
         log.info("Unpacking %s: %s files, %s.", printable(archive.name), f"{len(entries):,}", size(n_bytes))
-        with byte_bar(n_bytes, "unpacking", show=show) as bar:
+        with progress_bar(n_bytes, "unpacking", "B", show=show) as bar:
             for entry in entries:
-                for n_written in _write(zip_file, entry, folder / entry.filename):
-                    bar.update(n_written)
+                _write(zip_file, entry, folder / entry.filename, bar)
     for entry in entries:
         name = PurePosixPath(entry.filename)
         if name.suffix.lower() == ".zip" and not entry.is_dir():
@@ -154,8 +153,8 @@ def _spend(allowance: _Allowance, n_files: int, n_bytes: int) -> None:
     allowance.n_bytes -= n_bytes
 
 
-def _write(zip_file: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path) -> Iterator[int]:
-    """Make a folder, or write one entry to a file that was not there, and yield the number of bytes of each piece.
+def _write(zip_file: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path, bar: Any) -> None:
+    """Make a folder, or write one entry to a file that was not there; `zipfile` sees to its checksum.
 
     Raises:
         ArchiveError: its bytes are not what it says they are, or its path is a folder's or goes through a file.
@@ -165,38 +164,20 @@ def _write(zip_file: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path) -> Ite
             path.mkdir(parents=True, exist_ok=True)
             return
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("xb")
+        with path.open("xb") as file, zip_file.open(entry) as stream:
+            while piece := stream.read(_CHUNK_BYTES):  # `zipfile` gives no more bytes than announced
+                file.write(piece)
+                bar.update(len(piece))
+            n_written = file.tell()
     except (FileExistsError, NotADirectoryError) as error:
         raise ArchiveError(f"{printable(entry.filename)} in it is both a file and a folder.") from error
-    except ValueError as error:  # a letter that the file system has not
-        raise _broken(error) from error
-    with file:
-        for piece in _pieces(zip_file, entry):
-            file.write(piece)
-            yield len(piece)
-
-
-def _pieces(zip_file: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Iterator[bytes]:
-    """Yield an entry's bytes: as many as it has declared, with the right checksum.
-
-    Raises:
-        ArchiveError: they are not.
-    """
-    n_read = 0
-    try:
-        with zip_file.open(entry) as stream:
-            while piece := stream.read(_CHUNK_BYTES):
-                n_read += len(piece)
-                if n_read > entry.file_size:
-                    break
-                yield piece
+    except OSError as error:
+        if error.errno not in {None, errno.EINVAL}:
+            raise
+        raise _broken(error) from error  # bz2's word for a broken stream; an offset before the first byte
     except _BROKEN as error:
         raise _broken(error) from error
-    except OSError as error:
-        if error.errno in {None, errno.EINVAL}:  # bz2's word for a broken stream; an offset before the first byte
-            raise _broken(error) from error
-        raise
-    if n_read != entry.file_size:
+    if n_written != entry.file_size:
         raise ArchiveError(f"{printable(entry.filename)} in it has not the size that it claims.")
 
 

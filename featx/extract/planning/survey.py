@@ -67,7 +67,7 @@ def survey(data: Data, cache_dir: Path, *, show: bool = False) -> Survey:
     """Return what is in a data set's folder on this machine.
 
     Args:
-        data: as for `featx.dataset.image_dataset.scan`.
+        data: as for `featx.dataset.scanning.scan`.
         cache_dir: remembers digests of files.
         show: show progress on stderr.
 

@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from featx.dataset.image_dataset import scan
 from featx.dataset.kaggle import credentials, download
 from featx.dataset.kaggle.fetch import MARK, fetch_data
+from featx.dataset.scanning import scan
 from featx.errors import FeatxError
 from tests.dataset.kaggle.kaggle_server import COMPETITION, DATASET, SIGNATURE, basic, bearer, command, serving, zipped
 from tests.storage.archives import Member, zip_bytes
@@ -230,8 +230,8 @@ def test_progress_counts_bytes_from_where_the_last_call_stopped(kaggle, here, mo
         bars.append(original(*args, **options))
         return bars[-1]
 
-    original = download.byte_bar
-    monkeypatch.setattr(download, "byte_bar", watched)
+    original = download.progress_bar
+    monkeypatch.setattr(download, "progress_bar", watched)
     kaggle.cuts = [CUT]
     fetch_data(PETS, show=True)
     first, second = bars
@@ -333,7 +333,7 @@ def test_a_process_stopped_while_it_unpacks_downloads_nothing_again(kaggle, here
     program = (
         "import os, sys, featx.dataset.kaggle.unpack as u\n"
         "def write(*args):\n"
-        "    yield from original(*args)\n"
+        "    original(*args)\n"
         f"    if '.7.jpg' in str(args[2]): os.kill(os.getpid(), {int(number)})\n"
         "original, u._write = u._write, write\n"
     )

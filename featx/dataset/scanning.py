@@ -1,0 +1,335 @@
+"""From a folder to a data set: its images listed, digested and split, and checked for what would spoil a comparison."""
+
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from numbers import Real
+
+import numpy as np
+
+from featx.dataset.digests import digest_files
+from featx.dataset.folders import EXPECTED, Folders, by_suffix, folders_below, list_folder
+from featx.dataset.image_dataset import Data, ImageDataset, ImageFolders, hashed_test_mask
+from featx.dataset.layout import Layout, find_layout
+from featx.dataset.names import alike_warning, class_prefixes, near_match
+from featx.errors import DatasetError, ImageError, printable
+from featx.images import decode_image, format_read, read_file
+from featx.storage import RemotePath, StoragePath, as_data, as_storage_path, read_start
+from featx.system import waiting
+
+log = logging.getLogger("featx")
+
+_MAX_EXAMPLES = 3
+_MAX_CLASSES = 10  # that are named with their counts
+_MAX_DECODED = 1000  # files that are alike, to tell whether they are images
+_THREADS = 32  # for reading the beginnings of files, most of them waiting
+
+
+@dataclass(frozen=True)
+class ListedImages:
+    """The images of a folder before any of them is read.
+
+    Attributes:
+        dataset: all its classes, and digests of zero.
+        folders: the folders that they are in.
+        has_test_dir: whether there is a folder for the test split, be it empty.
+    """
+
+    dataset: ImageDataset
+    folders: Folders
+    has_test_dir: bool
+
+
+def scan(
+    data: Data, cache_dir: StoragePath | str, *, test_fraction: float = 0.2, to_train: bool = True, show: bool = False
+) -> ImageDataset:
+    """Return the data set in a folder. Only files that are new or have changed are read.
+
+    The classes with their numbers of images are logged before any file is read.
+
+    Args:
+        data: a folder laid out as `train/CLASS/*` with `test/CLASS/*`, or as `CLASS/*`; or an address that fsspec
+            opens, such as `s3://bucket/photos`, or a zip or tar file; or one of them with its splits.
+        cache_dir: the folder of the stat cache.
+        test_fraction: the share of images, from 0 to below 1, that becomes the test split where there is none.
+            An image's side is decided by its content alone.
+        to_train: whether a classifier is to be trained on it. If not, what only training needs (two classes, both
+            splits, images of every class) may be missing.
+        show: whether to show progress.
+
+    Raises:
+        DatasetError: there is nothing here to train a classifier on; the message says why, and what to do.
+    """
+    if not isinstance(test_fraction, Real) or not 0 <= test_fraction < 1:
+        raise DatasetError(f"The test fraction is a number from 0 to below 1. Received: {test_fraction!r}")
+    listed = list_images(data, show=show)
+    return scan_listed(listed, cache_dir, test_fraction=test_fraction, to_train=to_train, show=show)
+
+
+def scan_listed(
+    listed: ListedImages,
+    cache_dir: StoragePath | str,
+    *,
+    test_fraction: float = 0.2,
+    to_train: bool = True,
+    show: bool = False,
+) -> ImageDataset:
+    """Return the data set of images that have been listed; arguments and errors as for `scan`."""
+    dataset = _with_images(_read(listed, as_storage_path(cache_dir), show=show), to_train=to_train)
+    if dataset.n_test == 0:
+        dataset = _split_by_content(dataset, test_fraction, to_train=to_train)
+        empty = "The test split has no image: featx takes a test split from the train split, by content."
+        dataset = _warn(dataset, empty if listed.has_test_dir else "")
+    return _warn(dataset, _untested(dataset), *_repeats(dataset))
+
+
+def list_images(data: Data, *, show: bool = False) -> ListedImages:
+    """Return the images of a data set by their paths, after logging its classes; `data` as for `scan`.
+
+    Raises:
+        DatasetError: there are none, or it is not clear which folders are the classes.
+    """
+    named = ImageFolders.of(data)
+    root = as_data(named.root)
+    with waiting(f"list {printable(root)}", show=show and isinstance(root, RemotePath)):
+        folders = folders_below(root)
+    for warning in folders.warnings:  # a layout that is refused may come of names that were misread
+        log.warning("%s", warning)
+    layout = find_layout(root, folders, train=named.train, test=named.test)
+    dataset = replace(_listed(root, layout, folders), train_folder=named.train, test_folder=named.test)
+    log.info("%s", _classes(dataset, layout))
+    for warning in dataset.warnings:
+        log.warning("%s", warning)
+    return ListedImages(dataset.warned(*folders.warnings), folders, layout.test is not None)
+
+
+def _warn(dataset: ImageDataset, *sentences: str) -> ImageDataset:
+    """Return `dataset` with these warnings, which are logged at once: an error may come before there are more."""
+    for sentence in filter(None, sentences):
+        log.warning("%s", sentence)
+    return dataset.warned(*sentences)
+
+
+def _listed(root: StoragePath, layout: Layout, folders: Folders) -> ImageDataset:
+    """Return the files that `layout` has: all its classes, and digests of zero."""
+    top = str(root.resolve())
+    prefix = f"{top.rstrip('/')}/"  # exactly one slash, also for the root folder
+    rows: list[tuple[str, str, bool]] = []
+    others: list[str] = []
+    unreadable: list[tuple[str, str]] = []
+    for is_test, class_folders in ((False, layout.train), (True, layout.test or {})):
+        for class_name, folder in class_folders.items():
+            listing = list_folder(folder, folders)
+            rows += [(class_name, path.removeprefix(prefix), is_test) for path in listing.images]
+            others += [path.removeprefix(prefix) for path in listing.others]
+            unreadable += [(path.removeprefix(prefix), reason) for path, reason in listing.unreadable]
+    strays = [path.removeprefix(prefix) for path in layout.strays]
+    other_files = f"Left out, as featx reads no images with these suffixes: {by_suffix(others)}." if others else ""
+    if not rows:
+        raise _no_images(root, strays, list_folder(top, folders).others, unreadable)
+    rows.sort()
+    class_names = tuple(sorted(layout.train.keys() | (layout.test or {}).keys()))
+    index = {class_name: label for label, class_name in enumerate(class_names)}
+    dataset = ImageDataset(
+        root=root,
+        class_names=class_names,
+        paths=tuple(path for _, path, _ in rows),
+        labels=np.array([index[class_name] for class_name, _, _ in rows], dtype=np.int64),
+        is_test=np.array([is_test for _, _, is_test in rows], dtype=bool),
+        digests=np.zeros((len(rows), 32), dtype=np.uint8),
+        warnings=layout.warnings,
+        unreadable=tuple(unreadable),
+    )
+    return dataset.warned(other_files, _left_out("lying in no class folder", "image", strays))
+
+
+def _classes(dataset: ImageDataset, layout: Layout) -> str:
+    """Return where the classes are and how many images each has.
+
+    Many classes are not all named; then the smallest and the largest are.
+    """
+    n_classes = len(dataset.class_names)
+    n_train, n_test = dataset.class_counts
+    n_all = n_train + n_test
+
+    def counted(label: int) -> str:
+        counts = f"{n_train[label]:,}" if layout.test is None else f"{n_train[label]:,} + {n_test[label]:,}"
+        return f"{printable(dataset.class_names[label])} ({counts})"  # a class may be called 7
+
+    named = [counted(label) for label in range(min(n_classes, _MAX_CLASSES))]
+    if n_classes > _MAX_CLASSES:
+        named[-1] = f"…; the smallest is {counted(int(n_all.argmin()))}, the largest {counted(int(n_all.argmax()))}"
+    where = _folder(dataset.root, layout.train_dir)
+    if layout.test_dir is not None:
+        where = f"{where} (training) and {_folder(dataset.root, layout.test_dir)} (test)"
+    return f"{n_classes:,} class{'' if n_classes == 1 else 'es'}, images in {where}: {', '.join(named)}."
+
+
+def _folder(root: StoragePath, path: str) -> str:
+    below = os.path.relpath(path, str(root.resolve()))
+    return printable(root) if below == "." else f"{printable(below)}/"
+
+
+def _read(listed: ListedImages, cache_dir: StoragePath, *, show: bool) -> ImageDataset:
+    """Return the images that can be read, with their digests."""
+    dataset = listed.dataset
+    files, folder = listed.folders.files(dataset.paths), os.fsencode(str(dataset.root.resolve()))
+    digests, reasons = digest_files(files, cache_dir, folder=folder, show=show)
+    readable = np.ones(dataset.n_images, dtype=bool)
+    readable[list(reasons)] = False
+    unreadable = (*dataset.unreadable, *((dataset.paths[row], reason) for row, reason in reasons.items()))
+    warning = _left_out("being unreadable", "file", [f"{path} ({reason})" for path, reason in unreadable])
+    if not readable.any():
+        raise DatasetError(f"No image in {printable(dataset.root)} can be read. {warning}")
+    kept = replace(replace(dataset, digests=digests).subset(readable), unreadable=unreadable)
+    return _warn(kept.warned(*dataset.warnings), warning)
+
+
+def _with_images(dataset: ImageDataset, *, to_train: bool) -> ImageDataset:
+    """Return `dataset` with the classes that have training images; all that have images if nothing is to be trained.
+
+    Raises:
+        DatasetError: two classes cannot be told apart by their names; or there are fewer than two to train on, or the
+            test split has a class that the train split lacks.
+    """
+    n_train, n_test = dataset.class_counts
+    if not to_train:
+        return _with_classes(dataset, n_train + n_test > 0, "image")
+    if test_only := _named(dataset, (n_train == 0) & (n_test > 0)):
+        raise DatasetError(
+            f"The test split of {printable(dataset.root)} has {_counted('class', test_only)} without training images; "
+            f"{near_match(test_only, _named(dataset, n_train > 0))}add training images, or name the train "
+            f"split alone with --train-folder FOLDER: featx then takes a test split from it."
+        )
+    names = _named(dataset, n_train > 0)
+    if len(names) < 2:
+        raise DatasetError(
+            f"{printable(dataset.root)} has training images of only {_counted('class', names)}; a classifier needs "
+            f"two or more.{_prefixes(dataset.paths) if len(names) == 1 else ''} {EXPECTED} "
+            f"--train-folder FOLDER names the folder whose sub-folders are the classes."
+        )
+    return _with_classes(dataset, n_train > 0, "training image")
+
+
+def _with_classes(dataset: ImageDataset, has_images: np.ndarray, what: str) -> ImageDataset:
+    """Return `dataset` with the classes that have images, all rows being of these.
+
+    Raises:
+        DatasetError: two classes cannot be told apart by their names.
+    """
+    names = _named(dataset, has_images)
+    labels = np.searchsorted(np.flatnonzero(has_images), dataset.labels).astype(np.int64)
+    left_out = _left_out(f"having no {what}", "class", _named(dataset, ~has_images))
+    return _warn(replace(dataset, class_names=tuple(names), labels=labels), left_out, alike_warning(names))
+
+
+def _split_by_content(dataset: ImageDataset, test_fraction: float, *, to_train: bool) -> ImageDataset:
+    """Return `dataset` with a test split taken from its images.
+
+    Raises:
+        DatasetError: a classifier is to be trained, and there are too few images to have both splits.
+    """
+    split = replace(dataset, is_test=hashed_test_mask(dataset.digests, test_fraction))
+    if not to_train:
+        return split
+    n_train, n_test = split.class_counts
+    taken = ""
+    if all_test := _named(split, n_train == 0):
+        taken = f"every image of {_counted('class', all_test)}"
+    elif test_fraction and not n_test.any():
+        taken = f"not one of {split.n_images} images"
+    if taken:
+        raise DatasetError(
+            f"featx takes about {test_fraction:.0%} of the images for testing, chosen by their content; in "
+            f"{printable(split.root)} it would take {taken}: add images, or make a train and a test split yourself. "
+            f"{EXPECTED}"
+        )
+    return split
+
+
+def _untested(dataset: ImageDataset) -> str:
+    _, n_test = dataset.class_counts
+    names = _named(dataset, n_test == 0)
+    return f"The test split has no image of {_counted('class', names)}." if names and n_test.any() else ""
+
+
+def _repeats(dataset: ImageDataset) -> Iterator[str]:
+    """Yield a sentence each for copies within a split, between the splits, and between classes."""
+    kinds = (
+        (dataset.duplicates(), "Exact copies of other images in the same split"),
+        (dataset.leaks(), "Test images that are in the train split too, which flatters every result"),
+        (dataset.label_conflicts(), "Identical images in different classes"),
+    )
+    rows = np.unique(np.concatenate([pairs[:, 0] for pairs, _ in kinds])).tolist()
+    # Decoding takes a while: of very many, only the beginnings are looked at.
+    look = partial(_is_image, dataset, whole=len(rows) <= _MAX_DECODED)
+    with ThreadPoolExecutor(_THREADS) as pool:
+        is_image = dict(zip(rows, pool.map(look, rows), strict=True))
+    for all_pairs, what in kinds:
+        # Empty files and error pages are alike, and no copies of an image.
+        pairs = [pair for pair in all_pairs.tolist() if is_image[pair[0]]]
+        if pairs:
+            first, second = (printable(dataset.paths[row]) for row in pairs[0])
+            yield f"{what}: {len(pairs)}, such as {second}, the same as {first}."
+
+
+def _is_image(dataset: ImageDataset, row: int, *, whole: bool) -> bool:
+    """Return whether a file is an image: by all that is in it, or by how it begins."""
+    path = dataset.root / dataset.paths[row]
+    try:
+        if not whole:
+            return format_read(read_start(path, 64)) is not None
+        decode_image(read_file(path), (8, 8))
+    except (ImageError, OSError):
+        return False
+    return True
+
+
+def _no_images(
+    root: StoragePath, strays: Sequence[str], others: Sequence[str], unreadable: Sequence[tuple[str, str]]
+) -> DatasetError:
+    if strays:
+        return DatasetError(
+            f"{printable(root)} has {_counted('image', strays)} in no class folder; put the images of each class "
+            f"into a folder of its own.{_prefixes(strays)} {EXPECTED}"
+        )
+    folders = _counted("folder", [f"{path} ({reason})" for path, reason in unreadable])
+    but = f" Not readable: {folders}." if unreadable else ""
+    found = f" Found: {by_suffix(others)}." if others else ""
+    return DatasetError(f"{printable(root)} has no images that featx reads.{found}{but} {EXPECTED}")
+
+
+def _prefixes(paths: Sequence[str]) -> str:
+    """Return the sentence that says with which words file names begin, if these may be classes."""
+    names: dict[str, list[str]] = {}
+    for path in paths:
+        folder, name = os.path.split(path)
+        names.setdefault(folder, []).append(name)
+    for folder, in_folder in names.items():
+        if prefixes := class_prefixes(in_folder):
+            where = f" in {printable(folder)}/" if folder else ""
+            begin = ", ".join(map(printable, prefixes[:_MAX_CLASSES]))
+            return f" File names{where} begin with {begin}, which may be the classes."
+    return ""
+
+
+def _named(dataset: ImageDataset, mask: np.ndarray) -> list[str]:
+    return [dataset.class_names[label] for label in np.flatnonzero(mask)]
+
+
+def _left_out(why: str, noun: str, names: Sequence[str]) -> str:
+    return f"Left out, {why}: {_counted(noun, names)}." if names else ""
+
+
+def _counted(noun: str, names: Sequence[str]) -> str:
+    """Return the number of names with the first of them.
+
+    >>> _counted("class", ["cats"]), _counted("file", ["a", "b", "c", "d"])
+    ('1 class (cats)', '4 files (a, b, c, …)')
+    """
+    plural = "" if len(names) == 1 else "es" if noun.endswith("s") else "s"
+    examples = ", ".join(printable(name) for name in names[:_MAX_EXAMPLES])
+    return f"{len(names)} {noun}{plural} ({examples}{', …' if len(names) > _MAX_EXAMPLES else ''})"
