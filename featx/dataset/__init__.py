@@ -24,4 +24,4 @@ from featx.dataset.loader import (
 from featx.dataset.sample import chosen_data
 from featx.dataset.skipped import DimImage, DimImages, SkippedImage, SkippedImages, dim_sentence, read_skipped
 from featx.dataset.splits import sample_mask, validation_mask
-from featx.dataset.statcache import DATABASE_NAME, StatCache, check_database, set_aside_database
+from featx.dataset.statcache import DATABASE_NAME, StatCache, check_database, quarantine_database

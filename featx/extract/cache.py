@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from featx.dataset import DATABASE_NAME, check_database, set_aside_database
+from featx.dataset import DATABASE_NAME, check_database, quarantine_database
 from featx.engines import check_network
 from featx.errors import FeatxError, printable
 from featx.storage import StoragePath, as_storage_path, local_dir, remove_whole
@@ -83,7 +83,7 @@ def check_cache(
     Args:
         cache_dir: the folder.
         names: of entries; all if empty.
-        mend: set damaged segments and a damaged digest cache aside, remove damaged networks, and write derived files
+        mend: quarantine damaged segments and a damaged digest cache, remove damaged networks, and write derived files
             again. Otherwise nothing is changed.
         show: show progress on stderr.
 
@@ -129,16 +129,16 @@ def compact_cache(
     return {name: compact(FeatureStore(cache_dir, recipe), show=show) for name, recipe in recipes.items()}
 
 
-def removable(cache_dir: StoragePath, names: Sequence[str], *, set_aside: bool = False) -> list[StoragePath]:
-    """Return the paths that `remove` is to be given: of the entries called `names`, and of what was set aside.
+def removable(cache_dir: StoragePath, names: Sequence[str], *, quarantined: bool = False) -> list[StoragePath]:
+    """Return the paths that `remove` is to be given: of the entries called `names`, and of what was quarantined.
 
     Raises:
         FeatxError: there is no such entry.
     """
     paths = [entry.path for entry in _chosen(cache_dir, names)] if names else []
-    if set_aside:
+    if quarantined:
         entries = list_cache(cache_dir)
-        paths += [path for entry in entries if entry.store for path in entry.store.set_aside]
+        paths += [path for entry in entries if entry.store for path in entry.store.quarantined]
         paths += [entry.path for entry in entries if entry.name.startswith(f"{DATABASE_NAME}.damaged-")]
     return list(dict.fromkeys(paths))
 
@@ -221,7 +221,7 @@ def _mend(stores: Sequence[StoreCheck], damages: Sequence[Damage], cache_dir: St
     for damage in damages:
         try:
             if damage.path.name == DATABASE_NAME and isinstance(damage.path, Path):
-                set_aside_database(damage.path)
+                quarantine_database(damage.path)
             else:
                 damage.path.unlink(missing_ok=True)
         except OSError as error:
