@@ -57,14 +57,16 @@ def open_hdf5(path: StoragePath, *, without_features: bool = False) -> Iterator[
             yield file
         return
     try:
-        file = h5py.File(path, "r", locking=False)
+        opened = h5py.File(path, "r", locking=False)
     except FileNotFoundError:
         raise
     except OSError:  # marked as open, locked where the user wants locks, or worse, which opening it once more says
-        with _Unmarked(path) as content, h5py.File(content, "r") as file:
-            yield file
+        opened = None
+    if opened:
+        with opened:
+            yield opened
     else:
-        with file:
+        with _Unmarked(path) as content, h5py.File(content, "r") as file:
             yield file
 
 

@@ -76,7 +76,7 @@ def _sources(dataset: h5py.Dataset) -> list[tuple[str, int]]:
 
 
 def _is_sound_heap(content: bytes, start: int) -> bool:
-    """Return whether the global heap that begins at `start` can be read to its end: HDF5 would never end on others."""
+    """Return whether the global heap that begins at `start` can be read to its end: in some others, HDF5 never ends."""
     end = start + _number(content, start + 8, 8)
     if content[start + 4 : start + 5] != bytes([_HEAP_VERSION]) or end > len(content):
         return False
