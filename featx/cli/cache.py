@@ -90,11 +90,14 @@ def compact(names: tuple[str, ...], cache_dir: StoragePath, quiet: bool, as_json
     say(lambda: compaction_text(done), lambda: compaction_json(done), quiet=quiet, as_json=as_json)
 
 
-@cache.command()
+#: What options were called before.
+_FORMER_NAMES = {"set-aside": "quarantined"}
+
+
+@cache.command(context_settings={"token_normalize_func": lambda name: _FORMER_NAMES.get(name, name)})
 @NAMES
 @opt.CACHE_DIR
 @click.option("--quarantined", is_flag=True, help="Remove damaged files that were quarantined.")
-@click.option("--set-aside", "quarantined", is_flag=True, hidden=True, help="As --quarantined.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @opt.OUTPUT
 def rm(
