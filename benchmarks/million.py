@@ -30,7 +30,7 @@ from featx.dataset.image_dataset import ImageDataset
 from featx.dataset.scanning import scan
 from featx.extract.extract import extract_features
 from featx.recipe import Recipe
-from featx.store.feature_array import StoredRows
+from featx.store.feature_array import FeatureArray
 from featx.store.feature_store import FeatureStore
 from featx.store.segment_file import new_segment_name
 from featx.system.arguments import parse_size, size
@@ -216,9 +216,9 @@ class Jobs:
         dataset = scan(self.data_dir, self.cache_dir)
         return join_features(dataset, FeatureStore(self.cache_dir, self.recipe), "", self.memory)
 
-    def _train_rows(self) -> StoredRows:
+    def _train_rows(self) -> FeatureArray:
         features = self._features()
-        assert isinstance(features.X, StoredRows), "these features fit in memory: nothing would be streamed"
+        assert isinstance(features.X, FeatureArray), "these features fit in memory: nothing would be streamed"
         return features.X.take(~features.dataset.is_test)
 
 

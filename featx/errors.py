@@ -47,7 +47,7 @@ class FeaturesMissingError(StoreError):
 
 
 class DamagedSegmentError(StoreError):
-    """A segment failed its checksum; it is in quarantine, and its rows have to be computed again."""
+    """A segment failed its checksum; it has been quarantined, and its rows have to be computed again."""
 
 
 class DtypeOverflowError(StoreError):

@@ -36,7 +36,7 @@ class Recipe:
         weights: SHA-256 of the weights file in hexadecimal, or `"random-SEED"` for seeded random weights.
         layer: name of the layer whose output is stored.
         image_size: `(height, width)` in pixels that images are resized to, without regard to their aspect ratio.
-        preprocessing: Keras's name of the pixel arithmetic inside the network: `"caffe"`, `"tf"` or `"efficientnet"`.
+        preprocessing: what is done to pixels before the network; see `featx.backbones.table.Backbone`.
         resize: the resampling filter, as Pillow names it.
         precision: arithmetic of the forward pass: `"float32"`, `"bfloat16"` or `"int8"`.
         dtype: `"float16"` or `"float32"`, the dtype features are stored in.

@@ -372,7 +372,7 @@ def test_one_file_shows_all_segments_and_gaps_as_no_image(tmp_path):
         assert np.array_equal(file["features"][there], rows[1][0])
 
 
-def test_damage_is_set_aside_and_a_newer_version_left_alone(tmp_path, caplog):
+def test_damage_is_quarantined_and_a_newer_version_left_alone(tmp_path, caplog):
     folder = tmp_path / RECIPE.slug
     damaged = folder / f"seg-{1:032x}.h5"
     write_segment(damaged, "{}", *some_rows(2))

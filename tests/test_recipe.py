@@ -4,6 +4,7 @@ from dataclasses import fields, replace
 import pytest
 
 from featx.errors import FeatxError
+from featx.extract.options import resolve_recipe
 from featx.images.augmentation import Augmentation
 from featx.recipe import Recipe, parse_image_size
 
@@ -39,6 +40,36 @@ def test_key_is_the_digest_of_canonical_json():
     assert RECIPE.to_json() == text
     assert RECIPE.key == hashlib.sha256(text.encode()).hexdigest()
     assert RECIPE.slug == f"vgg16-block5_pool-150x120-{RECIPE.key[:8]}"
+
+
+@pytest.mark.parametrize(
+    ("options", "slug"),
+    [
+        ({"image_size": (32, 32)}, "vgg16-block5_pool-32x32-7971cbd7"),
+        ({"image_size": (64, 64), "layer": "block4_pool"}, "vgg16-block4_pool-64x64-6b1d2883"),
+        ({"backbone": "resnet50", "pooling": "avg"}, "resnet50-conv5_block3_out-avg-224x224-9d27a901"),
+        ({"backbone": "resnet50", "layer": "predictions"}, "resnet50-predictions-224x224-e2c2ae4a"),
+        (
+            {"backbone": "mobilenetv2", "image_size": (96, 128), "precision": "bfloat16"},
+            "mobilenetv2-out_relu-96x128-cb5d1efc",
+        ),
+        (
+            {"backbone": "efficientnetb0", "weights": "random:7", "dtype": "float32"},
+            "efficientnetb0-top_activation-224x224-8a6366f5",
+        ),
+    ],
+)
+def test_a_cache_that_an_earlier_featx_made_is_found(tmp_path, options, slug):
+    """The names of stores that people have: with another one, all of their features would be computed again."""
+    recipe, _ = resolve_recipe(tmp_path, **{"weights": "random", "precision": "float32", **options})
+    assert recipe.slug == slug
+
+
+def test_recipes_of_views_and_of_integers_are_found_too(tmp_path):
+    recipe, _ = resolve_recipe(tmp_path, weights="random", precision="float32")
+    views = replace(recipe, augmentation=Augmentation(flip=True, rotation=20.0))
+    assert views.slug == "vgg16-block5_pool-224x224-views-b8682a2d"
+    assert replace(recipe, precision="int8", calibration="cd" * 32).slug == "vgg16-block5_pool-224x224-976ee693"
 
 
 def test_json_round_trip():

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from featx.backbones.table import Backbone, find_backbone
+from featx.backbones.table import find_backbone
 from featx.backbones.weights import CLASSIFIER_LAYER, count_classes
 from featx.errors import BackboneError, WeightsError, printable
 from featx.recipe import Recipe
@@ -20,7 +20,7 @@ from featx.system import import_keras
 #: Keras's dtype policy for each precision that a model can compute in. Weights are float32 in both.
 DTYPE_POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
 
-#: Layers that EfficientNet has for its preprocessing: float32 in every precision, as all that is done to pixels.
+#: Layers that preprocess inside a network: float32 in every precision, like all that is done to pixels.
 _PREPROCESSING_LAYERS = {"Rescaling", "Normalization"}
 
 #: Classes of a whole classifier with random weights: as many as ImageNet has.
@@ -77,9 +77,8 @@ def build_model(recipe: Recipe, weights_path: Path | None, precision: str = "flo
     if weights_path is None and not recipe.has_random_weights:
         raise WeightsError(f"The file with the weights of {recipe.backbone} is needed: name it with --weights PATH.")
     keras = import_keras()
-    backbone = find_backbone(recipe.backbone)
     with _dtype_policy(keras, DTYPE_POLICIES[precision]):
-        network = _build_network(keras, recipe, backbone, weights_path)
+        network = _build_network(keras, recipe, weights_path)
     for layer in network.layers:
         if type(layer).__name__ in _PREPROCESSING_LAYERS or layer.name == CLASSIFIER_LAYER:
             layer.dtype_policy = "float32"
@@ -105,15 +104,16 @@ def _dtype_policy(keras: Any, policy: str) -> Iterator[None]:
         keras.config.set_dtype_policy(before)
 
 
-def _build_network(keras: Any, recipe: Recipe, backbone: Backbone, weights_path: Path | None) -> Any:
+def _build_network(keras: Any, recipe: Recipe, weights_path: Path | None) -> Any:
     check_image_size(recipe)
+    application = getattr(keras.applications, find_backbone(recipe.backbone).application)
     top: dict[str, Any] = {"include_top": False}
     height, width = recipe.image_size
     if recipe.layer == CLASSIFIER_LAYER:
         n_classes = count_network_classes(recipe.backbone, weights_path)
         top = {"include_top": True, "classes": n_classes, "classifier_activation": "softmax"}
     try:
-        return getattr(keras.applications, backbone.application)(weights=None, input_shape=(height, width, 3), **top)
+        return application(weights=None, input_shape=(height, width, 3), **top)
     except ValueError as error:
         raise BackboneError(
             f"{recipe.backbone} cannot be built for images of this size: {_one_line(error)} Choose a larger "
@@ -176,7 +176,10 @@ def _pooled(keras: Any, output: Any, recipe: Recipe) -> Any:
 
 
 def _preprocess(keras: Any, images: Any, preprocessing: str) -> Any:
+    """Return what the network gets for uint8 `images`; see `Backbone.preprocessing`."""
     pixels = keras.ops.cast(images, "float32")
+    if preprocessing == "none":
+        return pixels
     if preprocessing == "efficientnet":
         return _rescale_efficientnet(pixels)
     return keras.applications.imagenet_utils.preprocess_input(pixels, data_format="channels_last", mode=preprocessing)

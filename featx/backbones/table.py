@@ -1,8 +1,12 @@
-"""Which pretrained networks there are: a new Keras application is one entry in `BACKBONES`."""
+"""Which pretrained networks there are: a new Keras application is one entry in `BACKBONES`, and nothing else."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from featx.errors import BackboneError
+
+#: What is done to pixels before the network: see `Backbone`. The word is part of every recipe, so none may change.
+Preprocessing = Literal["caffe", "tf", "torch", "none", "efficientnet"]
 
 
 @dataclass(frozen=True)
@@ -31,28 +35,28 @@ class Backbone:
         application: name of the constructor in `keras.applications`.
         layer: the layer whose output is stored unless told otherwise: the last one.
         image_size: `(height, width)` the network was made for, in pixels.
-        preprocessing: `"caffe"` (BGR, mean-centred, unscaled) or `"tf"` (-1 to 1) as Keras defines them in
-            `keras.applications.imagenet_utils.preprocess_input`, or `"efficientnet"`, see `_rescale_efficientnet`.
+        preprocessing: what is done to pixels before the network. `"caffe"` (BGR, mean-centred, unscaled), `"tf"` (-1
+            to 1) and `"torch"` (0 to 1, then mean-centred and divided by the standard deviation) are Keras's, from
+            `keras.applications.imagenet_utils.preprocess_input`. `"none"` is for networks whose own first layers do
+            it all, and `"efficientnet"` for EfficientNet, whose first layers do all but one step.
         notop: Keras's official weights without the classifier.
-        whole: those of the whole classifier.
+        whole: Keras's official weights of the whole classifier.
         takes_any_size: whether the whole classifier takes images of other sizes than `image_size`, too.
     """
 
     application: str
     layer: str
     image_size: tuple[int, int]
-    preprocessing: str
+    preprocessing: Preprocessing
     notop: OfficialFile
     whole: OfficialFile
     takes_any_size: bool = True
 
-    def official_file(self, *, whole: bool) -> OfficialFile:
-        """Return Keras's official weights: of the whole classifier, or without it."""
-        return self.whole if whole else self.notop
 
-
+#: Where Keras has most of its weights, where it has those of EfficientNet, and what most of their names contain.
 _KERAS_FILES = "https://storage.googleapis.com/tensorflow/keras-applications"
 _EFFICIENTNETS = "https://storage.googleapis.com/keras-applications"
+_KERNELS = "weights_tf_dim_ordering_tf_kernels"
 
 BACKBONES: dict[str, Backbone] = {
     "vgg16": Backbone(
@@ -60,13 +64,8 @@ BACKBONES: dict[str, Backbone] = {
         layer="block5_pool",
         image_size=(224, 224),
         preprocessing="caffe",
-        notop=OfficialFile(
-            f"{_KERAS_FILES}/vgg16/vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5",
-            "6d6bbae143d832006294945121d1f1fc",
-        ),
-        whole=OfficialFile(
-            f"{_KERAS_FILES}/vgg16/vgg16_weights_tf_dim_ordering_tf_kernels.h5", "64373286793e3c8b2b4e3219cbf3544b"
-        ),
+        notop=OfficialFile(f"{_KERAS_FILES}/vgg16/vgg16_{_KERNELS}_notop.h5", "6d6bbae143d832006294945121d1f1fc"),
+        whole=OfficialFile(f"{_KERAS_FILES}/vgg16/vgg16_{_KERNELS}.h5", "64373286793e3c8b2b4e3219cbf3544b"),
         takes_any_size=False,
     ),
     "resnet50": Backbone(
@@ -74,25 +73,16 @@ BACKBONES: dict[str, Backbone] = {
         layer="conv5_block3_out",
         image_size=(224, 224),
         preprocessing="caffe",
-        notop=OfficialFile(
-            f"{_KERAS_FILES}/resnet/resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5",
-            "4d473c1dd8becc155b73f8504c6f6626",
-        ),
-        whole=OfficialFile(
-            f"{_KERAS_FILES}/resnet/resnet50_weights_tf_dim_ordering_tf_kernels.h5", "2cb95161c43110f7111970584f804107"
-        ),
+        notop=OfficialFile(f"{_KERAS_FILES}/resnet/resnet50_{_KERNELS}_notop.h5", "4d473c1dd8becc155b73f8504c6f6626"),
+        whole=OfficialFile(f"{_KERAS_FILES}/resnet/resnet50_{_KERNELS}.h5", "2cb95161c43110f7111970584f804107"),
     ),
     "mobilenetv2": Backbone(
         application="MobileNetV2",
         layer="out_relu",
         image_size=(224, 224),
         preprocessing="tf",
-        notop=OfficialFile(
-            f"{_KERAS_FILES}/mobilenet_v2/mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5", None
-        ),
-        whole=OfficialFile(
-            f"{_KERAS_FILES}/mobilenet_v2/mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224.h5", None
-        ),
+        notop=OfficialFile(f"{_KERAS_FILES}/mobilenet_v2/mobilenet_v2_{_KERNELS}_1.0_224_no_top.h5", None),
+        whole=OfficialFile(f"{_KERAS_FILES}/mobilenet_v2/mobilenet_v2_{_KERNELS}_1.0_224.h5", None),
     ),
     "efficientnetb0": Backbone(
         application="EfficientNetB0",

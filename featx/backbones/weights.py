@@ -14,7 +14,6 @@ import tempfile
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +21,12 @@ from featx.backbones.table import OfficialFile, find_backbone
 from featx.dataset import digest_files
 from featx.errors import WeightsError, printable
 from featx.storage import StoragePath
-from featx.store import open_hdf5
+from featx.store import DAMAGE_ERRORS, as_text, open_hdf5
 from featx.system import import_keras
 
 #: What Keras calls the last layer of a whole classifier: its output is a probability for each class.
 CLASSIFIER_LAYER = "predictions"
 
-#: What a file that is none, or of another making, makes h5py and the code below raise.
-_DAMAGE = (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError)
 log = logging.getLogger("featx")
 
 #: A server that says nothing for so long is not there.
@@ -50,7 +47,7 @@ def count_classes(path: Path) -> int | None:
         with open_hdf5(path) as file:
             last = list(_official_layer(file) if "layers" not in file else _keras_3_layer(file))
             shapes = [array.shape for array in last]
-    except _DAMAGE as error:
+    except DAMAGE_ERRORS as error:
         if isinstance(error, OSError) and error.errno:  # else it is HDF5 that does not know the file
             reason = os.strerror(error.errno)
             raise WeightsError(f"The weights file {printable(path)} cannot be read: {reason}.") from error
@@ -62,8 +59,8 @@ def count_classes(path: Path) -> int | None:
 def _official_layer(file: Any) -> Iterator[Any]:
     """Yield the arrays of the last layer that has any."""
     layers = file.get("model_weights", file)
-    for layer in reversed([_text(name) for name in layers.attrs["layer_names"]]):
-        names = [_text(name) for name in layers[layer].attrs["weight_names"]]
+    for layer in reversed([as_text(name) for name in layers.attrs["layer_names"]]):
+        names = [as_text(name) for name in layers[layer].attrs["weight_names"]]
         if names:
             yield from (layers[layer][name] for name in names)
             return
@@ -72,12 +69,8 @@ def _official_layer(file: Any) -> Iterator[Any]:
 def _keras_3_layer(file: Any) -> Iterator[Any]:
     """Yield the arrays of the classifier; Keras 3 keeps a layer's name as an attribute of its arrays."""
     for layer in file["layers"].values():
-        if _text(layer["vars"].attrs.get("name", "")) == CLASSIFIER_LAYER:
+        if as_text(layer["vars"].attrs.get("name", "")) == CLASSIFIER_LAYER:
             yield from (layer["vars"][number] for number in ("0", "1"))
-
-
-def _text(name: str | bytes) -> str:
-    return name.decode("utf-8") if isinstance(name, bytes) else str(name)
 
 
 @dataclass(frozen=True)
@@ -102,17 +95,18 @@ class _Wanted:
 
     @property
     def official(self) -> OfficialFile:
-        return find_backbone(self.backbone).official_file(whole=self.whole)
+        entry = find_backbone(self.backbone)
+        return entry.whole if self.whole else entry.notop
+
+    @property
+    def official_path(self) -> Path:
+        """Where Keras keeps its file: in its own cache folder, as Keras finds it."""
+        return Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras") / "models" / self.official.name
 
     @property
     def pattern(self) -> str:
         """What files of one's own are called."""
         return f"{self.backbone}*.h5" if self.whole else f"{self.backbone}*_notop.h5"
-
-    def paths_in(self, folder: Path) -> list[Path]:
-        """Return the files in `folder` that are called so, without the other ones where the pattern fits them, too."""
-        paths = sorted(folder.glob(self.pattern))
-        return [path for path in paths if not (self.whole and re.search("no_?top", path.name))]
 
 
 def find_weights(backbone: str, weights: str, cache_dir: StoragePath, *, whole: bool = False) -> Weights:
@@ -173,16 +167,13 @@ def find_weights_again(
         return Weights(digest, None)
     named = [path for path in candidates if path]
     looked: list[str] = []
-    for find in (*(partial(_existing, path) for path in named), partial(_local_path, wanted)):
-        path = find()
-        if path is None:
-            continue
+    for path in _local_paths(wanted, named):
         weights = _weights_in_file(wanted, path, cache_dir)
         if weights.digest == digest:
             return weights
         looked.append(f"{printable(path)} has others")
     was_official = any(path.name == wanted.official.name for path in named)
-    if download and was_official and not _official_path(wanted).exists():
+    if download and was_official and not wanted.official_path.exists():
         _download(wanted, "the places named")
         return find_weights_again(backbone, digest, (), cache_dir, whole=whole)
     looked += [f"{printable(path)} is not there" for path in named if not path.is_file()]
@@ -193,8 +184,11 @@ def find_weights_again(
     )
 
 
-def _existing(path: Path) -> Path | None:
-    return path if path.is_file() else None
+def _local_paths(wanted: _Wanted, named: Sequence[Path]) -> Iterator[Path]:
+    """Yield those of the `named` files that are there, and the one that is found without being named."""
+    yield from (path for path in named if path.is_file())
+    if found := _local_path(wanted):
+        yield found
 
 
 def _weights_in_file(wanted: _Wanted, path: Path, cache_dir: StoragePath) -> Weights:
@@ -228,18 +222,15 @@ def _imagenet_path(wanted: _Wanted) -> Path:
     folder = os.environ.get("FEATX_WEIGHTS_DIR")
     looked = f"the folder {printable(folder)} (FEATX_WEIGHTS_DIR)" if folder else "FEATX_WEIGHTS_DIR (not set)"
     _download(wanted, looked)
-    return _official_path(wanted)
+    return wanted.official_path
 
 
 def _local_path(wanted: _Wanted) -> Path | None:
     """Return the file in `FEATX_WEIGHTS_DIR`, else what Keras has downloaded; None if there is neither."""
     folder = os.environ.get("FEATX_WEIGHTS_DIR")
     path = _path_in_folder(wanted, Path(folder).expanduser()) if folder else None
-    return path or _existing(_official_path(wanted))
-
-
-def _official_path(wanted: _Wanted) -> Path:
-    return _keras_home() / "models" / wanted.official.name
+    official = wanted.official_path
+    return path or (official if official.is_file() else None)
 
 
 def _path_in_folder(wanted: _Wanted, folder: Path) -> Path | None:
@@ -249,7 +240,8 @@ def _path_in_folder(wanted: _Wanted, folder: Path) -> Path | None:
     official = folder / wanted.official.name
     if official.exists():
         return official
-    paths = wanted.paths_in(folder)
+    # The pattern of whole classifiers fits the files without one, too.
+    paths = [p for p in sorted(folder.glob(wanted.pattern)) if not (wanted.whole and re.search("no_?top", p.name))]
     if len(paths) > 1:
         raise WeightsError(
             f"FEATX_WEIGHTS_DIR has several files for {wanted.backbone}: "
@@ -258,15 +250,10 @@ def _path_in_folder(wanted: _Wanted, folder: Path) -> Path | None:
     return paths[0] if paths else None
 
 
-def _keras_home() -> Path:
-    """Return Keras's own cache folder, as Keras finds it."""
-    return Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
-
-
 def _download(wanted: _Wanted, looked: str) -> None:
     """Have Keras download and check the official file; it gets its name only once all of it is there."""
     keras = import_keras()
-    official, place = wanted.official, _official_path(wanted)
+    official, place = wanted.official, wanted.official_path
     log.info("Downloading the ImageNet weights of %s to %s", wanted.backbone, place)
     try:
         place.parent.mkdir(parents=True, exist_ok=True)

@@ -54,7 +54,7 @@ def ls(cache_dir: StoragePath, quiet: bool, as_json: bool) -> None:
 @cache.command()
 @NAMES
 @opt.CACHE_DIR
-@click.option("--mend", is_flag=True, help="Set aside what is damaged, so that it is computed again.")
+@click.option("--mend", is_flag=True, help="Quarantine what is damaged, so that it is computed again.")
 @opt.OUTPUT
 def verify(names: tuple[str, ...], cache_dir: StoragePath, mend: bool, quiet: bool, as_json: bool) -> None:
     """Read everything, hold it against its checksums, and say what mending would cost; changes nothing by itself.
@@ -90,13 +90,19 @@ def compact(names: tuple[str, ...], cache_dir: StoragePath, quiet: bool, as_json
     say(lambda: compaction_text(done), lambda: compaction_json(done), quiet=quiet, as_json=as_json)
 
 
-@cache.command()
+#: What options were called before.
+_FORMER_NAMES = {"set-aside": "quarantined"}
+
+
+@cache.command(context_settings={"token_normalize_func": lambda name: _FORMER_NAMES.get(name, name)})
 @NAMES
 @opt.CACHE_DIR
-@click.option("--set-aside", is_flag=True, help="Remove damaged files that were set aside.")
+@click.option("--quarantined", is_flag=True, help="Remove damaged files that were quarantined.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @opt.OUTPUT
-def rm(names: tuple[str, ...], cache_dir: StoragePath, set_aside: bool, yes: bool, quiet: bool, as_json: bool) -> None:
+def rm(
+    names: tuple[str, ...], cache_dir: StoragePath, quarantined: bool, yes: bool, quiet: bool, as_json: bool
+) -> None:
     """Remove something from the cache, after asking; ends with 1 if the answer is no.
 
     \b
@@ -105,9 +111,9 @@ def rm(names: tuple[str, ...], cache_dir: StoragePath, set_aside: bool, yes: boo
     """
     from featx.extract import removable, remove
 
-    if not names and not set_aside:
-        raise FeatxError("Name what is to be removed, as featx cache ls shows it, or give --set-aside.")
-    paths = removable(cache_dir, names, set_aside=set_aside)
+    if not names and not quarantined:
+        raise FeatxError("Name what is to be removed, as featx cache ls shows it, or give --quarantined.")
+    paths = removable(cache_dir, names, quarantined=quarantined)
     if paths and not yes and not click.confirm(removal_question(paths), err=True):
         click.get_current_context().exit(1)
     remove(paths)
@@ -147,7 +153,7 @@ def listing_json(entries: Sequence[CacheEntry]) -> list[dict[str, Any]]:
             "size_bytes": entry.size_bytes,
             "n_images": entry.store.n_images if entry.store else None,
             "n_segments": len(entry.store.segments) if entry.store else None,
-            "n_set_aside": len(entry.store.set_aside) if entry.store else None,
+            "n_set_aside": len(entry.store.quarantined) if entry.store else None,
             "recipe_key": entry.store.recipe.key if entry.store and entry.store.recipe else None,
         }
         for entry in entries
@@ -227,8 +233,8 @@ def _about(entry: CacheEntry) -> str:
     if entry.store is None:
         return {"networks": "converted networks", "digests": "digests of image files"}.get(entry.kind, "")
     parts = [f"{entry.store.recipe.precision}, {entry.store.recipe.dtype}" if entry.store.recipe else "no known recipe"]
-    if entry.store.set_aside:
-        parts.append(f"{len(entry.store.set_aside)} damaged segments set aside")
+    if entry.store.quarantined:
+        parts.append(f"{len(entry.store.quarantined)} damaged segments quarantined")
     return "; ".join(parts)
 
 
@@ -255,9 +261,9 @@ def _next(commands: Sequence[str], cache_dir: StoragePath, *, mended: bool) -> I
     if not mended:
         elsewhere = [] if cache_dir == Path(DEFAULT_CACHE_DIR) else ["--cache-dir", str(cache_dir)]
         command = shlex.join(["featx", "cache", "verify", "--mend", *elsewhere])
-        yield f"Nothing was changed. To set aside what is damaged: {printable(command)}"
+        yield f"Nothing was changed. To quarantine what is damaged: {printable(command)}"
     else:
-        yield "What was damaged has been set aside or removed."
+        yield "What was damaged has been quarantined or removed."
     if commands:
         yield "Then compute what was lost:"
         yield from (f"  {command}" for command in commands)

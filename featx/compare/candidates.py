@@ -286,7 +286,7 @@ class FeatureSource:
         """Return the features of `dataset`, without and with views; what turns out to be damaged is computed again."""
         try:
             return self._join(dataset, memory)
-        except DamagedSegmentError:  # it has been set aside, with a warning
+        except DamagedSegmentError:  # it has been quarantined, with a warning
             self.extract(dataset)
             return self._join(dataset, memory)
 

@@ -1,8 +1,8 @@
 """`cache/digests.sqlite`: which digest a file had when it was last read, by (path, size, mtime_ns, ctime_ns, inode).
 
-Everything in it can be computed again, so nothing that happens to it is an error: a damaged or foreign database is set
-aside and begun anew, one that cannot be used is done without. Either is logged as one warning. The rollback
-journal is used, since SQLite's WAL mode does not work on network folders.
+Everything in it can be computed again, so nothing that happens to it is an error: a damaged or foreign database is
+quarantined and begun anew, and featx does without one that cannot be used. Either is logged as one warning. The
+rollback journal is used, since SQLite's WAL mode does not work on network folders.
 """
 
 import logging
@@ -126,9 +126,9 @@ class StatCache:
             return
         self._recovered = True
         self.close()
-        if self._inode == _inode(self._path):  # else another process has set it aside before us
+        if self._inode == _inode(self._path):  # else another process has quarantined it before us
             try:
-                aside = quarantine_database(self._path)
+                target = quarantine_database(self._path)
             except OSError as rename_error:
                 self._give_up(rename_error)
                 return
@@ -136,7 +136,7 @@ class StatCache:
                 "The digest cache %s was damaged or not featx's (%s); it is now %s, and images are read again.",
                 printable(self._path),
                 error,
-                printable(aside.name),
+                printable(target.name),
             )
         self._open()
 
@@ -226,12 +226,12 @@ def quarantine_database(path: Path) -> Path:
     Raises:
         OSError: it cannot be renamed.
     """
-    aside = path.with_name(f"{path.name}.damaged-{time.strftime('%Y%m%dT%H%M%S')}-{time.time_ns() % 10**9:09d}")
-    path.rename(aside)
+    target = path.with_name(f"{path.name}.damaged-{time.strftime('%Y%m%dT%H%M%S')}-{time.time_ns() % 10**9:09d}")
+    path.rename(target)
     for suffix in ("-journal", "-wal", "-shm"):
         with suppress(FileNotFoundError):
-            path.with_name(path.name + suffix).rename(aside.with_name(aside.name + suffix))
-    return aside
+            path.with_name(path.name + suffix).rename(target.with_name(target.name + suffix))
+    return target
 
 
 def _crc32(name: bytes, entry: StatEntry) -> int:

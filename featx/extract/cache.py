@@ -83,7 +83,7 @@ def check_cache(
     Args:
         cache_dir: the folder.
         names: of entries; all if empty.
-        mend: set damaged segments and a damaged digest cache aside, remove damaged networks, and write derived files
+        mend: quarantine damaged segments and a damaged digest cache, remove damaged networks, and write derived files
             again. Otherwise nothing is changed.
         show: show progress on stderr.
 
@@ -129,16 +129,16 @@ def compact_cache(
     return {name: compact(FeatureStore(cache_dir, recipe), show=show) for name, recipe in recipes.items()}
 
 
-def removable(cache_dir: StoragePath, names: Sequence[str], *, set_aside: bool = False) -> list[StoragePath]:
-    """Return the paths that `remove` is to be given: of the entries called `names`, and of what was set aside.
+def removable(cache_dir: StoragePath, names: Sequence[str], *, quarantined: bool = False) -> list[StoragePath]:
+    """Return the paths that `remove` is to be given: of the entries called `names`, and of what was quarantined.
 
     Raises:
         FeatxError: there is no such entry.
     """
     paths = [entry.path for entry in _chosen(cache_dir, names)] if names else []
-    if set_aside:
+    if quarantined:
         entries = list_cache(cache_dir)
-        paths += [path for entry in entries if entry.store for path in entry.store.set_aside]
+        paths += [path for entry in entries if entry.store for path in entry.store.quarantined]
         paths += [entry.path for entry in entries if entry.name.startswith(f"{DATABASE_NAME}.damaged-")]
     return list(dict.fromkeys(paths))
 

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from featx.heads.logistic import Fitted, fit_logreg, folds_of
-from featx.store import StreamedRows, row_bytes
+from featx.store import FeatureArray, row_bytes
 from featx.system import in_threads, prefetched, progress_bar
 
 _Floats = npt.NDArray[np.float64]
@@ -38,14 +38,14 @@ N_REMEMBERED = 20
 _TILE_BYTES = 1 << 20
 
 
-def sample_rows(X: StreamedRows) -> npt.NDArray[np.int64]:
+def sample_rows(X: FeatureArray) -> npt.NDArray[np.int64]:
     """Return which rows stand for all, `(m,)` int64, ascending; the same ones every time."""
     n = min(len(X), SAMPLE_ROWS, max(2, int(SAMPLE_SHARE * X.buffer_bytes) // row_bytes(X)))
     return np.sort(np.random.default_rng(0).permutation(len(X))[:n])
 
 
 def fit_logreg_streamed(
-    X: StreamedRows,
+    X: FeatureArray,
     y: npt.NDArray[np.int64],
     digests: npt.NDArray[np.uint8],
     mean: _Floats,
@@ -94,7 +94,7 @@ def fit_logreg_streamed(
 class _Objective:
     """The mean over all rows of the loss, and of C⁻¹ ½ ‖coef‖²: scikit-learn's objective, divided by C n."""
 
-    X: StreamedRows
+    X: FeatureArray
     y: npt.NDArray[np.int64]
     mean: _Floats
     scale: float

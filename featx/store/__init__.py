@@ -5,9 +5,8 @@ Segments are immutable, checksummed HDF5 files; `docs/format.md` specifies them.
 
 from featx.store.compaction import Compaction, compact
 from featx.store.feature_array import (
+    FeatureArray,
     Rows,
-    StoredRows,
-    StreamedRows,
     StreamedViews,
     ViewRows,
     all_views,
@@ -19,7 +18,7 @@ from featx.store.feature_array import (
     take_views,
 )
 from featx.store.feature_store import FeatureStore
-from featx.store.hdf5_file import open_hdf5, openable
-from featx.store.segment_file import CHUNK_BYTES, FORMAT_VERSION, new_segment_name, row_names
+from featx.store.hdf5_file import DAMAGE_ERRORS, open_hdf5, openable
+from featx.store.segment_file import CHUNK_BYTES, FORMAT_VERSION, as_text, new_segment_name, row_names
 from featx.store.segment_writer import SEGMENT_AGE_S, SEGMENT_BYTES, SegmentWriter
 from featx.store.verification import Damage, StoreCheck, StoreListing, check_store, list_store, mend_store

@@ -1,26 +1,21 @@
 """Many small segments become few: nothing is removed before all of its rows are on disk once more, and read back.
 
 Two compactions may run at once, on one machine or on two. Each removes only segments whose rows it has written again
-itself, and a segment can only have been written again after it was written: so of all copies of a row the youngest
-always stays.
+itself, and a segment can only have been written again after it was written: so the youngest copy of a row always
+stays.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 
+from featx.errors import DamagedSegmentError
 from featx.store.feature_store import FeatureStore
-from featx.store.segment_file import (
-    ROW_NAME,
-    Segment,
-    SegmentDamageError,
-    new_segment_name,
-    read_index,
-    read_rows,
-    read_rows_by_hdf5,
-)
+from featx.store.row_index import RowIndex, grouped
+from featx.store.segment_file import Segment, check_rows, new_segment_name, read_index
 from featx.system import Timings, progress_bar
 
 #: A segment that is written holds at most so many bytes of features: they are in memory, and damage to one costs all.
@@ -47,7 +42,7 @@ class Compaction:
 def compact(store: FeatureStore, *, show: bool = False) -> Compaction:
     """Merge the small segments of `store`, and those that hold the same rows.
 
-    A damaged segment that is met is set aside, and its group stays as it is.
+    A damaged segment is quarantined, and the group that it belongs to stays as it is.
 
     Raises:
         StoreError: the store cannot be read or written. Every row is still there.
@@ -57,24 +52,12 @@ def compact(store: FeatureStore, *, show: bool = False) -> Compaction:
     n_rows = 0
     with progress_bar(sum(map(len, groups)), "compact", "segments", show=show) as bar:
         for group in groups:
-            try:
+            with suppress(DamagedSegmentError, FileNotFoundError):  # the latter: another process has merged some
                 n_rows += _merge(store, group)
-            except _UnreadableError as error:
-                store.set_aside(error.segment.path, str(error))
-            except FileNotFoundError:  # another process has merged some of these already
-                pass
             bar.update(len(group))
     store.reload()
     store.publish()
     return Compaction(before, len(store.segments), n_rows)
-
-
-class _UnreadableError(Exception):
-    """A segment is damaged."""
-
-    def __init__(self, segment: Segment, reason: str) -> None:
-        super().__init__(reason)
-        self.segment = segment
 
 
 def _groups(segments: Sequence[Segment]) -> list[list[Segment]]:
@@ -94,97 +77,43 @@ def _groups(segments: Sequence[Segment]) -> list[list[Segment]]:
 
 def _families(segments: Sequence[Segment]) -> list[list[Segment]]:
     """Return the segments, together if they share a row, directly or through others."""
-    family_of = list(range(len(segments)))
-    names = _row_names(segments)
-    order = np.argsort(names, kind="stable")
-    numbers = np.repeat(np.arange(len(segments)), [len(segment) for segment in segments])[order]
-    same = np.flatnonzero(names[order][1:] == names[order][:-1])
-    for one, other in np.unique(np.sort(np.stack([numbers[same], numbers[same + 1]]), axis=0), axis=1).T.tolist():
-        old, new = family_of[other], family_of[one]
-        family_of = [new if family == old else family for family in family_of]
-    families: dict[int, list[Segment]] = {}
-    for segment, family in zip(segments, family_of, strict=True):
-        families.setdefault(family, []).append(segment)
-    return list(families.values())
-
-
-def _row_names(segments: Sequence[Segment]) -> np.ndarray:
-    """Return the names `(n,)` of the rows of all segments, one after the other."""
-    return np.concatenate([np.empty(0, ROW_NAME), *(segment.row_names for segment in segments)])
+    index = RowIndex(segments)
+    family_of = np.arange(len(segments))
+    for number, segment in enumerate(segments):
+        first_holders, _ = index.locate(index.find(segment.digests, segment.views))
+        joined = np.unique(family_of[np.append(first_holders, number)])
+        family_of[np.isin(family_of, joined)] = joined[0]
+    return [[segments[number] for number in family] for _, family in grouped(family_of)]
 
 
 def _merge(store: FeatureStore, group: Sequence[Segment]) -> int:
     """Write the different rows of `group` again, check them, remove the old segments; return how many rows there are.
 
     Raises:
-        _UnreadableError: one of them is damaged; none is removed.
+        DamagedSegmentError: one of them is damaged and was quarantined; none is removed.
         FileNotFoundError: one of them has gone; none is removed.
     """
-    _, first = np.unique(_row_names(group), return_index=True)
+    index = RowIndex(group)
+    rows = index.rows
     cost = sum((segment.timings for segment in group), Timings())
-    rows_each = max(1, TARGET_BYTES // group[0].row_bytes)
-    for rows in _portions(_rows(group, first), rows_each):
+    step = max(1, TARGET_BYTES // group[0].row_bytes)
+    for start in range(0, len(rows), step):
+        numbers, in_segment = index.locate(rows[start : start + step])
+        n = len(numbers)
+        features = np.empty((n, *group[0].feature_shape), group[0].dtype)
+        digests, views = np.empty((n, 32), np.uint8), np.empty(n, np.uint16)
+        for number, these in grouped(numbers):
+            segment, there = group[number], in_segment[these]
+            digests[these], views[these] = segment.digests[there], segment.views[there]
+            for which, part in store.read_segment(segment, there):
+                features[these[which]] = part
         name = new_segment_name()
-        share = cost.share(len(rows.views) / len(first))
-        store.write_segment(name, rows.features, rows.digests, partial(_itself, share), rows.views)
+        store.write_segment(name, features, digests, partial(cost.share, n / len(rows)), views)
         _check(store, name)
     store.remove_merged(group)
-    return len(first)
-
-
-def _itself(cost: Timings) -> Timings:
-    return cost
+    return len(rows)
 
 
 def _check(store: FeatureStore, name: str) -> None:
     """Raise SegmentDamageError unless what was written can be read, all of it."""
-    segment = read_index(store.dir / name, store.recipe)
-    for _ in read_rows_by_hdf5(segment, np.arange(len(segment))):
-        pass
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """Some rows: features `(n, …)`, digests `(n, 32)` uint8, views `(n,)` uint16."""
-
-    features: np.ndarray
-    digests: np.ndarray
-    views: np.ndarray
-
-
-def _rows(segments: Sequence[Segment], wanted: np.ndarray) -> Iterator[_Rows]:
-    """Yield the rows `wanted`, `(n,)` int64, counted over all `segments`, a few megabytes at a time."""
-    is_wanted = np.zeros(sum(map(len, segments)), bool)
-    is_wanted[wanted] = True
-    start = 0
-    for segment in segments:
-        rows = np.flatnonzero(is_wanted[start : start + len(segment)])
-        start += len(segment)
-        if not len(rows):
-            continue
-        try:
-            for which, features in read_rows(segment, rows):
-                yield _Rows(features, segment.digests[rows[which]], segment.views[rows[which]])
-        except SegmentDamageError as error:
-            raise _UnreadableError(segment, str(error)) from error
-
-
-def _portions(parts: Iterator[_Rows], n_rows: int) -> Iterator[_Rows]:
-    """Yield the rows of all `parts`, `n_rows` at a time; the last of them may be fewer."""
-    waiting: list[_Rows] = []
-    for part in parts:
-        waiting.append(part)
-        while sum(len(rows.views) for rows in waiting) >= n_rows:
-            joined = _joined(waiting)
-            yield _cut(joined, slice(0, n_rows))
-            waiting = [_cut(joined, slice(n_rows, None))] if len(joined.views) > n_rows else []
-    if waiting:
-        yield _joined(waiting)
-
-
-def _joined(parts: Sequence[_Rows]) -> _Rows:
-    return _Rows(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(_Rows)))
-
-
-def _cut(rows: _Rows, which: slice) -> _Rows:
-    return _Rows(rows.features[which], rows.digests[which], rows.views[which])
+    check_rows(read_index(store.dir / name, store.recipe))

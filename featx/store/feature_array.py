@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,7 @@ from featx.store.row_index import grouped
 from featx.store.segment_file import Segment
 
 _Array = npt.NDArray[Any]
+
 #: Bytes of features that are held at a time, unless there is less memory.
 BUFFER_BYTES = 256 << 20
 
@@ -20,100 +21,7 @@ BUFFER_BYTES = 256 << 20
 PIECES_PER_HEAP = 64
 
 
-class StreamedRows(Protocol):
-    """Rows `(n, …)` that are on disk, see `featx.store.StoredRows`."""
-
-    #: Bytes of rows that may be held at a time.
-    buffer_bytes: int
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """`(n, …)`."""
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Of the rows."""
-
-    def __len__(self) -> int:
-        """Return the number of rows."""
-
-    def __getitem__(self, rows: slice | _Array) -> _Array:
-        """Return some rows, in memory."""
-
-    def take(self, rows: slice | _Array) -> "StreamedRows":
-        """Return some of the rows; they stay on disk."""
-
-    def followed_by(self, other: Any) -> "StreamedRows":
-        """Return these rows, and below them those of `other`; they stay on disk."""
-
-    def in_order(self) -> Iterator[tuple[_Array, _Array]]:
-        """Yield all rows as they lie on disk: `(k,)` int64, which ones, and `(k, …)`."""
-
-    def shuffled(self, rng: np.random.Generator, multiple_of: int = 1) -> Iterator[tuple[_Array, _Array]]:
-        """Yield all rows in random order: `(k,)` int64, which ones, and `(k, …)`, where `multiple_of` divides k."""
-
-
-#: Rows `(n, …)`.
-Rows = _Array | StreamedRows
-
-
-@dataclass(frozen=True)
-class StreamedViews:
-    """The views of images, on disk.
-
-    Attributes:
-        rows: those of one image side by side.
-        n_views: of each image.
-    """
-
-    rows: StreamedRows
-    n_views: int
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """`(n, n_views, …)`."""
-        return (len(self.rows) // self.n_views, self.n_views, *self.rows.shape[1:])
-
-
-#: Rows of views, `(n, n_views, …)`.
-ViewRows = _Array | StreamedViews
-
-
-def take(rows: Rows, which: _Array) -> Rows:
-    """Return the rows `which`, `(k,)` integers or `(n,)` bool, where `rows` are: in memory, or on disk."""
-    return rows[which] if isinstance(rows, np.ndarray) else rows.take(which)
-
-
-def below(rows: Rows, others: Rows) -> Rows:
-    """Return `rows`, and below them `others`, where both are: in memory, or on disk."""
-    return np.concatenate([rows, others]) if isinstance(rows, np.ndarray) else rows.followed_by(others)
-
-
-def row_bytes(rows: Rows) -> int:
-    """Return the bytes of one row, at least 1."""
-    return max(1, int(np.prod(rows.shape[1:], dtype=np.int64)) * rows.dtype.itemsize)
-
-
-def all_views(views: ViewRows) -> Rows:
-    """Return a row for each of `views`, `(n * n_views, …)`, those of one image side by side."""
-    return views.rows if isinstance(views, StreamedViews) else views.reshape(-1, *views.shape[2:])
-
-
-def one_view(views: ViewRows, number: int) -> Rows:
-    """Return the views with this number, from 0, `(n, …)`."""
-    if isinstance(views, StreamedViews):
-        return views.rows.take(slice(number, None, views.n_views))
-    return views[:, number]
-
-
-def take_views(views: ViewRows, mask: _Array) -> ViewRows:
-    """Return the views of the images where `mask`, `(n,)` bool, is true."""
-    if isinstance(views, StreamedViews):
-        return StreamedViews(views.rows.take(np.repeat(mask, views.n_views)), views.n_views)
-    return views[mask]
-
-
-class StoredRows:
+class FeatureArray:
     """Features `(n, …)` that are read when they are asked for, each row held against its checksum.
 
     Attributes:
@@ -173,16 +81,17 @@ class StoredRows:
             out[which] = features
         return out
 
-    def take(self, rows: slice | np.ndarray) -> "StoredRows":
+    def take(self, rows: slice | np.ndarray) -> "FeatureArray":
         """Return some of the rows; they stay on disk."""
-        found = self._places().of(rows)
-        return StoredRows(
+        places = self._places()
+        found = _Places(places.lists, places.segments[rows], places.rows[rows])
+        return FeatureArray(
             self.stores, self.store_of[rows], self.digests[rows], self.views[rows], self.buffer_bytes, found
         )
 
-    def followed_by(self, other: "StoredRows") -> "StoredRows":
+    def followed_by(self, other: "FeatureArray") -> "FeatureArray":
         """Return these rows, and below them those of `other`, which are of the same shape; they stay on disk."""
-        return StoredRows(
+        return FeatureArray(
             [*self.stores, *other.stores],
             np.concatenate([self.store_of, other.store_of + np.uint8(len(self.stores))]),
             np.concatenate([self.digests, other.digests]),
@@ -194,7 +103,7 @@ class StoredRows:
         """Yield all rows as they lie on disk, some megabytes at a time: `(k,)` int64, which ones, and `(k, …)`.
 
         Raises:
-            DamagedSegmentError: some failed their checksum; their segment has been set aside.
+            DamagedSegmentError: some failed their checksum; their segment has been quarantined.
             StoreError: the system cannot read them.
         """
         order, _ = self._pieces()
@@ -211,7 +120,7 @@ class StoredRows:
             multiple_of: what k is divisible by; for the last of them, by 1 only.
 
         Raises:
-            DamagedSegmentError: some failed their checksum; their segment has been set aside.
+            DamagedSegmentError: some failed their checksum; their segment has been quarantined.
             StoreError: the system cannot read them.
         """
         order, starts = self._pieces()
@@ -279,18 +188,20 @@ class StoredRows:
 
     def _places(self) -> "_Places":
         """Return where all rows are; looked up again if the stores have changed since."""
-        if self._found is None or not self._found.are_of(self.stores):
+        lists = [store.segments for store in self.stores]
+        # A store that has changed has another list.
+        if self._found is None or any(old is not new for old, new in zip(self._found.lists, lists, strict=True)):
             segments, rows = np.empty(len(self), np.int32), np.empty(len(self), np.int32)
             for number, these in grouped(self.store_of):
                 located = self.stores[number].locate(self.digests[these], self.views[these])
                 segments[these], rows[these] = located
-            self._found = _Places([store.segments for store in self.stores], segments, rows)
+            self._found = _Places(lists, segments, rows)
         return self._found
 
 
 def stored_rows(
     store: FeatureStore, digests: np.ndarray, views: np.ndarray | int = 0, *, buffer_bytes: int = BUFFER_BYTES
-) -> StoredRows:
+) -> FeatureArray:
     """Return the features of the images with `digests`, `(n, 32)` uint8, n ≥ 1, in that order; they stay on disk.
 
     `views` is the number of each one's view, `(n,)`, or one number for all; `buffer_bytes` of features may be held at a
@@ -300,7 +211,68 @@ def stored_rows(
         FeaturesMissingError: some are not in the store.
     """
     numbers = np.broadcast_to(views, len(digests)).astype(np.uint16)
-    return StoredRows([store], np.zeros(len(digests), np.uint8), digests, numbers, buffer_bytes)
+    return FeatureArray([store], np.zeros(len(digests), np.uint8), digests, numbers, buffer_bytes)
+
+
+@dataclass(frozen=True)
+class StreamedViews:
+    """The views of images, on disk.
+
+    Attributes:
+        rows: those of one image side by side.
+        n_views: of each image.
+    """
+
+    rows: FeatureArray
+    n_views: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """`(n, n_views, …)`."""
+        return (len(self.rows) // self.n_views, self.n_views, *self.rows.shape[1:])
+
+
+#: Rows `(n, …)`, in memory or on disk.
+Rows = _Array | FeatureArray
+
+#: Rows of views, `(n, n_views, …)`.
+ViewRows = _Array | StreamedViews
+
+
+def take(rows: Rows, which: _Array) -> Rows:
+    """Return the rows `which`, `(k,)` integers or `(n,)` bool, where `rows` are: in memory, or on disk."""
+    return rows[which] if isinstance(rows, np.ndarray) else rows.take(which)
+
+
+def below(rows: Rows, others: Rows) -> Rows:
+    """Return `rows`, and below them `others`, where both are: in memory, or on disk."""
+    if isinstance(rows, np.ndarray):
+        return np.concatenate([rows, others])
+    return rows.followed_by(cast("FeatureArray", others))
+
+
+def row_bytes(rows: Rows) -> int:
+    """Return the bytes of one row, at least 1."""
+    return max(1, int(np.prod(rows.shape[1:], dtype=np.int64)) * rows.dtype.itemsize)
+
+
+def all_views(views: ViewRows) -> Rows:
+    """Return a row for each of `views`, `(n * n_views, …)`, those of one image side by side."""
+    return views.rows if isinstance(views, StreamedViews) else views.reshape(-1, *views.shape[2:])
+
+
+def one_view(views: ViewRows, number: int) -> Rows:
+    """Return the views with this number, from 0, `(n, …)`."""
+    if isinstance(views, StreamedViews):
+        return views.rows.take(slice(number, None, views.n_views))
+    return views[:, number]
+
+
+def take_views(views: ViewRows, mask: _Array) -> ViewRows:
+    """Return the views of the images where `mask`, `(n,)` bool, is true."""
+    if isinstance(views, StreamedViews):
+        return StreamedViews(views.rows.take(np.repeat(mask, views.n_views)), views.n_views)
+    return views[mask]
 
 
 @dataclass(frozen=True)
@@ -310,11 +282,3 @@ class _Places:
     lists: Sequence[Sequence[Segment]]
     segments: np.ndarray
     rows: np.ndarray
-
-    def are_of(self, stores: Sequence[FeatureStore]) -> bool:
-        """Return whether the stores have the segments that they had."""
-        return all(part is store.segments for part, store in zip(self.lists, stores, strict=True))
-
-    def of(self, rows: slice | np.ndarray) -> "_Places":
-        """Return where some of the rows are."""
-        return _Places(self.lists, self.segments[rows], self.rows[rows])

@@ -29,7 +29,7 @@ from featx.system import Timings, shown
 
 log = logging.getLogger("featx")
 
-#: Begins the name of a segment that has been set aside.
+#: Begins the name of a segment that has been quarantined.
 DAMAGED_PREFIX = "damaged-"
 
 
@@ -39,21 +39,30 @@ def derived_texts(recipe: Recipe, segments: Sequence[Segment]) -> dict[str, str]
     return {"recipe.json": recipe.to_json() + "\n", "timings.json": json.dumps(cost.to_dict(), indent=2) + "\n"}
 
 
-def text_of(path: StoragePath) -> str | None:
-    """Return the text in the file at `path`; None if there is none, or it cannot be read."""
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeError):
-        return None
+def outdated_texts(store_dir: StoragePath, recipe: Recipe, segments: Sequence[Segment]) -> list[str]:
+    """Return the names of the files of `derived_texts` that say something else, or cannot be read."""
+    outdated = []
+    for name, expected in derived_texts(recipe, segments).items():
+        try:
+            is_right = (store_dir / name).read_text(encoding="utf-8") == expected
+        except (OSError, UnicodeError):
+            is_right = False
+        if not is_right:
+            outdated.append(name)
+    return outdated
 
 
-def odd_shaped(segments: Sequence[Segment]) -> list[Segment]:
-    """Return the segments whose features have another shape than most rows have."""
+def odd_shaped(segments: Sequence[Segment]) -> dict[Segment, str]:
+    """Return the segments whose features have another shape than most rows have, each with that as a reason."""
     n_rows: Counter[tuple[int, ...]] = Counter()
     for segment in segments:
         n_rows[segment.feature_shape] += len(segment)
     common = max(n_rows, key=n_rows.__getitem__, default=None)
-    return [segment for segment in segments if segment.feature_shape != common]
+    return {
+        segment: f"its features have the shape {segment.feature_shape}"
+        for segment in segments
+        if segment.feature_shape != common
+    }
 
 
 class FeatureStore:
@@ -63,7 +72,7 @@ class FeatureStore:
     """
 
     def __init__(self, cache_dir: StoragePath | str, recipe: Recipe) -> None:
-        """Open the store of `recipe` below `cache_dir`; damaged segments are set aside with a warning.
+        """Open the store of `recipe` below `cache_dir`; damaged segments are quarantined with a warning.
 
         Raises:
             StoreError: the folder cannot be read, or was written by a newer featx.
@@ -82,8 +91,8 @@ class FeatureStore:
         self._looked_at = look_at_segments(self.dir, self._open_segment, self._looked_at)
         opened = [segment for segment in self._looked_at.values() if segment]
         odd = odd_shaped(opened)
-        for segment in odd:
-            self.set_aside(segment.path, f"its features have the shape {segment.feature_shape}")
+        for segment, reason in odd.items():
+            self.quarantine(segment.path, reason)
         segments = [segment for segment in opened if segment not in odd]
         if segments != self.segments:
             self.segments = segments
@@ -108,36 +117,29 @@ class FeatureStore:
 
         Raises:
             FeaturesMissingError: some are not in the store.
-            DamagedSegmentError: some failed their checksum; their segment has been set aside.
+            DamagedSegmentError: some failed their checksum; their segment has been quarantined.
         """
         views = np.broadcast_to(views, len(digests))
-        self._check_present(digests, views)
+        numbers, in_segment = self.locate(digests, views)
         if not len(digests):
             return np.empty((0, *self.segments[0].feature_shape) if self.segments else (0,), self.recipe.dtype)
         out = np.empty((len(digests), *self.segments[0].feature_shape), self.recipe.dtype)
         left, deadline = np.arange(len(digests)), time.monotonic() + PATIENCE_S
-        while len(still_left := self._read_into(out, digests, left, views)):
+        while len(still_left := self._read_into(out, left, numbers, in_segment)):
             # Another process has merged segments meanwhile: the rows are in a new one.
             if len(still_left) < len(left):
                 left, deadline = still_left, time.monotonic() + PATIENCE_S
             if time.monotonic() > deadline:
                 raise StoreError(f"The segments of {printable(self.dir)} go faster than they can be read; try later.")
             self.reload()
-            self._check_present(digests[left], views[left])
+            numbers, in_segment = self.locate(digests[left], views[left])
         return out
 
-    def _check_present(self, digests: np.ndarray, views: np.ndarray | int) -> None:
-        n_missing = int((~self.contains(digests, views)).sum())
-        if n_missing:
-            raise FeaturesMissingError(f"{n_missing} of {len(digests)} images have no features in {self.dir}.")
-
-    def _read_into(self, out: np.ndarray, digests: np.ndarray, which: np.ndarray, views: np.ndarray) -> np.ndarray:
-        """Read the features of the images `which`, `(n,)` int64, to their places in `out`.
+    def _read_into(self, out: np.ndarray, which: np.ndarray, numbers: np.ndarray, in_segment: np.ndarray) -> np.ndarray:
+        """Read the features of the images `which`, `(n,)` int64, to their places in `out`, from where `locate` says.
 
         Returns those of `which` whose segment has gone.
         """
-        rows = self._index.find(digests[which], views[which])
-        numbers, in_segment = self._index.locate(rows)
         gone: list[np.ndarray] = []
         for number, these in grouped(numbers):
             order = these[np.argsort(in_segment[these], kind="stable")]
@@ -152,15 +154,15 @@ class FeatureStore:
         """Yield the features of `rows`, `(n,)` int64, sorted, of one of `segments`: which of them, and `(k, …)`.
 
         Raises:
-            DamagedSegmentError: a row failed its checksum; the segment has been set aside.
+            DamagedSegmentError: a row failed its checksum; the segment has been quarantined.
             FileNotFoundError: another process has merged it with others.
         """
         try:
             yield from read_rows(segment, rows)
         except SegmentDamageError as error:
-            self.set_aside(segment.path, str(error))
+            self.quarantine(segment.path, str(error))
             raise DamagedSegmentError(
-                f"A segment of {printable(self.dir)} was damaged ({printable(str(error))}) and has been set aside; "
+                f"A segment of {printable(self.dir)} was damaged ({printable(str(error))}) and has been quarantined; "
                 f"run the extraction again: only its {len(segment)} images are computed."
             ) from error
 
@@ -170,8 +172,10 @@ class FeatureStore:
         Raises:
             FeaturesMissingError: some are not in the store.
         """
-        self._check_present(digests, views)
-        return self._index.locate(self._index.find(digests, views))
+        rows = self._index.find(digests, views)
+        if n_missing := int((rows < 0).sum()):
+            raise FeaturesMissingError(f"{n_missing} of {len(digests)} images have no features in {self.dir}.")
+        return self._index.locate(rows)
 
     def cost(self, digests: np.ndarray, views: np.ndarray | int = 0) -> Timings:
         """Return what the features of the images with `digests`, `(n, 32)` uint8, cost when they were made.
@@ -246,28 +250,19 @@ class FeatureStore:
                 path.unlink(missing_ok=True)
         self.reload()
 
-    def set_aside(self, path: StoragePath, reason: str) -> None:
+    def quarantine(self, path: StoragePath, reason: str) -> None:
         """Rename the damaged segment at `path`, so that its rows count as missing, and say so."""
-        aside = path.with_name(f"{DAMAGED_PREFIX}{path.name}")
+        target = path.with_name(f"{DAMAGED_PREFIX}{path.name}")
+        name, why = printable(path), printable(reason)
         self._looked_at[path] = None
         try:
-            move(path, aside)
+            move(path, target)
         except FileNotFoundError:  # another process was quicker
             return
         except OSError as error:
-            log.warning(
-                "%s is damaged (%s) and is not used; it cannot be renamed: %s.",
-                printable(path),
-                printable(reason),
-                error.strerror,
-            )
+            log.warning("%s is damaged (%s) and is not used; it cannot be renamed: %s.", name, why, error.strerror)
             return
-        log.warning(
-            "%s is damaged (%s). It was renamed to %s; its images are computed again.",
-            printable(path),
-            printable(reason),
-            aside.name,
-        )
+        log.warning("%s is damaged (%s). It was renamed to %s; its images are computed again.", name, why, target.name)
 
     def _write_derived_files(self, segments: list[Segment]) -> None:
         virtual_path = self.dir / "features.h5"
@@ -284,30 +279,26 @@ class FeatureStore:
         shown = shown_segments(self.dir / "features.h5")
         if shown != [segment.path.name for segment in self.segments]:
             return False
-        texts = derived_texts(self.recipe, self.segments)
-        return not shown or all(text_of(self.dir / name) == text for name, text in texts.items())
+        return not shown or not outdated_texts(self.dir, self.recipe, self.segments)
 
     def _open_segment(self, path: StoragePath) -> Segment | None:
-        """Return the segment at `path`; None if it is damaged, and was set aside."""
+        """Return the segment at `path`; None if it is damaged, and was quarantined."""
         try:
             return read_index(path, self.recipe)
         except SegmentDamageError as error:
-            self.set_aside(path, str(error))
+            self.quarantine(path, str(error))
             return None
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
         try:
             yield
-        except StorageError as error:
-            raise self._write_error(str(error.strerror)) from error
         except OSError as error:
-            # HDF5's own words are long and for programmers; where the system gave a reason, it is enough.
-            reason = os.strerror(error.errno) if error.errno else " ".join(str(error).split())
-            raise self._write_error(reason) from error
-
-    def _write_error(self, reason: str) -> StoreError:
-        return StoreError(
-            f"Writing to the store {printable(self.dir)} failed: {reason}. What it held before is still good; "
-            f"mend this and run the same command again to go on."
-        )
+            if isinstance(error, StorageError):
+                reason = error.strerror
+            else:  # HDF5's own words are long and for programmers; where the system gave a reason, it is enough
+                reason = os.strerror(error.errno) if error.errno else " ".join(str(error).split())
+            raise StoreError(
+                f"Writing to the store {printable(self.dir)} failed: {reason}. What it held before is still good; "
+                f"mend this and run the same command again to go on."
+            ) from error

@@ -1,7 +1,7 @@
-"""Where the rows of a data set are in an HDF5 file, and how to read them without HDF5.
+"""HDF5 files: opened wherever they lie and whoever holds them, and read without HDF5 where that is faster.
 
-A chunk of featx's is its rows, one after the other, and four bytes of Fletcher-32. HDF5 reads one at a time, under a
-lock of its own, and checks and copies it; for rows that have a checksum of their own, that is work for nothing.
+A chunk that featx writes is its rows, one after the other, and four bytes of Fletcher-32. HDF5 reads one chunk at a
+time, under a lock of its own, and checks and copies it. Rows have a checksum of their own, so that is not needed.
 """
 
 import io
@@ -9,10 +9,9 @@ import shutil
 import struct
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
-from functools import partial
-from io import FileIO
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
@@ -21,50 +20,54 @@ import numpy as np
 
 from featx.storage import RemotePath, StoragePath
 
-_HEAD_BYTES = 64 << 10
-
-#: The end of a segment holds its digests and views: 38 bytes a row after at least some hundred bytes of features.
-_TAIL_BYTES = 256 << 10
-_TAIL_SHARE = 16
-
-#: In the middle, HDF5 keeps where the chunks are: one piece of that is asked for when it is wanted, or a few.
-_MAX_PIECES, _PIECE_BYTES = 4, 8 << 10
 #: Bytes that are read from a segment in one go.
 READ_BYTES = 8 << 20
 
+#: What reading a file that is damaged, or of another making, ends in; an OSError with a number is the system's.
+DAMAGE_ERRORS = (OSError, KeyError, ValueError, TypeError, RuntimeError, AttributeError)
+
+#: A segment elsewhere is read from both ends: what is not features is at its beginning, and its digests and views,
+#: 38 bytes a row, are at its end.
+_HEAD_BYTES, _TAIL_BYTES = 64 << 10, 256 << 10
+
+#: Between them, HDF5 keeps where the chunks are. So many pieces are fetched, of so many bytes at least, or else all.
+_MAX_PIECES, _PIECE_BYTES = 8, 8 << 10
+
 _FLETCHER32_BYTES = 4
+
+#: How an HDF5 file begins: signature, version, sizes of offsets and of lengths, marks, four offsets, checksum.
+_SUPERBLOCK = struct.Struct("<8s4B32s4s")
+_SIGNATURE, _MARKED_VERSION = b"\x89HDF\r\n\x1a\n", 3
+
+_WORD = 0xFFFFFFFF
 
 
 @contextmanager
 def open_hdf5(path: StoragePath, *, without_features: bool = False) -> Iterator[h5py.File]:
-    """Open the HDF5 file at `path`; one elsewhere is read as a whole, unless it is wanted `without_features`.
+    """Open the HDF5 file at `path`; one elsewhere is fetched as a whole, unless it is wanted `without_features`.
 
-    The files of a store never change, so that HDF5's file locks, which many network folders do not support, are not
-    needed. Nor does it matter whether another program has the file open to write, or was killed while it had.
+    The files of a store never change, so HDF5's file locks, which many network folders do not support, are not needed.
+    Nor does it matter whether another program has the file open to write, or was killed while it had.
 
     Raises:
         OSError: it cannot be read, or is none.
     """
     if not isinstance(path, Path):
-        content = _ends(path) if without_features else io.BytesIO(path.read_bytes())
-        with h5py.File(content, "r") as file:
+        with h5py.File(_Pieces(path) if without_features else io.BytesIO(path.read_bytes()), "r") as file:
             yield file
-    elif file := _opened_directly(path):
-        with file:
-            yield file
+        return
+    try:
+        opened = h5py.File(path, "r", locking=False)
+    except FileNotFoundError:
+        raise
+    except OSError:  # marked as open, locked where the user wants locks, or worse, which opening it once more says
+        opened = None
+    if opened:
+        with opened:
+            yield opened
     else:
         with _Unmarked(path) as content, h5py.File(content, "r") as file:
             yield file
-
-
-def _opened_directly(path: Path) -> h5py.File | None:
-    """Return the file as HDF5 itself opens it; None if it refuses to."""
-    try:
-        return h5py.File(path, "r", locking=False)
-    except FileNotFoundError:
-        raise
-    except OSError:  # marked as open, locked where the user wants locks, or worse, which the next to open it says
-        return None
 
 
 @contextmanager
@@ -98,16 +101,11 @@ def _is_refused(path: Path) -> bool:
     return False
 
 
-#: How an HDF5 file begins: signature, version, sizes of offsets and of lengths, marks, four offsets, checksum.
-_SUPERBLOCK = struct.Struct("<8s4B32s4s")
-_SIGNATURE, _MARKED_VERSION = b"\x89HDF\r\n\x1a\n", 3
-
-
 class _Unmarked(io.FileIO):
     """A file as it would be if no program had it open to write, for which HDF5 leaves a mark in its superblock.
 
-    HDF5 opens no marked file, and whoever was killed has left his mark for ever. The marks say nothing of what is in
-    the file, and are all that is hidden.
+    HDF5 opens no marked file, and a program that was killed has left its mark for ever. The marks say nothing about
+    the content of the file. Nothing else is hidden.
     """
 
     def __init__(self, path: Path) -> None:
@@ -133,7 +131,7 @@ class _Unmarked(io.FileIO):
 
 
 def _without_marks(head: bytes) -> bytes:
-    """Return how a file begins that begins with `head`, less the marks."""
+    """Return the beginning of a file, `head`, without the marks."""
     if len(head) < _SUPERBLOCK.size:
         return head
     signature, version, n_offset, n_length, _, offsets, _ = _SUPERBLOCK.unpack(head)
@@ -156,9 +154,6 @@ def _lookup3(data: bytes) -> int:
     return state[2]
 
 
-_WORD = 0xFFFFFFFF
-
-
 def _mixed(a: int, b: int, c: int) -> list[int]:
     for shift in (4, 6, 8, 16, 19, 4):
         a = ((a - c) & _WORD) ^ _rotated(c, shift)
@@ -177,34 +172,22 @@ def _rotated(value: int, shift: int) -> int:
     return (value << shift | value >> (32 - shift)) & _WORD
 
 
-def _ends(path: RemotePath) -> io.IOBase:
-    """Return the file without most of its middle, if that is features only; else all of it."""
-    size = path.stat().st_size
-    for n_tail in (_TAIL_BYTES, size // _TAIL_SHARE):
-        if size <= _HEAD_BYTES + n_tail:
-            break
-        ends = _Ends(path, *path.read_ends(_HEAD_BYTES, n_tail))
-        with suppress(Exception), h5py.File(ends, "r") as file:  # what is damaged is found by whoever asked for it
-            for name in ("digest", "view", "crc32"):
-                file[name][:]
-            file["features"].id.chunk_iter(lambda _chunk: None)
-        if ends.are_enough:
-            return ends
-    return io.BytesIO(path.read_bytes())
+class _Pieces(io.RawIOBase):
+    """A file elsewhere. Both of its ends are fetched at once, and the rest as it is asked for."""
 
+    def __init__(self, path: RemotePath) -> None:
+        """Fetch the ends of the file at `path`.
 
-class _Ends(io.RawIOBase):
-    """A file of which the beginning and the end are there, and between them what has been asked for.
-
-    Attributes:
-        are_enough: whether that was in no more than `_MAX_PIECES`.
-    """
-
-    def __init__(self, path: RemotePath, head: bytes, tail: bytes, size: int) -> None:
-        self._path, self._head, self._tail, self._size = path, head, tail, size
-        self._pieces: dict[int, bytes] = {}
-        self._position = 0
-        self.are_enough = True
+        Raises:
+            OSError: it is not there, or cannot be read.
+        """
+        self._path, self._position, self._size = path, 0, path.stat().st_size
+        if self._size <= _HEAD_BYTES + _TAIL_BYTES:
+            self._pieces = {0: path.read_bytes()}
+        else:
+            head, tail, _ = path.read_ends(_HEAD_BYTES, _TAIL_BYTES)
+            self._pieces = {0: head, self._size - len(tail): tail}
+        self._most = len(self._pieces) + _MAX_PIECES
 
     def readable(self) -> bool:
         return True
@@ -220,28 +203,22 @@ class _Ends(io.RawIOBase):
         return self._position
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        """Fill `buffer`: with zeros where too much was asked for."""
-        start, stop = self._position, min(self._position + len(buffer), self._size)
-        tail_start = self._size - len(self._tail)
-        if stop <= len(self._head):
-            part = self._head[start:stop]
-        elif start >= tail_start:
-            part = self._tail[start - tail_start : stop - tail_start]
-        else:
-            part = self._from_middle(start, max(0, stop - start))
+        """Fill `buffer`, and return how many bytes there were."""
+        n_bytes = min(len(buffer), self._size - self._position)
+        part = self._range(self._position, n_bytes) if n_bytes > 0 else b""
         buffer[: len(part)] = part
         self._position += len(part)
         return len(part)
 
-    def _from_middle(self, start: int, n_bytes: int) -> bytes:
+    def _range(self, start: int, n_bytes: int) -> bytes:
         for first, piece in self._pieces.items():
             if first <= start and start + n_bytes <= first + len(piece):
                 return piece[start - first : start - first + n_bytes]
-        if len(self._pieces) == _MAX_PIECES:
-            self.are_enough = False
-            return bytes(n_bytes)
-        self._pieces[start] = self._path.read_range(start, max(n_bytes, _PIECE_BYTES))
-        return self._pieces[start][:n_bytes]
+        if len(self._pieces) < self._most:
+            self._pieces[start] = self._path.read_range(start, max(n_bytes, _PIECE_BYTES))
+            return self._pieces[start][:n_bytes]
+        self._pieces = {0: self._path.read_bytes()}
+        return self._pieces[0][start : start + n_bytes]
 
 
 @dataclass(frozen=True, eq=False)
@@ -274,29 +251,21 @@ class Chunks:
             ValueError: the file ends before they do.
             OSError: the system cannot read it.
         """
-        with _reader(path) as fill:
-            yield from self._read(fill, rows)
-
-    def _read(self, fill: "_Fill", rows: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
-        numbers = rows // self.n_rows
-        for first, last in self._runs(np.unique(numbers)):
-            low, high = (int(i) for i in np.searchsorted(numbers, [first, last + 1]))
-            wanted = rows[low:high]
-            if first == last:
-                yield slice(low, high), self._read_one(fill, first, wanted)
-                continue
-            data = np.empty((last + 1 - first, self.stored_bytes), np.uint8)
-            fill(int(self.offsets[first]), data)
-            in_chunks = data[:, :-_FLETCHER32_BYTES].reshape(len(data), self.n_rows, self.row_bytes)
-            yield slice(low, high), in_chunks[numbers[low:high] - first, wanted % self.n_rows]
-
-    def _read_one(self, fill: "_Fill", number: int, rows: np.ndarray) -> np.ndarray:
-        """Return the bytes of `rows`, all of one chunk, of which no more is read than from the first to the last."""
-        first = int(rows[0])
-        data = np.empty((int(rows[-1]) + 1 - first, self.row_bytes), np.uint8)
-        fill(int(self.offsets[number]) + first % self.n_rows * self.row_bytes, data)
-        is_all = len(data) == len(rows) and bool((np.diff(rows) == 1).all())  # a row may be wanted twice
-        return data if is_all else data[rows - first]
+        numbers, in_chunk = np.divmod(rows, self.n_rows)
+        with _reader(path) as read:
+            for first, last in self._runs(np.unique(numbers)):
+                low, high = (int(i) for i in np.searchsorted(numbers, [first, last + 1]))
+                begin, which, wanted = int(self.offsets[first]), slice(low, high), in_chunk[low:high]
+                if first < last:
+                    data = read(begin, (last + 1 - first) * self.stored_bytes).reshape(-1, self.stored_bytes)
+                    chunks = data[:, :-_FLETCHER32_BYTES].reshape(len(data), self.n_rows, self.row_bytes)
+                    yield which, chunks[numbers[which] - first, wanted]
+                    continue
+                # Of a single chunk, no more than from the first row to the last
+                top, n = int(wanted[0]), int(wanted[-1] - wanted[0]) + 1
+                data = read(begin + top * self.row_bytes, n * self.row_bytes).reshape(n, self.row_bytes)
+                is_all = n == len(wanted) and bool((np.diff(wanted) == 1).all())  # a row may be wanted twice
+                yield which, data if is_all else data[wanted - top]
 
     def _runs(self, numbers: np.ndarray) -> Iterator[tuple[int, int]]:
         """Yield the first and the last of chunks that lie one after the other and are worth one read."""
@@ -324,35 +293,24 @@ def find_chunks(dataset: h5py.Dataset) -> Chunks | None:
     return chunks if is_plain and len(found) == -(-len(dataset) // n_rows) else None
 
 
-#: Fills an array of uint8 with the bytes of a file that begin at an offset.
-_Fill = Callable[[int, np.ndarray], None]
-
-
 @contextmanager
-def _reader(path: StoragePath) -> Iterator[_Fill]:
-    """Yield what reads from the file at `path`. It raises ValueError where the file ends before the array is full."""
-    if not isinstance(path, Path):
-        yield partial(_fill_from_elsewhere, path)
-        return
-    with path.open("rb", buffering=0) as file:
-        yield partial(_fill_from_file, file)
+def _reader(path: StoragePath) -> Iterator[Callable[[int, int], np.ndarray]]:
+    """Yield what returns `n_bytes` of the file from `offset` on. It raises ValueError where the file ends before."""
+    opened: AbstractContextManager[BufferedReader | RemotePath]
+    opened = path.open("rb") if isinstance(path, Path) else nullcontext(path)
+    with opened as source:
 
+        def read(offset: int, n_bytes: int) -> np.ndarray:
+            data = np.empty(n_bytes, np.uint8)
+            if isinstance(source, RemotePath):
+                content = source.read_range(offset, n_bytes)
+                n_read = len(content)
+                data[:n_read] = np.frombuffer(content, np.uint8)
+            else:
+                source.seek(offset)
+                n_read = source.readinto(data.data)
+            if n_read < n_bytes:
+                raise ValueError("the file ends before its features do")
+            return data
 
-def _fill_from_file(file: FileIO, offset: int, data: np.ndarray) -> None:
-    file.seek(offset)
-    buffer = memoryview(data.reshape(-1))  # type: ignore[arg-type]  # NumPy's stubs are of before buffers had a type
-    while buffer:
-        n_read = file.readinto(buffer)  # a system may give fewer bytes at a time
-        if not n_read:
-            raise ValueError(_TOO_SHORT)
-        buffer = buffer[n_read:]
-
-
-def _fill_from_elsewhere(path: RemotePath, offset: int, data: np.ndarray) -> None:
-    content = path.read_range(offset, data.size)
-    if len(content) < data.size:
-        raise ValueError(_TOO_SHORT)
-    data.reshape(-1)[:] = np.frombuffer(content, np.uint8)
-
-
-_TOO_SHORT = "the file ends before its features do"
+        yield read

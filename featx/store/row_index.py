@@ -1,4 +1,7 @@
-"""The segments of a store while other processes add and merge some: all rows are seen, or none is said to be there."""
+"""Which rows a store has, and where: its segments, and an index of the rows of all of them.
+
+Other processes may add and merge segments meanwhile. Whoever looks sees every row, or gets an error.
+"""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,10 +19,61 @@ from featx.system import shown
 #: Seconds after which a store whose segments still come and go is taken for trouble.
 PATIENCE_S = 60.0
 
-#: Segments of a store elsewhere that are looked at at once: most of the time is spent waiting.
+#: Segments of a store elsewhere that are looked at side by side: most of the time is spent waiting.
 AT_ONCE = 16
 
 T = TypeVar("T")
+
+
+def look_at_segments(
+    store_dir: StoragePath,
+    look: Callable[[StoragePath], T],
+    known: Mapping[StoragePath, T] = MappingProxyType({}),
+    *,
+    at_once: int = AT_ONCE,
+) -> dict[StoragePath, T]:
+    """Return what `look` says of each segment, sorted by path; those that go meanwhile are left out.
+
+    Rows are merged by writing them to a new segment before the old ones are removed, so that a single listing can
+    miss both. Two that agree have seen all rows: what the first missed because it came too late is in the second.
+
+    Args:
+        store_dir: the folder of a store.
+        look: called once with each segment, by several threads if the store is elsewhere; may raise FileNotFoundError
+            where one has gone.
+        known: what it has said before. A name is never given to another segment.
+        at_once: segments elsewhere that are looked at at the same time.
+
+    Raises:
+        StoreError: the folder cannot be read, or segments come and go without end.
+    """
+    seen = dict(known)
+    before: list[StoragePath] | None = None
+    deadline = time.monotonic() + PATIENCE_S
+    while (paths := segment_paths(store_dir)) != before or not seen.keys() >= set(paths):
+        if time.monotonic() > deadline:
+            raise StoreError(
+                f"The segments of {printable(store_dir)} come and go faster than they can be read; "
+                f"try again when fewer processes work on this store."
+            )
+        seen |= _looked_at([path for path in paths if path not in seen], look, at_once)
+        before = paths
+    return {path: seen[path] for path in paths}
+
+
+def segment_paths(store_dir: StoragePath) -> list[StoragePath]:
+    """Return the segments in the folder of a store, sorted; none if there is no folder.
+
+    Raises:
+        StoreError: it cannot be read.
+    """
+    try:
+        found: list[StoragePath] = [path for path in store_dir.glob("seg-*.h5") if path.is_file()]
+        return sorted(found, key=lambda path: path.name)
+    except FileNotFoundError:  # the folder went while it was being listed
+        return []
+    except OSError as error:
+        raise StoreError(f"The store {printable(store_dir)} cannot be read: {error.strerror}.") from error
 
 
 class RowIndex:
@@ -42,6 +96,11 @@ class RowIndex:
     def __len__(self) -> int:
         """Return the number of different names."""
         return len(self._keys)
+
+    @property
+    def rows(self) -> np.ndarray:
+        """`(n,)` int64, ascending: the first row of each name."""
+        return np.sort(self._rows)
 
     def find(self, digests: np.ndarray, views: np.ndarray | int) -> np.ndarray:
         """Return `(n,)` int64: the row of each of `digests`, `(n, 32)` uint8, and `views`; -1 where there is none.
@@ -112,63 +171,6 @@ def grouped(numbers: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
         yield int(numbers[places[0]]), places
 
 
-def _keys(digests: np.ndarray, views: np.ndarray) -> np.ndarray:
-    """Return `(n,)` uint64: the first bytes of each digest, and other bits for each view of one image."""
-    start = np.ascontiguousarray(digests[:, :8]).view("<u8").ravel().astype(np.uint64)
-    return start ^ (views.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15))  # 2⁶⁴ over the golden ratio: spreads
-
-
-def segment_paths(store_dir: StoragePath) -> list[StoragePath]:
-    """Return the segments in the folder of a store, sorted; none if there is no folder.
-
-    Raises:
-        StoreError: it cannot be read.
-    """
-    try:
-        found: list[StoragePath] = [path for path in store_dir.glob("seg-*.h5") if path.is_file()]
-        return sorted(found, key=lambda path: path.name)
-    except FileNotFoundError:  # the folder went while it was being listed
-        return []
-    except OSError as error:
-        raise StoreError(f"The store {printable(store_dir)} cannot be read: {error.strerror}.") from error
-
-
-def look_at_segments(
-    store_dir: StoragePath,
-    look: Callable[[StoragePath], T],
-    known: Mapping[StoragePath, T] = MappingProxyType({}),
-    *,
-    at_once: int = AT_ONCE,
-) -> dict[StoragePath, T]:
-    """Return what `look` says of each segment, sorted by path; those that go meanwhile are left out.
-
-    Rows are merged by writing them to a new segment before the old ones are removed, so that a single listing can
-    miss both. Two that agree have seen all rows: what the first missed because it came too late is in the second.
-
-    Args:
-        store_dir: the folder of a store.
-        look: called once with each segment, by several threads if the store is elsewhere; may raise FileNotFoundError
-            where one has gone.
-        known: what it has said before. A name is never given to another segment.
-        at_once: segments elsewhere that are looked at at the same time.
-
-    Raises:
-        StoreError: the folder cannot be read, or segments come and go without end.
-    """
-    seen = dict(known)
-    before: list[StoragePath] | None = None
-    deadline = time.monotonic() + PATIENCE_S
-    while (paths := segment_paths(store_dir)) != before or not seen.keys() >= set(paths):
-        if time.monotonic() > deadline:
-            raise StoreError(
-                f"The segments of {printable(store_dir)} come and go faster than they can be read; "
-                f"try again when fewer processes work on this store."
-            )
-        seen |= _looked_at([path for path in paths if path not in seen], look, at_once)
-        before = paths
-    return {path: seen[path] for path in paths}
-
-
 def _looked_at(paths: Sequence[StoragePath], look: Callable[[StoragePath], T], at_once: int) -> dict[StoragePath, T]:
     """Return what `look` says of each path; one that has been merged by another process is left out."""
 
@@ -182,3 +184,9 @@ def _looked_at(paths: Sequence[StoragePath], look: Callable[[StoragePath], T], a
         return dict(pair for path in paths for pair in looked(path))
     with ThreadPoolExecutor(at_once) as pool:
         return dict(pair for pairs in pool.map(looked, paths) for pair in pairs)
+
+
+def _keys(digests: np.ndarray, views: np.ndarray) -> np.ndarray:
+    """Return `(n,)` uint64: the first bytes of each digest, and other bits for each view of one image."""
+    start = np.ascontiguousarray(digests[:, :8]).view("<u8").ravel().astype(np.uint64)
+    return start ^ (views.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15))  # 2⁶⁴ over the golden ratio: spreads

@@ -16,17 +16,24 @@ from isal.isal_zlib import crc32  # zlib's, five to ten times as fast: reading w
 from featx.errors import StoreError, printable
 from featx.recipe import Recipe
 from featx.storage import StorageError, StoragePath, check_readable
-from featx.store.hdf5_file import READ_BYTES, Chunks, find_chunks, open_hdf5
+from featx.store.hdf5_file import DAMAGE_ERRORS, READ_BYTES, Chunks, find_chunks, open_hdf5
 from featx.system import Timings
 
 FORMAT = "featx-features"
 FORMAT_VERSION = 1
+
+#: A row's name: digest and view, as bytes that sort. NumPy ignores trailing zeros when it compares them, which is no
+#: loss where all have one length.
+ROW_NAME = np.dtype("S34")
 
 #: Bytes of one chunk, the smallest piece that is read and checked at once.
 CHUNK_BYTES = 1 << 20
 
 #: HDF5 1.10's format has checksums in the file's own structures too; any HDF5 since 2016 reads it.
 LIBVER = ("v110", "v110")
+
+#: What HDF5 says of too little memory, "can't allocate …" and "unable to allocate …" among others; it has no code.
+_TOO_LITTLE_MEMORY = ("allocation failed", "t allocate", "to allocate")
 
 
 class SegmentDamageError(Exception):
@@ -61,11 +68,6 @@ class Segment:
         return len(self.views)
 
     @property
-    def row_names(self) -> np.ndarray:
-        """`(n,)`, see `row_names`."""
-        return row_names(self.digests, self.views)
-
-    @property
     def n_bytes(self) -> int:
         """Bytes of the features."""
         return len(self) * self.row_bytes
@@ -79,11 +81,6 @@ class Segment:
     def row_bytes(self) -> int:
         """Bytes of the features of one row, at least 1."""
         return max(1, int(np.prod(self.feature_shape)) * self.dtype.itemsize)
-
-
-#: A row's name: digest and view, as bytes that sort. NumPy ignores trailing zeros when it compares them, which is no
-#: loss where all have one length.
-ROW_NAME = np.dtype("S34")
 
 
 def row_names(digests: np.ndarray, views: np.ndarray) -> np.ndarray:
@@ -108,7 +105,7 @@ def stated_recipe(path: StoragePath) -> str:
         StoreError: the system cannot read it.
     """
     with _opened(path, without_features=True) as file:
-        return text(file.attrs["recipe"])
+        return as_text(file.attrs["recipe"])
 
 
 def read_index(path: StoragePath, recipe: Recipe) -> Segment:
@@ -121,14 +118,14 @@ def read_index(path: StoragePath, recipe: Recipe) -> Segment:
     """
     with _opened(path, without_features=True) as file:
         attributes = dict(file.attrs)
-        if text(attributes.get("format", "")) != FORMAT:
+        if as_text(attributes.get("format", "")) != FORMAT:
             raise SegmentDamageError("it is no segment of featx")
         if attributes["format_version"] > FORMAT_VERSION:
             raise StoreError(
                 f"{printable(path)} has the format version {attributes['format_version']}; this featx knows versions "
                 f"up to {FORMAT_VERSION}. Update featx, or use another --cache-dir."
             )
-        if text(attributes["recipe"]) != recipe.to_json():
+        if as_text(attributes["recipe"]) != recipe.to_json():
             raise SegmentDamageError("it belongs to another recipe")
         features, digests, views = file["features"], file["digest"][:], file["view"][:]
         shapes_fit = digests.shape == (len(features), 32) and views.shape == (len(features),) == file["crc32"].shape
@@ -136,7 +133,7 @@ def read_index(path: StoragePath, recipe: Recipe) -> Segment:
             raise SegmentDamageError("its arrays do not fit together")
         if not digests.any(axis=1).all():  # a block of zeros, which is sound by its Fletcher-32
             raise SegmentDamageError("a digest is zero")
-        timings = Timings.from_dict(json.loads(text(attributes["timings"])))
+        timings = Timings.from_dict(json.loads(as_text(attributes["timings"])))
         return Segment(
             path=path,
             digests=digests.astype(np.uint8),
@@ -152,8 +149,8 @@ def read_index(path: StoragePath, recipe: Recipe) -> Segment:
 def read_rows(segment: Segment, rows: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
     """Yield the features of `rows`, `(n,)` int64, sorted: which of them, and `(k, …)` in the dtype they are stored in.
 
-    Reads some megabytes at a time, and holds every row against its checksum. That is CRC-32, which covers all of a row:
-    HDF5, which would check its own as well, takes twice as long, and is not asked.
+    Reads some megabytes at a time, and holds every row against its checksum. That is CRC-32, which covers all of a row.
+    HDF5, which would check its own as well, takes twice as long: only a segment that featx has not written needs it.
 
     Raises:
         SegmentDamageError: a row fails, or the file is broken.
@@ -161,23 +158,29 @@ def read_rows(segment: Segment, rows: np.ndarray) -> Iterator[tuple[slice, np.nd
         StoreError: the system cannot read it.
     """
     if segment.chunks is None:
-        yield from read_rows_by_hdf5(segment, rows)
+        yield from _read_rows_by_hdf5(segment, rows)
         return
     with _reading(segment.path):
         for which, raw in segment.chunks.read(segment.path, rows):
             features = raw.view(segment.dtype.newbyteorder("<")).reshape(-1, *segment.feature_shape)
-            _check_rows(segment, rows[which], features)
+            _check_checksums(segment, rows[which], features)
             yield which, features.astype(segment.dtype, copy=False)
 
 
-def read_rows_by_hdf5(segment: Segment, rows: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
-    """Yield what `read_rows` does, through HDF5: what other programs would see, or not see, is held against checksums.
+def check_rows(segment: Segment) -> None:
+    """Read all of a segment as other programs would see it, through HDF5, and hold it against its checksums.
 
     Raises:
         SegmentDamageError: a row fails, or the file is broken.
         FileNotFoundError: it has gone.
         StoreError: the system cannot read it.
     """
+    for _ in _read_rows_by_hdf5(segment, np.arange(len(segment))):
+        pass
+
+
+def _read_rows_by_hdf5(segment: Segment, rows: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+    """Yield what `read_rows` does."""
     with _opened(segment.path) as file:
         features = file["features"]
         step = max(1, READ_BYTES // segment.row_bytes // features.chunks[0]) * features.chunks[0]
@@ -187,11 +190,11 @@ def read_rows_by_hdf5(segment: Segment, rows: np.ndarray) -> Iterator[tuple[slic
                 continue
             wanted = rows[low:high]
             slab = features[start : int(wanted[-1]) + 1][wanted - start]
-            _check_rows(segment, wanted, slab)
+            _check_checksums(segment, wanted, slab)
             yield slice(low, high), slab
 
 
-def _check_rows(segment: Segment, rows: np.ndarray, features: np.ndarray) -> None:
+def _check_checksums(segment: Segment, rows: np.ndarray, features: np.ndarray) -> None:
     """Raise SegmentDamageError unless `features` are those of `rows`."""
     if (_row_checksums(features, segment.digests[rows], segment.views[rows]) != segment.checksums[rows]).any():
         raise SegmentDamageError("a row does not match its checksum")
@@ -260,7 +263,7 @@ def fixed(text: str) -> Any:
     return np.array(data, h5py.string_dtype("utf-8", len(data)))
 
 
-def text(value: Any) -> str:
+def as_text(value: Any) -> str:
     """Return an attribute that is a string of fixed or of variable length."""
     return value.decode("utf-8") if isinstance(value, bytes) else str(value)
 
@@ -274,10 +277,6 @@ def _row_checksums(features: np.ndarray, digests: np.ndarray, views: np.ndarray)
     names = np.hstack([digests, views.astype("<u2")[:, np.newaxis].view(np.uint8)])
     rows = np.ascontiguousarray(features, features.dtype.newbyteorder("<")).reshape(n, -1)
     return np.fromiter((crc32(rows[i], crc32(names[i])) for i in range(n)), np.uint32, n)
-
-
-#: What HDF5 says of it, "can't allocate …" and "unable to allocate …" among others; there is no error code.
-_TOO_LITTLE_MEMORY = ("allocation failed", "t allocate", "to allocate")
 
 
 @contextmanager
@@ -296,7 +295,7 @@ def _reading(path: StoragePath) -> Iterator[None]:
         raise
     except StorageError as error:
         raise StoreError(f"{printable(path)} cannot be read: {error.strerror}.") from error
-    except (OSError, KeyError, ValueError, TypeError, RuntimeError, AttributeError) as error:
+    except DAMAGE_ERRORS as error:
         check_readable(path)
         if isinstance(error, OSError) and error.errno:  # the system's word: permission, input/output, too many files
             raise StoreError(f"{printable(path)} cannot be read: {os.strerror(error.errno)}.") from error

@@ -1,6 +1,6 @@
 """Reads everything in a store and holds it against its checksums, without changing anything.
 
-Opening a store for work sets damaged segments aside; this only looks, so that it works on a store that cannot be
+Opening a store for work quarantines damaged segments; this only looks, so that it works on a store that cannot be
 written, and tells beforehand what mending will cost.
 """
 
@@ -15,9 +15,9 @@ from featx.dataset import read_skipped
 from featx.errors import FeatxError
 from featx.recipe import Recipe
 from featx.storage import StoragePath, check_readable
-from featx.store.feature_store import DAMAGED_PREFIX, FeatureStore, derived_texts, odd_shaped, text_of
+from featx.store.feature_store import DAMAGED_PREFIX, FeatureStore, odd_shaped, outdated_texts
 from featx.store.row_index import RowIndex, look_at_segments, segment_paths
-from featx.store.segment_file import Segment, SegmentDamageError, read_index, read_rows_by_hdf5, stated_recipe
+from featx.store.segment_file import Segment, SegmentDamageError, check_rows, read_index, row_names, stated_recipe
 from featx.store.virtual_dataset import is_virtual_dataset_of, shown_segments
 from featx.system import Timings
 
@@ -71,13 +71,13 @@ class StoreListing:
     Attributes:
         recipe: what the folder's name and something in it agree on; None if nothing does.
         segments: paths of the segments, sorted.
-        set_aside: paths of damaged segments that were set aside, sorted.
+        quarantined: paths of damaged segments that were quarantined, sorted.
         n_images: different rows in segments that are sound as far as can be told without reading features.
     """
 
     recipe: Recipe | None
     segments: tuple[StoragePath, ...]
-    set_aside: tuple[StoragePath, ...]
+    quarantined: tuple[StoragePath, ...]
     n_images: int
 
 
@@ -95,10 +95,10 @@ def list_store(store_dir: StoragePath) -> StoreListing:
         return None
 
     seen = look_at_segments(store_dir, open_segment)
-    set_aside: list[StoragePath] = [*store_dir.glob(f"{DAMAGED_PREFIX}*")]
-    set_aside.sort(key=lambda path: path.name)
+    quarantined: list[StoragePath] = [*store_dir.glob(f"{DAMAGED_PREFIX}*")]
+    quarantined.sort(key=lambda path: path.name)
     n_images = len(RowIndex([segment for segment in seen.values() if segment]))
-    return StoreListing(recipe, tuple(seen), tuple(set_aside), n_images)
+    return StoreListing(recipe, tuple(seen), tuple(quarantined), n_images)
 
 
 def check_store(store_dir: StoragePath, advance: Callable[[int], object] = lambda _n_bytes: None) -> StoreCheck:
@@ -113,46 +113,34 @@ def check_store(store_dir: StoragePath, advance: Callable[[int], object] = lambd
         return StoreCheck(store_dir, None, damages=(Damage(store_dir, reason, None),))
     # Few at once: of a store elsewhere, all of a segment is in memory while it is checked.
     seen = look_at_segments(store_dir, partial(_check_segment, recipe=recipe, advance=advance), at_once=2)
-    broken = [check for check in seen.values() if check.reason]
-    sound = [check.segment for check in seen.values() if check.segment and not check.reason]
+    sound = [segment for segment, reason in seen.values() if segment and not reason]
     odd = odd_shaped(sound)
-    broken += [
-        _SegmentCheck(segment.path, segment, f"its features have the shape {segment.feature_shape}") for segment in odd
-    ]
     sound = [segment for segment in sound if segment not in odd]
+    broken = [(path, *found) for path, found in seen.items() if found[1]]
+    broken += [(segment.path, segment, reason) for segment, reason in odd.items()]
     there = RowIndex(sound)
-    damages = [Damage(check.path, check.reason, _n_lost(check.segment, there)) for check in broken]
+    damages = [Damage(path, reason, _n_lost(segment, there)) for path, segment, reason in broken]
     damages += _derived_damages(store_dir, recipe, sound, complete=not broken)
     timings = sum((segment.timings for segment in sound), Timings())
     return StoreCheck(store_dir, recipe, len(there), tuple(damages), timings)
 
 
-@dataclass(frozen=True)
-class _SegmentCheck:
-    """One segment: what its index says, if it can be read, and what is wrong, if anything is."""
-
-    path: StoragePath
-    segment: Segment | None
-    reason: str = ""
-
-
-def _check_segment(path: StoragePath, recipe: Recipe, advance: Callable[[int], object]) -> _SegmentCheck:
-    """Read all of a segment."""
+def _check_segment(path: StoragePath, recipe: Recipe, advance: Callable[[int], object]) -> tuple[Segment | None, str]:
+    """Read all of a segment; return what its index says, if it can be read, and what is wrong, if anything is."""
     size_bytes = path.stat().st_size
     segment: Segment | None = None
     try:
         segment = read_index(path, recipe)
-        for _ in read_rows_by_hdf5(segment, np.arange(len(segment))):
-            pass
+        check_rows(segment)
     except SegmentDamageError as error:
-        return _SegmentCheck(path, segment, str(error) or "it cannot be read")
+        return segment, str(error) or "it cannot be read"
     finally:
         advance(size_bytes)
-    return _SegmentCheck(path, segment)
+    return segment, ""
 
 
 def mend_store(check: StoreCheck, cache_dir: StoragePath) -> None:
-    """Set the damaged segments of a store aside, and write its derived files again.
+    """Quarantine the damaged segments of a store, and write its derived files again.
 
     Raises:
         StoreError: it cannot be written.
@@ -162,7 +150,7 @@ def mend_store(check: StoreCheck, cache_dir: StoragePath) -> None:
     store = FeatureStore(cache_dir, check.recipe)
     for damage in check.damages:
         if damage.path.name.startswith("seg-") and damage.path.exists():
-            store.set_aside(damage.path, damage.reason)
+            store.quarantine(damage.path, damage.reason)
         elif damage.path.name == "skipped.csv":
             damage.path.unlink(missing_ok=True)  # a memory and no more: these images are tried again
     store.reload()
@@ -174,11 +162,10 @@ def _recipe_of(store_dir: StoragePath) -> Recipe | None:
 
     Neither a derived file nor a single segment is trusted: the folder's name ends in a digest of the recipe.
     """
-    texts: list[Callable[[], str]] = [lambda: (store_dir / "recipe.json").read_text(encoding="utf-8")]
-    texts += [lambda path=path: stated_recipe(path) for path in segment_paths(store_dir)]  # type: ignore[misc]
-    for text in texts:
+    for path in (store_dir / "recipe.json", *segment_paths(store_dir)):
         try:
-            recipe = Recipe.from_json(text())
+            is_text = path.name == "recipe.json"
+            recipe = Recipe.from_json(path.read_text(encoding="utf-8") if is_text else stated_recipe(path))
             if recipe.slug == store_dir.name:
                 return recipe
         except (OSError, UnicodeError, FeatxError, SegmentDamageError):
@@ -191,7 +178,7 @@ def _n_lost(segment: Segment | None, there: RowIndex) -> int | None:
     if segment is None:
         return None
     is_lost = there.find(segment.digests, segment.views) < 0
-    return len(np.unique(segment.row_names[is_lost]))
+    return len(np.unique(row_names(segment.digests[is_lost], segment.views[is_lost])))
 
 
 def _derived_damages(store_dir: StoragePath, recipe: Recipe, sound: list[Segment], *, complete: bool) -> list[Damage]:
@@ -205,11 +192,8 @@ def _derived_damages(store_dir: StoragePath, recipe: Recipe, sound: list[Segment
         with suppress(FileNotFoundError):
             check_readable(store_dir / name)
     if sound and complete:
-        damages += [
-            Damage(store_dir / name, "not what the segments say")
-            for name, text in derived_texts(recipe, sound).items()
-            if text_of(store_dir / name) != text
-        ]
+        texts = outdated_texts(store_dir, recipe, sound)
+        damages += [Damage(store_dir / name, "not what the segments say") for name in texts]
         virtual_path = store_dir / "features.h5"
         names = [segment.path.name for segment in sound]
         if shown_segments(virtual_path) != names or not is_virtual_dataset_of(virtual_path, sound):

@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
+from functools import lru_cache
 
 import h5py
 import numpy as np
@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from featx.backbones.build import build_model
-from featx.backbones.table import BACKBONES, find_backbone
+from featx.backbones.table import BACKBONES, Backbone, OfficialFile, find_backbone
 from featx.backbones.weights import count_classes
 from featx.engines.keras_engine import KerasEngine
 from featx.errors import BackboneError, WeightsError
@@ -49,8 +49,9 @@ def test_features_equal_an_independent_float64_implementation(shared, tmp_path, 
     assert np.abs(features - expected).max() / np.abs(expected).max() < 1e-4
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
-def test_every_backbone_runs_and_fits_float16(tmp_path, backbone):
+@pytest.mark.parametrize("backbone", [*BACKBONES, "densenet121"])
+def test_every_backbone_runs_and_fits_float16(tmp_path, monkeypatch, backbone):
+    monkeypatch.setitem(BACKBONES, "densenet121", DENSENET121)
     recipe, weights = resolve_recipe(tmp_path, backbone=backbone, **SMALL)
     features = KerasEngine(recipe, weights, batch_size=4).features(random_images(3))
     assert features.shape[0] == 3
@@ -59,35 +60,165 @@ def test_every_backbone_runs_and_fits_float16(tmp_path, backbone):
     assert not np.allclose(features[0], features[1])
 
 
+# The table is held against Keras itself
+
+#: An entry that the table does not have: a right one is accepted as it is, and a wrong one is found.
+DENSENET121 = Backbone(
+    application="DenseNet121",
+    layer="relu",
+    image_size=(224, 224),
+    preprocessing="torch",
+    notop=OfficialFile(
+        "https://storage.googleapis.com/tensorflow/keras-applications/densenet/"
+        "densenet121_weights_tf_dim_ordering_tf_kernels_notop.h5",
+        "30ee3e1110167f948a6b9946edeeb738",
+    ),
+    whole=OfficialFile(
+        "https://storage.googleapis.com/tensorflow/keras-applications/densenet/"
+        "densenet121_weights_tf_dim_ordering_tf_kernels.h5",
+        "9d60b8095a5708f2dcce2bca79d332c7",
+    ),
+)
+
+
 @pytest.mark.parametrize("backbone", BACKBONES)
-def test_table_agrees_with_keras(tmp_path, backbone):
-    recipe, _ = resolve_recipe(tmp_path, backbone=backbone, weights="random")
+def test_every_entry_says_what_keras_says(backbone):
+    assert mistakes_in(BACKBONES[backbone]) == []
+
+
+def test_a_right_entry_for_another_application_is_accepted():
+    assert mistakes_in(DENSENET121) == []
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"preprocessing": "caffe"},
+        {"preprocessing": "tf"},
+        {"preprocessing": "none"},
+        {"preprocessing": "efficientnet"},
+        {"layer": "conv5_block16_concat"},
+        {"image_size": (299, 299)},
+        {"takes_any_size": False},
+        {"notop": DENSENET121.whole},
+        {"whole": replace(DENSENET121.whole, md5=DENSENET121.notop.md5)},
+        {"whole": replace(DENSENET121.whole, md5=None)},
+    ],
+    ids=lambda wrong: "-".join(f"{name}-{value}" if isinstance(value, str) else name for name, value in wrong.items()),
+)
+def test_a_wrong_entry_is_found_and_says_what_is_wrong(wrong):
+    assert mistakes_in(replace(DENSENET121, **wrong)) == list(wrong)
+
+
+def mistakes_in(entry: Backbone) -> list[str]:
+    """Return the attributes of an entry that are not what Keras's source says of the application."""
+    whole, whole_file, notop, notop_file = official_networks(entry.application)
+    is_right = {
+        "layer": entry.layer == notop.layers[-1].name,
+        "image_size": entry.image_size == whole.input_shape[1:3],
+        "preprocessing": has_preprocessing_of(entry, notop),
+        "notop": entry.notop == notop_file,
+        "whole": entry.whole == whole_file,
+        # A dense layer on all of the pixels has one kernel for each of them.
+        "takes_any_size": entry.takes_any_size != any(type(layer).__name__ == "Flatten" for layer in whole.layers),
+    }
+    return [name for name, is_it in is_right.items() if not is_it]
+
+
+@lru_cache(maxsize=1)  # a whole VGG16 takes half a gigabyte
+def official_networks(application: str):
+    """Return the whole network as Keras makes it for ImageNet's weights, and their file; and both without classifier.
+
+    No weights are loaded: Keras says which file it wants, and gets none.
+    """
     keras = import_keras()
-    network = getattr(keras.applications, BACKBONES[backbone].application)(weights=None, include_top=False)
-    assert recipe.layer == network.layers[-1].name
-    module = __import__(f"keras.src.applications.{_keras_module(backbone)}", fromlist=["x"])
-    source = Path(module.__file__).read_text(encoding="utf-8")
-    entry = BACKBONES[backbone]
-    for official in (entry.notop, entry.whole):
-        assert official.md5 is None or official.md5 in source
-    assert entry.whole.name != entry.notop.name
+    from keras.src.utils import file_utils
+
+    files = []
+
+    def get_file(_name, origin, *, file_hash=None, **_where):
+        files.append(OfficialFile(origin, file_hash))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(file_utils, "get_file", get_file)
+        patch.setattr(keras.Model, "load_weights", lambda *_args, **_options: None)
+        build = getattr(keras.applications, application)
+        whole = build(weights="imagenet")
+        notop = build(weights="imagenet", include_top=False, input_shape=whole.input_shape[1:])
+    whole_file, notop_file = files
+    return whole, whole_file, notop, notop_file
 
 
-def _keras_module(backbone: str) -> str:
-    return {"vgg16": "vgg16", "resnet50": "resnet", "mobilenetv2": "mobilenet_v2", "efficientnetb0": "efficientnet"}[
-        backbone
-    ]
+def has_preprocessing_of(entry: Backbone, official) -> bool:
+    """Return whether the first layer that learns sees the same numbers in our network as in Keras's own.
 
-
-@pytest.mark.parametrize(("backbone", "mode"), [("vgg16", "caffe"), ("resnet50", "caffe"), ("mobilenetv2", "tf")])
-def test_preprocessing_is_that_of_keras(tmp_path, backbone, mode):
+    That is after what the application's module does with pixels, and after the layers that preprocess in the network.
+    """
     keras = import_keras()
-    recipe, _ = resolve_recipe(tmp_path, backbone=backbone, **SMALL)
-    model = build_model(recipe, None)
-    trunk = model.layers[-1]
+    image_size = official.input_shape[1:3]
+    images = random_images(2, image_size)
+    keras_module = sys.modules[getattr(keras.applications, entry.application).__module__]
+    expected = first_input(official)(keras_module.preprocess_input(images.astype(np.float64)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(BACKBONES, "entry", entry)
+        recipe = Recipe(
+            backbone="entry",
+            weights="random-0",
+            layer=official.layers[-1].name,
+            image_size=image_size,
+            preprocessing=entry.preprocessing,
+        )
+        model = build_model(recipe, None)
+    return np.allclose(first_input(model.layers[-1])(preprocessed(model, images)), expected, rtol=1e-5, atol=1e-4)
+
+
+def preprocessed(model, images: np.ndarray):
+    """Return what `model` from `build_model` gives to the network, which is its last layer."""
+    steps = model.operations
+    last = steps[steps.index(model.layers[-1]) - 1]
+    return import_keras().Model(model.input, last.output)(images)
+
+
+def first_input(network):
+    """Return the model that ends where the first layer with a kernel begins; with what ImageNet's weights normalize."""
+    keras = import_keras()
+    for layer in network.layers:
+        for weight in layer.weights if type(layer).__name__ == "Normalization" else ():
+            if weight.name in IMAGENET_STATISTICS:
+                weight.assign(IMAGENET_STATISTICS[weight.name])
+                layer.finalize_state()
+    first = next(layer for layer in network.layers if any(weight.name == "kernel" for weight in layer.weights))
+    return keras.Model(network.input, first.input)
+
+
+#: As Keras's files for EfficientNet have it: the variance is the standard deviation, hence the step outside.
+IMAGENET_STATISTICS = {"mean": [0.485, 0.456, 0.406], "variance": [0.229, 0.224, 0.225]}
+
+#: Means and standard deviations of ImageNet's channels: of 0 to 255 in the order BGR, and of 0 to 1.
+BGR_MEAN = [103.939, 116.779, 123.68]
+RGB_MEAN, RGB_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+
+
+@pytest.mark.parametrize(
+    ("preprocessing", "expected"),
+    [
+        ("caffe", lambda pixels: pixels[..., ::-1] - BGR_MEAN),
+        ("tf", lambda pixels: pixels / 127.5 - 1),
+        ("torch", lambda pixels: (pixels / 255 - RGB_MEAN) / RGB_STD),
+        ("none", lambda pixels: pixels),
+    ],
+)
+def test_preprocessing_is_the_formula_in_float64(preprocessing, expected):
+    recipe = Recipe(
+        backbone="vgg16",
+        weights="random-0",
+        layer="block1_conv1",
+        image_size=(32, 32),
+        preprocessing=preprocessing,
+    )
     images = random_images(2)
-    pixels = keras.applications.imagenet_utils.preprocess_input(images.astype(np.float32), mode=mode)
-    np.testing.assert_allclose(model.predict_on_batch(images), trunk.predict_on_batch(pixels), rtol=1e-5, atol=1e-4)
+    pixels = preprocessed(build_model(recipe, None), images)
+    np.testing.assert_allclose(pixels, expected(images.astype(np.float64)), rtol=1e-5, atol=1e-5)
 
 
 def test_efficientnet_is_rescaled_like_kerass_imagenet_model(tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ import termios
 import click
 import pytest
 
+from featx.backbones.table import BACKBONES
 from featx.cli.main import main
 
 FAST = ["--weights", "random", "--image-size", "32"]
@@ -140,7 +141,7 @@ def test_exit_code_1_is_damage_or_no(data, cache, featx):
         ("featx ", {"extract", "train-top", "compare", "predict", "fetch", "cache"}),
         ("featx cache ", {"ls", "verify", "compact", "rm"}),
         ("featx extract --back", {"--backbone"}),
-        ("featx extract --backbone ", {"vgg16", "resnet50", "mobilenetv2", "efficientnetb0"}),
+        ("featx extract --backbone ", set(BACKBONES)),
         ("featx predict runs/first --format ", {"table", "csv", "jsonl"}),
     ],
 )

@@ -365,7 +365,7 @@ def test_a_fifo_that_takes_a_files_place_does_not_hang(tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["text", "truncated", "overwritten", "foreign", "other version", "other columns"])
-def test_a_damaged_cache_is_set_aside_and_begun_anew(tmp_path, files_read, caplog, damage):
+def test_a_damaged_cache_is_quarantined_and_begun_anew(tmp_path, files_read, caplog, damage):
     paths = [old_file(tmp_path / f"{number}.jpg", b"%d" % number) for number in range(500)]
     expected, _ = digest_files(paths, tmp_path / "cache")
     database = tmp_path / "cache" / DATABASE_NAME
@@ -460,7 +460,7 @@ def test_a_flipped_bit_in_a_remembered_digest_is_noticed(tmp_path, files_read):
     assert len(files_read) == 2
 
 
-def test_a_database_set_aside_by_another_process_is_not_set_aside_again(tmp_path):
+def test_a_database_quarantined_by_another_process_is_not_quarantined_again(tmp_path):
     cache = StatCache(tmp_path)
     (tmp_path / DATABASE_NAME).rename(tmp_path / "set aside")
     StatCache(tmp_path).close()  # another process begins anew

@@ -135,7 +135,7 @@ def test_verify_finds_a_flipped_bit_says_what_it_costs_and_changes_nothing(fille
     assert f"--dtype float16 --cache-dir {filled.dir.parent}" in result.output
 
 
-def test_mending_sets_aside_what_is_damaged_and_nothing_else(filled, featx):
+def test_mending_quarantines_what_is_damaged_and_nothing_else(filled, featx):
     path = segment_of(filled, 12)
     flip_features(path, 12)
     others = {p: data for p, data in contents(filled.dir).items() if p.name.startswith("seg-") and p != path}
@@ -260,7 +260,7 @@ def test_large_segments_are_left_alone_and_merged_ones_do_not_grow_beyond_bounds
     assert sorted(map(len, FeatureStore(filled.dir.parent, RECIPE).segments)) == [10] * 6
 
 
-def test_a_damaged_segment_is_set_aside_and_the_others_are_still_there(filled):
+def test_a_damaged_segment_is_quarantined_and_the_others_are_still_there(filled):
     path = segment_of(filled, 12)
     flip_features(path, 12)
     compact(filled)
@@ -312,11 +312,12 @@ def test_rm_asks_first(filled, featx, monkeypatch):
     assert list(cache_dir.iterdir()) == []
 
 
-def test_rm_removes_what_was_set_aside_and_nothing_else(filled, featx):
+@pytest.mark.parametrize("option", ["--quarantined", "--set-aside"])  # the latter is its former name
+def test_rm_removes_what_was_quarantined_and_nothing_else(filled, featx, option):
     path = segment_of(filled, 12)
     flip_features(path, 12)
     featx("cache", "verify", "--mend", "--cache-dir", filled.dir.parent, exit_code=1)
-    featx("cache", "rm", "--set-aside", "--yes", "--cache-dir", filled.dir.parent)
+    featx("cache", "rm", option, "--yes", "--cache-dir", filled.dir.parent)
     assert not list(filled.dir.glob("damaged-*"))
     assert_holds(filled.dir.parent, [*range(10), *range(20, 30)])
 

@@ -347,7 +347,7 @@ class RowsMatchImages(RuleBasedStateMachine):
     def extract_and_check(self):
         """Extract, and again for each damaged segment that only reading has shown; then hold row against image."""
         extraction = self.extract_what_is_missing()
-        while (features := self.load_or_set_aside(extraction)) is None:
+        while (features := self.load_or_quarantine(extraction)) is None:
             extraction = self.extract_what_is_missing()
         contents = {path: content for path, content in self.folder.contents().items() if self.is_image(content)}
         dataset = features.dataset
@@ -386,7 +386,7 @@ class RowsMatchImages(RuleBasedStateMachine):
                 self.folder.root, cache_dir=self.cache, engine="openvino", batch_size=BATCH_SIZE, **OPTIONS
             )
 
-    def load_or_set_aside(self, extraction: Extraction):
+    def load_or_quarantine(self, extraction: Extraction):
         """What stage two is given; None if a segment turned out to be damaged, which can happen once for each."""
         before = {path.name for path in self.segments()}
         try:

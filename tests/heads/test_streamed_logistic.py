@@ -12,7 +12,7 @@ from featx.heads.dense import HEADS, train_head
 from featx.heads.training_loop import predict_proba
 from featx.images.augmentation import REPORT, Views
 from featx.recipe import Recipe
-from featx.store.feature_array import StoredRows, StreamedViews, stored_rows
+from featx.store.feature_array import FeatureArray, StreamedViews, stored_rows
 from featx.store.feature_store import FeatureStore
 from featx.store.segment_file import new_segment_name
 from featx.system.machine import MemoryLimit, free_memory_bytes, peak_memory_bytes, reset_peak_memory
@@ -131,7 +131,7 @@ def test_stage_two_is_the_same_from_disk(data, tmp_path, caplog):
         for number, memory in enumerate((MemoryLimit(1 << 40), TINY))
     }  # fmt: skip
     in_memory, on_disk = runs.values()
-    assert isinstance(on_disk.features.X, StoredRows)
+    assert isinstance(on_disk.features.X, FeatureArray)
     np.testing.assert_array_equal(on_disk.features.X[:], in_memory.features.X)
     assert on_disk.features.timings == in_memory.features.timings
     assert [message for message in caplog.messages if "read from disk as they are needed" in message]

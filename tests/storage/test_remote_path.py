@@ -222,7 +222,7 @@ def test_the_virtual_dataset_of_a_store_elsewhere_works_once_the_folder_is_here(
     assert shown == {digest.tobytes(): row.tobytes() for digest, row in expected}
 
 
-def test_a_damaged_object_is_found_set_aside_and_computed_again(featx: Featx, photos, bucket, store_address):
+def test_a_damaged_object_is_found_quarantined_and_computed_again(featx: Featx, photos, bucket, store_address):
     extract_features(photos, cache_dir=store_address, **FEW)
     before = rows(photos, store_address)
     (segment,) = bucket.segments("features")

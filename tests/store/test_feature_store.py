@@ -211,7 +211,7 @@ def without_view(path):
 
 
 @pytest.mark.parametrize("damage", [cut_off, emptied, foreign, of_another_recipe, without_view])
-def test_what_is_no_segment_is_set_aside_when_the_store_is_opened(store, damage, caplog):
+def test_what_is_no_segment_is_quarantined_when_the_store_is_opened(store, damage, caplog):
     path = add(store, range(5))
     add(store, range(5, 9))
     damage(path)

@@ -226,10 +226,10 @@ def check_damaged_segment(cache: Path, path: Path) -> None:
         store.cost(DIGESTS)
         FeatureStore(cache, RECIPE).publish()
     assert present[is_safe].all()
-    is_aside = path.with_name(f"damaged-{path.name}").exists()
-    assert is_aside == any(path.name in message and "is damaged" in message for message in said)
-    assert is_aside == (not present.all())
-    assert is_aside == any(damage.path == path for damage in check.damages)
+    is_quarantined = path.with_name(f"damaged-{path.name}").exists()
+    assert is_quarantined == any(path.name in message and "is damaged" in message for message in said)
+    assert is_quarantined == (not present.all())
+    assert is_quarantined == any(damage.path == path for damage in check.damages)
     with h5py.File(path.parent / "features.h5") as file:
         for digest, features in zip(file["digest"][:], file["features"][:], strict=True):
             row = np.flatnonzero((digest == DIGESTS).all(axis=1))[0]
@@ -240,7 +240,7 @@ def check_damaged_segment(cache: Path, path: Path) -> None:
 @given(mutate=mutations(), which=st.integers(0, 1))
 @example(mutate=lambda data: data, which=0)
 @example(mutate=lambda _data: b"", which=1)
-def test_a_segment_of_any_bytes_is_read_right_or_set_aside_with_a_warning(sound, mutate, which):
+def test_a_segment_of_any_bytes_is_read_right_or_quarantined_with_a_warning(sound, mutate, which):
     with copy_of(sound) as cache:
         path = segment_with(cache, N_ROWS[which])
         path.write_bytes(mutate(path.read_bytes()))
@@ -276,7 +276,7 @@ ATTRIBUTES = st.one_of(
 @example(arrays={}, attributes={"timings": "[" * 30_000})
 @example(arrays={}, attributes={"format_version": [1, 2]})
 @example(arrays={"features": np.zeros(5, "f2")}, attributes={})
-def test_a_segment_of_any_structure_is_read_right_or_set_aside_or_refused(sound, arrays, attributes):
+def test_a_segment_of_any_structure_is_read_right_or_quarantined_or_refused(sound, arrays, attributes):
     """A sound HDF5 file whose checksums are right, but not what featx writes."""
     with copy_of(sound) as cache:
         path = segment_with(cache, N_ROWS[1])
