@@ -1,4 +1,4 @@
-"""The pictures of a comparison, as PNG files at twice the resolution of the page they are meant for, and for a page."""
+"""What every picture has: style, colours, fonts, a title, warnings and a footer."""
 
 import io
 import re
@@ -13,11 +13,13 @@ from featx.system import n_columns
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
-#: Okabe and Ito's colours, which stay apart for colour-blind readers; the pale blue is their sky blue.
-FEATURES_COLOUR, REPRESENTATIONS_COLOUR, SCRATCH_COLOUR, DIRECT_COLOUR = "#0072B2", "#8CC8EC", "#E69F00", "#009E73"
+#: Okabe and Ito's colours, which stay apart for colour-blind readers, by kind of approach; and a marker for each.
+COLOURS = {"features": "#0072B2", "scratch": "#E69F00", "direct": "#009E73"}
+MARKERS = {"features": "o", "scratch": "s", "direct": "D"}
+
+#: Their sky blue, beside the blue of features.
+REPRESENTATIONS_COLOUR = "#8CC8EC"
 WARNING_COLOUR, INK, PALE = "#B3261E", "#222222", "#8A8A8A"
 
 WIDTH_IN = 9.0
