@@ -41,7 +41,6 @@ _FORMER = "rival"
     "--repeats",
     type=click.IntRange(1),
     default=1,
-    show_default=True,
     help="Train each approach so often, with one seed after the other, and show how much that changes.",
 )
 @click.option(

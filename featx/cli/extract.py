@@ -44,20 +44,15 @@ def extract(data: ImageFolders, cache_dir: StoragePath, preview: bool, output: o
       featx extract data/ --ray auto
     """
     if preview:
+        from featx.report import draw_preview
+
         chosen = {name: options[name] for name in ("views", "backbone", "image_size")}
-        picture = _draw_preview(data, cache_dir=cache_dir, **chosen)
+        with new_folder(None, Path("reports")) as folder:
+            picture = draw_preview(data, folder, cache_dir=cache_dir, **chosen)
         output.say(picture, lambda path: f"Views: {printable(path)}", lambda path: {"preview": str(path)})
     else:
         extraction = extract_features(data, cache_dir=cache_dir, show=output.show, **options)
         output.say(extraction, extraction_text, extraction_json)
-
-
-def _draw_preview(data: ImageFolders, **options: Any) -> Path:
-    """Return the path of a picture of views, in a new folder in `reports/`."""
-    from featx.report import draw_preview
-
-    with new_folder(None, Path("reports")) as folder:
-        return draw_preview(data, folder, **options)
 
 
 def extraction_text(extraction: Extraction) -> str:

@@ -35,7 +35,7 @@ class Parsed(click.ParamType[Any]):
         self._parse = parse
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return what the text says; a default is none."""
+        """Return what the text says; a default is a value already."""
         try:
             return self._parse(value) if isinstance(value, str) else value
         except FeatxError as error:
@@ -104,10 +104,11 @@ class _Option(click.Option):
 def option(*names: str, former: str | None = None, **settings: Any) -> Callable[[_Command], _Command]:
     """Return `click.option(...)` that an environment variable gives as well: for `--image-size`, `FEATX_IMAGE_SIZE`.
 
-    The variable of its `former` name counts, too: for `rival`, `FEATX_RIVAL`.
+    The variable of its `former` name counts, too: for `rival`, `FEATX_RIVAL`. A default is shown.
     """
     long_name = next(name for name in names if name.startswith("--"))
     variables = [option_variable(name) for name in (long_name, former) if name]
+    settings.setdefault("show_default", "default" in settings)
     return click.option(*names, cls=_Option, envvar=variables, **settings)
 
 
@@ -212,7 +213,6 @@ TRAIN_VIEWS = combined(
         "n_views",
         type=click.IntRange(0, MAX_VIEWS),
         default=0,
-        show_default=True,
         help="Augmented views of each training image, besides the image itself.",
     ),
     option(
@@ -236,7 +236,6 @@ CACHE_DIR = option(
     "--cache-dir",
     type=StoragePathType(path_type=Path, file_okay=False),
     default=Path(DEFAULT_CACHE_DIR),
-    show_default=True,
     help="Where features lie: a folder, or an address like s3://bucket/features.",
 )
 STAGE_ONE = options(
@@ -267,12 +266,11 @@ def _training(seed: int, epochs: int, memory: int | None, *, quiet: bool) -> dic
 
 STAGE_TWO = combined(
     _training,
-    option("--seed", type=click.IntRange(0), default=Training.seed, show_default=True, help="Seed of all training."),
+    option("--seed", type=click.IntRange(0), default=Training.seed, help="Seed of all training."),
     option(
         "--epochs",
         type=click.IntRange(1),
         default=Training.epochs,
-        show_default=True,
         help="At most so many passes over the training images.",
     ),
     option(
