@@ -14,18 +14,14 @@ from featx.dataset import ImageFolders
 from featx.errors import printable
 from featx.storage import new_folder
 
-#: What --baseline was called before: a name that is taken, but not shown.
-_FORMER = "rival"
 
-
-@click.command(context_settings={"token_normalize_func": lambda name: "baseline" if name == _FORMER else name})
+@click.command(context_settings=opt.TAKES_FORMER_NAMES)
 @opt.DATA
 @opt.BACKBONE_LIST
 @opt.option("--with-scratch-cnn", is_flag=True, help="Add report-cnn, a CNN trained from scratch.")
 @opt.option(
     "--baseline",
     "baselines",
-    former=_FORMER,
     type=click.Choice(BASELINE_NAMES),
     multiple=True,
     help="Add a system of the report; give the option again for another one.",

@@ -24,6 +24,10 @@ from featx.storage import StoragePath, as_data, as_storage_path, text_encoding
 from featx.system import MemoryLimit, parse_duration, parse_size
 from featx.train import Training
 
+#: What options were called before. A command that takes these names does not show them.
+FORMER_NAMES = {"rival": "baseline"}
+TAKES_FORMER_NAMES = {"token_normalize_func": lambda name: FORMER_NAMES.get(name, name)}
+
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
@@ -101,13 +105,14 @@ class _Option(click.Option):
         return f"{hint} (environment variable {next(filter(os.environ.get, self.envvar or ()))})"
 
 
-def option(*names: str, former: str | None = None, **settings: Any) -> Callable[[_Command], _Command]:
+def option(*names: str, **settings: Any) -> Callable[[_Command], _Command]:
     """Return `click.option(...)` that an environment variable gives as well: for `--image-size`, `FEATX_IMAGE_SIZE`.
 
-    The variable of its `former` name counts, too: for `rival`, `FEATX_RIVAL`. A default is shown.
+    The variable of a former name counts, too. A default is shown.
     """
     long_name = next(name for name in names if name.startswith("--"))
-    variables = [option_variable(name) for name in (long_name, former) if name]
+    former = [old for old, new in FORMER_NAMES.items() if f"--{new}" == long_name]
+    variables = list(map(option_variable, [long_name, *former]))
     settings.setdefault("show_default", "default" in settings)
     return click.option(*names, cls=_Option, envvar=variables, **settings)
 

@@ -18,7 +18,17 @@ from featx.errors import ImageError, printable
 from featx.images import decode_image, read_file
 from featx.report.plots.diagnostics import learning_curve_chart, reliability_chart, training_curves_chart
 from featx.report.plots.letters import are_numbered
-from featx.report.plots.page import INK, PALE, page_style, texts_of
+from featx.report.plots.page import (
+    COLOURS,
+    DIM,
+    INK,
+    LINE,
+    PALE,
+    REPRESENTATIONS_COLOUR,
+    WARNING_COLOUR,
+    page_style,
+    texts_of,
+)
 from featx.report.plots.results import summary_chart, time_chart
 from featx.report.text import (
     CAVEAT,
@@ -78,14 +88,14 @@ WHY_THEY_DIFFER = (
 _COLOURS = {
     INK: "var(--ink)",
     PALE: "var(--pale)",
-    "#5F5F5F": "var(--dim)",
-    "#E6E6E6": "var(--line)",
+    DIM: "var(--dim)",
+    LINE: "var(--line)",
     "#FFFFFF": "var(--card)",
-    "#B3261E": "var(--warning)",
-    "#0072B2": "var(--blue)",
-    "#8CC8EC": "var(--light-blue)",
-    "#E69F00": "var(--orange)",
-    "#009E73": "var(--green)",
+    WARNING_COLOUR: "var(--warning)",
+    COLOURS["features"]: "var(--blue)",
+    REPRESENTATIONS_COLOUR: "var(--light-blue)",
+    COLOURS["scratch"]: "var(--orange)",
+    COLOURS["direct"]: "var(--green)",
 }
 
 

@@ -76,10 +76,10 @@ def reliability_chart(comparison: Comparison, examination: Examination) -> "Figu
     """How often each approach is right against how sure it is, a small chart each."""
     seen = {images.name: images.reliability for images in examination.approaches}
     rows = ranked(comparison.approaches)
-    n_columns = min(3, len(rows))
-    n_rows = -(-len(rows) // n_columns)
-    figure = new_page(comparison, "How often an approach is right, by how sure it is", 0.6 + 2.9 * n_rows)
-    grid = figure.subplots(n_rows, n_columns, squeeze=False, sharex=True, sharey=True)
+    n_across = min(3, len(rows))
+    n_down = -(-len(rows) // n_across)
+    figure = new_page(comparison, "How often an approach is right, by how sure it is", 0.6 + 2.9 * n_down)
+    grid = figure.subplots(n_down, n_across, squeeze=False, sharex=True, sharey=True)
     for axes in grid.flat[len(rows) :]:
         axes.set_visible(False)
     low = 100 / len(comparison.class_names)

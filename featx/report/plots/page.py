@@ -20,7 +20,7 @@ MARKERS = {"features": "o", "scratch": "s", "direct": "D"}
 
 #: Their sky blue, beside the blue of features.
 REPRESENTATIONS_COLOUR = "#8CC8EC"
-WARNING_COLOUR, INK, PALE = "#B3261E", "#222222", "#8A8A8A"
+WARNING_COLOUR, INK, DIM, PALE, LINE = "#B3261E", "#222222", "#5F5F5F", "#8A8A8A", "#E6E6E6"
 
 WIDTH_IN = 9.0
 DPI = 100
@@ -44,7 +44,7 @@ def page_style(texts: Iterable[str]) -> Iterator[None]:
         "axes.spines.right": False,
         "axes.grid": True,
         "axes.axisbelow": True,
-        "grid.color": "#E6E6E6",
+        "grid.color": LINE,
         "xtick.color": INK,
         "ytick.color": INK,
         "xtick.major.size": 0,
@@ -84,7 +84,7 @@ def new_page(
     figure.text(left, top, "\n".join(titles), fontsize=13.5, fontweight="bold", va="top")
     below = top - (0.26 * len(titles) + 0.04) / height_in
     figure.text(left, below, "\n".join(warnings), fontsize=9.5, color=WARNING_COLOUR, va="top")
-    figure.text(left, 0.08 / height_in, "\n".join(footers), fontsize=8.5, color="#5F5F5F", va="bottom")
+    figure.text(left, 0.08 / height_in, "\n".join(footers), fontsize=8.5, color=DIM, va="bottom")
     return figure
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from featx.compare import SIGNIFICANCE, Approach, Comparison, duration, ranked
 from featx.report.plots.letters import short
-from featx.report.plots.page import COLOURS, DPI, MARKERS, PALE, REPRESENTATIONS_COLOUR, new_page
+from featx.report.plots.page import COLOURS, DIM, DPI, MARKERS, PALE, REPRESENTATIONS_COLOUR, new_page
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -88,7 +88,7 @@ def _chance_line(axes: "Axes", rows: Sequence[Approach], chance: float) -> None:
         axes.axvline(chance, color=PALE, ls="--", lw=1.3)
     margin = 0.02 * (high - start)
     axes.set_xlim(max(start, -margin), min(high + 4 * margin, 100 + margin))
-    axes.text(max(start, chance), -0.75, f" {text}", color="#5F5F5F", fontsize=9, va="center")
+    axes.text(max(start, chance), -0.75, f" {text}", color=DIM, fontsize=9, va="center")
 
 
 def _accuracy_title(comparison: Comparison) -> str:
