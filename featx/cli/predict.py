@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("featx")
 
-#: Options that mean something for a run only, and for the direct application only.
+#: Options that are for a run only, and for a pretrained classifier only.
 _OF_RUN = ("head",)
 _OF_DIRECT = ("maps", "class_list", "backbone", "image_size", "precision")
 
@@ -84,8 +84,7 @@ def predict(
     form = "jsonl" if output.as_json else form or ("table" if on_terminal else "csv")
     how = {name: options.pop(name) for name in ("workers", "strict")}
     files = find_files(_image_words(run, images, direct=direct), sys.stdin, zip_encoding)
-    classifier = _direct(**options) if direct else _trained(run, **options)
-    predictions = classifier.predict(files, show=output.show, **how)
+    predictions = _classifier(run, direct=direct, **options).predict(files, show=output.show, **how)
     text = format_predictions(predictions, form, top_k, on_terminal=on_terminal)
     # Bytes: a program that reads them gets names as they are, whatever the terminal's letters.
     click.echo(text if on_terminal else text.encode("utf-8", "surrogateescape"))
@@ -98,30 +97,19 @@ def _image_words(run: str, images: tuple[str, ...], *, direct: bool) -> tuple[st
     return (run, *images) if run and direct else images
 
 
-def _trained(run: str, **options: Any) -> "ImageClassifier":
-    """Return the classifier in a run folder."""
-    from featx.predict import Classifier
+def _classifier(run: str, *, direct: bool, **options: Any) -> "ImageClassifier":
+    """Return the classifier of a run, or a pretrained one; fail if an option was typed that is for the other."""
+    from featx.predict import Classifier, DirectClassifier
 
-    return Classifier.load(Path(run), **_without(_OF_DIRECT, options, "are for --direct"))
-
-
-def _direct(*, weights: str | None, **options: Any) -> "ImageClassifier":
-    """Return a pretrained classifier."""
-    from featx.predict import DirectClassifier
-
-    return DirectClassifier.load(
-        weights=weights or RECIPE_DEFAULTS["weights"],
-        **_without(_OF_RUN, options, "are for a RUN, and --direct has none"),
-    )
-
-
-def _without(names: tuple[str, ...], options: dict[str, Any], why: str) -> dict[str, Any]:
-    """Return `options` without `names`; fail if one of these was typed."""
+    others, why = (_OF_RUN, "are for a RUN, and --direct has none") if direct else (_OF_DIRECT, "are for --direct")
     ctx = click.get_current_context()
     flags = {param.name: param.opts[0] for param in ctx.command.params}
-    if typed := [flags[name] for name in names if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE]:
+    if typed := [flags[name] for name in others if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE]:
         raise click.UsageError(f"{', '.join(typed)}: such options {why}.")
-    return {name: value for name, value in options.items() if name not in names}
+    own = {name: value for name, value in options.items() if name not in others}
+    if not direct:
+        return Classifier.load(Path(run), **own)
+    return DirectClassifier.load(**{**own, "weights": own["weights"] or RECIPE_DEFAULTS["weights"]})
 
 
 def find_files(words: Sequence[str], listed: Iterable[str] = (), zip_encoding: str | None = None) -> list[StoragePath]:
