@@ -20,11 +20,11 @@ from click.testing import CliRunner
 
 import featx
 from featx.cli.main import main
+from featx.cli.predict import format_predictions
 from featx.errors import FeatxError, WeightsError, printable
 from featx.export.export import export_run
 from featx.heads.training_loop import load_model
 from featx.predict.classifier import Predictions
-from featx.predict.predictions import format_predictions
 from featx.system.keras_import import import_keras
 
 # Nothing is unpickled, evaluated or handed to a shell

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from featx.cli import options as opt
-from featx.cli.options import say
 from featx.errors import printable
+from featx.system import size
 
 if TYPE_CHECKING:
     from featx.export import Export
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 @click.option("--weights", type=click.Path(path_type=Path), help="File of the backbone's weights, if it was moved.")
 @opt.CACHE_DIR
 @opt.OUTPUT
-def export(run: Path, form: str, to: Path | None, quiet: bool, as_json: bool, **options: Any) -> None:
+def export(run: Path, form: str, to: Path | None, output: opt.Output, **options: Any) -> None:
     """Write a trained run as one artefact: images of any size in, probabilities and class names out. It needs no featx.
 
     \b
@@ -41,13 +41,10 @@ def export(run: Path, form: str, to: Path | None, quiet: bool, as_json: bool, **
     """
     from featx.export import export_run
 
-    done = export_run(run, to, format=form, **options)
-    say(lambda: _as_text(done), lambda: _as_json(done), quiet=quiet, as_json=as_json)
+    output.say(export_run(run, to, format=form, **options), _to_text, _to_json)
 
 
-def _as_text(done: "Export") -> str:
-    from featx.system import size
-
+def _to_text(done: "Export") -> str:
     untrained = " Its backbone has random weights: it was never trained." if done.recipe.has_random_weights else ""
     return (
         f"{printable(done.path)}: {done.recipe.backbone} with the head {done.head}, {len(done.class_names)} classes, "
@@ -55,12 +52,12 @@ def _as_text(done: "Export") -> str:
     )
 
 
-def _as_json(done: "Export") -> dict[str, Any]:
+def _to_json(done: "Export") -> dict[str, Any]:
     return {
         "path": str(done.path),
         "format": done.format,
         "head": done.head,
-        "class_names": list(done.class_names),
+        "class_names": done.class_names,
         "recipe_key": done.recipe.key,
         "random_weights": done.recipe.has_random_weights,
         "size_bytes": done.size_bytes,

@@ -1,36 +1,29 @@
 """`featx fetch`: images from elsewhere."""
 
 import shlex
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from featx.cli import options as opt
-from featx.cli.options import say
-from featx.errors import FeatxError, printable
+from featx.errors import printable
+from featx.system import size
 
 if TYPE_CHECKING:
     from featx.dataset.kaggle import Fetched
 
 
-class Slug(click.ParamType[str]):
-    """`sample`, or what is to be fetched from Kaggle."""
+def _slug(text: str) -> str:
+    """Return the name of the sample, or of what is to be fetched from Kaggle, if `text` is one."""
+    from featx.dataset.kaggle import parse_slug
 
-    name = "slug"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Return the slug, if it is one."""
-        from featx.dataset.kaggle import parse_slug
-
-        try:
-            return "sample" if value == "sample" else str(parse_slug(value))
-        except FeatxError as error:
-            self.fail(str(error), param, ctx)
+    return "sample" if text == "sample" else str(parse_slug(text))
 
 
 @click.command()
-@click.argument("slug", type=Slug())
+@click.argument("slug", type=opt.Parsed("slug", _slug))
 @click.option(
     "--to",
     type=click.Path(path_type=Path),
@@ -40,7 +33,7 @@ class Slug(click.ParamType[str]):
 )
 @opt.ZIP_ENCODING
 @opt.OUTPUT
-def fetch(slug: str, to: Path, zip_encoding: str | None, quiet: bool, as_json: bool) -> None:
+def fetch(slug: str, to: Path, zip_encoding: str | None, output: opt.Output) -> None:
     """Download and unpack a data set or a competition from Kaggle, or write the built-in sample.
 
     \b
@@ -58,13 +51,10 @@ def fetch(slug: str, to: Path, zip_encoding: str | None, quiet: bool, as_json: b
     """
     from featx.dataset.kaggle import fetch_data
 
-    fetched = fetch_data(slug, to, zip_encoding=zip_encoding, show=not quiet)
-    say(lambda: _as_text(fetched), lambda: _as_json(fetched), quiet=quiet, as_json=as_json)
+    output.say(fetch_data(slug, to, zip_encoding=zip_encoding, show=output.show), _to_text, _to_json)
 
 
-def _as_text(fetched: "Fetched") -> str:
-    from featx.system import size
-
+def _to_text(fetched: "Fetched") -> str:
     folder = printable(fetched.folder)
     if fetched.slug == "sample":
         return f"The sample is in {folder}. Next: {printable(_next(fetched))}"
@@ -75,16 +65,8 @@ def _as_text(fetched: "Fetched") -> str:
     )
 
 
-def _as_json(fetched: "Fetched") -> dict[str, Any]:
-    return {
-        "slug": fetched.slug,
-        "folder": str(fetched.folder),
-        "n_files": fetched.n_files,
-        "size_bytes": fetched.size_bytes,
-        "was_there": fetched.was_there,
-        "warnings": list(fetched.warnings),
-        "next": _next(fetched),
-    }
+def _to_json(fetched: "Fetched") -> dict[str, Any]:
+    return {**asdict(fetched), "folder": str(fetched.folder), "next": _next(fetched)}
 
 
 def _next(fetched: "Fetched") -> str:

@@ -1,9 +1,12 @@
-"""What a command says when it is done, on standard output: for people, as JSON, or nothing."""
+"""What several commands share: options, each defined once, and the way in which results are printed."""
 
 import functools
+import inspect
 import json
 import logging
+import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -11,15 +14,19 @@ import click
 from click.core import ParameterSource
 
 from featx.backbones import BACKBONES
-from featx.compare import BASELINE_NAMES
+from featx.dataset import ImageFolders, chosen_data
 from featx.engines import ENGINES, EngineOptions
 from featx.errors import FeatxError, printable, redacted
 from featx.extract import DEFAULT_CACHE_DIR, RECIPE_DEFAULTS, option_variable
 from featx.images import AUGMENTATIONS, MAX_VIEWS, choose_views
 from featx.recipe import DTYPES, POOLINGS, PRECISIONS, parse_image_size
 from featx.storage import StoragePath, as_data, as_storage_path, text_encoding
-from featx.system import parse_duration, parse_size
+from featx.system import MemoryLimit, parse_duration, parse_size
 from featx.train import Training
+
+#: What options were called before. A command that takes these names does not show them.
+FORMER_NAMES = {"rival": "baseline", "set-aside": "quarantined"}
+TAKES_FORMER_NAMES = {"token_normalize_func": lambda name: FORMER_NAMES.get(name, name)}
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -32,56 +39,18 @@ class Parsed(click.ParamType[Any]):
         self._parse = parse
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return what the text says; a default is none."""
+        """Return what the text says; a default is a value already."""
         try:
             return self._parse(value) if isinstance(value, str) else value
         except FeatxError as error:
             self.fail(str(error), param, ctx)
 
 
-def options(*decorators: Callable[[_Command], _Command]) -> Callable[[_Command], _Command]:
-    """Return one decorator that adds all of `decorators`, in the order in which `--help` is to show them."""
-
-    def decorate(command: _Command) -> _Command:
-        for decorator in reversed(decorators):
-            command = decorator(command)
-        return command
-
-    return decorate
-
-
-class _Option(click.Option):
-    """An option that says so where its value came from the environment and is wrong."""
-
-    def get_error_hint(self, ctx: click.Context | None) -> str:
-        """Return what the option is called in an error."""
-        hint = super().get_error_hint(ctx)
-        from_environment = ctx and ctx.get_parameter_source(self.name or "") is ParameterSource.ENVIRONMENT
-        return f"{hint} (environment variable {self.envvar})" if from_environment else hint
-
-
-def option(*names: str, **settings: Any) -> Callable[[_Command], _Command]:
-    """Return `click.option(...)` that an environment variable gives as well: for `--image-size`, `FEATX_IMAGE_SIZE`."""
-    long_name = next(name for name in names if name.startswith("--"))
-    return click.option(*names, cls=_Option, envvar=option_variable(long_name), **settings)
-
-
-def _log_from(level: int) -> Callable[[click.Context, click.Parameter, bool], bool]:
-    """Return what an option does that decides how much is said on standard error."""
-
-    def set_level(_ctx: click.Context, _param: click.Parameter, value: bool) -> bool:
-        if value:
-            logging.getLogger("featx").setLevel(level)
-        return value
-
-    return set_level
-
-
 class StoragePathType(click.Path):
     """A path on the command line, or an address; a `featx.storage.StoragePath` in Python."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the place."""
+        """Return the path or the address."""
         return as_storage_path(value) if "://" in str(value) else super().convert(value, param, ctx)
 
 
@@ -95,6 +64,59 @@ class LocalFolder(click.Path):
         return super().convert(value, param, ctx)
 
 
+def options(*decorators: Callable[[_Command], _Command]) -> Callable[[_Command], _Command]:
+    """Return one decorator that adds all of `decorators`, in the order in which `--help` shows them."""
+
+    def decorate(command: _Command) -> _Command:
+        for decorator in reversed(decorators):
+            command = decorator(command)
+        return command
+
+    return decorate
+
+
+def combined(
+    make: Callable[..., dict[str, Any]], *decorators: Callable[[_Command], _Command]
+) -> Callable[[_Command], _Command]:
+    """Return a decorator that adds options and gives the command what `make` makes of their values.
+
+    `make` takes values by their parameters' names, and returns the parameters that the command gets in their place.
+    """
+
+    def decorate(command: _Command) -> _Command:
+        @functools.wraps(command)
+        def with_made(**values: Any) -> Any:
+            taken = {name: values.pop(name) for name in inspect.signature(make).parameters if name in values}
+            return command(**make(**taken), **values)
+
+        return options(*decorators)(cast("_Command", with_made))
+
+    return decorate
+
+
+class _Option(click.Option):
+    """An option that says so where its value came from the environment and is wrong."""
+
+    def get_error_hint(self, ctx: click.Context | None) -> str:
+        """Return what the option is called in an error."""
+        hint = super().get_error_hint(ctx)
+        if not ctx or ctx.get_parameter_source(self.name or "") is not ParameterSource.ENVIRONMENT:
+            return hint
+        return f"{hint} (environment variable {next(filter(os.environ.get, self.envvar or ()))})"
+
+
+def option(*names: str, **settings: Any) -> Callable[[_Command], _Command]:
+    """Return `click.option(...)` that an environment variable gives as well: for `--image-size`, `FEATX_IMAGE_SIZE`.
+
+    The variable of a former name counts, too. A default is shown.
+    """
+    long_name = next(name for name in names if name.startswith("--"))
+    former = [old for old, new in FORMER_NAMES.items() if f"--{new}" == long_name]
+    variables = list(map(option_variable, [long_name, *former]))
+    settings.setdefault("show_default", "default" in settings)
+    return click.option(*names, cls=_Option, envvar=variables, **settings)
+
+
 IMAGE_SIZE = Parsed("size", parse_image_size)
 ZIP_ENCODING = option(
     "--zip-encoding",
@@ -104,32 +126,20 @@ ZIP_ENCODING = option(
 )
 
 
-def DATA(command: _Command) -> _Command:  # noqa: N802 - used as the other options are
-    """Give `command` the argument DATA and the options of its names and splits, as one parameter, `data`.
-
-    It is a `featx.dataset.image_dataset.ImageFolders`, whose root is the default one if none was named.
-    """
-
-    @functools.wraps(command)
-    def with_data(
-        *args: Any,
-        data: StoragePath | None,
-        cache_dir: StoragePath,
-        zip_encoding: str | None,
-        train_folder: str | None,
-        test_folder: str | None,
-        **others: Any,
-    ) -> Any:
-        from featx.dataset import ImageFolders, chosen_data
-
-        named = as_data(data, zip_encoding) if data and zip_encoding else data
-        folders = ImageFolders(chosen_data(named, cache_dir), train_folder, test_folder)
-        return command(*args, data=folders, cache_dir=cache_dir, **others)
-
-    return cast("_Command", _DATA(with_data))
+def _data(
+    data: StoragePath | None,
+    zip_encoding: str | None,
+    train_folder: str | None,
+    test_folder: str | None,
+    cache_dir: StoragePath,
+) -> dict[str, Any]:
+    """Return the data set that is named, or else the default one, as `data`."""
+    named = as_data(data, zip_encoding) if data and zip_encoding else data
+    return {"data": ImageFolders(chosen_data(named, cache_dir), train_folder, test_folder), "cache_dir": cache_dir}
 
 
-_DATA = options(
+DATA = combined(
+    _data,
     click.argument("data", required=False, type=StoragePathType(path_type=Path)),
     option(
         "--train-folder",
@@ -184,13 +194,30 @@ RECIPE = options(
         help=f"Number format of stored features.  [default: {DTYPES[0]}, class probabilities as {DTYPES[1]}]",
     ),
 )
-_VIEWS = options(
+
+
+def _views(
+    n_views: int,
+    augment: str | None,
+    *,
+    flip: bool,
+    rotation: float | None,
+    zoom: float | None,
+    shear: float | None,
+    test_views: bool = False,
+) -> dict[str, Any]:
+    """Return the augmented views that are asked for as `views`."""
+    settings = {"flip": flip or None, "rotation": rotation, "zoom": zoom, "shear": shear}
+    return {"views": choose_views(n_views, augment, of_test=test_views, **settings)}
+
+
+TRAIN_VIEWS = combined(
+    _views,
     option(
         "--views",
         "n_views",
         type=click.IntRange(0, MAX_VIEWS),
         default=0,
-        show_default=True,
         help="Augmented views of each training image, besides the image itself.",
     ),
     option(
@@ -204,38 +231,16 @@ _VIEWS = options(
     option("--zoom", type=float, help="Scale height and width of views, each by 1 ± as much at most."),
     option("--shear", type=float, help="Slant views by as many degrees at most, either way."),
 )
-_TEST_VIEWS = option(
-    "--test-views", is_flag=True, help="Make views of the test images, too, to average probabilities over them."
+VIEWS = options(
+    TRAIN_VIEWS,
+    option(
+        "--test-views", is_flag=True, help="Make views of the test images, too, to average probabilities over them."
+    ),
 )
-
-
-def _with_views(command: _Command, *, has_test_views: bool) -> _Command:
-    @functools.wraps(command)
-    def with_views(*args: Any, n_views: int, augment: str | None, flip: bool, **options: Any) -> Any:
-        settings = {name: options.pop(name) for name in ("rotation", "zoom", "shear")}
-        of_test = options.pop("test_views") if has_test_views else False
-        views = choose_views(n_views, augment, of_test=of_test, flip=flip or None, **settings)
-        return command(*args, views=views, **options)
-
-    with_views = _TEST_VIEWS(with_views) if has_test_views else with_views
-    return cast("_Command", _VIEWS(with_views))
-
-
-def VIEWS(command: _Command) -> _Command:  # noqa: N802 - used as the other options are
-    """Give `command` the options of augmented views, as one parameter, `views`."""
-    return _with_views(command, has_test_views=True)
-
-
-def TRAIN_VIEWS(command: _Command) -> _Command:  # noqa: N802 - used as the other options are
-    """Give `command` the options of augmented views of training images, as one parameter, `views`."""
-    return _with_views(command, has_test_views=False)
-
-
 CACHE_DIR = option(
     "--cache-dir",
     type=StoragePathType(path_type=Path, file_okay=False),
     default=Path(DEFAULT_CACHE_DIR),
-    show_default=True,
     help="Where features lie: a folder, or an address like s3://bucket/features.",
 )
 STAGE_ONE = options(
@@ -257,20 +262,20 @@ STAGE_ONE = options(
     ),
     option("--strict", is_flag=True, help="Stop at the first image that cannot be read, instead of skipping it."),
 )
-RAY = option(
-    "--ray",
-    "ray_address",
-    metavar="ADDRESS",
-    help="Compute on a Ray cluster: auto on one of its machines, HOST:PORT, or ray://HOST:PORT. All of them must see "
-    "DATA and the cache under the same path.  [default: this machine alone]",
-)
-STAGE_TWO = options(
-    option("--seed", type=click.IntRange(0), default=Training.seed, show_default=True, help="Seed of all training."),
+
+
+def _training(seed: int, epochs: int, memory: int | None, *, quiet: bool) -> dict[str, Any]:
+    """Return how models are trained as `training`."""
+    return {"training": Training(seed=seed, epochs=epochs, show=not quiet, memory=MemoryLimit(memory)), "quiet": quiet}
+
+
+STAGE_TWO = combined(
+    _training,
+    option("--seed", type=click.IntRange(0), default=Training.seed, help="Seed of all training."),
     option(
         "--epochs",
         type=click.IntRange(1),
         default=Training.epochs,
-        show_default=True,
         help="At most so many passes over the training images.",
     ),
     option(
@@ -284,17 +289,6 @@ DEADLINE = option(
     "deadline_s",
     type=Parsed("time", parse_duration),
     help="Time in which all is to be done, like 90m, 8h or 1d12h: how many machines does that take?",
-)
-BASELINE = options(
-    option("--with-scratch-cnn", is_flag=True, help="Add report-cnn, a CNN trained from scratch."),
-    option(
-        "--baseline",
-        "baselines",
-        type=click.Choice(BASELINE_NAMES),
-        multiple=True,
-        help="Add a system of the report; give the option again for another one.",
-    ),
-    option("--rival", "rivals", type=click.Choice(BASELINE_NAMES), multiple=True, hidden=True, help="As --baseline."),
 )
 MAP = options(
     option(
@@ -311,7 +305,45 @@ MAP = options(
         help="JSON file with the names of a pretrained classifier's classes.",
     ),
 )
-OUTPUT = options(
+
+
+@dataclass(frozen=True)
+class Output:
+    """How a command speaks.
+
+    Attributes:
+        show: show progress, and a summary at the end.
+        as_json: print the result as JSON instead.
+    """
+
+    show: bool
+    as_json: bool
+
+    def say(self, result: Any, to_text: Callable[[Any], str], to_json: Callable[[Any], Any]) -> None:
+        """Print a result on standard output: as JSON, as text, or not at all."""
+        if self.as_json:
+            click.echo(json.dumps(to_json(result), indent=2))
+        elif self.show:
+            click.echo(to_text(result))
+
+
+def _output(*, quiet: bool, as_json: bool) -> dict[str, Any]:
+    return {"output": Output(show=not quiet, as_json=as_json)}
+
+
+def _log_from(level: int) -> Callable[[click.Context, click.Parameter, bool], bool]:
+    """Return the callback of an option that decides how much is said on standard error."""
+
+    def set_level(_ctx: click.Context, _param: click.Parameter, value: bool) -> bool:
+        if value:
+            logging.getLogger("featx").setLevel(level)
+        return value
+
+    return set_level
+
+
+OUTPUT = combined(
+    _output,
     option(
         "--quiet",
         is_flag=True,
@@ -327,11 +359,3 @@ OUTPUT = options(
     ),
     option("--json", "as_json", is_flag=True, help="Results as JSON on standard output."),
 )
-
-
-def say(text: Callable[[], str], data: Callable[[], Any], *, quiet: bool, as_json: bool) -> None:
-    """Print `data()` as JSON if that is asked for; else `text()`, unless it is to be `quiet`."""
-    if as_json:
-        click.echo(json.dumps(data(), indent=2))
-    elif not quiet:
-        click.echo(text())

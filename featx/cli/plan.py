@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from featx.cli import options as opt
-from featx.cli.options import say
 from featx.compare import duration
 from featx.errors import printable
 from featx.extract.planning import MARGIN, Estimate, Plan, Work
@@ -31,7 +30,7 @@ UNREADABLE_SHOWN = 5
 @opt.VIEWS
 @opt.DEADLINE
 @opt.OUTPUT
-def plan(data: "ImageFolders", cache_dir: StoragePath, quiet: bool, as_json: bool, **options: Any) -> None:
+def plan(data: "ImageFolders", cache_dir: StoragePath, output: opt.Output, **options: Any) -> None:
     """Say what an extraction will cost: time, disk and memory, for each engine and precision, from a timed sample.
 
     Takes the options of featx extract. Without --engine or --precision, all of them are tried, one after the other.
@@ -43,8 +42,8 @@ def plan(data: "ImageFolders", cache_dir: StoragePath, quiet: bool, as_json: boo
     """
     from featx.extract.planning import plan_extraction
 
-    planned = plan_extraction(data, cache_dir=cache_dir, show=not quiet, **options)
-    say(lambda: plan_text(planned), lambda: plan_json(planned), quiet=quiet, as_json=as_json)
+    planned = plan_extraction(data, cache_dir=cache_dir, show=output.show, **options)
+    output.say(planned, plan_text, plan_json)
 
 
 def plan_text(plan: Plan) -> str:

@@ -1,6 +1,10 @@
-"""`featx predict`: images in, classes out."""
+"""`featx predict`: the images that its words name, and their classes as a table, CSV or JSON lines."""
 
+import glob
+import json
+import logging
 import sys
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,13 +12,19 @@ import click
 from click.core import ParameterSource
 
 from featx.cli import options as opt
+from featx.dataset import Elsewhere, by_suffix, list_folder
+from featx.errors import FeatxError, printable
 from featx.extract import RECIPE_DEFAULTS
 from featx.recipe import PRECISIONS
+from featx.storage import RemotePath, StoragePath, as_data, as_storage_path
+from featx.system import csv_lines, text_table
 
 if TYPE_CHECKING:
-    from featx.predict import ImageClassifier
+    from featx.predict import ImageClassifier, Predictions
 
-#: Options that mean something for a run only, and for the direct application only.
+log = logging.getLogger("featx")
+
+#: Options that are for a run only, and for a pretrained classifier only.
 _OF_RUN = ("head",)
 _OF_DIRECT = ("maps", "class_list", "backbone", "image_size", "precision")
 
@@ -57,8 +67,7 @@ def predict(
     direct: bool,
     top_k: int,
     form: str | None,
-    quiet: bool,
-    as_json: bool,
+    output: opt.Output,
     **options: Any,
 ) -> None:
     """Classify images with a trained run: files, folders, patterns, or - for a list of files on standard input.
@@ -71,14 +80,11 @@ def predict(
       featx predict runs/first photo.jpg holidays/ --top-k 2
       featx predict --direct photo.jpg --backbone resnet50 --map cats=281-285 --map dogs=151-268
     """
-    from featx.predict import find_files, format_predictions
-
     on_terminal = sys.stdout.isatty()
-    form = "jsonl" if as_json else form or ("table" if on_terminal else "csv")
+    form = "jsonl" if output.as_json else form or ("table" if on_terminal else "csv")
     how = {name: options.pop(name) for name in ("workers", "strict")}
     files = find_files(_image_words(run, images, direct=direct), sys.stdin, zip_encoding)
-    classifier = _direct(**options) if direct else _trained(run, **options)
-    predictions = classifier.predict(files, show=not quiet, **how)
+    predictions = _classifier(run, direct=direct, **options).predict(files, show=output.show, **how)
     text = format_predictions(predictions, form, top_k, on_terminal=on_terminal)
     # Bytes: a program that reads them gets names as they are, whatever the terminal's letters.
     click.echo(text if on_terminal else text.encode("utf-8", "surrogateescape"))
@@ -91,27 +97,130 @@ def _image_words(run: str, images: tuple[str, ...], *, direct: bool) -> tuple[st
     return (run, *images) if run and direct else images
 
 
-def _trained(run: str, **options: Any) -> "ImageClassifier":
-    """Return the classifier in a run folder."""
-    from featx.predict import Classifier
+def _classifier(run: str, *, direct: bool, **options: Any) -> "ImageClassifier":
+    """Return the classifier of a run, or a pretrained one; fail if an option was typed that is for the other."""
+    from featx.predict import Classifier, DirectClassifier
 
-    return Classifier.load(Path(run), **_without(_OF_DIRECT, options, "are for --direct"))
-
-
-def _direct(*, weights: str | None, **options: Any) -> "ImageClassifier":
-    """Return a pretrained classifier."""
-    from featx.predict import DirectClassifier
-
-    return DirectClassifier.load(
-        weights=weights or RECIPE_DEFAULTS["weights"],
-        **_without(_OF_RUN, options, "are for a RUN, and --direct has none"),
-    )
-
-
-def _without(names: tuple[str, ...], options: dict[str, Any], why: str) -> dict[str, Any]:
-    """Return `options` without `names`; fail if one of these was typed."""
+    others, why = (_OF_RUN, "are for a RUN, and --direct has none") if direct else (_OF_DIRECT, "are for --direct")
     ctx = click.get_current_context()
     flags = {param.name: param.opts[0] for param in ctx.command.params}
-    if typed := [flags[name] for name in names if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE]:
+    if typed := [flags[name] for name in others if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE]:
         raise click.UsageError(f"{', '.join(typed)}: such options {why}.")
-    return {name: value for name, value in options.items() if name not in names}
+    own = {name: value for name, value in options.items() if name not in others}
+    if not direct:
+        return Classifier.load(Path(run), **own)
+    return DirectClassifier.load(**{**own, "weights": own["weights"] or RECIPE_DEFAULTS["weights"]})
+
+
+def find_files(words: Sequence[str], listed: Iterable[str] = (), zip_encoding: str | None = None) -> list[StoragePath]:
+    """Return the image files that `words` name, in their order.
+
+    Args:
+        words: files; folders, which stand for all image files in them, sorted, as a zip or tar file does; addresses
+            of files or folders; patterns such as `*.jpg`, also with `**`; and `-`, which stands for `listed`.
+        listed: a file's name a line.
+        zip_encoding: as for `featx.storage.as_data`.
+
+    Raises:
+        FeatxError: a folder has no image, or nothing is named at all.
+    """
+    files: list[StoragePath] = []
+    for word in words:
+        if word == "-":
+            files += [as_storage_path(line.rstrip("\r\n")) for line in listed if line.strip()]
+            continue
+        path = as_data(word, zip_encoding)
+        files += _files_elsewhere(path) if isinstance(path, RemotePath) else _files_here(path, word)
+    if not files:
+        raise FeatxError("No image is named: name files, folders or patterns, or - for a list on standard input.")
+    return files
+
+
+def _files_here(path: Path, word: str) -> Sequence[StoragePath]:
+    if path.is_dir():
+        listing = list_folder(word)
+        # A folder that cannot be listed is a row with a reason, as a file that cannot be read is.
+        found = [*listing.images, *(name for name, _ in listing.unreadable)]
+        if not found:
+            raise _no_images(word, listing.others)
+        return list(map(Path, found))
+    if glob.has_magic(word) and not path.exists():
+        paths = sorted(Path(name) for name in glob.iglob(word, recursive=True))  # noqa: PTH207 - also absolute ones
+        # A pattern that fits nothing may be the name of a file that is gone.
+        return [file for file in paths if not file.is_dir()] or [path]
+    return [path]
+
+
+def _files_elsewhere(path: RemotePath) -> Sequence[StoragePath]:
+    try:
+        folders = Elsewhere(path)
+    except FileNotFoundError:
+        return [path]
+    except OSError as error:
+        raise FeatxError(f"{printable(path)} cannot be read: {error.strerror}.") from error
+    if folders.is_empty:
+        return [path]  # a file, or nothing: reading it will say so
+    for warning in folders.warnings:
+        log.warning("%s", warning)
+    listing = list_folder(str(path), folders)
+    if not listing.images:
+        raise _no_images(path, listing.others)
+    names = (name.removeprefix(f"{path}/") for name in listing.images)
+    return [path.with_key(name, folders.keys[name]) for name in names]
+
+
+def _no_images(folder: StoragePath | str, others: Sequence[str]) -> FeatxError:
+    found = f": {by_suffix(others)}" if others else ""
+    return FeatxError(f"{printable(folder)} has no images that featx reads{found}.")
+
+
+def format_predictions(predictions: "Predictions", form: str, top_k: int = 1, *, on_terminal: bool = False) -> str:
+    """Return predictions as text, a line each.
+
+    Args:
+        predictions: what to show.
+        form: `"table"`, `"csv"` or `"jsonl"`.
+        top_k: classes for each image, the likeliest first; at most as many as there are.
+        on_terminal: escape control characters in CSV, which no program reads there. A table always has them escaped,
+            and JSON has escapes of its own; otherwise names of files and classes are exact, see `csv_lines`.
+    """
+    top_k = min(top_k, len(predictions.class_names))
+    if form == "csv":
+        return _csv(predictions, top_k, printable if on_terminal else str)
+    return {"table": _table, "jsonl": _json_lines}[form](predictions, top_k)
+
+
+def _table(predictions: "Predictions", top_k: int) -> str:
+    rows = []
+    for prediction in predictions:
+        shown = [f"{printable(label)} {probability:.1%}" for label, probability in prediction.top[:top_k]]
+        unreadable = f"cannot be read: {printable(prediction.reason)}" if prediction.reason else ""
+        rows.append([f"  {printable(prediction.path)}", *(shown or [unreadable, *[""] * (top_k - 1)])])
+    ordinals = ["class", *(f"then {rank}" for rank in range(2, top_k + 1))]
+    return text_table(["image", *ordinals], rows, n_left=top_k + 1)
+
+
+def _csv(predictions: "Predictions", top_k: int, shown: Callable[[str], str]) -> str:
+    ranks = ["", *(f"_{rank}" for rank in range(2, top_k + 1))]
+    header = ["path", *(f"{name}{rank}" for rank in ranks for name in ("label", "probability")), "reason"]
+    rows = []
+    for prediction in predictions:
+        cells = [cell for label, probability in prediction.top[:top_k] for cell in (label, f"{probability:.6f}")]
+        cells = [str(prediction.path), *(cells or [""] * (2 * top_k)), prediction.reason or ""]
+        rows.append(list(map(shown, cells)))
+    return "".join(csv_lines(header, rows)).removesuffix("\n")
+
+
+def _json_lines(predictions: "Predictions", top_k: int) -> str:
+    return "\n".join(
+        json.dumps(
+            {
+                "path": str(prediction.path),
+                "label": prediction.label,
+                "probability": prediction.probability,
+                "top": [{"label": label, "probability": p} for label, p in prediction.top[:top_k]],
+                "reason": prediction.reason,
+            }
+        )
+        for prediction in predictions
+    )

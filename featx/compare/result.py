@@ -152,10 +152,10 @@ class Comparison:
         return ranked(self.approaches)[0]
 
     @property
-    def best_of_other_kind(self) -> Approach | None:
+    def counterpart(self) -> Approach | None:
         """What the best is held against: of features and training from scratch, the best of the other one.
 
-        Or else the best of another kind, or else the runner-up; `None` if it is alone.
+        Without one, the best of any other kind; without that, the runner-up; `None` if the best is alone.
         """
         best, *others = ranked(self.approaches)
         of_another_kind = [approach for approach in others if approach.kind != best.kind]

@@ -5,4 +5,3 @@ Features that were computed before come from the store.
 
 from featx.predict.classifier import Classifier, ImageClassifier, Predictions
 from featx.predict.direct import DirectClassifier
-from featx.predict.predictions import find_files, format_predictions

@@ -1,14 +1,11 @@
-"""A comparison in words: a table for the terminal, one sentence, and a page in Markdown."""
+"""A comparison in words: a table, and sentences that say what it shows."""
 
-import json
 import textwrap
 from collections.abc import Callable, Sequence
 from statistics import mean, stdev
 
 from featx.compare import SIGNIFICANCE, Approach, Comparison, duration, ranked
 from featx.errors import printable
-from featx.report.plots.confusion import confusion_file_names
-from featx.report.plots.letters import are_numbered
 from featx.system import escape_markdown, markdown_table, n_columns, size, text_table
 
 MAX_NAME = 36
@@ -44,7 +41,11 @@ CURVES_NOTE = (
     "Training figures are no results: while training, dropout and augmentation are at work."
 )
 
-NUMBERS_NOTE = "The pictures number the classes: no font here has the letters of some names, or two names look alike."
+_BEST_OF_KIND = {
+    "features": "the best on bottleneck features",
+    "scratch": "the best trained from scratch",
+    "direct": "the best that was pretrained and used as it is",
+}
 
 
 def table(comparison: Comparison, *, markdown: bool = False) -> str:
@@ -56,36 +57,30 @@ def table(comparison: Comparison, *, markdown: bool = False) -> str:
     """
     escape = escape_markdown if markdown else printable
     layout = markdown_table if markdown else text_table
-    rows = ranked(comparison.approaches)
-    names = [_name(approach, comparison, escape, markdown=markdown) for approach in rows]
-    results = [(name, *_results(approach, comparison)) for name, approach in zip(names, rows, strict=True)]
-    costs = [(name, *_costs(approach)) for name, approach in zip(names, rows, strict=True)]
-    parts = [layout(RESULT_HEADER, results), layout(COST_HEADER, costs)]
-    if any(approach.repeats for approach in rows):
-        repeats = [
-            (name, *repeats_cells(approach)) for name, approach in zip(names, rows, strict=True) if approach.repeats
-        ]
-        parts.append(layout(REPEATS_HEADER, repeats))
+    approaches = ranked(comparison.approaches)
+    rows = [(_name(approach, comparison, escape, markdown=markdown), approach) for approach in approaches]
+    parts = [
+        layout(RESULT_HEADER, [(name, *result_cells(approach, comparison)) for name, approach in rows]),
+        layout(COST_HEADER, [(name, *cost_cells(approach)) for name, approach in rows]),
+    ]
+    if repeated := [(name, *repeats_cells(approach)) for name, approach in rows if approach.repeats]:
+        parts.append(layout(REPEATS_HEADER, repeated))
     if warnings := _warnings(comparison, markdown=markdown):
         parts.insert(0, warnings)
-    if notes := [f"- {escape(_cut(printable(a.name)))}: {escape(note)}" for a in rows for note in a.notes]:
+    if notes := [f"- {escape(_cut(printable(a.name)))}: {escape(note)}" for a in approaches for note in a.notes]:
         parts.append("\n".join(notes if markdown else map(_filled, notes)))
     return "\n\n".join(parts) + "\n"
 
 
-def verdict(comparison: Comparison) -> str:
+def verdict(comparison: Comparison, escape: Callable[[str], str] = printable) -> str:
     """Return in one sentence what the comparison shows, and how sure that is; names are escaped for a terminal."""
-    return _verdict(comparison, printable)
-
-
-def _verdict(comparison: Comparison, escape: Callable[[str], str]) -> str:
-    best, other = comparison.best, comparison.best_of_other_kind
+    best, counterpart = comparison.best, comparison.counterpart
     share = f"{escape(best.name)} got {_accuracy_text(best)} of {best.metrics.n_samples:,} test images right"
-    if other is None:
+    if counterpart is None:
         sentence = f"{share}, after {duration(best.total_s)}; there was nothing to compare it with"
     else:
-        sentence = f"{share}, {_difference(best, other, escape)}, {_times(best, other)}"
-        others = [a for a in comparison.approaches if a is not best and a is not other and a.p_value is not None]
+        sentence = f"{share}, {_difference(best, counterpart, escape)}, {_times(best, counterpart)}"
+        others = [a for a in comparison.approaches if a is not best and a is not counterpart and a.p_value is not None]
         if as_good := [approach for approach in others if not approach.differs_from_best]:
             names = ", ".join(escape(approach.name) for approach in as_good)
             sentence += f"; {names} may be as good as the best{_quickest_text(best, as_good, escape)}"
@@ -139,36 +134,29 @@ def curve_verdict(comparison: Comparison) -> str:
     )
 
 
-_BEST_OF_KIND = {
-    "features": "the best on bottleneck features",
-    "scratch": "the best trained from scratch",
-    "direct": "the best that was pretrained and used as it is",
-}
-
-
-def _difference(best: Approach, other: Approach, escape: Callable[[str], str]) -> str:
-    """Return how the best stands to its other, and whether that may be chance."""
-    role = "the runner-up" if other.kind == best.kind else _BEST_OF_KIND[other.kind]
-    role = f"{role}, {escape(other.name)}"
+def _difference(best: Approach, counterpart: Approach, escape: Callable[[str], str]) -> str:
+    """Return how the best stands against its counterpart, and whether that may be chance."""
+    role = "the runner-up" if counterpart.kind == best.kind else _BEST_OF_KIND[counterpart.kind]
+    role = f"{role}, {escape(counterpart.name)}"
     # Of the figures as they are shown: whoever subtracts them gets the same.
-    points = round(100 * best.metrics.accuracy, 1) - round(100 * other.metrics.accuracy, 1)
-    against = f"against {_accuracy_text(other)} by {role}"
-    if other.p_value is None:
+    points = round(100 * best.metrics.accuracy, 1) - round(100 * counterpart.metrics.accuracy, 1)
+    against = f"against {_accuracy_text(counterpart)} by {role}"
+    if counterpart.p_value is None:
         return f"{against}: {points:.1f} points more, not tested for chance"
-    if other.differs_from_best:
-        return f"{against}: {points:.1f} points more, a difference beyond chance (McNemar, {_p_text(other)})"
-    return f"{against}: a difference of {points:.1f} points that may be chance (McNemar, {_p_text(other)})"
+    if counterpart.differs_from_best:
+        return f"{against}: {points:.1f} points more, a difference beyond chance (McNemar, {_p_text(counterpart)})"
+    return f"{against}: a difference of {points:.1f} points that may be chance (McNemar, {_p_text(counterpart)})"
 
 
-def _times(best: Approach, other: Approach) -> str:
+def _times(best: Approach, counterpart: Approach) -> str:
     """Return what both cost, and how many times as much the dearer one, if that is more than a little."""
-    text = f"and took {duration(best.total_s)} against {duration(other.total_s)}"
-    if not (best.total_s and other.total_s):
+    text = f"and took {duration(best.total_s)} against {duration(counterpart.total_s)}"
+    if not (best.total_s and counterpart.total_s):
         return text
-    if other.total_s >= 1.2 * best.total_s:
-        return f"{text}, {_times_as_much(other.total_s / best.total_s)} cheaper"
-    if best.total_s >= 1.2 * other.total_s:
-        return f"{text}, {_times_as_much(best.total_s / other.total_s)} as expensive"
+    if counterpart.total_s >= 1.2 * best.total_s:
+        return f"{text}, {_times_as_much(counterpart.total_s / best.total_s)} cheaper"
+    if best.total_s >= 1.2 * counterpart.total_s:
+        return f"{text}, {_times_as_much(best.total_s / counterpart.total_s)} as expensive"
     return text
 
 
@@ -194,7 +182,8 @@ def _name(approach: Approach, comparison: Comparison, escape: Callable[[str], st
     return f"**{text}**" if markdown else f"* {text}"
 
 
-def _results(approach: Approach, comparison: Comparison) -> tuple[str, ...]:
+def result_cells(approach: Approach, comparison: Comparison) -> tuple[str, ...]:
+    """Return what the table of results says of an approach, after its name."""
     metrics = approach.metrics
     return (
         f"{100 * metrics.accuracy:.1f} % ({100 * metrics.accuracy_low:.1f} – {100 * metrics.accuracy_high:.1f})",
@@ -206,7 +195,8 @@ def _results(approach: Approach, comparison: Comparison) -> tuple[str, ...]:
     )
 
 
-def _costs(approach: Approach) -> tuple[str, ...]:
+def cost_cells(approach: Approach) -> tuple[str, ...]:
+    """Return what the table of costs says of an approach, after its name."""
     representations = "–" if approach.kind == "scratch" else duration(approach.representations_s)
     return (
         representations,
@@ -218,7 +208,7 @@ def _costs(approach: Approach) -> tuple[str, ...]:
 
 
 def repeats_cells(approach: Approach) -> tuple[str, ...]:
-    """Return what the table of repeats says of an approach that has some."""
+    """Return what the table of repeats says of an approach that has some, after its name."""
     repeats = approach.repeats
     figures = (mean(repeats), stdev(repeats), min(repeats), max(repeats))
     return (str(len(repeats)), *(f"{100 * figure:.1f} %" for figure in figures))
@@ -228,73 +218,6 @@ def _warnings(comparison: Comparison, *, markdown: bool) -> str:
     if markdown:
         return "\n>\n".join(f"> **Warning:** {escape_markdown(text)}" for text in comparison.warnings)
     return "\n".join(_filled(f"WARNING: {printable(text)}") for text in comparison.warnings)
-
-
-def results_page(comparison: Comparison, *, has_curves: bool) -> str:
-    """Return `results.md`; `has_curves` if there is a picture of the training curves."""
-    numbers = f"{comparison.n_train:,} training, {comparison.n_validation:,} validation, {comparison.n_test:,} test"
-    parts = [
-        f"# {escape_markdown(comparison.dataset)}: features against training from scratch",
-        _verdict(comparison, escape_markdown),
-        f"{len(comparison.class_names)} classes; {numbers} images; seed {comparison.seed}.",
-        table(comparison, markdown=True).rstrip(),
-        CAVEAT,
-        TIME_NOTE,
-        *([REPEATS_NOTE] if any(approach.repeats for approach in comparison.approaches) else []),
-        "![Accuracy on test images against total time, by approach](summary.png)",
-        "## Accuracy\n\n![Accuracy on test images with 95 % intervals](accuracy.png)",
-        "## Time\n\n![Time by approach, representations and top](time.png)",
-    ]
-    if has_curves:
-        parts.append(f"## Training\n\n{CURVES_NOTE}\n\n![Loss and accuracy by epoch](training-curves.png)")
-    if comparison.learning_curve:
-        sentence = escape_markdown(curve_verdict(comparison))
-        picture = "![Accuracy by number of training images](learning-curve.png)"
-        parts.append(f"## How much data is enough\n\n{sentence}\n\n{LEARNING_NOTE}\n\n{picture}")
-    pictures = zip(comparison.approaches, confusion_file_names(comparison), strict=True)
-    matrices = [f"![Confusion matrix of {escape_markdown(approach.name)}]({name})" for approach, name in pictures]
-    parts += ["## What is taken for what", *_class_numbers(comparison), *matrices]
-    parts += ["## How to get these numbers again", _provenance(comparison)]
-    return "\n\n".join(parts) + "\n"
-
-
-def _class_numbers(comparison: Comparison) -> list[str]:
-    """Return what the numbers in the pictures mean, if they number the classes."""
-    if not are_numbered(comparison.class_names):
-        return []
-    lines = [(escape_markdown(name), str(n)) for n, name in enumerate(comparison.class_names, start=1)]
-    return [NUMBERS_NOTE, markdown_table(("Class", "Number"), lines)]
-
-
-def _provenance(comparison: Comparison) -> str:
-    versions = ", ".join(escape_markdown(f"{name} {version}") for name, version in comparison.versions.items())
-    hardware = ", ".join(escape_markdown(f"{name}: {value}") for name, value in comparison.hardware.items())
-    parts = [
-        f"    {printable(comparison.command)}",
-        "\n".join(
-            [
-                f"- Made: {escape_markdown(comparison.created_at)}",
-                f"- Data set's digest: {escape_markdown(comparison.dataset_digest)}",
-                f"- Classes: {', '.join(escape_markdown(name) for name in comparison.class_names)}",
-                f"- Versions: {versions or 'not known'}",
-                f"- Hardware: {hardware or 'not known'}",
-            ]
-        ),
-        "\n".join(_settings(approach) for approach in comparison.approaches),
-    ]
-    if comparison.recipes:
-        recipes = "\n".join(json.dumps(recipe, sort_keys=True) for recipe in comparison.recipes)
-        parts.append(f"Recipes of the features:\n\n```json\n{recipes}\n```")
-    return "\n\n".join(parts)
-
-
-def _settings(approach: Approach) -> str:
-    height, width = approach.image_size
-    kept = [] if approach.kept_epoch is None else [f"epoch kept: {approach.kept_epoch} of {len(approach.history)}"]
-    details = [
-        f"{escape_markdown(name)}: {escape_markdown(short_value(value))}" for name, value in approach.details.items()
-    ]
-    return f"- {escape_markdown(approach.name)}: " + ", ".join([f"images {height}×{width}", *kept, *details])
 
 
 def short_value(value: str | float) -> str:

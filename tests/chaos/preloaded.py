@@ -11,7 +11,6 @@ import PIL.JpegImagePlugin
 import PIL.PngImagePlugin
 
 import featx.cli.main
-import featx.cli.summaries
 import featx.engines.openvino_engine
 import featx.extract.cache
 import featx.extract.extract

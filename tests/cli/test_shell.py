@@ -73,6 +73,19 @@ def test_a_wrong_variable_is_named(data):
     assert "environment variable" not in run("extract", data, "--image-size", "large").stderr
 
 
+def test_the_former_name_of_an_option_is_taken_and_not_shown(monkeypatch):
+    compare = main.commands["compare"]
+    words = ["--rival", "report-dnn", "--baseline", "report-cnn"]
+    assert compare.make_context("compare", words).params["baselines"] == ("report-dnn", "report-cnn")
+    monkeypatch.setenv("FEATX_RIVAL", "report-cnn report-dnn")
+    assert compare.make_context("compare", []).params["baselines"] == ("report-cnn", "report-dnn")
+    monkeypatch.setenv("FEATX_BASELINE", "report-dnn")
+    shown = compare.make_context("compare", [])
+    assert shown.params["baselines"] == ("report-dnn",)
+    assert "--baseline" in compare.get_help(shown)
+    assert "rival" not in compare.get_help(shown)
+
+
 # Streams and exit codes
 
 

@@ -135,9 +135,9 @@ def test_the_best_has_the_highest_accuracy_and_of_equals_the_lowest_loss():
 
 def test_the_baseline_is_the_best_of_the_other_kind():
     c = comparison({"a + b": 3.0, "c + d": 2.5, "cnn": 1.0, "dnn": 0.3})
-    assert (c.best.name, c.best_of_other_kind.name) == ("a + b", "cnn")
-    assert replace(c, approaches=c.approaches[:2]).best_of_other_kind.name == "c + d"
-    assert replace(c, approaches=c.approaches[:1]).best_of_other_kind is None
+    assert (c.best.name, c.counterpart.name) == ("a + b", "cnn")
+    assert replace(c, approaches=c.approaches[:2]).counterpart.name == "c + d"
+    assert replace(c, approaches=c.approaches[:1]).counterpart is None
 
 
 def test_p_values_are_paired_against_the_best_alone():

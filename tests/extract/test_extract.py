@@ -19,7 +19,7 @@ import PIL
 import pytest
 from PIL import Image
 
-from featx.cli.summaries import SKIPPED_SHOWN
+from featx.cli.extract import SKIPPED_SHOWN
 from featx.dataset import loader
 from featx.dataset.scanning import scan
 from featx.dataset.skipped import DECODER, SkippedImage, SkippedImages, read_skipped

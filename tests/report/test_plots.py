@@ -10,13 +10,12 @@ from matplotlib import font_manager
 from matplotlib.figure import Figure
 from PIL import Image
 
+from featx.report.folder import draw, results_page
 from featx.report.html.page import page_html
 from featx.report.plots import letters
-from featx.report.plots.confusion import confusion_chart
-from featx.report.plots.drawings import draw
+from featx.report.plots.diagnostics import confusion_chart
 from featx.report.plots.page import page_style, png, texts_of
 from featx.report.preview import draw_preview
-from featx.report.text import results_page
 from tests.report.test_text import approach, comparison
 
 CHINESE, HINDI, ARABIC, THAI, KOREAN = "猫", "हिन्दी कुत्ता", "قطة", "แมวไทย", "강아지"

@@ -12,13 +12,10 @@ from PIL import Image
 from featx.compare.result import Approach, Comparison, with_p_values
 from featx.errors import FeatxError
 from featx.heads.training_loop import Epoch
-from featx.report import plots
-from featx.report.folder import write_report
-from featx.report.plots import letters, marks
-from featx.report.plots.accuracy import accuracy_chart, summary_chart
-from featx.report.plots.confusion import confusion_chart
-from featx.report.plots.curves import training_curves_chart
-from featx.report.plots.times import time_chart
+from featx.report.folder import draw, write_report
+from featx.report.plots import letters
+from featx.report.plots.diagnostics import confusion_chart, confusion_file_names, training_curves_chart
+from featx.report.plots.results import _overlap, accuracy_chart, summary_chart, time_chart
 from featx.report.text import table, verdict
 from featx.train.metrics import confusion_matrix, evaluate
 
@@ -259,12 +256,12 @@ def test_pictures_are_drawn_whatever_the_names_are_and_twice_the_size_of_a_page(
 
 
 def test_pictures_have_no_training_curves_without_a_history():
-    assert "training-curves.png" not in plots.draw(comparison(approach("a + logreg", 850)))
+    assert "training-curves.png" not in draw(comparison(approach("a + logreg", 850)))
 
 
 def test_names_that_look_alike_get_pictures_of_their_own():
     c = comparison(approach("a + b", 850), approach("a+b", 840), approach("猫 + 犬", 830), approach("犬 + 猫", 820))
-    assert len(set(plots.confusion_file_names(c))) == 4
+    assert len(set(confusion_file_names(c))) == 4
 
 
 def test_long_names_keep_the_end_where_they_differ():
@@ -316,5 +313,5 @@ def test_labels_of_the_summary_do_not_overlap(seed):
     assert len(boxes) == 6
     area = axes.get_window_extent()
     for a, b in itertools.combinations(boxes, 2):
-        assert marks.overlap(a, b) == 0
-    assert all(marks.overlap(box, area) > 0.98 * box.width * box.height for box in boxes)
+        assert _overlap(a, b) == 0
+    assert all(_overlap(box, area) > 0.98 * box.width * box.height for box in boxes)

@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from featx.cli.summaries import run_json, run_text
+from featx.cli.train_top import run_json, run_text
 from featx.dataset.scanning import scan
 from featx.errors import FeaturesMissingError, FeatxError, TrainingError
 from featx.extract.extract import extract_features

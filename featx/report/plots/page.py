@@ -1,4 +1,4 @@
-"""The pictures of a comparison, as PNG files at twice the resolution of the page they are meant for, and for a page."""
+"""What every picture has: style, colours, fonts, a title, warnings and a footer."""
 
 import io
 import re
@@ -13,12 +13,14 @@ from featx.system import n_columns
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
-#: Okabe and Ito's colours, which stay apart for colour-blind readers; the pale blue is their sky blue.
-FEATURES_COLOUR, REPRESENTATIONS_COLOUR, SCRATCH_COLOUR, DIRECT_COLOUR = "#0072B2", "#8CC8EC", "#E69F00", "#009E73"
-WARNING_COLOUR, INK, PALE = "#B3261E", "#222222", "#8A8A8A"
+#: Okabe and Ito's colours, which stay apart for colour-blind readers, by kind of approach; and a marker for each.
+COLOURS = {"features": "#0072B2", "scratch": "#E69F00", "direct": "#009E73"}
+MARKERS = {"features": "o", "scratch": "s", "direct": "D"}
+
+#: Their sky blue, beside the blue of features.
+REPRESENTATIONS_COLOUR = "#8CC8EC"
+WARNING_COLOUR, INK, DIM, PALE, LINE = "#B3261E", "#222222", "#5F5F5F", "#8A8A8A", "#E6E6E6"
 
 WIDTH_IN = 9.0
 DPI = 100
@@ -42,7 +44,7 @@ def page_style(texts: Iterable[str]) -> Iterator[None]:
         "axes.spines.right": False,
         "axes.grid": True,
         "axes.axisbelow": True,
-        "grid.color": "#E6E6E6",
+        "grid.color": LINE,
         "xtick.color": INK,
         "ytick.color": INK,
         "xtick.major.size": 0,
@@ -82,7 +84,7 @@ def new_page(
     figure.text(left, top, "\n".join(titles), fontsize=13.5, fontweight="bold", va="top")
     below = top - (0.26 * len(titles) + 0.04) / height_in
     figure.text(left, below, "\n".join(warnings), fontsize=9.5, color=WARNING_COLOUR, va="top")
-    figure.text(left, 0.08 / height_in, "\n".join(footers), fontsize=8.5, color="#5F5F5F", va="bottom")
+    figure.text(left, 0.08 / height_in, "\n".join(footers), fontsize=8.5, color=DIM, va="bottom")
     return figure
 
 

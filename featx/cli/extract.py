@@ -1,0 +1,135 @@
+"""`featx extract`: stage one, or a picture of what augmented views will look like."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from featx.cli import options as opt
+from featx.compare import duration
+from featx.dataset import ImageFolders
+from featx.errors import printable
+from featx.extract import ExtractedViews, Extraction, extract_features
+from featx.storage import StoragePath, new_folder
+from featx.train import data_warnings
+
+#: So many skipped images are named on the terminal; `skipped.csv` has all.
+SKIPPED_SHOWN = 10
+
+
+@click.command()
+@opt.DATA
+@opt.BACKBONE
+@opt.RECIPE
+@opt.CACHE_DIR
+@opt.STAGE_ONE
+@opt.option(
+    "--ray",
+    "ray_address",
+    metavar="ADDRESS",
+    help="Compute on a Ray cluster: auto on one of its machines, HOST:PORT, or ray://HOST:PORT. All of them must see "
+    "DATA and the cache under the same path.  [default: this machine alone]",
+)
+@opt.VIEWS
+@click.option("--preview", is_flag=True, help="Only draw some images with their views, to look at; extract nothing.")
+@opt.OUTPUT
+def extract(data: ImageFolders, cache_dir: StoragePath, preview: bool, output: opt.Output, **options: Any) -> None:
+    """Stage one: compute the features that the store lacks, and nothing else.
+
+    \b
+    Example:
+      featx extract data/ --backbone vgg16 --image-size 150
+      featx extract data/ --views 8 --flip --rotation 20 --preview
+      featx extract data/ --ray auto
+    """
+    if preview:
+        from featx.report import draw_preview
+
+        chosen = {name: options[name] for name in ("views", "backbone", "image_size")}
+        with new_folder(None, Path("reports")) as folder:
+            picture = draw_preview(data, folder, cache_dir=cache_dir, **chosen)
+        output.say(picture, lambda path: f"Views: {printable(path)}", lambda path: {"preview": str(path)})
+    else:
+        extraction = extract_features(data, cache_dir=cache_dir, show=output.show, **options)
+        output.say(extraction, extraction_text, extraction_json)
+
+
+def extraction_text(extraction: Extraction) -> str:
+    """Return what an extraction did, in a few lines."""
+    dataset, skipped, views = extraction.dataset, extraction.skipped, extraction.views
+    line = (
+        f"{dataset.n_images:,} images in {len(dataset.class_names)} classes "
+        f"({dataset.n_train:,} training, {dataset.n_test:,} test): {extraction.n_computed:,} computed, "
+        f"{extraction.n_cached:,} from the cache, {len(skipped):,} skipped"
+    )
+    n_undecoded = len(skipped) - len(dataset.unreadable)  # of those that the data set has
+    n_copies = dataset.n_images - extraction.n_computed - extraction.n_cached - n_undecoded
+    lines = [f"{line}, {n_copies:,} the same as another." if n_copies else f"{line}."]
+    timings = extraction.timings
+    if timings.n_images:
+        rate = timings.n_images / timings.elapsed_s
+        lines.append(
+            f"{duration(timings.elapsed_s)} in {extraction.recipe.precision} ({rate:,.0f} images/s): "
+            f"start {duration(timings.start_s)}, then waiting for decode {duration(timings.decode_s)}, "
+            f"forward {duration(timings.forward_s)}, write {duration(timings.write_s)}; "
+            f"{duration(extraction.elapsed_s)} in all."
+        )
+    if views:
+        lines += _views_lines(views)
+    lines += [f"Skipped {printable(image.path)}: {image.reason}" for image in skipped[:SKIPPED_SHOWN]]
+    if len(skipped) > SKIPPED_SHOWN:
+        lines.append(f"… and {len(skipped) - SKIPPED_SHOWN:,} more.")
+    if skipped:
+        lines.append(f"All that was skipped: {printable(extraction.store_dir / 'skipped.csv')}")
+    lines.append(f"Features: {printable(extraction.store_dir)}")
+    if views:
+        lines.append(f"Features of views: {printable(views.store_dir)}")
+    return "\n".join(lines)
+
+
+def _views_lines(extracted: ExtractedViews) -> list[str]:
+    views = extracted.views
+    lines = [
+        f"{views.n:,} views of each of {extracted.n_images:,} {'' if views.of_test else 'training '}images "
+        f"({views.augmentation}): {extracted.n_computed:,} computed, {extracted.n_cached:,} from the cache."
+    ]
+    if extracted.n_computed:
+        rate = extracted.n_computed / extracted.timings.elapsed_s
+        lines.append(f"{duration(extracted.timings.elapsed_s)} for the views ({rate:,.0f} views/s).")
+    return lines
+
+
+def extraction_json(extraction: Extraction) -> dict[str, Any]:
+    """Return what an extraction did, as JSON values."""
+    dataset = extraction.dataset
+    return {
+        "store_dir": str(extraction.store_dir),
+        "recipe_key": extraction.recipe.key,
+        "precision": extraction.recipe.precision,
+        "n_images": dataset.n_images,
+        "n_train": dataset.n_train,
+        "n_test": dataset.n_test,
+        "class_names": dataset.class_names,
+        "warnings": data_warnings(dataset, dataset, [extraction.store_dir]),
+        "n_computed": extraction.n_computed,
+        "n_cached": extraction.n_cached,
+        "skipped": [{"path": image.path, "reason": image.reason} for image in extraction.skipped],
+        "timings": extraction.timings.to_dict(),
+        "elapsed_s": extraction.elapsed_s,
+        "views": _views_json(extraction.views) if extraction.views else None,
+    }
+
+
+def _views_json(extracted: ExtractedViews) -> dict[str, Any]:
+    return {
+        "n_views": extracted.views.n,
+        "augmentation": asdict(extracted.views.augmentation),
+        "of_test": extracted.views.of_test,
+        "store_dir": str(extracted.store_dir),
+        "recipe_key": extracted.recipe.key,
+        "n_images": extracted.n_images,
+        "n_computed": extracted.n_computed,
+        "n_cached": extracted.n_cached,
+        "timings": extracted.timings.to_dict(),
+    }

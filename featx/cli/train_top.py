@@ -1,0 +1,84 @@
+"""`featx train-top`: stage two, on features that are in the cache."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from featx.cli import options as opt
+from featx.compare import duration
+from featx.dataset import ImageFolders
+from featx.errors import printable
+from featx.storage import new_folder
+from featx.train import Metrics, Run
+from featx.train import train_top as train
+
+
+@click.command()
+@opt.DATA
+@opt.BACKBONE
+@opt.RECIPE
+@opt.CACHE_DIR
+@opt.STAGE_TWO
+@opt.TRAIN_VIEWS
+@click.option("--run-dir", type=opt.LocalFolder(path_type=Path), help="Run folder.  [default: a new one in runs/]")
+@opt.OUTPUT
+def train_top(data: ImageFolders, run_dir: Path | None, output: opt.Output, **options: Any) -> None:
+    """Stage two: train the dense top model and the logistic-regression baseline on cached features.
+
+    \b
+    Example:
+      featx train-top data/ --backbone vgg16 --image-size 150 --run-dir runs/first
+    """
+    with new_folder(run_dir, Path("runs")) as folder:
+        run = train(data, run_dir=folder, **options)
+    output.say(run, run_text, run_json)
+
+
+def run_text(run: Run) -> str:
+    """Return what the heads achieved, in a few lines."""
+    features, recipe = run.features, run.features.recipe
+    commonest, share = features.test_baseline
+    lines = [
+        f"{recipe.backbone} features {features.X.shape[1:]} of {features.dataset.n_train:,} training and "
+        f"{features.dataset.n_test:,} test images; they took {duration(features.timings.elapsed_s)} to make."
+    ]
+    if recipe.has_random_weights:
+        lines.append("The backbone has random weights: these figures say nothing about transfer learning.")
+    for result in run.results:
+        metrics = result.metrics
+        lines.append(
+            f"{result.name:>8}: {_percent(metrics.accuracy)} of the test images "
+            f"({_percent(metrics.accuracy_low)} to {_percent(metrics.accuracy_high)}), loss {metrics.loss:.3f}, "
+            f"trained in {duration(result.fit_s)}{_against(metrics, commonest, share)}"
+        )
+    lines.append(f"Always answering {printable(commonest)}, the commonest class, gets {_percent(share)} of them right.")
+    lines.append(f"Run: {printable(run.dir)}")
+    return "\n".join(lines)
+
+
+def _against(metrics: Metrics, commonest: str, share: float) -> str:
+    """Return that a head is not better than the same answer for all images, right for this share; empty if it is."""
+    if metrics.is_above(share):
+        return ""
+    how = "not clearly" if metrics.accuracy > share else "no"
+    return f"; {how} better than always answering {printable(commonest)}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def run_json(run: Run) -> dict[str, Any]:
+    """Return what the heads achieved, as JSON values."""
+    commonest, share = run.features.test_baseline
+    return {
+        "run_dir": str(run.dir),
+        "recipe_key": run.features.recipe.key,
+        "random_weights": run.features.recipe.has_random_weights,
+        "warnings": run.warnings,
+        "feature_shape": run.features.X.shape[1:],
+        "accuracy": {result.name: result.metrics.accuracy for result in run.results},
+        "baseline": {"class": commonest, "accuracy": share},
+        "better_than_baseline": {result.name: result.metrics.is_above(share) for result in run.results},
+    }

@@ -1,0 +1,172 @@
+"""The charts that look closer: how training went, how much data is enough, and where an approach is wrong."""
+
+import re
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from featx.compare import Approach, Comparison, Examination, ranked
+from featx.report.plots.letters import are_numbered, class_labels, short
+from featx.report.plots.page import COLOURS, INK, MARKERS, PALE, new_page
+from featx.system import n_columns
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+def training_curves_chart(comparison: Comparison) -> "Figure":
+    """Loss and accuracy of each approach that has a history, side by side, with the epoch that was kept."""
+    rows = [approach for approach in comparison.approaches if approach.history]
+    figure = new_page(comparison, "How training went, epoch by epoch, and which epoch was kept", 0.6 + 2.3 * len(rows))
+    grid = figure.subplots(len(rows), 2, squeeze=False)
+    for axes_row, approach in zip(grid, rows, strict=True):
+        epochs = [e.epoch for e in approach.history]
+        losses = [(e.loss, e.val_loss) for e in approach.history]
+        accuracies = [(100 * e.accuracy, 100 * e.val_accuracy) for e in approach.history]
+        curves = {"loss (nats)": losses, "accuracy (%)": accuracies}
+        dot = "o" if len(epochs) < 15 else ""
+        for axes, (what, values) in zip(axes_row, curves.items(), strict=True):
+            train, validation = np.where(np.isfinite(values), values, np.nan).T  # a gap where training diverged
+            axes.plot(epochs, train, PALE, marker=dot, ms=4, lw=1.8, label="training images")
+            axes.plot(epochs, validation, COLOURS[approach.kind], marker=dot, ms=4, lw=2.2, label="validation images")
+            axes.set_title(f"{short(approach.name, 30)}: {what}", loc="left", fontsize=10.5)
+            axes.xaxis.get_major_locator().set_params(integer=True)
+            axes.set_xlim(0.5, max(epochs) + 0.5)
+            if approach.kept_epoch is not None:
+                label = f"kept: epoch {approach.kept_epoch}"
+                axes.axvline(approach.kept_epoch, color=INK, ls=":", lw=1.6, label=label)
+        axes_row[0].legend(fontsize=8.5, loc="best", framealpha=0.8, frameon=True, edgecolor="none")
+    for axes in grid[-1]:
+        axes.set_xlabel("epoch")
+    return figure
+
+
+def learning_curve_chart(comparison: Comparison) -> "Figure":
+    """Accuracy by number of training images, on a logarithmic scale, with the range of the seeds as bands."""
+    figure = new_page(comparison, "How much data is enough", 4.6, note="Bands: lowest to highest of the seeds.")
+    axes = figure.add_subplot()
+    axes.set_xscale("log")
+    lines = ("-", "--", ":", "-.")
+    drawn: dict[str, int] = {}
+    for approach in ranked(comparison.approaches):
+        points = [point for point in comparison.learning_curve if point.approach == approach.name]
+        if not points:
+            continue
+        n = [point.n_train for point in points]
+        drawn[approach.kind] = drawn.get(approach.kind, -1) + 1
+        colour = COLOURS[approach.kind]
+        low, high = ([100 * edge(point.accuracies) for point in points] for edge in (min, max))
+        axes.fill_between(n, low, high, color=colour, alpha=0.15, lw=0)
+        means, style = [100 * point.mean for point in points], lines[drawn[approach.kind] % len(lines)]
+        label = short(approach.name, 30)
+        axes.plot(n, means, style, marker=MARKERS[approach.kind], ms=5, color=colour, label=label)
+    ticks = sorted({point.n_train for point in comparison.learning_curve})
+    axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+    axes.set_xticks([], minor=True)
+    axes.yaxis.set_major_formatter("{x:g} %")
+    axes.set_ylabel("accuracy on test images")
+    axes.set_xlabel("training images (logarithmic scale)")
+    axes.legend(loc="lower right")
+    return figure
+
+
+def reliability_chart(comparison: Comparison, examination: Examination) -> "Figure":
+    """How often each approach is right against how sure it is, a small chart each."""
+    seen = {images.name: images.reliability for images in examination.approaches}
+    rows = ranked(comparison.approaches)
+    n_across = min(3, len(rows))
+    n_down = -(-len(rows) // n_across)
+    figure = new_page(comparison, "How often an approach is right, by how sure it is", 0.6 + 2.9 * n_down)
+    grid = figure.subplots(n_down, n_across, squeeze=False, sharex=True, sharey=True)
+    for axes in grid.flat[len(rows) :]:
+        axes.set_visible(False)
+    low = 100 / len(comparison.class_names)
+    for axes, approach in zip(grid.flat, rows, strict=False):
+        axes.plot([low, 100], [low, 100], PALE, ls="--", lw=1.2)
+        colour, bins = COLOURS[approach.kind], seen[approach.name]
+        sure, right = [100 * each.confidence for each in bins], [100 * each.accuracy for each in bins]
+        most = max(each.n_samples for each in bins)
+        axes.plot(sure, right, color=colour, lw=1.6)
+        axes.scatter(sure, right, [15 + 150 * each.n_samples / most for each in bins], color=colour, alpha=0.8, lw=0)
+        title = f"{short(approach.name, 24)}: error {approach.metrics.calibration_error:.3f}"
+        axes.set_title(title, loc="left", fontsize=10)
+        axes.set_xlim(low - 2, 102)
+        axes.set_ylim(-3, 103)
+    for axes in grid[-1]:
+        axes.set_xlabel("how sure (%)")
+    for axes in grid[:, 0]:
+        axes.set_ylabel("how often right (%)")
+    return figure
+
+
+def confusion_chart(comparison: Comparison, approach: Approach) -> "Figure":
+    """A matrix of true and predicted classes; with many classes, without numbers in the cells."""
+    counts = np.array(approach.confusion)
+    n_classes = len(counts)
+    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    cell_in = 1.25 if n_classes <= 3 else 0.62 if n_classes <= 12 else 0.34 if n_classes <= 40 else 12 / n_classes
+    side_in = cell_in * n_classes
+    title = f"{short(approach.name)}: {_commonest_mistake(comparison, counts)}"
+    note = "Numbers stand for classes: see results.md." if are_numbered(comparison.class_names) else ""
+    figure = new_page(comparison, title, side_in + 2.1, width_in=max(7.0, side_in + 3.6), note=note)
+    axes = figure.add_subplot()
+    axes.grid(visible=False)
+    image = axes.imshow(100 * share, cmap="Blues", vmin=0, vmax=100)
+    bar = figure.colorbar(image, ax=axes, shrink=0.7, pad=0.02, format="{x:g} %")
+    bar.outline.set_visible(False)
+    bar.set_label("share of the true class (row)")
+    every = -(-n_classes // 60)
+    names = class_labels(comparison.class_names)
+    size = 10.5 if n_classes <= 12 else 8
+    axes.set_xticks(
+        range(0, n_classes, every),
+        names[::every],
+        fontsize=size,
+        rotation=0 if max(map(n_columns, names)) * n_classes < 60 else 90,
+    )
+    recalls = [f"{name}  {100 * share[i, i]:.0f} %" for i, name in enumerate(names)] if n_classes > 12 else names
+    axes.set_yticks(range(0, n_classes, every), recalls[::every], fontsize=size)
+    axes.set_xlabel("predicted class")
+    axes.set_ylabel("true class" + (", and how much of it was recognized" if n_classes > 12 else ""))
+    if n_classes <= 40:
+        _cell_texts(axes, counts, share)
+    return figure
+
+
+def _cell_texts(axes: "Axes", counts: np.ndarray[Any, Any], share: np.ndarray[Any, Any]) -> None:
+    """Write the counts, and the row's percentages where cells are large enough; empty cells of large matrices not."""
+    n_classes = len(counts)
+    size = 14 if n_classes <= 3 else 9 if n_classes <= 12 else 7
+    for row, column in product(range(n_classes), repeat=2):
+        count = counts[row, column]
+        if n_classes > 3 and not count:
+            continue
+        text = f"{count:,}" if n_classes <= 12 else f"{count}"
+        if n_classes <= 12:
+            text += f"\n{100 * share[row, column]:.1f} %" if n_classes <= 3 else f"\n{100 * share[row, column]:.0f} %"
+        colour = "white" if share[row, column] > 0.55 else INK
+        axes.text(column, row, text, ha="center", va="center", fontsize=size, color=colour)
+
+
+def _commonest_mistake(comparison: Comparison, counts: np.ndarray[Any, Any]) -> str:
+    mistakes = counts - np.diag(counts.diagonal())
+    if not mistakes.any():
+        return f"no mistake on {counts.sum():,} test images"
+    if (mistakes == mistakes.max()).sum() > 1:
+        return f"{mistakes.sum():,} of {counts.sum():,} test images taken for another class"
+    true, predicted = divmod(int(mistakes.argmax()), len(counts))
+    names = comparison.class_names
+    shown = [f"class {i + 1}" if are_numbered(names) else short(names[i], 24) for i in (true, predicted)]
+    return f"most often mistook {shown[0]} for {shown[1]} ({mistakes.max():,} of {counts[true].sum():,})"
+
+
+def confusion_file_names(comparison: Comparison) -> list[str]:
+    """Return the file names of the confusion matrices, in the order of the approaches, all different."""
+    names: list[str] = []
+    for number, approach in enumerate(comparison.approaches, start=1):
+        slug = re.sub(r"[^a-z0-9]+", "-", approach.name.lower()).strip("-")[:60]
+        name = f"confusion-{slug or number}.png"
+        names.append(name if name not in names else f"confusion-{slug}-{number}.png")
+    return names

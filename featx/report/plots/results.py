@@ -1,0 +1,261 @@
+"""The charts of the results: accuracy, time, and one against the other."""
+
+import re
+from collections.abc import Iterable, Sequence
+from itertools import product
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from featx.compare import SIGNIFICANCE, Approach, Comparison, duration, ranked
+from featx.report.plots.letters import short
+from featx.report.plots.page import COLOURS, DIM, DPI, MARKERS, PALE, REPRESENTATIONS_COLOUR, new_page
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.transforms import Bbox
+
+#: What lines through points mean.
+INTERVALS = "Lines: 95 % intervals (Wilson)."
+#: Marks of a time axis, in seconds.
+TIME_STEPS_S = (
+    *(unit * n for unit in (0.001, 0.01, 0.1) for n in (1, 2, 5)),
+    *(unit * n for unit in (1, 60) for n in (1, 2, 5, 10, 20, 30)),
+    *(3600 * n for n in (1, 2, 5, 10)),
+    *(86400 * n for n in (1, 2, 5, 10, 20, 50)),
+)
+
+
+def summary_chart(comparison: Comparison) -> "Figure":
+    """Accuracy against time, the one picture for those who look at one only."""
+    figure = new_page(comparison, _headline(comparison), 4.6, note=INTERVALS)
+    axes = figure.add_subplot()
+    _time_scale(axes, [approach.total_s for approach in comparison.approaches])
+    for approach in comparison.approaches:
+        x, colour = _visible(approach.total_s), COLOURS[approach.kind]
+        axes.vlines(x, *_interval([approach]), colour, lw=2, alpha=0.7)
+        axes.plot(x, 100 * approach.metrics.accuracy, MARKERS[approach.kind], color=colour, ms=9, zorder=3)
+    low, high = _interval(comparison.approaches)
+    margin = max(0.15 * (high - low), 0.5)
+    axes.set_ylim(max(low - margin, -2), min(high + margin, 102))
+    axes.yaxis.set_major_formatter("{x:g} %")
+    axes.set_ylabel("accuracy on test images")
+    scale = " (logarithmic scale)" if axes.get_xscale() == "log" else ""
+    axes.set_xlabel(f"time from images to trained classifier{scale}")
+    _kind_legend(axes, comparison)
+    _label_points(figure, axes, comparison.approaches)
+    return figure
+
+
+def _headline(comparison: Comparison) -> str:
+    best, counterpart = comparison.best, comparison.counterpart
+    if counterpart is None or {best.kind, counterpart.kind} != {"features", "scratch"}:
+        return f"{short(best.name)}: {100 * best.metrics.accuracy:.1f} % right after {duration(best.total_s)}"
+    features, scratch = (best, counterpart) if best.kind == "features" else (counterpart, best)
+    doubt = "" if counterpart.differs_from_best else " (not told apart from chance)"
+    return (
+        f"Features + top: {100 * features.metrics.accuracy:.1f} % in {duration(features.total_s)}. "
+        f"From scratch: {100 * scratch.metrics.accuracy:.1f} % in {duration(scratch.total_s)}{doubt}"
+    )
+
+
+def accuracy_chart(comparison: Comparison) -> "Figure":
+    """Dots with intervals, the best approach on top, beside what chance reaches."""
+    rows = ranked(comparison.approaches)
+    figure = new_page(comparison, _accuracy_title(comparison), 1.2 + 0.42 * len(rows), note=INTERVALS)
+    axes = figure.add_subplot()
+    for y, approach in enumerate(rows):
+        accuracy, (low, high) = 100 * approach.metrics.accuracy, _interval([approach])
+        axes.hlines(y, low, high, COLOURS[approach.kind], lw=3, alpha=0.6)
+        axes.plot(accuracy, y, MARKERS[approach.kind], color=COLOURS[approach.kind], ms=7.5)
+        _right_of(axes, y, f"{accuracy:.1f} %  ({low:.1f} – {high:.1f})")
+    _chance_line(axes, rows, 100 * comparison.commonest_share)
+    axes.xaxis.set_major_formatter("{x:g} %")
+    axes.set_xlabel("accuracy on test images, with its 95 % interval")
+    _approach_rows(axes, rows, top=-1.1)
+    _kind_legend(axes, comparison, n_columns=2)  # beside long names, three do not fit
+    return figure
+
+
+def _chance_line(axes: "Axes", rows: Sequence[Approach], chance: float) -> None:
+    """Mark what chance reaches; if that is so far off that the intervals would shrink to dots, say it at the edge."""
+    low, high = _interval(rows)
+    text, start = f"always the commonest class: {chance:.1f} %", min(chance, low) - 2
+    if low - chance > 4 * (high - low):
+        text, start = f"◂ far left: {text}", low - 0.3 * (high - low)
+    else:
+        axes.axvline(chance, color=PALE, ls="--", lw=1.3)
+    margin = 0.02 * (high - start)
+    axes.set_xlim(max(start, -margin), min(high + 4 * margin, 100 + margin))
+    axes.text(max(start, chance), -0.75, f" {text}", color=DIM, fontsize=9, va="center")
+
+
+def _accuracy_title(comparison: Comparison) -> str:
+    best = comparison.best
+    others = [approach for approach in comparison.approaches if approach is not best]
+    close = [approach for approach in others if not approach.differs_from_best]
+    if not others:
+        return f"{short(best.name)} is right on {100 * best.metrics.accuracy:.1f} % of the test images"
+    if not close:
+        return f"{short(best.name)} is right most often, beyond chance (McNemar, p < {SIGNIFICANCE:g})"
+    names = short(close[0].name) if len(close) == 1 else f"{len(close)} others"
+    return f"{short(best.name)} leads, but {names} may be as good: the difference is within chance"
+
+
+def time_chart(comparison: Comparison) -> "Figure":
+    """Stacked bars, so the axis is linear: on a logarithmic one the lengths of stacked parts mean nothing."""
+    rows = sorted(comparison.approaches, key=lambda approach: approach.total_s)
+    title = f"{short(rows[0].name)} was ready first, after {duration(rows[0].total_s)}"
+    if len(rows) == 1:
+        title = f"{short(rows[0].name)} took {duration(rows[0].total_s)}"
+    note = "Representations are paid once per image, shared by all heads on a backbone, and counted here in full."
+    has_features = any(approach.kind == "features" for approach in rows)
+    figure = new_page(comparison, title, 1.2 + 0.46 * len(rows), note=note if has_features else "")
+    axes = figure.add_subplot()
+    starts = [approach.representations_s for approach in rows]
+    if any(starts):
+        axes.barh(range(len(rows)), starts, 0.55, color=REPRESENTATIONS_COLOUR, label="representations")
+    for kind, name in (("features", "top model"), ("scratch", "training from scratch")):
+        widths = [approach.top_s if approach.kind == kind else 0.0 for approach in rows]
+        if any(widths):
+            axes.barh(range(len(rows)), widths, 0.55, starts, color=COLOURS[kind], label=name)
+    for y, approach in enumerate(rows):
+        _right_of(axes, y, _time_label(approach))
+    axes.set_xlim(0, 1.03 * _visible(max(approach.total_s for approach in rows)))
+    _linear_time_ticks(axes, max(approach.total_s for approach in rows))
+    axes.set_xlabel("time from images to trained classifier")
+    _approach_rows(axes, rows, top=-0.6)
+    axes.legend(loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=3, borderaxespad=0.2)
+    return figure
+
+
+def _time_label(approach: Approach) -> str:
+    if approach.kind == "scratch":
+        return duration(approach.total_s)
+    return f"{duration(approach.representations_s)} + {duration(approach.top_s)}"
+
+
+def _interval(approaches: Iterable[Approach]) -> tuple[float, float]:
+    """Return the ends of the 95 % intervals of accuracy, in per cent: the lowest and the highest."""
+    metrics = [approach.metrics for approach in approaches]
+    return 100 * min(m.accuracy_low for m in metrics), 100 * max(m.accuracy_high for m in metrics)
+
+
+def _kind_legend(axes: "Axes", comparison: Comparison, n_columns: int = 3) -> None:
+    """Say above the axes, in so many columns, which kinds of approaches there are."""
+    names = {
+        "features": "top model on bottleneck features",
+        "scratch": "trained from scratch",
+        "direct": "pretrained, used as it is",
+    }
+    for approach in {approach.kind: approach for approach in comparison.approaches}.values():
+        axes.plot([], [], MARKERS[approach.kind], color=COLOURS[approach.kind], ms=8, label=names[approach.kind])
+    axes.legend(loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=n_columns, borderaxespad=0.2, handletextpad=0.2)
+
+
+def _approach_rows(axes: "Axes", rows: Sequence[Approach], top: float) -> None:
+    """Make the y axis a list of approaches, the first on top, with room above from `top`."""
+    axes.set_yticks(range(len(rows)), [short(approach.name, 32) for approach in rows])
+    axes.set_ylim(len(rows) - 0.5, top)
+    axes.grid(visible=False, axis="y")
+    axes.spines["left"].set_visible(False)
+
+
+def _right_of(axes: "Axes", y: float, text: str) -> None:
+    """Write beside the axes, where no bar and no whisker can reach."""
+    axes.text(1.015, y, text, transform=axes.get_yaxis_transform(), va="center", fontsize=10)
+
+
+def _visible(seconds: float) -> float:
+    """Return a time that has a place on a logarithmic axis."""
+    return max(seconds, 0.001)
+
+
+def _time_scale(axes: "Axes", times: Sequence[float]) -> None:
+    """Linear from 0; logarithmic where the longest is more than eight times the shortest, fit for points only."""
+    shortest, longest = _visible(min(times)), _visible(max(times))
+    if longest <= 8 * shortest:
+        axes.set_xlim(0, 1.25 * longest)
+        _linear_time_ticks(axes, 1.25 * longest)
+        return
+    low, high = shortest / 1.8, longest * 1.8
+    axes.set_xscale("log")
+    axes.set_xlim(low, high)
+    inside = [t for t in TIME_STEPS_S if low <= t <= high]
+    ticks = inside[:: -(-len(inside) // 8)]
+    axes.set_xticks(ticks, [_tick(t) for t in ticks])
+    axes.set_xticks([], minor=True)
+
+
+def _linear_time_ticks(axes: "Axes", longest: float) -> None:
+    """Mark at most seven round times from 0 to `longest` seconds."""
+    step = next((step for step in TIME_STEPS_S if longest / step <= 7), longest)
+    ticks = np.arange(0, 1.001 * longest, step)
+    axes.set_xticks(ticks, [_tick(t) for t in ticks])
+
+
+def _tick(seconds: float) -> str:
+    """Return a time without the units that are 0: `2 min`, not `2 min 00 s`."""
+    return re.sub(r"(?<=[a-z]) 00 \w+$|\.0+(?= s)", "", duration(float(seconds)))
+
+
+def _label_points(figure: "Figure", axes: "Axes", approaches: Sequence[Approach]) -> None:
+    """Name each point where the label covers least: of many places around it, the nearest free one."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.text import Text
+
+    renderer = FigureCanvasAgg(figure).get_renderer()  # type: ignore[no-untyped-call]  # matplotlib's stubs lack it
+    figure.draw_without_rendering()  # fixes the layout, and with it where the points are
+    area = axes.get_window_extent()
+    taken = [_point_box(axes, approach) for approach in approaches]
+    for approach in ranked(approaches):
+        label = axes.annotate(
+            f"{short(approach.name, 28)}\n{100 * approach.metrics.accuracy:.1f} % in {duration(approach.total_s)}",
+            (_visible(approach.total_s), 100 * approach.metrics.accuracy),
+            (0, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=9.5,
+            linespacing=1.1,
+            arrowprops={"arrowstyle": "-", "color": PALE, "lw": 0.8, "shrinkB": 7, "zorder": 1},
+        )
+        label.set_in_layout(False)
+        label.update_positions(renderer)  # only then does it know where its point is
+        box = _free_place(Text.get_window_extent(label), taken, area)
+        x, y = axes.transData.transform(label.xy)
+        label.set_position(((box.x0 - x) * 72 / DPI, ((box.y0 + box.y1) / 2 - y) * 72 / DPI))
+        assert label.arrow_patch is not None
+        label.arrow_patch.set_visible(_overlap(box.padded(12), _point_box(axes, approach)) == 0)
+        taken.append(box)
+
+
+def _free_place(own: "Bbox", taken: Sequence["Bbox"], area: "Bbox") -> "Bbox":
+    """Return the box `own`, which starts at its point, moved to where it covers none of the boxes and stays inside."""
+
+    def cost(place: tuple[float, float]) -> float:
+        box = own.translated(*place)
+        covered = sum(_overlap(box.padded(3), other) for other in taken)
+        outside = box.width * box.height - _overlap(box, area)
+        distance = np.hypot(max(place[0], -place[0] - own.width, 0), place[1])
+        return float(10 * covered + 10 * outside + distance + (4 if place[0] < 0 else 0))
+
+    rights = (14, 40, 80, 120)
+    columns = [*rights, *(-right - own.width for right in rights), -own.width / 2]
+    return own.translated(*min(product(columns, range(-200, 201, 8)), key=cost))
+
+
+def _point_box(axes: "Axes", approach: Approach) -> "Bbox":
+    """Return the box of a point and its whisker, in pixels."""
+    from matplotlib.transforms import Bbox
+
+    ends = axes.transData.transform([(_visible(approach.total_s), end) for end in _interval([approach])])
+    return Bbox(ends).padded(8)
+
+
+def _overlap(a: "Bbox", b: "Bbox") -> float:
+    """Return the area that two boxes share."""
+    from matplotlib.transforms import Bbox
+
+    shared = Bbox.intersection(a, b)
+    return shared.width * shared.height if shared else 0.0
