@@ -24,9 +24,9 @@ def data(make_photos, tmp_path) -> Path:
 
 
 @pytest.fixture
-def here(tmp_path, monkeypatch) -> Path:
+def here(tmp_path, monkeypatch, new_cache) -> Path:
     folder = tmp_path / "here"
-    folder.mkdir()
+    new_cache(folder / "cache")
     monkeypatch.chdir(folder)
     return folder
 
