@@ -23,8 +23,8 @@ demo: $(INSTALLED)  ## compare transfer learning with a CNN from scratch on hand
 	$(BIN)/featx fetch sample --to cache/sample-digits
 	$(BIN)/featx compare cache/sample-digits --backbone vgg16 --image-size 64 --weights imagenet-or-random --with-scratch-cnn
 
-test: $(INSTALLED)  ## run the tests, two files at a time: many of them wait
-	$(BIN)/python -m pytest --quiet --numprocesses 2 --dist loadfile
+test: $(INSTALLED)  ## run the tests, three files at a time, since many tests wait; ten minutes on two cores
+	$(BIN)/python -m pytest --quiet --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 chaos: $(INSTALLED)  ## kill, fill up and damage featx hundreds of times, on a cluster too; ten minutes
 	FEATX_CHAOS=full $(BIN)/python -m pytest --quiet tests/chaos tests/extract/test_cluster.py

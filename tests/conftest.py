@@ -1,10 +1,16 @@
 """What the tests share: real images, real weights where there are some, and the command line in one process."""
 
+import fcntl
 import os
+import shutil
 import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+# Two or three test processes share the cores: threads of NumPy and scikit-learn that wait for work would only spin.
+for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(variable, "1")
 
 import h5py
 import numpy as np
@@ -23,6 +29,23 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+#: Files that take longest, the longest first: begun last, one of them would end alone while other processes wait.
+SLOW_FILES = (
+    *("export/test_export.py", "engines/test_openvino_engine.py", "report/test_html.py", "cli/test_main.py"),
+    *("test_docs.py", "test_reproducible.py", "chaos/test_full_disk.py", "extract/test_planning.py"),
+    *("test_security.py", "test_session.py", "chaos/test_kills.py", "chaos/test_signals.py", "chaos/test_damage.py"),
+    *("extract/test_cluster.py", "engines/test_keras_engine.py", "predict/test_direct.py", "test_benchmarks.py"),
+    *("images/test_augmentation.py", "backbones/test_table.py", "train/test_train.py", "compare/test_compare.py"),
+    *("engines/test_without_bfloat16.py", "extract/test_extract.py", "predict/test_classifier.py"),
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the slow files first; tests of one file keep their order."""
+    turns = {Path(__file__).parent / name: turn for turn, name in enumerate(SLOW_FILES)}
+    items.sort(key=lambda item: turns.get(item.path, len(turns)))
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder beside the project with real photographs, pretrained weights and reference features."""
@@ -32,24 +55,51 @@ def shared() -> Path:
 
 
 @pytest.fixture(scope="session")
-def networks_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], object]], Path]:
+    """Return a function that makes a folder once for all test processes, and returns it; nobody may change it."""
+    base = tmp_path_factory.getbasetemp()
+    shared_dir = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def make_once(name: str, make: Callable[[Path], object]) -> Path:
+        folder = shared_dir / name
+        with (shared_dir / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not folder.exists():
+                unfinished = shared_dir / f"{name}.unfinished"
+                shutil.rmtree(unfinished, ignore_errors=True)
+                unfinished.mkdir()
+                make(unfinished)
+                unfinished.rename(folder)
+        return folder
+
+    return make_once
+
+
+@pytest.fixture(scope="session")
+def networks_dir(made_once: Callable[..., Path]) -> Path:
     """Where the tests keep converted networks: converting them again for every test would take most of the time.
 
     Tests that run side by side share them, as commands that run side by side would.
     """
-    base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "networks"
-    folder.mkdir(exist_ok=True)
-    return folder
+    return made_once("networks", lambda _: None)
+
+
+@pytest.fixture(scope="session")
+def new_cache(networks_dir: Path) -> Callable[[Path], Path]:
+    """Return a function that makes a cache, empty but for networks that other tests may have converted."""
+
+    def make(folder: Path) -> Path:
+        folder.mkdir(parents=True)
+        (folder / "networks").symlink_to(networks_dir, target_is_directory=True)
+        return folder
+
+    return make
 
 
 @pytest.fixture
-def cache(tmp_path: Path, networks_dir: Path) -> Path:
+def cache(tmp_path: Path, new_cache: Callable[[Path], Path]) -> Path:
     """An empty cache, but for networks that other tests may have converted."""
-    folder = tmp_path / "cache"
-    folder.mkdir()
-    (folder / "networks").symlink_to(networks_dir, target_is_directory=True)
-    return folder
+    return new_cache(tmp_path / "cache")
 
 
 @pytest.fixture
@@ -87,8 +137,12 @@ def _texture(number: int, rng: np.random.Generator) -> np.ndarray:
 
 
 @pytest.fixture
-def vgg16_weights(tmp_path: Path) -> Path:
-    """A folder with a file in the layout of Keras's official one."""
+def vgg16_weights(tmp_path: Path, made_once: Callable[..., Path]) -> Path:
+    """A folder with a file in the layout of Keras's official one, which the test may change."""
+    return Path(shutil.copytree(made_once("vgg16-weights", _write_vgg16_weights), tmp_path / "weights"))
+
+
+def _write_vgg16_weights(folder: Path) -> None:
     from keras.src.legacy.saving import legacy_h5_format
 
     from featx.system.keras_import import import_keras
@@ -96,11 +150,8 @@ def vgg16_weights(tmp_path: Path) -> Path:
     keras = import_keras()
     keras.utils.set_random_seed(0)
     network = keras.applications.VGG16(include_top=False, weights=None, input_shape=(32, 32, 3))
-    folder = tmp_path / "weights"
-    folder.mkdir()
     with h5py.File(folder / "vgg16_mine_notop.h5", "w") as file:
         legacy_h5_format.save_weights_to_hdf5_group(file, network)
-    return folder
 
 
 @pytest.fixture
@@ -118,8 +169,13 @@ def featx() -> Callable[..., Result]:
 
 
 @pytest.fixture(scope="session")
-def whole_resnet50(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole_resnet50(shared: Path, made_once: Callable[..., Path]) -> Path:
     """A file of a whole ResNet50 for 202 classes, in the layout of Keras's official ones."""
+    name = "resnet50_tiny_imagenet.h5"
+    return made_once("whole-resnet50", lambda folder: _write_whole_resnet50(shared, folder / name)) / name
+
+
+def _write_whole_resnet50(shared: Path, path: Path) -> None:
     from keras.src.legacy.saving import legacy_h5_format
 
     from featx.system.keras_import import import_keras
@@ -130,7 +186,5 @@ def whole_resnet50(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     trunk.load_weights(shared / "weights" / "resnet50_tiny_imagenet_notop.h5")
     with np.load(shared / "weights" / "resnet50_tiny_imagenet_head.npz") as head:
         network.get_layer("predictions").set_weights([head["kernel"], head["bias"]])
-    path = tmp_path_factory.mktemp("whole") / "resnet50_tiny_imagenet.h5"
     with h5py.File(path, "w") as file:
         legacy_h5_format.save_weights_to_hdf5_group(file, network)
-    return path

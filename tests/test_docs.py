@@ -9,6 +9,7 @@ import re
 import shlex
 import subprocess
 import zlib
+from functools import partial
 from pathlib import Path
 
 import click
@@ -16,6 +17,7 @@ import h5py
 import numpy as np
 import pytest
 
+import featx
 from featx.cli.main import main
 from featx.dataset.skipped import SkippedImage, SkippedImages
 from featx.recipe import Recipe
@@ -59,6 +61,11 @@ def commands(name: str = "featx", command: click.Command = main) -> list[tuple[s
     return [(name, command), *(pair for word, sub in below for pair in commands(f"{name} {word}", sub))]
 
 
+def shown(command: click.Command) -> list[click.Parameter]:
+    """Return the arguments and options of a command that its help shows."""
+    return [param for param in command.params if not getattr(param, "hidden", False)]
+
+
 def command_lines(text: str) -> list[str]:
     """Return the featx commands in a page's blocks for a shell, without variables before them."""
     lines = "\n".join(blocks(text, "sh")).splitlines()
@@ -98,7 +105,7 @@ def test_every_command_and_option_has_help(name, command):
 @pytest.mark.parametrize(("name", "command"), commands())
 def test_every_option_is_in_the_documentation_with_its_default(name, command):
     rows = option_rows(name)
-    for param in command.params:
+    for param in shown(command):
         row = param.human_readable_name.upper() if isinstance(param, click.Argument) else param.opts[0]
         assert row in rows, f"docs/commands.md does not say what {row} of {name} does"
         if isinstance(param, click.Option) and param.show_default:
@@ -110,7 +117,7 @@ def test_every_option_is_in_the_documentation_with_its_default(name, command):
 def test_every_option_has_an_example_in_the_documentation(name, command):
     text = section(COMMANDS, f"## {name}")
     words = {word for block in blocks(text, "sh") for word in block.split()}
-    for param in command.params:
+    for param in shown(command):
         assert not isinstance(param, click.Option) or words & set(param.opts), (
             f"no example of {param.opts[0]} of {name}"
         )
@@ -221,6 +228,13 @@ def test_names_in_the_readmes_code_exist():
 
 
 def test_the_readmes_code_runs(tmp_path, monkeypatch, make_photos, vgg16_weights, capsys):
+    """It plans for one engine in one precision, and trains for few epochs: it is not to take minutes."""
+    for name, options in {
+        "plan_extraction": {"engine": "openvino", "precision": "float32"},
+        "train_top": {"training": featx.Training(epochs=3)},
+        "compare_approaches": {"training": featx.Training(epochs=3)},
+    }.items():
+        monkeypatch.setattr(featx, name, partial(getattr(featx, name), **options))
     monkeypatch.setenv("FEATX_WEIGHTS_DIR", str(vgg16_weights))
     monkeypatch.chdir(tmp_path)
     make_photos(tmp_path / "data", classes=("cats", "dogs"))

@@ -233,13 +233,12 @@ class Session:
 
 
 @pytest.fixture(scope="module")
-def session(tmp_path_factory, networks_dir) -> Iterator[Session]:
+def session(tmp_path_factory, new_cache) -> Iterator[Session]:
     """The three commands on hostile names, with secrets in the environment; the last ends in an error."""
     here = tmp_path_factory.mktemp("hostile")
     data = here / "data" / "da\x1b[31mta|<b>\n"
     write_hostile_photos(data)
-    (here / "cache").mkdir()
-    (here / "cache" / "networks").symlink_to(networks_dir, target_is_directory=True)
+    new_cache(here / "cache")
     commands = {
         "extract": ["extract", data, *FAST],
         "extract as JSON": ["extract", data, *FAST, "--json"],

@@ -4,26 +4,26 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos import victims
-from tests.chaos.world import World, write_images
+from tests.chaos import processes
+from tests.chaos.scenario import Scenario, write_images
 
 
 @pytest.fixture(scope="session")
 def server() -> None:
     """The fork server runs."""
-    victims.start_server()
+    processes.start_server()
 
 
 @pytest.fixture(scope="session")
-def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+def scenario(tmp_path_factory: pytest.TempPathFactory) -> Scenario:
     """96 images, two files that are none, and their features."""
     folder = tmp_path_factory.mktemp("chaos")
     networks = folder / "networks"
     networks.mkdir()
-    return World.of(write_images(folder / "data", 96), networks, folder / "undisturbed")
+    return Scenario.of(write_images(folder / "data", 96), networks, folder / "undisturbed")
 
 
 @pytest.fixture
-def cache(world: World, tmp_path: Path) -> Path:
+def cache(scenario: Scenario, tmp_path: Path) -> Path:
     """An empty cache with the converted network."""
-    return world.new_cache(tmp_path / "cache")
+    return scenario.new_cache(tmp_path / "cache")

@@ -16,7 +16,7 @@ import featx.extract.cache
 import featx.extract.extract
 import featx.store.compaction
 import featx.store.segment_writer
-import tests.chaos.victims
+import tests.chaos.processes
 from featx.engines.openvino_import import import_openvino
 
 import_openvino()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from featx.extract.cache import check_cache
-from tests.chaos.world import Rows, World, segment_rows, shown_rows
+from tests.chaos.scenario import Rows, Scenario, segment_rows, shown_rows
 
 #: Whether the whole of it is wanted, or a selection that fits beside the other tests.
 IS_FULL = os.environ.get("FEATX_CHAOS") == "full"
@@ -46,14 +46,14 @@ class Tally:
     n_rows_lost: int = 0
     n_rows_wrong: int = 0
 
-    def assert_sound(self, world: World, cache: Path, before: Rows) -> Rows:
+    def assert_sound(self, scenario: Scenario, cache: Path, before: Rows) -> Rows:
         """Assert that every row of a store is as in the reference, and that none of `before` is missing.
 
         Read by featx with its checksums, from the segments by HDF5 alone, and from `features.h5`. Returns the rows.
         """
-        store_dir = world.store_dir(cache)
-        rows, shown = world.readable_rows(cache), shown_rows(store_dir)
-        wrong = world.wrong([*rows.items(), *segment_rows(store_dir).items(), *shown])
+        store_dir = scenario.store_dir(cache)
+        rows, shown = scenario.readable_rows(cache), shown_rows(store_dir)
+        wrong = scenario.wrong([*rows.items(), *segment_rows(store_dir).items(), *shown])
         lost = before.keys() - rows.keys()
         self.n_rows_compared += len(rows)
         self.n_rows_wrong += len(wrong)
@@ -63,11 +63,11 @@ class Tally:
         assert segment_rows(store_dir).keys() == rows.keys()
         return rows
 
-    def assert_whole(self, world: World, cache: Path) -> None:
+    def assert_whole(self, scenario: Scenario, cache: Path) -> None:
         """Assert that a store is as if nothing had happened: no row missing, wrong or hidden, nothing damaged."""
-        rows = self.assert_sound(world, cache, world.reference)
-        assert rows == world.reference
-        assert set(shown_rows(world.store_dir(cache))) == set(world.reference.items())
+        rows = self.assert_sound(scenario, cache, scenario.reference)
+        assert rows == scenario.reference
+        assert set(shown_rows(scenario.store_dir(cache))) == set(scenario.reference.items())
         check = check_cache(cache)
         assert check.is_sound, check
 

@@ -14,19 +14,23 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos import victims
-from tests.chaos.moments import EXTRACTION, Moment, Shot
+from tests.chaos import fault_points as points
+from tests.chaos import processes
+from tests.chaos.fault_points import Fault, FaultPoint
+from tests.chaos.processes import Process
+from tests.chaos.scenario import (
+    OPTION_WORDS,
+    Rows,
+    Scenario,
+    copy_cache,
+    extract,
+    image_path,
+    segment_rows,
+    write_images,
+)
 from tests.chaos.tally import chosen
-from tests.chaos.victims import Victim
-from tests.chaos.world import OPTION_WORDS, Rows, World, copy_cache, extract, image_path, segment_rows, write_images
 
 _NOBODY = 65534
-_BY_TARGET = {moment.target.rpartition(":")[2]: moment for moment in EXTRACTION if moment.phase != "skipped.csv"}
-_SKIPPED = next(moment for moment in EXTRACTION if moment.phase == "skipped.csv")
-
-
-def at(name: str, nth: int = 1) -> tuple[Moment, int]:
-    return _BY_TARGET[name], nth
 
 
 def limit_files(size_bytes: int) -> None:
@@ -41,16 +45,16 @@ def extract_words(data: Path, cache: Path) -> list[str]:
 class Bench:
     """Runs `featx extract` in processes of its own."""
 
-    def __init__(self, world: World, folder: Path) -> None:
-        self.world = world
+    def __init__(self, scenario: Scenario, folder: Path) -> None:
+        self.scenario = scenario
         self.folder = folder
 
-    def run(self, cache: Path, *shots: Shot, prepare: Callable[[], None] | None = None) -> tuple[int, list[str]]:
+    def run(self, cache: Path, *faults: Fault, prepare: Callable[[], None] | None = None) -> tuple[int, list[str]]:
         """Return the exit code and the lines on stderr."""
-        words = extract_words(self.world.data, cache)
-        victim = Victim(victims.command_line, words, shots, prepare, log_path=self.folder / "log")
-        code = victim.wait()
-        return code, victim.log.splitlines()
+        words = extract_words(self.scenario.data, cache)
+        process = Process(processes.command_line, words, faults, prepare, log_path=self.folder / "log")
+        code = process.wait()
+        return code, process.log.splitlines()
 
 
 def errors_of(lines: list[str]) -> list[str]:
@@ -67,35 +71,35 @@ def assert_failed_in_one_line(code: int, lines: list[str], place: Path) -> None:
 
 
 @pytest.fixture
-def bench(world, server, tmp_path) -> Bench:
-    return Bench(world, tmp_path)
+def bench(scenario, server, tmp_path) -> Bench:
+    return Bench(scenario, tmp_path)
 
 
 # No file may grow
 
 
 #: What is written, when the limit comes, whether it goes again, and to how many bytes files are limited.
-WRITES: dict[str, tuple[tuple[Moment, int], bool, list[int]]] = {
-    "first segment": (at("write_segment_file", 1), True, [0, 4096, 100_000, 260_000]),
-    "later segment": (at("write_segment_file", 5), True, [2048, 200_000]),
-    "last segment": (at("write_segment_file", 12), True, [50_000]),
-    "one segment only": (at("write_segment_file", 3), False, [50_000]),
-    "features.h5": (at("write_virtual_dataset"), True, [0, 2000, 4000]),
-    "recipe.json": (at("write_text", 1), True, [0, 100]),
-    "timings.json": (at("write_text", 2), True, [0, 100]),
-    "skipped.csv": ((_SKIPPED, 1), True, [0, 30]),
-    "digests.sqlite": (at("StatCache.remember"), False, [0, 4096, 12_288]),
+WRITES: dict[str, tuple[tuple[FaultPoint, int], bool, list[int]]] = {
+    "first segment": ((points.WRITE_SEGMENT, 1), True, [0, 4096, 100_000, 260_000]),
+    "later segment": ((points.WRITE_SEGMENT, 5), True, [2048, 200_000]),
+    "last segment": ((points.WRITE_SEGMENT, 12), True, [50_000]),
+    "one segment only": ((points.WRITE_SEGMENT, 3), False, [50_000]),
+    "features.h5": ((points.WRITE_VIRTUAL, 1), True, [0, 2000, 4000]),
+    "recipe.json": ((points.WRITE_JSON, 1), True, [0, 100]),
+    "timings.json": ((points.WRITE_JSON, 2), True, [0, 100]),
+    "skipped.csv": ((points.WRITE_SKIPPED, 1), True, [0, 30]),
+    "digests.sqlite": ((points.REMEMBER, 1), False, [0, 4096, 12_288]),
 }
 _CASES = [(name, size) for name, (_, _, sizes) in WRITES.items() for size in sizes]
 
 
 @pytest.mark.parametrize(("name", "size"), _CASES if chosen(full=1, quick=0) else _CASES[::2])
-def test_a_write_that_fails_leaves_nothing_wrong_and_the_next_run_completes(bench, world, cache, tally, name, size):
-    (moment, nth), lasts, _ = WRITES[name]
-    shots = [Shot(moment, nth, action=functools.partial(limit_files, size))]
+def test_a_write_that_fails_leaves_nothing_wrong_and_the_next_run_completes(bench, scenario, cache, tally, name, size):
+    (point, nth), lasts, _ = WRITES[name]
+    faults = [Fault(point, nth, action=functools.partial(limit_files, size))]
     if not lasts:
-        shots.append(Shot(moment, nth, when="after", action=functools.partial(limit_files, resource.RLIM_INFINITY)))
-    code, lines = bench.run(cache, *shots)
+        faults.append(Fault(point, nth, when="after", action=functools.partial(limit_files, resource.RLIM_INFINITY)))
+    code, lines = bench.run(cache, *faults)
     tally.faults[f"files must not grow: {name}"] += 1
     if name in {"skipped.csv", "digests.sqlite"}:
         assert (code, errors_of(lines)) == (0, [])
@@ -103,31 +107,31 @@ def test_a_write_that_fails_leaves_nothing_wrong_and_the_next_run_completes(benc
     elif name == "one segment only":  # it is written once more when the run ends, and that succeeds
         assert code in {0, 2}
     else:
-        assert_failed_in_one_line(code, lines, world.store_dir(cache))
-    complete_and_compare(bench, world, cache, tally)
+        assert_failed_in_one_line(code, lines, scenario.store_dir(cache))
+    complete_and_compare(bench, scenario, cache, tally)
 
 
 @pytest.mark.parametrize("size", [0, 1000, 10_000, 200_000, 270_000] if chosen(full=1, quick=0) else [0, 200_000])
-def test_no_file_may_grow_from_the_beginning(bench, world, cache, tally, size):
+def test_no_file_may_grow_from_the_beginning(bench, scenario, cache, tally, size):
     code, lines = bench.run(cache, prepare=functools.partial(limit_files, size))
     tally.faults["files must not grow: anything"] += 1
     if code:
-        assert_failed_in_one_line(code, lines, world.store_dir(cache))
+        assert_failed_in_one_line(code, lines, scenario.store_dir(cache))
     else:
         assert size > 266_560
-    complete_and_compare(bench, world, cache, tally)
+    complete_and_compare(bench, scenario, cache, tally)
 
 
-def complete_and_compare(bench: Bench, world: World, cache: Path, tally) -> None:
+def complete_and_compare(bench: Bench, scenario: Scenario, cache: Path, tally) -> None:
     """Assert that what is on disk is right, and that the same command, run again, does the rest and no more."""
-    on_disk = tally.assert_sound(world, cache, Rows())
-    world.assert_nothing_damaged(cache)
+    on_disk = tally.assert_sound(scenario, cache, Rows())
+    scenario.assert_nothing_damaged(cache)
     code, lines = bench.run(cache)
     assert (code, errors_of(lines)) == (0, []), lines
-    tally.assert_sound(world, cache, on_disk)
-    assert extract(world.data, cache).n_cached == len(world.reference)
-    tally.assert_whole(world, cache)
-    world.assert_no_leftovers(cache)
+    tally.assert_sound(scenario, cache, on_disk)
+    assert extract(scenario.data, cache).n_cached == len(scenario.reference)
+    tally.assert_whole(scenario, cache)
+    scenario.assert_no_leftovers(cache)
 
 
 # A small disk
@@ -155,11 +159,11 @@ def remount(folder: Path, options: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def needed_bytes(world, server, tmp_path_factory) -> int:
+def needed_bytes(scenario, server, tmp_path_factory) -> int:
     """What a whole cache takes on such a disk."""
     with small_disk(tmp_path_factory.mktemp("measure") / "disk", 64 << 20) as disk:
-        cache = world.new_cache(disk / "cache")
-        assert Victim(victims.command_line, extract_words(world.data, cache)).wait() == 0
+        cache = scenario.new_cache(disk / "cache")
+        assert Process(processes.command_line, extract_words(scenario.data, cache)).wait() == 0
         status = os.statvfs(disk)
         return (status.f_blocks - status.f_bfree) * status.f_frsize
 
@@ -169,12 +173,12 @@ _N_SIZES = chosen(full=16, quick=4)
 
 @pytest.mark.parametrize("number", range(_N_SIZES))
 def test_a_full_disk_leaves_nothing_wrong_and_with_more_space_the_run_completes(
-    bench, world, tmp_path, tally, needed_bytes, number
+    bench, scenario, tmp_path, tally, needed_bytes, number
 ):
     # Half of them are full with the last files, the derived ones, the others anywhere.
     pages = 1 + number // 2 if number % 2 else random.Random(number).randrange(1, needed_bytes // 4096)
     with small_disk(tmp_path / "disk", needed_bytes - 4096 * pages) as disk:
-        cache = world.new_cache(disk / "cache")
+        cache = scenario.new_cache(disk / "cache")
         code, lines = bench.run(cache)
         tally.faults["disk full: while extracting"] += 1
         if code:
@@ -182,29 +186,29 @@ def test_a_full_disk_leaves_nothing_wrong_and_with_more_space_the_run_completes(
         else:
             assert errors_of(lines) == []  # a warning, for the digests or for what was skipped
         remount(disk, f"size={64 << 20}")
-        complete_and_compare(bench, world, cache, tally)
+        complete_and_compare(bench, scenario, cache, tally)
 
 
 @pytest.mark.parametrize("size", [4096, 100_000, 160_000] if chosen(full=1, quick=0) else [100_000])
-def test_no_space_for_the_converted_network_is_one_line(world, tmp_path, tally, featx, size):
+def test_no_space_for_the_converted_network_is_one_line(scenario, tmp_path, tally, featx, size):
     with small_disk(tmp_path / "disk", size) as disk:
         cache = disk / "cache"
         cache.mkdir()
-        result = featx(*extract_words(world.data, cache), exit_code=2)
+        result = featx(*extract_words(scenario.data, cache), exit_code=2)
         tally.faults["disk full: network"] += 1
         assert_failed_in_one_line(2, result.stderr.splitlines(), cache)
         remount(disk, f"size={64 << 20}")
-        featx(*extract_words(world.data, cache))
-        tally.assert_whole(world, cache)
+        featx(*extract_words(scenario.data, cache))
+        tally.assert_whole(scenario, cache)
 
 
 # The folders of stage two
 
 
 @pytest.fixture
-def warm(world, cache) -> Path:
+def warm(scenario, cache) -> Path:
     """A cache with all features."""
-    extract(world.data, cache)
+    extract(scenario.data, cache)
     return cache
 
 
@@ -212,9 +216,9 @@ STAGE_TWO_WORDS = ["--epochs", "1", "--quiet", *OPTION_WORDS[:-2]]
 
 
 @pytest.mark.parametrize("size", [4096, 1 << 20, 16 << 20] if chosen(full=1, quick=0) else [1 << 20])
-def test_no_space_for_the_run_folder_is_one_line_and_leaves_none(world, warm, tmp_path, tally, featx, size):
+def test_no_space_for_the_run_folder_is_one_line_and_leaves_none(scenario, warm, tmp_path, tally, featx, size):
     with small_disk(tmp_path / "disk", size) as disk:
-        words = ["train-top", world.data, "--cache-dir", warm, "--run-dir", disk / "run", *STAGE_TWO_WORDS]
+        words = ["train-top", scenario.data, "--cache-dir", warm, "--run-dir", disk / "run", *STAGE_TWO_WORDS]
         result = featx(*words, exit_code=2)
         tally.faults["disk full: run folder"] += 1
         (line,) = errors_of(result.stderr.splitlines())
@@ -226,9 +230,9 @@ def test_no_space_for_the_run_folder_is_one_line_and_leaves_none(world, warm, tm
 
 
 @pytest.mark.parametrize("size", [4096, 60_000, 150_000] if chosen(full=1, quick=0) else [60_000])
-def test_no_space_for_the_report_folder_is_one_line(world, warm, tmp_path, tally, featx, size):
+def test_no_space_for_the_report_folder_is_one_line(scenario, warm, tmp_path, tally, featx, size):
     with small_disk(tmp_path / "disk", size) as disk:
-        words = ["compare", world.data, "--cache-dir", warm, "--report-dir", disk / "report", *STAGE_TWO_WORDS]
+        words = ["compare", scenario.data, "--cache-dir", warm, "--report-dir", disk / "report", *STAGE_TWO_WORDS]
         result = featx(*words, exit_code=2)
         tally.faults["disk full: report folder"] += 1
         (line,) = errors_of(result.stderr.splitlines())
@@ -239,10 +243,10 @@ def test_no_space_for_the_report_folder_is_one_line(world, warm, tmp_path, tally
         featx(*words)
 
 
-def test_no_space_for_decoded_pixels_is_one_line(world, tmp_path, tally, featx):
+def test_no_space_for_decoded_pixels_is_one_line(scenario, tmp_path, tally, featx):
     with small_disk(tmp_path / "disk", 100_000) as disk:
         report_dir = tmp_path / "report"
-        words = ["compare", world.data, "--cache-dir", disk, "--report-dir", report_dir, "--baseline", "report-cnn"]
+        words = ["compare", scenario.data, "--cache-dir", disk, "--report-dir", report_dir, "--baseline", "report-cnn"]
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("featx.compare.candidates.HEADS", ())
             patch.setattr("featx.compare.compare.FeatureSource.join", lambda _, dataset: (_Readable(dataset), None))
@@ -264,27 +268,27 @@ class _Readable:
 # Read-only
 
 
-def test_a_warm_run_works_on_a_read_only_disk_and_a_run_with_work_to_do_says_so(bench, world, warm, tmp_path, tally):
+def test_a_warm_run_works_on_a_read_only_disk_and_a_run_with_work_to_do_says_so(bench, scenario, warm, tmp_path, tally):
     with small_disk(tmp_path / "disk", 64 << 20) as disk:
         cache = copy_cache(warm, disk / "cache")
         remount(disk, "ro")
-        assert_read_only_cache_is_of_use(bench, world, cache, tmp_path, tally)
+        assert_read_only_cache_is_of_use(bench, scenario, cache, tmp_path, tally)
 
 
-def test_a_warm_run_works_for_a_user_who_may_only_read(world, server, warm, tally):
+def test_a_warm_run_works_for_a_user_who_may_only_read(scenario, server, warm, tally):
     if os.geteuid() != 0:
         pytest.skip("only root may become another user")
     folder = Path(tempfile.mkdtemp(prefix="featx-chaos-"))
     try:
         folder.chmod(0o755)
-        data = Path(shutil.copytree(world.data, folder / "data"))
-        networks = Path(shutil.copytree(world.networks_dir, folder / "networks"))
-        other = World(data, networks, world.recipe, world.reference)
+        data = Path(shutil.copytree(scenario.data, folder / "data"))
+        networks = Path(shutil.copytree(scenario.networks_dir, folder / "networks"))
+        other = Scenario(data, networks, scenario.recipe, scenario.reference)
         cache = other.new_cache(folder / "cache")
         extract(data, cache)
         bench = Bench(other, folder)
         folder.chmod(0o777)  # for the log; what is in the cache stays as it is
-        if Victim(_read_as_nobody, folder / "data").wait() != 0:
+        if Process(_read_as_nobody, folder / "data").wait() != 0:
             pytest.skip("another user cannot read featx's own files here")
         assert_read_only_cache_is_of_use(bench, other, cache, folder, tally, prepare=become_nobody)
     finally:
@@ -304,17 +308,18 @@ def _read_as_nobody(folder: Path) -> None:
 
 
 def assert_read_only_cache_is_of_use(
-    bench: Bench, world: World, cache: Path, folder: Path, tally, prepare: Callable[[], None] | None = None
+    bench: Bench, scenario: Scenario, cache: Path, folder: Path, tally, prepare: Callable[[], None] | None = None
 ) -> None:
     tally.faults["read-only cache"] += 1
     code, lines = bench.run(cache, prepare=prepare)
     assert (code, errors_of(lines)) == (0, [])
     more = write_images(folder / "more", 8, first=1000, n_bad=0)
-    code, lines = Bench(World(more, world.networks_dir, world.recipe, {}), bench.folder).run(cache, prepare=prepare)
+    of_more = Scenario(more, scenario.networks_dir, scenario.recipe, {})
+    code, lines = Bench(of_more, bench.folder).run(cache, prepare=prepare)
     assert code == 2
     (line,) = errors_of(lines)
-    assert str(world.store_dir(cache)) in line
-    assert segment_rows(world.store_dir(cache)) == world.reference
+    assert str(scenario.store_dir(cache)) in line
+    assert segment_rows(scenario.store_dir(cache)) == scenario.reference
 
 
 # What goes while featx is at work
@@ -328,20 +333,20 @@ def remove(path: Path) -> None:
 
 
 _REMOVALS = [
-    at("StatCache.lookup"),
-    at("FeatureStore.reload"),
-    at("_compile"),
-    at("_decode", 3),
-    at("OpenVinoEngine.submit", 8),
-    at("write_segment_file", 1),
-    at("write_segment_file", 4),
-    at("Group.create_dataset", 13),
-    at("fsync", 3),
-    at("Path.replace", 2),
-    at("Path.replace", 5),
-    at("FeatureStore.publish"),
-    at("write_text", 1),
-    at("write_virtual_dataset"),
+    (points.LOOKUP, 1),
+    (points.RELOAD, 1),
+    (points.COMPILE, 1),
+    (points.DECODE, 3),
+    (points.SUBMIT, 8),
+    (points.WRITE_SEGMENT, 1),
+    (points.WRITE_SEGMENT, 4),
+    (points.CREATE_DATASET, 13),
+    (points.FSYNC, 3),
+    (points.RENAME, 2),
+    (points.RENAME, 5),
+    (points.PUBLISH, 1),
+    (points.WRITE_JSON, 1),
+    (points.WRITE_VIRTUAL, 1),
 ]
 _REMOVED = list(itertools.product(("cache", "store", "data"), _REMOVALS))
 
@@ -352,14 +357,14 @@ _REMOVED = list(itertools.product(("cache", "store", "data"), _REMOVALS))
     ids=lambda value: value if isinstance(value, str) else f"{value[0].target.rpartition(':')[2]}-{value[1]}",
 )
 def test_a_folder_that_is_removed_ends_in_no_traceback_and_no_wrong_row(
-    world, server, tmp_path, cache, tally, what, when
+    scenario, server, tmp_path, cache, tally, what, when
 ):
-    data = Path(shutil.copytree(world.data, tmp_path / "data"))
-    world_of_copy = World(data, world.networks_dir, world.recipe, world.reference)
-    bench = Bench(world_of_copy, tmp_path)
-    (world.store_dir(cache)).mkdir()
-    folder = {"cache": cache, "store": world.store_dir(cache), "data": data}[what]
-    code, lines = bench.run(cache, Shot(*when, action=functools.partial(remove, folder)))
+    data = Path(shutil.copytree(scenario.data, tmp_path / "data"))
+    scenario_of_copy = Scenario(data, scenario.networks_dir, scenario.recipe, scenario.reference)
+    bench = Bench(scenario_of_copy, tmp_path)
+    (scenario.store_dir(cache)).mkdir()
+    folder = {"cache": cache, "store": scenario.store_dir(cache), "data": data}[what]
+    code, lines = bench.run(cache, Fault(*when, action=functools.partial(remove, folder)))
     tally.faults[f"folder removed: {what}"] += 1
     assert code in {0, 2}, lines
     assert len(errors_of(lines)) == (code == 2), lines
@@ -369,11 +374,11 @@ def test_a_folder_that_is_removed_ends_in_no_traceback_and_no_wrong_row(
         code, lines = bench.run(cache)
         assert code == 2
         assert "data" in errors_of(lines)[0]
-        shutil.copytree(world.data, data)
+        shutil.copytree(scenario.data, data)
     cache.mkdir(exist_ok=True)
     if not (cache / "networks").exists():
-        (cache / "networks").symlink_to(world.networks_dir)
-    complete_and_compare(bench, world_of_copy, cache, tally)
+        (cache / "networks").symlink_to(scenario.networks_dir)
+    complete_and_compare(bench, scenario_of_copy, cache, tally)
 
 
 def change(path: Path, kind: str) -> None:
@@ -394,25 +399,25 @@ def change(path: Path, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["other content", "other image", "gone", "folder", "FIFO", "dangling link"])
 def test_an_image_that_changes_or_goes_between_scan_and_decode_is_skipped_and_the_next_run_is_right(
-    world, server, tmp_path, cache, tally, kind
+    scenario, server, tmp_path, cache, tally, kind
 ):
-    data = Path(shutil.copytree(world.data, tmp_path / "data"))
-    bench = Bench(World(data, world.networks_dir, world.recipe, world.reference), tmp_path)
-    victim_path = image_path(data, 17)
-    shot = Shot(*at("FeatureStore.reload"), action=functools.partial(change, victim_path, kind))
-    code, lines = bench.run(cache, shot)
+    data = Path(shutil.copytree(scenario.data, tmp_path / "data"))
+    bench = Bench(Scenario(data, scenario.networks_dir, scenario.recipe, scenario.reference), tmp_path)
+    image = image_path(data, 17)
+    fault = Fault(points.RELOAD, action=functools.partial(change, image, kind))
+    code, lines = bench.run(cache, fault)
     tally.faults["image changed between scan and decode"] += 1
     assert (code, errors_of(lines)) == (0, [])
-    rows = tally.assert_sound(world, cache, Rows())
-    assert len(rows) == len(world.reference) - 1
-    skipped = (world.store_dir(cache) / "skipped.csv").read_text()
-    assert f"{victim_path}," in skipped
-    if victim_path.is_dir():
-        victim_path.rmdir()
+    rows = tally.assert_sound(scenario, cache, Rows())
+    assert len(rows) == len(scenario.reference) - 1
+    skipped = (scenario.store_dir(cache) / "skipped.csv").read_text()
+    assert f"{image}," in skipped
+    if image.is_dir():
+        image.rmdir()
     else:
-        victim_path.unlink(missing_ok=True)
-    shutil.copy2(image_path(world.data, 17), victim_path)
+        image.unlink(missing_ok=True)
+    shutil.copy2(image_path(scenario.data, 17), image)
     code, lines = bench.run(cache)
     assert (code, errors_of(lines)) == (0, [])
-    tally.assert_whole(world, cache)
-    assert victim_path.name not in (world.store_dir(cache) / "skipped.csv").read_text()
+    tally.assert_whole(scenario, cache)
+    assert image.name not in (scenario.store_dir(cache) / "skipped.csv").read_text()

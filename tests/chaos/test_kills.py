@@ -1,4 +1,4 @@
-"""SIGKILL at random moments: what was on disk stays, nothing on disk is wrong, and the next run goes on from there."""
+"""SIGKILL at random points: what was on disk stays, nothing on disk is wrong, and the next run goes on from there."""
 
 import itertools
 import random
@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos import victims
-from tests.chaos.moments import COMPACTION, EXTRACTION, Moment, Shot
+from tests.chaos import processes
+from tests.chaos.fault_points import COMPACTION, EXTRACTION, Fault, FaultPoint
+from tests.chaos.processes import Process, Trail
+from tests.chaos.scenario import SEGMENT_ROWS, Rows, Scenario, copy_cache, extract, shown_rows
 from tests.chaos.tally import Tally, chosen
-from tests.chaos.victims import Trail, Victim
-from tests.chaos.world import SEGMENT_ROWS, Rows, World, copy_cache, extract, shown_rows
 
 KILLS_A_SERIES = 4
 N_EXTRACTIONS = chosen(full=37, quick=5)
@@ -30,11 +30,11 @@ class Undisturbed:
     """What a process does that nobody disturbs.
 
     Attributes:
-        calls: how often each moment comes.
+        calls: how often each fault point is reached.
         elapsed_s: seconds from its start to its end.
     """
 
-    calls: dict[Moment, int]
+    calls: dict[FaultPoint, int]
     elapsed_s: float
 
 
@@ -43,22 +43,22 @@ class Plan:
     """One kill.
 
     Attributes:
-        moment: at which function; None for a time after the start, wherever the process may be then.
+        point: at which function; None for a time after the start, wherever the process may be then.
         part: of the function's calls, or of the time that the process takes, 0 to 1.
-        when: see `Moment.whens`.
+        when: see `FaultPoint.whens`.
         delay_s: seconds after that.
     """
 
-    moment: Moment | None
+    point: FaultPoint | None
     part: float
     when: str = "before"
     delay_s: float = 0.0
 
-    def shot(self, calls: dict[Moment, int]) -> Shot | None:
+    def fault(self, calls: dict[FaultPoint, int]) -> Fault | None:
         """Return what the process is to do to itself; None if somebody else is to do it."""
-        if self.moment is None:
+        if self.point is None:
             return None
-        return Shot(self.moment, 1 + int(self.part * calls[self.moment]), self.when, self.delay_s)
+        return Fault(self.point, 1 + int(self.part * calls[self.point]), self.when, self.delay_s)
 
     @property
     def earlier(self) -> "Plan":
@@ -66,34 +66,34 @@ class Plan:
         return replace(self, part=self.part * 0.7, delay_s=0.0)
 
 
-def plans(moments: Sequence[Moment], seed: int) -> Iterator[Plan]:
-    """Yield kills for ever: one of three at a time after the start, the others at moments of each phase in turn."""
+def plans(points: Sequence[FaultPoint], seed: int) -> Iterator[Plan]:
+    """Yield kills for ever: one of three some time after its start, the others in each phase in turn."""
     rng = random.Random(seed)
-    decks: dict[str, list[tuple[Moment, str]]] = {}
-    for moment in moments:
-        decks.setdefault(moment.phase, []).extend((moment, when) for when in moment.whens)
+    decks: dict[str, list[tuple[FaultPoint, str]]] = {}
+    for point in points:
+        decks.setdefault(point.phase, []).extend((point, when) for when in point.whens)
     for deck in decks.values():
         rng.shuffle(deck)
         deck.sort(key=lambda choice: choice[1] != "during")  # these come first: half a file is what must never count
     turns = [itertools.cycle(deck) for deck in decks.values()]
     for turn in itertools.cycle(turns):
-        moment, when = next(turn)
+        point, when = next(turn)
         delay_s = 0.0 if when == "during" else rng.choice([0.0, 0.0, rng.uniform(0.0005, 0.02)])
-        yield Plan(moment, rng.random(), when, delay_s)
+        yield Plan(point, rng.random(), when, delay_s)
         if rng.random() < 0.5:
             yield Plan(None, rng.random())
 
 
-def series(moments: Sequence[Moment], n: int, seed: int) -> list[list[Plan]]:
-    kills = plans(moments, seed)
+def series(points: Sequence[FaultPoint], n: int, seed: int) -> list[list[Plan]]:
+    kills = plans(points, seed)
     return [list(itertools.islice(kills, KILLS_A_SERIES)) for _ in range(n)]
 
 
 class Bench:
-    """Runs victims over caches in one folder."""
+    """Runs processes over caches in one folder."""
 
-    def __init__(self, world: World, folder: Path, tally: Tally) -> None:
-        self.world = world
+    def __init__(self, scenario: Scenario, folder: Path, tally: Tally) -> None:
+        self.scenario = scenario
         self.folder = folder
         self.tally = tally
         self.trail = Trail(folder / "trail")
@@ -102,110 +102,110 @@ class Bench:
     def new_path(self) -> Path:
         return self.folder / f"cache{next(self._numbers)}"
 
-    def extraction(self, cache: Path, shot: Shot | None, counts_path: Path | None = None) -> Victim:
+    def extraction(self, cache: Path, fault: Fault | None, counts_path: Path | None = None) -> Process:
         self.trail.clear()
-        arguments = (self.world.data, cache, self.trail, shot, counts_path)
-        return Victim(victims.extraction, *arguments, log_path=self.folder / "log")
+        arguments = (self.scenario.data, cache, self.trail, fault, counts_path)
+        return Process(processes.extraction, *arguments, log_path=self.folder / "log")
 
-    def compaction(self, cache: Path, shot: Shot | None, counts_path: Path | None = None) -> Victim:
+    def compaction(self, cache: Path, fault: Fault | None, counts_path: Path | None = None) -> Process:
         self.trail.clear()
-        arguments = (cache, self.world.recipe.slug, self.trail, shot, counts_path)
-        return Victim(victims.compaction, *arguments, log_path=self.folder / "log")
+        arguments = (cache, self.scenario.recipe.slug, self.trail, fault, counts_path)
+        return Process(processes.compaction, *arguments, log_path=self.folder / "log")
 
-    def was_killed(self, victim: Victim, plan: Plan, elapsed_s: float) -> bool:
-        """Carry out `plan`, if the victim does not do so itself; return False if it ended before."""
-        if plan.moment is None:
-            time.sleep(max(0.0, victim.started + plan.part * elapsed_s - time.monotonic()))
-            victim.kill()
-        code = victim.wait()
-        assert code in {0, SIGKILLED}, victim.log
-        assert not victim.log
+    def was_killed(self, process: Process, plan: Plan, elapsed_s: float) -> bool:
+        """Carry out `plan`, if the process does not do so itself; return False if it ended before."""
+        if plan.point is None:
+            time.sleep(max(0.0, process.started + plan.part * elapsed_s - time.monotonic()))
+            process.kill()
+        code = process.wait()
+        assert code in {0, SIGKILLED}, process.log
+        assert not process.log
         if code == SIGKILLED:
-            at_once = plan.moment is not None and not plan.delay_s
-            phase = plan.moment.phase if plan.moment and at_once else self.trail.phase
-            self.tally.kills[f"{phase}, {'named moment' if plan.moment else 'random time'}"] += 1
+            at_once = plan.point is not None and not plan.delay_s
+            phase = plan.point.phase if plan.point and at_once else self.trail.phase
+            self.tally.kills[f"{phase}, {'named point' if plan.point else 'random time'}"] += 1
         return code == SIGKILLED
 
-    def undisturbed(self, victim: Victim, counts_path: Path, moments: tuple[Moment, ...]) -> Undisturbed:
-        assert victim.wait() == 0, victim.log
-        elapsed_s = time.monotonic() - victim.started
-        calls = victims.read_counts(counts_path, moments)
-        assert all(calls.values()), f"moments that never come: {[m for m, n in calls.items() if not n]}"
+    def undisturbed(self, process: Process, counts_path: Path, points: tuple[FaultPoint, ...]) -> Undisturbed:
+        assert process.wait() == 0, process.log
+        elapsed_s = time.monotonic() - process.started
+        calls = processes.read_counts(counts_path, points)
+        assert all(calls.values()), f"fault points that are never reached: {[m for m, n in calls.items() if not n]}"
         return Undisturbed(calls, elapsed_s)
 
 
 @pytest.fixture(scope="module")
-def many_segments(world, server, tmp_path_factory) -> Path:
+def many_segments(scenario, server, tmp_path_factory) -> Path:
     """A whole store of many small segments."""
-    cache = world.new_cache(tmp_path_factory.mktemp("many-segments") / "cache")
-    victim = Victim(victims.extraction, world.data, cache)
-    assert victim.wait() == 0
-    assert len(list(world.store_dir(cache).glob("seg-*.h5"))) == len(world.reference) / SEGMENT_ROWS
+    cache = scenario.new_cache(tmp_path_factory.mktemp("many-segments") / "cache")
+    process = Process(processes.extraction, scenario.data, cache)
+    assert process.wait() == 0
+    assert len(list(scenario.store_dir(cache).glob("seg-*.h5"))) == len(scenario.reference) / SEGMENT_ROWS
     return cache
 
 
 @pytest.fixture
-def bench(world, server, tmp_path, tally) -> Bench:
-    return Bench(world, tmp_path, tally)
+def bench(scenario, server, tmp_path, tally) -> Bench:
+    return Bench(scenario, tmp_path, tally)
 
 
 @pytest.fixture(scope="module")
-def undisturbed_extraction(world, server, tmp_path_factory, tally) -> Undisturbed:
-    bench = Bench(world, tmp_path_factory.mktemp("extraction"), tally)
-    cache, counts_path = world.new_cache(bench.new_path()), bench.folder / "counts"
+def undisturbed_extraction(scenario, server, tmp_path_factory, tally) -> Undisturbed:
+    bench = Bench(scenario, tmp_path_factory.mktemp("extraction"), tally)
+    cache, counts_path = scenario.new_cache(bench.new_path()), bench.folder / "counts"
     result = bench.undisturbed(bench.extraction(cache, None, counts_path), counts_path, EXTRACTION)
-    assert bench.trail.computed == world.reference.keys()
+    assert bench.trail.computed == scenario.reference.keys()
     return result
 
 
 @pytest.fixture(scope="module")
-def undisturbed_compaction(world, many_segments, tmp_path_factory, tally) -> Undisturbed:
-    bench = Bench(world, tmp_path_factory.mktemp("compaction"), tally)
+def undisturbed_compaction(scenario, many_segments, tmp_path_factory, tally) -> Undisturbed:
+    bench = Bench(scenario, tmp_path_factory.mktemp("compaction"), tally)
     cache, counts_path = copy_cache(many_segments, bench.new_path()), bench.folder / "counts"
     return bench.undisturbed(bench.compaction(cache, None, counts_path), counts_path, COMPACTION)
 
 
 @pytest.mark.parametrize("kills", series(EXTRACTION, N_EXTRACTIONS, seed=1), ids=range(N_EXTRACTIONS))
 def test_killed_extractions_lose_no_more_than_two_segments_and_the_last_one_completes(
-    bench, world, tally, undisturbed_extraction, kills
+    bench, scenario, tally, undisturbed_extraction, kills
 ):
-    cache, on_disk = world.new_cache(bench.new_path()), Rows()
+    cache, on_disk = scenario.new_cache(bench.new_path()), Rows()
     for first_plan in kills:
         plan = first_plan
         while True:
             if plan.part < 0.5:  # half of them look at all images again
                 (cache / "digests.sqlite").unlink(missing_ok=True)
-            victim = bench.extraction(cache, plan.shot(undisturbed_extraction.calls))
-            killed = bench.was_killed(victim, plan, undisturbed_extraction.elapsed_s)
-            on_disk = tally.assert_sound(world, cache, on_disk)
-            world.assert_nothing_damaged(cache)
+            process = bench.extraction(cache, plan.fault(undisturbed_extraction.calls))
+            killed = bench.was_killed(process, plan, undisturbed_extraction.elapsed_s)
+            on_disk = tally.assert_sound(scenario, cache, on_disk)
+            scenario.assert_nothing_damaged(cache)
             if killed:
                 break
-            tally.assert_whole(world, cache)
-            cache, on_disk, plan = world.new_cache(bench.new_path()), Rows(), plan.earlier
+            tally.assert_whole(scenario, cache)
+            cache, on_disk, plan = scenario.new_cache(bench.new_path()), Rows(), plan.earlier
         unsaved = bench.trail.computed - on_disk.keys()
         tally.unsaved.append(len(unsaved))
         assert len(unsaved) <= MAX_UNSAVED
-    assert extract(world.data, cache).n_computed == len(world.reference) - len(on_disk)
-    tally.assert_whole(world, cache)
-    world.assert_no_leftovers(cache)
+    assert extract(scenario.data, cache).n_computed == len(scenario.reference) - len(on_disk)
+    tally.assert_whole(scenario, cache)
+    scenario.assert_no_leftovers(cache)
 
 
 @pytest.mark.parametrize("kills", series(COMPACTION, N_COMPACTIONS, seed=2), ids=range(N_COMPACTIONS))
 def test_killed_compactions_lose_nothing_and_the_last_one_completes(
-    bench, world, tally, many_segments, undisturbed_compaction, kills
+    bench, scenario, tally, many_segments, undisturbed_compaction, kills
 ):
     cache = copy_cache(many_segments, bench.new_path())
     for first_plan in kills:
         plan = first_plan
         while not bench.was_killed(
-            bench.compaction(cache, plan.shot(undisturbed_compaction.calls)), plan, undisturbed_compaction.elapsed_s
+            bench.compaction(cache, plan.fault(undisturbed_compaction.calls)), plan, undisturbed_compaction.elapsed_s
         ):
-            tally.assert_whole(world, cache)
+            tally.assert_whole(scenario, cache)
             cache, plan = copy_cache(many_segments, bench.new_path()), plan.earlier
-        assert tally.assert_sound(world, cache, world.reference) == world.reference
-        world.assert_nothing_damaged(cache)
-        assert {digest for digest, _ in shown_rows(world.store_dir(cache))} == world.reference.keys()
+        assert tally.assert_sound(scenario, cache, scenario.reference) == scenario.reference
+        scenario.assert_nothing_damaged(cache)
+        assert {digest for digest, _ in shown_rows(scenario.store_dir(cache))} == scenario.reference.keys()
     assert bench.compaction(cache, None).wait() == 0
-    tally.assert_whole(world, cache)
-    world.assert_no_leftovers(cache)
+    tally.assert_whole(scenario, cache)
+    scenario.assert_no_leftovers(cache)

@@ -12,11 +12,12 @@ import time
 
 import pytest
 
-from tests.chaos import victims
-from tests.chaos.moments import EXTRACTION, Moment, Shot
+from tests.chaos import fault_points as points
+from tests.chaos import processes
+from tests.chaos.fault_points import Fault
+from tests.chaos.processes import Process
+from tests.chaos.scenario import BATCH_SIZE, OPTION_WORDS, Rows, extract
 from tests.chaos.tally import chosen
-from tests.chaos.victims import Victim
-from tests.chaos.world import BATCH_SIZE, OPTION_WORDS, Rows, extract
 
 EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 SIGNALS = sorted(EXIT_CODES)
@@ -33,7 +34,7 @@ def start(*words: object) -> subprocess.Popen[str]:
 
 def finished(process: subprocess.Popen[str]) -> tuple[int, str]:
     """Return the exit code and what is on stderr."""
-    _, stderr = process.communicate(timeout=victims.TIMEOUT_S)
+    _, stderr = process.communicate(timeout=processes.TIMEOUT_S)
     return process.returncode, stderr
 
 
@@ -51,19 +52,21 @@ def assert_stopped(number: int, code: int, stderr: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def command_s(world, tmp_path_factory) -> float:
+def command_s(scenario, tmp_path_factory) -> float:
     """Seconds that the command takes when nobody disturbs it."""
-    cache = world.new_cache(tmp_path_factory.mktemp("signals") / "cache")
+    cache = scenario.new_cache(tmp_path_factory.mktemp("signals") / "cache")
     started = time.monotonic()
-    assert finished(start("extract", world.data, "--cache-dir", cache, "--quiet", *OPTION_WORDS)) == (0, "")
+    assert finished(start("extract", scenario.data, "--cache-dir", cache, "--quiet", *OPTION_WORDS)) == (0, "")
     return time.monotonic() - started
 
 
 @pytest.mark.parametrize("number", SIGNALS, ids=["SIGINT", "SIGTERM"])
 @pytest.mark.parametrize("attempt", range(chosen(full=10, quick=2)))
-def test_a_signal_at_any_time_is_one_line_and_the_next_run_completes(world, cache, tally, command_s, number, attempt):
+def test_a_signal_at_any_time_is_one_line_and_the_next_run_completes(
+    scenario, cache, tally, command_s, number, attempt
+):
     rng = random.Random(1000 * number + attempt)
-    words = ["extract", world.data, "--cache-dir", cache, "--quiet", *OPTION_WORDS]
+    words = ["extract", scenario.data, "--cache-dir", cache, "--quiet", *OPTION_WORDS]
     process = start(*words)
     time.sleep(rng.uniform(0, command_s))
     process.send_signal(number)
@@ -71,59 +74,55 @@ def test_a_signal_at_any_time_is_one_line_and_the_next_run_completes(world, cach
     if code:
         tally.signals[f"extract, any time: {signal.Signals(number).name}"] += 1
         assert_stopped(number, code, stderr)
-    on_disk = tally.assert_sound(world, cache, Rows())
-    world.assert_nothing_damaged(cache)
-    extraction = extract(world.data, cache)
-    assert (extraction.n_cached, extraction.n_computed) == (len(on_disk), len(world.reference) - len(on_disk))
-    tally.assert_whole(world, cache)
-
-
-def _at(name: str) -> Moment:
-    return next(moment for moment in EXTRACTION if moment.target.endswith(name))
+    on_disk = tally.assert_sound(scenario, cache, Rows())
+    scenario.assert_nothing_damaged(cache)
+    extraction = extract(scenario.data, cache)
+    assert (extraction.n_cached, extraction.n_computed) == (len(on_disk), len(scenario.reference) - len(on_disk))
+    tally.assert_whole(scenario, cache)
 
 
 #: Where the signal comes, and how many images are finished then, at least: what is under way is finished, too.
-MOMENTS = {
-    "scan": (_at(":list_folder"), 2, 0),
-    "digest": (_at(":_hash_several"), 3, 0),
-    "stat cache": (_at("StatCache.remember"), 1, 0),
-    "start": (_at(":_compile"), 1, 0),
-    "decode": (_at(":_decode"), 30, 0),
-    "first batch": (_at("OpenVinoEngine.submit"), 1, BATCH_SIZE),
-    "batch 5": (_at("OpenVinoEngine.submit"), 5, 5 * BATCH_SIZE),
-    "batch 20": (_at("OpenVinoEngine.submit"), 20, 20 * BATCH_SIZE),
-    "callback": (_at("_Batch.take"), 7, 7 * BATCH_SIZE),
-    "add": (_at("SegmentWriter.add"), 9, 9 * BATCH_SIZE),
-    "segment": (_at(":write_segment_file"), 3, 24),
-    "fsync": (_at("os:fsync"), 5, 16),
-    "rename": (_at("Path.replace"), 5, 32),
-    "last segment": (_at(":write_segment_file"), 12, 88),
-    "publish": (_at("FeatureStore.publish"), 1, 96),
-    "features.h5": (_at(":write_virtual_dataset"), 1, 96),
+SIGNAL_POINTS = {
+    "scan": (points.LIST_FOLDER, 2, 0),
+    "digest": (points.HASH, 3, 0),
+    "stat cache": (points.REMEMBER, 1, 0),
+    "start": (points.COMPILE, 1, 0),
+    "decode": (points.DECODE, 30, 0),
+    "first batch": (points.SUBMIT, 1, BATCH_SIZE),
+    "batch 5": (points.SUBMIT, 5, 5 * BATCH_SIZE),
+    "batch 20": (points.SUBMIT, 20, 20 * BATCH_SIZE),
+    "callback": (points.TAKE, 7, 7 * BATCH_SIZE),
+    "add": (points.ADD, 9, 9 * BATCH_SIZE),
+    "segment": (points.WRITE_SEGMENT, 3, 24),
+    "fsync": (points.FSYNC, 5, 16),
+    "rename": (points.RENAME, 5, 32),
+    "last segment": (points.WRITE_SEGMENT, 12, 88),
+    "publish": (points.PUBLISH, 1, 96),
+    "features.h5": (points.WRITE_VIRTUAL, 1, 96),
 }
 
 
 @pytest.mark.parametrize("number", SIGNALS, ids=["SIGINT", "SIGTERM"])
-@pytest.mark.parametrize("name", MOMENTS if chosen(full=1, quick=0) else list(MOMENTS)[::3])
-def test_a_signal_at_a_named_moment_keeps_the_batches_that_are_finished(
-    world, server, cache, tmp_path, tally, number, name
+@pytest.mark.parametrize("name", SIGNAL_POINTS if chosen(full=1, quick=0) else list(SIGNAL_POINTS)[::3])
+def test_a_signal_at_a_named_point_keeps_the_batches_that_are_finished(
+    scenario, server, cache, tmp_path, tally, number, name
 ):
-    moment, nth, n_finished = MOMENTS[name]
-    shot = Shot(moment, nth, action=functools.partial(signal_self, number))
-    words = ["extract", str(world.data), "--cache-dir", str(cache), "--quiet", *OPTION_WORDS]
-    victim = Victim(victims.command_line, words, [shot], log_path=tmp_path / "log")
-    code = victim.wait()
+    point, nth, n_finished = SIGNAL_POINTS[name]
+    fault = Fault(point, nth, action=functools.partial(signal_self, number))
+    words = ["extract", str(scenario.data), "--cache-dir", str(cache), "--quiet", *OPTION_WORDS]
+    process = Process(processes.command_line, words, [fault], log_path=tmp_path / "log")
+    code = process.wait()
     tally.signals[f"extract, {name}: {signal.Signals(number).name}"] += 1
-    assert_stopped(number, code, victim.log)
-    on_disk = tally.assert_sound(world, cache, Rows())
-    world.assert_nothing_damaged(cache)
+    assert_stopped(number, code, process.log)
+    on_disk = tally.assert_sound(scenario, cache, Rows())
+    scenario.assert_nothing_damaged(cache)
     assert len(on_disk) >= n_finished
     if on_disk and name not in {"publish", "features.h5"}:
-        timings = json.loads((world.store_dir(cache) / "timings.json").read_text())
+        timings = json.loads((scenario.store_dir(cache) / "timings.json").read_text())
         assert timings["n_images"] == len(on_disk)
-    assert extract(world.data, cache).n_computed == len(world.reference) - len(on_disk)
-    tally.assert_whole(world, cache)
-    world.assert_no_leftovers(cache)
+    assert extract(scenario.data, cache).n_computed == len(scenario.reference) - len(on_disk)
+    tally.assert_whole(scenario, cache)
+    scenario.assert_no_leftovers(cache)
 
 
 def signal_self(number: int) -> None:
@@ -138,13 +137,15 @@ STAGE_TWO = {
 
 @pytest.mark.parametrize("name", STAGE_TWO)
 @pytest.mark.parametrize("attempt", range(chosen(full=4, quick=1)))
-def test_stage_two_stops_with_one_line_and_leaves_no_half_written_folder(world, cache, tmp_path, tally, name, attempt):
-    extract(world.data, cache)
+def test_stage_two_stops_with_one_line_and_leaves_no_half_written_folder(
+    scenario, cache, tmp_path, tally, name, attempt
+):
+    extract(scenario.data, cache)
     words, option, last_file = STAGE_TWO[name]
     number = SIGNALS[(attempt + (name == "compare")) % 2]
     folder = tmp_path / "folder"
     process = start(
-        *words, world.data, "--cache-dir", cache, option, folder, "--quiet", "--epochs", "500", *OPTION_WORDS[:-2]
+        *words, scenario.data, "--cache-dir", cache, option, folder, "--quiet", "--epochs", "500", *OPTION_WORDS[:-2]
     )
     time.sleep(random.Random(f"{name} {attempt}").uniform(0.3, 12))
     process.send_signal(number)
@@ -157,35 +158,35 @@ def test_stage_two_stops_with_one_line_and_leaves_no_half_written_folder(world, 
     else:
         assert (folder / last_file).exists()
     assert [path.name for path in cache.iterdir() if path.name.startswith("tmp")] == []
-    tally.assert_whole(world, cache)
+    tally.assert_whole(scenario, cache)
 
 
 #: Runs the command line as `python -m featx` does, and sends it SIGINT twice.
 _TWICE = """
 import functools, sys
-from tests.chaos import test_signals, victims
+from tests.chaos import fault_points, processes, test_signals
 delay_s = float(sys.argv[1])
-shot = test_signals.Shot(test_signals._at("OpenVinoEngine.submit"), 3, action=functools.partial(
+fault = fault_points.Fault(fault_points.SUBMIT, 3, action=functools.partial(
     test_signals.signal_twice, delay_s))
-victims.command_line(sys.argv[2:], [shot])
+processes.command_line(sys.argv[2:], [fault])
 """
 
 
 @pytest.mark.parametrize("delay_ms", [0, 2, 5, 10, 20, 40, 80, 160] if chosen(full=1, quick=0) else [0, 10])
-def test_impatience_is_one_line_too(world, cache, tally, delay_ms):
-    words = ["extract", world.data, "--cache-dir", cache, "--quiet", *OPTION_WORDS]
+def test_impatience_is_one_line_too(scenario, cache, tally, delay_ms):
+    words = ["extract", scenario.data, "--cache-dir", cache, "--quiet", *OPTION_WORDS]
     process = subprocess.Popen(
         [sys.executable, "-c", _TWICE, str(delay_ms / 1000), *map(str, words)],
-        cwd=victims.ROOT,
+        cwd=processes.ROOT,
         stderr=subprocess.PIPE,
         text=True,
     )
     code, stderr = finished(process)
     tally.signals["extract, twice: SIGINT"] += 1
     assert_stopped(signal.SIGINT, code, stderr)
-    tally.assert_sound(world, cache, Rows())
-    extract(world.data, cache)
-    tally.assert_whole(world, cache)
+    tally.assert_sound(scenario, cache, Rows())
+    extract(scenario.data, cache)
+    tally.assert_whole(scenario, cache)
 
 
 #: Runs the command line; Ctrl-C comes while click looks at its words, before the command is called.
@@ -207,10 +208,19 @@ run()
 
 
 @pytest.mark.parametrize("number", SIGNALS, ids=["SIGINT", "SIGTERM"])
-def test_a_signal_while_the_words_are_parsed_is_one_line(world, cache, tally, number):
+def test_a_signal_while_the_words_are_parsed_is_one_line(scenario, cache, tally, number):
     process = subprocess.Popen(
-        [sys.executable, "-c", _WHILE_PARSING, str(int(number)), "extract", str(world.data), "--cache-dir", str(cache)],
-        cwd=victims.ROOT,
+        [
+            sys.executable,
+            "-c",
+            _WHILE_PARSING,
+            str(int(number)),
+            "extract",
+            str(scenario.data),
+            "--cache-dir",
+            str(cache),
+        ],
+        cwd=processes.ROOT,
         stderr=subprocess.PIPE,
         text=True,
     )
@@ -241,11 +251,13 @@ run()
 
 @pytest.mark.parametrize("number", SIGNALS, ids=["SIGINT", "SIGTERM"])
 @pytest.mark.parametrize(("module", "engine"), [("optree", "keras"), ("openvino._pyopenvino", "openvino")])
-def test_a_signal_that_a_loading_module_swallows_takes_effect_all_the_same(world, cache, tally, number, module, engine):
-    words = ["extract", world.data, "--cache-dir", cache, *OPTION_WORDS, "--engine", engine]
+def test_a_signal_that_a_loading_module_swallows_takes_effect_all_the_same(
+    scenario, cache, tally, number, module, engine
+):
+    words = ["extract", scenario.data, "--cache-dir", cache, *OPTION_WORDS, "--engine", engine]
     process = subprocess.Popen(
         [sys.executable, "-c", _SWALLOWED, str(int(number)), module, *map(str, words)],
-        cwd=victims.ROOT,
+        cwd=processes.ROOT,
         stderr=subprocess.PIPE,
         text=True,
     )

@@ -24,9 +24,9 @@ def data(make_photos, tmp_path) -> Path:
 
 
 @pytest.fixture
-def here(tmp_path, monkeypatch) -> Path:
+def here(tmp_path, monkeypatch, new_cache) -> Path:
     folder = tmp_path / "here"
-    folder.mkdir()
+    new_cache(folder / "cache")
     monkeypatch.chdir(folder)
     return folder
 
@@ -103,6 +103,8 @@ def test_what_is_wrong_with_a_data_set_is_said(data, here, featx):
 
 
 def test_what_featx_has_written_is_not_taken_for_images(make_photos, here, featx):
+    (here / "cache" / "networks").unlink()  # featx is to make its cache itself, which marks it
+    (here / "cache").rmdir()
     make_photos(here, n_train=20, n_test=0)
     for name in ("sea", "wood"):
         (here / "train" / name).rename(here / name)

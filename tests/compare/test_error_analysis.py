@@ -58,7 +58,7 @@ def test_features_that_are_all_the_same_have_no_neighbour():
     assert (nearest.cosine < NEAR_DUPLICATE).all()
 
 
-def test_recompressed_copies_are_near_duplicates_and_other_photographs_are_not(shared, tmp_path):
+def test_recompressed_copies_are_near_duplicates_and_other_photographs_are_not(shared, tmp_path, cache):
     from PIL import Image
 
     from featx import FeatureExtractor
@@ -71,7 +71,7 @@ def test_recompressed_copies_are_near_duplicates_and_other_photographs_are_not(s
         copies.append(tmp_path / f"{photo.stem}.jpg")
         image.resize((image.width * 3 // 4, image.height * 3 // 4)).save(copies[-1], quality=60)
     weights = next((shared / "weights").glob("vgg16*_notop.h5"))
-    extractor = FeatureExtractor(weights=str(weights), image_size=64, cache_dir=tmp_path / "cache", precision="float32")
+    extractor = FeatureExtractor(weights=str(weights), image_size=64, cache_dir=cache, precision="float32")
     X = extractor.transform([*photos, *copies])
     nearest = nearest_training_images(X[: len(photos)], X[len(photos) :])
     assert nearest.rows.tolist() == list(range(0, len(photos), 10))

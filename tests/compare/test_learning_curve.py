@@ -46,14 +46,14 @@ def test_small_classes_give_what_they_have(digests):
 
 
 @pytest.fixture(scope="module")
-def comparison(tmp_path_factory) -> Comparison:
+def comparison(tmp_path_factory, new_cache) -> Comparison:
     from tests.conftest import write_photos
 
     folder = tmp_path_factory.mktemp("curve")
     return compare_approaches(
         write_photos(folder / "data", n_train=50, n_test=10),
         baselines=["report-dnn"],
-        cache_dir=folder / "cache",
+        cache_dir=new_cache(folder / "cache"),
         training=Training(epochs=2),
         learning_curve=True,
         weights="random",

@@ -332,8 +332,8 @@ print(extraction.n_computed, sorted(loaded))
 """
 
 
-def test_new_image_is_computed_without_tensorflow(tmp_path, make_photos):
-    data, cache = make_photos(tmp_path / "data"), tmp_path / "cache"
+def test_new_image_is_computed_without_tensorflow(tmp_path, make_photos, new_cache):
+    data, cache = make_photos(tmp_path / "data"), new_cache(tmp_path / "cache")
     extract_features(data, cache_dir=cache, **SMALL)
     Image.fromarray(random_images(1)[0]).save(data / "train" / "sea" / "new.png")
     assert run_python(EXTRACT_WITHOUT_TENSORFLOW, data, cache).strip() == "1 []"

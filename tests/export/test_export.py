@@ -25,6 +25,7 @@ from featx.predict.classifier import Classifier
 from featx.recipe import Recipe
 from featx.train.result import Training
 from featx.train.train import train_top
+from tests.conftest import SHARED
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "export.md").read_text(encoding="utf-8")
@@ -134,8 +135,8 @@ def train(folder: Path, data: Path, **options: object) -> Path:
     return run_dir
 
 
-def run_python(code: str, *words: object, **options: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-I", "-c", code, *map(str, words)]
+def run_python(code: str, *words: object, isolated: bool = True, **options: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, *(["-I"] if isolated else []), "-c", code, *map(str, words)]
     result = subprocess.run(command, capture_output=True, text=True, check=False, **options)
     assert result.returncode == 0, result.stderr[-3000:]
     return result
@@ -182,7 +183,7 @@ def world(tmp_path_factory):
         commands += [["export", str(run_dir), "--format", form, "--head", head, "--json"] for form in FORMATS]
     code = "import json, sys; from featx.cli.main import main\n"
     code += "for words in json.loads(sys.argv[1]): main(words, standalone_mode=False)"
-    result = run_python(code, json.dumps(commands), cwd=folder)
+    result = run_python(code, json.dumps(commands), isolated=False, cwd=folder)
     decoder, rest, exports = json.JSONDecoder(), result.stdout, []
     while rest := rest.lstrip():
         export, end = decoder.raw_decode(rest)
@@ -221,11 +222,62 @@ def turned(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def said(world, photographs, odd_files, turned, tmp_path_factory):
-    """What every artefact says, in one process without featx, by head and format."""
+def large(tmp_path_factory):
+    """Photographs so large that featx decodes them at a reduced scale."""
+    return write_photographs(tmp_path_factory.mktemp("large") / "files", [(600, 800), (1100, 900)], 8)
+
+
+@pytest.fixture(scope="module")
+def less_precise(photographs, tmp_path_factory):
+    """By precision: an artefact of a run in it; what featx predict says in this precision; what it says in float32."""
+    folder = tmp_path_factory.mktemp("precision")
+    data = write_data(folder / "data", ("sea", "wood"))
+    options = {"backbone": "vgg16", "layer": "block1_pool", "weights": "random", "image_size": (32, 48)}
+    found = {}
+    for precision in ("bfloat16", "int8"):
+        run_dir = train(folder / precision, data, precision=precision, **options)
+        cache_dir = folder / precision / "cache"
+        in_float32 = shutil.copytree(run_dir, folder / precision / "float32")
+        recipe = json.loads((run_dir / "recipe.json").read_text()) | {"precision": "float32"}
+        recipe.pop("calibration", None)
+        (in_float32 / "recipe.json").write_text(json.dumps(recipe))
+        found[precision] = (
+            export_run(run_dir, cache_dir=cache_dir).path,
+            *(Classifier.load(one, cache_dir=cache_dir).predict_proba(photographs) for one in (run_dir, in_float32)),
+        )
+    return found
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory):
+    """Artefacts of a real network by format, real photographs and what featx predict says; None without `../shared`."""
+    if not SHARED.is_dir():
+        return None
+    folder, photographs = tmp_path_factory.mktemp("real"), []
+    data = folder / "data"
+    for name in ("cats", "dogs"):
+        for split, n in (("train", 24), ("test", 32)):
+            (data / split / name).mkdir(parents=True)
+            for path in sorted((SHARED / "data" / "cats-dogs" / split / name).glob("*.jpg"))[:n]:
+                shutil.copy(path, data / split / name)
+        photographs += sorted((data / "test" / name).iterdir())
+    weights = SHARED / "weights" / "vgg16_tiny_imagenet_notop.h5"
+    run_dir = train(folder, data, weights=str(weights), image_size=(64, 64), precision="float32")
+    expected = Classifier.load(run_dir, cache_dir=folder / "cache").predict_proba(photographs)
+    paths = {form: export_run(run_dir, format=form, cache_dir=folder / "cache").path for form in FORMATS}
+    return SimpleNamespace(paths=paths, photographs=photographs, expected=expected)
+
+
+@pytest.fixture(scope="module")
+def said(world, photographs, odd_files, turned, large, less_precise, real, tmp_path_factory):
+    """What every artefact says, in one process without featx, since TensorFlow takes seconds to start."""
     jobs = {(head, form): (world.paths[head, form], form, photographs) for head in RUNS for form in FORMATS}
     encoded = [*photographs, *odd_files, *turned]
     jobs |= {(head, "bytes"): (world.paths[head, "savedmodel"], "bytes", encoded) for head in RUNS}
+    jobs["large"] = (world.paths["dense", "onnx"], "onnx", large)
+    jobs |= {precision: (path, "keras", photographs) for precision, (path, *_) in less_precise.items()}
+    if real:
+        jobs |= {("real", form): (path, form, real.photographs) for form, path in real.paths.items()}
     return dict(zip(jobs, load_elsewhere(tmp_path_factory.mktemp("elsewhere"), *jobs.values()), strict=True))
 
 
@@ -287,46 +339,31 @@ def test_pixels_are_resized_as_featx_resizes_to_the_last_bit(world):
         assert np.array_equal(resizer(images), np.stack(expected)), f"{height}×{width}"
 
 
-def test_large_jpegs_differ_by_no_more_than_the_page_says(world, tmp_path):
+def test_large_jpegs_differ_by_no_more_than_the_page_says(world, large, said):
     """featx decodes them at a reduced scale, an artefact is given all their pixels."""
     at_most = float(re.search(r"a large JPEG.*?at most (0\.\d+)", PAGE, re.DOTALL)[1])
-    large = write_photographs(tmp_path / "large", [(600, 800), (1100, 900)], 8)
     expected = classifier(world, "dense").predict_proba(large)
-    ((_, probabilities),) = load_elsewhere(tmp_path, (world.paths["dense", "onnx"], "onnx", large))
+    _, probabilities = said["large"]
     assert 1e-5 < np.abs(probabilities - expected).max() <= at_most
 
 
-def test_artefact_of_a_run_in_less_precision_computes_in_float32(tmp_path, photographs):
-    data = write_data(tmp_path / "data", ("sea", "wood"))
-    options = {"backbone": "vgg16", "layer": "block1_pool", "weights": "random", "image_size": (32, 48)}
-    expected, jobs = {}, []
-    for precision in ("bfloat16", "int8"):
-        run_dir = train(tmp_path / precision, data, precision=precision, **options)
-        cache_dir = tmp_path / precision / "cache"
-        expected[precision] = Classifier.load(run_dir, cache_dir=cache_dir).predict_proba(photographs)
-        jobs.append((export_run(run_dir, cache_dir=cache_dir).path, "keras", photographs))
-    for precision, (_, probabilities) in zip(expected, load_elsewhere(tmp_path, *jobs), strict=True):
-        at_most = float(re.search(rf"a run in {precision}.*?at most (0\.\d+)", PAGE, re.DOTALL)[1])
-        assert 1e-5 < np.abs(probabilities - expected[precision]).max() <= at_most
+@pytest.mark.parametrize("precision", ["bfloat16", "int8"])
+def test_artefact_of_a_run_in_less_precision_computes_in_float32(less_precise, said, precision):
+    """Whatever the precision changes on this processor, and by which engine it is computed there."""
+    at_most = float(re.search(rf"a run in {precision}.*?at most (0\.\d+)", PAGE, re.DOTALL)[1])
+    _, in_this, in_float32 = less_precise[precision]
+    _, probabilities = said[precision]
+    assert np.abs(probabilities - in_this).max() <= at_most
+    check_equal(probabilities, in_float32, 1e-5)
 
 
-def test_real_network_on_real_photographs_in_all_formats(shared, tmp_path):
-    data, photographs = tmp_path / "data", []
-    for name in ("cats", "dogs"):
-        for split, n in (("train", 24), ("test", 32)):
-            (data / split / name).mkdir(parents=True)
-            for path in sorted((shared / "data" / "cats-dogs" / split / name).glob("*.jpg"))[:n]:
-                shutil.copy(path, data / split / name)
-        photographs += sorted((data / "test" / name).iterdir())
-    assert len(photographs) == 64
-    weights = shared / "weights" / "vgg16_tiny_imagenet_notop.h5"
-    run_dir = train(tmp_path, data, weights=str(weights), image_size=(64, 64), precision="float32")
-    expected = Classifier.load(run_dir, cache_dir=tmp_path / "cache").predict_proba(photographs)
-    assert expected.std(axis=0).min() > 0.1
-    paths = {form: export_run(run_dir, format=form, cache_dir=tmp_path / "cache").path for form in FORMATS}
-    for names, probabilities in load_elsewhere(tmp_path, *((path, form, photographs) for form, path in paths.items())):
-        assert names == ["cats", "dogs"]
-        check_equal(probabilities, expected)
+@pytest.mark.parametrize("form", FORMATS)
+def test_real_network_on_real_photographs_in_all_formats(shared, real, said, form):
+    assert len(real.photographs) == 64
+    assert real.expected.std(axis=0).min() > 0.1
+    names, probabilities = said["real", form]
+    assert names == ["cats", "dogs"]
+    check_equal(probabilities, real.expected)
 
 
 # The artefacts

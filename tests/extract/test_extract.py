@@ -398,10 +398,10 @@ def recipe(cache) -> Recipe:
     return resolve_recipe(cache, **OPTIONS)[0]
 
 
-def test_killed_extraction_resumes_without_loss(make_photos, tmp_path, recipe):
+def test_killed_extraction_resumes_without_loss(make_photos, tmp_path, new_cache, recipe):
     data = make_photos(tmp_path / "data", n_train=60, n_test=20)
-    whole = extract_features(data, cache_dir=tmp_path / "undisturbed", **OPTIONS)
-    cache = tmp_path / "killed"
+    whole = extract_features(data, cache_dir=new_cache(tmp_path / "undisturbed"), **OPTIONS)
+    cache = new_cache(tmp_path / "killed")
     rows_after_kill = []
     for n in (4, 60):
         process = start_extraction(data, cache)
@@ -418,9 +418,9 @@ def test_killed_extraction_resumes_without_loss(make_photos, tmp_path, recipe):
 
 @pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_interrupted_extraction_keeps_what_is_finished_and_says_how_to_go_on(
-    make_photos, tmp_path, recipe, number, exit_code
+    make_photos, tmp_path, cache, recipe, number, exit_code
 ):
-    data, cache = make_photos(tmp_path / "data", n_train=200, n_test=100), tmp_path / "cache"
+    data = make_photos(tmp_path / "data", n_train=200, n_test=100)
     process = start_extraction(data, cache)
     wait_for_rows(process, cache, recipe, 4)
     process.send_signal(number)

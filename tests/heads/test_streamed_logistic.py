@@ -119,13 +119,13 @@ def data(make_photos, tmp_path):
     return make_photos(tmp_path / "data", n_train=24, n_test=8)
 
 
-def test_stage_two_is_the_same_from_disk(data, tmp_path, caplog):
+def test_stage_two_is_the_same_from_disk(data, tmp_path, cache, caplog):
     caplog.set_level("INFO", logger="featx")
     views = Views(2, REPORT, of_test=True)
-    extract_features(data, cache_dir=tmp_path / "cache", views=views, **OPTIONS)
+    extract_features(data, cache_dir=cache, views=views, **OPTIONS)
     runs = {
         memory: train_top(
-            data, run_dir=tmp_path / str(number), cache_dir=tmp_path / "cache", views=views,
+            data, run_dir=tmp_path / str(number), cache_dir=cache, views=views,
             training=Training(epochs=3, memory=memory), **OPTIONS,
         )
         for number, memory in enumerate((MemoryLimit(1 << 40), TINY))
@@ -141,10 +141,10 @@ def test_stage_two_is_the_same_from_disk(data, tmp_path, caplog):
     assert np.isfinite(dense.probabilities).all()
 
 
-def test_a_comparison_is_made_from_disk(data, tmp_path):
+def test_a_comparison_is_made_from_disk(data, cache):
     views = Views(1, REPORT, of_test=True)
     comparison = compare_approaches(
-        data, backbones=["vgg16"], cache_dir=tmp_path / "cache", views=views,
+        data, backbones=["vgg16"], cache_dir=cache, views=views,
         training=Training(epochs=2, memory=TINY), **OPTIONS,
     )  # fmt: skip
     names = [approach.name for approach in comparison.approaches]
@@ -153,8 +153,8 @@ def test_a_comparison_is_made_from_disk(data, tmp_path):
     assert comparison.examination.approaches[0].accuracy_without_duplicates is not None
 
 
-def test_the_command_says_that_it_streams_and_takes_sizes(data, tmp_path, featx):
-    words = [data, "--weights", "random", "--image-size", 32, "--cache-dir", tmp_path / "cache"]
+def test_the_command_says_that_it_streams_and_takes_sizes(data, tmp_path, cache, featx):
+    words = [data, "--weights", "random", "--image-size", 32, "--cache-dir", cache]
     featx("extract", *words)
     result = featx("train-top", *words, "--run-dir", tmp_path / "run", "--memory", "1KiB", "--epochs", 2)
     assert "streaming solver: training on them in memory would take more than 1.0 KiB (--memory)" in result.stderr
@@ -162,9 +162,9 @@ def test_the_command_says_that_it_streams_and_takes_sizes(data, tmp_path, featx)
     assert "like 4GiB" in wrong.output
 
 
-def test_loaded_features_are_arrays_whatever_their_size(data, tmp_path):
-    extract_features(data, cache_dir=tmp_path / "cache", **OPTIONS)
-    assert isinstance(load_features(data, cache_dir=tmp_path / "cache", **OPTIONS).X, np.ndarray)
+def test_loaded_features_are_arrays_whatever_their_size(data, cache):
+    extract_features(data, cache_dir=cache, **OPTIONS)
+    assert isinstance(load_features(data, cache_dir=cache, **OPTIONS).X, np.ndarray)
 
 
 def test_what_is_held_in_memory_is_bounded(tmp_path):

@@ -138,15 +138,15 @@ def test_views_of_one_image_cost_one_decoding(data, monkeypatch):
         assert np.array_equal(image, make_view(pixels, digests[row].tobytes(), int(view), STRONG))
 
 
-def test_more_views_later_compute_only_the_new_ones(data, tmp_path):
+def test_more_views_later_compute_only_the_new_ones(data, tmp_path, cache):
     at_once = extract_features(data, cache_dir=tmp_path / "at once", views=Views(8), **OPTIONS)
-    first = extract_features(data, cache_dir=tmp_path / "cache", views=Views(4), **OPTIONS)
-    then = extract_features(data, cache_dir=tmp_path / "cache", views=Views(8), **OPTIONS)
+    first = extract_features(data, cache_dir=cache, views=Views(4), **OPTIONS)
+    then = extract_features(data, cache_dir=cache, views=Views(8), **OPTIONS)
     assert (first.views.n_computed, first.views.n_cached) == (24 * 4, 0)
     assert (then.views.n_computed, then.views.n_cached) == (24 * 4, 24 * 4)
     assert at_once.views.n_computed == 24 * 8
-    assert extract_features(data, cache_dir=tmp_path / "cache", views=Views(8), **OPTIONS).views.n_computed == 0
-    dataset = scan(data, tmp_path / "cache")
+    assert extract_features(data, cache_dir=cache, views=Views(8), **OPTIONS).views.n_computed == 0
+    dataset = scan(data, cache)
     digests = np.repeat(dataset.digests[~dataset.is_test], 8, axis=0)
     views = np.tile(np.arange(1, 9), 24)
     stores = [FeatureStore(tmp_path / name, then.views.recipe) for name in ("cache", "at once")]
@@ -154,25 +154,25 @@ def test_more_views_later_compute_only_the_new_ones(data, tmp_path):
     assert np.array_equal(stores[0].read(digests, views), stores[1].read(digests, views))
 
 
-def test_features_of_images_are_shared_by_all_settings_and_test_images_have_no_views(data, tmp_path):
-    extract_features(data, cache_dir=tmp_path / "cache", **OPTIONS)
+def test_features_of_images_are_shared_by_all_settings_and_test_images_have_no_views(data, cache):
+    extract_features(data, cache_dir=cache, **OPTIONS)
     for augmentation in (REPORT, Augmentation(flip=True)):
-        extraction = extract_features(data, cache_dir=tmp_path / "cache", views=Views(2, augmentation), **OPTIONS)
+        extraction = extract_features(data, cache_dir=cache, views=Views(2, augmentation), **OPTIONS)
         assert (extraction.n_computed, extraction.n_cached) == (0, 32)
         assert extraction.views.n_computed == 48
-    dataset = scan(data, tmp_path / "cache")
-    store = FeatureStore(tmp_path / "cache", extraction.views.recipe)
+    dataset = scan(data, cache)
+    store = FeatureStore(cache, extraction.views.recipe)
     assert not store.contains(dataset.digests[dataset.is_test], 1).any()
     assert not store.contains(dataset.digests, 0).any()
     assert extraction.views.store_dir != extraction.store_dir
-    with_test = extract_features(data, cache_dir=tmp_path / "cache", views=Views(2, REPORT, of_test=True), **OPTIONS)
+    with_test = extract_features(data, cache_dir=cache, views=Views(2, REPORT, of_test=True), **OPTIONS)
     assert with_test.views.n_computed == 8 * 2
 
 
-def test_a_view_that_only_flips_has_the_features_of_the_flipped_picture(data, tmp_path):
+def test_a_view_that_only_flips_has_the_features_of_the_flipped_picture(data, tmp_path, cache):
     views = Views(6, Augmentation(flip=True))
-    extract_features(data, cache_dir=tmp_path / "cache", views=views, **OPTIONS)
-    features = load_features(data, cache_dir=tmp_path / "cache", views=views, **OPTIONS)
+    extract_features(data, cache_dir=cache, views=views, **OPTIONS)
+    features = load_features(data, cache_dir=cache, views=views, **OPTIONS)
     train = features.X[~features.dataset.is_test]
     is_same = (features.train_views == train[:, np.newaxis]).all(axis=(2, 3, 4))
     assert 0.25 < is_same.mean() < 0.75  # not flipped
@@ -181,16 +181,16 @@ def test_a_view_that_only_flips_has_the_features_of_the_flipped_picture(data, tm
         (mirrored / path).parent.mkdir(parents=True, exist_ok=True)
         pixels = decode_image((data / path).read_bytes(), (32, 32))
         Image.fromarray(np.ascontiguousarray(pixels[:, ::-1])).save((mirrored / path).with_suffix(".png"))
-    extract_features(mirrored, cache_dir=tmp_path / "cache", **OPTIONS)
-    flipped = load_features(mirrored, cache_dir=tmp_path / "cache", **OPTIONS)
+    extract_features(mirrored, cache_dir=cache, **OPTIONS)
+    flipped = load_features(mirrored, cache_dir=cache, **OPTIONS)
     of_flipped = flipped.X[~flipped.dataset.is_test]
     row, view = np.argwhere(~is_same)[0]
     assert np.array_equal(features.train_views[row, view], of_flipped[row])
 
 
-def test_an_image_that_cannot_be_read_is_skipped_once_however_many_views(data, tmp_path, featx):
+def test_an_image_that_cannot_be_read_is_skipped_once_however_many_views(data, cache, featx):
     (data / "train" / "sea" / "broken.jpg").write_bytes(b"\xff\xd8\xff broken")
-    words = ["extract", data, "--cache-dir", tmp_path / "cache", "--image-size", 32, "--weights", "random"]
+    words = ["extract", data, "--cache-dir", cache, "--image-size", 32, "--weights", "random"]
     for _ in range(2):
         output = featx(*words, "--views", 3).output
         assert output.count("broken.jpg") == 1
@@ -240,8 +240,7 @@ def _separable(n: int, n_views: int) -> tuple[np.ndarray, np.ndarray, np.ndarray
     return X, y, digests, (X[:, np.newaxis] + rng.normal(0, 0.1, (n, n_views, 16))).astype(np.float32)
 
 
-def test_training_uses_as_many_views_as_it_is_told_and_no_more_than_there_are(data, tmp_path):
-    cache = tmp_path / "cache"
+def test_training_uses_as_many_views_as_it_is_told_and_no_more_than_there_are(data, tmp_path, cache):
     extract_features(data, cache_dir=cache, views=Views(3), **OPTIONS)
     for n_views in (2, 3):
         run = train_top(
@@ -255,11 +254,11 @@ def test_training_uses_as_many_views_as_it_is_told_and_no_more_than_there_are(da
     assert run.features.timings.n_images == plain.features.timings.n_images + 72
 
 
-def test_a_comparison_has_each_head_without_views_with_them_and_averaged_over_them(data, tmp_path):
+def test_a_comparison_has_each_head_without_views_with_them_and_averaged_over_them(data, cache):
     comparison = compare_approaches(
         data,
         backbones=["vgg16"],
-        cache_dir=tmp_path / "cache",
+        cache_dir=cache,
         training=FAST,
         views=Views(2, STRONG, of_test=True),
         repeats=3,
@@ -283,14 +282,14 @@ def test_a_comparison_has_each_head_without_views_with_them_and_averaged_over_th
     assert type(comparison).from_json(comparison.to_json()) == comparison
 
 
-def test_averaging_is_the_mean_of_the_probabilities_of_the_image_and_its_views(data, tmp_path):
+def test_averaging_is_the_mean_of_the_probabilities_of_the_image_and_its_views(data, cache):
     from featx.heads.training_loop import predict_proba
     from featx.train.result import averaged_over_views
     from featx.train.train import train_on_features
 
     views = Views(2, STRONG, of_test=True)
-    extract_features(data, cache_dir=tmp_path / "cache", views=views, **OPTIONS)
-    features = load_features(data, cache_dir=tmp_path / "cache", views=views, **OPTIONS)
+    extract_features(data, cache_dir=cache, views=views, **OPTIONS)
+    features = load_features(data, cache_dir=cache, views=views, **OPTIONS)
     is_test = features.dataset.is_test
     result = train_on_features(features, "logreg", FAST)
     averaged = averaged_over_views(result, features.test_views, features.y[is_test])

@@ -30,14 +30,13 @@ OPTIONS = {"weights": "random", "image_size": (32, 32)}
 
 
 @pytest.fixture(scope="module", params=[("sea", "wood"), ("sea", "sky", "wood")], ids=["binary", "many classes"])
-def world(request, tmp_path_factory, networks_dir):
+def world(request, tmp_path_factory, new_cache):
     """A data set, a cache with its features and a run; no test may change them."""
     from tests.conftest import write_photos
 
     folder = tmp_path_factory.mktemp("classifier")
     data = write_photos(folder / "data", n_train=20, n_test=6, classes=request.param)
-    (folder / "cache").mkdir()
-    (folder / "cache" / "networks").symlink_to(networks_dir, target_is_directory=True)
+    new_cache(folder / "cache")
     extract_features(data, cache_dir=folder / "cache", **OPTIONS)
     train_top(data, run_dir=folder / "run", cache_dir=folder / "cache", training=Training(epochs=3), **OPTIONS)
     return folder

@@ -40,15 +40,15 @@ def browser():
 
 
 @pytest.fixture(scope="module")
-def digits(tmp_path_factory) -> tuple[Comparison, Path]:
+def digits(tmp_path_factory, new_cache) -> tuple[Comparison, Path]:
     """A comparison on the built-in sample: ten classes, five approaches' worth of pictures."""
     folder = tmp_path_factory.mktemp("digits")
     data = write_sample(folder / "sample")
     comparison = compare_approaches(
         data,
         baselines=["report-cnn"],
-        cache_dir=folder / "cache",
-        training=Training(epochs=4),
+        cache_dir=new_cache(folder / "cache"),
+        training=Training(epochs=2),
         weights="random",
         image_size=(32, 32),
     )
@@ -56,7 +56,7 @@ def digits(tmp_path_factory) -> tuple[Comparison, Path]:
 
 
 @pytest.fixture(scope="module")
-def hostile(tmp_path_factory) -> tuple[Comparison, Path]:
+def hostile(tmp_path_factory, new_cache) -> tuple[Comparison, Path]:
     """A comparison on classes and files whose names want to be more than names."""
     from tests.conftest import write_photos
 
@@ -70,19 +70,33 @@ def hostile(tmp_path_factory) -> tuple[Comparison, Path]:
         path.rename(path.with_name(f"<b onclick='alert({number})'>\n&\u2028.jpg"[: 40 + number] + f"{number}.jpg"))
     (data / "train" / names[0] / "<script>bad.jpg").write_bytes(b"no image")
     comparison = compare_approaches(
-        data, cache_dir=folder / "cache", training=Training(epochs=2), weights="random", image_size=(32, 32)
+        data, cache_dir=new_cache(folder / "cache"), training=Training(epochs=2), weights="random", image_size=(32, 32)
     )
     return comparison, data
 
 
+@pytest.fixture(scope="module")
+def html_of():
+    """Return a function that renders a comparison's page, each one once."""
+    pages = {}
+
+    def render(comparison, data_dir):
+        key = id(comparison), data_dir
+        if key not in pages:
+            pages[key] = comparison, page_html(comparison, data_dir)  # with it: while it is here, the id is its own
+        return pages[key][1]
+
+    return render
+
+
 @pytest.fixture
-def opened(browser, tmp_path):
+def opened(browser, tmp_path, html_of):
     """Return a function that opens a comparison's page from disk; afterwards, nothing must have gone wrong in it."""
     contexts, complaints = [], []
 
     def open_page(comparison, data_dir, viewport=DESKTOP, scheme="light"):
         path = tmp_path / f"{len(contexts)}.html"
-        path.write_text(page_html(comparison, data_dir), encoding="utf-8")
+        path.write_text(html_of(comparison, data_dir), encoding="utf-8")
         context = browser.new_context(viewport=viewport, color_scheme=scheme, has_touch=viewport is PHONE)
         contexts.append(context)
         page = context.new_page()
@@ -104,8 +118,8 @@ def _note_request(url, path, complaints):
         complaints.append(f"asks for {url}")
 
 
-def test_the_page_is_small_and_whole_in_one_file(digits):
-    html = page_html(*digits)
+def test_the_page_is_small_and_whole_in_one_file(digits, html_of):
+    html = html_of(*digits)
     assert len(html.encode()) < MAX_BYTES
     assert not re.search(r'(?:src|href)="(?!data:image/|#)', html)
     assert html.count("data:image/webp") > 1000
@@ -232,9 +246,9 @@ def test_hostile_names_stay_names(hostile, opened):
     assert "<script>bad.jpg" in page.locator("#skipped").inner_text()
 
 
-def test_the_pages_data_has_names_exactly(hostile):
+def test_the_pages_data_has_names_exactly(hostile, html_of):
     comparison, data = hostile
-    html = page_html(comparison, data)
+    html = html_of(comparison, data)
     found = json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', html, re.DOTALL)[1])
     assert found["classes"] == list(comparison.class_names)
     cells = [(seen.name, cell) for seen in comparison.examination.approaches for cell in seen.cells]

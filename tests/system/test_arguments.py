@@ -15,14 +15,13 @@ SMALL = {"weights": "random", "image_size": 32, "layer": "block1_pool"}
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory, networks_dir):
+def world(tmp_path_factory, new_cache):
     """Photographs, a cache with their features, a run on them, and a comparison; no test may change them."""
     from tests.conftest import write_photos
 
     folder = tmp_path_factory.mktemp("arguments")
     data = write_photos(folder / "data")
-    (folder / "cache").mkdir()
-    (folder / "cache" / "networks").symlink_to(networks_dir, target_is_directory=True)
+    new_cache(folder / "cache")
     how = {"cache_dir": str(folder / "cache"), **SMALL}
     featx.extract_features(str(data), **how)
     featx.train_top(str(data), run_dir=str(folder / "run"), heads="logreg", **how)

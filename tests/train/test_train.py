@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -24,20 +25,38 @@ OPTIONS = {"weights": "random", "image_size": (32, 32)}
 FAST = Training(epochs=3)
 
 
-@pytest.fixture(params=[("sea", "wood"), ("sea", "wood", "sky")], ids=["binary", "many classes"])
+CLASSES = {"binary": ("sea", "wood"), "many classes": ("sea", "wood", "sky")}
+
+
+@pytest.fixture(params=CLASSES)
 def data(request, make_photos, tmp_path):
-    return make_photos(tmp_path / "data", n_train=20, n_test=6, classes=request.param)
+    return make_photos(tmp_path / "data", n_train=20, n_test=6, classes=CLASSES[request.param])
+
+
+@pytest.fixture(scope="module")
+def all_trained(tmp_path_factory, new_cache):
+    """For two classes and for three: `data`, a `cache` with its features, and a `run`; no test may change them."""
+    from tests.conftest import write_photos
+
+    found = {}
+    for name, classes in CLASSES.items():
+        folder = tmp_path_factory.mktemp("trained")
+        data = write_photos(folder / "data", n_train=20, n_test=6, classes=classes)
+        options = {"cache_dir": new_cache(folder / "cache"), **OPTIONS}
+        extract_features(data, **options)
+        run = train_top(data, run_dir=folder / "run", training=FAST, **options)
+        found[name] = SimpleNamespace(data=data, cache=options["cache_dir"], run=run)
+    return found
+
+
+@pytest.fixture(params=CLASSES)
+def trained(request, all_trained):
+    return all_trained[request.param]
 
 
 @pytest.fixture
-def cache(tmp_path):
-    return tmp_path / "cache"
-
-
-@pytest.fixture
-def run(data, cache, tmp_path):
-    extract_features(data, cache_dir=cache, **OPTIONS)
-    return train_top(data, run_dir=tmp_path / "run", cache_dir=cache, training=FAST, **OPTIONS)
+def run(trained):
+    return trained.run
 
 
 def read_csv(path):
@@ -45,7 +64,7 @@ def read_csv(path):
         return list(csv.DictReader(file))
 
 
-def test_run_folder_holds_everything(run, data):
+def test_run_folder_holds_everything(run, trained):
     assert {path.name for path in run.dir.iterdir()} == {
         "dense.keras",
         "logreg.keras",
@@ -58,7 +77,9 @@ def test_run_folder_holds_everything(run, data):
     metrics = json.loads((run.dir / "metrics.json").read_text())
     assert set(metrics["heads"]) == set(HEADS)
     assert metrics["random_weights"] is True
-    assert json.loads((run.dir / "class_names.json").read_text()) == sorted(p.name for p in (data / "train").iterdir())
+    assert json.loads((run.dir / "class_names.json").read_text()) == sorted(
+        path.name for path in (trained.data / "train").iterdir()
+    )
     assert [int(row["epoch"]) for row in read_csv(run.dir / "history.csv")] == [1, 2, 3]
 
 
@@ -77,29 +98,31 @@ def test_metrics_can_be_computed_again_from_the_predictions(run):
         assert right == metrics[head]["n_correct"]
 
 
-def test_saved_heads_predict_in_plain_keras_what_the_run_says(run, tmp_path):
-    dataset = run.features.dataset
-    X = run.features.X[dataset.is_test]
-    np.save(tmp_path / "X.npy", X)
+def test_saved_heads_predict_in_plain_keras_what_the_run_says(all_trained, tmp_path):
+    """One process for all runs: Keras takes seconds to start."""
+    runs = [one.run for one in all_trained.values()]
+    for number, run in enumerate(runs):
+        np.save(tmp_path / f"X{number}.npy", run.features.X[run.features.dataset.is_test])
     script = (
         "import sys, keras, numpy as np\n"
-        "X = np.load(sys.argv[1])\n"
-        "np.savez(sys.argv[2], **{h: keras.models.load_model(f'{sys.argv[3]}/{h}.keras').predict(X, verbose=0)"
+        "for number, run_dir in enumerate(sys.argv[1:]):\n"
+        "    X = np.load(f'X{number}.npy')\n"
+        "    np.savez(f'out{number}.npz', **{h: keras.models.load_model(f'{run_dir}/{h}.keras').predict(X, verbose=0)"
         " for h in ('dense', 'logreg')})\n"
         "assert 'featx' not in sys.modules\n"
     )
-    out = tmp_path / "out.npz"
-    subprocess.run([sys.executable, "-c", script, tmp_path / "X.npy", out, run.dir], check=True, cwd=tmp_path)
-    with np.load(out) as predicted:
-        for result in run.results:
-            p = predicted[result.name]
-            p = np.hstack([1 - p, p]) if p.shape[1] == 1 else p
-            np.testing.assert_allclose(p, result.probabilities, atol=1e-5)
+    subprocess.run([sys.executable, "-c", script, *(run.dir for run in runs)], check=True, cwd=tmp_path)
+    for number, run in enumerate(runs):
+        with np.load(tmp_path / f"out{number}.npz") as predicted:
+            for result in run.results:
+                p = predicted[result.name]
+                p = np.hstack([1 - p, p]) if p.shape[1] == 1 else p
+                np.testing.assert_allclose(p, result.probabilities, atol=1e-5)
 
 
-def test_same_seed_gives_the_same_figures(run, data, cache, tmp_path):
-    again = train_top(data, run_dir=tmp_path / "again", cache_dir=cache, training=FAST, **OPTIONS)
-    for first, second in zip(run.results, again.results, strict=True):
+def test_same_seed_gives_the_same_figures(trained, tmp_path):
+    again = train_top(trained.data, run_dir=tmp_path / "again", cache_dir=trained.cache, training=FAST, **OPTIONS)
+    for first, second in zip(trained.run.results, again.results, strict=True):
         assert np.array_equal(first.probabilities, second.probabilities)
 
 
@@ -151,20 +174,20 @@ def test_class_with_too_few_readable_images_is_named(data, cache, tmp_path):
         train_top(data, run_dir=tmp_path / "run", cache_dir=cache, training=FAST, **OPTIONS)
 
 
-def test_run_folder_in_use_is_not_overwritten(run, data, cache):
+def test_run_folder_in_use_is_not_overwritten(trained):
+    run, data, cache = trained.run, trained.data, trained.cache
     before = {path.name: path.read_bytes() for path in run.dir.iterdir()}
     with pytest.raises(FeatxError, match="is not empty; choose another one"):
         train_top(data, run_dir=run.dir, cache_dir=cache, training=FAST, heads=["logreg"], **OPTIONS)
     assert {path.name: path.read_bytes() for path in run.dir.iterdir()} == before
     assert not [path for path in run.dir.parent.iterdir() if path.name.startswith(".tmp-")]
-    shutil.rmtree(run.dir)
 
 
 # What anybody gets right
 
 
 @pytest.fixture(scope="module")
-def lopsided(tmp_path_factory, networks_dir):
+def lopsided(tmp_path_factory, new_cache):
     """A run on two classes of which the test split has 20 images and one."""
     from tests.conftest import write_photos
 
@@ -172,8 +195,7 @@ def lopsided(tmp_path_factory, networks_dir):
     data = write_photos(folder / "data", n_train=8, n_test=20, classes=("cats", "dogs"))
     for path in sorted((data / "test" / "dogs").iterdir())[1:]:
         path.unlink()
-    (folder / "cache").mkdir()
-    (folder / "cache" / "networks").symlink_to(networks_dir, target_is_directory=True)
+    new_cache(folder / "cache")
     extract_features(data, cache_dir=folder / "cache", **OPTIONS)
     return train_top(data, run_dir=folder / "run", cache_dir=folder / "cache", training=FAST, **OPTIONS)
 

@@ -1,4 +1,4 @@
-"""Real processes that are done harm: forked from a server that has imported everything already."""
+"""Real featx processes for faults to happen in, forked from a server that has imported everything already."""
 
 import multiprocessing
 import os
@@ -11,8 +11,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.chaos import world
-from tests.chaos.moments import CRUMB_BYTES, EXTRACTION, Hooks, Moment, Shot
+from tests.chaos import scenario
+from tests.chaos.fault_points import (
+    ADD,
+    COMPACTION,
+    CRUMB_BYTES,
+    EXTRACTION,
+    SEGMENT_BYTES,
+    SMALL_BYTES,
+    TARGET_BYTES,
+    Fault,
+    FaultPoint,
+    Hooks,
+    replace,
+)
 
 ROOT = Path(__file__).parents[2]
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -22,12 +34,12 @@ TIMEOUT_S = 120
 
 
 def start_server() -> None:
-    """Start the fork server; without this, the first victim would wait for its imports."""
+    """Start the fork server; without this, the first process of a test would wait for its imports."""
     CONTEXT.set_forkserver_preload(["tests.chaos.preloaded"])
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), before]))
     try:
-        Victim(_nothing).wait()
+        Process(_nothing).wait()
     finally:
         if before is None:
             del os.environ["PYTHONPATH"]
@@ -39,7 +51,7 @@ def _nothing() -> None:
     pass
 
 
-class Victim:
+class Process:
     """A process that runs `function(*arguments)`; what it prints goes to the pipe `log_path`, and can be read here.
 
     To a pipe, since a file would be as full as any other where the disk is.
@@ -117,7 +129,7 @@ def _run(function: Callable[..., None], arguments: tuple[Any, ...], log_path: Pa
 
 @dataclass(frozen=True)
 class Trail:
-    """What a victim leaves behind of itself: files in a folder.
+    """What a process leaves behind of itself: files in a folder.
 
     Attributes:
         dir: the folder.
@@ -137,7 +149,7 @@ class Trail:
 
     @property
     def phase(self) -> str:
-        """The phase that the victim entered last; `before all` if none."""
+        """The phase that the process entered last; `before all` if none."""
         crumb = self.crumb_path.read_bytes() if self.crumb_path.exists() else b""
         return crumb[:CRUMB_BYTES].decode().strip() or "before all"
 
@@ -156,47 +168,41 @@ class Trail:
 
 def small_segments() -> None:
     """Have this process write segments of a few rows."""
-    import featx.store.segment_writer
-
-    featx.store.segment_writer.SEGMENT_BYTES = world.SEGMENT_ROWS * world.ROW_BYTES
+    replace(SEGMENT_BYTES, scenario.SEGMENT_ROWS * scenario.ROW_BYTES)
 
 
 def note_computed(path: Path) -> None:
     """Have this process append the digests of all rows that the writer has taken to the file `path`."""
-    from featx.store.segment_writer import SegmentWriter
-
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    add = SegmentWriter.add
 
-    def noting(writer: SegmentWriter, features: Any, digests: Any, views: Any = 0) -> None:
+    def noting(writer: Any, features: Any, digests: Any, views: Any = 0) -> None:
         add(writer, features, digests, views)
         os.write(descriptor, digests.tobytes())
 
-    SegmentWriter.add = noting  # type: ignore[method-assign]
+    add = replace(ADD.target, noting)
 
 
 def extraction(
-    data: Path, cache: Path, trail: Trail | None = None, shot: Shot | None = None, counts_path: Path | None = None
+    data: Path, cache: Path, trail: Trail | None = None, fault: Fault | None = None, counts_path: Path | None = None
 ) -> None:
-    """Extract, with segments of a few rows; something happens at the moment of `shot`."""
+    """Extract, with segments of a few rows; `fault` happens on the way."""
     small_segments()
     if trail:
         note_computed(trail.computed_path)
-    hooks = Hooks(EXTRACTION, trail and trail.crumb_path, *filter(None, [shot]))
-    world.extract(data, cache)
+    hooks = Hooks(EXTRACTION, trail and trail.crumb_path, *filter(None, [fault]))
+    scenario.extract(data, cache)
     if counts_path:
         write_counts(counts_path, hooks.calls)
 
 
 def compaction(
-    cache: Path, store_name: str, trail: Trail, shot: Shot | None = None, counts_path: Path | None = None
+    cache: Path, store_name: str, trail: Trail, fault: Fault | None = None, counts_path: Path | None = None
 ) -> None:
     """Merge the segments of a store in several groups."""
     from featx.extract.cache import compact_cache
-    from tests.chaos.moments import COMPACTION
 
     several_groups()
-    hooks = Hooks(COMPACTION, trail.crumb_path, *filter(None, [shot]))
+    hooks = Hooks(COMPACTION, trail.crumb_path, *filter(None, [fault]))
     compact_cache(cache, [store_name])
     if counts_path:
         write_counts(counts_path, hooks.calls)
@@ -204,29 +210,27 @@ def compaction(
 
 def several_groups() -> None:
     """Have this process merge few segments at a time, to segments that are not small any more."""
-    import featx.store.compaction as module
-
-    module.TARGET_BYTES = 3 * world.SEGMENT_ROWS * world.ROW_BYTES
-    module.SMALL_BYTES = 2 * world.SEGMENT_ROWS * world.ROW_BYTES
+    replace(TARGET_BYTES, 3 * scenario.SEGMENT_ROWS * scenario.ROW_BYTES)
+    replace(SMALL_BYTES, 2 * scenario.SEGMENT_ROWS * scenario.ROW_BYTES)
 
 
-def command_line(words: list[str], shots: Sequence[Shot] = (), prepare: Callable[[], None] | None = None) -> None:
+def command_line(words: list[str], faults: Sequence[Fault] = (), prepare: Callable[[], None] | None = None) -> None:
     """Run `featx WORDS…` as `python -m featx` does, with segments of a few rows."""
     from featx.__main__ import run
 
     small_segments()
-    Hooks(EXTRACTION, None, *shots)
+    Hooks(EXTRACTION, None, *faults)
     if prepare:
         prepare()
     sys.argv = ["featx", *words]
     run()
 
 
-def write_counts(path: Path, calls: dict[Moment, int]) -> None:
-    """Write how often each moment came."""
+def write_counts(path: Path, calls: dict[FaultPoint, int]) -> None:
+    """Write how often each fault point was reached."""
     path.write_text("\n".join(str(n) for n in calls.values()))
 
 
-def read_counts(path: Path, moments: tuple[Moment, ...]) -> dict[Moment, int]:
-    """Return how often each of `moments` came."""
-    return dict(zip(moments, map(int, path.read_text().split()), strict=True))
+def read_counts(path: Path, points: tuple[FaultPoint, ...]) -> dict[FaultPoint, int]:
+    """Return how often each of `points` was reached."""
+    return dict(zip(points, map(int, path.read_text().split()), strict=True))

@@ -104,7 +104,7 @@ def _rows(file: h5py.File) -> Rows:
 
 
 @dataclass(frozen=True)
-class World:
+class Scenario:
     """A data set and what is true of it.
 
     Attributes:
@@ -120,7 +120,7 @@ class World:
     reference: Rows
 
     @classmethod
-    def of(cls, data: Path, networks_dir: Path, cache: Path) -> "World":
+    def of(cls, data: Path, networks_dir: Path, cache: Path) -> "Scenario":
         """Extract `data` undisturbed, in `cache`."""
         new_cache(cache, networks_dir)
         extraction = extract(data, cache)
