@@ -38,7 +38,7 @@ class Fitted:
         coef: `(k, n_features)`, with one row for two classes, or one for each class.
         bias: `(k,)`.
         out_of_fold: `(n_images, n_classes)`, the probabilities of held-out images; None without those of all.
-        details: see `featx.heads.dense.TrainedHead`.
+        details: see `featx.heads.training_loop.Trained`.
     """
 
     coef: _Floats

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from featx.heads.logistic import Fitted, fit_logreg, folds_of
+from featx.heads.training_loop import Training
 from featx.store import StreamedRows, row_bytes
 from featx.system import in_threads, prefetched, progress_bar
 
@@ -50,11 +51,10 @@ def fit_logreg_streamed(
     digests: npt.NDArray[np.uint8],
     mean: _Floats,
     scale: float,
+    training: Training,
     *,
     n_images: int,
     n_classes: int,
-    seed: int,
-    show: bool = False,
 ) -> Fitted:
     """Fit L2-regularized logistic regression to `(X - mean) * scale`, all rows; C from cross-validation on a sample.
 
@@ -64,22 +64,22 @@ def fit_logreg_streamed(
         digests: `(n, 32)` uint8, SHA-256 of the images.
         mean: `(n_features,)`.
         scale: what brings the features to a root mean square of about 1.
+        training: has the seed of the folds, and whether to show progress.
         n_images: how many images there are; the sample is of these.
         n_classes: number of classes.
-        seed: of the folds.
-        show: show progress on stderr.
 
     Raises:
         TrainingError: a class has too few images in the sample.
     """
     images = sample_rows(X.take(slice(0, n_images)))
     sample = X[images]
-    folds = folds_of(y[images], digests[images], n_classes, seed)
+    folds = folds_of(y[images], digests[images], n_classes, training.seed)
     of_sample = fit_logreg(sample, y[images], folds, mean, scale, n_images=len(images))
     C = float(of_sample.details["C"])
-    objective = _Objective(X, y, mean, scale, C, n_classes)
-    stretch = _stretch(_scaled(sample, mean, scale), of_sample, C, len(X))
-    coef, bias, converged, n_passes = _minimize(objective, stretch, of_sample, show=show)
+    objective = _Objective(X, y, mean, scale, C)
+    Z = (sample.reshape(len(sample), -1) - mean) * scale
+    stretch = _stretch(Z, of_sample, C, len(X))
+    coef, bias, converged, n_passes = _minimize(objective, stretch, of_sample, show=training.show)
     details: dict[str, float | int | str] = {
         **of_sample.details,
         "converged": converged,
@@ -99,7 +99,6 @@ class _Objective:
     mean: _Floats
     scale: float
     C: float
-    n_classes: int
 
     def at(self, coef: _Floats, bias: _Floats) -> tuple[float, _Floats, _Floats]:
         """Return the value at `coef`, `(k, n_features)`, and `bias`, `(k,)`, and the derivatives by both: one pass."""
@@ -232,9 +231,3 @@ def _minimize(
         result = minimize(value_and_gradient, start_vector, jac=True, method="L-BFGS-B", options=options)
     coef, bias = stretch.back(result.x, n_outputs)
     return coef, bias, "yes" if result.success else "no", int(result.nfev)
-
-
-def _scaled(X: npt.NDArray[Any], mean: _Floats, scale: float) -> _Floats:
-    """Return the centred and scaled rows, `(n, n_features)`."""
-    Z: _Floats = (X.reshape(len(X), -1) - mean) * scale
-    return Z

@@ -11,7 +11,7 @@ import numpy as np
 from markupsafe import Markup
 from PIL import Image
 
-from featx.compare import Approach, ApproachImages, Comparison, Examination, duration, ranked
+from featx.compare import Approach, ApproachImages, Comparison, ErrorAnalysis, duration, ranked
 from featx.errors import ImageError, printable
 from featx.images import decode_image, read_file
 from featx.report.text import count, p_value, repeats_cells
@@ -152,7 +152,7 @@ def repeats(comparison: Comparison) -> list[tuple[str, tuple[str, ...]]]:
     return [(printable(approach.name), repeats_cells(approach)) for approach in repeated]
 
 
-def matrices(comparison: Comparison, examination: Examination | None) -> list[dict[str, Any]]:
+def matrices(comparison: Comparison, examination: ErrorAnalysis | None) -> list[dict[str, Any]]:
     """Return the confusion matrices: for each approach, the best first, rows of counts with the share of their row."""
     numbers = {
         (cell["approach"], cell["label"], cell["predicted"]): number
@@ -161,7 +161,7 @@ def matrices(comparison: Comparison, examination: Examination | None) -> list[di
     return [_matrix(approach, comparison, numbers) for approach in ranked(comparison.approaches)]
 
 
-def _cells_with_images(examination: Examination | None) -> list[dict[str, Any]]:
+def _cells_with_images(examination: ErrorAnalysis | None) -> list[dict[str, Any]]:
     """Return the cells of all matrices that have images, for the page's script, which goes by their numbers."""
     return [
         {"approach": seen.name, "label": cell.label, "predicted": cell.predicted, "paths": cell.paths}
@@ -192,7 +192,9 @@ def _matrix(approach: Approach, comparison: Comparison, numbers: dict[tuple[str,
 def ranked_images(comparison: Comparison) -> list[ApproachImages]:
     """Return what there is of each approach image by image, the best first."""
     seen = (
-        {} if comparison.examination is None else {images.name: images for images in comparison.examination.approaches}
+        {}
+        if comparison.error_analysis is None
+        else {images.name: images for images in comparison.error_analysis.approaches}
     )
     return [seen[approach.name] for approach in ranked(comparison.approaches) if approach.name in seen]
 
@@ -202,7 +204,7 @@ def page_data(comparison: Comparison, thumbnails: Thumbnails) -> Markup:
 
     Names are exact in it: two that differ never become one. `shown` has those that are shown in another way.
     """
-    examination = comparison.examination
+    examination = comparison.error_analysis
     points = [] if examination is None else examination.map
     cells = _cells_with_images(examination)
     paths = [*(point.path for point in points), *(path for cell in cells for path in cell["paths"])]

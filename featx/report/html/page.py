@@ -105,7 +105,7 @@ def page_html(comparison: Comparison, data_dir: StoragePath | str | None = None)
     thumbnails = Thumbnails(data_dir)
     return environment.from_string(_asset("page.html.j2")).render(
         comparison=comparison,
-        examination=comparison.examination,
+        examination=comparison.error_analysis,
         verdict=_unbroken(verdict(comparison)),
         header=HEADER,
         rows=rows(comparison),
@@ -113,7 +113,7 @@ def page_html(comparison: Comparison, data_dir: StoragePath | str | None = None)
         repeats=repeats(comparison),
         repeats_note=REPEATS_NOTE,
         ranked_images=ranked_images(comparison),
-        matrices=matrices(comparison, comparison.examination),
+        matrices=matrices(comparison, comparison.error_analysis),
         why_claims_differ=WHY_THEY_DIFFER,
         charts=charts(comparison),
         are_numbered=are_numbered(comparison.class_names),

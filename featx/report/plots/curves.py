@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from featx.compare import Comparison, Examination, ranked
+from featx.compare import Comparison, ErrorAnalysis, ranked
 from featx.report.plots.letters import short
 from featx.report.plots.marks import colour, marker
 from featx.report.plots.page import INK, PALE, new_page
@@ -72,7 +72,7 @@ def learning_curve_chart(comparison: Comparison) -> "Figure":
     return figure
 
 
-def reliability_chart(comparison: Comparison, examination: Examination) -> "Figure":
+def reliability_chart(comparison: Comparison, examination: ErrorAnalysis) -> "Figure":
     """How often each approach is right against how sure it is, a small chart each."""
     seen = {images.name: images.reliability for images in examination.approaches}
     rows = ranked(comparison.approaches)

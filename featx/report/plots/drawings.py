@@ -37,6 +37,6 @@ def chart_figures(comparison: Comparison) -> dict[str, "Figure"]:
         figures["curves"] = training_curves_chart(comparison)
     if comparison.learning_curve:
         figures["learning"] = learning_curve_chart(comparison)
-    if comparison.examination:
-        figures["reliability"] = reliability_chart(comparison, comparison.examination)
+    if comparison.error_analysis:
+        figures["reliability"] = reliability_chart(comparison, comparison.error_analysis)
     return figures
