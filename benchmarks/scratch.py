@@ -78,7 +78,9 @@ def featx_baseline(baseline: str, n_classes: int, epochs: int) -> _Trainer:
 
     def train(pixels: np.ndarray, y: np.ndarray, is_validation: np.ndarray) -> Any:
         training = Training(epochs=epochs, patience=epochs)
-        return BASELINES[baseline].train(pixels, y, is_validation, training, n_classes=n_classes).fit_s
+        started = time.perf_counter()
+        BASELINES[baseline].train(pixels, y, is_validation, training, n_classes=n_classes)
+        return time.perf_counter() - started
 
     return train
 

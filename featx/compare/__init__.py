@@ -1,7 +1,7 @@
 """All approaches on one split: what each is worth, what it cost, and where it is wrong.
 
-`feature_request` has the features, `candidates` and `baselines` are what is compared, `result` is what comes of it,
-and `error_analysis` looks at it image by image.
+`candidates` and `baselines` are what is compared, `result` is what comes of it, `error_analysis` looks at it image by
+image.
 """
 
 from featx.compare.baselines import BASELINE_NAMES

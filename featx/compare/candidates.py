@@ -1,21 +1,28 @@
-"""The candidates of a comparison: how each is trained, how it is evaluated, and what it does with fewer images."""
+"""The candidates of a comparison: the features they stand on, how each is evaluated, and what fewer images do to it."""
 
-from collections.abc import Callable, Iterator
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from featx.backbones import ClassMap
+from featx.backbones import CLASSIFIER_LAYER, ClassMap, count_network_classes, find_backbone, find_weights
 from featx.compare.baselines import BASELINES, REPORT_HEAD, REPORT_RESNET50, train_on_pixels
 from featx.compare.result import Approach, CurvePoint
-from featx.dataset import ImageDataset, sample_mask
+from featx.dataset import Data, ImageDataset, sample_mask
+from featx.errors import DamagedSegmentError, WeightsError
+from featx.extract import Extraction, RecipeOptions, extract_command, resolve_recipe, with_defaults
 from featx.heads import HEADS, Trained, Training
+from featx.images import Views
 from featx.recipe import Recipe
 from featx.storage import StoragePath
-from featx.system import Timings, progress_bar, reset_peak_memory
-from featx.train import Features, Result, confusion_matrix, train_on_features
+from featx.store import FeatureStore
+from featx.system import MemoryLimit, Timings, progress_bar, reset_peak_memory
+from featx.train import Features, Result, confusion_matrix, stored_features, train_on_features, with_views
+
+log = logging.getLogger("featx")
 
 #: Shares of the training images that a learning curve has.
 FRACTIONS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
@@ -98,6 +105,44 @@ def baseline_candidate(dataset: ImageDataset, name: str, cache_dir: StoragePath,
     return Candidate(name, "scratch", BASELINES[name].image_size, dataset, train)
 
 
+def direct_applications(
+    backbones: Sequence[str], options: RecipeOptions, map_to: Callable[[int], ClassMap], cache_dir: StoragePath
+) -> tuple[list[tuple[RecipeOptions, ClassMap]], list[str]]:
+    """Return what the direct application of each backbone needs, and a warning for each that has to be left out.
+
+    Args:
+        backbones: their names.
+        options: of the comparison; the layer, pooling and storage dtype are the whole classifier's own.
+        map_to: returns which network classes make the data set's, from the number of the network's classes.
+        cache_dir: remembers digests of files.
+
+    Raises:
+        WeightsError: not one of them has weights with its classifier.
+        FeatxError: the classes cannot be mapped.
+    """
+    options = with_defaults(options)
+    applications: list[tuple[RecipeOptions, ClassMap]] = []
+    missing: dict[str, WeightsError] = {}
+    for name in backbones:
+        entry = find_backbone(name)
+        try:
+            weights = find_weights(name, str(options["weights"]), cache_dir, whole=True)
+            class_map = map_to(count_network_classes(name, weights.path))
+        except WeightsError as error:
+            missing[name] = error
+            continue
+        image_size = options.get("image_size") if entry.takes_any_size else None
+        of_classifier: RecipeOptions = {"layer": CLASSIFIER_LAYER, "pooling": None, "image_size": image_size}
+        applications.append(({**options, **of_classifier, "backbone": name, "dtype": None}, class_map))
+    if not applications and missing:
+        raise next(iter(missing.values()))
+    for advice in missing.values():
+        log.warning("%s", advice)  # what to do about it; the report says no more than what is missing in it
+    return applications, [
+        f"{name} is not applied directly: there were no weights with its classifier." for name in missing
+    ]
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """A candidate that has been trained and measured, with what it says of the test images.
@@ -162,6 +207,74 @@ def _evaluation(candidate: Candidate, name: str, results: list[Result], cost: Ti
     )
     recipe = candidate.features.recipe if candidate.features else None
     return Evaluation(approach, result.probabilities, recipe, result.out_of_fold)
+
+
+class FeatureRequest:
+    """Features of one recipe, with views or without, that a comparison is made on.
+
+    Attributes:
+        recipes: of the images' features, and of the views' if there are any.
+    """
+
+    def __init__(
+        self,
+        dataset: ImageDataset,
+        data_dir: Data,
+        cache_dir: StoragePath,
+        extract: Callable[..., Extraction],
+        options: RecipeOptions,
+        views: Views | None,
+        candidates: Callable[[Features, Features | None], Iterable[Candidate]],
+    ) -> None:
+        """Find the weights.
+
+        Args:
+            dataset: whose images they are of.
+            data_dir: what the user called it.
+            cache_dir: where stores lie.
+            extract: `featx.extract.extract.extract_dataset` with its settings.
+            options: what the features are.
+            views: the augmented views that are wanted with them.
+            candidates: makes candidates of the features of the images and, if there are views, of those with views.
+
+        Raises:
+            FeatxError: there is no such recipe, or there are no weights.
+        """
+        self._recipe, self._weights = resolve_recipe(cache_dir, dataset, **options)
+        self._command = extract_command(data_dir, cache_dir, views, **options)
+        self._cache_dir, self._extract, self._views, self._candidates = cache_dir, extract, views, candidates
+        of_views = [replace(self._recipe, augmentation=views.augmentation)] if views else []
+        self.recipes: list[Recipe] = [self._recipe, *of_views]
+
+    def extract(self, dataset: ImageDataset) -> Extraction:
+        """Compute what the store lacks."""
+        return self._extract(dataset, self._recipe, self._weights, self._cache_dir, views=self._views)
+
+    def evaluate(
+        self, dataset: ImageDataset, training: Training, repeats: int, *, with_curve: bool
+    ) -> tuple[ImageDataset, list[Evaluation]]:
+        """Evaluate all candidates on these features; when this returns, the features are no longer in memory.
+
+        Also returns the images that could be read: what cannot is left out for everybody.
+        """
+        features, viewed = self.features(dataset, training.memory)
+        found: list[Evaluation] = []
+        for candidate in self._candidates(features, viewed):
+            found += evaluate(candidate, training, repeats, with_curve=with_curve)
+        return features.dataset, found
+
+    def features(self, dataset: ImageDataset, memory: MemoryLimit) -> tuple[Features, Features | None]:
+        """Return the features of `dataset`, without and with views; what turns out to be damaged is computed again."""
+        try:
+            return self._stored(dataset, memory)
+        except DamagedSegmentError:  # it has been set aside, with a warning
+            self.extract(dataset)
+            return self._stored(dataset, memory)
+
+    def _stored(self, dataset: ImageDataset, memory: MemoryLimit) -> tuple[Features, Features | None]:
+        plain = stored_features(dataset, FeatureStore(self._cache_dir, self._recipe), self._command, memory)
+        views = self._views
+        return plain, with_views(plain, views, self._cache_dir, self._command, memory) if views else None
 
 
 def learning_curve(candidate: Candidate, training: Training) -> tuple[CurvePoint, ...]:

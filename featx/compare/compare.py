@@ -19,18 +19,26 @@ from featx.compare.baselines import (
 )
 from featx.compare.candidates import (
     Evaluation,
+    FeatureRequest,
     baseline_candidate,
+    direct_applications,
     direct_candidates,
     evaluate,
     head_candidates,
     report_resnet50_candidates,
 )
 from featx.compare.error_analysis import ErrorAnalysis, analyse_errors
-from featx.compare.feature_request import FeatureRequest, direct_applications
 from featx.compare.result import Comparison, ranked, with_p_values
 from featx.dataset import Data, ImageDataset, SkippedImage, scan
 from featx.errors import FeatxError, printable
-from featx.extract import DEFAULT_CACHE_DIR, RECIPE_DEFAULTS, ExtractionOptions, RecipeOptions, split_options
+from featx.extract import (
+    DEFAULT_CACHE_DIR,
+    RECIPE_DEFAULTS,
+    ExtractionOptions,
+    RecipeOptions,
+    extract_dataset,
+    split_options,
+)
 from featx.heads import Training, check_training
 from featx.images import Views, as_views
 from featx.recipe import Recipe
@@ -93,8 +101,10 @@ def compare_approaches(
     _check_choice(backbones, baselines, recipe_options)
     cache_dir = as_storage_path(cache_dir)
     dataset = scanned = scan(data_dir, cache_dir, show=training.show)
-    how = {"engine_options": engine_options, "workers": workers, "strict": strict, "show": training.show}
-    request = partial(FeatureRequest, scanned, data_dir, cache_dir, how)
+    extract = partial(
+        extract_dataset, engine_options=engine_options, workers=workers, strict=strict, show=training.show
+    )
+    request = partial(FeatureRequest, scanned, data_dir, cache_dir, extract)
     requests = [request({**recipe_options, "backbone": name}, views, head_candidates) for name in backbones]
     if REPORT_RESNET50 in baselines:
         of_report = report_resnet50_options(recipe_options)

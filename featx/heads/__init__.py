@@ -4,7 +4,7 @@ A new head is one function and one entry in `dense.py`.
 """
 
 from featx.heads.dense import HEADS, head_names, train_head
-from featx.heads.inference import Head, read_head
+from featx.heads.inference import Head, load_model, read_head, save_model
 from featx.heads.training_loop import (
     Epoch,
     Trained,
@@ -12,9 +12,7 @@ from featx.heads.training_loop import (
     check_training,
     fit,
     layer_seeds,
-    load_model,
     output_layer,
     predict_proba,
-    save_model,
     split,
 )

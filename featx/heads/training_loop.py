@@ -10,14 +10,12 @@ import math
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from featx.errors import FeatxError, TrainingError, printable
-from featx.storage import check_readable, replacing
+from featx.errors import FeatxError, TrainingError
 from featx.store import Rows, row_bytes
 from featx.system import (
     HALF_OF_FREE,
@@ -263,36 +261,6 @@ def predict_proba(
 def count_parameters(model: Any) -> int:
     """Return how many parameters of a Keras `model` are trained."""
     return sum(math.prod(variable.shape) for variable in model.trainable_variables)
-
-
-def save_model(model: Any, path: Path) -> None:
-    """Write a Keras model to `path`, which ends in `.keras`, whole or not at all.
-
-    Raises:
-        FeatxError: the file cannot be written.
-    """
-    try:
-        with replacing(path) as temporary:
-            model.save(temporary)
-    except (OSError, ValueError) as error:
-        raise FeatxError(f"{printable(path)}: the model cannot be written ({error}).") from error
-
-
-def load_model(path: Path) -> Any:
-    """Return the Keras model in the `.keras` file `path`, to predict with. Nothing in the file is run as code.
-
-    Raises:
-        FeatxError: the file is missing, cannot be read, is damaged, or no Keras model.
-    """
-    keras = import_keras()
-    if not path.is_file():
-        raise FeatxError(f"{printable(path)}: there is no model here; train one with featx train-top.")
-    try:
-        return keras.models.load_model(path, compile=False, safe_mode=True)
-    except Exception as error:  # a damaged archive ends in whatever zip, JSON, HDF5 or Keras raise
-        check_readable(path)
-        reason = " ".join(str(error).split())[:200]
-        raise FeatxError(f"{printable(path)}: this is no sound Keras model; train again. Received: {reason}") from error
 
 
 def _check(model: Any, train: Samples, validation: Samples, n_classes: int) -> None:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from featx.backbones import CLASSIFIER_LAYER, Weights, find_weights_again
 from featx.errors import FeatxError, printable
-from featx.heads import HEADS, Training, save_model
+from featx.heads import HEADS, Epoch, Training, save_model
 from featx.recipe import Recipe
 from featx.storage import StoragePath, replacing_folder
 from featx.system import command_line, csv_lines, hardware, now, versions
@@ -112,8 +112,8 @@ def write_run(
         FeatxError: the folder has something in it already, or cannot be written.
     """
     run_dir = run_dir.resolve()
-    epochs = [{"head": result.name, **asdict(epoch)} for result in results for epoch in result.history]
-    columns = ["head", "epoch", "loss", "accuracy", "val_loss", "val_accuracy"]
+    columns = ["head", *(field.name for field in fields(Epoch))]
+    epochs = ([result.name, *astuple(epoch)] for result in results for epoch in result.history)
     try:
         with replacing_folder(run_dir) as folder:
             for result in results:
@@ -121,7 +121,7 @@ def write_run(
             _write_json(folder / "metrics.json", _metrics(features, results, training, weights, warnings))
             _write_json(folder / "class_names.json", features.dataset.class_names)
             (folder / "recipe.json").write_text(features.recipe.to_json() + "\n", encoding="utf-8")
-            _write_csv(folder / "history.csv", columns, ([epoch[name] for name in columns] for epoch in epochs))
+            _write_csv(folder / "history.csv", columns, epochs)
             _write_predictions(folder / "predictions.csv", features, results)
     except OSError as error:
         raise FeatxError(

@@ -246,7 +246,7 @@ def test_no_space_for_decoded_pixels_is_one_line(world, tmp_path, tally, featx):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("featx.compare.candidates.HEADS", ())
             patch.setattr(
-                "featx.compare.feature_request.FeatureRequest.features",
+                "featx.compare.candidates.FeatureRequest.features",
                 lambda _request, dataset, _memory: (_Readable(dataset), None),
             )
             result = featx(*words, *STAGE_TWO_WORDS, exit_code=2)

@@ -5,7 +5,8 @@ import pytest
 from sklearn.datasets import load_digits
 
 from featx.compare.baselines import BASELINES
-from featx.heads.training_loop import Training, count_parameters, load_model, predict_proba, save_model
+from featx.heads.inference import load_model, save_model
+from featx.heads.training_loop import Training, count_parameters, predict_proba
 
 
 def digit_pixels(n_classes, n, side):

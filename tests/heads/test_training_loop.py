@@ -6,17 +6,8 @@ import numpy as np
 import pytest
 
 from featx.errors import FeatxError, TrainingError
-from featx.heads.training_loop import (
-    Samples,
-    Training,
-    count_parameters,
-    fit,
-    layer_seeds,
-    load_model,
-    predict_proba,
-    save_model,
-    split,
-)
+from featx.heads.inference import load_model, save_model
+from featx.heads.training_loop import Samples, Training, count_parameters, fit, layer_seeds, predict_proba, split
 from featx.system.keras_import import import_keras
 
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from featx.backbones.class_map import make_class_map
-from featx.compare.feature_request import direct_applications
+from featx.compare.candidates import direct_applications
 from featx.errors import BackboneError, FeatxError, WeightsError
 from featx.predict.direct import DirectClassifier
 from featx.system.keras_import import import_keras
