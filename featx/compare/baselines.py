@@ -54,14 +54,14 @@ class Baseline:
         name: its key in `BASELINES`.
         image_size: `(height, width)` in pixels.
         batch_size: images per step.
-        has_sigmoid: whether it has one output for two classes; otherwise it has one for each.
+        always_softmax: whether it has an output for each class, even if there are two.
         layers: the layers between pixels in `0..1` and the last one, from Keras, the pixels and a seed per layer.
     """
 
     name: str
     image_size: tuple[int, int]
     batch_size: int
-    has_sigmoid: bool
+    always_softmax: bool
     layers: Callable[[Any, Any, Iterator[int]], Any]
 
     def build(self, image_size: tuple[int, int], n_classes: int, seed: int) -> Any:
@@ -70,8 +70,8 @@ class Baseline:
         seeds = layer_seeds(seed)
         pixels = keras.Input((*image_size, 3), dtype="uint8", name="pixels")
         hidden = self.layers(keras, keras.layers.Rescaling(1 / 255)(pixels), seeds)
-        n_outputs = 1 if self.has_sigmoid and n_classes == 2 else n_classes
-        return keras.Model(pixels, output_layer(keras, n_outputs, next(seeds))(hidden), name=self.name)
+        output = output_layer(keras, n_classes, next(seeds), always_softmax=self.always_softmax)
+        return keras.Model(pixels, output(hidden), name=self.name)
 
     def train(
         self,
@@ -184,9 +184,9 @@ def _dense(keras: Any, units: int, seeds: Iterator[int]) -> Any:
 BASELINES: dict[str, Baseline] = {
     baseline.name: baseline
     for baseline in (
-        Baseline("report-cnn", (64, 64), 32, has_sigmoid=True, layers=_report_cnn),
-        Baseline("report-cnn-gray", (256, 256), 32, has_sigmoid=False, layers=_report_cnn_gray),
-        Baseline("report-dnn", (64, 64), 32, has_sigmoid=True, layers=_report_dnn),
+        Baseline("report-cnn", (64, 64), 32, always_softmax=False, layers=_report_cnn),
+        Baseline("report-cnn-gray", (256, 256), 32, always_softmax=True, layers=_report_cnn_gray),
+        Baseline("report-dnn", (64, 64), 32, always_softmax=False, layers=_report_dnn),
     )
 }
 

@@ -159,7 +159,7 @@ def _train_dense(task: _Task) -> Trained:
     seeds = layer_seeds(task.training.seed)
     hidden = keras.layers.Dense(256, "relu", kernel_initializer=keras.initializers.GlorotUniform(next(seeds)))
     dropout = keras.layers.Dropout(0.5, seed=next(seeds))
-    output = output_layer(keras, _n_outputs(task.n_classes), next(seeds))
+    output = output_layer(keras, task.n_classes, next(seeds))
     features = keras.Input(task.X.shape[1:], name="features")
     flat = keras.layers.Flatten()(features)
     scaled = keras.layers.Rescaling(scale, offset=(-scale * mean).astype(np.float32))(flat)
@@ -186,7 +186,7 @@ def _train_logreg(task: _Task) -> Trained:
         given = (task.X, task.y, task.digests, mean, scale, task.training)
         fitted = fit_logreg_streamed(*given, n_images=n_images, n_classes=n_classes)
     kernel = fitted.coef.T * scale
-    output = output_layer(keras, _n_outputs(n_classes), seed)
+    output = output_layer(keras, n_classes, seed)
     features = keras.Input(task.X.shape[1:], name="features")
     model = keras.Model(features, output(keras.layers.Flatten()(features)), name="logreg")
     output.set_weights([kernel, fitted.bias - mean @ kernel])
@@ -198,7 +198,7 @@ def _train_softmax(task: _Task) -> Trained:
     """Train what the report put on its frozen ResNet50: Flatten → Dense(n, softmax), adam as Keras has it."""
     keras = import_keras()
     features = keras.Input(task.X.shape[1:], name="features")
-    output = output_layer(keras, task.n_classes, next(layer_seeds(task.training.seed)))
+    output = output_layer(keras, task.n_classes, next(layer_seeds(task.training.seed)), always_softmax=True)
     model = keras.Model(features, output(keras.layers.Flatten()(features)), name="softmax")
     return task.fit(model, keras.optimizers.Adam())
 
@@ -208,11 +208,6 @@ _TRAINERS: dict[str, Callable[[_Task], Trained]] = {
     "logreg": _train_logreg,
     "softmax": _train_softmax,
 }
-
-
-def _n_outputs(n_classes: int) -> int:
-    """Return 1 for two classes, the probability of the second one; else one for each class."""
-    return 1 if n_classes == 2 else n_classes
 
 
 def _centre_and_scale(X: Rows) -> tuple[_Floats, float]:

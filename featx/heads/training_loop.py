@@ -169,11 +169,12 @@ def split(
     return Samples(X, y, rows[~is_validation]), Samples(X, y, rows[is_validation, 0])
 
 
-def output_layer(keras: Any, n_outputs: int, seed: int) -> Any:
-    """Return a dense layer that ends in probabilities: a sigmoid if it has one output, else a softmax."""
+def output_layer(keras: Any, n_classes: int, seed: int, *, always_softmax: bool = False) -> Any:
+    """Return a dense layer that ends in probabilities: one sigmoid for two classes, unless it is always a softmax."""
+    is_sigmoid = n_classes == 2 and not always_softmax
     return keras.layers.Dense(
-        n_outputs,
-        activation="sigmoid" if n_outputs == 1 else "softmax",
+        1 if is_sigmoid else n_classes,
+        activation="sigmoid" if is_sigmoid else "softmax",
         kernel_initializer=keras.initializers.GlorotUniform(seed),
         name="probabilities",
     )

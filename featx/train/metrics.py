@@ -196,9 +196,7 @@ def confusion_matrix(y: npt.ArrayLike, predicted: npt.ArrayLike, n_classes: int)
     return matrix
 
 
-def calibration_error(
-    confidence: npt.NDArray[np.float64], correct: npt.NDArray[np.bool_], n_bins: int = N_CALIBRATION_BINS
-) -> float:
+def calibration_error(confidence: npt.NDArray[np.float64], correct: npt.NDArray[np.bool_]) -> float:
     """Return the expected calibration error: how far confidence is from accuracy, on average over the images.
 
     Guo, Pleiss, Sun and Weinberger, "On Calibration of Modern Neural Networks", ICML 2017, equation 3: the images are
@@ -208,9 +206,8 @@ def calibration_error(
     Args:
         confidence: `(n,)` probabilities of the predicted classes.
         correct: `(n,)` bool, whether each prediction was right.
-        n_bins: number of equal-width bins from 0 to 1.
     """
-    gaps = np.bincount(_bins(confidence, n_bins), weights=correct - confidence, minlength=n_bins)
+    gaps = np.bincount(_bins(confidence), weights=correct - confidence, minlength=N_CALIBRATION_BINS)
     return float(np.abs(gaps).sum() / confidence.size)
 
 
@@ -232,16 +229,16 @@ def reliability(y: npt.ArrayLike, probabilities: npt.ArrayLike) -> tuple[Reliabi
     """
     labels, rows = _checked(y, probabilities)
     confidence, correct = rows.max(axis=1), rows.argmax(axis=1) == labels
-    bins = _bins(confidence, N_CALIBRATION_BINS)
+    bins = _bins(confidence)
     return tuple(
         ReliabilityBin(int(mask.sum()), float(confidence[mask].mean()), float(correct[mask].mean()))
         for mask in (bins == number for number in np.unique(bins))
     )
 
 
-def _bins(confidence: npt.NDArray[np.float64], n_bins: int) -> npt.NDArray[np.int64]:
+def _bins(confidence: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
     """Return the bin of each confidence: each open below and closed above."""
-    return np.clip(np.ceil(confidence * n_bins).astype(np.int64) - 1, 0, n_bins - 1)
+    return np.clip(np.ceil(confidence * N_CALIBRATION_BINS).astype(np.int64) - 1, 0, N_CALIBRATION_BINS - 1)
 
 
 def _roc_auc(y: npt.NDArray[np.int64], rows: npt.NDArray[np.float64]) -> float | None:
