@@ -99,12 +99,6 @@ class Baseline:
         return fit(model, train, validation, training, n_classes=n_classes, batch_size=self.batch_size)
 
 
-def check_baseline(name: str) -> None:
-    """Raise FeatxError if there is no baseline called `name`."""
-    if name not in BASELINE_NAMES:
-        raise FeatxError(f"There is no baseline of this name. Known: {', '.join(BASELINE_NAMES)}. Received: {name!r}")
-
-
 def train_on_pixels(
     dataset: ImageDataset, name: str, training: Training, cache_dir: StoragePath, workers: int | None = None
 ) -> Result:

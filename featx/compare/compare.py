@@ -11,9 +11,9 @@ from typing import Unpack
 
 from featx.backbones import make_class_map, read_class_list
 from featx.compare.baselines import (
+    BASELINE_NAMES,
     REPORT_BACKBONE,
     REPORT_RESNET50,
-    check_baseline,
     report_resnet50_options,
     report_resnet50_views,
 )
@@ -143,8 +143,10 @@ def _check_choice(backbones: Sequence[str], baselines: Sequence[str], options: R
     """Raise FeatxError if there is nothing to compare, or an option can only be meant for one of several backbones."""
     if not backbones and not baselines:
         raise FeatxError("There is nothing to compare: name a backbone or a baseline.")
-    for baseline in baselines:
-        check_baseline(baseline)
+    for name in baselines:
+        if name not in BASELINE_NAMES:
+            known = ", ".join(BASELINE_NAMES)
+            raise FeatxError(f"There is no baseline of this name. Known: {known}. Received: {name!r}")
     if len({*backbones, *([REPORT_BACKBONE] if REPORT_RESNET50 in baselines else [])}) <= 1:
         return
     weights = str(options["weights"])

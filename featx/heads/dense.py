@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from featx.errors import FeatxError, TrainingError, printable
-from featx.heads.logistic import fit_logreg, folds_of
+from featx.heads.logistic import Scaled, fit_logreg, folds_of
 from featx.heads.streamed_logistic import fit_logreg_streamed, sample_rows
 from featx.heads.training_loop import Trained, Training, fit, layer_seeds, output_layer, split
 from featx.store import Rows, ViewRows, all_views, below
@@ -177,20 +177,18 @@ def _train_logreg(task: _Task) -> Trained:
     The exact solver does it, or the streaming one for rows that are on disk.
     """
     keras = import_keras()
-    mean, scale = _centre_and_scale(task.X)
-    n_images, n_classes, seed = len(task.rows), task.n_classes, task.training.seed
+    scaled = Scaled(task.X, *_centre_and_scale(task.X))
+    y, digests, n_images, n_classes, seed = task.y, task.digests, len(task.rows), task.n_classes, task.training.seed
     if isinstance(task.X, np.ndarray):
-        folds = folds_of(task.y, task.digests, n_classes, seed)
-        fitted = fit_logreg(task.X, task.y, folds, mean, scale, n_images=n_images)
+        fitted = fit_logreg(scaled, y, folds_of(y, digests, n_classes, seed), n_images)
     else:
-        given = (task.X, task.y, task.digests, mean, scale, task.training)
-        fitted = fit_logreg_streamed(*given, n_images=n_images, n_classes=n_classes)
-    kernel = fitted.coef.T * scale
+        fitted = fit_logreg_streamed(scaled, y, digests, task.training, n_images=n_images, n_classes=n_classes)
+    kernel = fitted.coef.T * scaled.scale
     output = output_layer(keras, n_classes, seed)
     features = keras.Input(task.X.shape[1:], name="features")
     model = keras.Model(features, output(keras.layers.Flatten()(features)), name="logreg")
-    output.set_weights([kernel, fitted.bias - mean @ kernel])
-    details = {"feature_scale": scale, **fitted.details}
+    output.set_weights([kernel, fitted.bias - scaled.mean @ kernel])
+    details = {"feature_scale": scaled.scale, **fitted.details}
     return Trained("logreg", model, details=details, out_of_fold=fitted.out_of_fold)
 
 

@@ -28,6 +28,9 @@ from featx.system import (
     whole_number,
 )
 
+#: Some rows at a time: which ones, `(k,)`, and the rows themselves, `(k, …)`.
+_Parts = Generator[tuple[npt.NDArray[np.int64], npt.NDArray[Any]], None, None]
+
 #: Keras and NumPy take seeds of 32 bits; repeats count on from the first.
 MAX_SEED = 2**32 - 2**16
 
@@ -264,6 +267,18 @@ def count_parameters(model: Any) -> int:
     return sum(math.prod(variable.shape) for variable in model.trainable_variables)
 
 
+def _slabs(X: Rows, rows: npt.NDArray[np.int64], size: int) -> _Parts:
+    """Yield the rows `rows` of `X`, at most `size` at a time: which of them, and their features."""
+    if not isinstance(X, np.ndarray):
+        for which, features in prefetched(X.take(rows).in_order()):
+            for start in range(0, len(features), size):
+                yield which[start : start + size], features[start : start + size]
+        return
+    for start in range(0, len(rows), size):
+        which = np.arange(start, min(start + size, len(rows)))
+        yield which, X[rows[which]]
+
+
 def _check(model: Any, train: Samples, validation: Samples, n_classes: int) -> None:
     """Raise `TrainingError` for what cannot be trained on."""
     if not len(train) or not len(validation):
@@ -319,9 +334,7 @@ def _train_one_epoch(
     return loss, accuracy
 
 
-def _portions(
-    X: Rows, order: npt.NDArray[np.int64], batch_size: int, rng: np.random.Generator
-) -> Generator[tuple[npt.NDArray[np.int64], npt.NDArray[Any]], None, None]:
+def _portions(X: Rows, order: npt.NDArray[np.int64], batch_size: int, rng: np.random.Generator) -> _Parts:
     """Yield the rows `order`, `(n,)`, some megabytes at a time: which ones, and `(k, …)`, in the order to train in.
 
     Of rows in memory, that is `order` itself; of rows on disk, another that is random, too, and kind to the disk. All
@@ -379,17 +392,3 @@ def _check_finite(epoch: Epoch, weights: list[npt.NDArray[Any]]) -> None:
             f"Received: training loss {epoch.loss}, validation loss {epoch.val_loss} in epoch "
             f"{epoch.epoch}"
         )
-
-
-def _slabs(
-    X: Rows, rows: npt.NDArray[np.int64], size: int
-) -> Generator[tuple[npt.NDArray[np.int64], npt.NDArray[Any]], None, None]:
-    """Yield the rows `rows` of `X`, at most `size` at a time: which of them, and their features."""
-    if not isinstance(X, np.ndarray):
-        for which, features in prefetched(X.take(rows).in_order()):
-            for start in range(0, len(features), size):
-                yield which[start : start + size], features[start : start + size]
-        return
-    for start in range(0, len(rows), size):
-        which = np.arange(start, min(start + size, len(rows)))
-        yield which, X[rows[which]]

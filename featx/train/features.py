@@ -140,15 +140,18 @@ def stored_features(
         DamagedSegmentError: a segment failed its checksum.
     """
     has_features = store.contains(dataset.digests)
-    skipped = SkippedImages(store.dir / "skipped.csv")
-    n_missing = sum(skipped.reason(dataset.digests[row].tobytes()) is None for row in np.flatnonzero(~has_features))
-    if n_missing:
+    others, skipped = np.flatnonzero(~has_features), SkippedImages(store.dir / "skipped.csv")
+    reasons = [skipped.reason(dataset.digests[row].tobytes()) for row in others]
+    if n_missing := reasons.count(None):
         raise FeaturesMissingError(
             f"{n_missing} of {dataset.n_images} images have no {store.recipe.backbone} features yet. "
             f"Make them with: {command}"
         )
     readable = dataset.subset(has_features)
-    _check_classes(readable, _first_reason(dataset, has_features, skipped))
+    why = ""
+    if reasons:
+        why = f" ({len(others):,} images cannot be read, such as {printable(dataset.paths[others[0]])}: {reasons[0]})"
+    _check_classes(readable, why)
     X = read_rows(store, readable.digests, memory)
     return Features(readable, store.recipe, X, store.cost(readable.digests))
 
@@ -251,22 +254,14 @@ def _view_names(digests: np.ndarray, n_views: int) -> tuple[np.ndarray, np.ndarr
     return np.repeat(digests, n_views, axis=0), np.tile(np.arange(1, n_views + 1, dtype=np.uint16), len(digests))
 
 
-def _first_reason(dataset: ImageDataset, has_features: np.ndarray, skipped: SkippedImages) -> str:
-    """Return an example of an image that could not be read, in brackets; empty if there is none."""
-    rows = np.flatnonzero(~has_features)
-    if not rows.size:
-        return ""
-    reason = skipped.reason(dataset.digests[rows[0]].tobytes())
-    return f" ({len(rows):,} images cannot be read, such as {printable(dataset.paths[rows[0]])}: {reason})"
-
-
-def _check_classes(dataset: ImageDataset, example: str) -> None:
+def _check_classes(dataset: ImageDataset, why: str) -> None:
+    """Raise TrainingError for a class with too few images, or if none is left to test on."""
     n_train = np.bincount(dataset.labels[~dataset.is_test], minlength=len(dataset.class_names))
     for name, n in zip(dataset.class_names, n_train, strict=True):
         if n < 2:
             raise TrainingError(
                 f"The class {printable(name)} has {'one training image' if n else 'no training image'} that can be "
-                f"read; training needs two or more{example}."
+                f"read; training needs two or more{why}."
             )
     if not dataset.n_test:
-        raise TrainingError(f"No test image of {printable(dataset.root)} can be read{example}.")
+        raise TrainingError(f"No test image of {printable(dataset.root)} can be read{why}.")
