@@ -70,8 +70,7 @@ class _Dense:
     activation: str
 
     def __call__(self, X: np.ndarray) -> np.ndarray:
-        out: np.ndarray = _ACTIVATIONS[self.activation](X @ self.kernel + self.bias)
-        return out
+        return _ACTIVATIONS[self.activation](X @ self.kernel + self.bias)
 
 
 @dataclass(frozen=True)
