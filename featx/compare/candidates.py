@@ -210,7 +210,7 @@ def _evaluation(candidate: Candidate, name: str, results: list[Result], cost: Ti
 
 
 class FeatureRequest:
-    """Features of one recipe, with views or without, that a comparison is made on.
+    """Features that a comparison asks for: those of one recipe, with views or without.
 
     Attributes:
         recipes: of the images' features, and of the views' if there are any.

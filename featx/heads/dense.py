@@ -64,11 +64,11 @@ def train_head(
         y: `(n,)` int64 labels, `0` to `n_classes - 1`.
         digests: `(n, 32)` uint8, SHA-256 of the images: `logreg` never has one image on both sides of a fold.
         is_validation: `(n,)`, the rows that decide when `dense` stops. `logreg` trains on all rows.
-        training: how; `logreg` has use for the seed alone.
+        training: how; of this, `logreg` uses the seed only.
         n_classes: number of classes, 2 or more.
-        views: `(n, n_views, ...)` features of augmented views of the same images. In each epoch `dense` sees one of
-            each image, itself or a view; `logreg` sees all of them, and chooses by what it says of images themselves
-            whose views it has not seen either.
+        views: `(n, n_views, ...)` features of augmented views of the same images. In each epoch `dense` sees one row of
+            each image: itself or a view. `logreg` sees all of them. It chooses C by images of which it has seen no
+            view.
 
     Raises:
         TrainingError: there is no such head, or it cannot be trained on this.

@@ -209,7 +209,7 @@ def fit(
         model: a built Keras model; its optimizer and loss are set here.
         train: the rows to learn from, shuffled anew every epoch by (`training.seed`, epoch).
         validation: the rows that decide when to stop.
-        training: for how long; its batch size is not looked at.
+        training: seed, epochs and patience; its batch size is not used.
         n_classes: number of classes.
         batch_size: rows per step.
         optimizer: a Keras optimizer or its name.
