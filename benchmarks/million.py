@@ -29,6 +29,7 @@ import numpy as np
 from featx.dataset.image_dataset import ImageDataset
 from featx.dataset.scanning import scan
 from featx.extract.extract import extract_features
+from featx.heads.training_loop import Training
 from featx.recipe import Recipe
 from featx.store.feature_array import FeatureArray
 from featx.store.feature_store import FeatureStore
@@ -36,8 +37,7 @@ from featx.store.segment_file import new_segment_name
 from featx.system.arguments import parse_size, size
 from featx.system.machine import MemoryLimit, peak_memory_bytes
 from featx.system.timings import Timings
-from featx.train.features import Features, join_features
-from featx.train.result import Training
+from featx.train.features import Features, stored_features
 
 CLASSES = ("cats", "dogs")
 N_FOLDERS = 200
@@ -123,7 +123,7 @@ class Jobs:
         """Join the data set with the store; opening both is not counted."""
         dataset, store = scan(self.data_dir, self.cache_dir), FeatureStore(self.cache_dir, self.recipe)
         started, cpu_started = time.perf_counter(), time.process_time()
-        features = join_features(dataset, store, "", self.memory)
+        features = stored_features(dataset, store, "", self.memory)
         elapsed_s, cpu_s = time.perf_counter() - started, time.process_time() - cpu_started
         return {"elapsed_s": elapsed_s, "cpu_s": cpu_s, "rows": len(features.X)}
 
@@ -214,7 +214,7 @@ class Jobs:
 
     def _features(self) -> Features:
         dataset = scan(self.data_dir, self.cache_dir)
-        return join_features(dataset, FeatureStore(self.cache_dir, self.recipe), "", self.memory)
+        return stored_features(dataset, FeatureStore(self.cache_dir, self.recipe), "", self.memory)
 
     def _train_rows(self) -> FeatureArray:
         features = self._features()

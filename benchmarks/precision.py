@@ -17,10 +17,10 @@ import numpy as np
 
 from featx.extract.extract import extract_features
 from featx.heads.dense import HEADS
+from featx.heads.training_loop import Training
 from featx.recipe import PRECISIONS, parse_image_size
 from featx.store.feature_store import FeatureStore
-from featx.train.features import Features, join_features
-from featx.train.result import Training
+from featx.train.features import Features, stored_features
 from featx.train.train import train_on_features
 
 
@@ -45,7 +45,7 @@ def measure(data_dir: Path, cache_dir: Path, *, seeds: int, **options: Any) -> d
 
 def _features(data_dir: Path, cache_dir: Path, precision: str, options: dict[str, Any]) -> Features:
     extraction = extract_features(data_dir, cache_dir=cache_dir, precision=precision, show=True, **options)
-    return join_features(extraction.dataset, FeatureStore(cache_dir, extraction.recipe), "featx extract")
+    return stored_features(extraction.dataset, FeatureStore(cache_dir, extraction.recipe), "featx extract")
 
 
 def _cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -24,11 +24,11 @@ from featx.dataset.scanning import scan
 from featx.extract.extract import extract_features
 from featx.extract.options import resolve_recipe
 from featx.heads.dense import HEADS, train_head
-from featx.heads.training_loop import predict_proba
+from featx.heads.training_loop import Training, predict_proba
 from featx.store.feature_store import FeatureStore
 from featx.system.keras_import import import_keras
-from featx.train.features import Features, join_features
-from featx.train.result import validation_part
+from featx.train.features import Features, stored_features
+from featx.train.train import validation_part
 
 EPOCHS = 50
 
@@ -65,8 +65,9 @@ def contenders(features: Features, epochs: int) -> dict[str, Callable[[int, np.n
 
     def head(name: str) -> Callable[[int, np.ndarray], Any]:
         def trained(seed: int, rows: np.ndarray) -> Any:
-            options = {"n_classes": n_classes, "seed": seed, "epochs": epochs}
-            return train_head(name, X[rows], y[rows], digests[rows], is_validation[rows], **options).model
+            training = Training(seed, epochs)
+            given = (X[rows], y[rows], digests[rows], is_validation[rows])
+            return train_head(name, *given, training, n_classes=n_classes).model
 
         return trained
 
@@ -133,7 +134,7 @@ def measure(
         extract_features(data, cache_dir=cache, backbone=backbone, weights=weights, image_size=size)
         dataset = scan(data, cache)
         recipe, _ = resolve_recipe(cache, dataset, backbone=backbone, weights=weights, image_size=size)
-        features = join_features(dataset, FeatureStore(cache, recipe), "featx extract")
+        features = stored_features(dataset, FeatureStore(cache, recipe), "featx extract")
         return measure_features(features, epochs=2 if quick else EPOCHS, repeats=1 if quick else repeats)
 
 

@@ -18,10 +18,11 @@ import numpy as np
 from featx.dataset.image_dataset import sample_mask
 from featx.extract.extract import extract_features
 from featx.heads.dense import HEADS
+from featx.heads.training_loop import Training
 from featx.images.augmentation import AUGMENTATIONS, Views
 from featx.recipe import parse_image_size
 from featx.train.features import Features, load_features
-from featx.train.result import Result, Training
+from featx.train.metrics import Result
 from featx.train.train import train_on_features
 
 

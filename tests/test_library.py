@@ -10,7 +10,7 @@ from PIL import Image
 
 import featx
 from featx.extract.extract import extract_features
-from featx.train.result import Training
+from featx.heads.training_loop import Training
 from featx.train.train import train_top
 
 

@@ -23,7 +23,7 @@ from featx.cli.main import main
 from featx.cli.predict import format_predictions
 from featx.errors import FeatxError, WeightsError, printable
 from featx.export.export import export_run
-from featx.heads.training_loop import load_model
+from featx.heads.inference import load_model
 from featx.predict.classifier import Predictions
 from featx.system.keras_import import import_keras
 

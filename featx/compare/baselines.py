@@ -1,4 +1,7 @@
-"""The baselines of features: networks trained from the pixels of a data set, and measured on its test split."""
+"""The baselines of features: networks trained from the pixels of a data set, and measured on its test split.
+
+`report-resnet50`, the report's other experiment, is a head on features; what they are is said here.
+"""
 
 import logging
 import math
@@ -15,37 +18,32 @@ import numpy as np
 import numpy.typing as npt
 
 from featx.dataset import DimImage, ImageDataset, dim_sentence, images_of, read_batches
-from featx.errors import FeatxError, ImageError, TrainingError, printable
+from featx.errors import FeatxError, ImageError, printable
 from featx.extract import RecipeOptions
-from featx.heads import fit, layer_seeds, split
+from featx.heads import Trained, Training, fit, layer_seeds, output_layer, predict_proba, split
 from featx.images import REPORT, Views
 from featx.storage import StoragePath, local_dir
 from featx.system import import_keras, progress_bar, reset_peak_memory
-from featx.train import Result, TrainedBaseline, Training, measured, validation_part
+from featx.train import Result, validation_part
 
-REPORT_RESNET50 = "report-resnet50"
-
-BACKBONE = "resnet50"
-
-#: The head, see `featx.heads.dense`.
-HEAD = "softmax"
-
-#: Views of each training image, unless the user wants another number.
-N_VIEWS = 4
 log = logging.getLogger("featx")
+
+#: The baseline that is a head on features: its name, backbone and head (see `featx.heads.dense`), and the views of each
+#: training image, unless the user wants another number.
+REPORT_RESNET50, REPORT_BACKBONE, REPORT_HEAD, REPORT_N_VIEWS = "report-resnet50", "resnet50", "softmax", 4
 
 #: Images decoded at a time.
 _PORTION = 256
 
 
-def recipe_options(options: RecipeOptions) -> RecipeOptions:
+def report_resnet50_options(options: RecipeOptions) -> RecipeOptions:
     """Return what the experiment's features are, and of `options` what it leaves open: weights, precision, dtype."""
-    return {**options, "backbone": BACKBONE, "image_size": (256, 256), "pooling": "avg", "layer": None}
+    return {**options, "backbone": REPORT_BACKBONE, "image_size": (256, 256), "pooling": "avg", "layer": None}
 
 
-def report_views(views: Views | None) -> Views:
+def report_resnet50_views(views: Views | None) -> Views:
     """Return the views the experiment is trained on: the report's augmentation, as many as `views` if given."""
-    return replace(views, augmentation=REPORT, of_test=False) if views else Views(N_VIEWS)
+    return replace(views, augmentation=REPORT, of_test=False) if views else Views(REPORT_N_VIEWS)
 
 
 @dataclass(frozen=True)
@@ -54,18 +52,16 @@ class Baseline:
 
     Attributes:
         name: its key in `BASELINES`.
-        image_size: `(height, width)` in pixels, unless the user wants another.
-        smallest_side: the fewest pixels that a side may have.
+        image_size: `(height, width)` in pixels.
         batch_size: images per step.
-        outputs: number of outputs, from the number of classes.
+        always_softmax: whether it has an output for each class, even if there are two.
         layers: the layers between pixels in `0..1` and the last one, from Keras, the pixels and a seed per layer.
     """
 
     name: str
     image_size: tuple[int, int]
-    smallest_side: int
     batch_size: int
-    outputs: Callable[[int], int]
+    always_softmax: bool
     layers: Callable[[Any, Any, Iterator[int]], Any]
 
     def build(self, image_size: tuple[int, int], n_classes: int, seed: int) -> Any:
@@ -74,77 +70,64 @@ class Baseline:
         seeds = layer_seeds(seed)
         pixels = keras.Input((*image_size, 3), dtype="uint8", name="pixels")
         hidden = self.layers(keras, keras.layers.Rescaling(1 / 255)(pixels), seeds)
-        width = self.outputs(n_classes)
-        output = _dense(keras, width, "sigmoid" if width == 1 else "softmax", seeds, name="probabilities")(hidden)
-        return keras.Model(pixels, output, name=self.name)
+        output = output_layer(keras, n_classes, next(seeds), always_softmax=self.always_softmax)
+        return keras.Model(pixels, output(hidden), name=self.name)
+
+    def train(
+        self,
+        pixels: npt.NDArray[np.uint8],
+        y: npt.NDArray[np.int64],
+        is_validation: npt.NDArray[np.bool_],
+        training: Training,
+        *,
+        n_classes: int,
+    ) -> Trained:
+        """Return the network, trained on the pixels of the training split.
+
+        Args:
+            pixels: `(n, height, width, 3)` uint8 RGB, an array or a memory map.
+            y: `(n,)` int64 labels, `0` to `n_classes - 1`.
+            is_validation: `(n,)`, the rows that decide when to stop.
+            training: how; the batch size is the baseline's own.
+            n_classes: number of classes, 2 or more.
+
+        Raises:
+            TrainingError: it cannot be trained on this.
+        """
+        train, validation = split(pixels, y, is_validation)
+        model = self.build(pixels.shape[1:3], n_classes, training.seed)
+        return fit(model, train, validation, training, n_classes=n_classes, batch_size=self.batch_size)
 
 
-def train_baseline(
-    name: str,
-    pixels_train: npt.NDArray[np.uint8],
-    y_train: npt.NDArray[np.int64],
-    is_validation: npt.NDArray[np.bool_],
-    *,
-    n_classes: int,
-    seed: int,
-    epochs: int = 50,
-    patience: int = 5,
-    show: bool = False,
-) -> TrainedBaseline:
-    """Return the baseline `name`, trained on the pixels of the training split.
+def train_on_pixels(
+    dataset: ImageDataset, name: str, training: Training, cache_dir: StoragePath, workers: int | None = None
+) -> Result:
+    """Return the baseline called `name`, trained on the training split and measured on the test split.
 
-    Args:
-        name: a key of `BASELINES`.
-        pixels_train: `(n, height, width, 3)` uint8 RGB, an array or a memory map.
-        y_train: `(n,)` int64 labels, `0` to `n_classes - 1`.
-        is_validation: `(n,)`, the rows that decide when to stop.
-        n_classes: number of classes, 2 or more.
-        seed: of everything random: initial weights, shuffling, dropout, augmentation.
-        epochs: the most passes over the rows.
-        patience: epochs without a lower validation loss before training stops.
-        show: show progress on stderr.
+    Images are decoded once, into a temporary file in `cache_dir`; that time is part of the training.
 
     Raises:
-        TrainingError: there is no such baseline, or it cannot be trained on this.
+        ImageError: an image has changed or gone since the data set was scanned.
     """
-    if name not in BASELINES:
-        raise TrainingError(f"A baseline is one of {', '.join(BASELINES)}. Received: {printable(name)}")
-    baseline = BASELINES[name]
-    _check_pixels(baseline, pixels_train)
+    baseline, is_test = BASELINES[name], dataset.is_test
     import_keras()  # its start is no part of training
-    start_s = time.perf_counter()
-    train, validation = split(pixels_train, y_train, is_validation)
-    height, width = pixels_train.shape[1:3]
-    model = baseline.build((height, width), n_classes, seed)
-    result = fit(
-        model,
-        train,
-        validation,
-        n_classes=n_classes,
-        seed=seed,
-        epochs=epochs,
-        patience=patience,
-        batch_size=baseline.batch_size,
-        show=show,
-    )
-    return TrainedBaseline(name, model, result.history, result.kept_epoch, time.perf_counter() - start_s)
-
-
-def _check_pixels(baseline: Baseline, pixels: npt.NDArray[Any]) -> None:
-    """Raise `TrainingError` for pixels that this baseline cannot take."""
-    if pixels.ndim != 4 or pixels.shape[3] != 3 or pixels.dtype != np.uint8:
-        raise TrainingError(f"Pixels must be (n, height, width, 3) uint8 RGB. Received: {pixels.shape} {pixels.dtype}")
-    if min(pixels.shape[1:3]) < baseline.smallest_side:
-        raise TrainingError(
-            f"{baseline.name} halves its images so often that they need {baseline.smallest_side} pixels a "
-            f"side. Received: {pixels.shape[1]}x{pixels.shape[2]}"
-        )
+    reset_peak_memory()
+    dim: list[DimImage] = []
+    started = time.perf_counter()
+    with _decoded(dataset.subset(~is_test), baseline.image_size, cache_dir, workers, dim, show=training.show) as pixels:
+        y, is_validation = dataset.labels[~is_test], validation_part(dataset, training.seed)
+        trained = baseline.train(pixels, y, is_validation, training, n_classes=len(dataset.class_names))
+    trained = replace(trained, fit_s=time.perf_counter() - started)
+    with _decoded(dataset.subset(is_test), baseline.image_size, cache_dir, workers, dim, show=training.show) as pixels:
+        if dim:
+            log.warning("%s", dim_sentence(dim))
+        return Result.of(trained, predict_proba(trained.model, pixels), dataset.labels[is_test])
 
 
 def _report_cnn(keras: Any, pixels: Any, seeds: Iterator[int]) -> Any:
     """Conv 32-32-64, each 3×3 with relu and followed by max-pooling, then Dense 64 and dropout; in colour."""
     hidden = _convolutions(keras, pixels, (32, 32, 64), seeds)
-    hidden = _dense(keras, 64, "relu", seeds)(keras.layers.Flatten()(hidden))
+    hidden = _dense(keras, 64, seeds)(keras.layers.Flatten()(hidden))
     return keras.layers.Dropout(0.5, seed=next(seeds))(hidden)
 
 
@@ -163,7 +146,7 @@ def _report_cnn_gray(keras: Any, pixels: Any, seeds: Iterator[int]) -> Any:
     hidden = _convolutions(keras, hidden, (32, 64, 128, 128, 128, 256), seeds)
     hidden = keras.layers.Flatten()(hidden)
     for units in (1000, 800, 600, 400, 100, 50):
-        hidden = _dense(keras, units, "relu", seeds)(hidden)
+        hidden = _dense(keras, units, seeds)(hidden)
     return hidden
 
 
@@ -171,7 +154,7 @@ def _report_dnn(keras: Any, pixels: Any, seeds: Iterator[int]) -> Any:
     """Dense 128-64, each followed by dropout; no convolution."""
     hidden = keras.layers.Flatten()(pixels)
     for units in (128, 64):
-        hidden = _dense(keras, units, "relu", seeds)(hidden)
+        hidden = _dense(keras, units, seeds)(hidden)
         hidden = keras.layers.Dropout(0.5, seed=next(seeds))(hidden)
     return hidden
 
@@ -185,73 +168,24 @@ def _convolutions(keras: Any, images: Any, filters: tuple[int, ...], seeds: Iter
     return images
 
 
-def _dense(keras: Any, units: int, activation: str, seeds: Iterator[int], name: str | None = None) -> Any:
-    """Return a dense layer with seeded initial weights."""
+def _dense(keras: Any, units: int, seeds: Iterator[int]) -> Any:
+    """Return a dense layer with relu and seeded initial weights."""
     glorot = keras.initializers.GlorotUniform(next(seeds))
-    return keras.layers.Dense(units, activation=activation, kernel_initializer=glorot, name=name)
-
-
-def _sigmoid_for_two(n_classes: int) -> int:
-    return 1 if n_classes == 2 else n_classes
-
-
-def _always_softmax(n_classes: int) -> int:
-    return n_classes
+    return keras.layers.Dense(units, activation="relu", kernel_initializer=glorot)
 
 
 #: The baselines by name.
 BASELINES: dict[str, Baseline] = {
     baseline.name: baseline
     for baseline in (
-        Baseline("report-cnn", (64, 64), 22, 32, _sigmoid_for_two, _report_cnn),
-        Baseline("report-cnn-gray", (256, 256), 190, 32, _always_softmax, _report_cnn_gray),
-        Baseline("report-dnn", (64, 64), 1, 32, _sigmoid_for_two, _report_dnn),
+        Baseline("report-cnn", (64, 64), 32, always_softmax=False, layers=_report_cnn),
+        Baseline("report-cnn-gray", (256, 256), 32, always_softmax=True, layers=_report_cnn_gray),
+        Baseline("report-dnn", (64, 64), 32, always_softmax=False, layers=_report_dnn),
     )
 }
 
 #: All that may be asked for: what is trained from pixels, and the report's other experiment.
 BASELINE_NAMES = (*BASELINES, REPORT_RESNET50)
-
-
-def check_baseline(name: str) -> None:
-    """Raise FeatxError if there is no baseline called `name`."""
-    if name not in BASELINE_NAMES:
-        raise FeatxError(f"There is no baseline of this name. Known: {', '.join(BASELINE_NAMES)}. Received: {name!r}")
-
-
-def train_on_pixels(
-    dataset: ImageDataset, baseline: str, training: Training, cache_dir: StoragePath, workers: int | None = None
-) -> Result:
-    """Return the baseline named `baseline`, trained on the training split and measured on the test split.
-
-    Images are decoded once, into a temporary file in `cache_dir`; that time is part of the training.
-
-    Raises:
-        ImageError: an image has changed or gone since the data set was scanned.
-    """
-    image_size = BASELINES[baseline].image_size
-    train, test = ~dataset.is_test, dataset.is_test
-    import_keras()  # its start is no part of training
-    reset_peak_memory()
-    dim: list[DimImage] = []
-    started = time.perf_counter()
-    with _decoded(dataset.subset(train), image_size, cache_dir, workers, dim, show=training.show) as pixels:
-        trained = train_baseline(
-            baseline,
-            pixels,
-            dataset.labels[train],
-            validation_part(dataset, training.seed),
-            n_classes=len(dataset.class_names),
-            seed=training.seed,
-            epochs=training.epochs,
-            patience=training.patience,
-            show=training.show,
-        )
-    fit_s = time.perf_counter() - started
-    with _decoded(dataset.subset(test), image_size, cache_dir, workers, dim, show=training.show) as pixels:
-        if dim:
-            log.warning("%s", dim_sentence(dim))
-        return measured(trained, pixels, dataset.labels[test], fit_s=fit_s, details={})
 
 
 @contextmanager

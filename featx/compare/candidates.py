@@ -1,64 +1,61 @@
-"""The features that a comparison needs: extracted where they are missing, and joined with the data set."""
+"""The candidates of a comparison: the features they stand on, how each is evaluated, and what fewer images do to it."""
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 
-from featx.backbones import CLASSIFIER_LAYER, ClassMap, Weights, count_network_classes, find_backbone, find_weights
-from featx.compare.baselines import BASELINES, HEAD, REPORT_RESNET50, train_on_pixels
-from featx.compare.result import Approach
-from featx.dataset import Data, ImageDataset
+from featx.backbones import CLASSIFIER_LAYER, ClassMap, count_network_classes, find_backbone, find_weights
+from featx.compare.baselines import BASELINES, REPORT_HEAD, REPORT_RESNET50, train_on_pixels
+from featx.compare.result import Approach, CurvePoint
+from featx.dataset import Data, ImageDataset, sample_mask
 from featx.errors import DamagedSegmentError, WeightsError
-from featx.extract import Extraction, RecipeOptions, extract_command, extract_dataset, resolve_recipe, with_defaults
-from featx.heads import HEADS
+from featx.extract import Extraction, RecipeOptions, extract_command, resolve_recipe, with_defaults
+from featx.heads import HEADS, Trained, Training
 from featx.images import Views
 from featx.recipe import Recipe
 from featx.storage import StoragePath
 from featx.store import FeatureStore
-from featx.system import MemoryLimit, Timings, peak_memory_bytes, reset_peak_memory
-from featx.train import (
-    Features,
-    Result,
-    Training,
-    averaged_over_views,
-    confusion_matrix,
-    evaluate,
-    join_features,
-    train_on_features,
-    with_views,
-)
+from featx.system import MemoryLimit, Timings, progress_bar, reset_peak_memory
+from featx.train import Features, Result, confusion_matrix, stored_features, train_on_features, with_views
 
 log = logging.getLogger("featx")
 
+#: Shares of the training images that a learning curve has.
+FRACTIONS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+
+#: Seeds of a learning curve, counted from the comparison's own. Each draws other images, and trains with other initial
+#: weights.
+N_SEEDS = 3
+
+#: Of each class, at least so many images, or all if there are fewer: some to learn from, some to validate on.
+MIN_PER_CLASS = 4
+
 
 @dataclass(frozen=True)
-class Contender:
+class Candidate:
     """One way to get a classifier.
 
     Attributes:
         name: unique in its comparison.
         kind: see `featx.compare.result.Approach`.
         image_size: `(height, width)` in pixels that it sees.
+        dataset: the images that it is trained and measured on.
         train: returns what becomes of it when it is trained on the images of the data set where a mask, `(n,)` bool, is
             true; the mask has all test images.
-        representations: what its features cost.
-        recipe: of its features; None from scratch.
-        average: returns a trained one's result with its probabilities averaged over views of the test images; None
-            without such views. `average_cost` is what those views cost.
+        features: what it is trained on; None from scratch. If they have views of the test images, its probabilities are
+            also averaged over these.
     """
 
     name: str
     kind: Literal["features", "scratch", "direct"]
     image_size: tuple[int, int]
-    train: Callable[[np.ndarray, Training], Result]
-    representations: Timings
-    recipe: Recipe | None = None
-    average: Callable[[Result], Result] | None = None
-    average_cost: Timings = field(default_factory=Timings)
+    dataset: ImageDataset
+    train: Callable[[npt.NDArray[np.bool_], Training], Result]
+    features: Features | None = None
 
     @property
     def is_trained(self) -> bool:
@@ -66,151 +63,51 @@ class Contender:
         return self.kind != "direct"
 
 
-def head_contenders(features: Features) -> Iterator[Contender]:
-    """Yield the heads on the features of one recipe, with its views if it has any."""
-    views = "" if features.train_views is None else f", {features.train_views.shape[1]} views"
-    for head in HEADS:
-        yield _on_features(features, head, f"{features.recipe.backbone} + {head}{views}")
+def head_candidates(features: Features, viewed: Features | None) -> Iterator[Candidate]:
+    """Yield the heads on the features of one recipe; then the heads on those with views, if there are any."""
+    for some in (features, viewed) if viewed else (features,):
+        views = "" if some.train_views is None else f", {some.train_views.shape[1]} views"
+        for head in HEADS:
+            yield _on_features(some, head, f"{some.recipe.backbone} + {head}{views}")
 
 
-def report_resnet50_contender(features: Features) -> Contender:
-    """Return the report's second experiment, on the features that it describes."""
-    return _on_features(features, HEAD, REPORT_RESNET50)
+def report_resnet50_candidates(features: Features, viewed: Features | None) -> Iterator[Candidate]:
+    """Yield the report's second experiment, on the features that it describes."""
+    yield _on_features(viewed or features, REPORT_HEAD, REPORT_RESNET50)
 
 
-def direct_contender(features: Features, class_map: ClassMap) -> Contender:
-    """Return a pretrained network with its own classifier: `features` are its probabilities, and nothing is trained."""
-    dataset = features.dataset
-    X_test, y_test = features.X[dataset.is_test], dataset.labels[dataset.is_test]  # one number for each class
-
-    def apply(_mask: np.ndarray, _training: Training) -> Result:
-        reset_peak_memory()
-        probabilities = class_map.probabilities(X_test)
-        return Result(
-            name="direct",
-            model=None,
-            probabilities=probabilities,
-            metrics=evaluate(y_test, probabilities),
-            fit_s=0.0,
-            n_parameters=0,
-            peak_memory_bytes=peak_memory_bytes(),
-            details={"classes": str(class_map)},
-        )
-
-    recipe = features.recipe
-    return Contender(f"{recipe.backbone} direct", "direct", recipe.image_size, apply, features.timings, recipe=recipe)
-
-
-def baseline_contender(dataset: ImageDataset, baseline: str, cache_dir: StoragePath, workers: int | None) -> Contender:
-    """Return the network named `baseline`, trained from scratch."""
-
-    def train(mask: np.ndarray, training: Training) -> Result:
-        return train_on_pixels(dataset.subset(mask), baseline, training, cache_dir, workers)
-
-    return Contender(baseline, "scratch", BASELINES[baseline].image_size, train, Timings())
-
-
-def _on_features(features: Features, head: str, name: str) -> Contender:
-    def train(mask: np.ndarray, training: Training) -> Result:
+def _on_features(features: Features, head: str, name: str) -> Candidate:
+    def train(mask: npt.NDArray[np.bool_], training: Training) -> Result:
         return train_on_features(features.subset(mask), head, training)
 
-    average = None
-    if features.test_views is not None:
-        average = partial(averaged_over_views, views=features.test_views, y_test=features.y[features.dataset.is_test])
-    return Contender(
-        name=name,
-        kind="features",
-        image_size=features.recipe.image_size,
-        train=train,
-        representations=features.timings,
-        recipe=features.recipe,
-        average=average,
-        average_cost=features.test_views_timings,
-    )
+    return Candidate(name, "features", features.recipe.image_size, features.dataset, train, features)
 
 
-@dataclass(frozen=True)
-class Entry:
-    """A contender that has been measured, with what it says of the test images.
+def direct_candidates(class_map: ClassMap, features: Features, _viewed: None) -> Iterator[Candidate]:
+    """Yield a pretrained network with its own classifier: `features` are its probabilities, and nothing is trained."""
+    dataset, recipe = features.dataset, features.recipe
+    X_test, y_test = features.X[dataset.is_test], dataset.labels[dataset.is_test]  # one number for each class
 
-    Attributes:
-        approach: what goes into the comparison.
-        probabilities: `(n_test, n_classes)`.
-        correct: `(n_test,)` bool, where it is right.
-        recipe: of its features; None from scratch.
-        out_of_fold: see `featx.train.result.Result`.
-    """
+    def apply(_mask: npt.NDArray[np.bool_], _training: Training) -> Result:
+        reset_peak_memory()
+        untrained = Trained("direct", model=None, details={"classes": str(class_map)})
+        return Result.of(untrained, class_map.probabilities(X_test), y_test)
 
-    approach: Approach
-    probabilities: np.ndarray
-    correct: np.ndarray
-    recipe: Recipe | None
-    out_of_fold: np.ndarray | None
+    yield Candidate(f"{recipe.backbone} direct", "direct", recipe.image_size, dataset, apply, features)
 
 
-def enter(contender: Contender, dataset: ImageDataset, training: Training, repeats: int) -> Iterator[Entry]:
-    """Yield a contender, trained and measured; and once more with its probabilities averaged over views, if it can be.
+def baseline_candidate(dataset: ImageDataset, name: str, cache_dir: StoragePath, workers: int | None) -> Candidate:
+    """Return the baseline called `name`, trained from scratch."""
 
-    Args:
-        contender: the contender.
-        dataset: the images, all of which it is trained and measured on.
-        training: how it is trained.
-        repeats: how often, each time with the next seed. The first one's figures count.
-    """
-    everything = np.ones(dataset.n_images, bool)
-    seeds = range(training.seed, training.seed + (repeats if contender.is_trained else 1))
-    results = [contender.train(everything, replace(training, seed=seed)) for seed in seeds]
-    yield _entry(contender, contender.name, contender.representations, results, dataset)
-    if contender.average:
-        averaged = [contender.average(result) for result in results]
-        cost = contender.representations + contender.average_cost
-        yield _entry(contender, f"{contender.name}, averaged", cost, averaged, dataset)
+    def train(mask: npt.NDArray[np.bool_], training: Training) -> Result:
+        return train_on_pixels(dataset.subset(mask), name, training, cache_dir, workers)
 
-
-def _entry(
-    contender: Contender, name: str, representations: Timings, results: list[Result], dataset: ImageDataset
-) -> Entry:
-    y, result = dataset.labels[dataset.is_test], results[0]
-    predicted = result.probabilities.argmax(axis=1)
-    confusion = confusion_matrix(y, predicted, len(dataset.class_names))
-    approach = Approach(
-        name=name,
-        kind=contender.kind,
-        metrics=result.metrics,
-        representations_s=representations.elapsed_s,
-        top_s=result.fit_s,
-        n_parameters=result.n_parameters,
-        peak_memory_bytes=max(result.peak_memory_bytes, representations.peak_memory_bytes),
-        history=result.history,
-        kept_epoch=result.kept_epoch,
-        confusion=tuple(tuple(map(int, row)) for row in confusion),
-        p_value=None,
-        image_size=contender.image_size,
-        details=result.details,
-        notes=(),
-        repeats=tuple(result.metrics.accuracy for result in results) if len(results) > 1 else (),
-    )
-    return Entry(approach, result.probabilities, predicted == y, contender.recipe, result.out_of_fold)
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """Features that a comparison is to be made on.
-
-    Attributes:
-        options: what they are.
-        views: the augmented views that are wanted with them.
-        contenders: makes contenders of the features of the images and, if there are views, of those with views.
-    """
-
-    options: RecipeOptions
-    views: Views | None
-    contenders: Callable[[Features, Features | None], Iterable[Contender]]
+    return Candidate(name, "scratch", BASELINES[name].image_size, dataset, train)
 
 
 def direct_applications(
     backbones: Sequence[str], options: RecipeOptions, map_to: Callable[[int], ClassMap], cache_dir: StoragePath
-) -> tuple[list[Wanted], list[str]]:
+) -> tuple[list[tuple[RecipeOptions, ClassMap]], list[str]]:
     """Return what the direct application of each backbone needs, and a warning for each that has to be left out.
 
     Args:
@@ -224,9 +121,9 @@ def direct_applications(
         FeatxError: the classes cannot be mapped.
     """
     options = with_defaults(options)
-    wanted: list[Wanted] = []
+    applications: list[tuple[RecipeOptions, ClassMap]] = []
     missing: dict[str, WeightsError] = {}
-    for name in dict.fromkeys(backbones):
+    for name in backbones:
         entry = find_backbone(name)
         try:
             weights = find_weights(name, str(options["weights"]), cache_dir, whole=True)
@@ -236,65 +133,182 @@ def direct_applications(
             continue
         image_size = options.get("image_size") if entry.takes_any_size else None
         of_classifier: RecipeOptions = {"layer": CLASSIFIER_LAYER, "pooling": None, "image_size": image_size}
-        all_options: RecipeOptions = {**options, **of_classifier, "backbone": name, "dtype": None}
-        wanted.append(Wanted(all_options, None, partial(_direct, class_map=class_map)))
-    if not wanted and missing:
+        applications.append(({**options, **of_classifier, "backbone": name, "dtype": None}, class_map))
+    if not applications and missing:
         raise next(iter(missing.values()))
     for advice in missing.values():
         log.warning("%s", advice)  # what to do about it; the report says no more than what is missing in it
-    return wanted, [f"{name} is not applied directly: there were no weights with its classifier." for name in missing]
+    return applications, [
+        f"{name} is not applied directly: there were no weights with its classifier." for name in missing
+    ]
 
 
-def _direct(features: Features, _viewed: Features | None, class_map: ClassMap) -> Iterator[Contender]:
-    yield direct_contender(features, class_map)
-
-
-class FeatureSource:
-    """Where such features come from.
+@dataclass(frozen=True)
+class Evaluation:
+    """A candidate that has been trained and measured, with what it says of the test images.
 
     Attributes:
-        recipe: of the images' features.
+        approach: what goes into the comparison.
+        probabilities: `(n_test, n_classes)`.
+        recipe: of its features; None from scratch.
+        out_of_fold: see `featx.heads.training_loop.Trained`.
+        curve: its learning curve; empty without one.
+    """
+
+    approach: Approach
+    probabilities: npt.NDArray[np.float64]
+    recipe: Recipe | None
+    out_of_fold: npt.NDArray[np.float32] | None
+    curve: tuple[CurvePoint, ...] = ()
+
+
+def evaluate(candidate: Candidate, training: Training, repeats: int, *, with_curve: bool) -> Iterator[Evaluation]:
+    """Yield a candidate, trained and measured; and once more with its probabilities averaged over views, if it can be.
+
+    Args:
+        candidate: the candidate.
+        training: how it is trained.
+        repeats: how often, each time with the next seed. The first one's figures count.
+        with_curve: train it on parts of the training images, too.
+    """
+    dataset, features = candidate.dataset, candidate.features
+    everything = np.ones(dataset.n_images, bool)
+    seeds = range(training.seed, training.seed + (repeats if candidate.is_trained else 1))
+    results = [candidate.train(everything, replace(training, seed=seed)) for seed in seeds]
+    cost = features.timings if features else Timings()
+    evaluation = _evaluation(candidate, candidate.name, results, cost)
+    curve = learning_curve(candidate, training) if with_curve and candidate.is_trained else ()
+    yield replace(evaluation, curve=curve)
+    if features and features.test_views is not None:
+        averaged = [result.averaged_over(features.test_views, features.y[dataset.is_test]) for result in results]
+        yield _evaluation(candidate, f"{candidate.name}, averaged", averaged, cost + features.test_views_timings)
+
+
+def _evaluation(candidate: Candidate, name: str, results: list[Result], cost: Timings) -> Evaluation:
+    dataset, result = candidate.dataset, results[0]
+    predicted = result.probabilities.argmax(axis=1)
+    confusion = confusion_matrix(dataset.labels[dataset.is_test], predicted, len(dataset.class_names))
+    approach = Approach(
+        name=name,
+        kind=candidate.kind,
+        metrics=result.metrics,
+        representations_s=cost.elapsed_s,
+        top_s=result.fit_s,
+        n_parameters=result.n_parameters,
+        peak_memory_bytes=max(result.peak_memory_bytes, cost.peak_memory_bytes),
+        history=result.history,
+        kept_epoch=result.kept_epoch,
+        confusion=tuple(map(tuple, confusion.tolist())),
+        p_value=None,
+        image_size=candidate.image_size,
+        details=result.details,
+        notes=(),
+        repeats=tuple(result.metrics.accuracy for result in results) if len(results) > 1 else (),
+    )
+    recipe = candidate.features.recipe if candidate.features else None
+    return Evaluation(approach, result.probabilities, recipe, result.out_of_fold)
+
+
+class FeatureRequest:
+    """Features that a comparison asks for: those of one recipe, with views or without.
+
+    Attributes:
+        recipes: of the images' features, and of the views' if there are any.
     """
 
     def __init__(
-        self, wanted: Wanted, dataset: ImageDataset, data_dir: Data, cache_dir: StoragePath, how: dict[str, Any]
+        self,
+        dataset: ImageDataset,
+        data_dir: Data,
+        cache_dir: StoragePath,
+        extract: Callable[..., Extraction],
+        options: RecipeOptions,
+        views: Views | None,
+        candidates: Callable[[Features, Features | None], Iterable[Candidate]],
     ) -> None:
-        """Find the weights; `how` are the options of `featx.extract.extract.extract_dataset`.
+        """Find the weights.
+
+        Args:
+            dataset: whose images they are of.
+            data_dir: what the user called it.
+            cache_dir: where stores lie.
+            extract: `featx.extract.extract.extract_dataset` with its settings.
+            options: what the features are.
+            views: the augmented views that are wanted with them.
+            candidates: makes candidates of the features of the images and, if there are views, of those with views.
 
         Raises:
             FeatxError: there is no such recipe, or there are no weights.
         """
-        self.recipe: Recipe
-        self._weights: Weights
-        self.recipe, self._weights = resolve_recipe(cache_dir, dataset, **wanted.options)
-        self._wanted, self._cache_dir, self._how = wanted, cache_dir, how
-        self._command = extract_command(data_dir, cache_dir, wanted.views, **wanted.options)
-
-    @property
-    def recipes(self) -> tuple[Recipe, ...]:
-        """The recipe of the images' features, and of the views' if there are any."""
-        views = self._wanted.views
-        return (self.recipe, *([replace(self.recipe, augmentation=views.augmentation)] if views else []))
+        self._recipe, self._weights = resolve_recipe(cache_dir, dataset, **options)
+        self._command = extract_command(data_dir, cache_dir, views, **options)
+        self._cache_dir, self._extract, self._views, self._candidates = cache_dir, extract, views, candidates
+        of_views = [replace(self._recipe, augmentation=views.augmentation)] if views else []
+        self.recipes: list[Recipe] = [self._recipe, *of_views]
 
     def extract(self, dataset: ImageDataset) -> Extraction:
         """Compute what the store lacks."""
-        return extract_dataset(
-            dataset, self.recipe, self._weights, self._cache_dir, views=self._wanted.views, **self._how
-        )
+        return self._extract(dataset, self._recipe, self._weights, self._cache_dir, views=self._views)
 
-    def join(self, dataset: ImageDataset, memory: MemoryLimit) -> tuple[Features, Features | None]:
+    def evaluate(
+        self, dataset: ImageDataset, training: Training, repeats: int, *, with_curve: bool
+    ) -> tuple[ImageDataset, list[Evaluation]]:
+        """Evaluate all candidates on these features; when this returns, the features are no longer in memory.
+
+        Also returns the images that could be read: what cannot is left out for everybody.
+        """
+        features, viewed = self.features(dataset, training.memory)
+        found: list[Evaluation] = []
+        for candidate in self._candidates(features, viewed):
+            found += evaluate(candidate, training, repeats, with_curve=with_curve)
+        return features.dataset, found
+
+    def features(self, dataset: ImageDataset, memory: MemoryLimit) -> tuple[Features, Features | None]:
         """Return the features of `dataset`, without and with views; what turns out to be damaged is computed again."""
         try:
-            return self._join(dataset, memory)
+            return self._stored(dataset, memory)
         except DamagedSegmentError:  # it has been quarantined, with a warning
             self.extract(dataset)
-            return self._join(dataset, memory)
+            return self._stored(dataset, memory)
 
-    def _join(self, dataset: ImageDataset, memory: MemoryLimit) -> tuple[Features, Features | None]:
-        features = join_features(dataset, FeatureStore(self._cache_dir, self.recipe), self._command, memory)
-        views = self._wanted.views
-        return features, with_views(features, views, self._cache_dir, self._command, memory) if views else None
+    def _stored(self, dataset: ImageDataset, memory: MemoryLimit) -> tuple[Features, Features | None]:
+        plain = stored_features(dataset, FeatureStore(self._cache_dir, self._recipe), self._command, memory)
+        views = self._views
+        return plain, with_views(plain, views, self._cache_dir, self._command, memory) if views else None
 
-    def contenders(self, features: Features, viewed: Features | None) -> Iterable[Contender]:
-        """Return who competes with these features."""
-        return self._wanted.contenders(features, viewed)
+
+def learning_curve(candidate: Candidate, training: Training) -> tuple[CurvePoint, ...]:
+    """Return the accuracy of a candidate on the test images after training on parts of the training images."""
+    dataset = candidate.dataset
+    shares = list(_shares(dataset))
+    points = []
+    with progress_bar(len(shares) * N_SEEDS, f"curve of {candidate.name}", "trainings", show=training.show) as bar:
+        for fraction, n_train in shares:
+            accuracies = []
+            for seed in range(training.seed, training.seed + N_SEEDS):
+                mask = dataset.is_test | _part(dataset, fraction, seed)
+                result = candidate.train(mask, replace(training, seed=seed, show=False))
+                accuracies.append(result.metrics.accuracy)
+                bar.update()
+            points.append(CurvePoint(candidate.name, n_train / dataset.n_train, n_train, tuple(accuracies)))
+    return tuple(points)
+
+
+def _shares(dataset: ImageDataset) -> Iterator[tuple[float, int]]:
+    """Yield the shares that differ in their number of training images, with that number."""
+    before = 0
+    for fraction in FRACTIONS:
+        n_train = int(_part(dataset, fraction, 0).sum())
+        if n_train > before:
+            yield fraction, n_train
+        before = n_train
+
+
+def _part(dataset: ImageDataset, fraction: float, seed: int) -> npt.NDArray[np.bool_]:
+    """Return `(n,)` bool: this share of the training images."""
+    train = np.flatnonzero(~dataset.is_test)
+    mask = np.zeros(dataset.n_images, bool)
+    mask[train] = sample_mask(
+        dataset.digests[train], dataset.labels[train], seed=seed, fraction=fraction, at_least=MIN_PER_CLASS
+    )
+    return mask

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import chain
@@ -10,30 +10,42 @@ from pathlib import Path
 from typing import Unpack
 
 from featx.backbones import make_class_map, read_class_list
-from featx.compare.baselines import BACKBONE, REPORT_RESNET50, check_baseline, recipe_options, report_views
-from featx.compare.candidates import (
-    Contender,
-    Entry,
-    FeatureSource,
-    Wanted,
-    baseline_contender,
-    direct_applications,
-    enter,
-    head_contenders,
-    report_resnet50_contender,
+from featx.compare.baselines import (
+    BASELINE_NAMES,
+    REPORT_BACKBONE,
+    REPORT_RESNET50,
+    report_resnet50_options,
+    report_resnet50_views,
 )
-from featx.compare.error_analysis import Examination, examine
-from featx.compare.learning_curve import learning_curve as curve_of
-from featx.compare.result import Comparison, CurvePoint, ranked, with_p_values
+from featx.compare.candidates import (
+    Evaluation,
+    FeatureRequest,
+    baseline_candidate,
+    direct_applications,
+    direct_candidates,
+    evaluate,
+    head_candidates,
+    report_resnet50_candidates,
+)
+from featx.compare.error_analysis import ErrorAnalysis, analyse_errors
+from featx.compare.result import Comparison, ranked, with_p_values
 from featx.dataset import Data, ImageDataset, SkippedImage, scan
 from featx.errors import FeatxError, printable
-from featx.extract import DEFAULT_CACHE_DIR, RECIPE_DEFAULTS, ExtractionOptions, RecipeOptions, split_options
+from featx.extract import (
+    DEFAULT_CACHE_DIR,
+    RECIPE_DEFAULTS,
+    ExtractionOptions,
+    RecipeOptions,
+    extract_dataset,
+    split_options,
+)
+from featx.heads import Training, check_training
 from featx.images import Views, as_views
 from featx.recipe import Recipe
 from featx.storage import StoragePath, as_path, as_storage_path
 from featx.store import FeatureStore
 from featx.system import MemoryLimit, as_workers, command_line, hardware, names, now, versions, whole_number
-from featx.train import DEFAULT_TRAINING, Features, Training, check_training, data_warnings, join_rows, validation_part
+from featx.train import DEFAULT_TRAINING, data_warnings, read_rows, validation_part
 
 
 def compare_approaches(
@@ -66,7 +78,7 @@ def compare_approaches(
         workers: decoding threads; as many as cores if None.
         strict: raise on the first image that cannot be read, instead of skipping it.
         learning_curve: also train every approach on smaller parts of the training images, see
-            `featx.compare.learning_curve`.
+            `featx.compare.candidates.learning_curve`.
         views: augmented views that each head is trained on as well, in a row of its own.
         repeats: how often each approach is trained, each time with the next seed.
         direct: also apply each backbone's whole pretrained network as it is; one whose weights with the classifier are
@@ -83,149 +95,60 @@ def compare_approaches(
         raise TypeError("there is no option 'backbone' here: name one or several in backbones")
     recipe_options, engine_options = split_options(options)
     check_training(training)
-    backbones, baselines, maps = names("backbones", backbones), names("baselines", baselines), names("maps", maps)
+    backbones, baselines = _each_once("backbones", backbones), _each_once("baselines", baselines)
+    maps = names("maps", maps)
     views, workers, repeats = as_views(views), as_workers(workers), whole_number("repeats", repeats)
-    wanted = _wanted(backbones, baselines, views, recipe_options)
+    _check_choice(backbones, baselines, recipe_options)
     cache_dir = as_storage_path(cache_dir)
     dataset = scanned = scan(data_dir, cache_dir, show=training.show)
-    how = {"engine_options": engine_options, "workers": workers, "strict": strict, "show": training.show}
-    sources = [FeatureSource(one, dataset, data_dir, cache_dir, how) for one in wanted]
+    extract = partial(
+        extract_dataset, engine_options=engine_options, workers=workers, strict=strict, show=training.show
+    )
+    request = partial(FeatureRequest, scanned, data_dir, cache_dir, extract)
+    requests = [request({**recipe_options, "backbone": name}, views, head_candidates) for name in backbones]
+    if REPORT_RESNET50 in baselines:
+        of_report = report_resnet50_options(recipe_options)
+        requests.append(request(of_report, report_resnet50_views(views), report_resnet50_candidates))
     warnings: list[str] = []
     if direct:
         network_classes = read_class_list(as_path(class_list)) if class_list else ()
-        map_to = partial(make_class_map, maps, class_list=network_classes, class_names=dataset.class_names)
-        chosen, warnings = direct_applications(backbones, recipe_options, map_to, cache_dir)
-        sources += [FeatureSource(one, dataset, data_dir, cache_dir, how) for one in chosen]
-    unreadable = (SkippedImage.of(dataset.root.absolute() / path, b"", reason) for path, reason in dataset.unreadable)
+        map_to = partial(make_class_map, maps, class_list=network_classes, class_names=scanned.class_names)
+        applications, warnings = direct_applications(backbones, recipe_options, map_to, cache_dir)
+        requests += [request(whole, None, partial(direct_candidates, class_map)) for whole, class_map in applications]
+    unreadable = (SkippedImage.of(scanned.root.absolute() / path, b"", reason) for path, reason in scanned.unreadable)
     skipped = dict.fromkeys(unreadable)  # each once, however many backbones it was skipped for
-    for source in sources:
-        skipped |= dict.fromkeys(source.extract(dataset).skipped)
-    contest = _Contest(training, repeats, with_curve=learning_curve)
-    for source in sources:
-        dataset = contest.enter_all(source, dataset)
-    for name in dict.fromkeys(baselines):
+    for one in requests:
+        skipped |= dict.fromkeys(one.extract(scanned).skipped)
+    evaluations: list[Evaluation] = []
+    for one in requests:
+        dataset, found = one.evaluate(dataset, training, repeats, with_curve=learning_curve)
+        evaluations += found
+    for name in baselines:
         if name != REPORT_RESNET50:
-            contest.enter(baseline_contender(dataset, name, cache_dir, workers), dataset)
-    recipes = list(dict.fromkeys(chain.from_iterable(source.recipes for source in sources)))
+            candidate = baseline_candidate(dataset, name, cache_dir, workers)
+            evaluations += evaluate(candidate, training, repeats, with_curve=learning_curve)
+    recipes = list(dict.fromkeys(chain.from_iterable(one.recipes for one in requests)))
     stores = [cache_dir / recipe.slug for recipe in recipes]
     warnings = [*_random_weights_warnings(recipes), *data_warnings(scanned, dataset, stores), *warnings]
-    comparison = _comparison(dataset, recipes, contest.entries, training.seed, warnings)
-    examination = _examine(comparison, dataset, contest.entries, list(skipped), cache_dir, training.memory)
-    return replace(comparison, examination=examination, learning_curve=tuple(contest.curve))
+    comparison = _comparison(dataset, recipes, evaluations, training.seed, warnings)
+    found_errors = _analyse_errors(comparison, dataset, evaluations, list(skipped), cache_dir, training.memory)
+    return replace(comparison, error_analysis=found_errors)
 
 
-class _Contest:
-    """Trains and measures one contender after the other.
-
-    Attributes:
-        entries: of those measured so far.
-        curve: their learning curves, if there are to be any.
-    """
-
-    def __init__(self, training: Training, repeats: int, *, with_curve: bool) -> None:
-        self.entries: list[Entry] = []
-        self.curve: list[CurvePoint] = []
-        self._training, self._repeats, self._with_curve = training, repeats, with_curve
-
-    def enter_all(self, source: FeatureSource, dataset: ImageDataset) -> ImageDataset:
-        """Measure who competes with the features of `source`, of which no more are in memory than these.
-
-        Returns the images that could be read: what cannot is left out for everybody.
-        """
-        features, viewed = source.join(dataset, self._training.memory)
-        for contender in source.contenders(features, viewed):
-            self.enter(contender, features.dataset)
-        return features.dataset
-
-    def enter(self, contender: Contender, dataset: ImageDataset) -> None:
-        """Measure a contender."""
-        self.entries += enter(contender, dataset, self._training, self._repeats)
-        if self._with_curve and contender.is_trained:
-            self.curve += curve_of(contender, dataset, self._training)
+def _each_once(what: str, given: Sequence[str] | str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(names(what, given)))
 
 
-def _wanted(
-    backbones: Sequence[str], baselines: Sequence[str], views: Views | None, options: RecipeOptions
-) -> list[Wanted]:
-    """Return the features that are needed.
-
-    Raises:
-        FeatxError: there is nothing to compare, or an option can only be meant for one of several backbones.
-    """
+def _check_choice(backbones: Sequence[str], baselines: Sequence[str], options: RecipeOptions) -> None:
+    """Raise FeatxError if there is nothing to compare, or an option can only be meant for one of several backbones."""
     if not backbones and not baselines:
         raise FeatxError("There is nothing to compare: name a backbone or a baseline.")
-    for baseline in baselines:
-        check_baseline(baseline)
-    has_report = REPORT_RESNET50 in baselines
-    if len({*backbones, *([BACKBONE] if has_report else [])}) > 1:
-        _check_fits_all(options)
-    wanted = [Wanted({**options, "backbone": name}, views, _heads) for name in dict.fromkeys(backbones)]
-    if has_report:
-        wanted.append(Wanted(recipe_options(options), report_views(views), _report_resnet50))
-    return wanted
-
-
-def _heads(features: Features, viewed: Features | None) -> Iterator[Contender]:
-    yield from head_contenders(features)
-    if viewed:
-        yield from head_contenders(viewed)
-
-
-def _report_resnet50(features: Features, viewed: Features | None) -> Iterator[Contender]:
-    yield report_resnet50_contender(viewed or features)
-
-
-def _examine(
-    comparison: Comparison,
-    dataset: ImageDataset,
-    entries: Sequence[Entry],
-    skipped: Sequence[SkippedImage],
-    cache_dir: StoragePath,
-    memory: MemoryLimit,
-) -> Examination:
-    """Look at the comparison image by image, with the features of the backbone that does best."""
-    entry_of = {entry.approach.name: entry for entry in entries}
-    on_features = [approach for approach in ranked(comparison.approaches) if approach.kind == "features"]
-    recipe = entry_of[on_features[0].name].recipe if on_features else None
-    judge = next((entry for entry in entries if entry.recipe == recipe and entry.out_of_fold is not None), None)
-    return examine(
-        dataset,
-        {name: entry.probabilities for name, entry in entry_of.items()},
-        comparison.best.name,
-        comparison.seed,
-        backbone=recipe.backbone if recipe else None,
-        X=join_rows(FeatureStore(cache_dir, recipe), dataset.digests, memory) if recipe else None,
-        out_of_fold=judge.out_of_fold if judge else None,
-        judge=judge.approach.name if judge else None,
-        skipped=[(image.path, image.reason) for image in skipped],
-    )
-
-
-def _comparison(
-    dataset: ImageDataset, recipes: Sequence[Recipe], entries: Sequence[Entry], seed: int, warnings: Sequence[str]
-) -> Comparison:
-    is_validation = validation_part(dataset, seed)
-    correct = {entry.approach.name: entry.correct for entry in entries}
-    return Comparison(
-        dataset=dataset.name,
-        dataset_digest=dataset.digest,
-        class_names=dataset.class_names,
-        n_train=int((~is_validation).sum()),
-        n_validation=int(is_validation.sum()),
-        n_test=dataset.n_test,
-        seed=seed,
-        approaches=with_p_values([entry.approach for entry in entries], correct),
-        recipes=tuple(json.loads(recipe.to_json()) for recipe in recipes),
-        warnings=tuple(warnings),
-        versions=versions(),
-        hardware=dict(hardware()),
-        command=command_line(),
-        created_at=now(),
-    )
-
-
-def _check_fits_all(options: RecipeOptions) -> None:
-    """Raise for an option that can only be meant for one backbone."""
+    for name in baselines:
+        if name not in BASELINE_NAMES:
+            known = ", ".join(BASELINE_NAMES)
+            raise FeatxError(f"There is no baseline of this name. Known: {known}. Received: {name!r}")
+    if len({*backbones, *([REPORT_BACKBONE] if REPORT_RESNET50 in baselines else [])}) <= 1:
+        return
     weights = str(options["weights"])
     if not re.fullmatch(r"imagenet|random(:\d+)?|imagenet-or-random", weights):
         raise FeatxError(
@@ -236,6 +159,61 @@ def _check_fits_all(options: RecipeOptions) -> None:
         raise FeatxError(
             f"A layer belongs to one backbone: compare them one by one. Received: --layer {options['layer']}"
         )
+
+
+def _comparison(
+    dataset: ImageDataset,
+    recipes: Sequence[Recipe],
+    evaluations: Sequence[Evaluation],
+    seed: int,
+    warnings: Sequence[str],
+) -> Comparison:
+    is_validation = validation_part(dataset, seed)
+    y = dataset.labels[dataset.is_test]
+    correct = {one.approach.name: one.probabilities.argmax(axis=1) == y for one in evaluations}
+    return Comparison(
+        dataset=dataset.name,
+        dataset_digest=dataset.digest,
+        class_names=dataset.class_names,
+        n_train=int((~is_validation).sum()),
+        n_validation=int(is_validation.sum()),
+        n_test=dataset.n_test,
+        seed=seed,
+        approaches=with_p_values([one.approach for one in evaluations], correct),
+        recipes=tuple(json.loads(recipe.to_json()) for recipe in recipes),
+        warnings=tuple(warnings),
+        versions=versions(),
+        hardware=dict(hardware()),
+        command=command_line(),
+        created_at=now(),
+        learning_curve=tuple(point for one in evaluations for point in one.curve),
+    )
+
+
+def _analyse_errors(
+    comparison: Comparison,
+    dataset: ImageDataset,
+    evaluations: Sequence[Evaluation],
+    skipped: Sequence[SkippedImage],
+    cache_dir: StoragePath,
+    memory: MemoryLimit,
+) -> ErrorAnalysis:
+    """Look at the comparison image by image, with the features of the backbone that does best."""
+    evaluation_of = {one.approach.name: one for one in evaluations}
+    on_features = [approach for approach in ranked(comparison.approaches) if approach.kind == "features"]
+    recipe = evaluation_of[on_features[0].name].recipe if on_features else None
+    judge = next((one for one in evaluations if one.recipe == recipe and one.out_of_fold is not None), None)
+    return analyse_errors(
+        dataset,
+        {name: one.probabilities for name, one in evaluation_of.items()},
+        comparison.best.name,
+        comparison.seed,
+        backbone=recipe.backbone if recipe else None,
+        X=read_rows(FeatureStore(cache_dir, recipe), dataset.digests, memory) if recipe else None,
+        out_of_fold=judge.out_of_fold if judge else None,
+        judge=judge.approach.name if judge else None,
+        skipped=[(image.path, image.reason) for image in skipped],
+    )
 
 
 def _random_weights_warnings(recipes: Sequence[Recipe]) -> tuple[str, ...]:

@@ -3,9 +3,7 @@
 import logging
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
-from types import UnionType
-from typing import Any, Self, get_args, get_origin, get_type_hints
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -14,31 +12,33 @@ from featx.dataset import ImageDataset
 from featx.store import Rows, take
 from featx.train import ReliabilityBin, reliability
 
-#: Two images whose centred features have at least this cosine are called near-duplicates. Resized, recompressed and
-#: slightly cropped copies reach 0.95 to 1; different images of one class stay far below on a trained backbone.
-NEAR_DUPLICATE = 0.95
-
-#: Bytes of float32 features that are held at a time, on each side.
-_BLOCK_BYTES = 64 << 20
-
-
-#: Multiplications and additions after which it is not done any more: about ten minutes.
-MAX_OPERATIONS = 2e14
-#: t-SNE sees so many principal components, as van der Maaten and Hinton advise (Visualizing Data using t-SNE, 2008).
-N_COMPONENTS = 50
-#: The neighbours that a point keeps near, unless there are few points.
-PERPLEXITY = 30.0
 log = logging.getLogger("featx")
 
 #: So many are named: the worst mistakes of an approach, images in a cell of its confusion matrix, near-duplicates,
 #: doubtful labels.
 N_MISTAKES, N_IN_CELL, N_DUPLICATES, N_DOUBTFUL = 12, 12, 40, 40
 
-#: Points on the map: more would hide each other, and each brings its thumbnail.
-N_ON_MAP = 1500
+#: Two images whose centred features have at least this cosine are called near-duplicates. Resized, recompressed and
+#: slightly cropped copies reach 0.95 to 1; different images of one class stay far below on a trained backbone.
+NEAR_DUPLICATE = 0.95
+
+#: Near-duplicates are not looked for where that takes more multiplications and additions: about ten minutes.
+MAX_OPERATIONS = 2e14
+
+#: Bytes of float32 features that are held at a time, on each side.
+_BLOCK_BYTES = 64 << 20
 
 #: An image whose own class has at most this probability, from a head that has not seen it, has a doubtful label.
 DOUBTFUL_BELOW = 0.1
+
+#: Points on the map: more would hide each other, and each brings its thumbnail.
+N_ON_MAP = 1500
+
+#: t-SNE sees so many principal components, as van der Maaten and Hinton advise (Visualizing Data using t-SNE, 2008).
+N_COMPONENTS = 50
+
+#: The neighbours that a point keeps near, unless there are few points.
+PERPLEXITY = 30.0
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ class MapPoint:
 
 
 @dataclass(frozen=True)
-class Examination:
+class ErrorAnalysis:
     """A comparison, image by image. Paths are relative to the data set's folder.
 
     Attributes:
@@ -138,34 +138,80 @@ class Examination:
     map: tuple[MapPoint, ...]
     skipped: tuple[tuple[str, str], ...]
 
-    @classmethod
-    def from_dict(cls, members: dict[str, Any]) -> Self:
-        """Return the examination that `dataclasses.asdict` and JSON have made of one.
 
-        Raises:
-            TypeError, KeyError: it is none.
-        """
-        examination = _built(cls, members)
-        assert isinstance(examination, cls)
-        return examination
+def analyse_errors(
+    dataset: ImageDataset,
+    probabilities: Mapping[str, np.ndarray],
+    best: str,
+    seed: int,
+    *,
+    backbone: str | None = None,
+    X: Rows | None = None,
+    out_of_fold: np.ndarray | None = None,
+    judge: str | None = None,
+    skipped: Sequence[tuple[str, str]] = (),
+) -> ErrorAnalysis:
+    """Return a comparison image by image.
+
+    Args:
+        dataset: the images that everything was trained and tested on.
+        probabilities: `(n_test, n_classes)` of each approach, by its name.
+        best: the name of the approach whose predictions the map shows.
+        seed: of the map.
+        backbone: whose features `X` are.
+        X: `(n, …)`, the features of all images of `dataset`; None if there are none.
+        out_of_fold: `(n_train, n_classes)`, see `featx.heads.training_loop.Trained`; None if there are none.
+        judge: the approach that `out_of_fold` belongs to, whose probabilities tell of the test images' labels.
+        skipped: (path, reason) of images that could not be read.
+    """
+    is_duplicate = None
+    duplicates: list[NearDuplicate] = []
+    if X is not None and 2.0 * dataset.n_train * dataset.n_test * np.prod(X.shape[1:], dtype=float) > MAX_OPERATIONS:
+        log.info("Near-duplicates across the splits are not looked for: among so many images that would take too long.")
+    elif X is not None:
+        nearest = nearest_training_images(take(X, ~dataset.is_test), take(X, dataset.is_test))
+        is_duplicate = nearest.cosine >= NEAR_DUPLICATE
+        duplicates = _near_duplicates(dataset, nearest)
+    doubtful = [] if out_of_fold is None or judge is None else _doubtful(dataset, out_of_fold, probabilities[judge])
+    return ErrorAnalysis(
+        approaches=tuple(_approach_images(dataset, name, rows, is_duplicate) for name, rows in probabilities.items()),
+        backbone=backbone,
+        n_near_duplicates=len(duplicates),
+        near_duplicates=tuple(duplicates[:N_DUPLICATES]),
+        n_doubtful=len(doubtful),
+        doubtful=tuple(doubtful[:N_DOUBTFUL]),
+        map=() if X is None else _map(dataset, X, probabilities[best], seed),
+        skipped=tuple(skipped),
+    )
 
 
-def _built(kind: Any, value: Any) -> Any:
-    """Return `value` of JSON as a value of the type `kind`: a dataclass, a tuple, or what it is already."""
-    if get_origin(kind) is UnionType:
-        return None if value is None else _built(next(arg for arg in get_args(kind) if arg is not type(None)), value)
-    if is_dataclass(kind):
-        hints = get_type_hints(kind)
-        return kind(**{field.name: _built(hints[field.name], value[field.name]) for field in fields(kind)})  # type: ignore[operator]
-    if get_origin(kind) is tuple:
-        inner = get_args(kind)
-        return tuple(_built(inner[0 if inner[-1] is ... else i], item) for i, item in enumerate(value))
-    return value
-
-
-def is_feasible(n_train: int, n_test: int, feature_shape: tuple[int, ...]) -> bool:
-    """Return whether comparing each test image with each training image ends within minutes."""
-    return 2.0 * n_train * n_test * float(np.prod(feature_shape)) <= MAX_OPERATIONS
+def _approach_images(
+    dataset: ImageDataset, name: str, probabilities: np.ndarray, is_duplicate: np.ndarray | None
+) -> ApproachImages:
+    test = np.flatnonzero(dataset.is_test)
+    labels, predicted = dataset.labels[test], probabilities.argmax(axis=1)
+    sure = probabilities.max(axis=1)
+    by_sureness = np.argsort(-sure, kind="stable")
+    names = dataset.class_names
+    wrong = [i for i in by_sureness if predicted[i] != labels[i]]
+    mistakes = tuple(
+        Mistake(dataset.paths[test[i]], names[labels[i]], names[predicted[i]], float(sure[i]))
+        for i in wrong[:N_MISTAKES]
+    )
+    cells: dict[tuple[int, int], list[str]] = {}
+    for i in by_sureness:
+        paths = cells.setdefault((int(labels[i]), int(predicted[i])), [])
+        if len(paths) < N_IN_CELL:
+            paths.append(dataset.paths[test[i]])
+    right = predicted == labels
+    kept = right if is_duplicate is None else right[~is_duplicate]
+    return ApproachImages(
+        name=name,
+        mistakes=mistakes,
+        cells=tuple(Cell(names[true], names[guess], tuple(paths)) for (true, guess), paths in sorted(cells.items())),
+        reliability=reliability(labels, probabilities),
+        accuracy_without_duplicates=float(kept.mean()) if is_duplicate is not None and len(kept) else None,
+    )
 
 
 @dataclass(frozen=True)
@@ -215,125 +261,16 @@ def _unit_rows(X: npt.NDArray[np.generic], mean: npt.NDArray[np.float32]) -> npt
     return rows
 
 
-def feature_map(X: npt.NDArray[np.generic], seed: int) -> npt.NDArray[np.float32]:
-    """Return a place `(n, 2)` float32 for each of the features `X (n, …)`: PCA to 50 dimensions, then t-SNE to 2.
-
-    Coordinates are from 0 to 1; neither they nor distances between far points mean anything, only who is near whom.
-    With fewer than five different images, PCA alone.
-    """
-    rows = X.reshape(len(X), -1).astype(np.float32)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # of images that are all the same
-        places = _places(rows, seed)
-    low, high = places.min(axis=0), places.max(axis=0)
-    unit: npt.NDArray[np.float32] = ((places - low) / np.where(high > low, high - low, 1)).astype(np.float32)
-    return unit
-
-
-def _places(rows: npt.NDArray[np.float32], seed: int) -> npt.NDArray[np.float32]:
-    from sklearn.decomposition import PCA
-    from sklearn.manifold import TSNE
-
-    n_components = min(N_COMPONENTS, *rows.shape)
-    reduced = PCA(n_components, svd_solver="randomized", random_state=seed).fit_transform(rows)
-    # scikit-learn's t-SNE ends the whole process where all points are one: it divides by their spread, and gets lost.
-    if len(rows) < 5 or n_components < 2 or len(np.unique(reduced.round(5), axis=0)) < 5:
-        return np.pad(reduced[:, :2], ((0, 0), (0, max(0, 2 - n_components))))
-    perplexity = min(PERPLEXITY, (len(rows) - 1) / 3)
-    places: npt.NDArray[np.float32] = TSNE(
-        perplexity=perplexity, init="pca", random_state=seed, n_jobs=1
-    ).fit_transform(reduced)
-    return places
-
-
-def examine(
-    dataset: ImageDataset,
-    probabilities: Mapping[str, np.ndarray],
-    best: str,
-    seed: int,
-    *,
-    backbone: str | None = None,
-    X: Rows | None = None,
-    out_of_fold: np.ndarray | None = None,
-    judge: str | None = None,
-    skipped: Sequence[tuple[str, str]] = (),
-) -> Examination:
-    """Return a comparison image by image.
-
-    Args:
-        dataset: the images that everything was trained and tested on.
-        probabilities: `(n_test, n_classes)` of each approach, by its name.
-        best: the name of the approach whose predictions the map shows.
-        seed: of the map.
-        backbone: whose features `X` are.
-        X: `(n, …)`, the features of all images of `dataset`; None if there are none.
-        out_of_fold: `(n_train, n_classes)`, see `featx.heads.dense.TrainedHead`; None if there are none.
-        judge: the approach that `out_of_fold` belongs to, whose probabilities tell of the test images' labels.
-        skipped: (path, reason) of images that could not be read.
-    """
+def _near_duplicates(dataset: ImageDataset, nearest: NearestTraining) -> list[NearDuplicate]:
+    """Return the test images with a near-duplicate in the train split, the closest first."""
     test, train = np.flatnonzero(dataset.is_test), np.flatnonzero(~dataset.is_test)
-    duplicates: list[NearDuplicate] = []
-    is_duplicate = np.zeros(len(test), bool)
-    is_searched = X is not None and is_feasible(len(train), len(test), X.shape[1:])
-    if X is not None and not is_searched:
-        log.info("Near-duplicates across the splits are not looked for: among so many images that would take too long.")
-    if X is not None and is_searched:
-        nearest = nearest_training_images(take(X, train), take(X, test))
-        is_duplicate = nearest.cosine >= NEAR_DUPLICATE
-        closest = np.flatnonzero(is_duplicate)[np.argsort(-nearest.cosine[is_duplicate], kind="stable")]
-        duplicates = [
-            _near_duplicate(dataset, test[i], train[nearest.rows[i]], float(nearest.cosine[i])) for i in closest
-        ]
-    doubtful = [] if out_of_fold is None or judge is None else _doubtful(dataset, out_of_fold, probabilities[judge])
-    approaches = tuple(
-        _approach_images(dataset, test, name, rows, is_duplicate if is_searched else None)
-        for name, rows in probabilities.items()
-    )
-    return Examination(
-        approaches=approaches,
-        backbone=backbone,
-        n_near_duplicates=len(duplicates),
-        near_duplicates=tuple(duplicates[:N_DUPLICATES]),
-        n_doubtful=len(doubtful),
-        doubtful=tuple(doubtful[:N_DOUBTFUL]),
-        map=() if X is None else _map(dataset, X, probabilities[best], seed),
-        skipped=tuple(skipped),
-    )
-
-
-def _approach_images(
-    dataset: ImageDataset, test: np.ndarray, name: str, probabilities: np.ndarray, is_duplicate: np.ndarray | None
-) -> ApproachImages:
-    labels, predicted = dataset.labels[test], probabilities.argmax(axis=1)
-    sure = probabilities.max(axis=1)
-    by_sureness = np.argsort(-sure, kind="stable")
-    names = dataset.class_names
-    wrong = [i for i in by_sureness if predicted[i] != labels[i]]
-    mistakes = tuple(
-        Mistake(dataset.paths[test[i]], names[labels[i]], names[predicted[i]], float(sure[i]))
-        for i in wrong[:N_MISTAKES]
-    )
-    cells: dict[tuple[int, int], list[str]] = {}
-    for i in by_sureness:
-        paths = cells.setdefault((int(labels[i]), int(predicted[i])), [])
-        if len(paths) < N_IN_CELL:
-            paths.append(dataset.paths[test[i]])
-    right = predicted == labels
-    kept = right if is_duplicate is None else right[~is_duplicate]
-    return ApproachImages(
-        name=name,
-        mistakes=mistakes,
-        cells=tuple(Cell(names[true], names[guess], tuple(paths)) for (true, guess), paths in sorted(cells.items())),
-        reliability=reliability(labels, probabilities),
-        accuracy_without_duplicates=float(kept.mean()) if is_duplicate is not None and len(kept) else None,
-    )
-
-
-def _near_duplicate(dataset: ImageDataset, test_row: int, train_row: int, cosine: float) -> NearDuplicate:
-    names, labels = dataset.class_names, dataset.labels
-    return NearDuplicate(
-        dataset.paths[test_row], dataset.paths[train_row], names[labels[test_row]], names[labels[train_row]], cosine
-    )
+    paths, labels, names = dataset.paths, dataset.labels, dataset.class_names
+    found = np.flatnonzero(nearest.cosine >= NEAR_DUPLICATE)
+    closest = found[np.argsort(-nearest.cosine[found], kind="stable")]
+    return [
+        NearDuplicate(paths[row], paths[other], names[labels[row]], names[labels[other]], float(nearest.cosine[i]))
+        for i, row, other in zip(closest, test[closest], train[nearest.rows[closest]], strict=True)
+    ]
 
 
 def _doubtful(dataset: ImageDataset, out_of_fold: np.ndarray, of_test: np.ndarray) -> list[DoubtfulLabel]:
@@ -368,3 +305,34 @@ def _map(dataset: ImageDataset, X: Rows, probabilities: np.ndarray, seed: int) -
         MapPoint(dataset.paths[test[i]], names[dataset.labels[test[i]]], names[predicted[i]], float(x), float(y))
         for i, (x, y) in zip(chosen, places, strict=True)
     )
+
+
+def feature_map(X: npt.NDArray[np.generic], seed: int) -> npt.NDArray[np.float32]:
+    """Return a place `(n, 2)` float32 for each of the features `X (n, …)`: PCA to 50 dimensions, then t-SNE to 2.
+
+    Coordinates are from 0 to 1; neither they nor distances between far points mean anything, only who is near whom.
+    With fewer than five different images, PCA alone.
+    """
+    rows = X.reshape(len(X), -1).astype(np.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of images that are all the same
+        places = _places(rows, seed)
+    low, high = places.min(axis=0), places.max(axis=0)
+    unit: npt.NDArray[np.float32] = ((places - low) / np.where(high > low, high - low, 1)).astype(np.float32)
+    return unit
+
+
+def _places(rows: npt.NDArray[np.float32], seed: int) -> npt.NDArray[np.float32]:
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+
+    n_components = min(N_COMPONENTS, *rows.shape)
+    reduced = PCA(n_components, svd_solver="randomized", random_state=seed).fit_transform(rows)
+    # scikit-learn's t-SNE ends the whole process where all points are one: it divides by their spread, and gets lost.
+    if len(rows) < 5 or n_components < 2 or len(np.unique(reduced.round(5), axis=0)) < 5:
+        return np.pad(reduced[:, :2], ((0, 0), (0, max(0, 2 - n_components))))
+    perplexity = min(PERPLEXITY, (len(rows) - 1) / 3)
+    places: npt.NDArray[np.float32] = TSNE(
+        perplexity=perplexity, init="pca", random_state=seed, n_jobs=1
+    ).fit_transform(reduced)
+    return places

@@ -3,13 +3,14 @@
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, Self
+from dataclasses import asdict, dataclass, is_dataclass, replace
+from types import UnionType
+from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
 
 import numpy as np
 import numpy.typing as npt
 
-from featx.compare.error_analysis import Examination
+from featx.compare.error_analysis import ErrorAnalysis
 from featx.errors import FeatxError, printable
 from featx.heads import Epoch
 from featx.train import Metrics, mcnemar_p_value
@@ -113,7 +114,7 @@ class Comparison:
         hardware: what it ran on, as JSON values.
         command: the command line that makes it again.
         created_at: ISO 8601 date and time.
-        examination: the same, image by image; None if nobody has looked.
+        error_analysis: the same, image by image; None if nobody has looked. The file has it as `examination`.
         learning_curve: what each approach reaches with fewer training images; empty if that was not asked for.
 
     Raises:
@@ -134,7 +135,7 @@ class Comparison:
     hardware: dict[str, Any]
     command: str
     created_at: str
-    examination: Examination | None = None
+    error_analysis: ErrorAnalysis | None = None
     learning_curve: tuple[CurvePoint, ...] = ()
 
     def __post_init__(self) -> None:
@@ -182,7 +183,8 @@ class Comparison:
         Raises:
             FeatxError: a value that JSON cannot hold.
         """
-        fields = {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(self)}
+        members = {"examination" if name == "error_analysis" else name: value for name, value in asdict(self).items()}
+        fields = {"format": FORMAT, "format_version": FORMAT_VERSION, **members}
         for approach in fields["approaches"]:
             approach["history"] = [{key: _jsonable(value) for key, value in e.items()} for e in approach["history"]]
         try:
@@ -205,17 +207,11 @@ class Comparison:
                     f"These results are not in the format {FORMAT} {FORMAT_VERSION}; make them again with this "
                     f"version of featx. Received: {found[0]} {found[1]}"
                 )
-            fields["approaches"] = tuple(_approach(approach) for approach in fields["approaches"])
-            for name in ("class_names", "recipes", "warnings"):
-                fields[name] = tuple(fields[name])
-            fields["learning_curve"] = tuple(
-                CurvePoint(**{**point, "accuracies": tuple(point["accuracies"])}) for point in fields["learning_curve"]
-            )
-            if fields.get("examination") is not None:
-                fields["examination"] = Examination.from_dict(fields["examination"])
-            return cls(**fields)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            fields["error_analysis"] = fields.pop("examination", None)
+            comparison: Self = from_json_value(cls, fields)
+        except (ValueError, TypeError, LookupError, AttributeError) as error:
             raise FeatxError(f"This is no featx comparison ({error}). Received: {text[:80]!r}") from None
+        return comparison
 
 
 def ranked(approaches: Iterable[Approach]) -> list[Approach]:
@@ -284,16 +280,18 @@ def _plain(value: object) -> object:
     raise TypeError(f"{type(value).__name__} is no JSON value")
 
 
-def _approach(fields: dict[str, Any]) -> Approach:
-    epochs = (Epoch(epoch=e.pop("epoch"), **{key: float(value) for key, value in e.items()}) for e in fields["history"])
-    return Approach(
-        **{
-            **fields,
-            "metrics": Metrics(**fields["metrics"]),
-            "history": tuple(epochs),
-            "confusion": tuple(tuple(row) for row in fields["confusion"]),
-            "image_size": tuple(fields["image_size"]),
-            "notes": tuple(fields["notes"]),
-            "repeats": tuple(fields["repeats"]),
-        }
-    )
+def from_json_value(kind: Any, value: Any) -> Any:
+    """Return `value`, as JSON has it, as a value of the type `kind`: a dataclass, a tuple, a float, or what it is.
+
+    Raises:
+        ValueError, TypeError, LookupError, AttributeError: it is none.
+    """
+    if get_origin(kind) is UnionType:
+        return None if value is None else from_json_value(get_args(kind)[0], value)
+    if is_dataclass(kind):
+        types = get_type_hints(kind)
+        return kind(**{name: from_json_value(types[name], member) for name, member in value.items()})  # type: ignore[operator]
+    if get_origin(kind) is tuple:
+        inner = get_args(kind)
+        return tuple(from_json_value(inner[0 if inner[-1] is ... else i], item) for i, item in enumerate(value))
+    return float(value) if kind is float else value

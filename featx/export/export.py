@@ -2,11 +2,8 @@
 
 import json
 import logging
-import shutil
 import time
-import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -17,19 +14,17 @@ from featx.export.formats import import_onnx, write_keras, write_onnx, write_sav
 from featx.export.graph import Graph, build_graph
 from featx.extract import DEFAULT_CACHE_DIR, size_bytes
 from featx.recipe import Recipe
-from featx.storage import TEMPORARY_PREFIX, StoragePath, as_path, as_storage_path, replacing, sync_folder
+from featx.storage import StoragePath, as_path, as_storage_path, replacing, replacing_folder
 from featx.system import keras_backend, shown
 from featx.train import SavedRun, read_run
 
 log = logging.getLogger("featx")
 
-#: What each format is called in a run folder, after `model-` and the name of the head.
-SUFFIXES = {"keras": ".keras", "savedmodel": "", "onnx": ".onnx"}
-
-_WRITERS: dict[str, Callable[[Graph, dict[str, Any], Path], None]] = {
-    "keras": write_keras,
-    "savedmodel": write_savedmodel,
-    "onnx": write_onnx,
+#: How the name of each format's file ends, empty for a folder, and what writes it.
+FORMATS: dict[str, tuple[str, Callable[[Graph, dict[str, Any], Path], None]]] = {
+    "keras": (".keras", write_keras),
+    "savedmodel": ("", write_savedmodel),
+    "onnx": (".onnx", write_onnx),
 }
 
 
@@ -80,12 +75,13 @@ def export_run(
         FeatxError: there is no sound run, something is there already, it cannot be written, or a package is missing.
     """
     start_s = time.perf_counter()
-    if format not in tuple(SUFFIXES):
-        raise FeatxError(f"A run is exported as {', '.join(SUFFIXES)}. Received: {shown(format)}")
+    if format not in tuple(FORMATS):
+        raise FeatxError(f"A run is exported as {', '.join(FORMATS)}. Received: {shown(format)}")
+    suffix, write = FORMATS[format]
     run = read_run(as_path(run_dir))
     head_path = run.head_path(head)
-    path = as_path(to_path) if to_path else run.dir / f"model-{head_path.stem}{SUFFIXES[format]}"
-    _check_path(path, format)
+    path = as_path(to_path) if to_path else run.dir / f"model-{head_path.stem}{suffix}"
+    _check_path(path, format, suffix)
     _check_packages(format)
     _check_names(run, format)
     recipe = run.recipe
@@ -95,20 +91,23 @@ def export_run(
     if format == "onnx":
         log.info("Converting to ONNX; a large network takes up to a minute.")
     graph = build_graph(recipe, weights_path, head_path)
-    with _new(path) as temporary:
-        _WRITERS[format](graph, _notes(run, head_path.stem), temporary)
+    try:
+        with (replacing if suffix else replacing_folder)(path) as temporary:
+            write(graph, _notes(run, head_path.stem), temporary)
+    except OSError as error:
+        raise FeatxError(f"{printable(path)} cannot be written: {error.strerror or error}.") from error
     elapsed_s = time.perf_counter() - start_s
     return Export(path, format, head_path.stem, run.class_names, recipe, size_bytes(path), elapsed_s)
 
 
-def _check_path(path: Path, form: str) -> None:
+def _check_path(path: Path, form: str, suffix: str) -> None:
     """Raise FeatxError if nothing new can be written to `path`: before a network is built."""
     if path.exists() or path.is_symlink():
         raise FeatxError(f"{printable(path)} is there already; remove it, or choose another place with --to.")
     if form == "savedmodel" and path.suffix in {".keras", ".onnx"}:
         raise FeatxError(f"A savedmodel is a folder: its name has no such suffix. Received: {printable(path)}")
-    if SUFFIXES[form] and path.suffix != SUFFIXES[form]:
-        raise FeatxError(f"The name of a {form} file ends in {SUFFIXES[form]}. Received: {printable(path)}")
+    if suffix and path.suffix != suffix:
+        raise FeatxError(f"The name of a {form} file ends in {suffix}. Received: {printable(path)}")
 
 
 def _check_packages(form: str) -> None:
@@ -140,32 +139,3 @@ def _notes(run: SavedRun, head: str) -> dict[str, Any]:
         "random_weights": run.recipe.has_random_weights,
         "featx_version": metadata.version("featx"),
     }
-
-
-@contextmanager
-def _new(path: Path) -> Iterator[Path]:
-    """Yield where to write: a file's name if `path` has a suffix of a file format, or an empty folder.
-
-    What is written there takes the place of `path` if the block succeeds, and is removed if it does not.
-
-    Raises:
-        FeatxError: it cannot be written.
-    """
-    try:
-        with replacing(path) if path.suffix in {".keras", ".onnx"} else _new_folder(path) as temporary:
-            yield temporary
-    except OSError as error:
-        raise FeatxError(f"{printable(path)} cannot be written: {error.strerror or error}.") from error
-
-
-@contextmanager
-def _new_folder(path: Path) -> Iterator[Path]:
-    """Do for a folder as `featx.storage.files.replacing` does for a file; nothing but an empty folder is replaced."""
-    temporary = path.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}")
-    try:
-        temporary.mkdir(parents=True)
-        yield temporary
-        temporary.rename(path)
-        sync_folder(path.parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)

@@ -3,15 +3,16 @@
 A new head is one function and one entry in `dense.py`.
 """
 
-from featx.heads.dense import HEADS, TrainedHead, head_names, train_head
-from featx.heads.inference import Head, read_head
+from featx.heads.dense import HEADS, head_names, train_head
+from featx.heads.inference import Head, load_model, read_head, save_model
 from featx.heads.training_loop import (
     Epoch,
-    count_parameters,
+    Trained,
+    Training,
+    check_training,
     fit,
     layer_seeds,
-    load_model,
+    output_layer,
     predict_proba,
-    save_model,
     split,
 )

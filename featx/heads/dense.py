@@ -19,9 +19,9 @@ import numpy as np
 import numpy.typing as npt
 
 from featx.errors import FeatxError, TrainingError, printable
-from featx.heads.logistic import Fitted, fit_logreg, folds_of
+from featx.heads.logistic import Scaled, fit_logreg, folds_of
 from featx.heads.streamed_logistic import fit_logreg_streamed, sample_rows
-from featx.heads.training_loop import Epoch, fit, layer_seeds, split
+from featx.heads.training_loop import Trained, Training, fit, layer_seeds, output_layer, split
 from featx.store import Rows, ViewRows, all_views, below
 from featx.system import import_keras, names
 
@@ -45,66 +45,17 @@ DENSE_BATCH_SIZE_MANY_ROWS, DENSE_STEPS_PER_EPOCH_MANY_ROWS = 1024, 1024
 _SLAB_ROWS = 256
 
 
-@dataclass(frozen=True)
-class TrainedHead:
-    """A head that has been trained.
-
-    Attributes:
-        name: one of `HEADS`, or `"softmax"`.
-        model: a Keras model from raw features `(n, ...)` float16 or float32 to a sigmoid `(n, 1)`, the probability of
-            class 1, for two classes, or a softmax `(n, n_classes)` for more.
-        history: the epochs; empty for `logreg`.
-        kept_epoch: the epoch, from 1, whose weights the model has; `None` for `logreg`.
-        fit_s: seconds of training, without the start of Keras.
-        details: `feature_scale`, which is already in the kernel; for `logreg` also `C` as scikit-learn counts it on
-            centred features times that scale, `cv_accuracy`, `cv_folds`, and `converged`, yes or no.
-        out_of_fold: `(n, n_classes)` float32, probabilities of each row from a head that has not seen it, as `logreg`'s
-            cross-validation has them; None for `dense`.
-    """
-
-    name: str
-    model: Any
-    history: tuple[Epoch, ...]
-    kept_epoch: int | None
-    fit_s: float
-    details: dict[str, float | int | str]
-    out_of_fold: npt.NDArray[np.float32] | None = None
-
-
-@dataclass(frozen=True)
-class _Task:
-    """What a head is trained on, and how: n images, of which `X`, `y` and `digests` have one row or several each.
-
-    Attributes:
-        rows: `(n, k)` int64, the rows that show each image, the image itself first; it is row `i` for image `i`.
-        is_validation: `(n,)`.
-    """
-
-    X: Rows
-    y: npt.NDArray[np.int64]
-    digests: npt.NDArray[np.uint8]
-    rows: npt.NDArray[np.int64]
-    is_validation: npt.NDArray[np.bool_]
-    n_classes: int
-    seed: int
-    fit_options: dict[str, Any]
-
-
 def train_head(
     name: str,
     X: Rows,
     y: npt.NDArray[np.int64],
     digests: npt.NDArray[np.uint8],
     is_validation: npt.NDArray[np.bool_],
+    training: Training,
     *,
-    views: ViewRows | None = None,
     n_classes: int,
-    seed: int,
-    epochs: int = 50,
-    batch_size: int | None = None,
-    patience: int = 5,
-    show: bool = False,
-) -> TrainedHead:
+    views: ViewRows | None = None,
+) -> Trained:
     """Return the head `name`, trained on the features of the training split.
 
     Args:
@@ -113,28 +64,26 @@ def train_head(
         y: `(n,)` int64 labels, `0` to `n_classes - 1`.
         digests: `(n, 32)` uint8, SHA-256 of the images: `logreg` never has one image on both sides of a fold.
         is_validation: `(n,)`, the rows that decide when `dense` stops. `logreg` trains on all rows.
-        views: `(n, n_views, ...)` features of augmented views of the same images. In each epoch `dense` sees one of
-            each image, itself or a view; `logreg` sees all of them, and chooses by what it says of images themselves
-            whose views it has not seen either.
+        training: how; of this, `logreg` uses the seed only.
         n_classes: number of classes, 2 or more.
-        seed: of everything random.
-        epochs: the most passes over the rows; `dense` only, like the rest.
-        batch_size: rows per step; `DENSE_BATCH_SIZE`, or fewer where there are few rows, if None.
-        patience: epochs without a lower validation loss before training stops.
-        show: show progress on stderr.
+        views: `(n, n_views, ...)` features of augmented views of the same images. In each epoch `dense` sees one row of
+            each image: itself or a view. `logreg` sees all of them. It chooses C by images of which it has seen no
+            view.
 
     Raises:
         TrainingError: there is no such head, or it cannot be trained on this.
     """
-    if name not in _TRAINERS:
-        raise _no_head(name)
+    _check_head(name)
     import_keras()  # its start is no part of training
     start_s = time.perf_counter()
-    batch_size = batch_size or _batch_size(len(X))
-    options = {"epochs": epochs, "batch_size": batch_size, "patience": patience, "show": show}
-    data = _with_views(X, y, digests, views)
-    head = _TRAINERS[name](_Task(*data, is_validation, n_classes, seed, options))
-    n_views = {} if views is None else {"views": views.shape[1]}
+    images = np.arange(len(X))
+    rows, n_views, batch_size = images[:, np.newaxis], {}, training.batch_size or _batch_size(len(X))
+    if views is not None:
+        n_views = {"views": views.shape[1]}
+        X, image_of = below(X, all_views(views)), np.concatenate([images, np.repeat(images, views.shape[1])])
+        rows = np.hstack([rows, np.arange(len(images), len(X)).reshape(len(images), -1)])
+        y, digests = y[image_of], digests[image_of]
+    head = _TRAINERS[name](_Task(X, y, digests, rows, is_validation, n_classes, batch_size, training))
     return replace(head, fit_s=time.perf_counter() - start_s, details={**head.details, **n_views})
 
 
@@ -149,13 +98,13 @@ def head_names(heads: Sequence[str] | str) -> tuple[str, ...]:
     if not chosen:
         raise FeatxError(f"There is nothing to train: name a head, {' or '.join(HEADS)}.")
     for name in chosen:
-        if name not in _TRAINERS:
-            raise _no_head(name)
+        _check_head(name)
     return chosen
 
 
-def _no_head(name: str) -> TrainingError:
-    return TrainingError(f"A head is one of {', '.join(HEADS)}. Received: {printable(name)}")
+def _check_head(name: str) -> None:
+    if name not in _TRAINERS:
+        raise TrainingError(f"A head is one of {', '.join(HEADS)}. Received: {printable(name)}")
 
 
 def _batch_size(n_rows: int) -> int:
@@ -169,21 +118,33 @@ def _batch_size(n_rows: int) -> int:
     return max(16, usual, of_many)
 
 
-def _with_views(
-    X: Rows, y: npt.NDArray[np.int64], digests: npt.NDArray[np.uint8], views: ViewRows | None
-) -> tuple[Rows, npt.NDArray[np.int64], npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-    """Return features, labels and digests of images with those of their views below them, and `_Task.rows`."""
-    images = np.arange(len(X))
-    if views is None:
-        return X, y, digests, images[:, np.newaxis]
-    n_views = views.shape[1]
-    stacked = below(X, all_views(views))
-    image_of = np.concatenate([images, np.repeat(images, n_views)])
-    rows = np.arange(len(X), len(stacked)).reshape(-1, n_views)
-    return stacked, y[image_of], digests[image_of], np.hstack([images[:, np.newaxis], rows])
+@dataclass(frozen=True)
+class _Task:
+    """What a head is trained on, and how: n images, of which `X`, `y` and `digests` have one row or several each.
+
+    Attributes:
+        rows: `(n, k)` int64, the rows that show each image, the image itself first and then its views; it is row `i`
+            for image `i`.
+        is_validation: `(n,)`.
+    """
+
+    X: Rows
+    y: npt.NDArray[np.int64]
+    digests: npt.NDArray[np.uint8]
+    rows: npt.NDArray[np.int64]
+    is_validation: npt.NDArray[np.bool_]
+    n_classes: int
+    batch_size: int
+    training: Training
+
+    def fit(self, model: Any, optimizer: Any) -> Trained:
+        """Train a Keras model on the rows of the images that are not held out."""
+        train, validation = split(self.X, self.y, self.is_validation, self.rows)
+        options = {"n_classes": self.n_classes, "batch_size": self.batch_size, "optimizer": optimizer}
+        return fit(model, train, validation, self.training, **options)
 
 
-def _train_dense(task: _Task) -> TrainedHead:
+def _train_dense(task: _Task) -> Trained:
     """Train the report's top model: Flatten → Dense(256, relu) → Dropout(0.5) → Dense(1, sigmoid) or Dense(n, softmax).
 
     Features are centred and brought to one root mean square while it trains, and that goes into the first layer
@@ -193,90 +154,58 @@ def _train_dense(task: _Task) -> TrainedHead:
     centring: 30 % instead of 100 % of the validation images of handwritten digits.
     """
     keras = import_keras()
-    train, validation = split(task.X, task.y, task.is_validation, task.rows)
     mean, scale = _centre_and_scale(task.X)
     scale *= DENSE_INPUT_RMS
-    seeds = layer_seeds(task.seed)
+    seeds = layer_seeds(task.training.seed)
     hidden = keras.layers.Dense(256, "relu", kernel_initializer=keras.initializers.GlorotUniform(next(seeds)))
     dropout = keras.layers.Dropout(0.5, seed=next(seeds))
-    output = _output_layer(keras, task.n_classes, next(seeds))
+    output = output_layer(keras, task.n_classes, next(seeds))
     features = keras.Input(task.X.shape[1:], name="features")
     flat = keras.layers.Flatten()(features)
     scaled = keras.layers.Rescaling(scale, offset=(-scale * mean).astype(np.float32))(flat)
     trainee = keras.Model(features, output(dropout(hidden(scaled))), name="dense")
-    result = fit(
-        trainee,
-        train,
-        validation,
-        n_classes=task.n_classes,
-        seed=task.seed,
-        optimizer=keras.optimizers.RMSprop(DENSE_LEARNING_RATE),
-        **task.fit_options,
-    )
+    trained = task.fit(trainee, keras.optimizers.RMSprop(DENSE_LEARNING_RATE))
     kernel, bias = hidden.get_weights()
     hidden.set_weights([kernel * scale, bias - (scale * mean) @ kernel])
     model = keras.Model(features, output(dropout(hidden(flat))), name="dense")
-    return TrainedHead("dense", model, result.history, result.kept_epoch, 0.0, {"feature_scale": scale})
+    return replace(trained, model=model, details={"feature_scale": scale})
 
 
-def _train_logreg(task: _Task) -> TrainedHead:
-    """Fit L2-regularized logistic regression to all rows, C from cross-validation, and make it Flatten → Dense."""
+def _train_logreg(task: _Task) -> Trained:
+    """Fit L2-regularized logistic regression to all rows, C from cross-validation, and make it Flatten → Dense.
+
+    The exact solver does it, or the streaming one for rows that are on disk.
+    """
     keras = import_keras()
-    mean, scale = _centre_and_scale(task.X)
-    fitted = _fit_logreg(task, mean, scale)
-    kernel = fitted.coef.T * scale
-    output = _output_layer(keras, task.n_classes, task.seed)
+    scaled = Scaled(task.X, *_centre_and_scale(task.X))
+    y, digests, n_images, n_classes, seed = task.y, task.digests, len(task.rows), task.n_classes, task.training.seed
+    if isinstance(task.X, np.ndarray):
+        fitted = fit_logreg(scaled, y, folds_of(y, digests, n_classes, seed), n_images)
+    else:
+        fitted = fit_logreg_streamed(scaled, y, digests, task.training, n_images=n_images, n_classes=n_classes)
+    kernel = fitted.coef.T * scaled.scale
+    output = output_layer(keras, n_classes, seed)
     features = keras.Input(task.X.shape[1:], name="features")
     model = keras.Model(features, output(keras.layers.Flatten()(features)), name="logreg")
-    output.set_weights([kernel, fitted.bias - mean @ kernel])
-    return TrainedHead("logreg", model, (), None, 0.0, {"feature_scale": scale, **fitted.details}, fitted.out_of_fold)
+    output.set_weights([kernel, fitted.bias - scaled.mean @ kernel])
+    details = {"feature_scale": scaled.scale, **fitted.details}
+    return Trained("logreg", model, details=details, out_of_fold=fitted.out_of_fold)
 
 
-def _fit_logreg(task: _Task, mean: _Floats, scale: float) -> Fitted:
-    """Fit logistic regression with the exact solver, or the streaming one for rows that are on disk."""
-    n_images, n_classes = len(task.rows), task.n_classes
-    if isinstance(task.X, np.ndarray):
-        folds = folds_of(task.y, task.digests, n_classes, task.seed)
-        return fit_logreg(task.X, task.y, folds, mean, scale, n_images=n_images)
-    options = {"n_images": n_images, "n_classes": n_classes, "seed": task.seed, "show": task.fit_options["show"]}
-    return fit_logreg_streamed(task.X, task.y, task.digests, mean, scale, **options)
-
-
-def _train_softmax(task: _Task) -> TrainedHead:
+def _train_softmax(task: _Task) -> Trained:
     """Train what the report put on its frozen ResNet50: Flatten → Dense(n, softmax), adam as Keras has it."""
     keras = import_keras()
-    train, validation = split(task.X, task.y, task.is_validation, task.rows)
-    glorot = keras.initializers.GlorotUniform(next(layer_seeds(task.seed)))
     features = keras.Input(task.X.shape[1:], name="features")
-    output = keras.layers.Dense(task.n_classes, "softmax", kernel_initializer=glorot, name="probabilities")
+    output = output_layer(keras, task.n_classes, next(layer_seeds(task.training.seed)), always_softmax=True)
     model = keras.Model(features, output(keras.layers.Flatten()(features)), name="softmax")
-    result = fit(
-        model,
-        train,
-        validation,
-        n_classes=task.n_classes,
-        seed=task.seed,
-        optimizer=keras.optimizers.Adam(),
-        **task.fit_options,
-    )
-    return TrainedHead("softmax", model, result.history, result.kept_epoch, 0.0, {})
+    return task.fit(model, keras.optimizers.Adam())
 
 
-_TRAINERS: dict[str, Callable[[_Task], TrainedHead]] = {
+_TRAINERS: dict[str, Callable[[_Task], Trained]] = {
     "dense": _train_dense,
     "logreg": _train_logreg,
     "softmax": _train_softmax,
 }
-
-
-def _output_layer(keras: Any, n_classes: int, seed: int) -> Any:
-    """Return a layer that ends in probabilities: one sigmoid for two classes, a softmax for more."""
-    return keras.layers.Dense(
-        1 if n_classes == 2 else n_classes,
-        activation="sigmoid" if n_classes == 2 else "softmax",
-        kernel_initializer=keras.initializers.GlorotUniform(seed),
-        name="probabilities",
-    )
 
 
 def _centre_and_scale(X: Rows) -> tuple[_Floats, float]:

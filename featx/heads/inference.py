@@ -1,8 +1,9 @@
-"""A saved head, run without Keras: its start takes longer than everything else there is to do for one image.
+"""Saved models: written, read by Keras, and heads run without it.
 
-A head is a `.keras` file (a zip of `config.json` and `model.weights.h5`) with a chain of `Dense` layers; what lies
-between them, `Flatten` and `Dropout`, does nothing to features that are one row for each image. NumPy multiplies as
-well as Keras does. Nothing in the file is run as code.
+The start of Keras takes longer than everything else there is to do for one image. A head is a `.keras` file (a zip of
+`config.json` and `model.weights.h5`) with a chain of `Dense` layers; what lies between them, `Flatten` and `Dropout`,
+does nothing to features that are one row for each image. NumPy multiplies as well as Keras does. Nothing in the file is
+run as code.
 """
 
 import io
@@ -18,7 +19,8 @@ import h5py
 import numpy as np
 
 from featx.errors import FeatxError, printable
-from featx.storage import check_readable
+from featx.storage import check_readable, replacing
+from featx.system import import_keras
 
 _WITHOUT_NUMBERS = {"InputLayer", "Flatten", "Dropout"}
 
@@ -27,6 +29,36 @@ _DAMAGE = (zipfile.BadZipFile, zlib.error, OSError, ValueError, KeyError, TypeEr
 
 #: Images at a time: enough to keep the processor busy.
 _SLAB_ROWS = 512
+
+
+def save_model(model: Any, path: Path) -> None:
+    """Write a Keras model to `path`, which ends in `.keras`, whole or not at all.
+
+    Raises:
+        FeatxError: the file cannot be written.
+    """
+    try:
+        with replacing(path) as temporary:
+            model.save(temporary)
+    except (OSError, ValueError) as error:
+        raise FeatxError(f"{printable(path)}: the model cannot be written ({error}).") from error
+
+
+def load_model(path: Path) -> Any:
+    """Return the Keras model in the `.keras` file `path`, to predict with. Nothing in the file is run as code.
+
+    Raises:
+        FeatxError: the file is missing, cannot be read, is damaged, or no Keras model.
+    """
+    keras = import_keras()
+    if not path.is_file():
+        raise FeatxError(f"{printable(path)}: there is no model here; train one with featx train-top.")
+    try:
+        return keras.models.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:  # a damaged archive ends in whatever zip, JSON, HDF5 or Keras raise
+        check_readable(path)
+        reason = " ".join(str(error).split())[:200]
+        raise FeatxError(f"{printable(path)}: this is no sound Keras model; train again. Received: {reason}") from error
 
 
 @dataclass(frozen=True)
@@ -38,8 +70,7 @@ class _Dense:
     activation: str
 
     def __call__(self, X: np.ndarray) -> np.ndarray:
-        out: np.ndarray = _ACTIVATIONS[self.activation](X @ self.kernel + self.bias)
-        return out
+        return _ACTIVATIONS[self.activation](X @ self.kernel + self.bias)
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,21 @@ _SLAB_ROWS, _SLAB_FEATURES = 256, 4096
 
 
 @dataclass(frozen=True)
+class Scaled:
+    """Features as logistic regression sees them: `(X - mean) * scale`, with a root mean square of about 1.
+
+    Attributes:
+        X: `(n, ...)` float16 or float32, in memory or on disk.
+        mean: `(n_features,)`.
+        scale: one number for all features.
+    """
+
+    X: Any
+    mean: _Floats
+    scale: float
+
+
+@dataclass(frozen=True)
 class Fitted:
     """Logistic regression that has been fitted, to features that were centred and scaled.
 
@@ -38,7 +53,7 @@ class Fitted:
         coef: `(k, n_features)`, with one row for two classes, or one for each class.
         bias: `(k,)`.
         out_of_fold: `(n_images, n_classes)`, the probabilities of held-out images; None without those of all.
-        details: see `featx.heads.dense.TrainedHead`.
+        details: see `featx.heads.training_loop.Trained`.
     """
 
     coef: _Floats
@@ -67,63 +82,52 @@ def folds_of(
     return fold[image.reshape(-1)]
 
 
-def fit_logreg(
-    X: npt.NDArray[Any],
-    y: npt.NDArray[np.int64],
-    folds: npt.NDArray[np.int64],
-    mean: _Floats,
-    scale: float,
-    n_images: int,
-) -> Fitted:
-    """Fit L2-regularized logistic regression to `(X - mean) * scale`, with the C that cross-validation likes best.
+def fit_logreg(features: Scaled, y: npt.NDArray[np.int64], folds: npt.NDArray[np.int64], n_images: int) -> Fitted:
+    """Fit L2-regularized logistic regression to features in memory, with the C that cross-validation likes best.
 
     Args:
-        X: `(n, ...)` float16 or float32; the first `n_images` rows are images, the others views of them.
+        features: of `n_images` images first, and then of views of them.
         y: `(n,)` labels.
         folds: `(n,)`, see `folds_of`.
-        mean: `(n_features,)`.
-        scale: what brings the features to a root mean square of 1.
         n_images: how many images there are; they are what is held out.
     """
-    if len(X) > min(MAX_GRAM_ROWS, mean.size // 2):
-        return _fit_rows(_scaled(X, mean, scale), y, folds, mean.size, n_images)
-    Z, back = _rows_in_their_span(X, mean, scale)
-    fitted = _fit_rows(Z, y, folds, mean.size, n_images)
-    return replace(fitted, coef=_times_scaled_rows(fitted.coef @ back, X, mean, scale))
+    n_features = features.mean.size
+    if len(features.X) > min(MAX_GRAM_ROWS, n_features // 2):
+        return _fit_rows(_all_rows(features), y, folds, n_features, n_images)
+    Z, back = _rows_in_their_span(features)
+    fitted = _fit_rows(Z, y, folds, n_features, n_images)
+    weights = fitted.coef @ back
+    slabs = [weights @ _columns(features, start) for start in range(0, n_features, _SLAB_FEATURES)]
+    return replace(fitted, coef=np.hstack(slabs))
 
 
-def _scaled(X: npt.NDArray[Any], mean: _Floats, scale: float) -> npt.NDArray[np.float32]:
-    """Return the centred and scaled rows as `(n, n_features)` float32."""
-    Z = np.empty((len(X), mean.size), np.float32)
-    for start in range(0, len(X), _SLAB_ROWS):
-        slab = X[start : start + _SLAB_ROWS].reshape(-1, mean.size)
-        Z[start : start + len(slab)] = (slab - mean) * scale
+def _all_rows(features: Scaled) -> npt.NDArray[np.float32]:
+    """Return the scaled rows as `(n, n_features)` float32."""
+    Z = np.empty((len(features.X), features.mean.size), np.float32)
+    for start in range(0, len(Z), _SLAB_ROWS):
+        slab = features.X[start : start + _SLAB_ROWS].reshape(-1, features.mean.size)
+        Z[start : start + len(slab)] = (slab - features.mean) * features.scale
     return Z
 
 
-def _scaled_columns(X: npt.NDArray[Any], mean: _Floats, scale: float, start: int) -> _Floats:
-    """Return `(n, m)`, the centred and scaled features from `start` on, as many as make a slab."""
-    stop = start + _SLAB_FEATURES
-    columns: _Floats = (X.reshape(len(X), -1)[:, start:stop] - mean[start:stop]) * scale
+def _columns(features: Scaled, start: int) -> _Floats:
+    """Return `(n, m)`, the scaled features from `start` on, as many as make a slab."""
+    those = slice(start, start + _SLAB_FEATURES)
+    columns: _Floats = (features.X.reshape(len(features.X), -1)[:, those] - features.mean[those]) * features.scale
     return columns
 
 
-def _times_scaled_rows(weights: _Floats, X: npt.NDArray[Any], mean: _Floats, scale: float) -> _Floats:
-    """Return `weights (k, n)` times the centred and scaled rows, `(k, n_features)`."""
-    return np.hstack([weights @ _scaled_columns(X, mean, scale, i) for i in range(0, mean.size, _SLAB_FEATURES)])
-
-
-def _rows_in_their_span(X: npt.NDArray[Any], mean: _Floats, scale: float) -> tuple[npt.NDArray[np.float32], _Floats]:
-    """Return the centred and scaled rows in an orthonormal basis of their span, `(n, r)`, and the way back, `(r, n)`.
+def _rows_in_their_span(features: Scaled) -> tuple[npt.NDArray[np.float32], _Floats]:
+    """Return the scaled rows in an orthonormal basis of their span, `(n, r)`, and the way back, `(r, n)`.
 
     With fewer rows than features this loses nothing: the coefficients that an L2 penalty leaves lie in the span of the
     rows (the representer theorem), and lengths and angles are the same in both bases.
     """
     from scipy.linalg import eigh
 
-    gram = np.zeros((len(X), len(X)))
-    for start in range(0, mean.size, _SLAB_FEATURES):
-        columns = _scaled_columns(X, mean, scale, start)
+    gram = np.zeros((len(features.X), len(features.X)))
+    for start in range(0, features.mean.size, _SLAB_FEATURES):
+        columns = _columns(features, start)
         gram += columns @ columns.T
     eigenvalues, vectors = eigh(gram, driver="evd", overwrite_a=True)
     spanned = eigenvalues >= 1e-10 * eigenvalues[-1]

@@ -9,14 +9,15 @@ solver does: the same C, and the same or one more of 2000 test images right.
 # ruff: noqa: N803, N806 - X, Z and C are what the books call them
 
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from featx.heads.logistic import Fitted, fit_logreg, folds_of
+from featx.heads.logistic import Fitted, Scaled, fit_logreg, folds_of
+from featx.heads.training_loop import Training
 from featx.store import FeatureArray, row_bytes
 from featx.system import in_threads, prefetched, progress_bar
 
@@ -45,41 +46,35 @@ def sample_rows(X: FeatureArray) -> npt.NDArray[np.int64]:
 
 
 def fit_logreg_streamed(
-    X: FeatureArray,
+    features: Scaled,
     y: npt.NDArray[np.int64],
     digests: npt.NDArray[np.uint8],
-    mean: _Floats,
-    scale: float,
+    training: Training,
     *,
     n_images: int,
     n_classes: int,
-    seed: int,
-    show: bool = False,
 ) -> Fitted:
-    """Fit L2-regularized logistic regression to `(X - mean) * scale`, all rows; C from cross-validation on a sample.
+    """Fit L2-regularized logistic regression to features on disk, all rows; C from cross-validation on a sample.
 
     Args:
-        X: `(n, ...)`; the first `n_images` rows are images, the others views of them.
+        features: of `n_images` images first, and then of views of them.
         y: `(n,)` labels.
         digests: `(n, 32)` uint8, SHA-256 of the images.
-        mean: `(n_features,)`.
-        scale: what brings the features to a root mean square of about 1.
+        training: has the seed of the folds, and whether to show progress.
         n_images: how many images there are; the sample is of these.
         n_classes: number of classes.
-        seed: of the folds.
-        show: show progress on stderr.
 
     Raises:
         TrainingError: a class has too few images in the sample.
     """
-    images = sample_rows(X.take(slice(0, n_images)))
-    sample = X[images]
-    folds = folds_of(y[images], digests[images], n_classes, seed)
-    of_sample = fit_logreg(sample, y[images], folds, mean, scale, n_images=len(images))
+    images = sample_rows(features.X.take(slice(0, n_images)))
+    sample = replace(features, X=features.X[images])
+    folds = folds_of(y[images], digests[images], n_classes, training.seed)
+    of_sample = fit_logreg(sample, y[images], folds, len(images))
     C = float(of_sample.details["C"])
-    objective = _Objective(X, y, mean, scale, C, n_classes)
-    stretch = _stretch(_scaled(sample, mean, scale), of_sample, C, len(X))
-    coef, bias, converged, n_passes = _minimize(objective, stretch, of_sample, show=show)
+    Z = (sample.X.reshape(len(images), -1) - sample.mean) * sample.scale
+    stretch = _stretch(Z, of_sample, C, len(features.X))
+    coef, bias, converged, n_passes = _minimize(_Objective(features, y, C), stretch, of_sample, show=training.show)
     details: dict[str, float | int | str] = {
         **of_sample.details,
         "converged": converged,
@@ -94,23 +89,21 @@ def fit_logreg_streamed(
 class _Objective:
     """The mean over all rows of the loss, and of C⁻¹ ½ ‖coef‖²: scikit-learn's objective, divided by C n."""
 
-    X: FeatureArray
+    features: Scaled
     y: npt.NDArray[np.int64]
-    mean: _Floats
-    scale: float
     C: float
-    n_classes: int
 
     def at(self, coef: _Floats, bias: _Floats) -> tuple[float, _Floats, _Floats]:
         """Return the value at `coef`, `(k, n_features)`, and `bias`, `(k,)`, and the derivatives by both: one pass."""
-        weights = (coef * self.scale).astype(np.float32)
-        offset = bias - weights.astype(np.float64) @ self.mean
+        mean, scale = self.features.mean, self.features.scale
+        weights = (coef * scale).astype(np.float32)
+        offset = bias - weights.astype(np.float64) @ mean
         total = _Sums(0.0, np.zeros(coef.shape), np.zeros(len(bias)))
-        with closing(prefetched(self.X.in_order())) as parts:
+        with closing(prefetched(self.features.X.in_order())) as parts:
             for sums in in_threads(partial(self._of_part, weights, offset), parts):
                 total = total + sums
-        n = len(self.X)
-        by_coef = self.scale * (total.by_weights - total.by_bias[:, np.newaxis] * self.mean) + coef / self.C
+        n = len(self.features.X)
+        by_coef = scale * (total.by_weights - total.by_bias[:, np.newaxis] * mean) + coef / self.C
         value = total.loss + float(np.vdot(coef, coef)) / (2 * self.C)
         return value / n, by_coef / n, total.by_bias / n
 
@@ -120,7 +113,7 @@ class _Objective:
         """Return the sums over some rows: which ones, and their features."""
         labels, rows = self.y[part[0]], part[1].reshape(len(part[0]), -1)
         total = _Sums(0.0, np.zeros(weights.shape), np.zeros(len(offset)))
-        rows_at_once = max(1, _TILE_BYTES // (4 * self.mean.size))
+        rows_at_once = max(1, _TILE_BYTES // (4 * rows.shape[1]))
         for start in range(0, len(rows), rows_at_once):
             tile = rows[start : start + rows_at_once].astype(np.float32)
             loss, residuals = _loss(tile @ weights.T + offset, labels[start : start + rows_at_once])
@@ -232,9 +225,3 @@ def _minimize(
         result = minimize(value_and_gradient, start_vector, jac=True, method="L-BFGS-B", options=options)
     coef, bias = stretch.back(result.x, n_outputs)
     return coef, bias, "yes" if result.success else "no", int(result.nfev)
-
-
-def _scaled(X: npt.NDArray[Any], mean: _Floats, scale: float) -> _Floats:
-    """Return the centred and scaled rows, `(n, n_features)`."""
-    Z: _Floats = (X.reshape(len(X), -1) - mean) * scale
-    return Z

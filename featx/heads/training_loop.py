@@ -9,17 +9,30 @@ import importlib
 import math
 from collections.abc import Generator, Iterator
 from contextlib import closing
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from featx.errors import FeatxError, TrainingError, printable
-from featx.storage import check_readable, replacing
+from featx.errors import FeatxError, TrainingError
 from featx.store import Rows, row_bytes
-from featx.system import import_keras, prefetched, progress_bar
+from featx.system import (
+    HALF_OF_FREE,
+    MemoryLimit,
+    as_memory_limit,
+    import_keras,
+    prefetched,
+    progress_bar,
+    shown,
+    whole_number,
+)
+
+#: Some rows at a time: which ones, `(k,)`, and the rows themselves, `(k, …)`.
+_Parts = Generator[tuple[npt.NDArray[np.int64], npt.NDArray[Any]], None, None]
+
+#: Keras and NumPy take seeds of 32 bits; repeats count on from the first.
+MAX_SEED = 2**32 - 2**16
 
 #: Batches per call into TensorFlow: a head's step is so short that calling it from Python costs as much as running it.
 STEPS_PER_EXECUTION = 16
@@ -32,6 +45,44 @@ SLAB_BYTES = 4 << 20
 
 #: Probabilities below this are taken for this in the loss, as Keras does.
 SMALLEST_PROBABILITY = 1e-7
+
+
+@dataclass(frozen=True)
+class Training:
+    """How models are trained; the same for heads and baselines.
+
+    Attributes:
+        seed: of the initial weights, the order of images, dropout, and the choice of the validation part.
+        epochs: at most so many passes over the training images.
+        patience: epochs without a better validation loss after which training stops.
+        batch_size: images in one step of the dense head's optimizer, chosen by their number if None. A baseline has its
+            own.
+        show: show progress on stderr.
+        memory: how much features may take: a `featx.system.machine.MemoryLimit`, bytes, or text like `"4GiB"`.
+
+    Raises:
+        FeatxError: a number is no whole one, or too small.
+    """
+
+    seed: int = 0
+    epochs: int = 50
+    patience: int = 5
+    batch_size: int | None = None
+    show: bool = False
+    memory: MemoryLimit = HALF_OF_FREE
+
+    def __post_init__(self) -> None:
+        for name, least in (("seed", 0), ("epochs", 1), ("patience", 0), ("batch_size", 1)):
+            value = getattr(self, name)
+            if value is not None or name != "batch_size":
+                object.__setattr__(self, name, whole_number(name, value, least, MAX_SEED if name == "seed" else None))
+        object.__setattr__(self, "memory", as_memory_limit(self.memory))
+
+
+def check_training(training: Training) -> None:
+    """Raise FeatxError unless `training` is what its name says."""
+    if not isinstance(training, Training):
+        raise FeatxError(f"Training options are a featx.Training(seed=…, epochs=…). Received: {shown(training)}")
 
 
 @dataclass(frozen=True)
@@ -64,11 +115,36 @@ class Samples:
 
 
 @dataclass(frozen=True)
-class FitResult:
-    """What `fit` did: `history`, an entry per epoch, and `kept_epoch`, the one (from 1) whose weights the model has."""
+class Trained:
+    """A model that has been trained: a head, or a baseline.
 
-    history: tuple[Epoch, ...]
-    kept_epoch: int
+    Attributes:
+        name: of the head or the baseline.
+        model: a Keras model from raw features `(n, ...)` float16 or float32, or from pixels
+            `(n, height, width, 3)` uint8 RGB, to a sigmoid `(n, 1)`, the probability of class 1, or a softmax
+            `(n, n_classes)`; None for a pretrained network, of which nothing was trained here.
+        history: the epochs; empty for `logreg`.
+        kept_epoch: the epoch, from 1, whose weights the model has; None for `logreg`.
+        fit_s: seconds of training, without the start of Keras.
+        details: what training chose. `feature_scale` is already in a head's kernel; `logreg` also has `C` as
+            scikit-learn counts it on centred features times that scale, `cv_accuracy`, `cv_folds`, and `converged`,
+            yes or no.
+        out_of_fold: `(n_train, n_classes)` float32, probabilities of the training images from heads that have not seen
+            them, from `logreg`'s cross-validation; None without one.
+    """
+
+    name: str
+    model: Any
+    history: tuple[Epoch, ...] = ()
+    kept_epoch: int | None = None
+    fit_s: float = 0.0
+    details: dict[str, float | int | str] = field(default_factory=dict)
+    out_of_fold: npt.NDArray[np.float32] | None = None
+
+    @property
+    def n_parameters(self) -> int:
+        """How many parameters were trained."""
+        return 0 if self.model is None else count_parameters(self.model)
 
 
 def split(
@@ -96,6 +172,17 @@ def split(
     return Samples(X, y, rows[~is_validation]), Samples(X, y, rows[is_validation, 0])
 
 
+def output_layer(keras: Any, n_classes: int, seed: int, *, always_softmax: bool = False) -> Any:
+    """Return a dense layer that ends in probabilities: one sigmoid for two classes, unless it is always a softmax."""
+    is_sigmoid = n_classes == 2 and not always_softmax
+    return keras.layers.Dense(
+        1 if is_sigmoid else n_classes,
+        activation="sigmoid" if is_sigmoid else "softmax",
+        kernel_initializer=keras.initializers.GlorotUniform(seed),
+        name="probabilities",
+    )
+
+
 def layer_seeds(seed: int) -> Iterator[int]:
     """Yield a seed for each layer, all from `seed`: two layers of one shape and one seed would start equal."""
     for word in np.random.SeedSequence(seed).generate_state(64):
@@ -106,45 +193,38 @@ def fit(
     model: Any,
     train: Samples,
     validation: Samples,
+    training: Training,
     *,
     n_classes: int,
-    seed: int,
-    epochs: int,
-    patience: int,
     batch_size: int = 32,
     optimizer: Any = "rmsprop",
-    show: bool = False,
-) -> FitResult:
+) -> Trained:
     """Train a Keras `model` on crossentropy and leave it with the weights of the epoch with the lowest validation loss.
 
-    The model ends in a sigmoid of width 1 (two classes) or a softmax of width `n_classes`. Training stops after
-    `patience` epochs without a lower validation loss. On a CPU the same seed, data and model give the same weights,
-    bit for bit. `loss` and `accuracy` in the history are Keras's running means over the epoch, with dropout and
-    augmentation; `val_loss` and `val_accuracy` are measured at its end, without.
+    The model ends in a sigmoid of width 1 (two classes) or a softmax of width `n_classes`. On a CPU the same seed, data
+    and model give the same weights, bit for bit. `loss` and `accuracy` in the history are Keras's running means over
+    the epoch, with dropout and augmentation; `val_loss` and `val_accuracy` are measured at its end, without.
 
     Args:
         model: a built Keras model; its optimizer and loss are set here.
-        train: the rows to learn from, shuffled anew every epoch by (`seed`, epoch).
+        train: the rows to learn from, shuffled anew every epoch by (`training.seed`, epoch).
         validation: the rows that decide when to stop.
+        training: seed, epochs and patience; its batch size is not used.
         n_classes: number of classes.
-        seed: of the shuffling.
-        epochs: the most passes over the training rows.
-        patience: epochs without improvement that are waited for.
         batch_size: rows per step.
         optimizer: a Keras optimizer or its name.
-        show: show progress on stderr.
 
     Raises:
         TrainingError: no rows to train or to validate on, labels out of range, or weights that are no longer finite.
     """
-    _check(model, train, validation, n_classes, epochs)
+    _check(model, train, validation, n_classes)
     keras = import_keras()
     _compile(keras, model, optimizer)
     history: list[Epoch] = []
     kept = (math.inf, 0, model.get_weights())
-    with progress_bar(epochs, model.name, "epochs", show=show) as bar:
-        for number in range(1, epochs + 1):
-            loss, accuracy = _train_one_epoch(keras, model, train, batch_size, (seed, number))
+    with progress_bar(training.epochs, model.name, "epochs", show=training.show) as bar:
+        for number in range(1, training.epochs + 1):
+            loss, accuracy = _train_one_epoch(keras, model, train, batch_size, (training.seed, number))
             epoch, weights = _epoch(number, loss, accuracy, model, validation), model.get_weights()
             _check_finite(epoch, weights)
             history.append(epoch)
@@ -152,19 +232,34 @@ def fit(
             bar.update()
             if epoch.val_loss < kept[0]:
                 kept = (epoch.val_loss, number, weights)
-            if number - kept[1] >= patience:
+            if number - kept[1] >= training.patience:
                 break
     model.set_weights(kept[2])
-    return FitResult(tuple(history), kept[1])
+    return Trained(model.name, model, tuple(history), kept[1])
 
 
-def predict_proba(model: Any, X: Rows, *, batch_size: int | None = None) -> npt.NDArray[np.float64]:
+def predict_proba(
+    model: Any, X: Rows, rows: npt.NDArray[np.int64] | None = None, *, batch_size: int | None = None
+) -> npt.NDArray[np.float64]:
     """Return `(n, n_classes)` float64 probabilities for the rows of `X (n, ...)`; every row sums to 1.
 
     A sigmoid's single output `p`, the probability of class 1, becomes the two columns `[1 - p, p]`. `X` is read
-    `batch_size` rows at a time, by default 4 MiB.
+    `batch_size` rows at a time, by default 4 MiB. If given, only its `rows`, `(k,)` int64, are predicted.
     """
-    return _probabilities(model, Samples(X, np.zeros(0, np.int64), np.arange(len(X))), batch_size)
+    keras = import_keras()
+    rows = np.arange(len(X)) if rows is None else rows
+    size = batch_size or min(1024, max(32, SLAB_BYTES // row_bytes(X)))
+    outputs = np.empty((len(rows), model.output_shape[-1]), np.float64)
+    with closing(_slabs(X, rows, size)) as slabs:
+        for which, features in slabs:
+            # A short slab is filled up: another shape would be another graph to trace.
+            slab = np.zeros((size, *X.shape[1:]), X.dtype)
+            slab[: len(features)] = features
+            outputs[which] = keras.ops.convert_to_numpy(model.predict_on_batch(slab))[: len(features)]
+    if outputs.shape[1] == 1:
+        return np.hstack([1 - outputs, outputs])
+    total: npt.NDArray[np.float64] = outputs.sum(axis=1, keepdims=True)
+    return outputs / total
 
 
 def count_parameters(model: Any) -> int:
@@ -172,40 +267,20 @@ def count_parameters(model: Any) -> int:
     return sum(math.prod(variable.shape) for variable in model.trainable_variables)
 
 
-def save_model(model: Any, path: Path) -> None:
-    """Write a Keras model to `path`, which ends in `.keras`, whole or not at all.
-
-    Raises:
-        FeatxError: the file cannot be written.
-    """
-    try:
-        with replacing(path) as temporary:
-            model.save(temporary)
-    except (OSError, ValueError) as error:
-        raise FeatxError(f"{printable(path)}: the model cannot be written ({error}).") from error
-
-
-def load_model(path: Path) -> Any:
-    """Return the Keras model in the `.keras` file `path`, to predict with. Nothing in the file is run as code.
-
-    Raises:
-        FeatxError: the file is missing, cannot be read, is damaged, or no Keras model.
-    """
-    keras = import_keras()
-    if not path.is_file():
-        raise FeatxError(f"{printable(path)}: there is no model here; train one with featx train-top.")
-    try:
-        return keras.models.load_model(path, compile=False, safe_mode=True)
-    except Exception as error:  # a damaged archive ends in whatever zip, JSON, HDF5 or Keras raise
-        check_readable(path)
-        reason = " ".join(str(error).split())[:200]
-        raise FeatxError(f"{printable(path)}: this is no sound Keras model; train again. Received: {reason}") from error
+def _slabs(X: Rows, rows: npt.NDArray[np.int64], size: int) -> _Parts:
+    """Yield the rows `rows` of `X`, at most `size` at a time: which of them, and their features."""
+    if not isinstance(X, np.ndarray):
+        for which, features in prefetched(X.take(rows).in_order()):
+            for start in range(0, len(features), size):
+                yield which[start : start + size], features[start : start + size]
+        return
+    for start in range(0, len(rows), size):
+        which = np.arange(start, min(start + size, len(rows)))
+        yield which, X[rows[which]]
 
 
-def _check(model: Any, train: Samples, validation: Samples, n_classes: int, epochs: int) -> None:
+def _check(model: Any, train: Samples, validation: Samples, n_classes: int) -> None:
     """Raise `TrainingError` for what cannot be trained on."""
-    if epochs < 1:
-        raise TrainingError(f"Training takes at least one epoch. Received: epochs={epochs}")
     if not len(train) or not len(validation):
         raise TrainingError(
             "Training needs images to learn from and images to validate on; add images. "
@@ -259,9 +334,7 @@ def _train_one_epoch(
     return loss, accuracy
 
 
-def _portions(
-    X: Rows, order: npt.NDArray[np.int64], batch_size: int, rng: np.random.Generator
-) -> Generator[tuple[npt.NDArray[np.int64], npt.NDArray[Any]], None, None]:
+def _portions(X: Rows, order: npt.NDArray[np.int64], batch_size: int, rng: np.random.Generator) -> _Parts:
     """Yield the rows `order`, `(n,)`, some megabytes at a time: which ones, and `(k, …)`, in the order to train in.
 
     Of rows in memory, that is `order` itself; of rows on disk, another that is random, too, and kind to the disk. All
@@ -295,7 +368,7 @@ def _feed(keras: Any, X: npt.NDArray[Any], y: npt.NDArray[np.int64], batch_size:
 
 def _epoch(number: int, loss: float, accuracy: float, model: Any, validation: Samples) -> Epoch:
     """Return what the epoch just run achieved."""
-    probabilities = _probabilities(model, validation)
+    probabilities = predict_proba(model, validation.X, validation.rows)
     y = validation.y[validation.rows]
     of_truth = probabilities[np.arange(len(y)), y]
     return Epoch(
@@ -319,33 +392,3 @@ def _check_finite(epoch: Epoch, weights: list[npt.NDArray[Any]]) -> None:
             f"Received: training loss {epoch.loss}, validation loss {epoch.val_loss} in epoch "
             f"{epoch.epoch}"
         )
-
-
-def _probabilities(model: Any, samples: Samples, batch_size: int | None = None) -> npt.NDArray[np.float64]:
-    """Return `(n_samples, n_classes)` probabilities, in the order of `samples.rows`."""
-    keras = import_keras()
-    size = batch_size or min(1024, max(32, SLAB_BYTES // row_bytes(samples.X)))
-    outputs = np.empty((len(samples), model.output_shape[-1]), np.float64)
-    with closing(_slabs(samples, size)) as slabs:
-        for which, rows in slabs:
-            # A short slab is filled up: another shape would be another graph to trace.
-            slab = np.zeros((size, *samples.X.shape[1:]), samples.X.dtype)
-            slab[: len(rows)] = rows
-            outputs[which] = keras.ops.convert_to_numpy(model.predict_on_batch(slab))[: len(rows)]
-    if outputs.shape[1] == 1:
-        return np.hstack([1 - outputs, outputs])
-    total: npt.NDArray[np.float64] = outputs.sum(axis=1, keepdims=True)
-    return outputs / total
-
-
-def _slabs(samples: Samples, size: int) -> Generator[tuple[npt.NDArray[np.int64], npt.NDArray[Any]], None, None]:
-    """Yield all samples, of which each is one row, at most `size` at a time: which ones, and their rows."""
-    everything = np.arange(len(samples))
-    if not isinstance(samples.X, np.ndarray):
-        for which, rows in prefetched(samples.X.take(samples.rows).in_order()):
-            for start in range(0, len(rows), size):
-                yield which[start : start + size], rows[start : start + size]
-        return
-    for start in range(0, len(samples), size):
-        which = everything[start : start + size]
-        yield which, samples.X[samples.rows[which]]

@@ -2,7 +2,7 @@
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, Unpack, overload
@@ -13,12 +13,12 @@ from featx.backbones import Weights
 from featx.dataset import ImageDataset, Images, SkippedImage, as_source, digest_files, images_in
 from featx.engines import EngineChoices, EngineOptions, needs_keras
 from featx.errors import FeatxError, WeightsError
-from featx.extract import DEFAULT_CACHE_DIR, Computed, compute_missing
+from featx.extract import DEFAULT_CACHE_DIR, compute_missing
 from featx.heads import Head, read_head
 from featx.recipe import Recipe
 from featx.storage import StoragePath, as_path, as_storage_path
 from featx.store import FeatureStore
-from featx.system import as_workers, shown
+from featx.system import as_workers, data_frame, shown
 from featx.train import SavedRun, read_run
 
 if TYPE_CHECKING:
@@ -87,9 +87,6 @@ class Predictions(Sequence[Prediction]):
     def __repr__(self) -> str:
         return f"<Predictions of {len(self)} files in {len(self.class_names)} classes, {self.n_unreadable} unreadable>"
 
-    def __iter__(self) -> Iterator[Prediction]:
-        return (self[row] for row in range(len(self)))
-
     @property
     def labels(self) -> list[str | None]:
         """The likeliest class of each image; None for one that cannot be read."""
@@ -106,8 +103,6 @@ class Predictions(Sequence[Prediction]):
         Raises:
             FeatxError: pandas is not installed.
         """
-        from featx.system import data_frame
-
         columns = {
             "path": [str(path) for path in self.paths],
             "label": self.labels,
@@ -122,20 +117,18 @@ class ImageClassifier(ABC):
     """Image files in, classes out, by way of the store.
 
     What the probabilities are made of is left to those who inherit: a head on features, or what the network says.
+
+    Attributes:
+        class_names: the classes, in the order of the probabilities.
     """
 
     def __init__(
         self, recipe: Recipe, class_names: tuple[str, ...], cache_dir: StoragePath, engine_options: EngineOptions
     ) -> None:
+        self.class_names = class_names
         self._recipe = recipe
-        self._class_names = class_names
         self._cache_dir = cache_dir
         self._engine_options = engine_options
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """The classes, in the order of the probabilities."""
-        return self._class_names
 
     def predict(
         self,
@@ -165,7 +158,17 @@ class ImageClassifier(ABC):
         rows = np.array([row for row in range(len(files)) if row not in reasons], np.int64)
         images = Images(files, digests)[rows]
         unreadable = [SkippedImage.of(files[row].absolute(), b"", reason) for row, reason in reasons.items()]
-        computed = self._compute(images, unreadable, workers=workers, strict=strict, show=show)
+        computed = compute_missing(
+            images,
+            self._recipe,
+            self._find_weights,
+            self._cache_dir,
+            self._engine_options,
+            unreadable=unreadable,
+            workers=workers,
+            strict=strict,
+            show=show,
+        )
         why = {image.digest or image.path: image.reason for image in computed.skipped}
         all_reasons = [reasons.get(row) for row in range(len(files))]
         for row, digest in zip(rows, images.digests, strict=True):
@@ -194,21 +197,6 @@ class ImageClassifier(ABC):
     @abstractmethod
     def _from_features(self, X: np.ndarray) -> np.ndarray:
         """Return `(n, n_classes)` float64 probabilities for the features `X`, `(n, …)`."""
-
-    def _compute(
-        self, images: Images, unreadable: list[SkippedImage], *, workers: int | None, strict: bool, show: bool
-    ) -> Computed:
-        return compute_missing(
-            images,
-            self._recipe,
-            self._find_weights,
-            self._cache_dir,
-            self._engine_options,
-            unreadable=unreadable,
-            workers=workers,
-            strict=strict,
-            show=show,
-        )
 
     def _probabilities(self, digests: np.ndarray, is_readable: np.ndarray) -> np.ndarray:
         """Return `(n, n_classes)` float64 for the images with `digests`, `(n, 32)` uint8; NaN where not readable."""

@@ -20,6 +20,7 @@ from featx.storage.files import (
     remove_abandoned_files,
     remove_whole,
     replacing,
+    replacing_folder,
     sync_folder,
     write_text,
 )

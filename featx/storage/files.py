@@ -128,6 +128,19 @@ def replacing(path: _AnyPath) -> Iterator[_AnyPath]:
         temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty folder to fill; if the block succeeds, it is at `path`, where at most an empty folder was."""
+    temporary = path.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}")
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        temporary.rename(path)
+        sync_folder(path.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
 def move(path: StoragePath, target: StoragePath) -> None:
     """Rename a file in its folder.
 

@@ -1,4 +1,4 @@
-"""A data set joined with its features, by the content of the images."""
+"""The features of a data set, found in the store by the content of its images."""
 
 import logging
 from collections.abc import Iterable
@@ -25,7 +25,7 @@ log = logging.getLogger("featx")
 
 @dataclass(frozen=True)
 class Features:
-    """A data set joined with its features; images that could not be read are in neither.
+    """A data set with its features; images that could not be read are in neither.
 
     Attributes:
         dataset: the images that have features.
@@ -124,14 +124,14 @@ def load_features(
         dataset = scan(dataset, cache_dir)
     recipe, _ = resolve_recipe(cache_dir, dataset, **options)
     command = extract_command(dataset.folders, cache_dir, views, **options)
-    features = join_features(dataset, FeatureStore(cache_dir, recipe), command)
+    features = stored_features(dataset, FeatureStore(cache_dir, recipe), command)
     return with_views(features, views, cache_dir, command) if views else features
 
 
-def join_features(
+def stored_features(
     dataset: ImageDataset, store: FeatureStore, command: str, memory: MemoryLimit | None = None
 ) -> Features:
-    """Return the join of `dataset` and `store`; `command` is what makes features that are missing.
+    """Return `dataset` with its features in `store`; `command` is what makes features that are missing.
 
     They are read into memory, unless they take more than `memory`, if that is given.
 
@@ -140,64 +140,26 @@ def join_features(
         DamagedSegmentError: a segment failed its checksum.
     """
     has_features = store.contains(dataset.digests)
-    skipped = SkippedImages(store.dir / "skipped.csv")
-    n_missing = sum(skipped.reason(dataset.digests[row].tobytes()) is None for row in np.flatnonzero(~has_features))
-    if n_missing:
+    others, skipped = np.flatnonzero(~has_features), SkippedImages(store.dir / "skipped.csv")
+    reasons = [skipped.reason(dataset.digests[row].tobytes()) for row in others]
+    if n_missing := reasons.count(None):
         raise FeaturesMissingError(
             f"{n_missing} of {dataset.n_images} images have no {store.recipe.backbone} features yet. "
             f"Make them with: {command}"
         )
     readable = dataset.subset(has_features)
-    _check_classes(readable, _first_reason(dataset, has_features, skipped))
-    X = join_rows(store, readable.digests, memory)
+    why = ""
+    if reasons:
+        why = f" ({len(others):,} images cannot be read, such as {printable(dataset.paths[others[0]])}: {reasons[0]})"
+    _check_classes(readable, why)
+    X = read_rows(store, readable.digests, memory)
     return Features(readable, store.recipe, X, store.cost(readable.digests))
-
-
-def data_warnings(scanned: ImageDataset, joined: ImageDataset, store_dirs: Iterable[StoragePath]) -> tuple[str, ...]:
-    """Return what the user should know of the data, a sentence each: also of images that have no features.
-
-    Args:
-        scanned: the data set as it was scanned.
-        joined: those of its images that could be read.
-        store_dirs: the stores of their features.
-    """
-    warnings = list(scanned.warnings)
-    if n_lost := scanned.n_images - joined.n_images:
-        kept = set(joined.paths)
-        first = next(path for path in scanned.paths if path not in kept)
-        sentence = f"Left out because they cannot be read: {n_lost:,} of {scanned.n_images:,} images, such as"
-        warnings.append(f"{sentence} {printable(first)}.")
-    dim = [
-        image
-        for store_dir in store_dirs
-        for image in DimImages(store_dir / "dim.json").among(joined.digests, lambda row: printable(joined.paths[row]))
-    ]
-    return (*warnings, *filter(None, [dim_sentence(dim)]))
-
-
-def join_rows(store: FeatureStore, digests: np.ndarray, memory: MemoryLimit | None) -> Rows:
-    """Return the features of the images with `digests`, `(n, 32)` uint8: on disk if they do not fit `memory`."""
-    n_bytes = len(digests) * (store.segments[0].row_bytes if store.segments else 0)
-    if memory is None or memory.holds(n_bytes):
-        return store.read(digests)
-    _say_on_disk(n_bytes, store.recipe, memory)
-    return stored_rows(store, digests, buffer_bytes=memory.buffer_bytes)
-
-
-def _say_on_disk(n_bytes: int, recipe: Recipe, memory: MemoryLimit) -> None:
-    log.info(
-        "%s of %s features are read from disk as they are needed, and logistic regression is fitted by a streaming "
-        "solver: training on them in memory would take more than %s (--memory).",
-        size(n_bytes),
-        recipe.backbone,
-        size(memory.n_bytes),
-    )
 
 
 def with_views(
     features: Features, views: Views, cache_dir: StoragePath, command: str, memory: MemoryLimit | None = None
 ) -> Features:
-    """Return `features` joined with those of augmented views; `command` is what makes views that are missing.
+    """Return `features` with those of augmented views; `command` is what makes views that are missing.
 
     Raises:
         FeaturesMissingError: the store lacks some.
@@ -214,10 +176,13 @@ def with_views(
             f"features yet. Make them with: {command}"
         )
     n_bytes = row_bytes(features.X) * (dataset.n_images + sum(len(numbers) for _, numbers in names))
-    is_on_disk = memory is not None and not (isinstance(features.X, np.ndarray) and memory.holds(n_bytes))
-    if memory and is_on_disk:
-        features = _on_disk(features, cache_dir, memory, n_bytes)
-    of_train, of_test = (_view_rows(store, *of_split, views.n, memory if is_on_disk else None) for of_split in names)
+    if isinstance(features.X, np.ndarray):
+        if memory is None or memory.holds(n_bytes):
+            memory = None  # all is read
+        else:
+            X = _rows_on_disk(FeatureStore(cache_dir, features.recipe), dataset.digests, memory, n_bytes)
+            features = replace(features, X=X)
+    of_train, of_test = (_view_rows(store, *of_split, views.n, memory) for of_split in names)
     train_cost, test_cost = (store.cost(*of_split) for of_split in names)
     return replace(
         features,
@@ -226,6 +191,50 @@ def with_views(
         test_views=of_test,
         test_views_timings=test_cost,
     )
+
+
+def read_rows(store: FeatureStore, digests: np.ndarray, memory: MemoryLimit | None) -> Rows:
+    """Return the features of the images with `digests`, `(n, 32)` uint8: on disk if they do not fit `memory`."""
+    n_bytes = len(digests) * (store.segments[0].row_bytes if store.segments else 0)
+    if memory is None or memory.holds(n_bytes):
+        return store.read(digests)
+    return _rows_on_disk(store, digests, memory, n_bytes)
+
+
+def data_warnings(scanned: ImageDataset, readable: ImageDataset, store_dirs: Iterable[StoragePath]) -> tuple[str, ...]:
+    """Return what the user should know of the data, a sentence each: also of images that have no features.
+
+    Args:
+        scanned: the data set as it was scanned.
+        readable: those of its images that could be read.
+        store_dirs: the stores of their features.
+    """
+    warnings = list(scanned.warnings)
+    if n_lost := scanned.n_images - readable.n_images:
+        kept = set(readable.paths)
+        first = next(path for path in scanned.paths if path not in kept)
+        sentence = f"Left out because they cannot be read: {n_lost:,} of {scanned.n_images:,} images, such as"
+        warnings.append(f"{sentence} {printable(first)}.")
+    dim = [
+        image
+        for store_dir in store_dirs
+        for image in DimImages(store_dir / "dim.json").among(
+            readable.digests, lambda row: printable(readable.paths[row])
+        )
+    ]
+    return (*warnings, *filter(None, [dim_sentence(dim)]))
+
+
+def _rows_on_disk(store: FeatureStore, digests: np.ndarray, memory: MemoryLimit, n_bytes: int) -> Rows:
+    """Return the same, left on disk, and say so: with the views, if there are any, they would take `n_bytes`."""
+    log.info(
+        "%s of %s features are read from disk as they are needed, and logistic regression is fitted by a streaming "
+        "solver: training on them in memory would take more than %s (--memory).",
+        size(n_bytes),
+        store.recipe.backbone,
+        size(memory.n_bytes),
+    )
+    return stored_rows(store, digests, buffer_bytes=memory.buffer_bytes)
 
 
 def _view_rows(
@@ -240,36 +249,19 @@ def _view_rows(
     return features.reshape(-1, n_views, *features.shape[1:])
 
 
-def _on_disk(features: Features, cache_dir: StoragePath, memory: MemoryLimit, n_bytes: int) -> Features:
-    """Return `features`, of which the images' own are on disk: they take `n_bytes` with the views."""
-    if not isinstance(features.X, np.ndarray):
-        return features
-    _say_on_disk(n_bytes, features.recipe, memory)
-    store = FeatureStore(cache_dir, features.recipe)
-    return replace(features, X=stored_rows(store, features.dataset.digests, buffer_bytes=memory.buffer_bytes))
-
-
 def _view_names(digests: np.ndarray, n_views: int) -> tuple[np.ndarray, np.ndarray]:
     """Return digests `(n * n_views, 32)` and numbers `(n * n_views,)` of the views of images with `digests`."""
     return np.repeat(digests, n_views, axis=0), np.tile(np.arange(1, n_views + 1, dtype=np.uint16), len(digests))
 
 
-def _first_reason(dataset: ImageDataset, has_features: np.ndarray, skipped: SkippedImages) -> str:
-    """Return an example of an image that could not be read, in brackets; empty if there is none."""
-    rows = np.flatnonzero(~has_features)
-    if not rows.size:
-        return ""
-    reason = skipped.reason(dataset.digests[rows[0]].tobytes())
-    return f" ({len(rows):,} images cannot be read, such as {printable(dataset.paths[rows[0]])}: {reason})"
-
-
-def _check_classes(dataset: ImageDataset, example: str) -> None:
+def _check_classes(dataset: ImageDataset, why: str) -> None:
+    """Raise TrainingError for a class with too few images, or if none is left to test on."""
     n_train = np.bincount(dataset.labels[~dataset.is_test], minlength=len(dataset.class_names))
     for name, n in zip(dataset.class_names, n_train, strict=True):
         if n < 2:
             raise TrainingError(
                 f"The class {printable(name)} has {'one training image' if n else 'no training image'} that can be "
-                f"read; training needs two or more{example}."
+                f"read; training needs two or more{why}."
             )
     if not dataset.n_test:
-        raise TrainingError(f"No test image of {printable(dataset.root)} can be read{example}.")
+        raise TrainingError(f"No test image of {printable(dataset.root)} can be read{why}.")

@@ -1,11 +1,15 @@
 """Held-out measures: what a classifier's probabilities are worth on images it has never seen."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
 from featx.errors import FeatxError
+from featx.heads import Trained, predict_proba
+from featx.store import ViewRows, one_view
+from featx.system import peak_memory_bytes
 
 #: Equal-width confidence bins of the calibration error, as in Guo et al. (2017).
 N_CALIBRATION_BINS = 15
@@ -48,6 +52,39 @@ class Metrics:
         return self.accuracy_low > accuracy
 
 
+@dataclass(frozen=True, kw_only=True)
+class Result(Trained):
+    """A trained model and what it achieved on the test split.
+
+    Attributes:
+        probabilities: `(n_test, n_classes)` float64, in the order of the data set's test images.
+        metrics: measured on the test split.
+        peak_memory_bytes: largest resident memory of the process while the model was trained.
+    """
+
+    probabilities: npt.NDArray[np.float64]
+    metrics: Metrics
+    peak_memory_bytes: int
+
+    @classmethod
+    def of(cls, trained: Trained, probabilities: npt.NDArray[np.float64], y_test: npt.NDArray[np.int64]) -> Self:
+        """Return what `trained` achieves with these probabilities of the test images, whose labels are `y_test`."""
+        metrics = measure(y_test, probabilities)
+        peak = peak_memory_bytes()
+        return cls(**vars(trained), probabilities=probabilities, metrics=metrics, peak_memory_bytes=peak)
+
+    def averaged_over(self, views: ViewRows, y_test: npt.NDArray[np.int64]) -> Self:
+        """Return the same head with its probabilities averaged over each test image and its views.
+
+        Args:
+            views: `(n_test, n_views, …)` features of the views.
+            y_test: `(n_test,)` int64 labels.
+        """
+        of_views = [predict_proba(self.model, one_view(views, number)) for number in range(views.shape[1])]
+        probabilities = np.mean([self.probabilities, *of_views], axis=0)
+        return replace(self, probabilities=probabilities, metrics=measure(y_test, probabilities))
+
+
 def commonest_class(y: npt.ArrayLike) -> tuple[int, float]:
     """Return the commonest of the classes `y`, `(n,)` integers, and its share: the accuracy of always answering it.
 
@@ -60,7 +97,7 @@ def commonest_class(y: npt.ArrayLike) -> tuple[int, float]:
     return int(counts.argmax()), float(counts.max() / counts.sum())
 
 
-def evaluate(y: npt.ArrayLike, probabilities: npt.ArrayLike) -> Metrics:
+def measure(y: npt.ArrayLike, probabilities: npt.ArrayLike) -> Metrics:
     """Return the metrics of `probabilities` against the true classes.
 
     Args:
@@ -69,7 +106,7 @@ def evaluate(y: npt.ArrayLike, probabilities: npt.ArrayLike) -> Metrics:
             its sum in float64. Of equally probable classes the first is the prediction.
 
     Raises:
-        FeatxError: nothing to evaluate, shapes or types that don't match, classes out of range, or rows that are no
+        FeatxError: nothing to measure, shapes or types that don't match, classes out of range, or rows that are no
             probabilities (NaN, negative, or a wrong sum).
     """
     from sklearn.metrics import f1_score, log_loss
@@ -151,20 +188,15 @@ def confusion_matrix(y: npt.ArrayLike, predicted: npt.ArrayLike, n_classes: int)
     Raises:
         FeatxError: lengths that don't match, or classes outside 0 to `n_classes - 1`.
     """
-    from sklearn import metrics
-
     true, guess = _classes(y, n_classes), _classes(predicted, n_classes)
     if true.shape != guess.shape:
         raise FeatxError(f"y and predicted must have one length. Received: {true.size} and {guess.size}")
     matrix = np.zeros((n_classes, n_classes), np.int64)
-    if true.size:
-        matrix[:] = metrics.confusion_matrix(true, guess, labels=np.arange(n_classes))
+    np.add.at(matrix, (true, guess), 1)
     return matrix
 
 
-def calibration_error(
-    confidence: npt.NDArray[np.float64], correct: npt.NDArray[np.bool_], n_bins: int = N_CALIBRATION_BINS
-) -> float:
+def calibration_error(confidence: npt.NDArray[np.float64], correct: npt.NDArray[np.bool_]) -> float:
     """Return the expected calibration error: how far confidence is from accuracy, on average over the images.
 
     Guo, Pleiss, Sun and Weinberger, "On Calibration of Modern Neural Networks", ICML 2017, equation 3: the images are
@@ -174,9 +206,8 @@ def calibration_error(
     Args:
         confidence: `(n,)` probabilities of the predicted classes.
         correct: `(n,)` bool, whether each prediction was right.
-        n_bins: number of equal-width bins from 0 to 1.
     """
-    gaps = np.bincount(_bins(confidence, n_bins), weights=correct - confidence, minlength=n_bins)
+    gaps = np.bincount(_bins(confidence), weights=correct - confidence, minlength=N_CALIBRATION_BINS)
     return float(np.abs(gaps).sum() / confidence.size)
 
 
@@ -194,20 +225,20 @@ def reliability(y: npt.ArrayLike, probabilities: npt.ArrayLike) -> tuple[Reliabi
 
     Args:
         y: `(n,)` integers, the true classes.
-        probabilities: `(n, n_classes)`, as for `evaluate`.
+        probabilities: `(n, n_classes)`, as for `measure`.
     """
     labels, rows = _checked(y, probabilities)
     confidence, correct = rows.max(axis=1), rows.argmax(axis=1) == labels
-    bins = _bins(confidence, N_CALIBRATION_BINS)
+    bins = _bins(confidence)
     return tuple(
         ReliabilityBin(int(mask.sum()), float(confidence[mask].mean()), float(correct[mask].mean()))
         for mask in (bins == number for number in np.unique(bins))
     )
 
 
-def _bins(confidence: npt.NDArray[np.float64], n_bins: int) -> npt.NDArray[np.int64]:
+def _bins(confidence: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
     """Return the bin of each confidence: each open below and closed above."""
-    return np.clip(np.ceil(confidence * n_bins).astype(np.int64) - 1, 0, n_bins - 1)
+    return np.clip(np.ceil(confidence * N_CALIBRATION_BINS).astype(np.int64) - 1, 0, N_CALIBRATION_BINS - 1)
 
 
 def _roc_auc(y: npt.NDArray[np.int64], rows: npt.NDArray[np.float64]) -> float | None:

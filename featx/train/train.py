@@ -2,24 +2,30 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Unpack
 
-from featx.dataset import Data, scan
+import numpy as np
+import numpy.typing as npt
+
+from featx.dataset import Data, ImageDataset, scan, validation_mask
 from featx.extract import DEFAULT_CACHE_DIR, RecipeOptions, extract_command, resolve_recipe
-from featx.heads import HEADS, head_names, train_head
+from featx.heads import HEADS, Training, check_training, head_names, predict_proba, train_head
 from featx.images import Views, as_views
 from featx.storage import StoragePath, as_path, as_storage_path, check_empty
 from featx.store import FeatureStore, take
 from featx.system import reset_peak_memory
-from featx.train.features import Features, data_warnings, join_features, with_views
-from featx.train.result import Result, Training, check_training, measured, validation_part
+from featx.train.features import Features, data_warnings, stored_features, with_views
+from featx.train.metrics import Result
 from featx.train.run_folder import write_run
 
 log = logging.getLogger("featx")
 
 DEFAULT_TRAINING = Training()
+
+#: The share of the training split that decides when to stop.
+VALIDATION_FRACTION = 0.1
 
 
 @dataclass(frozen=True)
@@ -72,7 +78,7 @@ def train_top(
     recipe, weights = resolve_recipe(cache_dir, dataset, **options)
     store = FeatureStore(cache_dir, recipe)
     command = extract_command(data_dir, cache_dir, views, **options)
-    features = join_features(dataset, store, command, training.memory)
+    features = stored_features(dataset, store, command, training.memory)
     if views:
         features = with_views(features, views, cache_dir, command, training.memory)
     results = tuple(train_on_features(features, head, training) for head in names)
@@ -85,24 +91,22 @@ def train_top(
 
 def train_on_features(features: Features, head: str, training: Training) -> Result:
     """Return the head named `head`, trained on the training split and measured on the test split."""
-    dataset = features.dataset
-    train = ~dataset.is_test
+    dataset, is_test = features.dataset, features.dataset.is_test
     reset_peak_memory()
     trained = train_head(
         head,
-        take(features.X, train),
-        dataset.labels[train],
-        dataset.digests[train],
+        take(features.X, ~is_test),
+        dataset.labels[~is_test],
+        dataset.digests[~is_test],
         validation_part(dataset, training.seed),
-        views=features.train_views,
+        training,
         n_classes=len(dataset.class_names),
-        seed=training.seed,
-        epochs=training.epochs,
-        batch_size=training.batch_size,
-        patience=training.patience,
-        show=training.show,
+        views=features.train_views,
     )
-    test = dataset.is_test
-    details = dict(trained.details)
-    result = measured(trained, take(features.X, test), dataset.labels[test], fit_s=trained.fit_s, details=details)
-    return replace(result, out_of_fold=trained.out_of_fold)
+    return Result.of(trained, predict_proba(trained.model, take(features.X, is_test)), dataset.labels[is_test])
+
+
+def validation_part(dataset: ImageDataset, seed: int) -> npt.NDArray[np.bool_]:
+    """Return `(n_train,)` bool: which training images decide when to stop. The same for heads and baselines."""
+    train = ~dataset.is_test
+    return validation_mask(dataset.digests[train], dataset.labels[train], seed=seed, fraction=VALIDATION_FRACTION)

@@ -249,7 +249,10 @@ def test_no_space_for_decoded_pixels_is_one_line(scenario, tmp_path, tally, feat
         words = ["compare", scenario.data, "--cache-dir", disk, "--report-dir", report_dir, "--baseline", "report-cnn"]
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("featx.compare.candidates.HEADS", ())
-            patch.setattr("featx.compare.compare.FeatureSource.join", lambda _, dataset: (_Readable(dataset), None))
+            patch.setattr(
+                "featx.compare.candidates.FeatureRequest.features",
+                lambda _request, dataset, _memory: (_Readable(dataset), None),
+            )
             result = featx(*words, *STAGE_TWO_WORDS, exit_code=2)
         tally.faults["disk full: decoded pixels"] += 1
         (line,) = errors_of(result.stderr.splitlines())

@@ -12,12 +12,12 @@ from featx.compare.result import Comparison
 from featx.dataset.scanning import scan
 from featx.errors import FeatxError
 from featx.extract.extract import extract_features
+from featx.heads.training_loop import Training
 from featx.report.folder import write_report
 from featx.report.text import table, verdict
 from featx.store.feature_store import FeatureStore
 from featx.system.tables import escape_markdown
 from featx.train.metrics import mcnemar_p_value
-from featx.train.result import Training
 from featx.train.train import train_top
 
 OPTIONS = {"weights": "random", "image_size": (32, 32)}

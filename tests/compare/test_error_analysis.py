@@ -10,12 +10,12 @@ from featx.compare.error_analysis import (
     N_IN_CELL,
     N_MISTAKES,
     NEAR_DUPLICATE,
-    Examination,
-    examine,
+    ErrorAnalysis,
+    analyse_errors,
     feature_map,
     nearest_training_images,
 )
-from featx.compare.result import Comparison
+from featx.compare.result import Comparison, from_json_value
 from featx.dataset.image_dataset import ImageDataset
 
 
@@ -125,7 +125,7 @@ def planted(rng):
     probabilities[[3, 6]] = [[0.99, 0.01], [0.3, 0.7]]  # their classes are 1 and 0
     out_of_fold = np.where(dataset.labels[:30, None] == np.arange(2), 0.9, 0.1 + 1e-6).astype(np.float32)
     out_of_fold[7] = [0.97, 0.03]
-    return examine(
+    return analyse_errors(
         dataset,
         {"first": probabilities, "second": probabilities[:, ::-1]},
         "first",
@@ -181,30 +181,29 @@ def test_large_test_splits_are_sampled_the_same_way_every_time(rng, monkeypatch)
     dataset = dataset_of(10, 300)
     X = rng.normal(0, 1, (dataset.n_images, 4))
     probabilities = np.full((dataset.n_test, 2), 0.5)
-    shown = examine(dataset, {"x": probabilities}, "x", 0, backbone="b", X=X).map
+    shown = analyse_errors(dataset, {"x": probabilities}, "x", 0, backbone="b", X=X).map
     assert len(shown) == 200
     shuffled = replace(dataset, digests=dataset.digests[::-1].copy())
-    assert {p.path for p in examine(shuffled, {"x": probabilities}, "x", 0, backbone="b", X=X).map} != {
-        p.path for p in shown
-    }
+    others = analyse_errors(shuffled, {"x": probabilities}, "x", 0, backbone="b", X=X).map
+    assert {point.path for point in others} != {point.path for point in shown}
 
 
 def test_without_features_only_mistakes_are_shown(rng):
     dataset = dataset_of(10, 10, 3)
-    found = examine(dataset, {"report-cnn": rng.dirichlet([1, 1, 1], 10)}, "report-cnn", 0)
+    found = analyse_errors(dataset, {"report-cnn": rng.dirichlet([1, 1, 1], 10)}, "report-cnn", 0)
     assert (found.backbone, found.map, found.near_duplicates, found.doubtful) == (None, (), (), ())
     assert found.approaches[0].accuracy_without_duplicates is None
 
 
-def test_examination_survives_json(planted):
-    assert Examination.from_dict(json.loads(json.dumps(asdict(planted)))) == planted
-    with pytest.raises(KeyError):
-        Examination.from_dict({})
+def test_error_analysis_survives_json(planted):
+    assert from_json_value(ErrorAnalysis, json.loads(json.dumps(asdict(planted)))) == planted
+    with pytest.raises(TypeError):
+        from_json_value(ErrorAnalysis, {})
 
 
-def test_comparison_holds_its_examination(make_photos, cache, tmp_path):
+def test_comparison_holds_its_error_analysis(make_photos, cache, tmp_path):
     from featx.compare.compare import compare_approaches
-    from featx.train.result import Training
+    from featx.heads.training_loop import Training
 
     data = make_photos(tmp_path / "data")
     (data / "train" / "sea" / "bad.jpg").write_bytes(b"no image")
@@ -216,7 +215,7 @@ def test_comparison_holds_its_examination(make_photos, cache, tmp_path):
         weights="random",
         image_size=(32, 32),
     )
-    seen = comparison.examination
+    seen = comparison.error_analysis
     assert [images.name for images in seen.approaches] == [approach.name for approach in comparison.approaches]
     for images, approach in zip(seen.approaches, comparison.approaches, strict=True):
         n_right = round(sum(b.accuracy * b.n_samples for b in images.reliability))

@@ -5,14 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from featx.compare.candidates import MIN_PER_CLASS, N_SEEDS
 from featx.compare.compare import compare_approaches
-from featx.compare.learning_curve import MIN_PER_CLASS, N_SEEDS
 from featx.compare.result import Comparison, CurvePoint
 from featx.dataset.image_dataset import sample_mask
+from featx.heads.training_loop import Training
 from featx.report.folder import write_report
 from featx.report.html.page import page_html
 from featx.report.text import curve_verdict
-from featx.train.result import Training
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 from featx.compare.result import Approach, Comparison, duration, with_p_values
 from featx.errors import FeatxError
 from featx.heads.training_loop import Epoch
-from featx.train.metrics import confusion_matrix, evaluate
+from featx.train.metrics import confusion_matrix, measure
 
 
 def comparison(
@@ -36,7 +36,7 @@ def comparison(
             Approach(
                 name=name,
                 kind="scratch" if scratch else "features",
-                metrics=evaluate(y, rows),
+                metrics=measure(y, rows),
                 representations_s=representations_s,
                 top_s=top_s,
                 n_parameters=1_212_513 if scratch else 8_193,

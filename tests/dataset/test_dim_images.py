@@ -13,9 +13,9 @@ from featx.dataset.loader import Dim, read_batches
 from featx.dataset.scanning import scan
 from featx.dataset.skipped import DimImage, dim_sentence
 from featx.extract.extract import extract_features
+from featx.heads.training_loop import Training
 from featx.images.augmentation import Views
 from featx.images.decode import decode_into
-from featx.train.result import Training
 from featx.train.train import train_top
 from tests.images.odd_images import HEIGHT, WIDTH, packed, photo, png, tiff
 

@@ -20,10 +20,10 @@ from featx.export import export as export_module
 from featx.export.export import export_run
 from featx.export.graph import build_graph
 from featx.extract.extract import extract_features
+from featx.heads.training_loop import Training
 from featx.images.decode import decode_image
 from featx.predict.classifier import Classifier
 from featx.recipe import Recipe
-from featx.train.result import Training
 from featx.train.train import train_top
 from tests.conftest import SHARED
 
@@ -437,7 +437,7 @@ def test_artefact_is_whole_or_not_there(run_dir, form, monkeypatch):
         (path / "saved_model.pb" if path.is_dir() else path).write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setitem(export_module._WRITERS, form, write_half)
+    monkeypatch.setitem(export_module.FORMATS, form, (export_module.FORMATS[form][0], write_half))
     with pytest.raises(FeatxError, match="cannot be written: No space left on device"):
         export_run(run_dir, format=form)
     assert sorted(run_dir.rglob("*")) == before

@@ -19,9 +19,9 @@ from featx.errors import FeaturesMissingError
 from featx.extract.cache import check_cache
 from featx.extract.extract import DECIDING
 from featx.extract.options import RECIPE_DEFAULTS
+from featx.heads.training_loop import Training
 from featx.images.augmentation import Augmentation, Views
 from featx.system.machine import has_fast_bfloat16
-from featx.train.result import Training
 
 SMALL = {"weights": "random", "image_size": 32, "layer": "block1_pool"}
 

@@ -32,7 +32,7 @@ from featx.recipe import Recipe
 from featx.storage import files
 from featx.storage.stat_key import StatKeys
 from featx.store.feature_store import FeatureStore
-from featx.train.features import join_features, load_features
+from featx.train.features import load_features, stored_features
 from tests.images.odd_images import png
 
 OPTIONS = {"weights": "random", "image_size": (32, 32)}
@@ -225,7 +225,7 @@ def test_what_another_featx_or_pillow_could_not_read_is_tried_again(data, cache)
 def test_what_is_skipped_for_its_content_does_not_stand_in_the_way_of_stage_two(data, cache):
     bad_files(data)
     extraction = extract_features(data, cache_dir=cache, **OPTIONS)
-    features = join_features(extraction.dataset, FeatureStore(cache, extraction.recipe), "featx extract")
+    features = stored_features(extraction.dataset, FeatureStore(cache, extraction.recipe), "featx extract")
     assert features.dataset.n_images == 32
 
 

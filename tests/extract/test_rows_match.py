@@ -32,7 +32,7 @@ from featx.extract.options import resolve_recipe
 from featx.images.decode import decode_image
 from featx.store.compaction import compact
 from featx.store.feature_store import FeatureStore
-from featx.train.features import join_features
+from featx.train.features import stored_features
 
 CLASSES = ("field", "sea", "wood")
 SPLITS = ("train", "test")
@@ -391,7 +391,7 @@ class RowsMatchImages(RuleBasedStateMachine):
         before = {path.name for path in self.segments()}
         try:
             store = FeatureStore(self.cache, extraction.recipe)
-            features = join_features(extraction.dataset, store, "featx extract")
+            features = stored_features(extraction.dataset, store, "featx extract")
             self.check_all_rows(store)
         except DamagedSegmentError:
             assert len(before - {path.name for path in self.segments()}) == 1

@@ -9,7 +9,7 @@ from sklearn.datasets import load_digits
 from featx.compare.compare import compare_approaches
 from featx.extract.extract import extract_features
 from featx.heads.dense import HEADS, train_head
-from featx.heads.training_loop import predict_proba
+from featx.heads.training_loop import Training, predict_proba
 from featx.images.augmentation import REPORT, Views
 from featx.recipe import Recipe
 from featx.store.feature_array import FeatureArray, StreamedViews, stored_rows
@@ -19,7 +19,6 @@ from featx.system.machine import MemoryLimit, free_memory_bytes, peak_memory_byt
 from featx.system.prefetch import in_threads, prefetched
 from featx.system.timings import Timings
 from featx.train.features import load_features
-from featx.train.result import Training
 from featx.train.train import train_top
 
 RECIPE = Recipe(backbone="vgg16", weights="random-0", layer="block5_pool", image_size=(32, 32), preprocessing="caffe")
@@ -52,9 +51,9 @@ def stored(folder, X, *, views=0, buffer_bytes=1 << 20):
     return stored_rows(store, digests, numbers, buffer_bytes=buffer_bytes)
 
 
-def head(name, X, y, digests, n_classes, **options):
+def head(name, X, y, digests, n_classes, views=None, epochs=12):
     is_validation = np.arange(len(y)) % 5 == 0
-    return train_head(name, X, y, digests, is_validation, n_classes=n_classes, **{"seed": 0, "epochs": 12} | options)
+    return train_head(name, X, y, digests, is_validation, Training(epochs=epochs), n_classes=n_classes, views=views)
 
 
 @pytest.mark.parametrize("n_classes", [2, 10])
@@ -149,8 +148,8 @@ def test_a_comparison_is_made_from_disk(data, cache):
     )  # fmt: skip
     names = [approach.name for approach in comparison.approaches]
     assert {"vgg16 + dense", "vgg16 + logreg", "vgg16 + dense, 1 views, averaged"} <= set(names)
-    assert comparison.examination.map
-    assert comparison.examination.approaches[0].accuracy_without_duplicates is not None
+    assert comparison.error_analysis.map
+    assert comparison.error_analysis.approaches[0].accuracy_without_duplicates is not None
 
 
 def test_the_command_says_that_it_streams_and_takes_sizes(data, tmp_path, cache, featx):

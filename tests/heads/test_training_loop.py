@@ -6,16 +6,8 @@ import numpy as np
 import pytest
 
 from featx.errors import FeatxError, TrainingError
-from featx.heads.training_loop import (
-    Samples,
-    count_parameters,
-    fit,
-    layer_seeds,
-    load_model,
-    predict_proba,
-    save_model,
-    split,
-)
+from featx.heads.inference import load_model, save_model
+from featx.heads.training_loop import Samples, Training, count_parameters, fit, layer_seeds, predict_proba, split
 from featx.system.keras_import import import_keras
 
 
@@ -44,9 +36,9 @@ def parts(X, y):
 
 def trained(outputs, n_classes, seed=0, **options):
     X, y = blobs(n_classes)
-    model = network(outputs, seed)
-    options = {"epochs": 12, "patience": 12, "optimizer": import_keras().optimizers.RMSprop(0.03)} | options
-    return model, fit(model, *parts(X, y), n_classes=n_classes, seed=seed, **options)
+    model, optimizer = network(outputs, seed), import_keras().optimizers.RMSprop(0.03)
+    training = Training(seed, **{"epochs": 12, "patience": 12} | options)
+    return model, fit(model, *parts(X, y), training, n_classes=n_classes, optimizer=optimizer)
 
 
 @pytest.mark.parametrize(("outputs", "n_classes"), [(1, 2), (2, 2), (4, 4)])
@@ -79,7 +71,8 @@ def test_the_weights_of_the_best_epoch_are_kept(patience):
     )  # nothing to learn: validation gets worse
     model = network(1, n_inputs=20, units=64)
     optimizer = import_keras().optimizers.RMSprop(0.01)
-    result = fit(model, *parts(X, y), n_classes=2, seed=0, epochs=15, patience=patience, optimizer=optimizer)
+    training = Training(epochs=15, patience=patience)
+    result = fit(model, *parts(X, y), training, n_classes=2, optimizer=optimizer)
     losses = [epoch.val_loss for epoch in result.history]
     best = int(np.argmin(losses))
     assert result.kept_epoch == best + 1 < len(losses)
@@ -91,7 +84,7 @@ def test_the_weights_of_the_best_epoch_are_kept(patience):
 def test_every_row_is_learned_from_in_every_epoch():
     X, y = blobs(2, n=2 * 17 - 1)  # one batch more than TensorFlow is given at a time, and that one short
     model, samples = network(1), Samples(X, y, np.arange(len(y)))
-    result = fit(model, samples, samples, n_classes=2, seed=0, epochs=3, patience=3, batch_size=2)
+    result = fit(model, samples, samples, Training(epochs=3), n_classes=2, batch_size=2)
     assert int(model.optimizer.iterations) == 3 * 17
     assert len(result.history) == 3
 
@@ -102,7 +95,7 @@ def test_a_memory_map_trains_like_the_array(tmp_path):
     models = []
     for array in (X, np.load(tmp_path / "X.npy", mmap_mode="r")):
         models.append(network(4))
-        fit(models[-1], *parts(array, y), n_classes=4, seed=0, epochs=2, patience=2)
+        fit(models[-1], *parts(array, y), Training(epochs=2), n_classes=4)
     weights = [model.get_weights() for model in models]
     assert all(np.array_equal(a, b) for a, b in zip(*weights, strict=True))
 
@@ -126,13 +119,12 @@ def test_features_that_are_no_numbers_are_an_error_with_advice(value):
     X, y = blobs(2)
     X[1] = value
     with pytest.raises(TrainingError, match=r"diverged.*another --seed"):
-        fit(network(1), *parts(X, y), n_classes=2, seed=0, epochs=2, patience=2)
+        fit(network(1), *parts(X, y), Training(epochs=2), n_classes=2)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"epochs": 0}, "at least one epoch"),
         ({"n_classes": 2}, "Labels must be 0 to 1"),
         ({"n_classes": 5}, "does not fit 5 classes"),
         ({"validation": Samples(np.zeros((1, 2)), np.zeros(1, np.int64), np.arange(0))}, "0 to validate on"),
@@ -140,9 +132,9 @@ def test_features_that_are_no_numbers_are_an_error_with_advice(value):
 )
 def test_what_cannot_be_trained_is_an_error(change, message):
     train, validation = parts(*blobs(4))
-    options = {"train": train, "validation": validation, "n_classes": 4, "epochs": 1} | change
+    options = {"train": train, "validation": validation, "n_classes": 4} | change
     with pytest.raises(TrainingError, match=message):
-        fit(network(4), seed=0, patience=1, **options)
+        fit(network(4), training=Training(epochs=1), **options)
 
 
 def test_arrays_of_different_lengths_are_an_error():

@@ -17,12 +17,12 @@ from featx.errors import FeaturesMissingError, FeatxError
 from featx.extract.extract import extract_features
 from featx.heads import training_loop
 from featx.heads.dense import train_head
+from featx.heads.training_loop import Training
 from featx.images.augmentation import REPORT, Augmentation, Views, choose_views, make_view, view_matrix
 from featx.images.decode import decode_image
 from featx.recipe import Recipe
 from featx.store.feature_store import FeatureStore
 from featx.train.features import load_features
-from featx.train.result import Training
 from featx.train.train import train_top
 
 OPTIONS = {"weights": "random", "image_size": (32, 32), "precision": "float32"}
@@ -209,7 +209,7 @@ def test_an_epoch_takes_one_view_of_each_image_and_in_time_all_of_them(monkeypat
     monkeypatch.setattr(training_loop, "_portions", recorded)
     X, y, digests, views = _separable(40, n_views=3)
     is_validation = np.arange(40) % 5 == 0
-    train_head("dense", X, y, digests, is_validation, views=views, n_classes=2, seed=0, epochs=12, patience=12)
+    train_head("dense", X, y, digests, is_validation, Training(epochs=12, patience=12), views=views, n_classes=2)
     image_of = np.concatenate([np.arange(40), np.repeat(np.arange(40), 3)])
     assert len(fed) == 12
     for rows in fed:
@@ -225,7 +225,7 @@ def test_logistic_regression_never_has_an_image_and_its_views_on_both_sides_of_a
     X = rng.normal(size=(120, 300)).astype(np.float32)
     y = rng.integers(0, 2, 120)  # nothing to learn: whoever has seen a copy would know
     head = train_head(
-        "logreg", X, y, digests, np.zeros(120, bool), views=np.stack([X, X, X], axis=1), n_classes=2, seed=0
+        "logreg", X, y, digests, np.zeros(120, bool), Training(), views=np.stack([X, X, X], axis=1), n_classes=2
     )
     assert head.out_of_fold.shape == (120, 2)
     assert head.details["cv_accuracy"] < 0.65
@@ -284,7 +284,6 @@ def test_a_comparison_has_each_head_without_views_with_them_and_averaged_over_th
 
 def test_averaging_is_the_mean_of_the_probabilities_of_the_image_and_its_views(data, cache):
     from featx.heads.training_loop import predict_proba
-    from featx.train.result import averaged_over_views
     from featx.train.train import train_on_features
 
     views = Views(2, STRONG, of_test=True)
@@ -292,7 +291,7 @@ def test_averaging_is_the_mean_of_the_probabilities_of_the_image_and_its_views(d
     features = load_features(data, cache_dir=cache, views=views, **OPTIONS)
     is_test = features.dataset.is_test
     result = train_on_features(features, "logreg", FAST)
-    averaged = averaged_over_views(result, features.test_views, features.y[is_test])
+    averaged = result.averaged_over(features.test_views, features.y[is_test])
     each = [features.X[is_test], features.test_views[:, 0], features.test_views[:, 1]]
     expected = sum(predict_proba(result.model, X) for X in each) / 3
     np.testing.assert_allclose(averaged.probabilities, expected, atol=1e-12)

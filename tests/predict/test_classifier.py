@@ -19,10 +19,9 @@ from featx.dataset.scanning import scan
 from featx.errors import FeatxError, ImageError, WeightsError
 from featx.extract.extract import extract_features
 from featx.heads.dense import HEADS
-from featx.heads.inference import read_head
-from featx.heads.training_loop import load_model, predict_proba
+from featx.heads.inference import load_model, read_head
+from featx.heads.training_loop import Training, predict_proba
 from featx.predict.classifier import Classifier
-from featx.train.result import Training
 from featx.train.run_folder import read_run
 from featx.train.train import train_top
 

@@ -122,8 +122,8 @@ def test_a_backbone_without_its_classifier_is_left_out_in_one_sentence(
     (vgg16_weights / "vgg16_mine_notop.h5").rename(vgg16_weights / "vgg16_mine.h5")
     shutil.copy(whole_resnet50, vgg16_weights)
     monkeypatch.setenv("FEATX_WEIGHTS_DIR", str(vgg16_weights))
-    wanted, warnings = direct_applications(["vgg16", "resnet50"], {}, lambda n: make_class_map(MAPS, n), cache)
-    assert [one.options["backbone"] for one in wanted] == ["resnet50"]
+    applications, warnings = direct_applications(["vgg16", "resnet50"], {}, lambda n: make_class_map(MAPS, n), cache)
+    assert [options["backbone"] for options, _ in applications] == ["resnet50"]
     assert warnings == ["vgg16 is not applied directly: there were no weights with its classifier."]
     assert "vgg16_mine.h5" in caplog.text  # what to do about it
 

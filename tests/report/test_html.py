@@ -13,8 +13,8 @@ from featx.compare.compare import compare_approaches
 from featx.compare.result import Comparison
 from featx.dataset.sample import write_sample
 from featx.errors import printable
+from featx.heads.training_loop import Training
 from featx.report.html.page import page_html
-from featx.train.result import Training
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 #: Chromium's own errands, which have nothing to do with a page.
@@ -152,7 +152,7 @@ def test_cells_of_the_confusion_matrix_open_their_images(digits, opened):
     page = opened(comparison, data)
     page.select_option("#which-matrix", label="report-cnn")
     assert page.locator(".matrix:visible").count() == 1
-    [seen] = [images for images in comparison.examination.approaches if images.name == "report-cnn"]
+    [seen] = [images for images in comparison.error_analysis.approaches if images.name == "report-cnn"]
     cell = next(cell for cell in seen.cells if cell.label != cell.predicted)
     page.locator(".matrix:visible").get_by_label(f"of {cell.label} taken for {cell.predicted}").click()
     dialog = page.locator("dialog")
@@ -170,7 +170,7 @@ def test_the_map_shows_what_is_under_the_pointer_and_the_arrow_keys(digits, open
     canvas, tip = page.locator("#map-canvas"), page.locator("#map-tip")
     canvas.scroll_into_view_if_needed()
     box = canvas.bounding_box()
-    point = comparison.examination.map[0]
+    point = comparison.error_analysis.map[0]
     x, y = 14 + point.x * (box["width"] - 28), 14 + (1 - point.y) * (box["height"] - 28)
     page.mouse.move(box["x"] + x, box["y"] + y)
     assert tip.is_visible()
@@ -251,7 +251,7 @@ def test_the_pages_data_has_names_exactly(hostile, html_of):
     html = html_of(comparison, data)
     found = json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', html, re.DOTALL)[1])
     assert found["classes"] == list(comparison.class_names)
-    cells = [(seen.name, cell) for seen in comparison.examination.approaches for cell in seen.cells]
+    cells = [(seen.name, cell) for seen in comparison.error_analysis.approaches for cell in seen.cells]
     assert len(re.findall(r'data-number="\d+"', html)) == len(cells)
     for number, (approach, cell) in enumerate(cells):
         assert found["cells"][number] == {"approach": approach} | json.loads(json.dumps(asdict(cell)))
@@ -268,9 +268,9 @@ def test_the_page_prints(digits, opened, tmp_path):
     assert 3 <= n_pages <= 40
 
 
-def test_without_images_or_examination_there_is_still_a_page(digits, opened):
+def test_without_images_or_error_analysis_there_is_still_a_page(digits, opened):
     comparison, _ = digits
-    page = opened(replace(comparison, examination=None), None)
+    page = opened(replace(comparison, error_analysis=None), None)
     assert page.locator("#map").count() == 0
     page = opened(comparison, None)
     assert page.locator("img").count() == 0

@@ -17,7 +17,7 @@ from featx.report.plots import letters
 from featx.report.plots.diagnostics import confusion_chart, confusion_file_names, training_curves_chart
 from featx.report.plots.results import _overlap, accuracy_chart, summary_chart, time_chart
 from featx.report.text import table, verdict
-from featx.train.metrics import confusion_matrix, evaluate
+from featx.train.metrics import confusion_matrix, measure
 
 WARNING = "The backbone's weights are random (seed 0): these figures say nothing about transfer learning."
 HOSTILE = [
@@ -49,7 +49,7 @@ def approach(name, n_correct, n_test=1000, n_classes=2, times=(100.0, 4.0), firs
     made = Approach(
         name=name,
         kind="scratch" if scratch else "features",
-        metrics=evaluate(y, rows),
+        metrics=measure(y, rows),
         representations_s=0.0 if scratch else times[0],
         top_s=sum(times) if scratch else times[1],
         n_parameters=4_195_000,

@@ -22,8 +22,7 @@ from featx.backbones.weights import count_classes, find_weights
 from featx.engines.networks import network_path, read_network
 from featx.errors import DamagedSegmentError, FeatxError, StoreError, WeightsError
 from featx.extract.options import resolve_recipe
-from featx.heads.inference import read_head
-from featx.heads.training_loop import load_model
+from featx.heads.inference import load_model, read_head
 from featx.store.compaction import compact
 from featx.store.feature_store import FeatureStore
 from featx.store.hdf5_file import _lookup3

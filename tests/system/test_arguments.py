@@ -7,9 +7,9 @@ import pytest
 
 import featx
 from featx.errors import FeatxError
+from featx.heads.training_loop import Training
 from featx.images.augmentation import Augmentation, Views
 from featx.system.arguments import as_mask, names, whole_number
-from featx.train.result import Training
 
 SMALL = {"weights": "random", "image_size": 32, "layer": "block1_pool"}
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from featx.errors import FeatxError
-from featx.train.metrics import commonest_class, confusion_matrix, evaluate, mcnemar_p_value, wilson_interval
+from featx.train.metrics import commonest_class, confusion_matrix, mcnemar_p_value, measure, wilson_interval
 
 TWO_CLASSES = ([0, 0, 1, 1], [[0.9, 0.1], [0.6, 0.4], [0.35, 0.65], [0.8, 0.2]])
 
@@ -20,7 +20,7 @@ def noise(n, n_classes, skill, seed=0):
 
 
 def test_two_classes_by_hand():
-    metrics = evaluate(*TWO_CLASSES)
+    metrics = measure(*TWO_CLASSES)
     assert (metrics.n_samples, metrics.n_correct, metrics.accuracy) == (4, 3, 0.75)
     assert metrics.loss == pytest.approx(-(math.log(0.9) + math.log(0.6) + math.log(0.65) + math.log(0.2)) / 4)
     assert metrics.roc_auc == pytest.approx(3 / 4)  # of the four pairs, 0.4 > 0.2 alone is the wrong way round
@@ -31,16 +31,16 @@ def test_two_classes_by_hand():
 
 def test_the_calibration_error_averages_within_a_bin_before_it_compares():
     # 0.61 and 0.65 share the bin (9/15, 10/15]; one is right: |1 - 1.26| / 2.
-    assert evaluate([0, 1], [[0.61, 0.39], [0.65, 0.35]]).calibration_error == pytest.approx(0.13)
+    assert measure([0, 1], [[0.61, 0.39], [0.65, 0.35]]).calibration_error == pytest.approx(0.13)
 
 
 def test_a_confident_and_right_classifier_has_no_calibration_error():
-    assert evaluate([0, 1, 2], np.eye(3)).calibration_error == 0
+    assert measure([0, 1, 2], np.eye(3)).calibration_error == 0
 
 
 def test_many_classes_agree_with_the_definitions():
     y, rows = noise(500, 4, 1.0)
-    metrics = evaluate(y, rows)
+    metrics = measure(y, rows)
     assert metrics.loss == pytest.approx(-np.log(rows[np.arange(500), y]).mean())
     assert metrics.accuracy == (rows.argmax(axis=1) == y).mean()
     areas = [(rows[y == k, k][:, None] > rows[y != k, k]).mean() for k in range(4)]
@@ -50,19 +50,19 @@ def test_many_classes_agree_with_the_definitions():
 
 
 def test_a_certain_mistake_costs_a_finite_loss():
-    assert evaluate([1, 0], [[1.0, 0.0], [1.0, 0.0]]).loss == pytest.approx(-math.log(np.finfo(np.float64).eps) / 2)
+    assert measure([1, 0], [[1.0, 0.0], [1.0, 0.0]]).loss == pytest.approx(-math.log(np.finfo(np.float64).eps) / 2)
 
 
 def test_float32_rows_are_good_enough():
     y, rows = noise(300, 30, 2.0)
-    exact, rounded = evaluate(y, rows), evaluate(y, rows.astype(np.float32))
+    exact, rounded = measure(y, rows), measure(y, rows.astype(np.float32))
     assert rounded.loss == pytest.approx(exact.loss, rel=1e-5)
     assert rounded.n_correct == exact.n_correct
 
 
 @pytest.mark.parametrize("n_classes", [2, 3])
 def test_no_auc_when_a_class_has_no_image(n_classes):
-    metrics = evaluate([1, 1], np.full((2, n_classes), 1 / n_classes))
+    metrics = measure([1, 1], np.full((2, n_classes), 1 / n_classes))
     assert metrics.roc_auc is None
     assert 0 <= metrics.macro_f1 <= 1
 
@@ -86,7 +86,7 @@ def test_no_auc_when_a_class_has_no_image(n_classes):
 )
 def test_what_is_no_probability_of_these_labels_is_refused(y, rows, message):
     with pytest.raises(FeatxError, match=message):
-        evaluate(y, rows)
+        measure(y, rows)
 
 
 @pytest.mark.parametrize(
@@ -138,9 +138,9 @@ def test_rows_of_the_confusion_matrix_are_the_true_classes():
 def test_of_classes_without_an_image_only_those_that_are_predicted_count():
     sure = np.eye(3)
     y = [0, 0, 0, 1]
-    without = evaluate(y, sure[[0, 0, 1, 1]])
+    without = measure(y, sure[[0, 0, 1, 1]])
     assert without.macro_f1 == pytest.approx((0.8 + 2 / 3) / 2)  # of the two classes that are there
-    assert evaluate(y, sure[[0, 0, 2, 1]]).macro_f1 == pytest.approx(
+    assert measure(y, sure[[0, 0, 2, 1]]).macro_f1 == pytest.approx(
         (0.8 + 1 + 0) / 3
     )  # what is never right counts as 0
     assert without.roc_auc is None
@@ -149,6 +149,6 @@ def test_of_classes_without_an_image_only_those_that_are_predicted_count():
 def test_the_commonest_class_and_what_is_clearly_better():
     assert commonest_class([2, 0, 2]) == (2, pytest.approx(2 / 3))
     assert commonest_class(np.array([1, 0])) == (0, 0.5)
-    metrics = evaluate([0] * 20 + [1], np.eye(2)[[0] * 21])
+    metrics = measure([0] * 20 + [1], np.eye(2)[[0] * 21])
     assert not metrics.is_above(commonest_class([0] * 20 + [1])[1])
     assert metrics.is_above(0.5)

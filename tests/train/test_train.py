@@ -16,9 +16,9 @@ from featx.dataset.scanning import scan
 from featx.errors import FeaturesMissingError, FeatxError, TrainingError
 from featx.extract.extract import extract_features
 from featx.heads.dense import HEADS
+from featx.heads.training_loop import Training
 from featx.store.feature_store import FeatureStore
-from featx.train.metrics import evaluate
-from featx.train.result import Training
+from featx.train.metrics import measure
 from featx.train.train import train_on_features, train_top
 
 OPTIONS = {"weights": "random", "image_size": (32, 32)}
@@ -203,7 +203,7 @@ def lopsided(tmp_path_factory, new_cache):
 def scoring(run, n_correct, n_samples=21):
     """The run as it would be had every head got so many test images right."""
     y = np.zeros(n_samples, int)
-    metrics = evaluate(y, np.eye(2)[[0] * n_correct + [1] * (n_samples - n_correct)])
+    metrics = measure(y, np.eye(2)[[0] * n_correct + [1] * (n_samples - n_correct)])
     return replace(run, results=tuple(replace(result, metrics=metrics) for result in run.results))
 
 

@@ -122,12 +122,12 @@ def page_html(comparison: Comparison, data_dir: StoragePath | str | None = None)
     style, script = _asset("page.css"), _asset("page.js")
     script_digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
     approaches = ranked(comparison.approaches)
-    images = {seen.name: seen for seen in comparison.examination.approaches} if comparison.examination else {}
+    images = {seen.name: seen for seen in comparison.error_analysis.approaches} if comparison.error_analysis else {}
     cells = _cells_with_images(images.values())
     thumbnails = Thumbnails(data_dir)
     return environment.from_string(_asset("page.html.j2")).render(
         comparison=comparison,
-        examination=comparison.examination,
+        error_analysis=comparison.error_analysis,
         verdict=_unbroken(verdict(comparison)),
         header=HEADER,
         rows=[_row(approach, comparison) for approach in approaches],
@@ -226,8 +226,8 @@ def _charts(comparison: Comparison) -> dict[str, Markup]:
             figures["curves"] = training_curves_chart(comparison)
         if comparison.learning_curve:
             figures["learning"] = learning_curve_chart(comparison)
-        if comparison.examination:
-            figures["reliability"] = reliability_chart(comparison, comparison.examination)
+        if comparison.error_analysis:
+            figures["reliability"] = reliability_chart(comparison, comparison.error_analysis)
         return {name: _svg(figure, name) for name, figure in figures.items()}
 
 
@@ -289,7 +289,7 @@ def _data(comparison: Comparison, cells: Sequence[dict[str, Any]], thumbnails: T
 
     Names are exact in it: two that differ never become one. `shown` has those that are shown in another way.
     """
-    points = comparison.examination.map if comparison.examination else ()
+    points = comparison.error_analysis.map if comparison.error_analysis else ()
     paths = [*(point.path for point in points), *(path for cell in cells for path in cell["paths"])]
     data = {
         "classes": comparison.class_names,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from featx.compare import Approach, Comparison, Examination, ranked
+from featx.compare import Approach, Comparison, ErrorAnalysis, ranked
 from featx.report.plots.letters import are_numbered, class_labels, short
 from featx.report.plots.page import COLOURS, INK, MARKERS, PALE, new_page
 from featx.system import n_columns
@@ -72,9 +72,9 @@ def learning_curve_chart(comparison: Comparison) -> "Figure":
     return figure
 
 
-def reliability_chart(comparison: Comparison, examination: Examination) -> "Figure":
+def reliability_chart(comparison: Comparison, error_analysis: ErrorAnalysis) -> "Figure":
     """How often each approach is right against how sure it is, a small chart each."""
-    seen = {images.name: images.reliability for images in examination.approaches}
+    seen = {images.name: images.reliability for images in error_analysis.approaches}
     rows = ranked(comparison.approaches)
     n_across = min(3, len(rows))
     n_down = -(-len(rows) // n_across)
