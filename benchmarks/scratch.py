@@ -24,7 +24,7 @@ from turns import Figures
 from featx.compare.baselines import BASELINES, train_baseline
 from featx.dataset.image_dataset import scan
 from featx.dataset.loader import read_batches
-from featx.system.keras_import import import_keras
+from featx.system.late_imports import import_keras
 from featx.train.result import validation_part
 
 #: Images of the training that warms up both sides.

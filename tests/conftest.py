@@ -91,7 +91,7 @@ def vgg16_weights(tmp_path: Path) -> Path:
     """A folder with a file in the layout of Keras's official one."""
     from keras.src.legacy.saving import legacy_h5_format
 
-    from featx.system.keras_import import import_keras
+    from featx.system.late_imports import import_keras
 
     keras = import_keras()
     keras.utils.set_random_seed(0)
@@ -122,7 +122,7 @@ def whole_resnet50(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     """A file of a whole ResNet50 for 202 classes, in the layout of Keras's official ones."""
     from keras.src.legacy.saving import legacy_h5_format
 
-    from featx.system.keras_import import import_keras
+    from featx.system.late_imports import import_keras
 
     keras = import_keras()
     network = keras.applications.ResNet50(include_top=True, weights=None, classes=202, input_shape=(64, 64, 3))

@@ -12,7 +12,7 @@ from click.core import ParameterSource
 
 from featx.backbones import BACKBONES
 from featx.compare import BASELINE_NAMES
-from featx.engines import ENGINES, EngineOptions
+from featx.engines import ENGINE_CHOICES, EngineOptions
 from featx.errors import FeatxError, printable, redacted
 from featx.extract import DEFAULT_CACHE_DIR, RECIPE_DEFAULTS, option_variable
 from featx.images import AUGMENTATIONS, MAX_VIEWS, choose_views
@@ -241,7 +241,7 @@ CACHE_DIR = option(
 STAGE_ONE = options(
     option(
         "--engine",
-        type=click.Choice(ENGINES),
+        type=click.Choice(ENGINE_CHOICES),
         default=EngineOptions.engine,
         show_default=True,
         help="What runs the backbone; auto is keras if it can use a GPU, or for bfloat16 where OpenVINO has none; "

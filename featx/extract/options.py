@@ -74,7 +74,7 @@ def split_options(options: ExtractionOptions) -> tuple[RecipeOptions, EngineOpti
     _check_names(options, ExtractionOptions)
     engine = {name: value for name, value in options.items() if name in EngineChoices.__annotations__}
     recipe = {name: value for name, value in options.items() if name in RecipeOptions.__annotations__}
-    return with_defaults(cast(RecipeOptions, recipe)), EngineOptions(**cast(EngineChoices, engine))
+    return with_defaults(cast(RecipeOptions, recipe)), EngineOptions.of(cast(EngineChoices, engine))
 
 
 def _check_names(options: Mapping[str, object], known: type) -> None:

@@ -276,7 +276,7 @@ class Classifier(ImageClassifier):
             FeatxError: there is no sound run.
         """
         run = read_run(as_path(run_dir))
-        options = EngineOptions(**engine_choices)
+        options = EngineOptions.of(engine_choices)
         return cls(
             run,
             read_head(run.head_path(head)),

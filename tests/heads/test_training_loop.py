@@ -16,7 +16,7 @@ from featx.heads.training_loop import (
     save_model,
     split,
 )
-from featx.system.keras_import import import_keras
+from featx.system.late_imports import import_keras
 
 
 def blobs(n_classes, n=240, seed=0):

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from featx.engines import EngineOptions
+from featx.engines import AUTO, ENGINES, EngineOptions, engines_for
 from featx.recipe import Recipe
 
 #: Cores of a worker without a GPU. With many, decoding threads would wait for Python's lock; each worker has the
@@ -35,11 +35,11 @@ def cluster_engine(options: EngineOptions, recipe: Recipe, nodes: Sequence[dict[
     `nodes` is what `ray.nodes()` returns. `"auto"` is `keras` where the cluster has a GPU; nodes without one then have
     nothing to do.
     """
-    if recipe.precision == "int8":
-        return "openvino"
-    if options.engine != "auto":
+    names = engines_for(recipe.precision)
+    if options.engine != AUTO and options.engine in names:
         return options.engine
-    return "keras" if any(_amount(node, "GPU") for node in nodes if node["Alive"]) else "openvino"
+    has_gpu = any(_amount(node, "GPU") for node in nodes if node["Alive"])
+    return next((name for name in names if ENGINES[name].uses_gpu == has_gpu), names[0])
 
 
 def rooms(nodes: Sequence[dict[str, Any]], engine: str, cores_per_worker: int | None) -> list[Room]:
@@ -51,7 +51,7 @@ def rooms(nodes: Sequence[dict[str, Any]], engine: str, cores_per_worker: int | 
         cores_per_worker: `CORES_PER_WORKER` if None; nodes with fewer have one worker with these.
     """
     alive = sorted((node for node in nodes if node["Alive"]), key=lambda node: str(node["NodeID"]))
-    on_gpus = engine == "keras" and any(_amount(node, "GPU") for node in alive)
+    on_gpus = ENGINES[engine].uses_gpu and any(_amount(node, "GPU") for node in alive)
     return [
         Room(node["NodeID"], _name(node), n_cores, int(on_gpus))
         for node in alive

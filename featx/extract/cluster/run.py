@@ -21,7 +21,7 @@ import numpy as np
 
 import featx
 from featx.dataset import Images, SkippedImage
-from featx.engines import choose_engine, cpu_engine
+from featx.engines import AUTO, ENGINES, choose_engine, cpu_engine
 from featx.errors import FeatxError, printable
 from featx.extract.cluster.messages import STOP, Connected, Counted, Finished, Job, Said, Sample, Terms
 from featx.extract.cluster.worker import digest_of
@@ -74,9 +74,9 @@ def run_on_cluster(
         connected = driver.connected()
         log.log(logging.INFO if show else logging.DEBUG, "Ray cluster %s: %s.", printable(address), connected.room)
         engine = connected.engine
-        if engine == "openvino" and stage.engine_options.engine == "auto":
+        if stage.engine_options.engine == AUTO and not ENGINES[engine].uses_gpu:
             engine = cpu_engine(stage.recipe.precision)  # of this machine, for all nodes: rows are made alike
-        if engine == "openvino":
+        if ENGINES[engine].converts:
             _convert(stage, show=show)
         bar = progress_bar(len(images), stage.recipe.backbone, stage.unit, show=show)
         with bar, _mark(stage.store.dir.absolute()) as mark, held_interrupts() as interrupted:

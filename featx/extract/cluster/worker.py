@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from featx.dataset import Images, SkippedImage
+from featx.engines import ENGINES
 from featx.errors import FeatxError, ImageError, printable
 from featx.extract.cluster.messages import Done, Failure, Said, Terms
 from featx.extract.cluster.rooms import Room
@@ -111,7 +112,7 @@ def check_node(room: Room, terms: Terms) -> None:
             f"{printable(terms.sample.path)} is not the image that it is on the machine that asks: DATA must be a "
             f"folder that all nodes share, under the same path."
         )
-    if terms.engine_options.engine == "keras":
+    if not ENGINES[terms.engine_options.engine].converts:
         _check_keras(room, terms)
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from featx.dataset import Images, SkippedImage, images_of, look_ahead, read_batches, views_of
-from featx.engines import EngineOptions, choose_engine, default_batch_size, load_network
+from featx.engines import ENGINES, EngineOptions, choose_engine, default_batch_size, load_network
 from featx.errors import FeatxError, printable
 from featx.extract.pipeline import StageOne
 from featx.extract.planning.survey import N_SAMPLE
@@ -80,7 +80,7 @@ def _measure(job: TrialJob) -> Measured:
         of_views = _Rows(job, views_of(sample, job.views.n), recipe)
         views = _pace(list(_passes(of_views, n_round, job.timed_s)))
     pace = _pace(passes)
-    on_keras = choose_engine(job.engine_options, job.recipe) == "keras"
+    uses_gpu = ENGINES[choose_engine(job.engine_options, job.recipe)].uses_gpu
     return Measured(
         start_s=max(0.0, until_first_s - first.n * pace.row_s),
         restart_s=passes[-1].start_s,
@@ -89,8 +89,8 @@ def _measure(job: TrialJob) -> Measured:
         feature_shape=images.store.segments[0].feature_shape,
         peak_memory_bytes=max(one.peak_memory_bytes for one in passes),
         others_share=sum(one.others_s for one in passes) / sum(one.cores_s for one in passes),
-        on_gpu=on_keras and keras_sees_gpu(),
-        auto_engine=choose_engine(EngineOptions(), job.recipe) if on_keras else None,
+        on_gpu=uses_gpu and keras_sees_gpu(),
+        auto_engine=choose_engine(EngineOptions(), job.recipe) if uses_gpu else None,
         n_in_pass=max(one.n for one in passes),
     )
 
@@ -178,7 +178,7 @@ def _images_in_round(options: EngineOptions, recipe: Recipe) -> int:
     of three batches on two cores takes as long as four.
     """
     batch_size = default_batch_size(options)
-    if choose_engine(options, recipe) == "keras":
+    if not ENGINES[choose_engine(options, recipe)].has_streams:
         return batch_size
     return batch_size * (options.streams or min(options.threads or n_cores(), n_cores()))
 

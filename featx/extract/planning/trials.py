@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from featx.dataset import ImageDataset
-from featx.engines import calibration_rows, choose_calibration, default_batch_size, is_converted, network_path
+from featx.engines import ENGINES, calibration_rows, choose_calibration, default_batch_size, is_converted, network_path
 from featx.errors import FeatxError
 from featx.extract.planning.planned import Estimate, Work
 from featx.extract.planning.segments import Ruler
@@ -91,7 +91,7 @@ class Trials:
         Which images an int8 network is calibrated on depends on all of them. If not all were read, it is one for this
         plan only: an extraction that found it in the cache would go on using it.
         """
-        if way.options.engine == "keras" or is_converted(way.recipe, self.cache_dir):
+        if not ENGINES[way.options.engine].converts or is_converted(way.recipe, self.cache_dir):
             return self.cache_dir, 0.0
         if way.recipe.precision != "int8":
             return self.cache_dir, self._run(way, self.cache_dir, convert=True)["converted"]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from featx.backbones import Weights, check_image_size
 from featx.dataset import ImageDataset
-from featx.engines import ENGINES, EngineOptions, choose_engine
+from featx.engines import AUTO, ENGINES, EngineOptions, choose_engine
 from featx.extract.options import RecipeOptions, resolve_recipe
 from featx.recipe import PRECISIONS, Recipe
 from featx.system import cuda_capability, has_fast_bfloat16
@@ -49,9 +49,9 @@ def find_ways(
     recipe, weights = resolve_recipe(cache_dir, dataset, **options)
     check_image_size(recipe)
     choose = engine_options.engine, options["precision"]
-    engines = ENGINES[:0:-1] if choose[0] == "auto" else (choose[0],)
+    engines = tuple(ENGINES) if choose[0] == AUTO else (choose[0],)
     precisions = PRECISIONS if choose[1] == "auto" else (choose[1],)
-    if choose[0] != "auto" and choose[1] != "auto":
+    if choose[0] != AUTO and choose[1] != "auto":
         choose_engine(engine_options, recipe)  # which says so if they do not go together
     # Found once: looking for imagenet-or-random again would warn again.
     found: list[RecipeOptions] = [{**options, "weights": _named(weights), "precision": p} for p in precisions]
@@ -60,7 +60,7 @@ def find_ways(
         Way(recipes[precision], weights, replace(engine_options, engine=engine))
         for engine in engines
         for precision in precisions
-        if (engine, precision) != ("keras", "int8")
+        if precision in ENGINES[engine].precisions
     ]
 
 
@@ -81,7 +81,7 @@ def chosen_way(ways: list[Way], engine_options: EngineOptions, precision: str, a
     """
     wanted = ("bfloat16" if has_fast_bfloat16() else "float32") if precision == "auto" else precision
     of_precision = [way for way in ways if way.recipe.precision == wanted]
-    engine = auto_engine or "openvino"
+    engine = auto_engine or next(iter(ENGINES))
     if cuda_capability() is None:
         engine = choose_engine(engine_options, of_precision[0].recipe)
     return next((way for way in of_precision if way.options.engine == engine), of_precision[0])
