@@ -8,8 +8,6 @@ import click
 from click.core import ParameterSource
 
 from featx.cli import options as opt
-from featx.extract import RECIPE_DEFAULTS
-from featx.recipe import PRECISIONS
 
 if TYPE_CHECKING:
     from featx.predict import ImageClassifier
@@ -27,14 +25,8 @@ _OF_DIRECT = ("maps", "class_list", "backbone", "image_size", "precision")
 @click.option("--direct", is_flag=True, help="Apply a pretrained classifier as it is; there is no RUN then.")
 @opt.MAP
 @opt.BACKBONE
-@opt.option("--image-size", type=opt.IMAGE_SIZE, help="With --direct: pixels, 224 or HEIGHTxWIDTH.")
-@opt.option(
-    "--precision",
-    type=click.Choice(["auto", *PRECISIONS]),
-    default=RECIPE_DEFAULTS["precision"],
-    show_default=True,
-    help="With --direct: arithmetic of the forward pass, but for int8.",
-)
+@opt.recipe_option("image_size", help="With --direct: pixels, 224 or HEIGHTxWIDTH.")
+@opt.recipe_option("precision", help="With --direct: arithmetic of the forward pass, but for int8.  [default: auto]")
 @click.option("--top-k", type=click.IntRange(1), default=1, show_default=True, help="Classes to name for each image.")
 @click.option(
     "--format",
@@ -103,7 +95,7 @@ def _direct(*, weights: str | None, **options: Any) -> "ImageClassifier":
     from featx.predict import DirectClassifier
 
     return DirectClassifier.load(
-        weights=weights or RECIPE_DEFAULTS["weights"],
+        weights=weights,
         **_without(_OF_RUN, options, "are for a RUN, and --direct has none"),
     )
 

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -13,7 +13,15 @@ from featx.compare.baselines import BASELINES, HEAD, REPORT_RESNET50, train_on_p
 from featx.compare.result import Approach
 from featx.dataset import Data, ImageDataset
 from featx.errors import DamagedSegmentError, WeightsError
-from featx.extract import Extraction, RecipeOptions, extract_command, extract_dataset, resolve_recipe, with_defaults
+from featx.extract import (
+    Extraction,
+    ExtractionSettings,
+    RecipeOptions,
+    extract_command,
+    extract_dataset,
+    resolve_recipe,
+    with_defaults,
+)
 from featx.heads import HEADS
 from featx.images import Views
 from featx.recipe import Recipe
@@ -257,9 +265,14 @@ class FeatureSource:
     """
 
     def __init__(
-        self, wanted: Wanted, dataset: ImageDataset, data_dir: Data, cache_dir: StoragePath, how: dict[str, Any]
+        self,
+        wanted: Wanted,
+        dataset: ImageDataset,
+        data_dir: Data,
+        cache_dir: StoragePath,
+        settings: ExtractionSettings,
     ) -> None:
-        """Find the weights; `how` are the options of `featx.extract.extract.extract_dataset`.
+        """Find the weights; `settings` say how features are computed.
 
         Raises:
             FeatxError: there is no such recipe, or there are no weights.
@@ -267,7 +280,7 @@ class FeatureSource:
         self.recipe: Recipe
         self._weights: Weights
         self.recipe, self._weights = resolve_recipe(cache_dir, dataset, **wanted.options)
-        self._wanted, self._cache_dir, self._how = wanted, cache_dir, how
+        self._wanted, self._cache_dir, self._settings = wanted, cache_dir, settings
         self._command = extract_command(data_dir, cache_dir, wanted.views, **wanted.options)
 
     @property
@@ -279,7 +292,7 @@ class FeatureSource:
     def extract(self, dataset: ImageDataset) -> Extraction:
         """Compute what the store lacks."""
         return extract_dataset(
-            dataset, self.recipe, self._weights, self._cache_dir, views=self._wanted.views, **self._how
+            dataset, self.recipe, self._weights, self._cache_dir, self._settings, views=self._wanted.views
         )
 
     def join(self, dataset: ImageDataset, memory: MemoryLimit) -> tuple[Features, Features | None]:

@@ -27,7 +27,14 @@ from featx.compare.learning_curve import learning_curve as curve_of
 from featx.compare.result import Comparison, CurvePoint, ranked, with_p_values
 from featx.dataset import Data, ImageDataset, SkippedImage, scan
 from featx.errors import FeatxError, printable
-from featx.extract import DEFAULT_CACHE_DIR, RECIPE_DEFAULTS, ExtractionOptions, RecipeOptions, split_options
+from featx.extract import (
+    DEFAULT_CACHE_DIR,
+    RECIPE_DEFAULTS,
+    ExtractionOptions,
+    ExtractionSettings,
+    RecipeOptions,
+    split_options,
+)
 from featx.images import Views, as_views
 from featx.recipe import Recipe
 from featx.storage import StoragePath, as_path, as_storage_path
@@ -88,14 +95,14 @@ def compare_approaches(
     wanted = _wanted(backbones, baselines, views, recipe_options)
     cache_dir = as_storage_path(cache_dir)
     dataset = scanned = scan(data_dir, cache_dir, show=training.show)
-    how = {"engine_options": engine_options, "workers": workers, "strict": strict, "show": training.show}
-    sources = [FeatureSource(one, dataset, data_dir, cache_dir, how) for one in wanted]
+    settings = ExtractionSettings(engine_options=engine_options, workers=workers, strict=strict, show=training.show)
+    sources = [FeatureSource(one, dataset, data_dir, cache_dir, settings) for one in wanted]
     warnings: list[str] = []
     if direct:
         network_classes = read_class_list(as_path(class_list)) if class_list else ()
         map_to = partial(make_class_map, maps, class_list=network_classes, class_names=dataset.class_names)
         chosen, warnings = direct_applications(backbones, recipe_options, map_to, cache_dir)
-        sources += [FeatureSource(one, dataset, data_dir, cache_dir, how) for one in chosen]
+        sources += [FeatureSource(one, dataset, data_dir, cache_dir, settings) for one in chosen]
     unreadable = (SkippedImage.of(dataset.root.absolute() / path, b"", reason) for path, reason in dataset.unreadable)
     skipped = dict.fromkeys(unreadable)  # each once, however many backbones it was skipped for
     for source in sources:

@@ -7,7 +7,6 @@ from featx.dataset.digests import digest_files, forget_digests
 from featx.dataset.folders import Elsewhere, by_suffix, list_folder
 from featx.dataset.image_dataset import Data, ImageDataset, ImageFolders, list_images, scan, scan_listed
 from featx.dataset.loader import (
-    CHANGED,
     Batch,
     Images,
     ManyImages,

@@ -7,7 +7,7 @@ import logging
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple, dataclass, field
 from typing import Self
 
 import numpy as np
@@ -37,17 +37,22 @@ class SkippedImage:
         digest: SHA-256 of its bytes in hexadecimal; empty if it is not the bytes that are to blame.
         reason: why it was skipped.
         decoder: the `DECODER` that gave up; another one tries again.
+        has_changed: whether the file was no longer the one that was digested; not written down.
     """
 
     path: str
     digest: str
     reason: str
     decoder: str = DECODER
+    has_changed: bool = field(default=False, compare=False)
 
     @classmethod
-    def of(cls, path: StoragePath, digest: bytes, reason: str) -> Self:
+    def of(cls, path: StoragePath, digest: bytes, reason: str, *, has_changed: bool = False) -> Self:
         """Return the record of one file."""
-        return cls(str(path), digest.hex(), reason)
+        return cls(str(path), digest.hex(), reason, has_changed=has_changed)
+
+
+_COLUMNS = ("path", "digest", "reason", "decoder")
 
 
 def read_skipped(path: StoragePath) -> list[SkippedImage]:
@@ -57,15 +62,14 @@ def read_skipped(path: StoragePath) -> list[SkippedImage]:
         ValueError: it is no such list, or not a sound one.
         OSError: it cannot be read.
     """
-    names = [field.name for field in fields(SkippedImage)]
     with io.StringIO(path.read_bytes().decode("utf-8", "surrogateescape"), newline="") as file:
         try:
             header, *rows = csv.reader(file, strict=True)
         except csv.Error as error:
             raise ValueError(str(error)) from error
-    if header != names or any(len(row) != len(names) for row in rows):
+    if tuple(header) != _COLUMNS or any(len(row) != len(_COLUMNS) for row in rows):
         raise ValueError("its columns are not those of a list of skipped images")
-    images = [SkippedImage(*row) for row in rows]
+    images = [SkippedImage(path, digest, reason, decoder) for path, digest, reason, decoder in rows]
     if any(not re.fullmatch(r"(?:[0-9a-f]{64})?", image.digest) for image in images):
         raise ValueError("a digest is none")
     return images
@@ -111,8 +115,7 @@ class SkippedImages:
             self._write(rows)
 
     def _write(self, rows: dict[str, SkippedImage]) -> None:
-        header = [field.name for field in fields(SkippedImage)]
-        lines = csv_lines(header, (astuple(row) for row in sorted(rows.values())))
+        lines = csv_lines(_COLUMNS, (astuple(row)[: len(_COLUMNS)] for row in sorted(rows.values())))
         try:
             write_text(self._path, "".join(lines))
         except OSError as error:

@@ -204,7 +204,7 @@ def create_engine(
     options = options or EngineOptions()
     chosen = choose_engine(options, recipe)
     log.debug("Engine: %s, %s.", chosen, options)
-    return ENGINES[chosen].create(recipe, weights, cache_dir=cache_dir, dataset=dataset, options=options, show=show)
+    return ENGINES[chosen].create(recipe, weights, options, cache_dir=cache_dir, dataset=dataset, show=show)
 
 
 def needs_keras(recipe: Recipe, cache_dir: StoragePath, options: EngineOptions) -> bool:
@@ -212,28 +212,13 @@ def needs_keras(recipe: Recipe, cache_dir: StoragePath, options: EngineOptions) 
     return not ENGINES[choose_engine(options, recipe)].converts or not is_converted(recipe, cache_dir)
 
 
-def _create_openvino(
-    recipe: Recipe,
-    weights: Weights,
-    *,
-    cache_dir: StoragePath,
-    dataset: ImageDataset | None,
-    options: EngineOptions,
-    show: bool,
-) -> Engine:
+def _openvino(recipe: Recipe, weights: Weights, options: EngineOptions, **how: Any) -> Engine:
     return OpenVinoEngine(
-        recipe,
-        weights,
-        cache_dir,
-        dataset,
-        batch_size=options.batch_size,
-        threads=options.threads,
-        streams=options.streams,
-        show=show,
+        recipe, weights, batch_size=options.batch_size, threads=options.threads, streams=options.streams, **how
     )
 
 
-def _create_keras(recipe: Recipe, weights: Weights, *, options: EngineOptions, **_of_others: object) -> Engine:
+def _keras(recipe: Recipe, weights: Weights, options: EngineOptions, **_of_others: object) -> Engine:
     return KerasEngine(recipe, weights, default_batch_size(options))
 
 
@@ -242,7 +227,7 @@ ENGINES = {
     "openvino": EngineEntry(
         title="OpenVINO",
         package="openvino",
-        create=_create_openvino,
+        create=_openvino,
         precisions=PRECISIONS,
         converts=True,
         uses_gpu=False,
@@ -252,7 +237,7 @@ ENGINES = {
     "keras": EngineEntry(
         title="Keras",
         package="keras",
-        create=_create_keras,
+        create=_keras,
         precisions=tuple(DTYPE_POLICIES),
         converts=False,
         uses_gpu=True,

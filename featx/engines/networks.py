@@ -4,7 +4,7 @@ import json
 import logging
 import zipfile
 import zlib
-from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -130,28 +130,17 @@ def write_network(network: Network, recipe: Recipe, cache_dir: StoragePath) -> N
 
 
 def kept_calibrations(recipe: Recipe, cache_dir: StoragePath) -> list[tuple[str, ...]]:
-    """Return the digests of the images that int8 networks in the cache were calibrated on, whose recipe is `recipe` but
-    for that.
+    """Return the digests of the images that int8 networks in the cache were calibrated on, if all but that is as in
+    `recipe`. A damaged network is found when it is used.
     """
     wanted = replace(network_recipe(recipe), calibration=None)
-    return [tuple(about["calibration"]) for about in _kept(cache_dir) if _without_calibration(about) == wanted]
-
-
-def _without_calibration(about: dict[str, Any]) -> Recipe | None:
-    try:
-        return replace(Recipe.from_json(about["recipe"]), calibration=None)
-    except FeatxError:
-        return None
-
-
-def _kept(cache_dir: StoragePath) -> Iterator[dict[str, Any]]:
-    """Yield what is said of each network in the cache; a damaged one is found when it is used."""
+    found = []
     for path in sorted((local_dir(cache_dir) / "networks").glob("*.zip")):
-        try:
-            with zipfile.ZipFile(path) as file:
-                yield _about(file)
-        except (OSError, *_DAMAGE):
-            continue
+        with suppress(OSError, FeatxError, *_DAMAGE), zipfile.ZipFile(path) as file:
+            about = _about(file)
+            if replace(Recipe.from_json(about["recipe"]), calibration=None) == wanted:
+                found.append(tuple(about["calibration"]))
+    return found
 
 
 def _about(file: zipfile.ZipFile) -> dict[str, Any]:

@@ -101,11 +101,8 @@ class OpenVinoEngine:
         self._requests.wait_all()
 
     def _filled_up(self, images: np.ndarray) -> np.ndarray:
-        if len(images) == self.request_size:
-            return images
-        padded = np.zeros((self.request_size, *images.shape[1:]), np.uint8)
-        padded[: len(images)] = images
-        return padded
+        n_missing = self.request_size - len(images)
+        return np.pad(images, [(0, n_missing), (0, 0), (0, 0), (0, 0)]) if n_missing else images
 
 
 class _Batch:

@@ -13,7 +13,7 @@ from featx.backbones import Weights
 from featx.dataset import ImageDataset, Images, SkippedImage, as_source, digest_files, images_in
 from featx.engines import EngineChoices, EngineOptions, needs_keras
 from featx.errors import FeatxError, WeightsError
-from featx.extract import DEFAULT_CACHE_DIR, Computed, compute_missing
+from featx.extract import DEFAULT_CACHE_DIR, Computed, ExtractionSettings, compute_missing
 from featx.heads import Head, read_head
 from featx.recipe import Recipe
 from featx.storage import StoragePath, as_path, as_storage_path
@@ -203,11 +203,8 @@ class ImageClassifier(ABC):
             self._recipe,
             self._find_weights,
             self._cache_dir,
-            self._engine_options,
+            ExtractionSettings(engine_options=self._engine_options, workers=workers, strict=strict, show=show),
             unreadable=unreadable,
-            workers=workers,
-            strict=strict,
-            show=show,
         )
 
     def _probabilities(self, digests: np.ndarray, is_readable: np.ndarray) -> np.ndarray:

@@ -47,7 +47,7 @@ EXTRACTION = (
     Moment("digest", "featx.dataset.statcache:StatCache.lookup"),
     Moment("digest", "featx.dataset.statcache:StatCache.remember"),
     Moment("open", "featx.store.feature_store:FeatureStore.reload"),
-    Moment("start", "featx.engines.networks:read_network"),
+    Moment("start", "featx.engines.openvino_engine:read_network"),
     Moment("start", "featx.engines.openvino_engine:_compile"),
     Moment("decode", "featx.dataset.loader:_decode"),
     Moment("forward", "featx.engines.openvino_engine:OpenVinoEngine.submit"),

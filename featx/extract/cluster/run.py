@@ -20,12 +20,12 @@ from typing import Any, Self
 import numpy as np
 
 import featx
-from featx.dataset import Images, SkippedImage
+from featx.dataset import Images
 from featx.engines import AUTO, ENGINES, choose_engine, cpu_engine
 from featx.errors import FeatxError, printable
 from featx.extract.cluster.messages import STOP, Connected, Counted, Finished, Job, Said, Sample, Terms
 from featx.extract.cluster.worker import digest_of
-from featx.extract.pipeline import StageOne
+from featx.extract.pipeline import StageOne, StageResult
 from featx.storage import TEMPORARY_PREFIX, StoragePath
 from featx.system import Timings, held_interrupts, keras_backend, progress_bar, versions
 
@@ -47,46 +47,40 @@ _VERSIONS = ("featx", "numpy", "pillow", "openvino", "keras")
 _SAMPLES = 20
 
 
-def run_on_cluster(
-    address: str, stage: StageOne, images: Images, skipped: list[SkippedImage], *, strict: bool, show: bool
-) -> Timings:
+def run_on_cluster(stage: StageOne, images: Images) -> StageResult:
     """Have a Ray cluster do what `stage.run` does; timings are those of the clock on the wall.
 
     Args:
-        address: as `ray.init` knows it: `"HOST:PORT"`, `"ray://HOST:PORT"`, or `"auto"` on a machine of the cluster.
-        stage: what is to be done with the images.
+        stage: what is to be done with the images, and in its settings the address of the cluster: `"HOST:PORT"`,
+            `"ray://HOST:PORT"`, or `"auto"` on a machine of the cluster.
         images: whose features are wanted.
-        skipped: what cannot be read is added to it.
-        strict: raise on the first image that cannot be read.
-        show: show progress on stderr.
 
     Raises:
-        DtypeOverflowError: a feature does not fit the storage dtype. What was computed before is kept.
-        ImageError: `strict`, and an image cannot be read. What was computed before is kept.
         FeatxError: the cluster is not to be had, is not fit, or is lost. What was computed before is kept.
     """
+    address, options, show = str(stage.settings.ray_address), stage.settings.engine_options, stage.settings.show
     if stage.recipe.precision == "int8":
-        choose_engine(stage.engine_options, stage.recipe)  # raises what it would raise on a node
+        choose_engine(options, stage.recipe)  # raises what it would raise on a node
     if importlib.util.find_spec("ray") is None:
         raise FeatxError("Ray is not installed: install it with pip install 'featx[ray]'.")
     with _DriverProcess(address) as driver:
-        driver.send((address, stage.engine_options, stage.recipe))
+        driver.send((address, options, stage.recipe))
         connected = driver.connected()
         log.log(logging.INFO if show else logging.DEBUG, "Ray cluster %s: %s.", printable(address), connected.room)
         engine = connected.engine
-        if stage.engine_options.engine == AUTO and not ENGINES[engine].uses_gpu:
+        if options.engine == AUTO and not ENGINES[engine].uses_gpu:
             engine = cpu_engine(stage.recipe.precision)  # of this machine, for all nodes: rows are made alike
         if ENGINES[engine].converts:
             _convert(stage, show=show)
         bar = progress_bar(len(images), stage.recipe.backbone, stage.unit, show=show)
-        with bar, _mark(stage.store.dir.absolute()) as mark, held_interrupts() as interrupted:
-            driver.send(_job(stage, images, engine, mark, strict=strict))
-            finished = driver.finished(bar.update, interrupted)
-            skipped += finished.skipped
-            stage.dim += finished.dim
-            if finished.error:
-                raise finished.error
-        return finished.timings
+        finished = Finished(Timings(), [], [], None)
+        try:
+            with bar, _mark(stage.store.dir.absolute()) as mark, held_interrupts() as interrupted:
+                driver.send(_job(stage, images, engine, mark))
+                finished = driver.finished(bar.update, interrupted)
+        except BaseException as error:  # noqa: BLE001 - raised again when what was skipped is remembered
+            return StageResult(Timings(), finished.skipped, finished.dim, finished.error or error)
+        return StageResult(finished.timings, finished.skipped, finished.dim, finished.error)
 
 
 def _convert(stage: StageOne, *, show: bool) -> None:
@@ -111,7 +105,7 @@ def _mark(store_dir: StoragePath) -> Iterator[StoragePath]:
                 store_dir.rmdir()  # if it is empty
 
 
-def _job(stage: StageOne, images: Images, engine: str, mark: StoragePath, *, strict: bool) -> Job:
+def _job(stage: StageOne, images: Images, engine: str, mark: StoragePath) -> Job:
     sources = [source if isinstance(source, np.ndarray) else source.absolute() for source in images.sources]
     images = Images(sources, images.digests, images.views)
     path = stage.weights.path
@@ -121,9 +115,9 @@ def _job(stage: StageOne, images: Images, engine: str, mark: StoragePath, *, str
         recipe=stage.recipe,
         weights=replace(stage.weights, path=path and path.absolute()),
         cache_dir=stage.cache_dir.absolute(),
-        engine_options=replace(stage.engine_options, engine=engine),
-        workers=stage.workers,
-        strict=strict,
+        engine_options=replace(stage.settings.engine_options, engine=engine),
+        workers=stage.settings.workers,
+        strict=stage.settings.strict,
         keras_backend=backend,
         versions={name: here[name] for name in (*_VERSIONS, backend) if name in here},
         mark=mark,

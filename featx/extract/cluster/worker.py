@@ -8,15 +8,16 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from featx.dataset import Images, SkippedImage
+from featx.dataset import Images
 from featx.engines import ENGINES
 from featx.errors import FeatxError, ImageError, printable
 from featx.extract.cluster.messages import Done, Failure, Said, Terms
 from featx.extract.cluster.rooms import Room
+from featx.extract.options import ExtractionSettings
 from featx.extract.pipeline import StageOne
 from featx.storage import StoragePath
 from featx.store import FeatureStore
-from featx.system import Timings, keras_sees_gpu, versions
+from featx.system import keras_sees_gpu, versions
 
 
 class Worker:
@@ -52,17 +53,14 @@ class Worker:
         """Store the features of `images`; `side_by_side` workers do so at this time."""
         assert self._stage
         self._n_counted = 0
-        skipped: list[SkippedImage] = []
-        timings, error = Timings(), None
-        try:
-            timings = self._stage.compute(
-                images, skipped, self._count, self._holding, strict=self._terms.strict, side_by_side=side_by_side
-            )
-        except (FeatxError, MemoryError, OSError) as raised:
-            error = self._on_this_node(raised)
+        result = self._stage.compute(images, self._count, self._holding, side_by_side=side_by_side)
+        error = None
+        if isinstance(result.error, FeatxError | MemoryError | OSError):
+            error = self._on_this_node(result.error)
+        elif result.error:
+            raise result.error
         said, self._said[:] = self._said[:], []
-        dim, self._stage.dim[:] = self._stage.dim[:], []
-        return Done(timings, skipped, dim, error, said)
+        return Done(result.timings, list(result.skipped), list(result.dim), error, said)
 
     def n_counted(self) -> int:
         """Return how many images of the present portion are done with."""
@@ -75,9 +73,13 @@ class Worker:
     def _new_stage(self, n_cores: int) -> StageOne:
         terms = self._terms
         store = FeatureStore(terms.cache_dir, terms.recipe)
-        options = replace(terms.engine_options, threads=n_cores)
+        settings = ExtractionSettings(
+            engine_options=replace(terms.engine_options, threads=n_cores),
+            workers=terms.workers or n_cores,
+            strict=terms.strict,
+        )
         # The driver has converted and calibrated the network: nobody here needs the data set.
-        return StageOne(terms.recipe, terms.weights, store, terms.cache_dir, options, terms.workers or n_cores, None)
+        return StageOne(terms.recipe, terms.weights, store, terms.cache_dir, settings)
 
     def _count(self, n: int) -> None:
         self._n_counted += n

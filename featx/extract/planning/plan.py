@@ -81,7 +81,7 @@ def plan_extraction(
         estimates = [_estimate(way, trials, bar) for way in ways]
     if all(estimate.reason for estimate in estimates):
         raise FeatxError(f"{ways[0].name} cannot run here: {estimates[0].reason}")
-    chosen = chosen_way(ways, engine_options, recipe_options["precision"], trials.auto_engine)
+    chosen = chosen_way(ways, engine_options, str(recipe_options["precision"]), trials.auto_engine)
     return Plan(
         data_dir=root,
         backbone=chosen.recipe.backbone,

@@ -17,9 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from featx.dataset import Images, SkippedImage, images_of, look_ahead, read_batches, views_of
+from featx.dataset import Images, images_of, look_ahead, read_batches, views_of
 from featx.engines import ENGINES, EngineOptions, choose_engine, default_batch_size, load_network
 from featx.errors import FeatxError, printable
+from featx.extract.options import ExtractionSettings
 from featx.extract.pipeline import StageOne
 from featx.extract.planning.survey import N_SAMPLE
 from featx.extract.planning.trial_job import Measured, Pace, TrialJob
@@ -139,12 +140,12 @@ class _Rows:
         n_ahead = min(n, look_ahead(recipe.image_size, batch_size) * batch_size)
         ahead_s = self._decoding_s(rows[:n_ahead], batch_size)
         began, own_before, all_before = time.perf_counter(), time.process_time(), cpu_seconds()
-        skipped: list[SkippedImage] = []
-        stage = StageOne(
-            recipe, job.weights, self.store, job.networks_dir, job.engine_options, job.workers, job.dataset
-        )
-        with closing(stage):
-            timings = stage.run(self._images[rows], skipped, strict=False, show=False)
+        settings = ExtractionSettings(engine_options=job.engine_options, workers=job.workers)
+        with closing(StageOne(recipe, job.weights, self.store, job.networks_dir, settings, job.dataset)) as stage:
+            result = stage.run(self._images[rows])
+        if result.error:
+            raise result.error
+        timings, skipped = result.timings, result.skipped
         cores_s = (time.perf_counter() - began) * (os.cpu_count() or n_cores())
         own_s = time.process_time() - own_before
         others_s = max(0.0, cpu_seconds() - all_before - own_s)
