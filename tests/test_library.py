@@ -27,7 +27,7 @@ def workplace(tmp_path, monkeypatch, make_photos, vgg16_weights):
     return tmp_path
 
 
-@pytest.mark.parametrize("module", ["classifier", "extractor", "join"])
+@pytest.mark.parametrize("module", ["predict.classifier", "extract.transformer", "train.features"])
 def test_examples_in_docstrings_are_true(workplace, module):
     loaded = importlib.import_module(f"featx.{module}")
     n_examples = 0

@@ -14,7 +14,7 @@ from featx.dataset import Data, ImageDataset, ImageFolders
 from featx.engines import AUTO, EngineChoices, EngineOptions, best_calibration, calibration_digest, kept_calibrations
 from featx.errors import FeatxError
 from featx.images import Views
-from featx.recipe import DTYPES, POOLINGS, PRECISIONS, Recipe, as_image_size, parse_image_size
+from featx.recipe import DTYPES, POOLINGS, PRECISIONS, Recipe, as_image_size
 from featx.storage import RemotePath, StoragePath, as_storage_path
 from featx.system import as_workers, has_fast_bfloat16, shown
 
@@ -90,7 +90,7 @@ class RecipeOptions(TypedDict, total=False):
         Option(
             help="Pixels, 224 or HEIGHTxWIDTH.",
             default_words="the backbone's own",
-            parse=parse_image_size,
+            parse=as_image_size,
             metavar="size",
         ),
     ]

@@ -38,14 +38,14 @@ class FeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
     array(['cat'], dtype='<U3')
 
     Args:
-        backbone: this and the next six are the options of the recipe, see `featx.extract.RecipeOptions`; None means
-            what it means there.
-        image_size: see there.
-        weights: see there.
-        layer: see there.
-        pooling: see there.
-        precision: see there, but for int8, which depends on the data set that it is calibrated on.
-        dtype: see there.
+        backbone: name in `featx.backbones.table.BACKBONES`. This and the next six are the options of the recipe; for
+            what None means, see `featx.extract.RecipeOptions`.
+        image_size: `(height, width)`, one number for both, or text like `"120x160"`.
+        weights: see `featx.backbones.weights.find_weights`.
+        layer: name of the layer whose output is wanted.
+        pooling: `"avg"` or `"max"`, for the mean or the largest of each channel alone.
+        precision: `"auto"`, `"float32"` or `"bfloat16"`; int8 depends on the data set it is calibrated on.
+        dtype: how features are stored, `"float16"` or `"float32"`.
         cache_dir: where stores lie.
         engine: what runs the backbone; see `featx.engines.EngineOptions`, also for the next three.
         batch_size: images in a batch.
