@@ -154,7 +154,7 @@ def test_hostile_weights_are_refused_and_do_nothing(tmp_path, write, suffix):
 
 def load_weights(path: Path) -> None:
     """As an extraction with `--weights PATH` does it."""
-    from featx.backbones.table import build_model
+    from featx.backbones.build import build_model
     from featx.extract.options import resolve_recipe
 
     options = {"weights": str(path), "layer": "block1_pool", "image_size": (32, 32), "precision": "float32"}

@@ -344,7 +344,7 @@ def test_strict_stops_at_the_first_bad_file_and_keeps_what_was_computed(data, ca
 
 
 def test_feature_too_large_for_float16_stops_and_names_the_way_out(data, cache, tmp_path):
-    from featx.backbones.table import build_model
+    from featx.backbones.build import build_model
 
     keras_file = tmp_path / "vgg16_loud_notop.h5"
     recipe, _ = resolve_recipe(cache, **OPTIONS)
