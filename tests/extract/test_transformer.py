@@ -231,7 +231,7 @@ def test_pooled_features_are_those_of_stage_one(extractor, photos, tmp_path, cac
         ([np.zeros((0, 4), np.uint8)], FeatxError, r"Received: \(0, 4\) of uint8"),
         ([7], FeatxError, "An image is a path, an array or a Pillow image. Received: int"),
         (["gone.jpg"], ImageError, "gone.jpg cannot be read: No such file"),
-        ([__file__], ImageError, "test_extractor.py cannot be read"),
+        ([__file__], ImageError, "test_transformer.py cannot be read"),
     ],
 )
 def test_what_is_no_image_is_an_error(extractor, X, error, message):
