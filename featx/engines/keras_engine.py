@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from featx.backbones import Weights, build_model
+from featx.backbones import DTYPE_POLICIES, Weights, build_model
 from featx.errors import FeatxError
 from featx.recipe import Recipe
 from featx.system import import_keras, keras_backend
@@ -201,8 +201,12 @@ class KerasEngine:
         Raises:
             BackboneError: the layer does not exist, or the images are too small for the network.
             WeightsError: the file does not fit the network.
-            FeatxError: one image is too large for the device's memory.
+            FeatxError: the precision is none of Keras's, or one image is too large for the device's memory.
         """
+        if recipe.precision not in DTYPE_POLICIES:
+            raise FeatxError(
+                f"The keras engine computes in {' or '.join(DTYPE_POLICIES)}. Received: {recipe.precision!r}"
+            )
         import_keras()
         model = build_model(recipe, weights.path, recipe.precision)
         self.feature_shape: tuple[int, ...] = tuple(model.output_shape[1:])
