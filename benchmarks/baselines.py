@@ -10,7 +10,7 @@ from turns import Figures, Task, measuring
 from featx.backbones.build import build_model
 from featx.backbones.table import find_backbone
 from featx.extract.options import resolve_recipe
-from featx.system.keras_import import import_keras
+from featx.system.late_imports import import_keras
 
 #: The fastest of them is used.
 BATCH_SIZES = (16, 32, 64)

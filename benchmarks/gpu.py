@@ -54,7 +54,7 @@ from featx.engines.engine import EngineOptions, default_batch_size
 from featx.engines.keras_engine import KerasEngine
 from featx.extract.options import resolve_recipe
 from featx.recipe import Recipe
-from featx.system.keras_import import import_keras, keras_backend
+from featx.system.late_imports import import_keras, keras_backend
 from featx.system.machine import n_cores
 
 Figures = dict[str, Any]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from turns import Figures, Task
 
-from featx.engines.openvino_import import import_openvino
+from featx.system.late_imports import import_openvino
 from featx.system.machine import cpu_has_bfloat16
 
 #: Each product is computed so often in a turn; the fastest counts.

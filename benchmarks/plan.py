@@ -29,10 +29,7 @@ from featx.system.machine import cpu_seconds
 Figures = dict[str, Any]
 
 CONFIGURATIONS = [
-    (engine, precision)
-    for engine in ENGINES[:0:-1]
-    for precision in PRECISIONS
-    if (engine, precision) != ("keras", "int8")
+    (engine, precision) for engine in ENGINES for precision in PRECISIONS if precision in ENGINES[engine].precisions
 ]
 
 
@@ -108,7 +105,7 @@ def main() -> None:
     parser.add_argument("--weights", default="imagenet")
     parser.add_argument("--image-size", default="64")
     parser.add_argument("--images", type=int, default=2000, help="so many of them")
-    parser.add_argument("--engine", choices=ENGINES[1:], help="only this one")
+    parser.add_argument("--engine", choices=sorted(ENGINES), help="only this one")
     parser.add_argument("--precision", choices=PRECISIONS, action="append", help="only these")
     parser.add_argument("--repeats", type=int, default=1, help="rounds for each engine and precision")
     parser.add_argument("--json", type=Path, help="file to write the figures to")

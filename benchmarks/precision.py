@@ -18,7 +18,7 @@ import numpy as np
 from featx.extract.extract import extract_features
 from featx.heads.dense import HEADS
 from featx.heads.training_loop import Training
-from featx.recipe import PRECISIONS, parse_image_size
+from featx.recipe import PRECISIONS, as_image_size
 from featx.store.feature_store import FeatureStore
 from featx.train.features import Features, stored_features
 from featx.train.train import train_on_features
@@ -82,7 +82,7 @@ def main() -> None:
     parser.add_argument("data_dir", type=Path, help="train/CLASS/* with test/CLASS/*, or CLASS/*")
     parser.add_argument("--backbone", default="vgg16")
     parser.add_argument("--weights", default="imagenet")
-    parser.add_argument("--image-size", type=parse_image_size, default=(64, 64))
+    parser.add_argument("--image-size", type=as_image_size, default=(64, 64))
     parser.add_argument("--cache-dir", type=Path, default=Path("cache"))
     parser.add_argument("--seeds", type=int, default=3, help="how often each head is trained")
     parser.add_argument("--json", type=Path, help="file to write the figures to")

@@ -25,7 +25,7 @@ from featx.compare.baselines import BASELINES
 from featx.dataset.loader import read_batches
 from featx.dataset.scanning import scan
 from featx.heads.training_loop import Training
-from featx.system.keras_import import import_keras
+from featx.system.late_imports import import_keras
 from featx.train.train import validation_part
 
 #: Images of the training that warms up both sides.

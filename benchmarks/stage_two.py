@@ -26,7 +26,7 @@ from featx.extract.options import resolve_recipe
 from featx.heads.dense import HEADS, train_head
 from featx.heads.training_loop import Training, predict_proba
 from featx.store.feature_store import FeatureStore
-from featx.system.keras_import import import_keras
+from featx.system.late_imports import import_keras
 from featx.train.features import Features, stored_features
 from featx.train.train import validation_part
 

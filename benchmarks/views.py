@@ -20,7 +20,7 @@ from featx.extract.extract import extract_features
 from featx.heads.dense import HEADS
 from featx.heads.training_loop import Training
 from featx.images.augmentation import AUGMENTATIONS, Views
-from featx.recipe import parse_image_size
+from featx.recipe import as_image_size
 from featx.train.features import Features, load_features
 from featx.train.metrics import Result
 from featx.train.train import train_on_features
@@ -86,7 +86,7 @@ def main() -> None:
     parser.add_argument("data_dir", type=Path, help="train/CLASS/* with test/CLASS/*, or CLASS/*")
     parser.add_argument("--backbone", default="vgg16")
     parser.add_argument("--weights", default="imagenet")
-    parser.add_argument("--image-size", type=parse_image_size, default=(64, 64))
+    parser.add_argument("--image-size", type=as_image_size, default=(64, 64))
     parser.add_argument("--views", type=int, default=8)
     parser.add_argument("--augment", choices=list(AUGMENTATIONS), default="report")
     parser.add_argument("--sizes", type=int, nargs="+", default=[50, 500, 5000], help="numbers of training images")

@@ -7,8 +7,8 @@ a number changes the recipe's key and, with it, the store.
 import hashlib
 import json
 import re
-from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Self
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Self, get_type_hints
 
 from featx.errors import FeatxError
 from featx.images import Augmentation
@@ -115,29 +115,29 @@ class Recipe:
 
 def _check_types(recipe: Recipe) -> None:
     """Raise TypeError if a member of `recipe` is not of the type that it is declared with."""
-    for field in fields(recipe):
-        value = getattr(recipe, field.name)
-        if field.name == "image_size":
+    for name, kind in get_type_hints(Recipe).items():
+        value = getattr(recipe, name)
+        if name == "image_size":
             fits = isinstance(value, tuple) and [type(side) for side in value] == [int, int]
-        elif field.name == "pixels_version":
-            fits = type(value) is int
-        elif field.name == "augmentation":
-            fits = isinstance(value, Augmentation | None)
         else:
-            fits = isinstance(value, str) or (value is None and field.name in {"calibration", "pooling"})
+            fits = isinstance(value, kind) and not isinstance(value, bool)
         if not fits:
-            raise TypeError(f"{field.name} has the wrong type: {shown(value)}")
+            raise TypeError(f"{name} has the wrong type: {shown(value)}")
 
 
-def parse_image_size(text: str) -> tuple[int, int]:
-    """Return `(height, width)` from `"224"` or `"HEIGHTxWIDTH"`.
+def as_image_size(given: object) -> tuple[int, int]:
+    """Return `(height, width)` from one number of pixels for both, from the two, or from text.
 
-    >>> parse_image_size("224"), parse_image_size("120x160")
-    ((224, 224), (120, 160))
+    >>> as_image_size(64), as_image_size((120, 160)), as_image_size("224"), as_image_size("120x160")
+    ((64, 64), (120, 160), (224, 224), (120, 160))
 
     Raises:
-        FeatxError: `text` is neither, or a side is not between 1 and 4096 pixels.
+        FeatxError: it is none of these, or a side is not between 1 and 4096 pixels.
     """
+    sides = given if isinstance(given, tuple | list) else (given,)
+    if isinstance(given, tuple | list) and len(sides) != 2:
+        raise FeatxError(f"An image size is one number of pixels, or (height, width). Received: {shown(given)}")
+    text = "x".join(map(str, sides))
     match = re.fullmatch(r"(\d{1,5})(?:x(\d{1,5}))?", text.strip().lower(), re.ASCII)
     if match:
         height = int(match[1])
@@ -148,18 +148,3 @@ def parse_image_size(text: str) -> tuple[int, int]:
         f"An image size is a number of pixels, or HEIGHTxWIDTH, each from 1 to 4096, like 224 or 120x160. "
         f"Received: {text!r}"
     )
-
-
-def as_image_size(given: object) -> tuple[int, int]:
-    """Return `(height, width)` from one number of pixels for both, from the two, or from text.
-
-    >>> as_image_size(64), as_image_size((120, 160)), as_image_size("120x160")
-    ((64, 64), (120, 160), (120, 160))
-
-    Raises:
-        FeatxError: as `parse_image_size`.
-    """
-    sides = given if isinstance(given, tuple | list) else (given,)
-    if isinstance(given, tuple | list) and len(sides) != 2:
-        raise FeatxError(f"An image size is one number of pixels, or (height, width). Received: {shown(given)}")
-    return parse_image_size("x".join(map(str, sides)))

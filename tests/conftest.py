@@ -145,7 +145,7 @@ def vgg16_weights(tmp_path: Path, made_once: Callable[..., Path]) -> Path:
 def _write_vgg16_weights(folder: Path) -> None:
     from keras.src.legacy.saving import legacy_h5_format
 
-    from featx.system.keras_import import import_keras
+    from featx.system.late_imports import import_keras
 
     keras = import_keras()
     keras.utils.set_random_seed(0)
@@ -178,7 +178,7 @@ def whole_resnet50(shared: Path, made_once: Callable[..., Path]) -> Path:
 def _write_whole_resnet50(shared: Path, path: Path) -> None:
     from keras.src.legacy.saving import legacy_h5_format
 
-    from featx.system.keras_import import import_keras
+    from featx.system.late_imports import import_keras
 
     keras = import_keras()
     network = keras.applications.ResNet50(include_top=True, weights=None, classes=202, input_shape=(64, 64, 3))

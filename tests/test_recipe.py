@@ -6,7 +6,7 @@ import pytest
 from featx.errors import FeatxError
 from featx.extract.options import resolve_recipe
 from featx.images.augmentation import Augmentation
-from featx.recipe import Recipe, parse_image_size
+from featx.recipe import Recipe, as_image_size
 
 RECIPE = Recipe(backbone="vgg16", weights="ab" * 32, layer="block5_pool", image_size=(150, 120), preprocessing="caffe")
 
@@ -87,4 +87,4 @@ def test_what_is_no_recipe_is_refused(text):
 @pytest.mark.parametrize("text", ["", "0", "-3", "12.5", "5000", "64x", "x64", "64x64x3", "٣٢", "sixty"])
 def test_what_is_no_image_size_is_refused(text):
     with pytest.raises(FeatxError, match="HEIGHTxWIDTH"):
-        parse_image_size(text)
+        as_image_size(text)

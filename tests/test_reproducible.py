@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from featx.engines.openvino_import import openvino_has_bfloat16
 from featx.extract.extract import extract_features
 from featx.recipe import Recipe
 from featx.store.feature_store import FeatureStore
+from featx.system.late_imports import openvino_has_bfloat16
 
 needs_bfloat16 = pytest.mark.skipif(
     not openvino_has_bfloat16(), reason="needs a processor on which OpenVINO has bfloat16"

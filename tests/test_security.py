@@ -25,7 +25,7 @@ from featx.errors import FeatxError, WeightsError, printable
 from featx.export.export import export_run
 from featx.heads.inference import load_model
 from featx.predict.classifier import Predictions
-from featx.system.keras_import import import_keras
+from featx.system.late_imports import import_keras
 
 # Nothing is unpickled, evaluated or handed to a shell
 

@@ -13,13 +13,11 @@ from typing import Any, TypeVar, cast
 import click
 from click.core import ParameterSource
 
-from featx.backbones import BACKBONES
 from featx.dataset import ImageFolders, chosen_data
-from featx.engines import ENGINES, EngineOptions
+from featx.engines import ENGINE_CHOICES, EngineOptions
 from featx.errors import FeatxError, printable, redacted
-from featx.extract import DEFAULT_CACHE_DIR, RECIPE_DEFAULTS, option_variable
+from featx.extract import DEFAULT_CACHE_DIR, RECIPE_OPTIONS, option_flag, option_variable
 from featx.images import AUGMENTATIONS, MAX_VIEWS, choose_views
-from featx.recipe import DTYPES, POOLINGS, PRECISIONS, parse_image_size
 from featx.storage import StoragePath, as_data, as_storage_path, text_encoding
 from featx.system import MemoryLimit, parse_duration, parse_size
 from featx.train import Training
@@ -117,7 +115,13 @@ def option(*names: str, **settings: Any) -> Callable[[_Command], _Command]:
     return click.option(*names, cls=_Option, envvar=variables, **settings)
 
 
-IMAGE_SIZE = Parsed("size", parse_image_size)
+def recipe_option(name: str, *, help: str | None = None) -> Callable[[_Command], _Command]:  # noqa: A002
+    """Return an option of the recipe, by its name in Python; `help` is instead of the table's."""
+    entry = RECIPE_OPTIONS[name]
+    kind = click.Choice(entry.choices) if entry.choices else entry.parse and Parsed(entry.metavar, entry.parse)
+    return option(option_flag(name), type=kind, help=help or entry.full_help)
+
+
 ZIP_ENCODING = option(
     "--zip-encoding",
     type=Parsed("encoding", text_encoding),
@@ -150,50 +154,17 @@ DATA = combined(
     option("--test-folder", metavar="FOLDER", help="The same for the test split; needs --train-folder."),
     ZIP_ENCODING,
 )
-BACKBONE = option(
-    "--backbone",
-    type=click.Choice(list(BACKBONES)),
-    default=RECIPE_DEFAULTS["backbone"],
-    show_default=True,
-    help="Pretrained network.",
-)
+BACKBONE = recipe_option("backbone")
 BACKBONE_LIST = option(
     "--backbone",
     "backbones",
-    type=click.Choice(list(BACKBONES)),
+    type=click.Choice(RECIPE_OPTIONS["backbone"].choices),
     multiple=True,
-    default=[RECIPE_DEFAULTS["backbone"]],
+    default=[RECIPE_OPTIONS["backbone"].default],
     show_default=True,
     help="Pretrained network; give the option again for another one.",
 )
-RECIPE = options(
-    option(
-        "--image-size",
-        type=IMAGE_SIZE,
-        help="Pixels, 224 or HEIGHTxWIDTH.  [default: the backbone's own]",
-    ),
-    option(
-        "--weights",
-        default=RECIPE_DEFAULTS["weights"],
-        show_default=True,
-        help="imagenet (looked for in FEATX_WEIGHTS_DIR, then downloaded by Keras), a file in the layout of Keras's "
-        "official ones (…_notop.h5), random or random:SEED for tests, or imagenet-or-random for demonstrations.",
-    ),
-    option("--layer", help="Layer whose output is stored.  [default: the backbone's last one]"),
-    option("--pooling", type=click.Choice(POOLINGS), help="Store the mean, or the largest, of each channel only."),
-    option(
-        "--precision",
-        type=click.Choice(["auto", *PRECISIONS]),
-        default=RECIPE_DEFAULTS["precision"],
-        show_default=True,
-        help="Arithmetic of the forward pass; auto is bfloat16 where the hardware speeds it up, else float32.",
-    ),
-    option(
-        "--dtype",
-        type=click.Choice(DTYPES),
-        help=f"Number format of stored features.  [default: {DTYPES[0]}, class probabilities as {DTYPES[1]}]",
-    ),
-)
+RECIPE = options(*map(recipe_option, ("image_size", "weights", "layer", "pooling", "precision", "dtype")))
 
 
 def _views(
@@ -246,7 +217,7 @@ CACHE_DIR = option(
 STAGE_ONE = options(
     option(
         "--engine",
-        type=click.Choice(ENGINES),
+        type=click.Choice(ENGINE_CHOICES),
         default=EngineOptions.engine,
         show_default=True,
         help="What runs the backbone; auto is keras if it can use a GPU, or for bfloat16 where OpenVINO has none; "

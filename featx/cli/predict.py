@@ -14,8 +14,6 @@ from click.core import ParameterSource
 from featx.cli import options as opt
 from featx.dataset import Elsewhere, by_suffix, list_folder
 from featx.errors import FeatxError, printable
-from featx.extract import RECIPE_DEFAULTS
-from featx.recipe import PRECISIONS
 from featx.storage import RemotePath, StoragePath, as_data, as_storage_path
 from featx.system import csv_lines, text_table
 
@@ -37,14 +35,8 @@ _OF_DIRECT = ("maps", "class_list", "backbone", "image_size", "precision")
 @click.option("--direct", is_flag=True, help="Apply a pretrained classifier as it is; there is no RUN then.")
 @opt.MAP
 @opt.BACKBONE
-@opt.option("--image-size", type=opt.IMAGE_SIZE, help="With --direct: pixels, 224 or HEIGHTxWIDTH.")
-@opt.option(
-    "--precision",
-    type=click.Choice(["auto", *PRECISIONS]),
-    default=RECIPE_DEFAULTS["precision"],
-    show_default=True,
-    help="With --direct: arithmetic of the forward pass, but for int8.",
-)
+@opt.recipe_option("image_size", help="With --direct: pixels, 224 or HEIGHTxWIDTH.")
+@opt.recipe_option("precision", help="With --direct: arithmetic of the forward pass, but for int8.  [default: auto]")
 @click.option("--top-k", type=click.IntRange(1), default=1, show_default=True, help="Classes to name for each image.")
 @click.option(
     "--format",
@@ -107,9 +99,7 @@ def _classifier(run: str, *, direct: bool, **options: Any) -> "ImageClassifier":
     if typed := [flags[name] for name in others if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE]:
         raise click.UsageError(f"{', '.join(typed)}: such options {why}.")
     own = {name: value for name, value in options.items() if name not in others}
-    if not direct:
-        return Classifier.load(Path(run), **own)
-    return DirectClassifier.load(**{**own, "weights": own["weights"] or RECIPE_DEFAULTS["weights"]})
+    return DirectClassifier.load(**own) if direct else Classifier.load(Path(run), **own)
 
 
 def find_files(words: Sequence[str], listed: Iterable[str] = (), zip_encoding: str | None = None) -> list[StoragePath]:

@@ -13,7 +13,15 @@ from featx.compare.baselines import BASELINES, REPORT_HEAD, REPORT_RESNET50, tra
 from featx.compare.result import Approach, CurvePoint
 from featx.dataset import Data, ImageDataset, sample_mask
 from featx.errors import DamagedSegmentError, WeightsError
-from featx.extract import Extraction, RecipeOptions, extract_command, resolve_recipe, with_defaults
+from featx.extract import (
+    Extraction,
+    ExtractionSettings,
+    RecipeOptions,
+    extract_command,
+    extract_dataset,
+    resolve_recipe,
+    with_defaults,
+)
 from featx.heads import HEADS, Trained, Training
 from featx.images import Views
 from featx.recipe import Recipe
@@ -221,7 +229,7 @@ class FeatureRequest:
         dataset: ImageDataset,
         data_dir: Data,
         cache_dir: StoragePath,
-        extract: Callable[..., Extraction],
+        settings: ExtractionSettings,
         options: RecipeOptions,
         views: Views | None,
         candidates: Callable[[Features, Features | None], Iterable[Candidate]],
@@ -232,7 +240,7 @@ class FeatureRequest:
             dataset: whose images they are of.
             data_dir: what the user called it.
             cache_dir: where stores lie.
-            extract: `featx.extract.extract.extract_dataset` with its settings.
+            settings: how features are computed.
             options: what the features are.
             views: the augmented views that are wanted with them.
             candidates: makes candidates of the features of the images and, if there are views, of those with views.
@@ -242,13 +250,13 @@ class FeatureRequest:
         """
         self._recipe, self._weights = resolve_recipe(cache_dir, dataset, **options)
         self._command = extract_command(data_dir, cache_dir, views, **options)
-        self._cache_dir, self._extract, self._views, self._candidates = cache_dir, extract, views, candidates
+        self._cache_dir, self._settings, self._views, self._candidates = cache_dir, settings, views, candidates
         of_views = [replace(self._recipe, augmentation=views.augmentation)] if views else []
         self.recipes: list[Recipe] = [self._recipe, *of_views]
 
     def extract(self, dataset: ImageDataset) -> Extraction:
         """Compute what the store lacks."""
-        return self._extract(dataset, self._recipe, self._weights, self._cache_dir, views=self._views)
+        return extract_dataset(dataset, self._recipe, self._weights, self._cache_dir, self._settings, views=self._views)
 
     def evaluate(
         self, dataset: ImageDataset, training: Training, repeats: int, *, with_curve: bool

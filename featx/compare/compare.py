@@ -35,8 +35,8 @@ from featx.extract import (
     DEFAULT_CACHE_DIR,
     RECIPE_DEFAULTS,
     ExtractionOptions,
+    ExtractionSettings,
     RecipeOptions,
-    extract_dataset,
     split_options,
 )
 from featx.heads import Training, check_training
@@ -101,10 +101,8 @@ def compare_approaches(
     _check_choice(backbones, baselines, recipe_options)
     cache_dir = as_storage_path(cache_dir)
     dataset = scanned = scan(data_dir, cache_dir, show=training.show)
-    extract = partial(
-        extract_dataset, engine_options=engine_options, workers=workers, strict=strict, show=training.show
-    )
-    request = partial(FeatureRequest, scanned, data_dir, cache_dir, extract)
+    settings = ExtractionSettings(engine_options=engine_options, workers=workers, strict=strict, show=training.show)
+    request = partial(FeatureRequest, scanned, data_dir, cache_dir, settings)
     requests = [request({**recipe_options, "backbone": name}, views, head_candidates) for name in backbones]
     if REPORT_RESNET50 in baselines:
         of_report = report_resnet50_options(recipe_options)

@@ -16,7 +16,6 @@ from featx.dataset.image_dataset import (
     views_of,
 )
 from featx.dataset.loader import (
-    CHANGED,
     Batch,
     ManyImages,
     Unreadable,

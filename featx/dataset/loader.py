@@ -30,8 +30,9 @@ _CHANNELS = (3, 1)
 
 #: Modes of Pillow that a PNG keeps as they are.
 _PNG_MODES = {"1", "L", "LA", "P", "RGB", "RGBA", "I;16"}
+
 #: Why a file is skipped whose bytes are no longer those that were digested.
-CHANGED = "changed while featx was running: run it again"
+_CHANGED = "changed while featx was running: run it again"
 
 #: Batches that may be decoded, or on their way to it, before the first of them is asked for: enough for an engine that
 #: takes several at once, and at most so many bytes of pixels. Two is the least, or nothing would overlap.
@@ -342,7 +343,7 @@ def _decode(row: int, source: Source, digest: bytes, pixels: np.ndarray) -> Unre
     except ImageError as error:
         return Unreadable(row, str(error), is_content=error.is_content and _has_digest(source, digest))
     if hashlib.sha256(data).digest() != digest:
-        return Unreadable(row, CHANGED, is_content=False, has_changed=True)
+        return Unreadable(row, _CHANGED, is_content=False, has_changed=True)
     try:
         largest = decode_into(pixels, data)
     except ImageError as error:

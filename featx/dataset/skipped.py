@@ -10,7 +10,7 @@ import logging
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple, dataclass, field
 from typing import Self, TypeVar
 
 import numpy as np
@@ -43,20 +43,22 @@ class SkippedImage:
         digest: SHA-256 of its bytes in hexadecimal; empty if it is not the bytes that are to blame.
         reason: why it was skipped.
         decoder: the `DECODER` that gave up; another one tries again.
+        has_changed: whether the file was no longer the one that was digested; not written down.
     """
 
     path: str
     digest: str
     reason: str
     decoder: str = DECODER
+    has_changed: bool = field(default=False, compare=False)
 
     @classmethod
-    def of(cls, path: StoragePath, digest: bytes, reason: str) -> Self:
+    def of(cls, path: StoragePath, digest: bytes, reason: str, *, has_changed: bool = False) -> Self:
         """Return the record of one file."""
-        return cls(str(path), digest.hex(), reason)
+        return cls(str(path), digest.hex(), reason, has_changed=has_changed)
 
 
-_COLUMNS = [field.name for field in fields(SkippedImage)]
+_COLUMNS = ("path", "digest", "reason", "decoder")
 
 
 def read_skipped(path: StoragePath) -> list[SkippedImage]:
@@ -71,9 +73,9 @@ def read_skipped(path: StoragePath) -> list[SkippedImage]:
             header, *rows = csv.reader(file, strict=True)
         except csv.Error as error:
             raise ValueError(str(error)) from error
-    if header != _COLUMNS or any(len(row) != len(_COLUMNS) for row in rows):
+    if tuple(header) != _COLUMNS or any(len(row) != len(_COLUMNS) for row in rows):
         raise ValueError("its columns are not those of a list of skipped images")
-    images = [SkippedImage(*row) for row in rows]
+    images = [SkippedImage(path, digest, reason, decoder) for path, digest, reason, decoder in rows]
     if any(not re.fullmatch(r"(?:[0-9a-f]{64})?", image.digest) for image in images):
         raise ValueError("a digest is none")
     return images
@@ -109,7 +111,7 @@ class SkippedImages:
         rows |= {image.path: image for image in images}
         self._known = _by_content(rows)
         if rows != there:
-            lines = csv_lines(_COLUMNS, (astuple(row) for row in sorted(rows.values())))
+            lines = csv_lines(_COLUMNS, (astuple(row)[: len(_COLUMNS)] for row in sorted(rows.values())))
             _write(self._path, "".join(lines), "; what was skipped is tried again")
 
 

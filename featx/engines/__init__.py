@@ -4,6 +4,8 @@ Preprocessing is inside of an engine, so that it cannot be got wrong outside.
 """
 
 from featx.engines.engine import (
+    AUTO,
+    ENGINE_CHOICES,
     ENGINES,
     Engine,
     EngineChoices,
@@ -12,9 +14,11 @@ from featx.engines.engine import (
     cpu_engine,
     create_engine,
     default_batch_size,
+    engines_for,
     needs_keras,
 )
-from featx.engines.networks import check_network, is_converted, kept_calibrations, load_network, network_path
+from featx.engines.networks import check_network, is_converted, kept_calibrations, network_path
+from featx.engines.openvino_engine import load_network
 from featx.engines.quantization import (
     N_CALIBRATION,
     best_calibration,

@@ -1,25 +1,29 @@
-"""What an engine is, and which one runs a recipe on this machine."""
+"""What an engine is, what each can do, and which one runs a recipe on this machine."""
 
 import importlib.util
 import logging
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import cache
-from typing import Protocol, TypedDict
+from typing import Any, Protocol, Self, TypedDict
 
 import numpy as np
 
-from featx.backbones import Weights
+from featx.backbones import DTYPE_POLICIES, Weights
 from featx.dataset import ImageDataset
-from featx.engines.openvino_import import openvino_has_bfloat16
+from featx.engines.keras_engine import KerasEngine
+from featx.engines.networks import is_converted
+from featx.engines.openvino_engine import OpenVinoEngine
 from featx.errors import FeatxError
-from featx.recipe import Recipe
+from featx.recipe import PRECISIONS, Recipe
 from featx.storage import StoragePath
-from featx.system import cuda_capability, keras_backend, keras_sees_gpu, whole_number
+from featx.system import cuda_capability, keras_backend, keras_sees_gpu, openvino_has_bfloat16, whole_number
 
 log = logging.getLogger("featx")
 
-ENGINES = ("auto", "keras", "openvino")
+#: Leaves the choice of an engine to featx.
+AUTO = "auto"
 
 #: Images in a batch unless told otherwise. More is no faster on a CPU; a GPU needs them to be busy.
 CPU_BATCH_SIZE, GPU_BATCH_SIZE = 32, 256
@@ -52,10 +56,35 @@ class Engine(Protocol):
         ...
 
 
+@dataclass(frozen=True, kw_only=True)
+class EngineEntry:
+    """What an engine can do.
+
+    Attributes:
+        title: its name in messages.
+        package: the Python package that it needs.
+        create: starts it; takes a recipe and the arguments of `create_engine`.
+        precisions: what it computes in.
+        converts: whether Keras converts the network for it, once; else Keras itself runs the network.
+        uses_gpu: whether it can use a GPU.
+        has_streams: whether it runs several batches side by side on the cores of a CPU.
+        has_bfloat16: returns whether it computes bfloat16 on this processor.
+    """
+
+    title: str
+    package: str
+    create: Callable[..., Engine]
+    precisions: tuple[str, ...]
+    converts: bool
+    uses_gpu: bool
+    has_streams: bool
+    has_bfloat16: Callable[[], bool]
+
+
 class EngineChoices(TypedDict, total=False):
     """The attributes of `EngineOptions`, for functions that take them by name; what is not given is chosen."""
 
-    engine: str
+    engine: str | None
     batch_size: int | None
     threads: int | None
     streams: int | None
@@ -76,56 +105,76 @@ class EngineOptions:
         FeatxError: there is no such engine, or a number is no whole one of 1 or more.
     """
 
-    engine: str = "auto"
+    engine: str = AUTO
     batch_size: int | None = None
     threads: int | None = None
     streams: int | None = None
 
     def __post_init__(self) -> None:
-        if self.engine not in ENGINES:
-            raise FeatxError(f"An engine is one of {', '.join(ENGINES)}. Received: {self.engine!r}")
+        if self.engine not in ENGINE_CHOICES:
+            raise FeatxError(f"An engine is one of {', '.join(ENGINE_CHOICES)}. Received: {self.engine!r}")
         for name in ("batch_size", "threads", "streams"):
             if (number := getattr(self, name)) is not None:
                 object.__setattr__(self, name, whole_number(name, number))
 
+    @classmethod
+    def of(cls, choices: EngineChoices) -> Self:
+        """Return these choices, with the defaults for those that are not given or None."""
+        given: dict[str, Any] = {name: value for name, value in choices.items() if value is not None}
+        return cls(**given)
+
+
+def engines_for(precision: str) -> list[str]:
+    """Return the names of the engines that compute in `precision`, the fastest on a CPU first."""
+    return [name for name, entry in ENGINES.items() if precision in entry.precisions]
+
 
 def default_batch_size(options: EngineOptions) -> int:
     """Return how many images a batch has."""
-    on_gpu = options.engine != "openvino" and cuda_capability() is not None
+    may_use_gpu = options.engine == AUTO or ENGINES[options.engine].uses_gpu
+    on_gpu = may_use_gpu and cuda_capability() is not None
     return options.batch_size or (GPU_BATCH_SIZE if on_gpu else CPU_BATCH_SIZE)
 
 
 def choose_engine(options: EngineOptions, recipe: Recipe) -> str:
-    """Return the engine that runs `recipe` here: `"keras"` or `"openvino"`. Where there is a GPU, this starts Keras.
+    """Return the name in `ENGINES` of the engine that runs `recipe` here. Where there is a GPU, this starts Keras.
 
     Raises:
         FeatxError: the engine asked for cannot run this precision.
     """
-    if recipe.precision == "int8":
-        if options.engine == "keras":
-            raise FeatxError("The keras engine has no int8; choose --engine openvino.")
-        return "openvino"
-    if options.engine != "auto":
+    names = engines_for(recipe.precision)
+    if options.engine != AUTO:
+        if options.engine not in names:
+            raise FeatxError(f"The {options.engine} engine has no {recipe.precision}; choose --engine {names[0]}.")
         return options.engine
-    has_openvino = importlib.util.find_spec("openvino") is not None
-    if cuda_capability() is not None:
-        if keras_sees_gpu() or not has_openvino:
-            return "keras"
+    on_gpu = next((name for name in names if ENGINES[name].uses_gpu), None)
+    if on_gpu is None or cuda_capability() is None:
+        return cpu_engine(recipe.precision)
+    if keras_sees_gpu():
+        return on_gpu
+    chosen = cpu_engine(recipe.precision)
+    if chosen != on_gpu:
         log.warning(
-            "There is a GPU, but Keras's backend %s cannot use it: going on with openvino on the CPU.", keras_backend()
+            "There is a GPU, but Keras's backend %s cannot use it: going on with %s on the CPU.",
+            keras_backend(),
+            chosen,
         )
-    return cpu_engine(recipe.precision) if has_openvino else "keras"
+    return chosen
 
 
 @cache  # so that it is said once
 def cpu_engine(precision: str) -> str:
-    """Return the engine that computes `precision` on this processor: `"openvino"`, or `"keras"` if it has to."""
-    if precision != "bfloat16" or openvino_has_bfloat16():
-        return "openvino"
+    """Return the name of the fastest engine that computes `precision` on this processor."""
+    names = engines_for(precision)
+    first, *others = [name for name in names if importlib.util.find_spec(ENGINES[name].package)] or names
+    if precision != "bfloat16" or not others or ENGINES[first].has_bfloat16():
+        return first
     log.warning(
-        "OpenVINO has no bfloat16 on this processor: using keras, which is slower; features may differ by rounding."
+        "%s has no bfloat16 on this processor: using %s, which is slower; features may differ by rounding.",
+        ENGINES[first].title,
+        others[0],
     )
-    return "keras"
+    return others[0]
 
 
 def create_engine(
@@ -155,28 +204,47 @@ def create_engine(
     options = options or EngineOptions()
     chosen = choose_engine(options, recipe)
     log.debug("Engine: %s, %s.", chosen, options)
-    if chosen == "keras":
-        from featx.engines.keras_engine import KerasEngine
-
-        return KerasEngine(recipe, weights, default_batch_size(options))
-    from featx.engines.openvino_engine import OpenVinoEngine
-
-    return OpenVinoEngine(
-        recipe,
-        weights,
-        cache_dir,
-        dataset,
-        batch_size=options.batch_size,
-        threads=options.threads,
-        streams=options.streams,
-        show=show,
-    )
+    return ENGINES[chosen].create(recipe, weights, options, cache_dir=cache_dir, dataset=dataset, show=show)
 
 
 def needs_keras(recipe: Recipe, cache_dir: StoragePath, options: EngineOptions) -> bool:
     """Return whether `create_engine` will start Keras: to run the network, or to convert it."""
-    if choose_engine(options, recipe) == "keras":
-        return True
-    from featx.engines.networks import is_converted
+    return not ENGINES[choose_engine(options, recipe)].converts or not is_converted(recipe, cache_dir)
 
-    return not is_converted(recipe, cache_dir)
+
+def _openvino(recipe: Recipe, weights: Weights, options: EngineOptions, **how: Any) -> Engine:
+    return OpenVinoEngine(
+        recipe, weights, batch_size=options.batch_size, threads=options.threads, streams=options.streams, **how
+    )
+
+
+def _keras(recipe: Recipe, weights: Weights, options: EngineOptions, **_of_others: object) -> Engine:
+    return KerasEngine(recipe, weights, default_batch_size(options))
+
+
+#: The engines by their names, the fastest on a CPU first.
+ENGINES = {
+    "openvino": EngineEntry(
+        title="OpenVINO",
+        package="openvino",
+        create=_openvino,
+        precisions=PRECISIONS,
+        converts=True,
+        uses_gpu=False,
+        has_streams=True,
+        has_bfloat16=openvino_has_bfloat16,
+    ),
+    "keras": EngineEntry(
+        title="Keras",
+        package="keras",
+        create=_keras,
+        precisions=tuple(DTYPE_POLICIES),
+        converts=False,
+        uses_gpu=True,
+        has_streams=False,
+        has_bfloat16=lambda: True,
+    ),
+}
+
+#: What a user may choose.
+ENGINE_CHOICES = (AUTO, *sorted(ENGINES))

@@ -1,20 +1,27 @@
-"""The `openvino` engine: the fastest on a CPU."""
+"""The `openvino` engine, the fastest on a CPU: Keras converts a network once, the cache keeps it, OpenVINO runs it."""
 
+import logging
+import tempfile
 import threading
+from collections.abc import Iterator
 from concurrent.futures import Future, InvalidStateError
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from featx.backbones import Weights
+from featx.backbones import Weights, build_model
 from featx.dataset import ImageDataset
-from featx.engines.networks import load_network
-from featx.engines.openvino_import import import_openvino, kept_signal_stack, openvino_has_bfloat16
+from featx.engines.networks import Network, network_recipe, read_network, say_damaged, write_network
+from featx.engines.quantization import quantize
 from featx.errors import FeatxError
 from featx.recipe import Recipe
 from featx.storage import StoragePath
-from featx.system import n_cores
+from featx.system import import_openvino, kept_signal_stack, n_cores, openvino_has_bfloat16
+
+log = logging.getLogger("featx")
 
 #: Pixels in one request, about: enough work to make up for the request's own cost, and small enough to stay in the
 #: processor's caches. VGG16 and ResNet50 are fastest with 2 images of 224×224 or 32 of 64×64, by a few per cent.
@@ -94,11 +101,8 @@ class OpenVinoEngine:
         self._requests.wait_all()
 
     def _filled_up(self, images: np.ndarray) -> np.ndarray:
-        if len(images) == self.request_size:
-            return images
-        padded = np.zeros((self.request_size, *images.shape[1:]), np.uint8)
-        padded[: len(images)] = images
-        return padded
+        n_missing = self.request_size - len(images)
+        return np.pad(images, [(0, n_missing), (0, 0), (0, 0), (0, 0)]) if n_missing else images
 
 
 class _Batch:
@@ -154,3 +158,88 @@ def _compile(model: Any, precision: str, threads: int | None, streams: int | Non
             "OpenVINO has no bfloat16 on this processor; choose --engine keras, which computes it more slowly."
         )
     return import_openvino().Core().compile_model(model, "CPU", config)
+
+
+def load_network(
+    recipe: Recipe, weights: Weights, cache_dir: StoragePath, dataset: ImageDataset | None, *, show: bool = False
+) -> Any:
+    """Return the `openvino.Model` of a recipe: from the cache, or converted now and kept there.
+
+    It takes `(n, height, width, 3)` uint8 RGB and gives `(n, …)` float32, for any n.
+
+    Args:
+        recipe: what to run.
+        weights: the weights that the recipe names.
+        cache_dir: where converted networks lie.
+        dataset: has the images that an int8 network is calibrated on; None if there are none to calibrate on.
+        show: show progress on stderr.
+
+    Raises:
+        BackboneError: the layer does not exist, or the images are too small for the network.
+        WeightsError: the file does not fit the network.
+        FeatxError: the network is not in the cache and cannot be made or kept there.
+    """
+    network = read_network(recipe, cache_dir)
+    if network is not None:
+        try:
+            return _openvino_model(network)
+        except RuntimeError as error:  # OpenVINO raises nothing else
+            say_damaged(recipe, cache_dir, " ".join(str(error).split()))
+    if recipe.precision == "int8":
+        floats = replace(recipe, precision="float32", calibration=None)
+        floating = load_network(floats, weights, cache_dir, dataset, show=show)
+        quantized, calibration = quantize(floating, recipe, dataset, cache_dir, show=show)
+        network = Network(*_serialized(quantized), calibration)
+    else:
+        network = _converted(recipe, weights, show=show)
+    write_network(network, recipe, cache_dir)
+    return _openvino_model(network)
+
+
+def _openvino_model(network: Network) -> Any:
+    model = import_openvino().Core().read_model(network.xml, network.weights)
+    if len(model.outputs) != 1:
+        raise RuntimeError("it has several outputs")
+    return model
+
+
+def _converted(recipe: Recipe, weights: Weights, *, show: bool) -> Network:
+    """Have Keras convert the model of `recipe`, on whatever backend it runs."""
+    import_openvino()  # first, without its telemetry: Keras would import it, too
+    if show:
+        log.info("Converting %s for OpenVINO, once for all.", recipe.backbone)
+    model = build_model(network_recipe(recipe), weights.path)
+    with tempfile.TemporaryDirectory(prefix="featx-network-") as folder, _untouched_logging():
+        xml_path = Path(folder, "network.xml")
+        model.export(str(xml_path), format="openvino", verbose=False)
+        return Network(*_serialized(_with_one_output(import_openvino().Core().read_model(xml_path))))
+
+
+def _serialized(model: Any) -> tuple[bytes, bytes]:
+    """Return an `openvino.Model` in OpenVINO's own format: its structure, and its constants in full precision."""
+    openvino = import_openvino()
+    with tempfile.TemporaryDirectory(prefix="featx-network-") as folder:
+        xml_path = Path(folder, "network.xml")
+        openvino.save_model(model, xml_path, compress_to_fp16=False)
+        return xml_path.read_bytes(), xml_path.with_suffix(".bin").read_bytes()
+
+
+def _with_one_output(model: Any) -> Any:
+    """Return an `openvino.Model` that gives features and nothing else.
+
+    Where TensorFlow has a gradient of its own for an activation, as for EfficientNet's swish, every use of it becomes
+    another output. The features are the first.
+    """
+    return import_openvino().Model([model.outputs[0]], model.get_parameters())
+
+
+@contextmanager
+def _untouched_logging() -> Iterator[None]:
+    """Give the root logger back as it was: OpenVINO's converter makes it mute, and adds a handler of its own."""
+    root = logging.getLogger()
+    level, filters, handlers = root.level, root.filters[:], root.handlers[:]
+    try:
+        yield
+    finally:
+        root.setLevel(level)
+        root.filters, root.handlers = filters, handlers

@@ -21,12 +21,11 @@ from typing import Any
 import numpy as np
 
 from featx.dataset import ImageDataset, read_batches
-from featx.engines.networks import Network, kept_calibrations, network_path, serialized
-from featx.engines.openvino_import import import_nncf, import_openvino, kept_signal_stack
+from featx.engines.networks import kept_calibrations, network_path
 from featx.errors import FeatxError, printable
 from featx.recipe import Recipe
 from featx.storage import StoragePath
-from featx.system import progress_bar
+from featx.system import import_nncf, import_openvino, kept_signal_stack, progress_bar
 
 #: More change the ranges little, and the time to calibrate grows with them.
 N_CALIBRATION = 200
@@ -81,8 +80,8 @@ def _train_digests(dataset: ImageDataset) -> set[str]:
 
 def quantize(
     network: Any, recipe: Recipe, dataset: ImageDataset | None, cache_dir: StoragePath, *, show: bool
-) -> Network:
-    """Return the int8 network of `recipe`.
+) -> tuple[Any, tuple[str, ...]]:
+    """Return the int8 network of `recipe`, an `openvino.Model`, and the digests of the images it is calibrated on.
 
     Args:
         network: the float network, an `openvino.Model`.
@@ -102,8 +101,7 @@ def quantize(
         images = _decode(dataset, rows, recipe.image_size)
         with kept_signal_stack():
             ordinary = images[_is_ordinary(network, images, bar)]
-            quantized = _quantized(network, ordinary, bar)
-    return Network(*serialized(quantized), calibration=digests)
+            return _quantized(network, ordinary, bar), digests
 
 
 def _find_images(

@@ -1,7 +1,7 @@
 """Stage one: computes the features that the store lacks, and nothing else.
 
-`options` makes a recipe of what a user asks for, `extract` finds what is missing, `pipeline` computes it: reader →
-engine → writer.
+`options` makes a recipe of what a user asks for, `pipeline` finds what a store lacks of some images and computes it,
+`extract` does so for a data set and its views.
 """
 
 from featx.extract.cache import (
@@ -14,12 +14,17 @@ from featx.extract.cache import (
     remove,
     size_bytes,
 )
-from featx.extract.extract import ExtractedViews, Extraction, extract_command, extract_dataset, extract_features
+from featx.extract.extract import ExtractedViews, Extraction, extract_dataset, extract_features
 from featx.extract.options import (
     DEFAULT_CACHE_DIR,
     RECIPE_DEFAULTS,
+    RECIPE_OPTIONS,
     ExtractionOptions,
+    ExtractionSettings,
+    Option,
     RecipeOptions,
+    extract_command,
+    option_flag,
     option_variable,
     resolve_recipe,
     split_options,

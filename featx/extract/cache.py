@@ -1,6 +1,7 @@
 """What lies in a cache folder: listed, checked and mended, tidied, removed."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -150,19 +151,23 @@ def remove(paths: Iterable[StoragePath]) -> None:
         FeatxError: one of them cannot be removed.
     """
     for path in paths:
-        try:
+        with _or_error(printable(path), "removed"):
             remove_whole(path)
-        except OSError as error:
-            raise FeatxError(f"{printable(path)} cannot be removed: {error.strerror}.") from error
+
+
+@contextmanager
+def _or_error(name: str, done: str) -> Iterator[None]:
+    """Make an error of the user's words of what the system says when something cannot be `done`."""
+    try:
+        yield
+    except OSError as error:
+        raise FeatxError(f"{name} cannot be {done}: {error.strerror}.") from error
 
 
 def _visible(folder: StoragePath) -> list[StoragePath]:
-    try:
+    with _or_error(f"The cache {printable(folder)}", "read"), suppress(FileNotFoundError):
         return [path for path in folder.iterdir() if not path.name.startswith(".")]
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise FeatxError(f"The cache {printable(folder)} cannot be read: {error.strerror}.") from error
+    return []
 
 
 def size_bytes(path: StoragePath) -> int:
@@ -202,10 +207,8 @@ def _named(name: str, entries: Sequence[CacheEntry], cache_dir: StoragePath) -> 
 
 
 def _check_networks(folder: Path) -> list[Damage]:
-    try:
+    with _or_error(printable(folder), "read"):
         found = {path: check_network(path) for path in sorted(folder.glob("*.zip"))}
-    except OSError as error:
-        raise FeatxError(f"{printable(folder)} cannot be read: {error.strerror}.") from error
     return [Damage(path, reason) for path, reason in found.items() if reason]
 
 
@@ -219,13 +222,11 @@ def _mend(stores: Sequence[StoreCheck], damages: Sequence[Damage], cache_dir: St
         if store.damages:
             mend_store(store, cache_dir)
     for damage in damages:
-        try:
+        with _or_error(printable(damage.path), "mended"):
             if damage.path.name == DATABASE_NAME and isinstance(damage.path, Path):
                 quarantine_database(damage.path)
             else:
                 damage.path.unlink(missing_ok=True)
-        except OSError as error:
-            raise FeatxError(f"{printable(damage.path)} cannot be mended: {error.strerror}.") from error
 
 
 class _Megabytes:

@@ -1,26 +1,60 @@
-"""From what a user asks for to the recipe that it means on this machine, for this data set."""
+"""From what a user asks for to the recipe that it means on this machine, and back to the command that asks for it."""
 
 import os
-from collections.abc import Mapping
-from dataclasses import replace
+import shlex
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypedDict, Unpack, cast, get_type_hints
+from typing import Annotated, Any, TypedDict, Unpack, cast, get_type_hints
 
 import numpy as np
 
-from featx.backbones import CLASSIFIER_LAYER, Weights, find_backbone, find_weights
-from featx.dataset import ImageDataset
-from featx.engines import EngineChoices, EngineOptions, best_calibration, calibration_digest, kept_calibrations
+from featx.backbones import BACKBONES, CLASSIFIER_LAYER, Weights, find_backbone, find_weights
+from featx.dataset import Data, ImageDataset, ImageFolders
+from featx.engines import AUTO, EngineChoices, EngineOptions, best_calibration, calibration_digest, kept_calibrations
 from featx.errors import FeatxError
+from featx.images import Views
 from featx.recipe import DTYPES, POOLINGS, PRECISIONS, Recipe, as_image_size
-from featx.storage import StoragePath, as_storage_path
-from featx.system import has_fast_bfloat16, shown
+from featx.storage import RemotePath, StoragePath, as_storage_path
+from featx.system import as_workers, has_fast_bfloat16, shown
+
+#: Where stores lie unless told otherwise.
+DEFAULT_CACHE_DIR = "cache"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Option:
+    """One option of a recipe, wherever it is given: in Python, on the command line, by a variable, in advice.
+
+    Attributes:
+        help: what `--help` says.
+        default: what None means; None if that depends on the backbone or the layer.
+        default_words: what `--help` says then.
+        choices: the values there are; empty if any text may be one.
+        rule: what the error says about another value; empty if who uses the value finds out.
+        parse: returns the value from the text that is typed, which the command line calls `metavar`.
+        metavar: see `parse`.
+    """
+
+    help: str
+    default: str | None = None
+    default_words: str = ""
+    choices: tuple[str, ...] = ()
+    rule: str = ""
+    parse: Callable[[str], object] | None = None
+    metavar: str = "text"
+
+    @property
+    def full_help(self) -> str:
+        """What `--help` says, with the default."""
+        default = self.default or self.default_words
+        return f"{self.help}  [default: {default}]" if default else self.help
 
 
 class RecipeOptions(TypedDict, total=False):
-    """What a user may choose about a recipe; every function that takes one takes these, by name.
+    """What a user may choose about a recipe: the one table of these options.
 
-    What is not given, or None, is what `RECIPE_DEFAULTS` says.
+    Every function that takes a recipe takes these, by name. What is not given, or None, means the default.
 
     backbone: name in `featx.backbones.table.BACKBONES`.
     weights: see `featx.backbones.weights.find_weights`.
@@ -32,29 +66,61 @@ class RecipeOptions(TypedDict, total=False):
     dtype: storage dtype, `"float16"` or `"float32"`; if None, float32 for class probabilities, float16 for the rest.
     """
 
-    backbone: str
-    weights: Path | str
-    layer: str | None
-    pooling: str | None
-    image_size: tuple[int, int] | int | str | None
-    precision: str
-    dtype: str | None
+    backbone: Annotated[str | None, Option(help="Pretrained network.", default="vgg16", choices=tuple(BACKBONES))]
+    weights: Annotated[
+        Path | str | None,
+        Option(
+            help="imagenet (looked for in FEATX_WEIGHTS_DIR, then downloaded by Keras), a file in the layout of "
+            "Keras's official ones (…_notop.h5), random or random:SEED for tests, or imagenet-or-random for "
+            "demonstrations.",
+            default="imagenet",
+        ),
+    ]
+    layer: Annotated[str | None, Option(help="Layer whose output is stored.", default_words="the backbone's last one")]
+    pooling: Annotated[
+        str | None,
+        Option(
+            help="Store the mean, or the largest, of each channel only.",
+            choices=POOLINGS,
+            rule=f"Features are pooled by {' or '.join(POOLINGS)}.",
+        ),
+    ]
+    image_size: Annotated[
+        tuple[int, int] | int | str | None,
+        Option(
+            help="Pixels, 224 or HEIGHTxWIDTH.",
+            default_words="the backbone's own",
+            parse=as_image_size,
+            metavar="size",
+        ),
+    ]
+    precision: Annotated[
+        str | None,
+        Option(
+            help="Arithmetic of the forward pass; auto is bfloat16 where the hardware speeds it up, else float32.",
+            default=AUTO,
+            choices=(AUTO, *PRECISIONS),
+            rule=f"A precision is auto, {', '.join(PRECISIONS)}.",
+        ),
+    ]
+    dtype: Annotated[
+        str | None,
+        Option(
+            help="Number format of stored features.",
+            default_words=f"{DTYPES[0]}, class probabilities as {DTYPES[1]}",
+            choices=DTYPES,
+            rule=f"Features are stored as {' or '.join(DTYPES)}.",
+        ),
+    ]
 
 
-#: Where stores lie unless told otherwise.
-DEFAULT_CACHE_DIR = "cache"
-
-#: What is meant by an option that is not given: in Python, on the command line and in advice. None depends on the
-#: backbone, or on the layer.
-RECIPE_DEFAULTS: RecipeOptions = {
-    "backbone": "vgg16",
-    "weights": "imagenet",
-    "layer": None,
-    "pooling": None,
-    "image_size": None,
-    "precision": "auto",
-    "dtype": None,
+#: The options of a recipe by name, in the order in which advice names them.
+RECIPE_OPTIONS: dict[str, Option] = {
+    name: hint.__metadata__[0] for name, hint in get_type_hints(RecipeOptions, include_extras=True).items()
 }
+
+#: What is meant by an option that is not given. None depends on the backbone, or on the layer.
+RECIPE_DEFAULTS: dict[str, Any] = {name: option.default for name, option in RECIPE_OPTIONS.items()}
 
 
 class ExtractionOptions(RecipeOptions, EngineChoices, total=False):
@@ -62,6 +128,33 @@ class ExtractionOptions(RecipeOptions, EngineChoices, total=False):
 
     Every function that extracts takes these by name; see `RecipeOptions` and `featx.engines.EngineOptions`.
     """
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtractionSettings:
+    """How features are computed, from the command to the pipeline; none of it decides what they are.
+
+    Attributes:
+        engine_options: how the backbone is run.
+        workers: decoding threads; as many as cores if None.
+        strict: raise on the first image that cannot be read, instead of skipping it.
+        show: show progress on stderr.
+        ray_address: the Ray cluster that computes them, as `ray.init` knows it; this process if None.
+
+    Raises:
+        FeatxError: one has the wrong type, or `workers` is no whole number of 1 or more.
+    """
+
+    engine_options: EngineOptions = field(default_factory=EngineOptions)
+    workers: int | None = None
+    strict: bool = False
+    show: bool = False
+    ray_address: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "workers", as_workers(self.workers))
+        if not isinstance(self.ray_address, str | None):
+            raise FeatxError(f"The address of a Ray cluster is text, such as auto. Received: {shown(self.ray_address)}")
 
 
 def split_options(options: ExtractionOptions) -> tuple[RecipeOptions, EngineOptions]:
@@ -72,9 +165,9 @@ def split_options(options: ExtractionOptions) -> tuple[RecipeOptions, EngineOpti
         TypeError: there is no such option.
     """
     _check_names(options, ExtractionOptions)
-    engine = {name: value for name, value in options.items() if name in EngineChoices.__annotations__}
-    recipe = {name: value for name, value in options.items() if name in RecipeOptions.__annotations__}
-    return with_defaults(cast(RecipeOptions, recipe)), EngineOptions(**cast(EngineChoices, engine))
+    engine = {name: value for name, value in options.items() if name not in RECIPE_OPTIONS}
+    recipe = {name: value for name, value in options.items() if name in RECIPE_OPTIONS}
+    return with_defaults(cast(RecipeOptions, recipe)), EngineOptions.of(cast(EngineChoices, engine))
 
 
 def _check_names(options: Mapping[str, object], known: type) -> None:
@@ -87,7 +180,7 @@ def with_defaults(options: RecipeOptions) -> RecipeOptions:
     """Return all options of a recipe, those that are not given or None as `RECIPE_DEFAULTS` has them.
 
     Raises:
-        FeatxError: one has the wrong type, or the image size is none.
+        FeatxError: one has the wrong type, or there is no such value.
         TypeError: there is no such option.
     """
     _check_names(options, RecipeOptions)
@@ -99,18 +192,12 @@ def with_defaults(options: RecipeOptions) -> RecipeOptions:
     if given["image_size"] is not None:
         given["image_size"] = as_image_size(given["image_size"])
     for name, value in given.items():
+        option = RECIPE_OPTIONS[name]
         if name != "image_size" and not isinstance(value, str | None):
             raise FeatxError(f"The option {name} is text. Received: {shown(value)}")
+        if option.rule and value is not None and value not in option.choices:
+            raise FeatxError(f"{option.rule} Received: {value!r}")
     return cast(RecipeOptions, given)
-
-
-def option_variable(option: str) -> str:
-    """Return the environment variable that gives an option of the command line.
-
-    >>> option_variable("--image-size")
-    'FEATX_IMAGE_SIZE'
-    """
-    return f"FEATX_{option.removeprefix('--').replace('-', '_').upper()}"
 
 
 def resolve_recipe(
@@ -131,41 +218,18 @@ def resolve_recipe(
         FeatxError: there is no such storage dtype, pooling or precision, or int8 lacks a data set.
         TypeError: there is no such option.
     """
-    cache_dir, chosen = as_storage_path(cache_dir), with_defaults(options)
-    pooling = chosen["pooling"]
-    if pooling is not None and pooling not in POOLINGS:
-        raise FeatxError(f"Features are pooled by {' or '.join(POOLINGS)}. Received: {pooling!r}")
-    precision = _resolve_precision(chosen["precision"])
+    cache_dir = as_storage_path(cache_dir)
+    chosen: dict[str, Any] = {**with_defaults(options)}
     entry = find_backbone(chosen["backbone"])
-    layer = chosen["layer"] or entry.layer
-    is_whole = layer == CLASSIFIER_LAYER
-    dtype = _resolve_dtype(chosen["dtype"], default="float32" if is_whole else DTYPES[0])
-    weights = find_weights(chosen["backbone"], str(chosen["weights"]), cache_dir, whole=is_whole)
-    recipe = Recipe(
-        backbone=chosen["backbone"],
-        weights=weights.digest,
-        layer=layer,
-        pooling=pooling,
-        image_size=as_image_size(chosen["image_size"] or entry.image_size),
-        preprocessing=entry.preprocessing,
-        precision=precision,
-        dtype=dtype,
-    )
-    return (_calibrated(recipe, cache_dir, dataset) if precision == "int8" else recipe), weights
-
-
-def _resolve_dtype(dtype: str | None, default: str) -> str:
-    if dtype is not None and dtype not in DTYPES:
-        raise FeatxError(f"Features are stored as {' or '.join(DTYPES)}. Received: {dtype!r}")
-    return dtype or default
-
-
-def _resolve_precision(precision: str) -> str:
-    if precision == "auto":
-        return "bfloat16" if has_fast_bfloat16() else "float32"
-    if precision not in PRECISIONS:
-        raise FeatxError(f"A precision is auto, {', '.join(PRECISIONS)}. Received: {precision!r}")
-    return precision
+    chosen["layer"] = chosen["layer"] or entry.layer
+    chosen["image_size"] = chosen["image_size"] or as_image_size(entry.image_size)
+    is_whole = chosen["layer"] == CLASSIFIER_LAYER
+    chosen["dtype"] = chosen["dtype"] or ("float32" if is_whole else DTYPES[0])
+    if chosen["precision"] == AUTO:
+        chosen["precision"] = "bfloat16" if has_fast_bfloat16() else "float32"
+    weights = find_weights(chosen["backbone"], chosen["weights"], cache_dir, whole=is_whole)
+    recipe = Recipe(**{**chosen, "weights": weights.digest}, preprocessing=entry.preprocessing)
+    return (_calibrated(recipe, cache_dir, dataset) if recipe.precision == "int8" else recipe), weights
 
 
 def _calibrated(recipe: Recipe, cache_dir: StoragePath, dataset: ImageDataset | None) -> Recipe:
@@ -176,3 +240,65 @@ def _calibrated(recipe: Recipe, cache_dir: StoragePath, dataset: ImageDataset | 
         )
     chosen = best_calibration(kept_calibrations(recipe, cache_dir), dataset)
     return replace(recipe, calibration=calibration_digest(chosen))
+
+
+def option_flag(name: str) -> str:
+    """Return what an option is called on the command line.
+
+    >>> option_flag("image_size")
+    '--image-size'
+    """
+    return f"--{name.replace('_', '-')}"
+
+
+def option_variable(flag: str) -> str:
+    """Return the environment variable that gives an option of the command line.
+
+    >>> option_variable("--image-size")
+    'FEATX_IMAGE_SIZE'
+    """
+    return f"FEATX_{flag.removeprefix('--').replace('-', '_').upper()}"
+
+
+#: The options of `featx extract` that decide which features lie where; the others are about how they are computed.
+DECIDING = (
+    *map(option_flag, RECIPE_OPTIONS),
+    *("--train-folder", "--test-folder", "--zip-encoding", "--cache-dir"),
+    *("--views", "--augment", "--flip", "--rotation", "--zoom", "--shear", "--test-views"),
+)
+
+
+def extract_command(
+    data_dir: Data, cache_dir: StoragePath, views: Views | None = None, **options: Unpack[RecipeOptions]
+) -> str:
+    """Return the command line that extracts these features, as one would type it.
+
+    Where a variable of the environment would stand for an option that is left out, the command unsets it.
+    """
+    named = ImageFolders.of(data_dir)
+    root = as_storage_path(named.root)
+    words = ["featx", "extract", f"./{root}" if str(root).startswith("-") else str(root)]
+    if isinstance(root, RemotePath) and root.zip_encoding:
+        words += ["--zip-encoding", root.zip_encoding]
+    for flag, folder in (("--train-folder", named.train), ("--test-folder", named.test)):
+        words += [] if folder is None else [flag, folder]
+    for name, value in with_defaults(options).items():
+        if value != RECIPE_DEFAULTS[name]:
+            words += [option_flag(name), as_typed(value)]
+    if views:
+        words += ["--views", str(views.n), *str(views.augmentation).split()]
+        words += ["--test-views"] if views.of_test else []
+    if cache_dir != Path(DEFAULT_CACHE_DIR):
+        words += ["--cache-dir", str(cache_dir)]
+    variables = [option_variable(flag) for flag in DECIDING if flag not in words]
+    unset = [word for variable in variables if os.environ.get(variable) for word in ("-u", variable)]
+    return shlex.join(["env", *unset, *words] if unset else words)
+
+
+def as_typed(value: object) -> str:
+    """Return an option's value as one would type it.
+
+    >>> as_typed((64, 64)), as_typed((120, 160)), as_typed("vgg16")
+    ('64', '120x160', 'vgg16')
+    """
+    return "x".join(map(str, dict.fromkeys(value))) if isinstance(value, tuple) else str(value)

@@ -5,7 +5,7 @@ The only module that imports scikit-learn when it is loaded, which is when someb
 
 from contextlib import closing
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast, get_type_hints
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
@@ -13,12 +13,17 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from featx.backbones import Weights
 from featx.dataset import ManyImages, as_source, images_in, images_of_sources
 from featx.engines import EngineOptions, create_engine
-from featx.extract.options import DEFAULT_CACHE_DIR, RECIPE_DEFAULTS, resolve_recipe
+from featx.extract.options import (
+    DEFAULT_CACHE_DIR,
+    ExtractionOptions,
+    ExtractionSettings,
+    resolve_recipe,
+    split_options,
+)
 from featx.extract.pipeline import compute_missing
 from featx.recipe import Recipe
 from featx.storage import StoragePath, as_storage_path
 from featx.store import FeatureStore
-from featx.system import as_workers
 
 
 class FeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
@@ -33,14 +38,14 @@ class FeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
     array(['cat'], dtype='<U3')
 
     Args:
-        backbone: name in `featx.backbones.table.BACKBONES`.
-        image_size: `(height, width)`, one number for both, or None for the backbone's own.
+        backbone: name in `featx.backbones.table.BACKBONES`. This and the next six are the options of the recipe; for
+            what None means, see `featx.extract.RecipeOptions`.
+        image_size: `(height, width)`, one number for both, or text like `"120x160"`.
         weights: see `featx.backbones.weights.find_weights`.
-        layer: name of the layer whose output is wanted; the backbone's last one if None.
-        pooling: `"avg"` or `"max"`, for the mean or the largest of each channel alone; all of the output if None.
+        layer: name of the layer whose output is wanted.
+        pooling: `"avg"` or `"max"`, for the mean or the largest of each channel alone.
         precision: `"auto"`, `"float32"` or `"bfloat16"`; int8 depends on the data set it is calibrated on.
-        dtype: how features are stored, `"float16"` or `"float32"`; if None, float32 for class probabilities, else
-            float16.
+        dtype: how features are stored, `"float16"` or `"float32"`.
         cache_dir: where stores lie.
         engine: what runs the backbone; see `featx.engines.EngineOptions`, also for the next three.
         batch_size: images in a batch.
@@ -53,16 +58,16 @@ class FeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
 
     def __init__(
         self,
-        backbone: str = RECIPE_DEFAULTS["backbone"],
+        backbone: str | None = None,
         *,
-        image_size: tuple[int, int] | int | str | None = RECIPE_DEFAULTS["image_size"],
-        weights: Path | str = RECIPE_DEFAULTS["weights"],
-        layer: str | None = RECIPE_DEFAULTS["layer"],
-        pooling: str | None = RECIPE_DEFAULTS["pooling"],
-        precision: str = RECIPE_DEFAULTS["precision"],
-        dtype: str | None = RECIPE_DEFAULTS["dtype"],
+        image_size: tuple[int, int] | int | str | None = None,
+        weights: Path | str | None = None,
+        layer: str | None = None,
+        pooling: str | None = None,
+        precision: str | None = None,
+        dtype: str | None = None,
         cache_dir: StoragePath | str = DEFAULT_CACHE_DIR,
-        engine: str = EngineOptions.engine,
+        engine: str | None = None,
         batch_size: int | None = None,
         threads: int | None = None,
         streams: int | None = None,
@@ -110,27 +115,16 @@ class FeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
             FeatxError: `X` may mean something else, or the recipe, the weights or the store is not fit; the message
                 says what to do.
         """
-        cache_dir, workers = as_storage_path(self.cache_dir), as_workers(self.workers)
+        cache_dir = as_storage_path(self.cache_dir)
+        given = {name: getattr(self, name) for name in get_type_hints(ExtractionOptions)}
+        recipe_options, engine_options = split_options(cast("ExtractionOptions", given))
+        settings = ExtractionSettings(engine_options=engine_options, workers=self.workers, strict=True, show=self.show)
         images = images_of_sources([as_source(item) for item in images_in(X)], cache_dir)
-        recipe, weights = resolve_recipe(
-            cache_dir,
-            backbone=self.backbone,
-            image_size=self.image_size,
-            weights=self.weights,
-            layer=self.layer,
-            pooling=self.pooling,
-            precision=self.precision,
-            dtype=self.dtype,
-        )
-        options = EngineOptions(
-            engine=self.engine, batch_size=self.batch_size, threads=self.threads, streams=self.streams
-        )
-        compute_missing(
-            images, recipe, lambda: weights, cache_dir, options, workers=workers, strict=True, show=self.show
-        )
+        recipe, weights = resolve_recipe(cache_dir, **recipe_options)
+        compute_missing(images, recipe, lambda: weights, cache_dir, settings)
         features = FeatureStore(cache_dir, recipe).read(images.digests).astype(np.float32)
         if not len(images):
-            features = np.empty((0, *_feature_shape(recipe, weights, cache_dir, options)), np.float32)
+            features = np.empty((0, *_feature_shape(recipe, weights, cache_dir, engine_options)), np.float32)
         return features.reshape(len(features), int(np.prod(features.shape[1:]))) if self.flatten else features
 
     def __sklearn_tags__(self) -> Any:

@@ -13,7 +13,7 @@ from featx.backbones import Weights
 from featx.dataset import ImageDataset, Images, SkippedImage, as_source, digest_files, images_in
 from featx.engines import EngineChoices, EngineOptions, needs_keras
 from featx.errors import FeatxError, WeightsError
-from featx.extract import DEFAULT_CACHE_DIR, compute_missing
+from featx.extract import DEFAULT_CACHE_DIR, ExtractionSettings, compute_missing
 from featx.heads import Head, read_head
 from featx.recipe import Recipe
 from featx.storage import StoragePath, as_path, as_storage_path
@@ -163,11 +163,8 @@ class ImageClassifier(ABC):
             self._recipe,
             self._find_weights,
             self._cache_dir,
-            self._engine_options,
+            ExtractionSettings(engine_options=self._engine_options, workers=workers, strict=strict, show=show),
             unreadable=unreadable,
-            workers=workers,
-            strict=strict,
-            show=show,
         )
         why = {image.digest or image.path: image.reason for image in computed.skipped}
         all_reasons = [reasons.get(row) for row in range(len(files))]
@@ -264,7 +261,7 @@ class Classifier(ImageClassifier):
             FeatxError: there is no sound run.
         """
         run = read_run(as_path(run_dir))
-        options = EngineOptions(**engine_choices)
+        options = EngineOptions.of(engine_choices)
         return cls(
             run,
             read_head(run.head_path(head)),

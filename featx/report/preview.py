@@ -37,7 +37,7 @@ def draw_preview(
     *,
     cache_dir: StoragePath | str = DEFAULT_CACHE_DIR,
     views: Views | None = None,
-    backbone: str = RECIPE_DEFAULTS["backbone"],
+    backbone: str | None = None,
     image_size: tuple[int, int] | None = None,
 ) -> Path:
     """Draw some training images with their views, and return the path of the picture, `views.png`.
@@ -55,7 +55,7 @@ def draw_preview(
     """
     dataset = scan(data_dir, cache_dir, to_train=False)
     views = views or Views(N_VIEWS)
-    rows = list(_readable(dataset, image_size or find_backbone(backbone).image_size))
+    rows = list(_readable(dataset, image_size or find_backbone(backbone or RECIPE_DEFAULTS["backbone"]).image_size))
     if not rows:
         raise FeatxError(f"No training image of {printable(dataset.root)} can be read.")
     with page_style(dataset.class_names):

@@ -11,7 +11,15 @@ from featx.system.interrupts import (
     insistent_interrupts,
     raise_terminated,
 )
-from featx.system.keras_import import import_keras, keras_backend, keras_sees_gpu
+from featx.system.late_imports import (
+    import_keras,
+    import_nncf,
+    import_openvino,
+    kept_signal_stack,
+    keras_backend,
+    keras_sees_gpu,
+    openvino_has_bfloat16,
+)
 from featx.system.machine import (
     HALF_OF_FREE,
     MemoryLimit,

@@ -18,7 +18,7 @@ from featx.engines.keras_engine import KerasEngine
 from featx.errors import BackboneError, WeightsError
 from featx.extract.options import resolve_recipe
 from featx.recipe import Recipe
-from featx.system.keras_import import import_keras
+from featx.system.late_imports import import_keras
 
 SMALL = {"image_size": (32, 32), "weights": "random", "precision": "float32"}
 

@@ -17,7 +17,7 @@ import featx.extract.extract
 import featx.store.compaction
 import featx.store.segment_writer
 import tests.chaos.processes
-from featx.engines.openvino_import import import_openvino
+from featx.system.late_imports import import_openvino
 
 import_openvino()
 

@@ -26,7 +26,7 @@ from featx.engines.keras_engine import KerasEngine
 from featx.errors import BackboneError, FeatxError
 from featx.extract.options import resolve_recipe
 from featx.recipe import Recipe
-from featx.system.keras_import import KERAS_BACKENDS, import_keras, keras_backend, keras_sees_gpu
+from featx.system.late_imports import KERAS_BACKENDS, import_keras, keras_backend, keras_sees_gpu
 
 #: Three layers, so that compiling them is quick on every backend.
 RECIPE = Recipe(backbone="vgg16", weights="random-0", layer="block1_pool", image_size=(32, 32), preprocessing="caffe")

@@ -19,11 +19,11 @@ from featx.dataset.scanning import scan
 from featx.engines.engine import EngineOptions, create_engine
 from featx.engines.networks import network_path
 from featx.engines.openvino_engine import _Batch
-from featx.engines.openvino_import import openvino_has_bfloat16
 from featx.errors import FeatxError
 from featx.extract.extract import extract_features
 from featx.extract.options import resolve_recipe
 from featx.recipe import Recipe
+from featx.system.late_imports import openvino_has_bfloat16
 
 SMALL = {"weights": "random", "image_size": (32, 32)}
 

@@ -142,12 +142,13 @@ def options_of(command: click.Command) -> set[str]:
 def test_engines_advise_only_what_every_command_takes_that_runs_one():
     of_run = options_of(main.commands["predict"]) - {f"--{name.replace('_', '-')}" for name in _OF_DIRECT}
     with_data = set.intersection(*(options_of(main.commands[name]) for name in ("extract", "plan", "compare")))
-    engines = Path(__file__).parents[2] / "featx" / "engines"
-    found = {path.stem: advised(path) for path in engines.glob("*.py")}
+    package = Path(__file__).parents[2] / "featx"
+    modules = [*(package / "engines").glob("*.py"), package / "system" / "late_imports.py"]
+    found = {path.stem: advised(path) for path in modules}
     assert "--engine" in found["openvino_engine"]
     for module, names in found.items():
         # Only who has a data set gets as far as calibrating, which the quantizer is needed for.
-        takes = with_data if module in {"quantization", "openvino_import"} else with_data & of_run
+        takes = with_data if module in {"quantization", "late_imports"} else with_data & of_run
         assert names <= takes, f"{module} advises {names - takes}, which not every command takes"
 
 

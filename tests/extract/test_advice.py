@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import get_type_hints
 
 import click
 import numpy as np
@@ -17,8 +18,8 @@ from featx.cli.cache import check_text
 from featx.cli.main import main
 from featx.errors import FeaturesMissingError
 from featx.extract.cache import check_cache
-from featx.extract.extract import DECIDING
-from featx.extract.options import RECIPE_DEFAULTS
+from featx.extract.options import DECIDING, RECIPE_OPTIONS, ExtractionOptions
+from featx.extract.transformer import FeatureExtractor
 from featx.heads.training_loop import Training
 from featx.images.augmentation import Augmentation, Views
 from featx.system.machine import has_fast_bfloat16
@@ -105,9 +106,37 @@ def test_every_option_that_decides_the_store_is_told_from_the_others():
     of_extract = {param.opts[0]: param for param in main.commands["extract"].params if isinstance(param, click.Option)}
     others = {"--engine", "--batch-size", "--threads", "--streams", "--workers", "--strict", "--ray", "--preview"}
     assert set(of_extract) - others - {"--quiet", "--verbose", "--json"} == set(DECIDING)
+
+
+def test_an_option_of_the_recipe_is_none_until_it_is_resolved_wherever_it_is_given():
     for name in ("extract", "plan", "train-top"):
         given = main.commands[name].make_context(name, []).params
-        assert {option: given[option] for option in RECIPE_DEFAULTS} == RECIPE_DEFAULTS
+        assert {given[option] for option in RECIPE_OPTIONS} == {None}
+    extractor = FeatureExtractor().get_params()
+    assert {extractor[option] for option in get_type_hints(ExtractionOptions)} == {None}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"pooling": "avg"}, {"pooling": "max", "dtype": "float32"}, {"backbone": "mobilenetv2", "layer": "predictions"}],
+    ids=str,
+)
+def test_extractor_library_and_advice_mean_the_same_store(workplace, cache, featx, options):
+    options = {**SMALL, **options, "cache_dir": cache}
+    paths = sorted(workplace.rglob("*.jpg"))
+    features = FeatureExtractor(**options, flatten=False).transform(paths)
+    assert len(list(cache.glob("*/recipe.json"))) == 1
+    loaded = load_features(workplace, **options)
+    assert features.shape[1:] == loaded.X.shape[1:]
+    shutil.rmtree(cache / loaded.recipe.slug)
+    with pytest.raises(FeaturesMissingError) as caught:
+        load_features(workplace, **options)
+    featx(*advised(caught.value)[1:])
+    again = load_features(workplace, **options)
+    assert again.recipe == loaded.recipe
+    order = [str(path.relative_to(workplace)) for path in paths]
+    rows = {path: row for row, path in enumerate(again.paths)}
+    assert np.array_equal(features, again.X[:][[rows[path] for path in order]].astype(np.float32))
 
 
 def test_a_damaged_store_is_made_again_by_the_command_that_verify_names(workplace, cache, featx):

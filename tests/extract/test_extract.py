@@ -24,10 +24,10 @@ from featx.dataset import loader
 from featx.dataset.scanning import scan
 from featx.dataset.skipped import DECODER, SkippedImage, SkippedImages, read_skipped
 from featx.dataset.statcache import StatCache
-from featx.engines.networks import load_network
+from featx.engines.openvino_engine import load_network
 from featx.errors import DtypeOverflowError, ImageError, printable
-from featx.extract.extract import Extraction, extract_command, extract_features
-from featx.extract.options import resolve_recipe
+from featx.extract.extract import Extraction, extract_features
+from featx.extract.options import extract_command, resolve_recipe
 from featx.recipe import Recipe
 from featx.storage import files
 from featx.storage.stat_key import StatKeys

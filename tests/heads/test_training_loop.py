@@ -8,7 +8,7 @@ import pytest
 from featx.errors import FeatxError, TrainingError
 from featx.heads.inference import load_model, save_model
 from featx.heads.training_loop import Samples, Training, count_parameters, fit, layer_seeds, predict_proba, split
-from featx.system.keras_import import import_keras
+from featx.system.late_imports import import_keras
 
 
 def blobs(n_classes, n=240, seed=0):

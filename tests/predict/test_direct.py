@@ -15,7 +15,7 @@ from featx.backbones.class_map import make_class_map
 from featx.compare.candidates import direct_applications
 from featx.errors import BackboneError, FeatxError, WeightsError
 from featx.predict.direct import DirectClassifier
-from featx.system.keras_import import import_keras
+from featx.system.late_imports import import_keras
 
 MAPS = ["cats=30-32", "dogs=24-29"]
 RESNET = {"backbone": "resnet50", "image_size": (64, 64), "precision": "float32"}

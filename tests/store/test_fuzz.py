@@ -26,7 +26,7 @@ from featx.dataset.scanning import scan
 from featx.dataset.skipped import SkippedImage, SkippedImages
 from featx.errors import DamagedSegmentError, DatasetError, FeatxError, StoreError
 from featx.images.decode import IMAGE_SUFFIXES
-from featx.recipe import Recipe, parse_image_size
+from featx.recipe import Recipe, as_image_size
 from featx.store.feature_store import FeatureStore
 from featx.store.segment_file import new_segment_name
 from featx.store.verification import check_store, list_store, mend_store
@@ -101,7 +101,7 @@ def test_any_text_is_an_image_size_or_none(text):
         side.isascii() and side.isdigit() and len(side) <= 5 and 1 <= int(side) <= 4096 for side in sides
     )
     try:
-        size = parse_image_size(text)
+        size = as_image_size(text)
     except FeatxError:
         assert not is_size
     else:

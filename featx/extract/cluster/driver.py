@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
-from featx.engines import EngineOptions
+from featx.engines import ENGINES, EngineOptions, engines_for
 from featx.errors import FeatxError, printable
 from featx.extract.cluster.scheduler import Scheduler
 from featx.extract.cluster.worker import Outcome, WorkerSlot
@@ -117,11 +117,11 @@ def cluster_engine(options: EngineOptions, recipe: Recipe, nodes: Sequence[dict[
     `nodes` is what `ray.nodes()` returns. `"auto"` is `keras` where the cluster has a GPU; nodes without one then have
     nothing to do.
     """
-    if recipe.precision == "int8":
-        return "openvino"
-    if options.engine != "auto":
+    names = engines_for(recipe.precision)
+    if options.engine in names:
         return options.engine
-    return "keras" if any(node["Resources"].get("GPU") for node in nodes if node["Alive"]) else "openvino"
+    has_gpu = any(node["Resources"].get("GPU") for node in nodes if node["Alive"])
+    return next((name for name in names if ENGINES[name].uses_gpu == has_gpu), names[0])
 
 
 def worker_slots(nodes: Sequence[dict[str, Any]], engine: str, cores_per_worker: int | None) -> list[WorkerSlot]:
@@ -133,7 +133,7 @@ def worker_slots(nodes: Sequence[dict[str, Any]], engine: str, cores_per_worker:
         cores_per_worker: `CORES_PER_WORKER` if None; nodes with fewer have one worker with these.
     """
     alive = sorted((node for node in nodes if node["Alive"]), key=lambda node: str(node["NodeID"]))
-    on_gpus = engine == "keras" and any(node["Resources"].get("GPU") for node in alive)
+    on_gpus = ENGINES[engine].uses_gpu and any(node["Resources"].get("GPU") for node in alive)
     slots = []
     for node in alive:
         n_cores, n_gpus = (int(node["Resources"].get(name, 0)) for name in ("CPU", "GPU"))

@@ -18,14 +18,14 @@ from typing import Any
 import numpy as np
 
 import featx
-from featx.dataset import Images, SkippedImage
-from featx.engines import choose_engine, cpu_engine, load_network
+from featx.dataset import Images
+from featx.engines import AUTO, ENGINES, choose_engine, cpu_engine, load_network
 from featx.errors import FeatxError, printable
 from featx.extract.cluster.driver import ClusterFound, Stop
 from featx.extract.cluster.worker import Outcome, WorkerConfig, digest_of
-from featx.extract.pipeline import StageOne
+from featx.extract.pipeline import StageOne, StageResult
 from featx.storage import TEMPORARY_PREFIX, StoragePath
-from featx.system import Timings, held_interrupts, keras_backend, progress_bar, versions
+from featx.system import held_interrupts, keras_backend, progress_bar, versions
 
 log = logging.getLogger("featx")
 
@@ -45,47 +45,37 @@ _VERSIONS = ("featx", "numpy", "pillow", "openvino", "keras")
 _SAMPLES = 20
 
 
-def run_on_cluster(
-    address: str, stage: StageOne, images: Images, skipped: list[SkippedImage], *, strict: bool, show: bool
-) -> Timings:
+def run_on_cluster(stage: StageOne, images: Images) -> StageResult:
     """Have a Ray cluster do what `stage.run` does; timings are those of the clock on the wall.
 
     Args:
-        address: as `ray.init` knows it: `"HOST:PORT"`, `"ray://HOST:PORT"`, or `"auto"` on a machine of the cluster.
-        stage: what is to be done with the images.
+        stage: what is to be done with the images, and in its settings the address of the cluster: `"HOST:PORT"`,
+            `"ray://HOST:PORT"`, or `"auto"` on a machine of the cluster.
         images: whose features are wanted.
-        skipped: what cannot be read is added to it.
-        strict: raise on the first image that cannot be read.
-        show: show progress on stderr.
 
     Raises:
-        DtypeOverflowError: a feature does not fit the storage dtype. What was computed before is kept.
-        ImageError: `strict`, and an image cannot be read. What was computed before is kept.
-        FeatxError: the cluster does not answer, is not fit, or is lost. What was computed before is kept.
+        FeatxError: the cluster does not answer, or is not fit.
     """
+    address, options, show = str(stage.settings.ray_address), stage.settings.engine_options, stage.settings.show
     if stage.recipe.precision == "int8":
-        choose_engine(stage.engine_options, stage.recipe)  # raises what it would raise on a node
+        choose_engine(options, stage.recipe)  # raises what it would raise on a node
     if importlib.util.find_spec("ray") is None:
         raise FeatxError("Ray is not installed: install it with pip install 'featx[ray]'.")
     with closing(_Driver(address)) as driver:
         cluster = driver.find_cluster(stage)
         log.log(logging.INFO if show else logging.DEBUG, "Ray cluster %s: %s.", printable(address), cluster.description)
         engine = cluster.engine
-        if engine == "openvino" and stage.engine_options.engine == "auto":
+        if options.engine == AUTO and not ENGINES[engine].uses_gpu:
             engine = cpu_engine(stage.recipe.precision)  # of this machine, for all nodes: rows are made alike
-        if engine == "openvino":  # a sound network is in the cache, once, before all workers look for it
+        if ENGINES[engine].converts:  # a sound network is in the cache, once, before all workers look for it
             load_network(stage.recipe, stage.weights, stage.cache_dir, stage.dataset, show=show)
         sources = [source if isinstance(source, np.ndarray) else source.absolute() for source in images.sources]
         images = replace(images, sources=sources)
         bar = progress_bar(len(images), stage.recipe.backbone, stage.unit, show=show)
         with bar, _mark(stage.store.dir.absolute()) as mark, held_interrupts() as interrupted:
-            driver.send((images, _worker_config(stage, images, engine, mark, strict=strict), PATIENCE_S))
+            driver.send((images, _worker_config(stage, images, engine, mark), PATIENCE_S))
             outcome = driver.outcome(bar.update, interrupted)
-            skipped += outcome.skipped
-            stage.dim += outcome.dim
-            if outcome.error:
-                raise outcome.error
-        return outcome.timings
+        return StageResult(outcome.timings, outcome.skipped, outcome.dim, outcome.error)
 
 
 @contextmanager
@@ -103,7 +93,7 @@ def _mark(store_dir: StoragePath) -> Iterator[StoragePath]:
                 store_dir.rmdir()  # if it is empty
 
 
-def _worker_config(stage: StageOne, images: Images, engine: str, mark: StoragePath, *, strict: bool) -> WorkerConfig:
+def _worker_config(stage: StageOne, images: Images, engine: str, mark: StoragePath) -> WorkerConfig:
     path = stage.weights.path
     backend = keras_backend()
     here = versions()
@@ -111,9 +101,9 @@ def _worker_config(stage: StageOne, images: Images, engine: str, mark: StoragePa
         recipe=stage.recipe,
         weights=replace(stage.weights, path=path and path.absolute()),
         cache_dir=stage.cache_dir.absolute(),
-        engine_options=replace(stage.engine_options, engine=engine),
-        workers=stage.workers,
-        strict=strict,
+        engine_options=replace(stage.settings.engine_options, engine=engine),
+        workers=stage.settings.workers,
+        strict=stage.settings.strict,
         keras_backend=backend,
         versions={name: here[name] for name in (*_VERSIONS, backend) if name in here},
         mark=mark,
@@ -157,7 +147,7 @@ class _Driver:
         Raises:
             FeatxError: it has not.
         """
-        self.send((self._address, stage.engine_options, stage.recipe))
+        self.send((self._address, stage.settings.engine_options, stage.recipe))
         if not self._pipe.poll(CONNECT_S):
             self._process.kill()
             raise FeatxError(

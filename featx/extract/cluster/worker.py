@@ -11,8 +11,9 @@ from pathlib import Path
 
 from featx.backbones import Weights
 from featx.dataset import DimImage, Images, SkippedImage
-from featx.engines import EngineOptions
+from featx.engines import ENGINES, EngineOptions
 from featx.errors import FeatxError, printable
+from featx.extract.options import ExtractionSettings
 from featx.extract.pipeline import StageOne
 from featx.recipe import Recipe
 from featx.storage import StoragePath
@@ -112,27 +113,28 @@ class Worker:
             store.check_writable()
         except (FeatxError, OSError) as error:
             return self._on_this_node(error)
-        options, workers = replace(config.engine_options, threads=self._n_cores), config.workers or self._n_cores
+        settings = ExtractionSettings(
+            engine_options=replace(config.engine_options, threads=self._n_cores),
+            workers=config.workers or self._n_cores,
+            strict=config.strict,
+        )
         # The command has converted and calibrated the network: no worker needs the data set.
-        self._stage = StageOne(config.recipe, config.weights, store, config.cache_dir, options, workers, dataset=None)
+        self._stage = StageOne(config.recipe, config.weights, store, config.cache_dir, settings)
         return None
 
     def compute(self, images: Images, side_by_side: int) -> Outcome:
         """Store the features of `images`, while `side_by_side` workers compute."""
-        outcome = Outcome()
-        try:
-            strict, holding = self._config.strict, lambda: nullcontext(lambda: self._is_stopped)
-            outcome.timings = self._stage.compute(
-                images, outcome.skipped, self._count, holding, strict=strict, side_by_side=side_by_side
-            )
-        except (FeatxError, MemoryError, OSError) as error:
-            # Any node would meet the other errors, too.
-            outcome.error = FeatxError(self._on_this_node(error)) if type(error) is FeatxError else error
+        holding = lambda: nullcontext(lambda: self._is_stopped)  # noqa: E731 - read at once
+        done = self._stage.compute(images, self._count, holding, side_by_side=side_by_side)
+        error = done.error
+        if error is not None and not isinstance(error, FeatxError | MemoryError | OSError):
+            raise error
+        if type(error) is FeatxError:  # any node would meet the other errors, too
+            error = FeatxError(self._on_this_node(error))
         self._n_done = 0
-        outcome.dim, self._stage.dim[:] = self._stage.dim[:], []
-        outcome.warnings = [record.getMessage() for record in self._log.buffer]
+        warnings = [record.getMessage() for record in self._log.buffer]
         self._log.flush()
-        return outcome
+        return Outcome(done.timings, list(done.skipped), list(done.dim), error, warnings)
 
     def progress(self, *, stop: bool) -> int:
         """Return how many images of the present task are done; with `stop`, only the batches under way are finished."""
@@ -165,7 +167,7 @@ def check_node(slot: WorkerSlot, config: WorkerConfig) -> None:
             f"{printable(config.sample[0])} is not the image that it is on the machine that asks: DATA must be a "
             f"folder that all nodes share, under the same path."
         )
-    if config.engine_options.engine != "keras":
+    if ENGINES[config.engine_options.engine].converts:
         return
     path = config.weights.path
     if path and digest_of(path) != config.weights.digest:

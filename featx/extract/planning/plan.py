@@ -15,6 +15,7 @@ import numpy as np
 from featx.backbones import Weights, check_image_size
 from featx.dataset import Data, ImageDataset, ImageFolders, SkippedImage, images_of, read_batches
 from featx.engines import (
+    AUTO,
     ENGINES,
     EngineOptions,
     calibration_rows,
@@ -161,7 +162,7 @@ def _recipes(
     recipe: Recipe, weights: Weights, options: RecipeOptions, dataset: ImageDataset, cache_dir: Path
 ) -> list[Recipe]:
     """Return `recipe` in each precision that `options` may mean."""
-    if options["precision"] != "auto":
+    if options["precision"] != AUTO:
         return [recipe]
     # Found once: looking for imagenet-or-random again would warn again.
     named = str(weights.path or weights.digest.replace("random-", "random:"))
@@ -175,12 +176,12 @@ def _configurations(options: EngineOptions, recipes: list[Recipe]) -> list[tuple
     Raises:
         FeatxError: the engine asked for has not the precision asked for.
     """
-    engines = ENGINES[:0:-1] if options.engine == "auto" else (options.engine,)
+    engines = list(ENGINES) if options.engine == AUTO else [options.engine]
     found = [
         (replace(options, engine=engine), recipe)
         for engine in engines
         for recipe in recipes
-        if (engine, recipe.precision) != ("keras", "int8")
+        if recipe.precision in ENGINES[engine].precisions
     ]
     if not found:
         choose_engine(options, recipes[0])  # which says why
@@ -237,7 +238,7 @@ def _estimate(trial: Trial, found: Survey) -> Estimate:
     only: an extraction that found it in the cache would go on using it.
     """
     estimate = trial.missing
-    if trial.options.engine != "keras" and not is_converted(trial.recipe, trial.cache_dir):
+    if ENGINES[trial.options.engine].converts and not is_converted(trial.recipe, trial.cache_dir):
         is_for_all = not (found.n_unread and trial.recipe.precision == "int8")
         trial = replace(trial, missing=replace(estimate, is_converted=is_for_all))
         estimate = try_out(trial, "convert")
@@ -252,5 +253,5 @@ def _chosen(estimates: list[Estimate], recipe: Recipe, options: EngineOptions) -
     if cuda_capability() is None:
         engine = choose_engine(options, recipe)
     else:
-        engine = "keras" if any(one.on_gpu for one in of_precision) else cpu_engine(recipe.precision)
+        engine = next((one.engine for one in of_precision if one.on_gpu), None) or cpu_engine(recipe.precision)
     return next((one for one in of_precision if one.engine == engine), of_precision[0])

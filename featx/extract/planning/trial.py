@@ -25,8 +25,9 @@ import numpy as np
 
 from featx.backbones import Weights
 from featx.dataset import ImageDataset, Images, digest_files, images_of, views_of
-from featx.engines import EngineOptions, default_batch_size, load_network, network_path
+from featx.engines import ENGINES, EngineOptions, default_batch_size, load_network, network_path
 from featx.errors import FeatxError, printable
+from featx.extract.options import ExtractionSettings
 from featx.extract.pipeline import StageOne
 from featx.extract.planning.estimate import DiskUsage, Estimate, Pace, Work
 from featx.images import Views
@@ -117,7 +118,7 @@ class Trial:
                 start_s += first_views.start_s
         estimate = replace(
             self.missing,
-            on_gpu=self.options.engine == "keras" and keras_sees_gpu(),
+            on_gpu=ENGINES[self.options.engine].uses_gpu and keras_sees_gpu(),
             images=images,
             views=views,
             start_s=start_s,
@@ -139,10 +140,14 @@ class Trial:
         A pass runs over the images as often as need be, in whole rounds.
         """
         store, calibration = FeatureStore(self.work_dir / "store", recipe), self._dataset(self.calibration)
-        stage = StageOne(recipe, self.weights, store, self.networks_dir, self.options, self.workers, calibration)
+        settings = ExtractionSettings(engine_options=self.options, workers=self.workers, strict=True)
+        stage = StageOne(recipe, self.weights, store, self.networks_dir, settings, calibration)
 
         def run(n: int) -> Timings:
-            return stage.run(images[np.resize(np.arange(len(images)), n)], [], strict=True, show=False)
+            result = stage.run(images[np.resize(np.arange(len(images)), n)])
+            if result.error:
+                raise result.error
+            return result.timings
 
         with closing(stage):
             yield run(min(N_FIRST, len(images)))
@@ -162,7 +167,7 @@ class Trial:
         pass of three batches on two cores takes as long as four.
         """
         options, batch_size = self.options, default_batch_size(self.options)
-        if options.engine == "keras":
+        if not ENGINES[options.engine].has_streams:
             return batch_size
         return batch_size * (options.streams or min(options.threads or n_cores(), n_cores()))
 

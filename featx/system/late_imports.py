@@ -1,15 +1,18 @@
-"""The one door to Keras: imported late, and in silence.
+"""The doors to Keras, OpenVINO and NNCF: imported late, and in silence.
 
 TensorFlow takes several seconds to start and greets its user with lines about oneDNN, CUDA and absl. Both are
 kept from whoever does not need them: call `import_keras()` inside the function that needs a network.
 """
 
+import ctypes
 import importlib
 import logging
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 from featx.errors import FeatxError
@@ -72,6 +75,70 @@ def keras_sees_gpu() -> bool:
     return bool(importlib.import_module("jax").default_backend() == "gpu")
 
 
+def import_openvino() -> Any:
+    """Return the `openvino` module.
+
+    Raises:
+        FeatxError: it is not installed, or does not load.
+    """
+    return _import("openvino", "choose --engine keras, which computes all but int8")
+
+
+@cache
+def openvino_has_bfloat16() -> bool:
+    """Return whether OpenVINO multiplies bfloat16 on this processor.
+
+    Only OpenVINO knows: some processors have bfloat16 that it does not use. Where it has none, it computes in float32
+    whatever it is asked for, and does not say so.
+    """
+    return "BF16" in import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def import_nncf() -> Any:
+    """Return the `nncf` module, OpenVINO's quantizer.
+
+    Raises:
+        FeatxError: it is not installed, or does not load.
+    """
+    return _import("nncf", "choose another --precision")
+
+
+@contextmanager
+def kept_signal_stack() -> Iterator[None]:
+    """Give this thread back the stack for signal handlers that it had, after a block that loads OpenVINO's plugins.
+
+    OpenVINO's CPU plugin gives the thread that loads it a stack for signal handlers, remembers the one before, and puts
+    that back when it is unloaded. If two plugins live at the same time, the second puts back the stack of the first,
+    which is freed by then. The next signal, such as Ctrl-C, then ends in a segmentation fault. The plugin frees its
+    stack without putting anything back if the stack is not in use any more: so it is enough to put the former one back
+    at once. Only on Linux does the plugin set one.
+    """
+    if sys.platform != "linux":
+        yield
+        return
+    sigaltstack = ctypes.CDLL(None, use_errno=True).sigaltstack
+    before = _SignalStack()
+    known = sigaltstack(None, ctypes.byref(before)) == 0
+    try:
+        yield
+    finally:
+        if known:
+            sigaltstack(ctypes.byref(before), None)
+
+
+def _import(name: str, way_out: str) -> Any:
+    # Both fall back on a silent stand-in where this package is missing. They ask for it again when they convert, and
+    # so it stays away for good, unless the program featx runs in has loaded it first.
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # None: not to be found
+    try:
+        with insistent_interrupts():
+            return importlib.import_module(name)
+    except ImportError as error:
+        raise FeatxError(
+            f"{name} does not load ({error}). Install it with pip install {name}, or {way_out}."
+        ) from error
+
+
 @contextmanager
 def _silent_stderr() -> Iterator[None]:
     """Send file descriptor 2 to a temporary file: TensorFlow's C++ code writes there before its log level is read."""
@@ -83,3 +150,9 @@ def _silent_stderr() -> Iterator[None]:
         finally:
             os.dup2(saved, 2)
             os.close(saved)
+
+
+class _SignalStack(ctypes.Structure):
+    """`stack_t` of Linux, see sigaltstack(2)."""
+
+    _fields_ = (("ss_sp", ctypes.c_void_p), ("ss_flags", ctypes.c_int), ("ss_size", ctypes.c_size_t))
