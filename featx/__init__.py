@@ -24,40 +24,6 @@ if TYPE_CHECKING:
     from featx.store import FeatureStore
     from featx.train import Features, Run, Training, load_features, train_top
 
-__all__ = [
-    "Classifier",
-    "Comparison",
-    "DirectClassifier",
-    "Export",
-    "Extraction",
-    "FeatureExtractor",
-    "FeatureStore",
-    "Features",
-    "FeatxError",
-    "Fetched",
-    "ImageDataset",
-    "ImageFolders",
-    "Plan",
-    "Predictions",
-    "Recipe",
-    "Run",
-    "Training",
-    "as_data",
-    "check_cache",
-    "compact_cache",
-    "compare_approaches",
-    "export_run",
-    "extract_features",
-    "fetch_data",
-    "list_cache",
-    "load_features",
-    "plan_extraction",
-    "resolve_recipe",
-    "scan",
-    "train_top",
-    "write_report",
-]
-
 _ROOMS = {
     "compare": ["Comparison", "compare_approaches"],
     "dataset": ["ImageDataset", "ImageFolders", "scan"],
@@ -75,6 +41,8 @@ _ROOMS = {
     "train": ["Features", "Run", "Training", "load_features", "train_top"],
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
+
+__all__ = list(_ROOM_OF)
 
 
 def __getattr__(name: str) -> Any:

@@ -42,7 +42,7 @@ class Recipe:
         dtype: `"float16"` or `"float32"`, the dtype features are stored in.
         pixels_version: see `PIXELS_VERSION`.
         calibration: for int8, SHA-256 in hexadecimal that stands for the images which set the ranges of the integers,
-            see `featx.engines.quantization`; else None.
+            see `featx.engines.networks`; else None.
         pooling: `"avg"` or `"max"` if the layer's output is pooled to `(channels,)`; else None.
         augmentation: how views are made; None in the recipe of the images themselves, which all settings share.
 

@@ -10,7 +10,6 @@ from typing import Any
 import click
 
 from featx.cli import options as opt
-from featx.compare import duration
 from featx.errors import FeatxError, printable
 from featx.extract import (
     DEFAULT_CACHE_DIR,
@@ -26,7 +25,7 @@ from featx.extract import (
 )
 from featx.storage import StoragePath, local_dir
 from featx.store import Compaction, Damage, StoreCheck
-from featx.system import size, text_table
+from featx.system import duration, size, text_table
 
 NAMES = click.argument("names", nargs=-1)
 

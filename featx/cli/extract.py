@@ -7,11 +7,11 @@ from typing import Any
 import click
 
 from featx.cli import options as opt
-from featx.compare import duration
 from featx.dataset import ImageFolders
 from featx.errors import printable
 from featx.extract import ExtractedViews, Extraction, extract_features
 from featx.storage import StoragePath, new_folder
+from featx.system import duration
 from featx.train import data_warnings
 
 #: So many skipped images are named on the terminal; `skipped.csv` has all.

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from featx.cli import options as opt
-from featx.compare import duration
 from featx.errors import printable
 from featx.extract.planning import MARGIN, Estimate, Plan, Work
 from featx.storage import StoragePath
-from featx.system import size, text_table
+from featx.system import duration, size, text_table
 
 if TYPE_CHECKING:
     from featx.dataset import ImageFolders

@@ -6,10 +6,10 @@ from typing import Any
 import click
 
 from featx.cli import options as opt
-from featx.compare import duration
 from featx.dataset import ImageFolders
 from featx.errors import printable
 from featx.storage import new_folder
+from featx.system import duration
 from featx.train import Metrics, Run
 from featx.train import train_top as train
 

@@ -7,4 +7,4 @@ image.
 from featx.compare.baselines import BASELINE_NAMES
 from featx.compare.compare import compare_approaches
 from featx.compare.error_analysis import ApproachImages, ErrorAnalysis
-from featx.compare.result import SIGNIFICANCE, Approach, Comparison, duration, ranked
+from featx.compare.result import SIGNIFICANCE, Approach, Comparison, ranked

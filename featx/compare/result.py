@@ -3,9 +3,8 @@
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, is_dataclass, replace
-from types import UnionType
-from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +12,7 @@ import numpy.typing as npt
 from featx.compare.error_analysis import ErrorAnalysis
 from featx.errors import FeatxError, printable
 from featx.heads import Epoch
+from featx.system import from_json_value
 from featx.train import Metrics, mcnemar_p_value
 
 FORMAT = "featx-comparison"
@@ -250,25 +250,6 @@ def with_p_values(approaches: Iterable[Approach], correct: Mapping[str, npt.NDAr
     )
 
 
-def duration(seconds: float) -> str:
-    """Return a time as people say it, to the precision that matters.
-
-    >>> [duration(s) for s in (0, 0.0042, 4.06, 41.2, 59.7, 123, 3900, 180_000)]
-    ['0 s', '<0.01 s', '4.1 s', '41 s', '1 min 00 s', '2 min 03 s', '1 h 05 min', '2 d 02 h']
-    """
-    if seconds < 9.95:
-        if seconds < 0.01:
-            return "<0.01 s" if seconds > 0 else "0 s"
-        return f"{seconds:.2f} s" if seconds < 0.995 else f"{seconds:.1f} s"
-    if round(seconds) < 60:
-        return f"{seconds:.0f} s"
-    if round(seconds) < 3600:
-        return "{} min {:02} s".format(*divmod(round(seconds), 60))
-    if round(seconds / 60) < 24 * 60:
-        return "{} h {:02} min".format(*divmod(round(seconds / 60), 60))
-    return "{} d {:02} h".format(*divmod(round(seconds / 3600), 24))
-
-
 def _jsonable(value: float) -> float | str:
     return value if math.isfinite(value) else str(float(value))
 
@@ -278,20 +259,3 @@ def _plain(value: object) -> object:
     if isinstance(value, np.generic):
         return value.item()
     raise TypeError(f"{type(value).__name__} is no JSON value")
-
-
-def from_json_value(kind: Any, value: Any) -> Any:
-    """Return `value`, as JSON has it, as a value of the type `kind`: a dataclass, a tuple, a float, or what it is.
-
-    Raises:
-        ValueError, TypeError, LookupError, AttributeError: it is none.
-    """
-    if get_origin(kind) is UnionType:
-        return None if value is None else from_json_value(get_args(kind)[0], value)
-    if is_dataclass(kind):
-        types = get_type_hints(kind)
-        return kind(**{name: from_json_value(types[name], member) for name, member in value.items()})  # type: ignore[operator]
-    if get_origin(kind) is tuple:
-        inner = get_args(kind)
-        return tuple(from_json_value(inner[0 if inner[-1] is ... else i], item) for i, item in enumerate(value))
-    return float(value) if kind is float else value

@@ -3,5 +3,4 @@
 Features that were computed before come from the store.
 """
 
-from featx.predict.classifier import Classifier, ImageClassifier, Predictions
-from featx.predict.direct import DirectClassifier
+from featx.predict.classifier import Classifier, DirectClassifier, ImageClassifier, Predictions

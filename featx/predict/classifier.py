@@ -9,16 +9,32 @@ from typing import TYPE_CHECKING, Self, Unpack, overload
 
 import numpy as np
 
-from featx.backbones import Weights
+from featx.backbones import (
+    CLASSIFIER_LAYER,
+    ClassMap,
+    Weights,
+    check_image_size,
+    count_network_classes,
+    make_class_map,
+    read_class_list,
+)
 from featx.dataset import ImageDataset, Images, SkippedImage, as_source, digest_files, images_in
 from featx.engines import EngineChoices, EngineOptions, needs_keras
 from featx.errors import FeatxError, WeightsError
-from featx.extract import DEFAULT_CACHE_DIR, ExtractionSettings, compute_missing
+from featx.extract import (
+    DEFAULT_CACHE_DIR,
+    ExtractionOptions,
+    ExtractionSettings,
+    RecipeOptions,
+    compute_missing,
+    resolve_recipe,
+    split_options,
+)
 from featx.heads import Head, read_head
 from featx.recipe import Recipe
 from featx.storage import StoragePath, as_path, as_storage_path
 from featx.store import FeatureStore
-from featx.system import as_workers, data_frame, shown
+from featx.system import as_workers, data_frame, names, shown
 from featx.train import SavedRun, read_run
 
 if TYPE_CHECKING:
@@ -30,6 +46,8 @@ DEFAULT_ENGINE = EngineOptions()
 
 #: Features read from the store at a time.
 _READ_BYTES = 64 << 20
+
+log = logging.getLogger("featx")
 
 
 @dataclass(frozen=True)
@@ -281,3 +299,74 @@ class Classifier(ImageClassifier):
 
     def _from_features(self, X: np.ndarray) -> np.ndarray:
         return self._head.predict_proba(X)
+
+
+class DirectClassifier(ImageClassifier):
+    """A whole pretrained network, with the classifier that it was trained with.
+
+    >>> classifier = DirectClassifier.load(backbone="resnet50")  # doctest: +SKIP
+    >>> classifier.predict(["cat.jpg", "dog.jpg"]).labels  # doctest: +SKIP
+    ['cats', 'dogs']
+
+    Attributes:
+        class_map: which of the network's classes each class consists of.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        weights: Weights,
+        class_map: ClassMap,
+        cache_dir: StoragePath,
+        engine_options: EngineOptions = DEFAULT_ENGINE,
+    ) -> None:
+        """Put a classifier together; `DirectClassifier.load` is the usual way."""
+        super().__init__(recipe, class_map.class_names, cache_dir, engine_options)
+        self.class_map = class_map
+        self._weights = weights
+
+    @classmethod
+    def load(
+        cls,
+        *,
+        maps: Sequence[str] | str = (),
+        class_list: Path | str | None = None,
+        cache_dir: StoragePath | str = DEFAULT_CACHE_DIR,
+        **options: Unpack[ExtractionOptions],
+    ) -> Self:
+        """Return a pretrained classifier. Neither Keras nor the network is started before they are needed.
+
+        Args:
+            maps: which network classes make which class, like `["cats=281-285", "dogs=151-268"]`, or a JSON file; see
+                `featx.backbones.make_class_map`. Without it: cats and dogs, for a network with ImageNet's 1000
+                classes; with a class list, all of the network's own classes.
+            class_list: JSON file with the network's classes; see `featx.backbones.class_map.read_class_list`.
+            cache_dir: where stores lie; what is there is not computed again.
+            options: by name, see `featx.extract.RecipeOptions` and `featx.engines.EngineOptions`; `weights` are those
+                of the whole classifier. There is no choice of layer, pooling or int8.
+
+        Raises:
+            BackboneError: there is no such backbone, or it does not take images of this size.
+            WeightsError: there are no such weights, or the file holds no classifier.
+            FeatxError: the classes cannot be mapped.
+        """
+        if options.get("precision") == "int8":
+            raise FeatxError("int8 is calibrated on a data set, and here is none: choose float32, bfloat16 or auto.")
+        recipe_options, engine_options = split_options(options)
+        if recipe_options["layer"] not in {None, CLASSIFIER_LAYER} or recipe_options["pooling"]:
+            raise FeatxError("A pretrained classifier takes no layer or pooling: leave them out.")
+        wanted: RecipeOptions = {**recipe_options, "layer": CLASSIFIER_LAYER, "pooling": None}
+        recipe, weights = resolve_recipe(as_storage_path(cache_dir), **wanted)
+        check_image_size(recipe)
+        n_network_classes = count_network_classes(recipe.backbone, weights.path)
+        network_classes = read_class_list(as_path(class_list)) if class_list else ()
+        class_map = make_class_map(names("maps", maps), n_network_classes, class_list=network_classes)
+        if not maps and not class_list:
+            log.info("Classes of ImageNet, for want of --map: %s.", class_map)
+        return cls(recipe, weights, class_map, as_storage_path(cache_dir), engine_options)
+
+    def _find_weights(self) -> Weights:
+        return self._weights
+
+    def _from_features(self, X: np.ndarray) -> np.ndarray:
+        return self.class_map.probabilities(X)

@@ -12,8 +12,7 @@ from featx.report.plots.diagnostics import (
     learning_curve_chart,
     training_curves_chart,
 )
-from featx.report.plots.letters import are_numbered
-from featx.report.plots.page import page_style, png, texts_of
+from featx.report.plots.page import are_numbered, page_style, png, texts_of
 from featx.report.plots.results import accuracy_chart, summary_chart, time_chart
 from featx.report.text import (
     CAVEAT,

@@ -12,8 +12,7 @@ from featx.dataset import Data, ImageDataset, scan
 from featx.errors import FeatxError, ImageError, printable
 from featx.extract import DEFAULT_CACHE_DIR, RECIPE_DEFAULTS
 from featx.images import Augmentation, Views, decode_image, make_view, read_file
-from featx.report.plots.letters import are_numbered, class_labels
-from featx.report.plots.page import DPI, page_style, png
+from featx.report.plots.page import DPI, are_numbered, class_labels, page_style, png
 from featx.storage import StoragePath
 
 if TYPE_CHECKING:

@@ -4,9 +4,9 @@ import textwrap
 from collections.abc import Callable, Sequence
 from statistics import mean, stdev
 
-from featx.compare import SIGNIFICANCE, Approach, Comparison, duration, ranked
+from featx.compare import SIGNIFICANCE, Approach, Comparison, ranked
 from featx.errors import printable
-from featx.system import escape_markdown, markdown_table, n_columns, size, text_table
+from featx.system import duration, escape_markdown, markdown_table, n_columns, size, text_table
 
 MAX_NAME = 36
 

@@ -3,13 +3,17 @@
 Nothing here knows of images: cores and memory, time, progress and Ctrl-C, numbers and tables as people read them.
 """
 
-from featx.system.arguments import as_mask, as_workers, names, parse_duration, parse_size, shown, size, whole_number
-from featx.system.interrupts import (
-    Terminated,
-    held_interrupts,
-    ignore_interrupts,
-    insistent_interrupts,
-    raise_terminated,
+from featx.system.arguments import (
+    as_mask,
+    as_workers,
+    duration,
+    from_json_value,
+    names,
+    parse_duration,
+    parse_size,
+    shown,
+    size,
+    whole_number,
 )
 from featx.system.late_imports import (
     import_keras,
@@ -36,6 +40,14 @@ from featx.system.machine import (
     versions,
 )
 from featx.system.prefetch import OnDemand, in_threads, prefetched
-from featx.system.progress import progress_bar, waiting
+from featx.system.progress import (
+    Terminated,
+    held_interrupts,
+    ignore_interrupts,
+    insistent_interrupts,
+    progress_bar,
+    raise_terminated,
+    waiting,
+)
 from featx.system.tables import csv_lines, data_frame, escape_markdown, markdown_table, n_columns, text_table
 from featx.system.timings import Stopwatch, Timings

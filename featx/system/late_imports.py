@@ -16,7 +16,7 @@ from functools import cache
 from typing import Any
 
 from featx.errors import FeatxError
-from featx.system.interrupts import insistent_interrupts
+from featx.system.progress import insistent_interrupts
 
 KERAS_BACKENDS = ("tensorflow", "jax", "torch")
 

@@ -15,8 +15,9 @@ from featx.compare.error_analysis import (
     feature_map,
     nearest_training_images,
 )
-from featx.compare.result import Comparison, from_json_value
+from featx.compare.result import Comparison
 from featx.dataset.image_dataset import ImageDataset
+from featx.system.arguments import from_json_value
 
 
 @pytest.fixture

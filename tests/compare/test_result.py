@@ -4,9 +4,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from featx.compare.result import Approach, Comparison, duration, with_p_values
+from featx.compare.result import Approach, Comparison, with_p_values
 from featx.errors import FeatxError
 from featx.heads.training_loop import Epoch
+from featx.system.arguments import duration
 from featx.train.metrics import confusion_matrix, measure
 
 

@@ -31,10 +31,10 @@ from featx.extract.planning import trial as trial_module
 from featx.extract.planning.estimate import DiskUsage, Estimate, Pace, Plan, Work
 from featx.extract.planning.plan import plan_extraction
 from featx.extract.planning.survey import N_SAMPLE, sample_rows, survey
-from featx.extract.planning.trial import Trial, decoded, disk_usage, try_out
+from featx.extract.planning.trial import Trial, disk_usage, try_out
 from featx.images.augmentation import Views
 from featx.recipe import Recipe
-from featx.system.arguments import parse_duration
+from featx.system.arguments import from_json_value, parse_duration
 
 #: One configuration, so that most plans take seconds; the whole table is made once.
 FAST = {"weights": "random", "image_size": (32, 32), "engine": "openvino", "precision": "float32"}
@@ -406,7 +406,7 @@ def some_trial(data: Path, cache: Path, work_dir: Path, **members: Any) -> Trial
 
 def test_a_trial_is_the_same_after_its_journey(data, cache, tmp_path):
     trial = some_trial(data, cache, tmp_path, views=Views(3), workers=2)
-    assert decoded(Trial, json.loads(json.dumps(asdict(trial), default=str))) == trial
+    assert from_json_value(Trial, json.loads(json.dumps(asdict(trial), default=str))) == trial
 
 
 @pytest.mark.parametrize(

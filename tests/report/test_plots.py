@@ -12,7 +12,7 @@ from PIL import Image
 
 from featx.report.folder import draw, results_page
 from featx.report.html.page import page_html
-from featx.report.plots import letters
+from featx.report.plots import page
 from featx.report.plots.diagnostics import confusion_chart
 from featx.report.plots.page import page_style, png, texts_of
 from featx.report.preview import draw_preview
@@ -31,8 +31,8 @@ def install(tmp_path, monkeypatch):
     monkeypatch.setattr(font_manager, "findSystemFonts", lambda: list(map(str, files)))
 
     def forget():
-        letters._font.cache_clear()
-        letters._families.cache_clear()
+        page._font.cache_clear()
+        page._families.cache_clear()
 
     def install_font(family, text, *, has_rules=True):
         files.append(write_font(tmp_path / f"{family}.ttf", family, text, has_rules=has_rules))
@@ -76,8 +76,8 @@ def of_classes(names, **more):
 
 
 def test_without_a_font_a_picture_numbers_the_classes(install):
-    assert letters.class_labels(MIXED) == ["1", "2: cats", "3", "4: \u2068قطة\u2069", "5", "6"]
-    assert letters.class_labels(["cats", "été", "кот", "γάτα"]) == ["cats", "été", "кот", "γάτα"]
+    assert page.class_labels(MIXED) == ["1", "2: cats", "3", "4: \u2068قطة\u2069", "5", "6"]
+    assert page.class_labels(["cats", "été", "кот", "γάτα"]) == ["cats", "été", "кот", "γάτα"]
 
 
 def test_the_report_says_what_the_numbers_mean(install):
@@ -101,8 +101,8 @@ def test_where_nothing_is_numbered_nothing_is_said_of_numbers(install):
 
 def test_a_font_that_is_there_is_used(install, caplog):
     install("Ztest Sans", CHINESE + HINDI + THAI + KOREAN)
-    assert letters.class_labels(MIXED) == [CHINESE, "cats", HINDI, "\u2068قطة\u2069", THAI, KOREAN]
-    assert letters.fonts_for(MIXED) == ["DejaVu Sans", "Ztest Sans"]
+    assert page.class_labels(MIXED) == [CHINESE, "cats", HINDI, "\u2068قطة\u2069", THAI, KOREAN]
+    assert page.fonts_for(MIXED) == ["DejaVu Sans", "Ztest Sans"]
     pictures = draw(of_classes(MIXED, dataset=CHINESE, warnings=(f"{HINDI}: 3",)))  # a letter that is missing warns
     assert "confusion-vgg16-logreg.png" in pictures
     assert not caplog.records  # the font has no bold letters: matplotlib would log that
@@ -121,33 +121,33 @@ def _pixels(picture):
 def test_each_script_gets_a_font_that_has_all_letters_of_a_word(install):
     install("Zeta Sans", CHINESE + HINDI[:2])
     install("Zhindi", HINDI)
-    assert letters.fonts_for([CHINESE, HINDI]) == ["DejaVu Sans", "Zeta Sans", "Zhindi"]
-    assert not letters.are_numbered([CHINESE, f"{CHINESE} {HINDI}"])
-    assert letters.are_numbered([CHINESE + HINDI])
+    assert page.fonts_for([CHINESE, HINDI]) == ["DejaVu Sans", "Zeta Sans", "Zhindi"]
+    assert not page.are_numbered([CHINESE, f"{CHINESE} {HINDI}"])
+    assert page.are_numbered([CHINESE + HINDI])
 
 
 def test_marks_without_rules_to_place_them_are_not_drawn(install):
     install("Ztest Sans", HINDI + CHINESE, has_rules=False)
-    assert letters.class_labels([CHINESE, HINDI]) == ["1: 猫", "2"]
+    assert page.class_labels([CHINESE, HINDI]) == ["1: 猫", "2"]
 
 
 @pytest.mark.parametrize("family", ["Last Resort", "LastResort", "Adobe Blank", "Noto Color Emoji"])
 def test_fonts_without_shapes_of_their_own_are_not_used(install, family):
     install(family, CHINESE)
-    assert letters.class_labels([CHINESE, "cats"]) == ["1", "2: cats"]
+    assert page.class_labels([CHINESE, "cats"]) == ["1", "2: cats"]
 
 
 def test_what_is_no_font_is_passed_over(install, tmp_path, monkeypatch):
     (tmp_path / "no.ttf").write_bytes(b"no font")
     monkeypatch.setattr(font_manager, "findSystemFonts", lambda: [str(tmp_path / "no.ttf"), str(tmp_path / "gone.ttf")])
-    assert letters.class_labels([CHINESE]) == ["1"]
+    assert page.class_labels([CHINESE]) == ["1"]
 
 
 def test_names_that_look_alike_are_numbered(install):
     a, b = "a" * 30 + "1" + "a" * 30, "a" * 30 + "2" + "a" * 30
-    assert letters.class_labels([a, b]) == ["1: aaaaaaaaa…aaaa", "2: aaaaaaaaa…aaaa"]
+    assert page.class_labels([a, b]) == ["1: aaaaaaaaa…aaaa", "2: aaaaaaaaa…aaaa"]
     for pair in (("cafe\u0301", "café"), ("cats", "cats "), ("می\u200cخواهم", "میخواهم"), ("a b", "a\u00a0b")):
-        assert letters.are_numbered(pair), pair
+        assert page.are_numbered(pair), pair
 
 
 def test_names_are_drawn_as_they_are_written(install):
@@ -176,11 +176,11 @@ def test_any_name_can_be_drawn_with_and_without_fonts(install, n_classes):
 
 def test_a_name_from_right_to_left_keeps_the_numbers_beside_it_in_order(install):
     with page_style([ARABIC]):
-        plain, isolated = (_pixels(_picture(f"{name} (3 of 5)")) for name in (ARABIC, letters.short(ARABIC)))
+        plain, isolated = (_pixels(_picture(f"{name} (3 of 5)")) for name in (ARABIC, page.short(ARABIC)))
         end = _pixels(_picture(" (3 of 5)", right=True))
     assert np.array_equal(_ink(isolated)[:, -30:], _ink(end)[:, -30:])
     assert not np.array_equal(_ink(plain)[:, -30:], _ink(end)[:, -30:])
-    assert letters.short(f"{ARABIC} {ARABIC}") == f"\u2068{ARABIC}\u00a0{ARABIC}\u2069"
+    assert page.short(f"{ARABIC} {ARABIC}") == f"\u2068{ARABIC}\u00a0{ARABIC}\u2069"
 
 
 def test_arabic_letters_are_joined():

@@ -13,7 +13,7 @@ from featx.compare.result import Approach, Comparison, with_p_values
 from featx.errors import FeatxError
 from featx.heads.training_loop import Epoch
 from featx.report.folder import draw, write_report
-from featx.report.plots import letters
+from featx.report.plots import page
 from featx.report.plots.diagnostics import confusion_chart, confusion_file_names, training_curves_chart
 from featx.report.plots.results import _overlap, accuracy_chart, summary_chart, time_chart
 from featx.report.text import table, verdict
@@ -265,7 +265,7 @@ def test_names_that_look_alike_get_pictures_of_their_own():
 
 
 def test_long_names_keep_the_end_where_they_differ():
-    shown = {letters.short(name, 18) for name in HOSTILE[5:7]}
+    shown = {page.short(name, 18) for name in HOSTILE[5:7]}
     assert len(shown) == 2
     assert max(map(len, shown)) == 18
 

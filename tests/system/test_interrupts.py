@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from featx.system.interrupts import Terminated, held_interrupts, raise_terminated
+from featx.system.progress import Terminated, held_interrupts, raise_terminated
 
 
 @pytest.fixture(autouse=True)

@@ -15,11 +15,9 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import asdict, dataclass, is_dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import NoneType, UnionType
-from typing import Any, get_args, get_origin, get_type_hints
 
 import numpy as np
 
@@ -33,7 +31,7 @@ from featx.extract.planning.estimate import DiskUsage, Estimate, Pace, Work
 from featx.images import Views
 from featx.recipe import Recipe
 from featx.store import SEGMENT_AGE_S, SEGMENT_BYTES, FeatureStore, new_segment_name
-from featx.system import Timings, cpu_seconds, keras_sees_gpu, n_cores
+from featx.system import Timings, cpu_seconds, from_json_value, keras_sees_gpu, n_cores
 
 #: No pass has many more images than this, however fast they are.
 MOST = 20_000
@@ -226,7 +224,7 @@ def try_out(trial: Trial, method: str) -> Estimate:
             process.wait()
     if process.returncode:
         return replace(trial.missing, reason=_cause(process.returncode, errors_path))
-    estimate: Estimate = decoded(Estimate, json.loads(answer))
+    estimate: Estimate = from_json_value(Estimate, json.loads(answer))
     return estimate
 
 
@@ -243,7 +241,7 @@ def main() -> None:
     """Do, in the process of its own, what standard input asks for, and write the answer to standard output."""
     parent, method, members, started_at = json.load(sys.stdin)
     threading.Thread(target=_end_with, args=[parent], daemon=True).start()
-    trial: Trial = decoded(Trial, members)
+    trial: Trial = from_json_value(Trial, members)
     with os.fdopen(os.dup(sys.stdout.fileno()), "w") as answer:
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # for libraries that print
         try:
@@ -260,15 +258,3 @@ def _end_with(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(1.0)
     os._exit(1)
-
-
-def decoded(kind: Any, value: Any) -> Any:
-    """Return the `kind` that was made JSON: a dataclass of dataclasses, tuples, paths, numbers and text."""
-    if isinstance(kind, UnionType):
-        (kind,) = set(get_args(kind)) - {NoneType}
-    if value is None:
-        return None
-    if is_dataclass(kind):
-        hints = get_type_hints(kind)
-        return kind(**{name: decoded(hints[name], member) for name, member in value.items()})  # type: ignore[operator]
-    return tuple(value) if get_origin(kind) is tuple else kind(value)

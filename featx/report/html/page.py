@@ -13,11 +13,10 @@ import numpy as np
 from markupsafe import Markup
 from PIL import Image
 
-from featx.compare import Approach, ApproachImages, Comparison, duration, ranked
+from featx.compare import Approach, ApproachImages, Comparison, ranked
 from featx.errors import ImageError, printable
 from featx.images import decode_image, read_file
 from featx.report.plots.diagnostics import learning_curve_chart, reliability_chart, training_curves_chart
-from featx.report.plots.letters import are_numbered
 from featx.report.plots.page import (
     COLOURS,
     DIM,
@@ -26,6 +25,7 @@ from featx.report.plots.page import (
     PALE,
     REPRESENTATIONS_COLOUR,
     WARNING_COLOUR,
+    are_numbered,
     page_style,
     texts_of,
 )
@@ -45,6 +45,7 @@ from featx.report.text import (
     verdict,
 )
 from featx.storage import StoragePath, as_data
+from featx.system import duration
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featx.compare import Approach, Comparison, ErrorAnalysis, ranked
-from featx.report.plots.letters import are_numbered, class_labels, short
-from featx.report.plots.page import COLOURS, INK, MARKERS, PALE, new_page
+from featx.report.plots.page import COLOURS, INK, MARKERS, PALE, are_numbered, class_labels, new_page, short
 from featx.system import n_columns
 
 if TYPE_CHECKING:

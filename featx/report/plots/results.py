@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from featx.compare import SIGNIFICANCE, Approach, Comparison, duration, ranked
-from featx.report.plots.letters import short
-from featx.report.plots.page import COLOURS, DIM, DPI, MARKERS, PALE, REPRESENTATIONS_COLOUR, new_page
+from featx.compare import SIGNIFICANCE, Approach, Comparison, ranked
+from featx.report.plots.page import COLOURS, DIM, DPI, MARKERS, PALE, REPRESENTATIONS_COLOUR, new_page, short
+from featx.system import duration
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
