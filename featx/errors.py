@@ -7,6 +7,8 @@ what to do about it. The command line prints it on one line and exits with code 
 import os
 import re
 import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 
 
@@ -56,6 +58,15 @@ class DtypeOverflowError(StoreError):
 
 class TrainingError(FeatxError):
     """Stage two cannot train on what it was given."""
+
+
+@contextmanager
+def system_errors(what: str, done: str, advice: str = "", kind: type[FeatxError] = FeatxError) -> Iterator[None]:
+    """Raise `kind` when the system refuses something inside: `what` cannot be `done`, for its reason; then `advice`."""
+    try:
+        yield
+    except OSError as error:
+        raise kind(f"{what} cannot be {done}: {error.strerror or error}.{advice}") from error
 
 
 #: The zero-width non-joiner and joiner.

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from featx.errors import FeatxError, printable
+from featx.errors import FeatxError, printable, system_errors
 
 #: Network classes of the 1000 of ImageNet, as Keras numbers them, from 0.
 _IMAGENET_CATS = tuple(range(281, 286))
@@ -289,11 +289,10 @@ def _distinct_names(class_list: Sequence[NetworkClass]) -> list[str]:
 
 def _read_json(path: Path, what: str) -> Any:
     try:
-        # Editors on Windows begin a file with a byte order mark.
-        content = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_without_twins)
+        with system_errors(f"The {what} {printable(path)}", "read"):
+            text = path.read_text(encoding="utf-8-sig")  # editors on Windows begin a file with a byte order mark
+        content = json.loads(text, object_pairs_hook=_without_twins)
         json.dumps(content, ensure_ascii=False).encode("utf-8", "surrogateescape")  # half a character is no name
-    except OSError as error:
-        raise FeatxError(f"The {what} {printable(path)} cannot be read: {error.strerror or error}.") from error
     except (ValueError, RecursionError) as error:
         reason = printable(" ".join(str(error).split())[:200])
         raise FeatxError(f"The {what} {printable(path)} is no sound JSON file: {reason}.") from error

@@ -22,7 +22,6 @@ from featx.dataset.loader import (
     as_source,
     images_in,
     images_of_sources,
-    look_ahead,
     read_batches,
     source_path,
 )

@@ -4,11 +4,12 @@ import logging
 import os
 import shutil
 import uuid
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
-from featx.errors import FeatxError, printable
+from featx.errors import FeatxError, printable, system_errors
 from featx.storage import StoragePath, local_dir
 
 log = logging.getLogger("featx")
@@ -73,12 +74,9 @@ def default_data(cache_dir: StoragePath, data_dir: Path = Path("data")) -> tuple
     Raises:
         FeatxError: `data_dir` cannot be read, or the sample cannot be written.
     """
-    try:
+    has_data = False
+    with system_errors(f"The folder {printable(data_dir)}", "read"), suppress(FileNotFoundError, NotADirectoryError):
         has_data = any(not path.name.startswith(".") for path in data_dir.iterdir())
-    except (FileNotFoundError, NotADirectoryError):
-        has_data = False
-    except OSError as error:
-        raise FeatxError(f"The folder {printable(data_dir)} cannot be read: {error.strerror}.") from None
     if has_data:
         return data_dir, f"No data named: using the images in {printable(data_dir)}."
     sample_dir = write_sample(local_dir(cache_dir) / SAMPLE_NAME)

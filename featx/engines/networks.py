@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from featx.dataset import ImageDataset, read_batches
-from featx.errors import FeatxError, printable
+from featx.errors import FeatxError, printable, system_errors
 from featx.recipe import DTYPES, Recipe
 from featx.storage import StoragePath, check_readable, local_dir, remove_abandoned_files, replacing
 from featx.system import import_nncf, import_openvino, kept_signal_stack, progress_bar
@@ -269,17 +269,13 @@ def write_network(network: Network, recipe: Recipe, cache_dir: StoragePath) -> N
         "calibration": network.calibration,
     }
     path = network_path(recipe, cache_dir)
-    try:
+    advice = " Free some space, or choose another --cache-dir, and run it again."
+    with system_errors(printable(path), "written", advice):
         with replacing(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as file:
             file.writestr("network.json", json.dumps(about, indent=2))
             file.writestr("network.xml", network.xml)
             file.writestr("network.bin", network.weights)
         remove_abandoned_files(path.parent)
-    except OSError as error:
-        raise FeatxError(
-            f"{printable(path)} cannot be written: {error.strerror or error}. Free some space, or choose another "
-            f"--cache-dir, and run it again."
-        ) from error
 
 
 def kept_calibrations(recipe: Recipe, cache_dir: StoragePath) -> list[tuple[str, ...]]:

@@ -9,7 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from featx.errors import FeatxError, printable
+from featx.errors import FeatxError, printable, system_errors
 from featx.export.formats import import_onnx, write_keras, write_onnx, write_savedmodel
 from featx.export.graph import Graph, build_graph
 from featx.extract import DEFAULT_CACHE_DIR, size_bytes
@@ -91,11 +91,8 @@ def export_run(
     if format == "onnx":
         log.info("Converting to ONNX; a large network takes up to a minute.")
     graph = build_graph(recipe, weights_path, head_path)
-    try:
-        with (replacing if suffix else replacing_folder)(path) as temporary:
-            write(graph, _notes(run, head_path.stem), temporary)
-    except OSError as error:
-        raise FeatxError(f"{printable(path)} cannot be written: {error.strerror or error}.") from error
+    with system_errors(printable(path), "written"), (replacing if suffix else replacing_folder)(path) as temporary:
+        write(graph, _notes(run, head_path.stem), temporary)
     elapsed_s = time.perf_counter() - start_s
     return Export(path, format, head_path.stem, run.class_names, recipe, size_bytes(path), elapsed_s)
 

@@ -21,7 +21,6 @@ from featx.extract.options import (
     RECIPE_OPTIONS,
     ExtractionOptions,
     ExtractionSettings,
-    Option,
     RecipeOptions,
     extract_command,
     option_flag,
@@ -30,4 +29,4 @@ from featx.extract.options import (
     split_options,
     with_defaults,
 )
-from featx.extract.pipeline import Computed, compute_missing
+from featx.extract.pipeline import compute_missing

@@ -1,13 +1,13 @@
 """What lies in a cache folder: listed, checked and mended, tidied, removed."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from featx.dataset import DATABASE_NAME, check_database, quarantine_database
 from featx.engines import check_network
-from featx.errors import FeatxError, printable
+from featx.errors import FeatxError, printable, system_errors
 from featx.storage import StoragePath, as_storage_path, local_dir, remove_whole
 from featx.store import (
     Compaction,
@@ -151,21 +151,12 @@ def remove(paths: Iterable[StoragePath]) -> None:
         FeatxError: one of them cannot be removed.
     """
     for path in paths:
-        with _or_error(printable(path), "removed"):
+        with system_errors(printable(path), "removed"):
             remove_whole(path)
 
 
-@contextmanager
-def _or_error(name: str, done: str) -> Iterator[None]:
-    """Make an error of the user's words of what the system says when something cannot be `done`."""
-    try:
-        yield
-    except OSError as error:
-        raise FeatxError(f"{name} cannot be {done}: {error.strerror}.") from error
-
-
 def _visible(folder: StoragePath) -> list[StoragePath]:
-    with _or_error(f"The cache {printable(folder)}", "read"), suppress(FileNotFoundError):
+    with system_errors(f"The cache {printable(folder)}", "read"), suppress(FileNotFoundError):
         return [path for path in folder.iterdir() if not path.name.startswith(".")]
     return []
 
@@ -207,7 +198,7 @@ def _named(name: str, entries: Sequence[CacheEntry], cache_dir: StoragePath) -> 
 
 
 def _check_networks(folder: Path) -> list[Damage]:
-    with _or_error(printable(folder), "read"):
+    with system_errors(printable(folder), "read"):
         found = {path: check_network(path) for path in sorted(folder.glob("*.zip"))}
     return [Damage(path, reason) for path, reason in found.items() if reason]
 
@@ -222,7 +213,7 @@ def _mend(stores: Sequence[StoreCheck], damages: Sequence[Damage], cache_dir: St
         if store.damages:
             mend_store(store, cache_dir)
     for damage in damages:
-        with _or_error(printable(damage.path), "mended"):
+        with system_errors(printable(damage.path), "mended"):
             if damage.path.name == DATABASE_NAME and isinstance(damage.path, Path):
                 quarantine_database(damage.path)
             else:

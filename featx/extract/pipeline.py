@@ -173,7 +173,7 @@ def _todo(images: Images, missing: np.ndarray, skipped: Sequence[SkippedImage]) 
     return rows[[digest.tobytes().hex() not in bad for digest in images.digests[rows]]]
 
 
-@dataclass(frozen=True)
+@dataclass
 class StageResult:
     """What a run of stage one has done, also if it ended early.
 
@@ -185,8 +185,8 @@ class StageResult:
     """
 
     timings: Timings = field(default_factory=Timings)
-    skipped: Sequence[SkippedImage] = ()
-    dim: Sequence[DimImage] = ()
+    skipped: list[SkippedImage] = field(default_factory=list)
+    dim: list[DimImage] = field(default_factory=list)
     error: BaseException | None = None
 
 

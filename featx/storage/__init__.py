@@ -21,7 +21,6 @@ from featx.storage.files import (
     remove_whole,
     replacing,
     replacing_folder,
-    sync_folder,
     write_text,
 )
 from featx.storage.member_names import ArchiveError, NameEncodingError, name_zip_members, text_encoding

@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar, cast
 
-from featx.errors import FeatxError, StoreError, printable
+from featx.errors import FeatxError, StoreError, printable, system_errors
 from featx.storage.paths import StoragePath
 from featx.storage.remote_path import RemotePath
 
@@ -244,15 +244,13 @@ def new_folder(path: Path | None, parent: Path) -> Iterator[Path]:
     Raises:
         FeatxError: it exists and has something in it, or cannot be made.
     """
-    try:
+    with system_errors(f"The folder {printable(path or parent)}", "made"):
         if path is None:
             parent.mkdir(parents=True, exist_ok=True)
             (parent / OUTPUT_MARK).touch()
             path = _make_new(parent, dt.datetime.now().astimezone().strftime("%Y-%m-%d-%H%M%S"))
         check_empty(path)
         path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise FeatxError(f"The folder {printable(path or parent)} cannot be made: {error.strerror}.") from error
     try:
         yield path
         (path / OUTPUT_MARK).touch()

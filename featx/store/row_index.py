@@ -6,12 +6,13 @@ Other processes may add and merge segments meanwhile. Whoever looks sees every r
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from types import MappingProxyType
 from typing import TypeVar
 
 import numpy as np
 
-from featx.errors import StoreError, printable
+from featx.errors import StoreError, printable, system_errors
 from featx.storage import RemotePath, StoragePath
 from featx.store.segment_file import ROW_NAME, Segment, row_names
 from featx.system import shown
@@ -67,13 +68,10 @@ def segment_paths(store_dir: StoragePath) -> list[StoragePath]:
     Raises:
         StoreError: it cannot be read.
     """
-    try:
-        found: list[StoragePath] = [path for path in store_dir.glob("seg-*.h5") if path.is_file()]
-        return sorted(found, key=lambda path: path.name)
-    except FileNotFoundError:  # the folder went while it was being listed
-        return []
-    except OSError as error:
-        raise StoreError(f"The store {printable(store_dir)} cannot be read: {error.strerror}.") from error
+    found: list[StoragePath] = []
+    with system_errors(f"The store {printable(store_dir)}", "read", kind=StoreError), suppress(FileNotFoundError):
+        found = [path for path in store_dir.glob("seg-*.h5") if path.is_file()]
+    return sorted(found, key=lambda path: path.name)
 
 
 class RowIndex:

@@ -44,7 +44,6 @@ from featx.system.progress import (
     Terminated,
     held_interrupts,
     ignore_interrupts,
-    insistent_interrupts,
     progress_bar,
     raise_terminated,
     waiting,

@@ -1,4 +1,7 @@
-"""Progress on stderr: done and to do, rate, time left. Silent for anything under two seconds."""
+"""A long piece of work as its user sees it: progress on stderr, and Ctrl-C or SIGTERM at a seam.
+
+Progress says done and to do, rate and time left, and is silent for anything under two seconds.
+"""
 
 import os
 import signal

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from featx.backbones import CLASSIFIER_LAYER, Weights, find_weights_again
-from featx.errors import FeatxError, printable
+from featx.errors import FeatxError, printable, system_errors
 from featx.heads import HEADS, Epoch, Training, save_model
 from featx.recipe import Recipe
 from featx.storage import StoragePath, replacing_folder
@@ -114,19 +114,14 @@ def write_run(
     run_dir = run_dir.resolve()
     columns = ["head", *(field.name for field in fields(Epoch))]
     epochs = ([result.name, *astuple(epoch)] for result in results for epoch in result.history)
-    try:
-        with replacing_folder(run_dir) as folder:
-            for result in results:
-                save_model(result.model, folder / f"{result.name}.keras")
-            _write_json(folder / "metrics.json", _metrics(features, results, training, weights, warnings))
-            _write_json(folder / "class_names.json", features.dataset.class_names)
-            (folder / "recipe.json").write_text(features.recipe.to_json() + "\n", encoding="utf-8")
-            _write_csv(folder / "history.csv", columns, epochs)
-            _write_predictions(folder / "predictions.csv", features, results)
-    except OSError as error:
-        raise FeatxError(
-            f"The run folder {printable(run_dir)} cannot be written: {error.strerror or error}."
-        ) from error
+    with system_errors(f"The run folder {printable(run_dir)}", "written"), replacing_folder(run_dir) as folder:
+        for result in results:
+            save_model(result.model, folder / f"{result.name}.keras")
+        _write_json(folder / "metrics.json", _metrics(features, results, training, weights, warnings))
+        _write_json(folder / "class_names.json", features.dataset.class_names)
+        (folder / "recipe.json").write_text(features.recipe.to_json() + "\n", encoding="utf-8")
+        _write_csv(folder / "history.csv", columns, epochs)
+        _write_predictions(folder / "predictions.csv", features, results)
 
 
 def _metrics(

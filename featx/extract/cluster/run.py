@@ -74,8 +74,7 @@ def run_on_cluster(stage: StageOne, images: Images) -> StageResult:
         bar = progress_bar(len(images), stage.recipe.backbone, stage.unit, show=show)
         with bar, _mark(stage.store.dir.absolute()) as mark, held_interrupts() as interrupted:
             driver.send((images, _worker_config(stage, images, engine, mark), PATIENCE_S))
-            outcome = driver.outcome(bar.update, interrupted)
-        return StageResult(outcome.timings, outcome.skipped, outcome.dim, outcome.error)
+            return driver.outcome(bar.update, interrupted)
 
 
 @contextmanager

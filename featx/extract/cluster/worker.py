@@ -1,24 +1,22 @@
 """What runs on a node of the cluster: stage one, for one task after the other, with one engine."""
 
-import hashlib
 import logging
 import os
 import sys
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from logging.handlers import BufferingHandler
-from pathlib import Path
 
 from featx.backbones import Weights
-from featx.dataset import DimImage, Images, SkippedImage
+from featx.dataset import Images
 from featx.engines import ENGINES, EngineOptions
 from featx.errors import FeatxError, printable
 from featx.extract.options import ExtractionSettings
-from featx.extract.pipeline import StageOne
+from featx.extract.pipeline import StageOne, StageResult
 from featx.recipe import Recipe
-from featx.storage import StoragePath
+from featx.storage import StoragePath, file_digest
 from featx.store import FeatureStore
-from featx.system import Timings, keras_sees_gpu, versions
+from featx.system import keras_sees_gpu, versions
 
 
 @dataclass(frozen=True)
@@ -68,21 +66,13 @@ class WorkerConfig:
 
 
 @dataclass
-class Outcome:
+class Outcome(StageResult):
     """What became of a task, or of all of them.
 
     Attributes:
-        timings: what its rows have cost, all of which are on disk.
-        skipped: images that could not be read.
-        dim: images that came out nearly black.
-        error: what ended it early and is said in one line, as on one machine.
         warnings: what there was for the log.
     """
 
-    timings: Timings = field(default_factory=Timings)
-    skipped: list[SkippedImage] = field(default_factory=list)
-    dim: list[DimImage] = field(default_factory=list)
-    error: Exception | None = None
     warnings: list[str] = field(default_factory=list)
 
 
@@ -134,7 +124,7 @@ class Worker:
         self._n_done = 0
         warnings = [record.getMessage() for record in self._log.buffer]
         self._log.flush()
-        return Outcome(done.timings, list(done.skipped), list(done.dim), error, warnings)
+        return Outcome(done.timings, done.skipped, done.dim, error, warnings)
 
     def progress(self, *, stop: bool) -> int:
         """Return how many images of the present task are done; with `stop`, only the batches under way are finished."""
@@ -184,10 +174,6 @@ def check_node(slot: WorkerSlot, config: WorkerConfig) -> None:
 
 def digest_of(path: StoragePath) -> str | None:
     """Return the SHA-256 of a file in hexadecimal; None if it cannot be read."""
-    try:
-        if not isinstance(path, Path):
-            return hashlib.sha256(path.read_bytes()).hexdigest()
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
-        return None
+    with suppress(OSError):
+        return file_digest(path).hex()
+    return None

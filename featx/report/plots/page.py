@@ -11,7 +11,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from featx.compare import Comparison
-from featx.errors import printable
+from featx.errors import JOINERS, printable
 from featx.system import n_columns
 
 if TYPE_CHECKING:
@@ -37,8 +37,6 @@ PREFERRED_FONTS = (
 #: Fonts that have boxes or nothing for letters, or colours that matplotlib cannot draw.
 _UNFIT_FONTS = re.compile(r"last ?resort|blank|color", re.IGNORECASE)
 
-#: Invisible, but Persian, Hindi and emoji need them: zero-width non-joiner and joiner.
-_JOINERS = "\u200c\u200d"
 
 #: Okabe and Ito's colours, which stay apart for colour-blind readers, by kind of approach; and a marker for each.
 COLOURS = {"features": "#0072B2", "scratch": "#E69F00", "direct": "#009E73"}
@@ -61,7 +59,7 @@ def fonts_for(texts: Iterable[str]) -> list[str]:
 
 def are_numbered(names: Sequence[str], width: int = 18) -> bool:
     """Return whether a picture has to number classes: a name cannot be drawn, or two look alike in `width` columns."""
-    looks = {unicodedata.normalize("NFKC", re.sub(f"[{_JOINERS}]", "", short(name, width))).strip() for name in names}
+    looks = {unicodedata.normalize("NFKC", re.sub(f"[{JOINERS}]", "", short(name, width))).strip() for name in names}
     return len(looks) < len(names) or not all(map(can_draw, names))
 
 
@@ -125,7 +123,7 @@ def _words(text: str) -> list[str]:
 
 def _legible(text: str) -> list[str]:
     """Return the letters of `text`, control and undecodable characters as escapes."""
-    return [char if char in _JOINERS else printable(char) for char in unicodedata.normalize("NFC", text)]
+    return [char if char in JOINERS else printable(char) for char in unicodedata.normalize("NFC", text)]
 
 
 @cache
