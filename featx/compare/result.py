@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
+from operator import methodcaller
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -188,8 +189,8 @@ class Comparison:
         for approach in fields["approaches"]:
             approach["history"] = [{key: _jsonable(value) for key, value in e.items()} for e in approach["history"]]
         try:
-            return json.dumps(fields, indent=2, allow_nan=False, default=_plain) + "\n"
-        except (TypeError, ValueError) as error:
+            return json.dumps(fields, indent=2, allow_nan=False, default=methodcaller("item")) + "\n"
+        except (AttributeError, TypeError, ValueError) as error:
             raise FeatxError(f"The comparison cannot be written as JSON ({error}).") from None
 
     @classmethod
@@ -252,10 +253,3 @@ def with_p_values(approaches: Iterable[Approach], correct: Mapping[str, npt.NDAr
 
 def _jsonable(value: float) -> float | str:
     return value if math.isfinite(value) else str(float(value))
-
-
-def _plain(value: object) -> object:
-    """Return the plain Python number in a NumPy one, which json does not know."""
-    if isinstance(value, np.generic):
-        return value.item()
-    raise TypeError(f"{type(value).__name__} is no JSON value")

@@ -249,7 +249,8 @@ def read_batches(
         augmentation: how views other than 0 are made.
     """
     views = np.broadcast_to(views, len(sources))
-    workers = workers or _default_workers(sources)
+    is_remote = len(sources) and is_distant(sources[0])
+    workers = workers or (max(REMOTE_WORKERS, n_cores()) if is_remote else n_cores())
     portion = max(1, min(PORTION, batch_size // workers))
     n_ahead = look_ahead(image_size, batch_size)
 
@@ -278,10 +279,6 @@ def read_batches(
         finally:
             # Whoever stops early does not wait for what was decoded in advance.
             pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _default_workers(sources: Sequence[Source]) -> int:
-    return max(REMOTE_WORKERS, n_cores()) if len(sources) and is_distant(sources[0]) else n_cores()
 
 
 def look_ahead(image_size: tuple[int, int], batch_size: int) -> int:

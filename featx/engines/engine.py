@@ -213,9 +213,8 @@ def needs_keras(recipe: Recipe, cache_dir: StoragePath, options: EngineOptions) 
 
 
 def _openvino(recipe: Recipe, weights: Weights, options: EngineOptions, **how: Any) -> Engine:
-    return OpenVinoEngine(
-        recipe, weights, batch_size=options.batch_size, threads=options.threads, streams=options.streams, **how
-    )
+    numbers = {name: getattr(options, name) for name in ("batch_size", "threads", "streams")}
+    return OpenVinoEngine(recipe, weights, **numbers, **how)
 
 
 def _keras(recipe: Recipe, weights: Weights, options: EngineOptions, **_of_others: object) -> Engine:

@@ -11,7 +11,7 @@ from featx.backbones import find_backbone
 from featx.dataset import Data, ImageDataset, scan
 from featx.errors import FeatxError, ImageError, printable
 from featx.extract import DEFAULT_CACHE_DIR, RECIPE_DEFAULTS
-from featx.images import Augmentation, Views, decode_image, make_view, read_file
+from featx.images import Views, decode_image, make_view, read_file
 from featx.report.plots.page import DPI, are_numbered, class_labels, page_style, png
 from featx.storage import StoragePath
 
@@ -89,7 +89,7 @@ def _figure(dataset: ImageDataset, rows: list[tuple[int, np.ndarray]], views: Vi
     n_views = min(views.n, N_VIEWS)
     size_in = (_CELL_IN * (n_views + 1) + 0.3, _CELL_IN * len(rows) + 0.75)
     figure = Figure(figsize=size_in, dpi=DPI, layout="compressed", facecolor="white")
-    figure.suptitle(_title(views.augmentation), x=0.01, ha="left", fontsize=11)
+    figure.suptitle(f"Images (left) and their views: {views.augmentation}", x=0.01, ha="left", fontsize=11)
     labels = class_labels(dataset.class_names, _LABEL_WIDTH)
     grid = figure.subplots(len(rows), n_views + 1, squeeze=False)
     for axes_row, (row, pixels) in zip(grid, rows, strict=True):
@@ -102,7 +102,3 @@ def _figure(dataset: ImageDataset, rows: list[tuple[int, np.ndarray]], views: Vi
     for number, axes in enumerate(grid[0][1:], 1):
         axes.set_title(f"view {number}", fontsize=9, loc="left")
     return figure
-
-
-def _title(augmentation: Augmentation) -> str:
-    return f"Images (left) and their views: {augmentation}"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 
-from featx.dataset import Data, DimImages, ImageDataset, SkippedImages, dim_sentence, scan
+from featx.dataset import Data, DimImages, ImageDataset, SkippedImages, dim_sentence, scan, views_of
 from featx.errors import FeaturesMissingError, TrainingError, printable
 from featx.extract import DEFAULT_CACHE_DIR, RecipeOptions, extract_command, resolve_recipe
 from featx.images import Views, as_views
@@ -167,8 +167,8 @@ def with_views(
     """
     dataset = features.dataset
     store = FeatureStore(cache_dir, replace(features.recipe, augmentation=views.augmentation))
-    train, test = (dataset.digests[rows] for rows in (~dataset.is_test, dataset.is_test & views.of_test))
-    names = [_view_names(digests, views.n) for digests in (train, test)]
+    wanted = (views_of(dataset.subset(rows), views.n) for rows in (~dataset.is_test, dataset.is_test & views.of_test))
+    names = [(images.digests, np.asarray(images.views)) for images in wanted]
     n_missing = sum(int((~store.contains(*of_split)).sum()) for of_split in names)
     if n_missing:
         raise FeaturesMissingError(
@@ -247,11 +247,6 @@ def _view_rows(
         return StreamedViews(stored_rows(store, digests, numbers, buffer_bytes=memory.buffer_bytes), n_views)
     features = store.read(digests, numbers)
     return features.reshape(-1, n_views, *features.shape[1:])
-
-
-def _view_names(digests: np.ndarray, n_views: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return digests `(n * n_views, 32)` and numbers `(n * n_views,)` of the views of images with `digests`."""
-    return np.repeat(digests, n_views, axis=0), np.tile(np.arange(1, n_views + 1, dtype=np.uint16), len(digests))
 
 
 def _check_classes(dataset: ImageDataset, why: str) -> None:
