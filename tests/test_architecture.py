@@ -187,3 +187,16 @@ def test_the_documents_show_the_same_house(document):
         name for room in ROOMS for name in (room, *(inner for inner in INNER_ROOMS if inner.startswith(f"{room}.")))
     ]
     assert shown == [name.rpartition(".")[2] for name in order if name != "__main__"]
+
+
+def test_the_walk_of_one_image_names_what_there_is():
+    text = (ROOT / "docs/CONTRIBUTING.md").read_text(encoding="utf-8")
+    walk = text[text.index("## The walk of one image") : text.index("## Adding things")]
+    names = re.findall(r"`(\w+(?:\.\w+){2,})`", walk)
+    assert len(names) > 25
+    for name in names:
+        module = next(end for end in range(name.count("."), 0, -1) if ".".join(name.split(".")[:end]) in modules())
+        path = name.split(".")
+        found = importlib.import_module("featx." + ".".join(path[:module]))
+        for part in path[module:]:
+            found = getattr(found, part)
