@@ -60,7 +60,7 @@ def ls(cache_dir: StoragePath, output: opt.Output) -> None:
 @cache.command()
 @NAMES
 @opt.CACHE_DIR
-@click.option("--mend", is_flag=True, help="Set aside what is damaged, so that it is computed again.")
+@click.option("--mend", is_flag=True, help="Quarantine what is damaged, so that it is computed again.")
 @opt.OUTPUT
 def verify(names: tuple[str, ...], cache_dir: StoragePath, mend: bool, output: opt.Output) -> None:
     """Read everything, hold it against its checksums, and say what mending would cost; changes nothing by itself.

@@ -89,7 +89,7 @@ def _cells(plan: Plan, one: Estimate) -> dict[str, str]:
     cells = {"Engine": f"{mark} {one.name}{' (GPU)' if one.on_gpu else ''}", "Images/s": _rate(one.images)}
     if plan.views:
         cells["Views/s"] = _rate(one.views)
-    cells |= {"Start": _time(one.start_s), "Time": _time(one.time_s), "Disk": size(one.room.size_bytes)}
+    cells |= {"Start": _time(one.start_s), "Time": _time(one.time_s), "Disk": size(one.disk.size_bytes)}
     cells["Memory"] = size(one.peak_memory_bytes) if one.peak_memory_bytes else "–"
     if plan.deadline_s:
         cells["Machines"] = "–" if one.n_machines is None else f"{one.n_machines:,}"
@@ -140,7 +140,7 @@ def _table_notes(plan: Plan) -> list[str]:
 def _features_lines(plan: Plan) -> list[str]:
     if plan.feature_shape is None or plan.training_bytes is None:
         return []
-    segments = [one.room.n_segments for one in plan.estimates if one.room.n_segments]
+    segments = [one.disk.n_segments for one in plan.estimates if one.disk.n_segments]
     n_segments = "–".join(f"{n:,}" for n in dict.fromkeys((min(segments), max(segments))))
     unit = "segment" if max(segments) == 1 else "segments"
     return [
@@ -163,7 +163,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
 
 def _estimate_json(one: Estimate) -> dict[str, Any]:
     totals = {
-        **asdict(one.room),
+        **asdict(one.disk),
         "time_s": one.time_s,
         "time_low_s": one.time_low_s,
         "time_high_s": one.time_high_s,

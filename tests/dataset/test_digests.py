@@ -462,7 +462,7 @@ def test_a_flipped_bit_in_a_remembered_digest_is_noticed(tmp_path, files_read):
 
 def test_a_database_quarantined_by_another_process_is_not_quarantined_again(tmp_path):
     cache = StatCache(tmp_path)
-    (tmp_path / DATABASE_NAME).rename(tmp_path / "set aside")
+    (tmp_path / DATABASE_NAME).rename(tmp_path / "elsewhere")
     StatCache(tmp_path).close()  # another process begins anew
     damage = sqlite3.DatabaseError("malformed")
     damage.sqlite_errorcode = sqlite3.SQLITE_CORRUPT

@@ -125,7 +125,7 @@ def test_only_what_is_missing_is_planned(data, cache, make_photos, tmp_path):
     extract_features(mine, cache_dir=cache, views=Views(2), **FAST)
     nothing = plan_extraction(mine, cache_dir=cache, views=Views(2), deadline_s=60, **FAST).chosen
     assert (nothing.images.n_cached, nothing.images.n_missing, nothing.n_machines) == (160, 0, 0)
-    assert nothing.room.size_bytes == 0
+    assert nothing.disk.size_bytes == 0
     more = make_photos(tmp_path / "more", n_train=65)
     for number in range(60, 65):
         shutil.copy(more / "train" / "sea" / f"sea.{number}.jpg", mine / "train" / "sea")
@@ -155,8 +155,8 @@ def test_features_take_the_room_that_was_planned(data, whole, tmp_path):
     folders = [extraction.store_dir, extraction.views.store_dir]
     taken = sum(path.stat().st_size for folder in folders for path in folder.iterdir())
     n_segments = sum(len(list(folder.glob("seg-*.h5"))) for folder in folders)
-    assert plan.chosen.room.size_bytes == pytest.approx(taken, rel=0.02)
-    assert plan.chosen.room.n_segments == n_segments == 2
+    assert plan.chosen.disk.size_bytes == pytest.approx(taken, rel=0.02)
+    assert plan.chosen.disk.n_segments == n_segments == 2
 
 
 def test_time_is_made_of_its_parts(whole):
@@ -216,8 +216,8 @@ def test_segments_in_the_making_take_the_memory_that_was_planned(tmp_path):
         "    with SegmentWriter(FeatureStore(folder / str(n), recipe), Stopwatch()) as writer:\n"
         "        for start in range(0, n, 64): writer.add(features, digests[start : start + 64])\n"
         "taken = peak_memory_bytes() - before\n"
-        "room = disk_usage(6144, (4, 4, 512), 0.001, recipe, folder)\n"
-        "print(taken, room.memory_bytes)"
+        "usage = disk_usage(6144, (4, 4, 512), 0.001, recipe, folder)\n"
+        "print(taken, usage.memory_bytes)"
     )
     done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=True)
     taken, planned = map(int, done.stdout.split())
@@ -227,10 +227,10 @@ def test_segments_in_the_making_take_the_memory_that_was_planned(tmp_path):
 def test_segments_that_are_closed_by_their_age_are_counted_by_the_pace(tmp_path):
     recipe = Recipe(backbone="vgg16", weights="ab", layer="x", image_size=(32, 32), preprocessing="caffe")
     shape = (4, 4, 512)  # 16 KiB a row, 2048 rows in a full segment, 64 in a chunk
-    rooms = [disk_usage(10_000, shape, 30 / n, recipe, tmp_path) for n in (100_000, 2048, 1000, 50)]
-    assert [room.n_segments for room in rooms] == [5, 5, 10, 200]
+    usages = [disk_usage(10_000, shape, 30 / n, recipe, tmp_path) for n in (100_000, 2048, 1000, 50)]
+    assert [one.n_segments for one in usages] == [5, 5, 10, 200]
     rows_bytes = 10_000 * 16 * 1024
-    assert all(rows_bytes < room.size_bytes < 1.05 * rows_bytes for room in rooms)
+    assert all(rows_bytes < one.size_bytes < 1.05 * rows_bytes for one in usages)
     assert disk_usage(0, shape, 1.0, recipe, tmp_path) == DiskUsage()
     assert list(tmp_path.iterdir()) == []
 

@@ -56,13 +56,13 @@ class Work:
     Attributes:
         n_cached: those whose features are in the store.
         n_missing: those to be computed: each content once, without what is known to be unreadable.
-        room: what their features will take on the disk.
+        disk: what their features will take on the disk.
         pace: seconds for each; None if there is nothing to compute.
     """
 
     n_cached: int
     n_missing: int
-    room: DiskUsage = DiskUsage()
+    disk: DiskUsage = DiskUsage()
     pace: Pace | None = None
 
     @property
@@ -130,10 +130,10 @@ class Estimate:
         return sum(work.n_missing for work in self.works)
 
     @property
-    def room(self) -> DiskUsage:
+    def disk(self) -> DiskUsage:
         """What the features of all that is missing take on the disk."""
-        rooms = [work.room for work in self.works]
-        return DiskUsage(sum(room.size_bytes for room in rooms), sum(room.n_segments for room in rooms))
+        usages = [work.disk for work in self.works]
+        return DiskUsage(sum(one.size_bytes for one in usages), sum(one.n_segments for one in usages))
 
     @property
     def time_s(self) -> float:

@@ -67,7 +67,7 @@ def plan_extraction(
 
     >>> from pathlib import Path
     >>> plan = plan_extraction(Path("data"), image_size=(150, 150), deadline_s=8 * 3600)  # doctest: +SKIP
-    >>> plan.chosen.time_s, plan.chosen.room.size_bytes, plan.chosen.n_machines  # doctest: +SKIP
+    >>> plan.chosen.time_s, plan.chosen.disk.size_bytes, plan.chosen.n_machines  # doctest: +SKIP
 
     Args:
         data_dir: `train/CLASS/*` with `test/CLASS/*`, or `CLASS/*`.

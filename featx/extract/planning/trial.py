@@ -124,7 +124,7 @@ class Trial:
             others_share=max(0.0, others_s) / cores_s,
         )
         peak_bytes = max(one.peak_memory_bytes for one in timed)
-        return replace(estimate, peak_memory_bytes=peak_bytes + estimate.room.memory_bytes)
+        return replace(estimate, peak_memory_bytes=peak_bytes + estimate.disk.memory_bytes)
 
     def _dataset(self, paths: tuple[str, ...]) -> ImageDataset:
         """Return these images, whose digests are in the cache; their classes and splits are of no account."""
@@ -173,8 +173,8 @@ class Trial:
         """Return `work` with the time and the disk space that it takes."""
         each, total = [one.elapsed_s / one.n_images for one in passes], sum(passes, Timings())
         pace = Pace(row_s=total.elapsed_s / total.n_images, low_s=min(each), high_s=max(each))
-        room = disk_usage(work.n_missing, feature_shape, pace.row_s, self.recipe, self.work_dir)
-        return replace(work, pace=pace, room=room)
+        disk = disk_usage(work.n_missing, feature_shape, pace.row_s, self.recipe, self.work_dir)
+        return replace(work, pace=pace, disk=disk)
 
 
 def disk_usage(n_rows: int, feature_shape: tuple[int, ...], row_s: float, recipe: Recipe, work_dir: Path) -> DiskUsage:
