@@ -1,4 +1,7 @@
-"""A trained run as a thing to use: image files in, classes out. What has been seen before comes from the store."""
+"""A trained run, or a pretrained network as it is, as a classifier: image files in, classes out.
+
+Features of images that were seen before come from the store.
+"""
 
 import logging
 from abc import ABC, abstractmethod
@@ -46,8 +49,6 @@ DEFAULT_ENGINE = EngineOptions()
 
 #: Features read from the store at a time.
 _READ_BYTES = 64 << 20
-
-log = logging.getLogger("featx")
 
 
 @dataclass(frozen=True)
