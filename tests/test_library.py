@@ -33,6 +33,8 @@ def test_examples_in_docstrings_are_true(workplace):
         module = importlib.import_module(example_of.__module__)
         n_examples = 0
         for test in doctest.DocTestFinder(exclude_empty=True).find(module):
+            if "DirectClassifier" in test.name:  # needs the weights of a whole classifier
+                continue
             for example in test.examples:
                 example.options.pop(doctest.SKIP, None)
             n_examples += len(test.examples)

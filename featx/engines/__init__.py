@@ -17,15 +17,12 @@ from featx.engines.engine import (
     engines_for,
     needs_keras,
 )
-from featx.engines.networks import (
+from featx.engines.networks import check_network, is_converted, kept_calibrations, network_path
+from featx.engines.openvino_engine import load_network
+from featx.engines.quantization import (
     N_CALIBRATION,
     best_calibration,
     calibration_digest,
     calibration_rows,
-    check_network,
     choose_calibration,
-    is_converted,
-    kept_calibrations,
-    network_path,
 )
-from featx.engines.openvino_engine import load_network

@@ -1,28 +1,17 @@
-"""The networks that OpenVINO runs: files in the cache, checked when they are read; and how an int8 one is made.
+"""The networks that OpenVINO runs, as files in the cache: converted once, checked when they are read."""
 
-An int8 network is calibrated: images of the train split set the ranges of its layers. Which ones is in the recipe.
-"""
-
-import contextlib
-import hashlib
-import io
 import json
 import logging
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from featx.dataset import ImageDataset, read_batches
 from featx.errors import FeatxError, printable, system_errors
 from featx.recipe import DTYPES, Recipe
 from featx.storage import StoragePath, check_readable, local_dir, remove_abandoned_files, replacing
-from featx.system import import_nncf, import_openvino, kept_signal_stack, progress_bar
 
 log = logging.getLogger("featx")
 
@@ -31,18 +20,6 @@ FORMAT_VERSION = 1
 
 #: What reading a damaged zip file, or one of another making, ends in.
 _DAMAGE = (zipfile.BadZipFile, zlib.error, KeyError, ValueError, EOFError, NotImplementedError, RuntimeError, TypeError)
-
-#: Images that an int8 network is calibrated on. More change the ranges little, and the time to calibrate grows.
-N_CALIBRATION = 200
-
-#: A kept calibration goes on being used while so many of its images are still in the train split.
-SHARE_STILL_THERE = 0.5
-
-#: Images whose largest feature is more than this many times that of the median image say nothing about the others.
-OUTLIER_FACTOR = 2.0
-
-#: Images per request while calibrating.
-_BATCH_SIZE = 4
 
 
 @dataclass(frozen=True)
@@ -169,135 +146,3 @@ def _about(file: zipfile.ZipFile) -> dict[str, Any]:
     if about["format"] != FORMAT or about["format_version"] > FORMAT_VERSION:
         raise ValueError("it has an unknown format")
     return about
-
-
-def choose_calibration(dataset: ImageDataset) -> tuple[str, ...]:
-    """Return the digests, in hexadecimal, of the images to calibrate on: those with the smallest, so a random sample.
-
-    They are of the train split, each content once, at most `N_CALIBRATION`; the same in whatever order the images come.
-    """
-    return tuple(sorted(_train_digests(dataset))[:N_CALIBRATION])
-
-
-def calibration_digest(digests: tuple[str, ...]) -> str:
-    """Return what stands for these images in a recipe: SHA-256, in hexadecimal, of their sorted digests."""
-    return hashlib.sha256("".join(sorted(digests)).encode("ascii")).hexdigest()
-
-
-def best_calibration(kept: list[tuple[str, ...]], dataset: ImageDataset) -> tuple[str, ...]:
-    """Return the calibration of `kept` that fits `dataset` best; a new one if none does.
-
-    A few images more or less must not mean another recipe, for then all features would have to be computed again.
-    """
-    train = _train_digests(dataset)
-
-    def share(digests: tuple[str, ...]) -> float:
-        return len(train.intersection(digests)) / max(1, len(digests))
-
-    best = max(sorted(kept), key=share, default=())
-    return best if share(best) >= SHARE_STILL_THERE else choose_calibration(dataset)
-
-
-def calibration_rows(digests: tuple[str, ...], dataset: ImageDataset) -> np.ndarray:
-    """Return `(n,)` int64: the rows of `dataset` with these images, in the order of `digests`; without what is gone."""
-    row_of = {digest.tobytes().hex(): row for row, digest in enumerate(dataset.digests)}
-    return np.array([row_of[digest] for digest in digests if digest in row_of], np.int64)
-
-
-def _train_digests(dataset: ImageDataset) -> set[str]:
-    return {digest.tobytes().hex() for digest in dataset.digests[~dataset.is_test]}
-
-
-def quantize(
-    network: Any, recipe: Recipe, dataset: ImageDataset | None, cache_dir: StoragePath, *, show: bool
-) -> tuple[Any, tuple[str, ...]]:
-    """Return the int8 network of `recipe`, an `openvino.Model`, and the digests of the images it is calibrated on.
-
-    Args:
-        network: the float network, an `openvino.Model`.
-        recipe: has precision int8 and says which images to calibrate on.
-        dataset: has these images.
-        cache_dir: may remember which these are.
-        show: show progress on stderr.
-
-    Raises:
-        FeatxError: the images are not there, or none of them can be read.
-    """
-    digests, rows = _find_images(recipe, dataset, cache_dir)
-    assert dataset is not None  # _find_images has seen to it
-    if show:
-        log.info("Calibrating %s for int8 on %d training images, once for all.", recipe.backbone, len(rows))
-    with progress_bar(2 * len(rows), f"int8 {recipe.backbone}", "images", show=show) as bar:
-        images = _decode(dataset, rows, recipe.image_size)
-        with kept_signal_stack():
-            ordinary = images[_is_ordinary(network, images, bar)]
-            return _quantized(network, ordinary, bar), digests
-
-
-def _find_images(
-    recipe: Recipe, dataset: ImageDataset | None, cache_dir: StoragePath
-) -> tuple[tuple[str, ...], np.ndarray]:
-    """Return digests and rows of the images that `recipe` was made for."""
-    if dataset is not None:
-        for digests in (*kept_calibrations(recipe, cache_dir), choose_calibration(dataset)):
-            rows = calibration_rows(digests, dataset)
-            if calibration_digest(digests) == recipe.calibration and len(rows) == len(digests):
-                return digests, rows
-    raise FeatxError(
-        f"The int8 network of these features is not in the cache, and the images that it was calibrated on are not at "
-        f"hand to make it again. Copy {printable(network_path(recipe, cache_dir))} from the cache that they were made "
-        f"in, or run featx extract on the images with the same options as then."
-    )
-
-
-def _decode(dataset: ImageDataset, rows: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
-    """Return the pixels `(n, height, width, 3)` uint8 of the images `rows`; what cannot be read is left out."""
-    paths = [dataset.root / dataset.paths[row] for row in rows]
-    batches = read_batches(paths, dataset.digests[rows], image_size, _BATCH_SIZE)
-    images = np.concatenate([batch.images for batch in batches])
-    if not len(images):
-        raise FeatxError("Not one of the images to calibrate int8 on can be read; choose another --precision.")
-    return images
-
-
-def _is_ordinary(network: Any, images: np.ndarray, bar: Any) -> np.ndarray:
-    """Return `(n,)` bool: whose largest feature is no more than `OUTLIER_FACTOR` times that of the median image."""
-    compiled = import_openvino().Core().compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    largest = np.empty(len(images))
-    for row in range(len(images)):
-        largest[row] = np.abs(compiled(images[row : row + 1])[0]).max()
-        bar.update()
-    is_ordinary: np.ndarray = largest <= OUTLIER_FACTOR * np.median(largest)
-    return is_ordinary
-
-
-def _quantized(network: Any, images: np.ndarray, bar: Any) -> Any:
-    nncf = import_nncf()
-    logging.getLogger("nncf").setLevel(logging.ERROR)  # nncf.set_log_level would set others' handlers, too
-
-    def samples() -> Iterator[np.ndarray]:
-        for row in range(len(images)):
-            yield images[row : row + 1]
-            bar.update(bar.n < bar.total)
-
-    minmax = nncf.quantization.range_estimator.RangeEstimatorParametersSet.MINMAX
-    with contextlib.redirect_stdout(io.StringIO()):  # NNCF draws bars of its own there
-        return nncf.quantize(
-            network,
-            nncf.Dataset(_Samples(samples)),
-            preset=nncf.QuantizationPreset.MIXED,
-            subset_size=len(images),
-            advanced_parameters=nncf.AdvancedQuantizationParameters(
-                activations_range_estimator_params=minmax, disable_bias_correction=True
-            ),
-        )
-
-
-class _Samples:
-    """Lets NNCF go through the images as often as it likes."""
-
-    def __init__(self, iterate: Callable[[], Iterator[np.ndarray]]) -> None:
-        self._iterate = iterate
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        return self._iterate()

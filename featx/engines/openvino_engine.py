@@ -14,7 +14,8 @@ import numpy as np
 
 from featx.backbones import Weights, build_model
 from featx.dataset import ImageDataset
-from featx.engines.networks import Network, network_recipe, quantize, read_network, say_damaged, write_network
+from featx.engines.networks import Network, network_recipe, read_network, say_damaged, write_network
+from featx.engines.quantization import quantize
 from featx.errors import FeatxError
 from featx.recipe import Recipe
 from featx.storage import StoragePath

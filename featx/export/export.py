@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from featx.errors import FeatxError, printable, system_errors
-from featx.export.formats import import_onnx, write_keras, write_onnx, write_savedmodel
-from featx.export.graph import Graph, build_graph
+from featx.export.graph import Graph, build_graph, import_onnx, write_keras, write_onnx, write_savedmodel
 from featx.extract import DEFAULT_CACHE_DIR, size_bytes
 from featx.recipe import Recipe
 from featx.storage import StoragePath, as_path, as_storage_path, replacing, replacing_folder

@@ -441,7 +441,7 @@ def test_a_trial_that_is_killed_is_a_reason(data, cache, tmp_path):
 @pytest.mark.parametrize(
     ("members", "reason"),
     [
-        ({"workers": "many"}, r"Its process failed: \w+Error: [^\n]*"),
+        ({"pass_s": "long"}, r"Its process failed: \w+Error: [^\n]*"),
         ({"data_dir": Path("nowhere")}, r"\S+ cannot be read: [^\n]*"),
     ],
 )
