@@ -33,6 +33,7 @@ from featx.images.decode import decode_image
 from featx.store.compaction import compact
 from featx.store.feature_store import FeatureStore
 from featx.train.features import stored_features
+from tests.chaos.tally import IS_FULL
 
 CLASSES = ("field", "sea", "wood")
 SPLITS = ("train", "test")
@@ -445,7 +446,7 @@ def test_rows_always_match_their_images(tmp_path, networks_dir, oracle, caplog):
     run_state_machine_as_test(
         lambda: RowsMatchImages(tmp_path, networks_dir, oracle),
         settings=settings(
-            max_examples=80,
+            max_examples=80 if IS_FULL else 50,
             stateful_step_count=30,
             derandomize=True,
             database=None,
