@@ -1,4 +1,4 @@
-"""From the classes that a network was trained on to those of a data set: each is the sum of some of the former."""
+"""Maps a network's classes to those of a data set: each of these is the sum of some network classes."""
 
 import json
 import re

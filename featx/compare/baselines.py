@@ -1,6 +1,6 @@
 """The baselines of features: networks trained from the pixels of a data set, and measured on its test split.
 
-`report-resnet50`, the report's other experiment, is a head on features; what they are is said here.
+`report-resnet50`, the report's other experiment, is a head on features. Its recipe and its views are defined here.
 """
 
 import logging

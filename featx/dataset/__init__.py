@@ -1,6 +1,6 @@
 """A data set: which images there are, with which labels, digests and splits, and the batches of their pixels.
 
-What folders and files are taken for is decided here, and said.
+This room decides which folders are splits and classes, and which files are images, and tells the user.
 """
 
 from featx.dataset.digests import digest_files, forget_digests

@@ -1,9 +1,9 @@
 """Where a data set's images lie: which folders are its splits, which its classes, and what is left out.
 
-Understood are `train/CLASS/*` with `test/CLASS/*`, under the names people give them and one or more folders deeper, as
-archives have it, and `CLASS/*` without splits. Names decide nothing alone: `train` may be a class of vehicles, and is
-a split only if there are folders in it. Where more than one reading is sensible, none is chosen: the error shows the
-tree and how to say what is meant. `tests/dataset/public_trees.py` has the trees of public data sets.
+It understands `CLASS/*` without splits, and `train/CLASS/*` with `test/CLASS/*`. These may have other usual names, and
+may be some folders deeper, as in archives. A name alone decides nothing: `train` may be a class of vehicles, and is a
+split only if there are folders in it. If there is more than one sensible reading, featx chooses none: the error shows
+the tree, and how to say what is meant. `tests/dataset/public_trees.py` has the trees of public data sets.
 """
 
 import os

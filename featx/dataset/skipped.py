@@ -1,6 +1,6 @@
 """What a store remembers of images: those that could not be read, and those that come out nearly black.
 
-The latter have 16 bits a sample, but hold data of 8, 10, 12 or 14 bits. They are told of whenever the store is used.
+The nearly black ones have 16 bits a sample, but hold data of 8 to 14 bits. featx warns whenever it uses their store.
 """
 
 import csv

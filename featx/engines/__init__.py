@@ -1,6 +1,6 @@
-"""The ways to run a backbone on this machine: a new one is one new file, and one entry in `engine.py`.
+"""The engines: ways to run a backbone on this machine. A new one is one new file and one entry in `engine.py`.
 
-Preprocessing is inside of an engine, so that it cannot be got wrong outside.
+Each engine does the preprocessing itself, so that no caller can do it wrong.
 """
 
 from featx.engines.engine import (

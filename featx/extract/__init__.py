@@ -1,7 +1,7 @@
 """Stage one: computes the features that the store lacks, and nothing else.
 
-`options` makes a recipe of what a user asks for, `pipeline` finds what a store lacks of some images and computes it,
-`extract` does so for a data set and its views.
+`options` makes a recipe from the user's options. `pipeline` finds which features of some images are missing, and
+computes them. `extract` does this for a data set and its views.
 """
 
 from featx.extract.cache import (

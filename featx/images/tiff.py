@@ -1,4 +1,4 @@
-"""TIFF's corners: files whose picture Pillow would misread, or not give at all, are refused or read by another way."""
+"""Special cases of TIFF: files that Pillow misreads or cannot read are refused, or read in another way."""
 
 import math
 from collections.abc import Mapping

@@ -1,7 +1,6 @@
-"""Files and folders, on this machine or elsewhere, and files that are whole or not there.
+"""Files and folders, on this machine, elsewhere or in archives; files are written whole or not at all.
 
-Nothing else in featx knows of fsspec: everybody else has a `StoragePath`, a `pathlib.Path` or a `RemotePath` with the
-same methods.
+Only this room uses fsspec. Other rooms use a `StoragePath`: a `pathlib.Path`, or a `RemotePath` with the same methods.
 """
 
 from featx.storage.file_system import StorageError

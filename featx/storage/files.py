@@ -1,4 +1,4 @@
-"""Files that are whole or not there: on a disk written under a temporary name in the same folder, synced, renamed.
+"""Writes files whole or not at all: on a disk under a temporary name in the same folder, then synced and renamed.
 
 An object store has neither temporary names nor renames, and needs none: it takes a whole file, or nothing.
 """

@@ -1,4 +1,4 @@
-"""The store: features on disk, found by the content of their images; nothing else in featx knows how.
+"""The store: features on disk, found by the content of their images. No other room knows its files.
 
 Segments are immutable, checksummed HDF5 files; `docs/format.md` specifies them.
 """

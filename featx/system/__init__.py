@@ -1,6 +1,6 @@
-"""The machine and the terminal: what both have, and what goes wrong between them and a long piece of work.
+"""The machine and the terminal: cores, memory, time, progress, Ctrl-C, and numbers and tables for people.
 
-Nothing here knows of images: cores and memory, time, progress and Ctrl-C, numbers and tables as people read them.
+Nothing here knows of images.
 """
 
 from featx.system.arguments import (

@@ -1,7 +1,7 @@
-"""The doors to Keras, OpenVINO and NNCF: imported late, and in silence.
+"""Imports Keras, OpenVINO and NNCF late, and without their log lines.
 
-TensorFlow takes several seconds to start and greets its user with lines about oneDNN, CUDA and absl. Both are
-kept from whoever does not need them: call `import_keras()` inside the function that needs a network.
+TensorFlow takes several seconds to start, and prints lines about oneDNN, CUDA and absl. Only users who need a network
+should wait for it: call `import_keras()` inside the function that needs one.
 """
 
 import ctypes

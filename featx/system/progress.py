@@ -1,6 +1,6 @@
-"""A long piece of work as its user sees it: progress on stderr, and Ctrl-C or SIGTERM at a seam.
+"""Progress bars on stderr, and Ctrl-C or SIGTERM held back until it is safe to stop.
 
-Progress says done and to do, rate and time left, and is silent for anything under two seconds.
+A bar shows what is done and what is left, the rate and the time left. Jobs under two seconds show none.
 """
 
 import os

@@ -1,6 +1,6 @@
-"""Images from Kaggle: downloaded, unpacked safely, put in place when all is there.
+"""Images from Kaggle: downloaded, unpacked safely, and moved into place when they are complete.
 
-Nothing is fetched twice, and what a zip file may write is bounded.
+Nothing is downloaded twice. A zip file cannot write outside its folder, nor more bytes than it announces.
 """
 
 from featx.dataset.kaggle.download import parse_slug

@@ -1,4 +1,4 @@
-"""Who asks Kaggle: nobody in particular, or the owner of credentials that lie where Kaggle's own tools keep them."""
+"""Requests to Kaggle: anonymous, or with the credentials that Kaggle's own tools have stored."""
 
 import functools
 import json

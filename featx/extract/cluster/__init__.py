@@ -1,9 +1,9 @@
 """Stage one on a Ray cluster: the same features, in the same store, computed by many machines.
 
 Each machine sees the images and the cache under the same path, in a shared folder. Workers, one for each GPU or for a
-few cores, read images and write segments of their own into the store, as several processes of featx do anyway; only
-names travel through Ray. So a lost worker costs what it had not yet written, and the store is the only memory: the next
-run, on a cluster or without one, computes what is missing.
+few cores, read images and write their own segments into the store, as several processes of featx do anyway. Ray tells
+them which images; no features travel through Ray. So if a worker is lost, only what it had not written is lost. The
+next run, on a cluster or not, computes what is missing.
 
     this process              run.py        bar, log, Ctrl-C; a mark in the store
        │ pipe

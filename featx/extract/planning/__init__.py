@@ -1,7 +1,7 @@
-"""What an extraction will cost, found out before it runs: a sample is timed, the rest is arithmetic.
+"""What an extraction will cost: estimated before it runs, from the time that a sample takes.
 
-`survey` counts the images and what the store lacks, `trial` runs stage one on a sample in a process of its own, and
-`plan` makes an `estimate` of that for each engine and precision. No store is touched.
+`survey` counts the images and those that the store lacks. `trial` runs stage one on a sample, in a process of its own.
+`plan` makes an `estimate` from both for each engine and precision. The store is not changed.
 """
 
 from featx.extract.planning.estimate import MARGIN, Estimate, Plan, Work

@@ -1,4 +1,4 @@
-"""What a folder holds and a store lacks: counted exactly if all digests can be had quickly, else from a sample."""
+"""Counts the images of a folder and those that a store lacks: exactly if that is quick, else from a sample."""
 
 import hashlib
 import heapq

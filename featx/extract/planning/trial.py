@@ -1,7 +1,7 @@
-"""One engine and precision, tried out on the sample in a process of its own.
+"""Tries one engine and precision on the sample, in a process of its own.
 
-So TensorFlow is not loaded into the process that plans, and a trial that runs out of memory is a reason, not a crash.
-The process is one of `subprocess`: those of `multiprocessing` would run the user's script again.
+So the process that plans does not load TensorFlow. If a trial runs out of memory, the plan says so and goes on.
+The process is started with `subprocess`: `multiprocessing` would run the user's script again.
 """
 
 import json

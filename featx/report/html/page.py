@@ -1,4 +1,4 @@
-"""The page of a comparison: what it says, in numbers, charts and thumbnails, and the template that it is said with."""
+"""The page of a comparison: fills the HTML template with numbers, charts and thumbnails."""
 
 import base64
 import hashlib
