@@ -162,10 +162,5 @@ def plan_json(plan: Plan) -> dict[str, Any]:
 
 
 def _estimate_json(one: Estimate) -> dict[str, Any]:
-    totals = {
-        **asdict(one.disk),
-        "time_s": one.time_s,
-        "time_low_s": one.time_low_s,
-        "time_high_s": one.time_high_s,
-    }
+    totals = asdict(one.disk) | {name: getattr(one, name) for name in ("time_s", "time_low_s", "time_high_s")}
     return asdict(one) | ({} if one.reason else totals)

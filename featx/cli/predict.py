@@ -99,6 +99,7 @@ def _classifier(run: str, *, direct: bool, **options: Any) -> "ImageClassifier":
     if typed := [flags[name] for name in others if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE]:
         raise click.UsageError(f"{', '.join(typed)}: such options {why}.")
     own = {name: value for name, value in options.items() if name not in others}
+    own["weights"] = own["weights"] or None
     return DirectClassifier.load(**own) if direct else Classifier.load(Path(run), **own)
 
 

@@ -109,7 +109,7 @@ def compute_missing(
             store.check_writable()
             with closing(StageOne(recipe, find_weights(), store, cache_dir, settings, dataset)) as stage:
                 result = _run(stage, images[todo])
-            dim.remember(result.dim)
+                dim.remember(result.dim)
             if result.error:
                 raise result.error
         if recipe.augmentation is None:  # else it has been said of the images themselves

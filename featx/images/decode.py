@@ -28,7 +28,7 @@ from PIL.ExifTags import Base as Tag
 from featx.errors import ImageError, printable
 from featx.images.formats import format_read, reason_not_read, without_metadata
 from featx.images.tiff import TiffImageFile, refuse_missing_parts
-from featx.storage import StoragePath, read_whole
+from featx.storage import StoragePath, is_distant, read_whole
 
 #: Lower-case suffixes of the files that a data set's folders are searched for. What a file is, its content decides.
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff"})
@@ -75,7 +75,7 @@ def read_file(path: StoragePath) -> bytes:
     except OSError as error:
         raise ImageError(error.strerror or str(error), is_content=False) from error
     if data is None:
-        raise ImageError(f"larger than {MAX_FILE_MIB} MiB")
+        raise ImageError(f"larger than {MAX_FILE_MIB} MiB", is_content=not is_distant(path))
     if not data:
         raise ImageError("empty file")
     return data

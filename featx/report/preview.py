@@ -2,6 +2,8 @@
 
 import logging
 from collections.abc import Iterator
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -71,16 +73,14 @@ def _readable(dataset: ImageDataset, image_size: tuple[int, int]) -> Iterator[tu
     """Yield rows of `N_IMAGES` training images, as many of each class, with their pixels."""
     n_classes = min(N_IMAGES, len(dataset.class_names))
     for label in range(n_classes):
-        n_wanted = N_IMAGES // n_classes
-        for row in np.flatnonzero(~dataset.is_test & (dataset.labels == label)):
-            if not n_wanted:
-                break
-            try:
-                pixels = decode_image(read_file(dataset.root / dataset.paths[row]), image_size)
-            except ImageError:
-                continue  # the extraction will say so
-            n_wanted -= 1
-            yield int(row), pixels
+        rows = np.flatnonzero(~dataset.is_test & (dataset.labels == label))
+        yield from islice(_decoded(dataset, rows, image_size), N_IMAGES // n_classes)
+
+
+def _decoded(dataset: ImageDataset, rows: np.ndarray, size: tuple[int, int]) -> Iterator[tuple[int, np.ndarray]]:
+    for row in rows:
+        with suppress(ImageError):  # the extraction will say so
+            yield int(row), decode_image(read_file(dataset.root / dataset.paths[row]), size)
 
 
 def _figure(dataset: ImageDataset, rows: list[tuple[int, np.ndarray]], views: Views) -> "Figure":

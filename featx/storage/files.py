@@ -12,6 +12,7 @@ import shutil
 import stat
 import time
 import uuid
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -207,8 +208,7 @@ def check_readable(path: StoragePath) -> None:
         StoreError: the system cannot read it.
     """
     try:
-        for _ in read_blocks(path):
-            pass
+        deque(read_blocks(path), maxlen=0)
     except FileNotFoundError:
         raise
     except OSError as error:

@@ -1,5 +1,6 @@
 """Stage one on a Ray cluster: the same rows as on one machine, and nothing lost whatever is killed."""
 
+import hashlib
 import importlib.util
 import json
 import os
@@ -7,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -19,12 +20,15 @@ from PIL import Image
 
 from benchmarks.ray_nodes import TIMEOUT_S, LocalCluster, free_port, kill, wait_until
 from featx.backbones.weights import Weights
+from featx.dataset.skipped import SkippedImage
 from featx.engines.engine import EngineOptions
 from featx.errors import DtypeOverflowError, FeatxError, ImageError
-from featx.extract.cluster.driver import CORES_PER_WORKER, cluster_engine, worker_slots
+from featx.extract.cluster import run
+from featx.extract.cluster.driver import CORES_PER_WORKER, ClusterFound, cluster_engine, worker_slots
 from featx.extract.cluster.scheduler import MAX_IMAGES, Task, TaskQueue
-from featx.extract.cluster.worker import WorkerConfig, WorkerSlot, check_node, digest_of
+from featx.extract.cluster.worker import Outcome, WorkerConfig, WorkerSlot, check_node, digest_of
 from featx.extract.extract import Extraction, extract_features
+from featx.extract.pipeline import StageOne
 from featx.images.augmentation import AUGMENTATIONS, Views
 from featx.recipe import Recipe
 from featx.store.feature_store import FeatureStore
@@ -251,6 +255,36 @@ def test_a_signal_is_one_line_and_keeps_what_is_finished(cluster, data, cache, a
     assert (process.returncode, stdout, stderr) == (code, "", GO_ON)
     assert (cache / alone.recipe.slug / "features.h5").exists()
     assert_the_rest_is_computed(cache, data, alone)
+
+
+def test_a_signal_does_not_forget_what_was_skipped(data, cache, monkeypatch):
+    """The driver is none of Ray's: it has done some work when the signal comes."""
+
+    class Driver:
+        def __init__(self, _address: str) -> None:
+            pass
+
+        def find_cluster(self, _stage: StageOne) -> ClusterFound:
+            return ClusterFound("keras", "a cluster")
+
+        def send(self, message: Any) -> None:
+            self.images = message[0]
+
+        def outcome(self, _count: Any, interrupted: Callable[[], bool]) -> Outcome:
+            signal.raise_signal(signal.SIGINT)
+            assert interrupted()
+            path = Path(self.images.sources[0])
+            return Outcome(skipped=[SkippedImage.of(path, hashlib.sha256(path.read_bytes()).digest(), "no image")])
+
+        def close(self) -> None:
+            pass
+
+    monkeypatch.setattr(run, "_Driver", Driver)
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: True)
+    with pytest.raises(KeyboardInterrupt):
+        extract_features(data, cache_dir=cache, ray_address="auto", engine="keras", **SLOW)
+    (skipped,) = cache.glob("*/skipped.csv")
+    assert "no image" in skipped.read_text()
 
 
 def assert_the_rest_is_computed(cache: Path, data: Path, alone: Extraction) -> None:

@@ -14,6 +14,7 @@ from functools import cache
 from io import BytesIO
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
 from PIL import Image
@@ -22,6 +23,7 @@ from featx.errors import ImageError
 from featx.images import decode
 from featx.images.decode import IMAGE_SUFFIXES, decode_image, decode_into, quiet_pillow, read_file
 from featx.storage import files
+from featx.storage.paths import as_storage_path
 from tests.images.odd_images import lab_of
 
 HEIGHT, WIDTH = 48, 64
@@ -625,6 +627,16 @@ def test_empty_and_huge_files_are_refused(tmp_path):
         stream.truncate((512 << 20) + 1)  # sparse: it takes no room
     assert unreadable(tmp_path / "empty") == "empty file"
     assert unreadable(tmp_path / "huge") == "larger than 512 MiB"
+
+
+def test_a_huge_file_elsewhere_is_not_read_again_for_its_digest(monkeypatch):
+    monkeypatch.setattr(decode, "MAX_FILE_MIB", 0)
+    path = as_storage_path("memory://huge/cat.jpg")
+    with fsspec.open(str(path), "wb") as file:
+        file.write(b"cat")
+    with pytest.raises(ImageError, match="larger than 0 MiB") as caught:
+        read_file(path)
+    assert not caught.value.is_content
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")

@@ -8,6 +8,7 @@ import struct
 import uuid
 import zipfile
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -164,21 +165,30 @@ def _write(zip_file: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path, bar: A
             path.mkdir(parents=True, exist_ok=True)
             return
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("xb") as file, zip_file.open(entry) as stream:
-            while piece := stream.read(_CHUNK_BYTES):  # `zipfile` gives no more bytes than announced
-                file.write(piece)
-                bar.update(len(piece))
-            n_written = file.tell()
+        file = path.open("xb")
     except (FileExistsError, NotADirectoryError) as error:
         raise ArchiveError(f"{printable(entry.filename)} in it is both a file and a folder.") from error
+    except ValueError as error:  # a letter that the file system has not
+        raise _broken(error) from error
+    with file:
+        for piece in _pieces(zip_file, entry):
+            file.write(piece)
+            bar.update(len(piece))
+        if file.tell() != entry.file_size:
+            raise ArchiveError(f"{printable(entry.filename)} in it has not the size that it claims.")
+
+
+def _pieces(zip_file: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Iterator[bytes]:
+    """Yield an entry's bytes; `zipfile` gives no more of them than announced."""
+    try:
+        with zip_file.open(entry) as stream:
+            yield from iter(lambda: stream.read(_CHUNK_BYTES), b"")
     except OSError as error:
         if error.errno not in {None, errno.EINVAL}:
             raise
         raise _broken(error) from error  # bz2's word for a broken stream; an offset before the first byte
     except _BROKEN as error:
         raise _broken(error) from error
-    if n_written != entry.file_size:
-        raise ArchiveError(f"{printable(entry.filename)} in it has not the size that it claims.")
 
 
 def _broken(error: Exception) -> ArchiveError:

@@ -72,9 +72,14 @@ def run_on_cluster(stage: StageOne, images: Images) -> StageResult:
         sources = [source if isinstance(source, np.ndarray) else source.absolute() for source in images.sources]
         images = replace(images, sources=sources)
         bar = progress_bar(len(images), stage.recipe.backbone, stage.unit, show=show)
-        with bar, _mark(stage.store.dir.absolute()) as mark, held_interrupts() as interrupted:
-            driver.send((images, _worker_config(stage, images, engine, mark), PATIENCE_S))
-            return driver.outcome(bar.update, interrupted)
+        outcome = Outcome()
+        try:
+            with bar, _mark(stage.store.dir.absolute()) as mark, held_interrupts() as interrupted:
+                driver.send((images, _worker_config(stage, images, engine, mark), PATIENCE_S))
+                outcome = driver.outcome(bar.update, interrupted)
+        except KeyboardInterrupt as interrupt:  # what was skipped until then is remembered before it is raised
+            outcome.error = outcome.error or interrupt
+        return outcome
 
 
 @contextmanager

@@ -56,13 +56,13 @@ class Work:
     Attributes:
         n_cached: those whose features are in the store.
         n_missing: those to be computed: each content once, without what is known to be unreadable.
-        disk: what their features will take on the disk.
+        room: what their features will take on the disk; so called in the JSON.
         pace: seconds for each; None if there is nothing to compute.
     """
 
     n_cached: int
     n_missing: int
-    disk: DiskUsage = DiskUsage()
+    room: DiskUsage = DiskUsage()
     pace: Pace | None = None
 
     @property
@@ -132,7 +132,7 @@ class Estimate:
     @property
     def disk(self) -> DiskUsage:
         """What the features of all that is missing take on the disk."""
-        usages = [work.disk for work in self.works]
+        usages = [work.room for work in self.works]
         return DiskUsage(sum(one.size_bytes for one in usages), sum(one.n_segments for one in usages))
 
     @property

@@ -138,13 +138,15 @@ class Trial:
         A pass runs over the images as often as need be, in whole rounds.
         """
         store, calibration = FeatureStore(self.work_dir / "store", recipe), self._dataset(self.calibration)
-        settings = ExtractionSettings(engine_options=self.options, workers=self.workers, strict=True)
+        settings = ExtractionSettings(engine_options=self.options, workers=self.workers)
         stage = StageOne(recipe, self.weights, store, self.networks_dir, settings, calibration)
 
         def run(n: int) -> Timings:
             result = stage.run(images[np.resize(np.arange(len(images)), n)])
             if result.error:
                 raise result.error
+            if result.skipped:
+                raise FeatxError(f"{printable(result.skipped[0].path)} cannot be read: {result.skipped[0].reason}.")
             return result.timings
 
         with closing(stage):
@@ -173,8 +175,8 @@ class Trial:
         """Return `work` with the time and the disk space that it takes."""
         each, total = [one.elapsed_s / one.n_images for one in passes], sum(passes, Timings())
         pace = Pace(row_s=total.elapsed_s / total.n_images, low_s=min(each), high_s=max(each))
-        disk = disk_usage(work.n_missing, feature_shape, pace.row_s, self.recipe, self.work_dir)
-        return replace(work, pace=pace, disk=disk)
+        room = disk_usage(work.n_missing, feature_shape, pace.row_s, self.recipe, self.work_dir)
+        return replace(work, pace=pace, room=room)
 
 
 def disk_usage(n_rows: int, feature_shape: tuple[int, ...], row_s: float, recipe: Recipe, work_dir: Path) -> DiskUsage:

@@ -23,15 +23,8 @@ OWN_FONT = "DejaVu Sans"
 
 #: The first to be asked for letters that matplotlib's own font lacks; then comes any other font that is installed.
 PREFERRED_FONTS = (
-    "Noto Sans CJK JP",
-    "Noto Sans CJK SC",
-    "Source Han Sans",
-    "WenQuanYi Zen Hei",
-    "Hiragino Sans",
-    "Yu Gothic",
-    "Microsoft YaHei",
-    "Malgun Gothic",
-    "Arial Unicode MS",
+    *("Noto Sans CJK JP", "Noto Sans CJK SC", "Source Han Sans", "WenQuanYi Zen Hei", "Hiragino Sans"),
+    *("Yu Gothic", "Microsoft YaHei", "Malgun Gothic", "Arial Unicode MS"),
 )
 
 #: Fonts that have boxes or nothing for letters, or colours that matplotlib cannot draw.

@@ -1,3 +1,4 @@
+import errno
 import io
 import os
 import stat
@@ -157,6 +158,17 @@ def test_too_many_files_are_refused(write, monkeypatch):
     monkeypatch.setattr(module._Allowance, "n_files", 3)
     monkeypatch.setattr(module._Allowance.__init__, "__defaults__", (3,))
     assert_refused(write({f"{i}.jpg": b"" for i in range(4)}), "more than 3 files")
+
+
+def test_a_name_that_the_disk_refuses_does_not_make_the_archive_broken(write, monkeypatch, tmp_path):
+    archive = write({"what?.jpg": b"a"})
+
+    def refuse(path: Path, mode: str) -> None:
+        raise OSError(errno.EINVAL, "Invalid argument", path)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(OSError, match="Invalid argument"):  # which says so, and keeps what was downloaded
+        unpack(archive, tmp_path / "out")
 
 
 def test_a_full_disk_is_seen_before_anything_is_written(write, monkeypatch, tmp_path):
