@@ -38,16 +38,16 @@ class FeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
     array(['cat'], dtype='<U3')
 
     Args:
-        backbone: name in `featx.backbones.table.BACKBONES`. This and the next six are the options of the recipe; for
-            what None means, see `featx.extract.RecipeOptions`.
-        image_size: `(height, width)`, one number for both, or text like `"120x160"`.
-        weights: see `featx.backbones.weights.find_weights`.
-        layer: name of the layer whose output is wanted.
-        pooling: `"avg"` or `"max"`, for the mean or the largest of each channel alone.
-        precision: `"auto"`, `"float32"` or `"bfloat16"`; int8 depends on the data set it is calibrated on.
-        dtype: how features are stored, `"float16"` or `"float32"`.
+        backbone: name in `featx.backbones.table.BACKBONES`; `"vgg16"` if None.
+        image_size: `(height, width)`, one number for both, or text like `"120x160"`; the backbone's own if None.
+        weights: see `featx.backbones.weights.find_weights`; `"imagenet"` if None.
+        layer: name of the layer whose output is wanted; the backbone's last one if None.
+        pooling: `"avg"` or `"max"`, for the mean or the largest of each channel alone; all of the output if None.
+        precision: `"auto"`, which None means, `"float32"` or `"bfloat16"`; int8 depends on the data set.
+        dtype: how features are stored, `"float16"` or `"float32"`; float32 for class probabilities, else float16, if
+            None.
         cache_dir: where stores lie.
-        engine: what runs the backbone; see `featx.engines.EngineOptions`, also for the next three.
+        engine: what runs the backbone, `"auto"` if None; see `featx.engines.EngineOptions`, also for the next three.
         batch_size: images in a batch.
         threads: processor cores for `openvino`.
         streams: batches that `openvino` runs side by side.
