@@ -27,7 +27,7 @@ test: $(INSTALLED)  ## run the tests, three files at a time, since many tests wa
 	$(BIN)/python -m pytest --quiet --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 chaos: $(INSTALLED)  ## kill, fill up and damage featx hundreds of times, on a cluster too; ten minutes
-	FEATX_CHAOS=full $(BIN)/python -m pytest --quiet tests/chaos tests/extract/test_cluster.py tests/extract/test_rows_match.py
+	FEATX_CHAOS=full $(BIN)/python -m pytest --quiet tests/chaos tests/extract/test_cluster.py tests/extract/test_rows_match.py tests/store/test_fuzz.py
 
 check: $(INSTALLED)  ## lint, format and types
 	$(BIN)/ruff check .
