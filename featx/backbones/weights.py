@@ -75,7 +75,7 @@ def _keras_3_layer(file: Any) -> Iterator[Any]:
 
 @dataclass(frozen=True)
 class Weights:
-    """Weights that are to be had.
+    """Weights that were found.
 
     Attributes:
         digest: SHA-256 of the file in hexadecimal, or `"random-SEED"`.

@@ -42,7 +42,7 @@ def fetch(slug: str, to: Path, zip_encoding: str | None, output: opt.Output) -> 
       OWNER/DATASET                   a data set at Kaggle; or OWNER/DATASET/versions/NUMBER
       competition:NAME                a competition at Kaggle
 
-    What was cut off is gone on with by the same command. What is there already is not downloaded again.
+    If a download was interrupted, run the same command again to resume it. Nothing is downloaded twice.
 
     \b
     Example:

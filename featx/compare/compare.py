@@ -81,8 +81,8 @@ def compare_approaches(
             `featx.compare.candidates.learning_curve`.
         views: augmented views that each head is trained on as well, in a row of its own.
         repeats: how often each approach is trained, each time with the next seed.
-        direct: also apply each backbone's whole pretrained network as it is; one whose weights with the classifier are
-            not to be had is left out with a warning, unless none is left.
+        direct: also apply each backbone's whole pretrained network as it is. A backbone whose weights with the
+            classifier cannot be found is left out with a warning, unless none is left.
         maps: for that, which of the network's classes make which class; see `featx.backbones.class_map.make_class_map`.
         class_list: for that, a JSON file with the network's classes; see `featx.backbones.class_map.read_class_list`.
         options: of stage one, by name; see `featx.extract.options.RecipeOptions`, without `backbone`, and

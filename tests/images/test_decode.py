@@ -24,22 +24,10 @@ from featx.images import decode
 from featx.images.decode import IMAGE_SUFFIXES, decode_image, decode_into, quiet_pillow, read_file
 from featx.storage import files
 from featx.storage.paths import as_storage_path
-from tests.images.odd_images import lab_of
+from tests.images.odd_images import UPRIGHT, lab_of
 
 HEIGHT, WIDTH = 48, 64
 SIZE = (HEIGHT, WIDTH)
-
-#: What turns stored pixels upright, by EXIF orientation, from the standard's "0th row, 0th column" table.
-UPRIGHT = {
-    1: lambda stored: stored,
-    2: lambda stored: stored[:, ::-1],
-    3: lambda stored: stored[::-1, ::-1],
-    4: lambda stored: stored[::-1],
-    5: lambda stored: stored.swapaxes(0, 1),
-    6: lambda stored: np.rot90(stored, -1),
-    7: lambda stored: stored[::-1, ::-1].swapaxes(0, 1),
-    8: np.rot90,
-}
 
 
 @cache

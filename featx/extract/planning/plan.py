@@ -144,17 +144,17 @@ def plan_extraction(
     )
 
 
-def _here(place: StoragePath) -> Path:
+def _here(path: StoragePath) -> Path:
     """Return a path on this machine.
 
     Raises:
         FeatxError: it is elsewhere, where reading an image may take as long as the network likes.
     """
-    if isinstance(place, Path):
-        return place
+    if isinstance(path, Path):
+        return path
     raise FeatxError(
         f"A plan is made of images that lie on this machine, with a cache on it: copy some hundred images here, and "
-        f"plan for those. Received: {printable(place)}"
+        f"plan for those. Received: {printable(path)}"
     )
 
 
