@@ -19,7 +19,7 @@ from featx.engines.quantization import quantize
 from featx.errors import FeatxError
 from featx.recipe import Recipe
 from featx.storage import StoragePath
-from featx.system import import_openvino, kept_signal_stack, n_cores, openvino_has_bfloat16
+from featx.system import import_openvino, kept_signal_stack, keras_backend, n_cores, openvino_has_bfloat16
 
 log = logging.getLogger("featx")
 
@@ -205,14 +205,21 @@ def _openvino_model(network: Network) -> Any:
 
 def _converted(recipe: Recipe, weights: Weights, *, show: bool) -> Network:
     """Have Keras convert the model of `recipe`, on whatever backend it runs."""
-    import_openvino()  # first, without its telemetry: Keras would import it, too
+    openvino = import_openvino()  # first, without its telemetry: Keras would import it, too
     if show:
         log.info("Converting %s for OpenVINO, once for all.", recipe.backbone)
     model = build_model(network_recipe(recipe), weights.path)
     with tempfile.TemporaryDirectory(prefix="featx-network-") as folder, _untouched_logging():
-        xml_path = Path(folder, "network.xml")
-        model.export(str(xml_path), format="openvino", verbose=False)
-        return Network(*_serialized(_with_one_output(import_openvino().Core().read_model(xml_path))))
+        if keras_backend() == "tensorflow":  # without Keras's `export`, which traces every layer once more
+            import tensorflow as tf
+
+            images = tf.TensorSpec(model.inputs[0].shape, "uint8", name="images")
+            converted = openvino.convert_model(tf.function(model, autograph=False).get_concrete_function(images))
+        else:
+            xml_path = Path(folder, "network.xml")
+            model.export(str(xml_path), format="openvino", verbose=False)
+            converted = openvino.Core().read_model(xml_path)
+        return Network(*_serialized(_with_one_output(converted)))
 
 
 def _serialized(model: Any) -> tuple[bytes, bytes]:

@@ -303,17 +303,17 @@ def _compile(keras: Any, model: Any, optimizer: Any) -> None:
     metrics = keras.metrics.BinaryAccuracy if is_sigmoid else keras.metrics.SparseCategoricalAccuracy
     # XLA compiles for longer than a head trains, and its convolutions are slow on a CPU. JAX knows nothing else, and
     # torch takes one step at a time.
-    options = (
-        {"jit_compile": False, "steps_per_execution": STEPS_PER_EXECUTION}
-        if keras.config.backend() == "tensorflow"
-        else {}
-    )
+    options: dict[str, Any] = {}
+    if keras.config.backend() == "tensorflow":
+        options = {"jit_compile": False, "steps_per_execution": STEPS_PER_EXECUTION}
     model.compile(
         optimizer=optimizer,
         loss="binary_crossentropy" if is_sigmoid else "sparse_categorical_crossentropy",
         metrics=[metrics(name="accuracy")],
         **options,
     )
+    # Its variables are made now: made in the first step, they would have Keras trace the step twice.
+    model.optimizer.build(model.trainable_variables)
 
 
 def _train_one_epoch(
@@ -325,8 +325,7 @@ def _train_one_epoch(
     if order.ndim == 2:
         order = order[np.arange(len(order)), rng.integers(order.shape[1], size=len(order))]
     totals = np.zeros(2)
-    portions = _portions(samples.X, order, batch_size, rng)
-    with closing(portions):
+    with closing(_portions(samples.X, order, batch_size, rng)) as portions:
         for rows, X in portions:
             logs = model.fit(**_feed(keras, X, samples.y[rows], batch_size), shuffle=False, verbose=0).history
             totals += len(rows) * np.array([logs["loss"][-1], logs["accuracy"][-1]])

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -211,38 +212,42 @@ def damage_structure(path: Path) -> None:
             file.writestr(name, data)
 
 
+@pytest.fixture
+def own_cache(tmp_path) -> Path:
+    """A cache whose networks a test may damage: those of `cache` are read by other test processes."""
+    (tmp_path / "cache" / "networks").mkdir(parents=True)
+    return tmp_path / "cache"
+
+
 @pytest.mark.parametrize("damage", [damage_bytes, damage_by_cutting, damage_by_emptying, damage_structure])
-def test_damaged_network_is_made_again(damage, photos, cache, caplog):
+def test_damaged_network_is_made_again(damage, photos, cache, own_cache, caplog):
     options = {"precision": "float32", "image_size": (40, 40)}
     images = random_images(3, 40)
-    before = features_of(images, photos, cache, EngineOptions(), **options)
+    expected = features_of(images, photos, cache, EngineOptions(), **options)
     recipe, _ = resolve_recipe(cache, scan(photos, cache), **{**SMALL, **options})
-    half_written = network_path(recipe, cache).with_name(".tmp-1.zip")
+    network = Path(shutil.copy(network_path(recipe, cache), network_path(recipe, own_cache)))
+    half_written = network.with_name(".tmp-1.zip")
     half_written.write_bytes(b"half a network")
     os.utime(half_written, (1, 1))
-    damage(network_path(recipe, cache))
+    damage(network)
     caplog.clear()
-    assert np.array_equal(features_of(images, photos, cache, EngineOptions(), **options), before)
+    assert np.array_equal(features_of(images, photos, own_cache, EngineOptions(), **options), expected)
     assert [record.message for record in caplog.records if "is damaged" in record.message]
     assert not half_written.exists()
     caplog.clear()
-    assert np.array_equal(features_of(images, photos, cache, EngineOptions(), **options), before)
+    assert np.array_equal(features_of(images, photos, own_cache, EngineOptions(), **options), expected)
     assert "damaged" not in caplog.text
 
 
-def test_network_of_another_recipe_is_not_used(photos, cache, caplog):
+def test_network_of_another_recipe_is_not_used(photos, cache, own_cache, caplog):
     images = random_images(2)
-    expected = features_of(images, photos, cache, EngineOptions(), precision="float32", weights="random:1")
+    options = {"precision": "float32", "weights": "random:1"}
+    expected = features_of(images, photos, cache, EngineOptions(), **options)
+    features_of(images, photos, cache, EngineOptions(), precision="float32")  # the other network is there, too
     dataset = scan(photos, cache)
-    mine, other = (
-        network_path(resolve_recipe(cache, dataset, **{**SMALL, "weights": weights})[0], cache)
-        for weights in ("random:1", "random:0")
-    )
-    if not other.exists():
-        features_of(images, photos, cache, EngineOptions(), precision="float32")
-    mine.write_bytes(other.read_bytes())
-    again = features_of(images, photos, cache, EngineOptions(), precision="float32", weights="random:1")
-    assert np.array_equal(again, expected)
+    recipe, other = (resolve_recipe(cache, dataset, **{**SMALL, **of})[0] for of in (options, {"precision": "float32"}))
+    shutil.copy(network_path(other, cache), network_path(recipe, own_cache))
+    assert np.array_equal(features_of(images, photos, own_cache, EngineOptions(), **options), expected)
     assert "belongs to another recipe" in caplog.text
 
 

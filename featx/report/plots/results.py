@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Sequence
 from itertools import product
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -232,17 +232,13 @@ def _label_points(figure: "Figure", axes: "Axes", approaches: Sequence[Approach]
 
 def _free_place(own: "Bbox", taken: Sequence["Bbox"], area: "Bbox") -> "Bbox":
     """Return the box `own`, which starts at its point, moved to where it covers none of the boxes and stays inside."""
-
-    def cost(place: tuple[float, float]) -> float:
-        box = own.translated(*place)
-        covered = sum(_overlap(box.padded(3), other) for other in taken)
-        outside = box.width * box.height - _overlap(box, area)
-        distance = np.hypot(max(place[0], -place[0] - own.width, 0), place[1])
-        return float(10 * covered + 10 * outside + distance + (4 if place[0] < 0 else 0))
-
     rights = (14, 40, 80, 120)
     columns = [*rights, *(-right - own.width for right in rights), -own.width / 2]
-    return own.translated(*min(product(columns, range(-200, 201, 8)), key=cost))
+    right, up = np.array([*product(columns, range(-200, 201, 8))]).T
+    wrong = sum(_overlap(own.padded(3), other, right, up) for other in taken) - _overlap(own, area, right, up)
+    distance = np.hypot(np.maximum(np.maximum(right, -right - own.width), 0), up)
+    best = np.argmin(10 * wrong + distance + 4 * (right < 0))
+    return own.translated(float(right[best]), float(up[best]))
 
 
 def _point_box(axes: "Axes", approach: Approach) -> "Bbox":
@@ -253,9 +249,8 @@ def _point_box(axes: "Axes", approach: Approach) -> "Bbox":
     return Bbox(ends).padded(8)
 
 
-def _overlap(a: "Bbox", b: "Bbox") -> float:
-    """Return the area that two boxes share."""
-    from matplotlib.transforms import Bbox
-
-    shared = Bbox.intersection(a, b)
-    return shared.width * shared.height if shared else 0.0
+def _overlap(box: "Bbox", other: "Bbox", right: Any = 0, up: Any = 0) -> Any:
+    """Return the area that `box`, moved by `right` and `up`, shares with the other."""
+    width = np.minimum(box.x1 + right, other.x1) - np.maximum(box.x0 + right, other.x0)
+    height = np.minimum(box.y1 + up, other.y1) - np.maximum(box.y0 + up, other.y0)
+    return np.maximum(width, 0) * np.maximum(height, 0)
