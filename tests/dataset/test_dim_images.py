@@ -19,7 +19,7 @@ from featx.images.decode import decode_into
 from featx.train.train import train_top
 from tests.images.odd_images import HEIGHT, WIDTH, packed, photo, png, tiff
 
-OPTIONS = {"weights": "random", "image_size": (32, 32)}
+OPTIONS = {"weights": "random", "image_size": (32, 32), "layer": "block2_pool", "pooling": "avg"}
 
 
 def samples(bits: int, channels: int = 1, name: str = "dim") -> np.ndarray:

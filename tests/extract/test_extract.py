@@ -35,7 +35,11 @@ from featx.store.feature_store import FeatureStore
 from featx.train.features import load_features, stored_features
 from tests.images.odd_images import png
 
-OPTIONS = {"weights": "random", "image_size": (32, 32)}
+#: The first blocks of the network alone: the rest would take most of the time, and add nothing.
+OPTIONS = {"weights": "random", "image_size": (32, 32), "layer": "block2_pool", "pooling": "avg"}
+
+#: The whole network, for what is to be caught while it computes.
+WHOLE = {"weights": "random", "image_size": (32, 32)}
 
 
 @pytest.fixture
@@ -129,15 +133,15 @@ def alike_bad_files(data: Path) -> set[str]:
 
 def test_every_bad_file_is_a_row_where_many_have_the_same_content(data, cache, featx):
     paths = alike_bad_files(data)
-    words = ["extract", data, "--cache-dir", cache, "--weights", "random", "--image-size", 32]
-    text = featx(*words, "--layer", "block1_pool").stdout
+    words = ["extract", data, "--cache-dir", cache, "--weights", "random", "--image-size", 32, "--layer", "block1_pool"]
+    text = featx(*words).stdout
     assert "32 computed, 0 from the cache, 24 skipped." in text
     assert "the same as another" not in text
     assert f"… and {24 - SKIPPED_SHOWN} more." in text
-    again = json.loads(featx(*words, "--layer", "block1_pool", "--json", "--quiet").stdout)
+    again = json.loads(featx(*words, "--json", "--quiet").stdout)
     assert {image["path"] for image in again["skipped"]} == paths
     assert len(again["skipped"]) == 24
-    extraction = extract_features(data, cache_dir=cache, layer="block1_pool", **OPTIONS)
+    extraction = extract_features(data, cache_dir=cache, **{**WHOLE, "layer": "block1_pool"})
     assert set(listed(extraction)) == paths
     assert len(set(listed(extraction).values())) == 2
 
@@ -173,11 +177,11 @@ def test_rows_of_skipped_files_follow_renames_removals_and_repairs(data, cache):
 
 def test_two_processes_at_once_list_every_bad_file(data, cache):
     paths = alike_bad_files(data)
-    words = ["extract", data, "--cache-dir", cache, "--weights", "random", "--image-size", 32, "--quiet"]
-    command = [sys.executable, "-m", "featx", *map(str, words)]
+    words = ["extract", data, "--cache-dir", cache, "--weights", "random", "--image-size", 32]
+    command = [sys.executable, "-m", "featx", *map(str, words), "--layer", "block1_pool", "--quiet"]
     for process in [subprocess.Popen(command) for _ in range(2)]:
         assert process.wait() == 0
-    assert set(listed(extract_features(data, cache_dir=cache, **OPTIONS))) == paths
+    assert set(listed(extract_features(data, cache_dir=cache, **{**WHOLE, "layer": "block1_pool"}))) == paths
 
 
 def test_rows_of_an_older_featx_are_read_and_follow_their_files(cache, tmp_path):
@@ -347,12 +351,12 @@ def test_feature_too_large_for_float16_stops_and_names_the_way_out(data, cache, 
     from featx.backbones.build import build_model
 
     keras_file = tmp_path / "vgg16_loud_notop.h5"
-    recipe, _ = resolve_recipe(cache, **OPTIONS)
+    recipe, _ = resolve_recipe(cache, **WHOLE)
     network = build_model(recipe, None).layers[-1]
     for weight in network.weights:
         weight.assign(weight * 2.0)
     save_in_official_layout(network, keras_file)
-    options = {**OPTIONS, "weights": str(keras_file)}
+    options = {**WHOLE, "weights": str(keras_file)}
     with pytest.raises(DtypeOverflowError, match="more than float16 holds .* Extract with --dtype float32"):
         extract_features(data, cache_dir=cache, **options)
     extraction = extract_features(data, cache_dir=cache, dtype="float32", **options)
@@ -395,12 +399,12 @@ def wait_for_rows(process: subprocess.Popen, cache: Path, recipe: Recipe, n: int
 
 @pytest.fixture
 def recipe(cache) -> Recipe:
-    return resolve_recipe(cache, **OPTIONS)[0]
+    return resolve_recipe(cache, **WHOLE)[0]
 
 
 def test_killed_extraction_resumes_without_loss(make_photos, tmp_path, new_cache, recipe):
     data = make_photos(tmp_path / "data", n_train=60, n_test=20)
-    whole = extract_features(data, cache_dir=new_cache(tmp_path / "undisturbed"), **OPTIONS)
+    whole = extract_features(data, cache_dir=new_cache(tmp_path / "undisturbed"), **WHOLE)
     cache = new_cache(tmp_path / "killed")
     rows_after_kill = []
     for n in (4, 60):
@@ -410,7 +414,7 @@ def test_killed_extraction_resumes_without_loss(make_photos, tmp_path, new_cache
         process.communicate()
         rows_after_kill.append(n_rows(cache, recipe))
     assert 4 <= rows_after_kill[0] <= rows_after_kill[1] < 160
-    last = extract_features(data, cache_dir=cache, **OPTIONS)
+    last = extract_features(data, cache_dir=cache, **WHOLE)
     assert last.n_computed == 160 - rows_after_kill[1]
     undisturbed = features_by_digest(tmp_path / "undisturbed", whole.recipe, data)
     assert features_by_digest(cache, last.recipe, data) == undisturbed
@@ -440,5 +444,5 @@ def test_two_processes_at_once_lose_no_row(make_photos, tmp_path, recipe):
         _, stderr = process.communicate()
         assert process.returncode == 0, stderr
     assert n_rows(cache, recipe) == 100
-    whole = extract_features(data, cache_dir=tmp_path / "undisturbed", **OPTIONS)
+    whole = extract_features(data, cache_dir=tmp_path / "undisturbed", **WHOLE)
     assert features_by_digest(cache, recipe, data) == features_by_digest(tmp_path / "undisturbed", whole.recipe, data)

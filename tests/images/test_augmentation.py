@@ -25,7 +25,13 @@ from featx.store.feature_store import FeatureStore
 from featx.train.features import load_features
 from featx.train.train import train_top
 
-OPTIONS = {"weights": "random", "image_size": (32, 32), "precision": "float32"}
+OPTIONS = {
+    "weights": "random",
+    "image_size": (32, 32),
+    "precision": "float32",
+    "layer": "block2_pool",
+    "pooling": "avg",
+}
 FAST = Training(epochs=2)
 STRONG = Augmentation(flip=True, rotation=60, zoom=0.4, shear=30)
 
@@ -174,7 +180,7 @@ def test_a_view_that_only_flips_has_the_features_of_the_flipped_picture(data, tm
     extract_features(data, cache_dir=cache, views=views, **OPTIONS)
     features = load_features(data, cache_dir=cache, views=views, **OPTIONS)
     train = features.X[~features.dataset.is_test]
-    is_same = (features.train_views == train[:, np.newaxis]).all(axis=(2, 3, 4))
+    is_same = (features.train_views == train[:, np.newaxis]).all(axis=2)
     assert 0.25 < is_same.mean() < 0.75  # not flipped
     mirrored = tmp_path / "mirrored"
     for path in features.dataset.paths:

@@ -29,7 +29,7 @@ from tests.storage.archives import Member, zip_bytes
 UTF8_FLAG = 0x800
 #: `表` ends in the byte of a backslash in Shift-JIS; `模` in GBK is `ģ` in UTF-8.
 CLASSES = ("表", "海")
-WORDS = ("--weights", "random", "--image-size", "32")
+WORDS = ("--weights", "random", "--image-size", "32", "--layer", "block2_pool", "--pooling", "avg")
 
 
 def unicode_path(raw: bytes, name: str, version: int = 1) -> bytes:
@@ -289,7 +289,7 @@ def test_every_command_takes_the_encoding(featx, files, write, tmp_path, monkeyp
     featx("train-top", archive, *WORDS, "--cache-dir", cache, "--run-dir", tmp_path / "run", "--epochs", 1)
     predicted = featx("predict", tmp_path / "run", archive, "--cache-dir", cache, "--format", "csv")
     assert "test/海/海.0.jpg" in predicted.stdout
-    missing = featx("train-top", archive, *WORDS, "--pooling", "avg", "--cache-dir", cache, exit_code=2)
+    missing = featx("train-top", archive, *WORDS, "--pooling", "max", "--cache-dir", cache, exit_code=2)
     assert "--zip-encoding gbk" in missing.output
     monkeypatch.setenv("FEATX_ZIP_ENCODING", "klingon")
     assert "FEATX_ZIP_ENCODING" in featx("extract", archive, exit_code=2).output

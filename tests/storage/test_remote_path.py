@@ -32,8 +32,8 @@ from featx.train.features import load_features
 from tests.storage.elsewhere import ENVIRONMENT, Bucket, s3_server, web_server
 
 ROOT = Path(__file__).parents[2]
-FEW = {"weights": "random", "image_size": (32, 32)}
-FEW_WORDS = ("--weights", "random", "--image-size", "32")
+FEW = {"weights": "random", "image_size": (32, 32), "layer": "block2_pool", "pooling": "avg"}
+FEW_WORDS = ("--weights", "random", "--image-size", "32", "--layer", "block2_pool", "--pooling", "avg")
 
 Featx = Callable[..., Result]
 
@@ -159,12 +159,12 @@ def test_an_object_that_vanishes_after_the_scan_is_skipped_with_its_reason(photo
     ]
 
 
-KILLED = """
+KILLED = f"""
 import sys
 import featx.store.segment_writer as writer
 writer.SEGMENT_BYTES = 1  # a segment for every row
 from featx.extract.extract import extract_features
-extract_features(sys.argv[1], cache_dir=sys.argv[2], weights="random", image_size=(32, 32), batch_size=1)
+extract_features(sys.argv[1], cache_dir=sys.argv[2], batch_size=1, **{FEW})
 """
 
 
@@ -197,7 +197,7 @@ def test_a_store_elsewhere_is_listed_verified_compacted_and_removed(featx: Featx
     before = rows(photos, store_address)
     assert len(bucket.segments("features")) == 2
     listing = featx("cache", "ls", "--cache-dir", store_address).output
-    assert "vgg16-block5_pool-32x32" in listing
+    assert "vgg16-block2_pool-avg-32x32" in listing
     assert "networks" in listing
     assert "All of it is sound." in featx("cache", "verify", "--cache-dir", store_address).output
     assert "2 segments, now 1" in featx("cache", "compact", "--cache-dir", store_address).output
@@ -248,7 +248,7 @@ def test_the_index_of_a_large_segment_is_read_without_its_features(photos, bucke
     recipe = extract_features(photos, cache_dir=store_address, **FEW).recipe
     store = FeatureStore(as_storage_path(store_address), recipe)
     rng = np.random.default_rng(0)
-    features = rng.normal(size=(3000, 1, 1, 512)).astype(np.float16)
+    features = rng.normal(size=(3000, 128)).astype(np.float16)
     digests = rng.integers(1, 256, (3000, 32), np.uint8)
     store.write_segment(f"seg-{1:032x}.h5", features, digests, lambda: store.segments[0].timings)
     before = len(bucket.requests)
@@ -576,8 +576,7 @@ def test_a_warm_run_on_this_machine_loads_no_library_for_others(photos, cache):
     extract_features(photos, cache_dir=cache, **FEW)
     code = (
         "import sys; from pathlib import Path; from featx.extract.extract import extract_features\n"
-        f"done = extract_features(Path({str(photos)!r}), cache_dir=Path({str(cache)!r}), weights='random', "
-        "image_size=(32, 32))\n"
+        f"done = extract_features(Path({str(photos)!r}), cache_dir=Path({str(cache)!r}), **{FEW})\n"
         "assert done.n_cached == 12; print({'fsspec', 'upath', 's3fs', 'tensorflow'} & set(sys.modules))"
     )
     assert python(code).stdout == "set()\n"

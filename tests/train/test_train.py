@@ -21,7 +21,7 @@ from featx.store.feature_store import FeatureStore
 from featx.train.metrics import measure
 from featx.train.train import train_on_features, train_top
 
-OPTIONS = {"weights": "random", "image_size": (32, 32)}
+OPTIONS = {"weights": "random", "image_size": (32, 32), "layer": "block2_pool", "pooling": "avg"}
 FAST = Training(epochs=3)
 
 
