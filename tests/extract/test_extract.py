@@ -378,10 +378,13 @@ def test_command_names_everything_that_is_not_default(tmp_path):
     assert command == f"featx extract 'my data' --image-size 64x80 --cache-dir {tmp_path}"
 
 
-def start_extraction(data: Path, cache: Path) -> subprocess.Popen:
+def start_extraction(data: Path, cache: Path, pause_s: float = 0) -> subprocess.Popen:
+    """Start an extraction that writes a segment for every four rows, each after a pause."""
     script = (
-        "import sys, featx.store.segment_writer as w\n"
-        "w.SEGMENT_BYTES = 4096\n"  # four rows
+        "import sys, time, featx.store.segment_writer as w\n"
+        "w.SEGMENT_BYTES = 4096\n"
+        "write = w._Rows.write\n"
+        f"w._Rows.write = lambda *words: time.sleep({pause_s}) or write(*words)\n"
         "from featx.cli.main import main; main(sys.argv[1:])"
     )
     words = ["extract", data, "--weights", "random", "--image-size", "32", "--cache-dir", cache, "--batch-size", "2"]
@@ -408,7 +411,7 @@ def test_killed_extraction_resumes_without_loss(make_photos, tmp_path, new_cache
     cache = new_cache(tmp_path / "killed")
     rows_after_kill = []
     for n in (4, 60):
-        process = start_extraction(data, cache)
+        process = start_extraction(data, cache, pause_s=0.2)  # or a busy machine would see the rows when all are there
         wait_for_rows(process, cache, recipe, n)
         process.send_signal(signal.SIGKILL)
         process.communicate()
