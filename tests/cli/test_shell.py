@@ -58,10 +58,12 @@ def test_variables_stand_for_options_and_what_is_typed_counts_more(data, tmp_pat
     assert "40x40" in json.loads(larger.stdout)["store_dir"]
 
 
-def test_several_backbones_in_one_variable(monkeypatch):
-    monkeypatch.setenv("FEATX_BACKBONE", "vgg16 mobilenetv2")
-    context = main.commands["compare"].make_context("compare", [])
-    assert context.params["backbones"] == ("vgg16", "mobilenetv2")
+def test_several_backbones_in_one_variable(data, tmp_path, cache):
+    variables = {"FEATX_WEIGHTS": "random", "FEATX_IMAGE_SIZE": "32", "FEATX_BACKBONE": "vgg16 mobilenetv2"}
+    words = ["compare", data, "--cache-dir", cache, "--report-dir", tmp_path / "report", "--json", "--epochs", "1"]
+    done = run(*words, **variables)
+    names = {approach["name"] for approach in json.loads(done.stdout)["approaches"]}
+    assert names == {"vgg16 + dense", "vgg16 + logreg", "mobilenetv2 + dense", "mobilenetv2 + logreg"}
 
 
 def test_a_wrong_variable_is_named(data):

@@ -82,8 +82,8 @@ def reference(shared: Path, backbone: str, size: int) -> tuple[np.ndarray, np.nd
 
 @pytest.mark.parametrize("backbone", sorted(BACKBONES))
 def test_every_backbone_gives_the_features_that_keras_gives(backbone, photos, cache):
-    images = random_images(3)
-    options = {"backbone": backbone, "precision": "float32"}
+    images = random_images(3, 48)
+    options = {"backbone": backbone, "image_size": (48, 48), "precision": "float32"}
     features = features_of(images, photos, cache, EngineOptions(), **options)
     recipe, weights = resolve_recipe(cache, **{**SMALL, **options})
     expected = np.asarray(build_model(recipe, weights.path).predict_on_batch(images))

@@ -379,7 +379,7 @@ def test_command_names_everything_that_is_not_default(tmp_path):
 
 
 def start_extraction(data: Path, cache: Path, pause_s: float = 0) -> subprocess.Popen:
-    """Start an extraction that writes a segment for every four rows, each after a pause."""
+    """Start an extraction that writes a segment for every four rows, and waits `pause_s` before each."""
     script = (
         "import sys, time, featx.store.segment_writer as w\n"
         "w.SEGMENT_BYTES = 4096\n"
