@@ -28,6 +28,7 @@ from featx.compare.candidates import (
     report_resnet50_candidates,
 )
 from featx.compare.error_analysis import ErrorAnalysis, analyse_errors
+from featx.compare.near_duplicates import find_copies
 from featx.compare.result import Comparison, ranked, with_p_values
 from featx.dataset import Data, ImageDataset, SkippedImage, scan
 from featx.errors import FeatxError, printable
@@ -44,7 +45,7 @@ from featx.images import Views, as_views
 from featx.recipe import Recipe
 from featx.storage import StoragePath, as_path, as_storage_path
 from featx.store import FeatureStore
-from featx.system import MemoryLimit, as_workers, command_line, hardware, names, now, versions, whole_number
+from featx.system import as_workers, command_line, hardware, names, now, versions, whole_number
 from featx.train import DEFAULT_TRAINING, data_warnings, read_rows, validation_part
 
 
@@ -129,7 +130,7 @@ def compare_approaches(
     stores = [cache_dir / recipe.slug for recipe in recipes]
     warnings = [*_random_weights_warnings(recipes), *data_warnings(scanned, dataset, stores), *warnings]
     comparison = _comparison(dataset, recipes, evaluations, training.seed, warnings)
-    found_errors = _analyse_errors(comparison, dataset, evaluations, list(skipped), cache_dir, training.memory)
+    found_errors = _analyse_errors(comparison, dataset, evaluations, list(skipped), cache_dir, training)
     return replace(comparison, error_analysis=found_errors)
 
 
@@ -194,20 +195,22 @@ def _analyse_errors(
     evaluations: Sequence[Evaluation],
     skipped: Sequence[SkippedImage],
     cache_dir: StoragePath,
-    memory: MemoryLimit,
+    training: Training,
 ) -> ErrorAnalysis:
     """Look at the comparison image by image, with the features of the backbone that does best."""
     evaluation_of = {one.approach.name: one for one in evaluations}
     on_features = [approach for approach in ranked(comparison.approaches) if approach.kind == "features"]
     recipe = evaluation_of[on_features[0].name].recipe if on_features else None
     judge = next((one for one in evaluations if one.recipe == recipe and one.out_of_fold is not None), None)
+    X = read_rows(FeatureStore(cache_dir, recipe), dataset.digests, training.memory) if recipe else None
     return analyse_errors(
         dataset,
         {name: one.probabilities for name, one in evaluation_of.items()},
         comparison.best.name,
         comparison.seed,
         backbone=recipe.backbone if recipe else None,
-        X=read_rows(FeatureStore(cache_dir, recipe), dataset.digests, memory) if recipe else None,
+        X=X,
+        copies=None if X is None else find_copies(dataset, X, show=training.show),
         out_of_fold=judge.out_of_fold if judge else None,
         judge=judge.approach.name if judge else None,
         skipped=[(image.path, image.reason) for image in skipped],

@@ -1,6 +1,5 @@
 """Looks at a comparison image by image."""
 
-import logging
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,25 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from featx.compare.near_duplicates import Copies
 from featx.dataset import ImageDataset
-from featx.store import Rows, take
+from featx.store import Rows
 from featx.train import ReliabilityBin, reliability
-
-log = logging.getLogger("featx")
 
 #: So many are named: the worst mistakes of an approach, images in a cell of its confusion matrix, near-duplicates,
 #: doubtful labels.
 N_MISTAKES, N_IN_CELL, N_DUPLICATES, N_DOUBTFUL = 12, 12, 40, 40
-
-#: Two images whose centred features have at least this cosine are called near-duplicates. Resized, recompressed and
-#: slightly cropped copies reach 0.95 to 1; different images of one class stay far below on a trained backbone.
-NEAR_DUPLICATE = 0.95
-
-#: Near-duplicates are not looked for where that takes more multiplications and additions: about ten minutes.
-MAX_OPERATIONS = 2e14
-
-#: Bytes of float32 features that are held at a time, on each side.
-_BLOCK_BYTES = 64 << 20
 
 #: An image whose own class has at most this probability, from a head that has not seen it, has a doubtful label.
 DOUBTFUL_BELOW = 0.1
@@ -82,13 +70,25 @@ class ApproachImages:
 
 @dataclass(frozen=True)
 class NearDuplicate:
-    """A test image and the training image most like it; `cosine` of their centred features, from -1 to 1."""
+    """A test image and the training image that shows the same photograph; `cosine` of their details, at most 1."""
 
     test_path: str
     train_path: str
     test_label: str
     train_label: str
     cosine: float
+
+
+@dataclass(frozen=True)
+class CopyWithin:
+    """Two images of one split that show the same photograph; `correlation` of their details, at most 1."""
+
+    split: str
+    first_path: str
+    second_path: str
+    first_label: str
+    second_label: str
+    correlation: float
 
 
 @dataclass(frozen=True)
@@ -127,6 +127,8 @@ class ErrorAnalysis:
         doubtful: the most doubtful of them.
         map: some of the test images.
         skipped: (path, reason) of images that could not be read.
+        n_copies_within: pairs of near-duplicates in one split.
+        copies_within: some of them, those in different classes first, then the surest.
     """
 
     approaches: tuple[ApproachImages, ...]
@@ -137,6 +139,8 @@ class ErrorAnalysis:
     doubtful: tuple[DoubtfulLabel, ...]
     map: tuple[MapPoint, ...]
     skipped: tuple[tuple[str, str], ...]
+    n_copies_within: int = 0
+    copies_within: tuple[CopyWithin, ...] = ()
 
 
 def analyse_errors(
@@ -147,6 +151,7 @@ def analyse_errors(
     *,
     backbone: str | None = None,
     X: Rows | None = None,
+    copies: Copies | None = None,
     out_of_fold: np.ndarray | None = None,
     judge: str | None = None,
     skipped: Sequence[tuple[str, str]] = (),
@@ -160,28 +165,28 @@ def analyse_errors(
         seed: of the map.
         backbone: whose features `X` are.
         X: `(n, …)`, the features of all images of `dataset`; None if there are none.
+        copies: the near-duplicates among them; None if nobody has looked.
         out_of_fold: `(n_train, n_classes)`, see `featx.heads.training_loop.Trained`; None if there are none.
         judge: the approach that `out_of_fold` belongs to, whose probabilities tell of the test images' labels.
         skipped: (path, reason) of images that could not be read.
     """
+    across, within = ([], []) if copies is None else _near_duplicates(dataset, copies)
     is_duplicate = None
-    duplicates: list[NearDuplicate] = []
-    if X is not None and 2.0 * dataset.n_train * dataset.n_test * np.prod(X.shape[1:], dtype=float) > MAX_OPERATIONS:
-        log.info("Near-duplicates across the splits are not looked for: among so many images that would take too long.")
-    elif X is not None:
-        nearest = nearest_training_images(take(X, ~dataset.is_test), take(X, dataset.is_test))
-        is_duplicate = nearest.cosine >= NEAR_DUPLICATE
-        duplicates = _near_duplicates(dataset, nearest)
+    if copies is not None:
+        of_test = {pair.test_path for pair in across}
+        is_duplicate = np.array([dataset.paths[row] in of_test for row in np.flatnonzero(dataset.is_test)], bool)
     doubtful = [] if out_of_fold is None or judge is None else _doubtful(dataset, out_of_fold, probabilities[judge])
     return ErrorAnalysis(
         approaches=tuple(_approach_images(dataset, name, rows, is_duplicate) for name, rows in probabilities.items()),
         backbone=backbone,
-        n_near_duplicates=len(duplicates),
-        near_duplicates=tuple(duplicates[:N_DUPLICATES]),
+        n_near_duplicates=len(across),
+        near_duplicates=tuple(across[:N_DUPLICATES]),
         n_doubtful=len(doubtful),
         doubtful=tuple(doubtful[:N_DOUBTFUL]),
         map=() if X is None else _map(dataset, X, probabilities[best], seed),
         skipped=tuple(skipped),
+        n_copies_within=len(within),
+        copies_within=tuple(within[:N_DUPLICATES]),
     )
 
 
@@ -214,63 +219,25 @@ def _approach_images(
     )
 
 
-@dataclass(frozen=True)
-class NearestTraining:
-    """The training image that is most like each test image.
+def _near_duplicates(dataset: ImageDataset, copies: Copies) -> tuple[list[NearDuplicate], list[CopyWithin]]:
+    """Return the test images that show what a training image shows, and the pairs within a split, the surest first.
 
-    Attributes:
-        rows: `(n_test,)` int64, its row among the training images.
-        cosine: `(n_test,)` float32, of the two images' features, centred on the training images' mean; from -1 to 1.
+    Of several such training images, the one most like the test image is named. Within a split, copies byte for byte are
+    left out, since `scan` names those; pairs in different classes come first.
     """
-
-    rows: npt.NDArray[np.int64]
-    cosine: npt.NDArray[np.float32]
-
-
-def nearest_training_images(X_train: Rows, X_test: Rows) -> NearestTraining:
-    """Return the nearest of `X_train (n_train, …)` to each of `X_test (n_test, …)`, by the cosine of centred features.
-
-    Centred, because features are never negative: uncentred, any two images have a cosine far above zero.
-    """
-    n_features = int(np.prod(X_train.shape[1:]))
-    step = max(1, _BLOCK_BYTES // (4 * max(1, n_features)))
-    total = np.zeros(n_features)
-    for start in range(0, len(X_train), step):
-        total += X_train[start : start + step].reshape(-1, n_features).sum(axis=0, dtype=np.float64)
-    mean = (total / len(X_train)).astype(np.float32)
-    rows = np.zeros(len(X_test), np.int64)
-    cosine = np.full(len(X_test), -1, np.float32)
-    for start in range(0, len(X_train), step):
-        block = _unit_rows(X_train[start : start + step], mean)
-        for test_start in range(0, len(X_test), step):
-            similar = _unit_rows(X_test[test_start : test_start + step], mean) @ block.T
-            best = similar.argmax(axis=1)
-            value = similar[np.arange(len(best)), best]
-            these = slice(test_start, test_start + len(best))
-            better = value > cosine[these]
-            rows[these] = np.where(better, start + best, rows[these])
-            cosine[these] = np.where(better, value, cosine[these])
-    return NearestTraining(rows, cosine.clip(-1, 1))
-
-
-def _unit_rows(X: npt.NDArray[np.generic], mean: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Return centred rows of length 1, or 0 where there is nothing but the mean."""
-    rows = X.reshape(len(X), -1).astype(np.float32) - mean
-    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-    rows /= np.where(lengths > 0, lengths, 1)
-    return rows
-
-
-def _near_duplicates(dataset: ImageDataset, nearest: NearestTraining) -> list[NearDuplicate]:
-    """Return the test images with a near-duplicate in the train split, the closest first."""
-    test, train = np.flatnonzero(dataset.is_test), np.flatnonzero(~dataset.is_test)
-    paths, labels, names = dataset.paths, dataset.labels, dataset.class_names
-    found = np.flatnonzero(nearest.cosine >= NEAR_DUPLICATE)
-    closest = found[np.argsort(-nearest.cosine[found], kind="stable")]
-    return [
-        NearDuplicate(paths[row], paths[other], names[labels[row]], names[labels[other]], float(nearest.cosine[i]))
-        for i, row, other in zip(closest, test[closest], train[nearest.rows[closest]], strict=True)
-    ]
+    paths, names = dataset.paths, [dataset.class_names[label] for label in dataset.labels]
+    across: dict[int, NearDuplicate] = {}
+    within = []
+    for (first, second), correlation in zip(copies.rows.tolist(), copies.correlation.tolist(), strict=True):
+        test, train = (first, second) if dataset.is_test[first] else (second, first)
+        if dataset.is_test[first] == dataset.is_test[second]:
+            if (dataset.digests[first] != dataset.digests[second]).any():
+                split = "test" if dataset.is_test[first] else "train"
+                within.append(CopyWithin(split, paths[first], paths[second], names[first], names[second], correlation))
+        elif test not in across:
+            across[test] = NearDuplicate(paths[test], paths[train], names[test], names[train], correlation)
+    within.sort(key=lambda pair: pair.first_label == pair.second_label)
+    return list(across.values()), within
 
 
 def _doubtful(dataset: ImageDataset, out_of_fold: np.ndarray, of_test: np.ndarray) -> list[DoubtfulLabel]:

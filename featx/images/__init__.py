@@ -20,6 +20,7 @@ from featx.images.decode import (
     READS_VERSION,
     decode_image,
     decode_into,
+    image_shape,
     quiet_pillow,
     read_file,
 )

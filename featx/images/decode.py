@@ -103,6 +103,22 @@ def decode_image(data: bytes, image_size: tuple[int, int]) -> np.ndarray:
     return pixels
 
 
+def image_shape(data: bytes) -> tuple[int, int]:
+    """Return `(height, width)` of an image file in pixels, as they lie in the file; no pixel is decoded.
+
+    Raises:
+        ImageError: `data` is no file that `decode_image` reads, or its header is damaged.
+    """
+    try:
+        with quiet_pillow():
+            image = _open(data)
+            return image.height, image.width
+    except ImageError:
+        raise
+    except Exception as error:  # Pillow raises a dozen kinds of exception on damaged files
+        raise ImageError(_reason_undecoded(error, data)) from error
+
+
 def decode_into(pixels: np.ndarray, data: bytes) -> int:
     """Do as `decode_image`, but write to `pixels`, `(height, width, 3)` uint8, and leave `quiet_pillow` to the caller.
 

@@ -9,12 +9,11 @@ import pytest
 from featx.compare.error_analysis import (
     N_IN_CELL,
     N_MISTAKES,
-    NEAR_DUPLICATE,
     ErrorAnalysis,
     analyse_errors,
     feature_map,
-    nearest_training_images,
 )
+from featx.compare.near_duplicates import Copies
 from featx.compare.result import Comparison
 from featx.dataset.image_dataset import ImageDataset
 from featx.system.arguments import from_json_value
@@ -36,50 +35,6 @@ def dataset_of(n_train: int, n_test: int, n_classes: int = 2) -> ImageDataset:
         is_test=np.arange(n) >= n_train,
         digests=rng.integers(0, 256, (n, 32), np.uint8),
     )
-
-
-# Near-duplicates
-
-
-@pytest.mark.parametrize("block_bytes", [1, 4096, 1 << 30])
-def test_nearest_is_what_comparing_all_pairs_finds(rng, monkeypatch, block_bytes):
-    monkeypatch.setattr("featx.compare.error_analysis._BLOCK_BYTES", block_bytes)
-    X_train, X_test = (rng.gamma(1, 2, (n, 2, 2, 8)).astype(np.float16) for n in (50, 20))
-    nearest = nearest_training_images(X_train, X_test)
-    flat_train, flat_test = (X.reshape(len(X), -1).astype(np.float64) for X in (X_train, X_test))
-    centred_train, centred_test = flat_train - flat_train.mean(axis=0), flat_test - flat_train.mean(axis=0)
-    lengths = np.outer(np.linalg.norm(centred_test, axis=1), np.linalg.norm(centred_train, axis=1))
-    cosines = centred_test @ centred_train.T / lengths
-    assert nearest.rows.tolist() == cosines.argmax(axis=1).tolist()
-    np.testing.assert_allclose(nearest.cosine, cosines.max(axis=1), atol=1e-4)
-
-
-def test_features_that_are_all_the_same_have_no_neighbour():
-    nearest = nearest_training_images(np.ones((3, 4), np.float16), np.ones((2, 4), np.float16))
-    assert (nearest.cosine < NEAR_DUPLICATE).all()
-
-
-def test_recompressed_copies_are_near_duplicates_and_other_photographs_are_not(shared, tmp_path, cache):
-    from PIL import Image
-
-    from featx import FeatureExtractor
-
-    folder = shared / "data" / "cats-dogs" / "train"
-    photos = [path for name in ("cats", "dogs") for path in sorted((folder / name).iterdir())[:60]]
-    copies = []
-    for photo in photos[::10]:
-        image = Image.open(photo).convert("RGB")
-        copies.append(tmp_path / f"{photo.stem}.jpg")
-        image.resize((image.width * 3 // 4, image.height * 3 // 4)).save(copies[-1], quality=60)
-    weights = next((shared / "weights").glob("vgg16*_notop.h5"))
-    extractor = FeatureExtractor(weights=str(weights), image_size=64, cache_dir=cache, precision="float32")
-    X = extractor.transform([*photos, *copies])
-    nearest = nearest_training_images(X[: len(photos)], X[len(photos) :])
-    assert nearest.rows.tolist() == list(range(0, len(photos), 10))
-    assert (nearest.cosine >= NEAR_DUPLICATE).all()
-    others = np.delete(np.arange(len(photos)), np.arange(0, len(photos), 10))
-    apart = nearest_training_images(X[: len(photos)][::10], X[others])
-    assert (apart.cosine < NEAR_DUPLICATE).all()
 
 
 # The map
@@ -117,11 +72,10 @@ def test_map_of_images_that_are_often_equal_is_a_map(rng, n_different):
 
 @pytest.fixture
 def planted(rng):
-    """30 training and 20 test images: test image 3 copies training image 5, training image 7 is mislabelled."""
+    """30 training and 20 test images: test image 3 copies training images 5 and 6, training image 7 is mislabelled."""
     dataset = dataset_of(30, 20)
     centres = np.array([[5.0] * 8 + [0.0] * 8, [0.0] * 8 + [5.0] * 8])
     X = np.abs(centres[dataset.labels] + rng.normal(0, 2, (50, 16)))
-    X[33] = X[5] * 1.001
     probabilities = np.where(dataset.labels[30:, None] == np.arange(2), 0.8, 0.2)
     probabilities[[3, 6]] = [[0.99, 0.01], [0.3, 0.7]]  # their classes are 1 and 0
     out_of_fold = np.where(dataset.labels[:30, None] == np.arange(2), 0.9, 0.1 + 1e-6).astype(np.float32)
@@ -133,6 +87,7 @@ def planted(rng):
         0,
         backbone="vgg16",
         X=X.astype(np.float16),
+        copies=Copies(np.array([[5, 33], [6, 33], [9, 11], [8, 9]]), np.array([0.99, 0.98, 0.97, 0.96], np.float32)),
         out_of_fold=out_of_fold,
         judge="first",
         skipped=[("bad.jpg", "no image")],
@@ -143,8 +98,25 @@ def test_planted_copy_is_found_and_accuracy_is_given_without_it(planted):
     assert planted.n_near_duplicates == 1
     [copy] = planted.near_duplicates
     assert (copy.test_path, copy.train_path, copy.test_label, copy.train_label) == ("00033.jpg", "00005.jpg", "b", "b")
-    assert copy.cosine > 0.999
+    assert copy.cosine == pytest.approx(0.99)
     assert [approach.accuracy_without_duplicates for approach in planted.approaches] == [18 / 19, 1 / 19]
+
+
+def test_copies_within_a_split_are_named_those_in_different_classes_first(planted):
+    assert planted.n_copies_within == 2
+    first, second = planted.copies_within
+    assert (first.split, first.first_path, first.second_path) == ("train", "00008.jpg", "00009.jpg")
+    assert (first.first_label, first.second_label) == ("a", "b")
+    assert (second.first_path, second.second_path) == ("00009.jpg", "00011.jpg")
+
+
+def test_copies_byte_for_byte_within_a_split_are_left_out(planted):
+    dataset = dataset_of(30, 20)
+    dataset.digests[9] = dataset.digests[8]
+    copies = Copies(np.array([[8, 9]]), np.ones(1, np.float32))
+    probabilities = {"x": np.full((20, 2), 0.5)}
+    found = analyse_errors(dataset, probabilities, "x", 0, backbone="b", X=np.eye(50), copies=copies)
+    assert (found.n_copies_within, found.copies_within) == (0, ())
 
 
 def test_planted_wrong_labels_are_ranked(planted):
