@@ -1,6 +1,5 @@
 """`featx cache`: what is cached, whether it is sound, how to tidy and remove it."""
 
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
@@ -25,7 +24,7 @@ from featx.extract import (
 )
 from featx.storage import StoragePath, local_dir
 from featx.store import Compaction, Damage, StoreCheck
-from featx.system import duration, size, text_table
+from featx.system import duration, shell_line, size, text_table
 
 NAMES = click.argument("names", nargs=-1)
 
@@ -169,7 +168,7 @@ def check_text(check: CacheCheck, cache_dir: StoragePath, *, mended: bool) -> st
         lines.append("What was damaged has been quarantined or removed.")
     else:
         elsewhere = [] if cache_dir == Path(DEFAULT_CACHE_DIR) else ["--cache-dir", str(cache_dir)]
-        command = shlex.join(["featx", "cache", "verify", "--mend", *elsewhere])
+        command = shell_line(["featx", "cache", "verify", "--mend", *elsewhere])
         lines.append(f"Nothing was changed. To quarantine what is damaged: {printable(command)}")
     lost = [store for store in check.stores if store.recipe and _n_lost(store) != 0]
     if lost:

@@ -1,6 +1,5 @@
 """`featx fetch`: images from elsewhere."""
 
-import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +8,7 @@ import click
 
 from featx.cli import options as opt
 from featx.errors import printable
-from featx.system import size
+from featx.system import shell_line, size
 
 if TYPE_CHECKING:
     from featx.dataset.kaggle import Fetched
@@ -70,7 +69,7 @@ def _to_json(fetched: "Fetched") -> dict[str, Any]:
 
 
 def _next(fetched: "Fetched") -> str:
-    folder = shlex.quote(str(fetched.folder))
+    folder = shell_line([str(fetched.folder)])
     if fetched.slug == "sample":
         return f"featx compare {folder} --image-size 64 --with-scratch-cnn"
     return f"featx extract {folder}"

@@ -23,6 +23,7 @@ import numpy as np
 from featx.dataset.statcache import StatCache, StatEntry
 from featx.images import MAX_FILE_MIB
 from featx.storage import (
+    READ_FLAGS,
     RemotePath,
     StatKey,
     StatKeys,
@@ -200,8 +201,8 @@ def _hash_remote(file: RemotePath, known: StatEntry | None) -> _Hashed:
 def _hash_file(name: bytes, keys: StatKeys) -> _Hashed:
     """Read one file; again if it was written to meanwhile."""
     try:
-        # O_NONBLOCK: a FIFO may have taken the file's place since it was looked at, and must not hold us up.
-        descriptor = os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        # A FIFO may have taken the file's place since it was looked at, and must not hold us up.
+        descriptor = os.open(name, READ_FLAGS)
     except (OSError, ValueError) as error:
         return _Hashed(reason=_why(error))
     try:

@@ -63,7 +63,7 @@ class FolderListing:
 
 
 class Folders:
-    """Folders on this machine by their paths as text, each looked at when it is asked for.
+    """Folders on this machine by their paths as text, with slashes, each looked at when it is asked for.
 
     Attributes:
         warnings: what the user should know of the names in them, one sentence each.
@@ -151,7 +151,7 @@ class Folders:
             OSError: it cannot be listed.
         """
         with os.scandir(folder) as entries:
-            return [(entry.name, entry.path, _is_folder(entry)) for entry in entries]
+            return [(entry.name, f"{folder.rstrip('/')}/{entry.name}", _is_folder(entry)) for entry in entries]
 
     def _has_mark(self, folder: str) -> bool:
         """Return whether featx has made the folder."""
@@ -238,6 +238,11 @@ class Elsewhere(Folders):
         return frozenset()
 
 
+def as_text(folder: StoragePath) -> str:
+    """Return the whole path of a folder as text, with slashes on every system."""
+    return folder.resolve().as_posix() if isinstance(folder, Path) else str(folder)
+
+
 def folders_below(root: StoragePath) -> Folders:
     """Return the folders below `root`.
 
@@ -262,7 +267,7 @@ def folders_below(root: StoragePath) -> Folders:
         raise DatasetError(f"{missing}. {EXPECTED}")
     if is_file:
         raise DatasetError(f"{printable(root)} is a file; name the folder of the data set. {EXPECTED}")
-    if reason := folders.contents(str(root)).reason:
+    if reason := folders.contents(as_text(root)).reason:
         raise DatasetError(f"The folder {printable(root)} cannot be read: {reason}.")
     return folders
 

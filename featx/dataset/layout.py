@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from featx.dataset.folders import Folders
+from featx.dataset.folders import Folders, as_text
 from featx.dataset.layout_doubts import find_doubt, quoted, unclear
 from featx.dataset.names import Role, looks_of, may_be_annotations, role_of, says_images, subject_of
 from featx.errors import DatasetError, printable
@@ -54,7 +54,7 @@ def find_layout(root: StoragePath, folders: Folders, *, train: str | None = None
     Raises:
         DatasetError: its folders can be understood in more ways than one, or there are none with these names.
     """
-    finder = _Finder(folders, str(root.resolve()))
+    finder = _Finder(folders, as_text(root))
     if train is not None:
         return finder.told(train, test)
     if test is not None:
@@ -340,8 +340,9 @@ class _Finder:
         """Return the path of a folder that was named relative to the top."""
         if not folder:
             raise DatasetError(f"Name a folder in {printable(self._top)} as a split, or . for itself. Received: ''")
-        is_whole = folder.startswith(f"{self._top}/")
+        is_whole = folder.replace(os.sep, "/").startswith(f"{self._top}/")
         below = os.path.relpath(folder, self._top) if is_whole else os.path.normpath(folder)
+        below = below.replace(os.sep, "/")
         path = self._top if below == "." else f"{self._top.rstrip('/')}/{below}"
         if below.startswith((os.pardir, "/")):
             raise DatasetError(f"{printable(folder)} is outside {printable(self._top)}; name a folder in it.")

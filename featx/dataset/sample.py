@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from featx.errors import FeatxError, printable, system_errors
-from featx.storage import StoragePath, local_dir
+from featx.storage import StoragePath, local_dir, rename_folder
 
 log = logging.getLogger("featx")
 
@@ -44,7 +44,7 @@ def write_sample(sample_dir: Path) -> Path:
                 f"{printable(sample_dir)} exists, and is not the whole sample; remove it, or name another folder."
             )
         _write_digits(unfinished_dir)
-        unfinished_dir.rename(named_dir)
+        rename_folder(unfinished_dir, named_dir)
     except OSError as error:
         if not is_sample(sample_dir):  # unless another process was quicker
             raise FeatxError(f"The sample cannot be written to {printable(sample_dir)}: {error.strerror}.") from error

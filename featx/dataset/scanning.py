@@ -11,7 +11,7 @@ from numbers import Real
 import numpy as np
 
 from featx.dataset.digests import digest_files
-from featx.dataset.folders import EXPECTED, Folders, by_suffix, folders_below, list_folder
+from featx.dataset.folders import EXPECTED, Folders, as_text, by_suffix, folders_below, list_folder
 from featx.dataset.image_dataset import Data, ImageDataset, ImageFolders, hashed_test_mask
 from featx.dataset.layout import Layout, find_layout
 from featx.dataset.names import alike_warning, class_prefixes, near_match
@@ -115,7 +115,7 @@ def _warn(dataset: ImageDataset, *sentences: str) -> ImageDataset:
 
 def _listed(root: StoragePath, layout: Layout, folders: Folders) -> ImageDataset:
     """Return the files that `layout` has: all its classes, and digests of zero."""
-    top = str(root.resolve())
+    top = as_text(root)
     prefix = f"{top.rstrip('/')}/"  # exactly one slash, also for the root folder
     rows: list[tuple[str, str, bool]] = []
     others: list[str] = []
@@ -169,7 +169,7 @@ def _classes(dataset: ImageDataset, layout: Layout) -> str:
 
 
 def _folder(root: StoragePath, path: str) -> str:
-    below = os.path.relpath(path, str(root.resolve()))
+    below = os.path.relpath(path, as_text(root))
     return printable(root) if below == "." else f"{printable(below)}/"
 
 

@@ -1,7 +1,6 @@
 """From what a user asks for to the recipe that it means on this machine, and back to the command that asks for it."""
 
 import os
-import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,7 +15,7 @@ from featx.errors import FeatxError
 from featx.images import Views
 from featx.recipe import DTYPES, POOLINGS, PRECISIONS, Recipe, as_image_size
 from featx.storage import RemotePath, StoragePath, as_storage_path
-from featx.system import as_workers, has_fast_bfloat16, shown
+from featx.system import as_workers, has_fast_bfloat16, shell_line, shown
 
 #: Where stores lie unless told otherwise.
 DEFAULT_CACHE_DIR = "cache"
@@ -292,7 +291,7 @@ def extract_command(
         words += ["--cache-dir", str(cache_dir)]
     variables = [option_variable(flag) for flag in DECIDING if flag not in words]
     unset = [word for variable in variables if os.environ.get(variable) for word in ("-u", variable)]
-    return shlex.join(["env", *unset, *words] if unset else words)
+    return shell_line(["env", *unset, *words] if unset else words)
 
 
 def as_typed(value: object) -> str:

@@ -15,12 +15,14 @@ import uuid
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TypeVar, cast
 
 from featx.errors import FeatxError, StoreError, printable, system_errors
 from featx.storage.paths import StoragePath
 from featx.storage.remote_path import RemotePath
+from featx.storage.windows import READ_FLAGS, patiently, rename_folder, sync_folder
 
 _AnyPath = TypeVar("_AnyPath", bound=StoragePath)
 
@@ -96,7 +98,7 @@ def file_digest(path: StoragePath) -> bytes:
 def _opened(path: Path) -> Iterator[int]:
     """Yield the descriptor of a file that was opened to be read, without waiting for who writes to a FIFO."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+        descriptor = os.open(path, READ_FLAGS)
         try:
             yield descriptor
         finally:
@@ -121,9 +123,9 @@ def replacing(path: _AnyPath) -> Iterator[_AnyPath]:
     temporary = path.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}{path.suffix}")
     try:
         yield cast("_AnyPath", temporary)
-        with temporary.open("rb") as file:
+        with temporary.open("r+b") as file:  # Windows syncs only what is open to write
             os.fsync(file.fileno())
-        temporary.replace(path)
+        patiently(lambda: temporary.replace(path), path)
         sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
@@ -136,7 +138,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     try:
         temporary.mkdir(parents=True)
         yield temporary
-        temporary.rename(path)
+        rename_folder(temporary, path)
         sync_folder(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -148,7 +150,9 @@ def move(path: StoragePath, target: StoragePath) -> None:
     Raises:
         OSError: it has gone, or cannot be renamed.
     """
-    path.rename(target)  # type: ignore[arg-type]  # both are on this machine, or both on one file system elsewhere
+    # Both are on this machine, or both on one file system elsewhere.
+    rename = partial(path.rename, target)  # type: ignore[arg-type]
+    patiently(rename, path) if isinstance(path, Path) else rename()
 
 
 def remove_whole(path: StoragePath) -> None:
@@ -161,21 +165,12 @@ def remove_whole(path: StoragePath) -> None:
         path.remove_tree()
         return
     gone = path.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}")
-    path.rename(gone)
+    patiently(lambda: path.rename(gone), path)
     sync_folder(path.parent)
     if gone.is_dir() and not gone.is_symlink():
         shutil.rmtree(gone)
     else:
         gone.unlink()
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames in `folder` survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def write_text(path: StoragePath, text: str) -> None:

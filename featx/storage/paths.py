@@ -14,6 +14,7 @@ from featx.storage.file_system import FileSystem, archive_kind
 from featx.storage.member_names import text_encoding
 from featx.storage.remote_path import RemotePath
 from featx.storage.stat_key import StatKey, StatKeys
+from featx.storage.windows import IS_WINDOWS
 from featx.system import shown
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
@@ -99,7 +100,8 @@ def local_dir(cache_dir: StoragePath) -> Path:
 
 def _at_address(text: str) -> StoragePath:
     if text.lower().startswith(("file://", "local://")):
-        return Path(unquote(urlsplit(text).path))
+        path = unquote(urlsplit(text).path)
+        return Path(re.sub(r"^/(?=[A-Za-z]:)", "", path) if IS_WINDOWS else path)
     if any(has_credentials(part) and not part.startswith(_WITH_USER) for part in text.split("::")):
         raise FeatxError(
             f"Credentials do not belong in an address, where others see them; leave them to the environment "

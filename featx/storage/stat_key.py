@@ -51,14 +51,14 @@ class StatKeys:
 
     def of(self, name: bytes, status: os.stat_result) -> StatKey:
         """Return the key of the file with the absolute path `name` in the state `status`."""
-        device, inode = status.st_dev, status.st_ino
+        device, inode = status.st_dev, status.st_ino  # on some file systems of Windows, an inode has 128 bits
         if device not in self._keeps_ctime:
             self._keeps_ctime[device] = _file_system_type(name) in _KEEP_CTIME
         return StatKey(
             status.st_size,
             status.st_mtime_ns,
             status.st_ctime_ns if self._keeps_ctime[device] else 0,
-            inode if inode < 1 << 63 else inode - (1 << 64),
+            (inode + (1 << 63)) % (1 << 64) - (1 << 63),
         )
 
 

@@ -7,17 +7,20 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 
 from featx.errors import DamagedSegmentError, FeaturesMissingError, StoreError, printable
 from featx.recipe import Recipe
 from featx.storage import (
+    FileHeldError,
     StorageError,
     StoragePath,
     as_storage_path,
     check_writable,
     move,
+    patiently,
     remove_abandoned_files,
     replacing,
     write_text,
@@ -228,7 +231,8 @@ class FeatureStore:
         # before it looks again: what is on the disk counts, not who has written it.
         while again or not self._is_published():
             with self._writing():
-                self._write_derived_files(self.segments)
+                if not self._write_derived_files(self.segments):
+                    break
             again = False
             self.reload()
         remove_abandoned_files(self.dir)
@@ -245,9 +249,15 @@ class FeatureStore:
         self.reload()
         with self._writing():
             # Readers of features.h5 are to see the rows in their new place before they lose the old one.
-            self._write_derived_files([segment for segment in self.segments if segment.path not in removed])
-            for path in removed:
-                path.unlink(missing_ok=True)
+            is_shown = self._write_derived_files([segment for segment in self.segments if segment.path not in removed])
+            held = [path for path in removed if not (is_shown and _unlink(path))]
+        if held:
+            log.warning(
+                "%d merged segments of %s stay, because another program has them or features.h5 open; when it has "
+                "ended, run featx cache compact again.",
+                len(held),
+                printable(self.dir),
+            )
         self.reload()
 
     def quarantine(self, path: StoragePath, reason: str) -> None:
@@ -264,15 +274,24 @@ class FeatureStore:
             return
         log.warning("%s is damaged (%s). It was renamed to %s; its images are computed again.", name, why, target.name)
 
-    def _write_derived_files(self, segments: list[Segment]) -> None:
+    def _write_derived_files(self, segments: list[Segment]) -> bool:
+        """Return whether it could be done: Windows replaces no file that another program has open, which is logged."""
         virtual_path = self.dir / "features.h5"
-        if not segments:
-            virtual_path.unlink(missing_ok=True)
-            return
-        for name, text in derived_texts(self.recipe, segments).items():
-            write_text(self.dir / name, text)
-        with replacing(virtual_path) as temporary:
-            write_virtual_dataset(temporary, self.recipe, segments)
+        try:
+            if not segments:
+                return _unlink(virtual_path)
+            for name, text in derived_texts(self.recipe, segments).items():
+                write_text(self.dir / name, text)
+            with replacing(virtual_path) as temporary:
+                write_virtual_dataset(temporary, self.recipe, segments)
+        except FileHeldError as error:
+            log.warning(
+                "%s stays as it was: %s. No feature is lost, and the next featx extract writes it.",
+                printable(error.filename),
+                error.strerror,
+            )
+            return False
+        return True
 
     def _is_published(self) -> bool:
         """Return whether all derived files say what the segments say."""
@@ -302,3 +321,15 @@ class FeatureStore:
                 f"Writing to the store {printable(self.dir)} failed: {reason}. What it held before is still good; "
                 f"mend this and run the same command again to go on."
             ) from error
+
+
+def _unlink(path: StoragePath) -> bool:
+    """Remove a file, which may have gone; return whether it has: not on Windows while another program has it open."""
+    if not isinstance(path, Path):
+        path.unlink(missing_ok=True)
+        return True
+    try:
+        patiently(lambda: path.unlink(missing_ok=True), path, patience_s=0)
+    except FileHeldError:
+        return False
+    return True

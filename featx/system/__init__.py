@@ -37,6 +37,7 @@ from featx.system.machine import (
     now,
     peak_memory_bytes,
     reset_peak_memory,
+    shell_line,
     versions,
 )
 from featx.system.prefetch import OnDemand, in_threads, prefetched

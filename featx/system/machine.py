@@ -4,13 +4,17 @@ import ctypes
 import datetime as dt
 import os
 import platform
-import resource
 import shlex
+import subprocess
 import sys
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
 from pathlib import Path
+
+import psutil
 
 from featx.errors import redacted
 from featx.system.arguments import parse_size, whole_number
@@ -45,10 +49,9 @@ def n_cores() -> int:
 
 
 def cpu_seconds() -> float:
-    """Return the processor time that all processes of this machine have used, in seconds; 0 where it does not say."""
-    line = _line("/proc/stat", "cpu ")
-    user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, line.split()[:8] if line else [0] * 8)
-    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+    """Return the processor time that all processes of this machine have used, in seconds."""
+    times = psutil.cpu_times()
+    return float(sum(getattr(times, kind, 0.0) for kind in ("user", "nice", "system", "irq", "softirq", "steal")))
 
 
 def has_fast_bfloat16() -> bool:
@@ -74,9 +77,11 @@ def cuda_capability() -> tuple[int, int] | None:
     Asks NVIDIA's driver, which honours `CUDA_VISIBLE_DEVICES`. Whether the Keras backend was built for that GPU is
     another question.
     """
-    try:
-        cuda = ctypes.CDLL("libcuda.so.1")
-    except OSError:
+    cuda = None
+    for name in ("libcuda.so.1", "nvcuda.dll"):  # on Linux, and on Windows
+        with suppress(OSError):
+            cuda = cuda or ctypes.CDLL(name)
+    if cuda is None:
         return None
     device, major, minor = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
     failed = (
@@ -133,17 +138,7 @@ def as_memory_limit(given: MemoryLimit | int | str | None) -> MemoryLimit:
 
 def free_memory_bytes() -> int:
     """Return how many bytes this process may still take: of the machine, and of its control group if it is in one."""
-    return min(_free_on_machine(), *_free_in_groups(Path("/sys/fs/cgroup")))
-
-
-def _free_on_machine() -> int:
-    if line := _line("/proc/meminfo", "MemAvailable:"):
-        return int(line.split()[0]) * 1024
-    return _memory_bytes() // 2
-
-
-def _memory_bytes() -> int:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min(int(psutil.virtual_memory().available), *_free_in_groups(Path("/sys/fs/cgroup")))
 
 
 def _free_in_groups(root: Path) -> list[int]:
@@ -172,8 +167,15 @@ def peak_memory_bytes() -> int:
     """Return the largest resident memory of this process so far, in bytes."""
     if line := _line("/proc/self/status", "VmHWM:"):
         return int(line.split()[0]) * 1024
-    usage = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return usage if sys.platform == "darwin" else usage * 1024
+    memory = psutil.Process().memory_info()
+    if peak := getattr(memory, "peak_wset", 0):  # Windows
+        return int(peak)
+    with suppress(ImportError):
+        import resource
+
+        usage = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return usage if sys.platform == "darwin" else usage * 1024
+    return int(memory.rss)
 
 
 # On what, with what and when a result was made
@@ -196,7 +198,7 @@ def hardware() -> dict[str, str | int]:
     return {
         "processor": processor or platform.processor() or platform.machine(),
         "cores": n_cores(),
-        "memory_bytes": _memory_bytes(),
+        "memory_bytes": psutil.virtual_memory().total,
         "system": platform.system(),
     }
 
@@ -204,7 +206,12 @@ def hardware() -> dict[str, str | int]:
 def command_line() -> str:
     """Return the command that is running, as one would type it, but for credentials in addresses."""
     program = Path(sys.argv[0]).name
-    return shlex.join(["featx" if program == "__main__.py" else program, *map(redacted, sys.argv[1:])])
+    return shell_line(["featx" if program == "__main__.py" else program, *map(redacted, sys.argv[1:])])
+
+
+def shell_line(words: Sequence[str]) -> str:
+    """Return the words of a command as one types them in this system's shell."""
+    return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
 
 
 def now() -> str:

@@ -1,13 +1,13 @@
 """Images from elsewhere: downloaded, unpacked beside their folder, and put in place when all is there."""
 
-import fcntl
 import json
 import logging
 import os
 import re
 import shutil
+import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from featx.dataset.kaggle.unpack import unpack
 from featx.dataset.sample import is_sample, write_sample
 from featx.errors import FeatxError, printable
 from featx.images import IMAGE_SUFFIXES
-from featx.storage import ArchiveError, NameEncodingError, as_path, text_encoding
+from featx.storage import IS_WINDOWS, ArchiveError, NameEncodingError, as_path, rename_folder, text_encoding
 from featx.system import shown
 
 #: The mark lies in the fetched folder; hidden, it is nobody's image.
@@ -52,7 +52,7 @@ def file_sizes(folder: Path) -> dict[str, int]:
     """Return the size of every file in `folder`, at any depth, by its path from there; the mark is none of them."""
     prefix = os.path.join(folder, "")  # noqa: PTH118 - ends in exactly one slash
     paths = (os.path.join(above, name) for above, _, names in os.walk(folder) for name in names)  # noqa: PTH118
-    sizes = {path.removeprefix(prefix): os.lstat(path).st_size for path in paths}
+    sizes = {path.removeprefix(prefix).replace(os.sep, "/"): os.lstat(path).st_size for path in paths}
     sizes.pop(MARK, None)
     return sizes
 
@@ -214,18 +214,36 @@ def _workshop(folder: Path) -> Iterator[Path]:
     """
     workshop = folder.with_name(f".{folder.name}-fetch")
     workshop.mkdir(parents=True, exist_ok=True)
-    with (workshop / "lock").open("w") as lock:
+    try:
+        with _locked(workshop / "lock", folder):
+            try:
+                yield workshop
+            finally:
+                if not any(path.suffix in {".zip", ".part"} for path in workshop.iterdir()):
+                    shutil.rmtree(workshop, ignore_errors=True)
+    finally:
+        if IS_WINDOWS:  # which has not removed the lock while it was open
+            with suppress(OSError):
+                (workshop / "lock").unlink()
+                workshop.rmdir()
+
+
+@contextmanager
+def _locked(lock_path: Path, folder: Path) -> Iterator[None]:
+    """Hold a lock that SQLite has for every system; nothing is written to its file.
+
+    Raises:
+        FeatxError: another process has it, and so writes to `folder`.
+    """
+    with closing(sqlite3.connect(lock_path, timeout=0, isolation_level=None)) as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise FeatxError(f"Another featx fetch is writing to {printable(folder)}; wait until it is done.") from None
-        except OSError:
-            pass  # a file system without locks
-        try:
-            yield workshop
-        finally:
-            if not any(path.suffix in {".zip", ".part"} for path in workshop.iterdir()):
-                shutil.rmtree(workshop, ignore_errors=True)
+            lock.execute("BEGIN EXCLUSIVE")
+        except sqlite3.Error as error:  # or else a file system without locks
+            if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
+                raise FeatxError(
+                    f"Another featx fetch is writing to {printable(folder)}; wait until it is done."
+                ) from None
+        yield
 
 
 def _unpack(source: KaggleSource, archive: Path, folder: Path, zip_encoding: str | None, *, show: bool) -> list[str]:
@@ -252,4 +270,4 @@ def _put_in_place(unpacked: Path, folder: Path) -> None:
     """Give what is unpacked its name; an empty folder of that name gives way, also one with nothing but a mark."""
     with suppress(FileNotFoundError):
         (folder / MARK).unlink()
-    unpacked.rename(folder)
+    rename_folder(unpacked, folder)

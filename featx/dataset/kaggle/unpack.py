@@ -8,14 +8,14 @@ import struct
 import uuid
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from featx.dataset.kaggle.download import check_space
 from featx.errors import printable
-from featx.storage import TEMPORARY_PREFIX, ArchiveError, name_zip_members
+from featx.storage import IS_WINDOWS, TEMPORARY_PREFIX, ArchiveError, name_zip_members, windows_paths
 from featx.system import progress_bar, size
 
 log = logging.getLogger("featx")
@@ -88,6 +88,7 @@ def _unpack(
     with _opened(archive) as zip_file:
         warnings = name_zip_members(zip_file, encoding)
         entries = zip_file.infolist()
+        warnings += _name_for_windows(entries) if IS_WINDOWS else []
         n_bytes = sum(entry.file_size for entry in entries)
         _spend(allowance, len(entries), n_bytes)
         folder.mkdir()
@@ -101,6 +102,23 @@ def _unpack(
         if name.suffix.lower() == ".zip" and not entry.is_dir():
             warnings += _unpack_inner(folder, name, allowance, encoding, depth=depth + 1, show=show)
     return warnings
+
+
+def _name_for_windows(entries: Sequence[zipfile.ZipInfo]) -> list[str]:
+    """Give entries names that Windows takes; return the sentence that says so, if any name is another one now.
+
+    Raises:
+        ArchiveError: two of them would have one name.
+    """
+    changed = windows_paths(entry.filename for entry in entries)
+    for entry in entries:
+        entry.filename = changed.get(entry.filename, entry.filename)
+    if not changed:
+        return []
+    old, new = next(iter(changed.items()))
+    return [
+        f"Renamed, as Windows does not allow the names: {len(changed):,}, such as {printable(old)} to {printable(new)}."
+    ]
 
 
 def _unpack_inner(

@@ -128,6 +128,8 @@ class _Driver:
     """The process that talks to Ray, as seen from here."""
 
     def __init__(self, address: str) -> None:
+        if os.name == "nt":
+            raise FeatxError("featx uses a Ray cluster from Linux or macOS only; leave out --ray.")
         self._address = address
         self._pipe, theirs = Pipe()
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed in `close`

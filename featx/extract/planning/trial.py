@@ -20,6 +20,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+import psutil
 
 from featx.backbones import Weights
 from featx.dataset import ImageDataset, Images, digest_files, images_of, views_of
@@ -215,6 +216,7 @@ def try_out(trial: Trial, method: str) -> Estimate:
             stderr=errors,
             env={**os.environ, "PYTHONPATH": python_path, "TMPDIR": str(trial.work_dir.resolve())},
             start_new_session=True,
+            creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),  # the same for Windows
         ) as process,
     ):
         try:
@@ -257,6 +259,6 @@ def main() -> None:
 
 def _end_with(parent: int) -> None:
     """End the process when its parent is gone, whatever ended that."""
-    while os.getppid() == parent:
+    while os.getppid() == parent and psutil.pid_exists(parent):  # Windows goes on naming a parent that has ended
         time.sleep(1.0)
     os._exit(1)
