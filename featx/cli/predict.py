@@ -31,7 +31,7 @@ _OF_DIRECT = ("maps", "class_list", "backbone", "image_size", "precision")
 @click.argument("run", default="", type=click.Path())
 @click.argument("images", nargs=-1)
 @opt.ZIP_ENCODING
-@click.option("--head", type=click.Choice(["dense", "logreg"]), help="Head to use.  [default: dense]")
+@click.option("--head", type=opt.Choice(["dense", "logreg"]), help="Head to use.  [default: dense]")
 @click.option("--direct", is_flag=True, help="Apply a pretrained classifier as it is; there is no RUN then.")
 @opt.MAP
 @opt.BACKBONE
@@ -41,7 +41,7 @@ _OF_DIRECT = ("maps", "class_list", "backbone", "image_size", "precision")
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["table", "csv", "jsonl"]),
+    type=opt.Choice(["table", "csv", "jsonl"]),
     help="How to print them.  [default: table on a terminal, else csv]",
 )
 @click.option(
@@ -75,8 +75,9 @@ def predict(
     on_terminal = sys.stdout.isatty()
     form = "jsonl" if output.as_json else form or ("table" if on_terminal else "csv")
     how = {name: options.pop(name) for name in ("workers", "strict")}
-    files = find_files(_image_words(run, images, direct=direct), sys.stdin, zip_encoding)
-    predictions = _classifier(run, direct=direct, **options).predict(files, show=output.show, **how)
+    words = _image_words(run, images, direct=direct)
+    classifier = _classifier(run, direct=direct, **options)  # before a large folder is listed
+    predictions = classifier.predict(find_files(words, sys.stdin, zip_encoding), show=output.show, **how)
     text = format_predictions(predictions, form, top_k, on_terminal=on_terminal)
     # Bytes: a program that reads them gets names as they are, whatever the terminal's letters.
     click.echo(text if on_terminal else text.encode("utf-8", "surrogateescape"))

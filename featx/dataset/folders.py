@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeAlias
 
 from featx.errors import DatasetError, printable
 from featx.images import IMAGE_SUFFIXES
-from featx.storage import OUTPUT_MARK, RemotePath, StatKey, StoragePath
+from featx.storage import OUTPUT_MARK, RemotePath, StatKey, StoragePath, nearest_folder
 from featx.system import OnDemand
 
 #: How a data set's folder should look, for errors.
@@ -259,7 +259,7 @@ def folders_below(root: StoragePath) -> Folders:
     except OSError as error:
         raise DatasetError(f"The folder {printable(root)} cannot be read: {error.strerror}.") from error
     if not is_there:
-        raise DatasetError(f"{missing}. {EXPECTED}")
+        raise DatasetError(f"{missing}.{nearest_folder(root)} {EXPECTED}")
     if is_file:
         raise DatasetError(f"{printable(root)} is a file; name the folder of the data set. {EXPECTED}")
     if reason := folders.contents(str(root)).reason:

@@ -20,8 +20,8 @@ from featx.store import (
     list_store,
     mend_store,
 )
+from featx.system import did_you_mean, progress_bar
 from featx.system import names as as_names
-from featx.system import progress_bar
 
 NETWORKS_NAME = "networks"
 
@@ -194,7 +194,8 @@ def _named(name: str, entries: Sequence[CacheEntry], cache_dir: StoragePath) -> 
         return found[0]
     listing = ", ".join(printable(entry.name) for entry in found or entries) or "nothing"
     problem = "has several entries that begin with" if found else "has no"
-    raise FeatxError(f"The cache {printable(cache_dir)} {problem} {printable(name)}. There is: {listing}.")
+    meant = "" if found else did_you_mean(name, (entry.name for entry in entries))
+    raise FeatxError(f"The cache {printable(cache_dir)} {problem} {printable(name)}. There is: {listing}.{meant}")
 
 
 def _check_networks(folder: Path) -> list[Damage]:

@@ -10,6 +10,7 @@ from featx.extract.options import (
     DEFAULT_CACHE_DIR,
     ExtractionOptions,
     ExtractionSettings,
+    check_options,
     resolve_recipe,
     split_options,
 )
@@ -87,6 +88,7 @@ def extract_features(
     settings = ExtractionSettings(
         engine_options=engine_options, workers=workers, strict=strict, show=show, ray_address=ray_address
     )
+    check_options(**recipe_options)
     cache_dir, views = as_storage_path(cache_dir), as_views(views)
     dataset = scan(data_dir, cache_dir, to_train=False, show=show)
     recipe, weights = resolve_recipe(cache_dir, dataset, **recipe_options)

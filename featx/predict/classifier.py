@@ -16,7 +16,6 @@ from featx.backbones import (
     CLASSIFIER_LAYER,
     ClassMap,
     Weights,
-    check_image_size,
     count_network_classes,
     make_class_map,
     read_class_list,
@@ -358,7 +357,6 @@ class DirectClassifier(ImageClassifier):
             raise FeatxError("A pretrained classifier takes no layer or pooling: leave them out.")
         wanted: RecipeOptions = {**recipe_options, "layer": CLASSIFIER_LAYER, "pooling": None}
         recipe, weights = resolve_recipe(as_storage_path(cache_dir), **wanted)
-        check_image_size(recipe)
         n_network_classes = count_network_classes(recipe.backbone, weights.path)
         network_classes = read_class_list(as_path(class_list)) if class_list else ()
         class_map = make_class_map(names("maps", maps), n_network_classes, class_list=network_classes)

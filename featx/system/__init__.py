@@ -6,6 +6,8 @@ Nothing here knows of images.
 from featx.system.arguments import (
     as_mask,
     as_workers,
+    check_name,
+    did_you_mean,
     duration,
     from_json_value,
     names,

@@ -9,7 +9,7 @@ import numpy as np
 
 from featx.dataset import Data, DimImages, ImageDataset, SkippedImages, dim_sentence, scan, views_of
 from featx.errors import FeaturesMissingError, TrainingError, printable
-from featx.extract import DEFAULT_CACHE_DIR, RecipeOptions, extract_command, resolve_recipe
+from featx.extract import DEFAULT_CACHE_DIR, RecipeOptions, check_options, extract_command, resolve_recipe
 from featx.images import Views, as_views
 from featx.recipe import Recipe
 from featx.storage import StoragePath, as_storage_path
@@ -120,6 +120,7 @@ def load_features(
         FeatxError: the data set, the weights or the store is not fit; the message says what to do.
     """
     cache_dir, views = as_storage_path(cache_dir), as_views(views)
+    check_options(**options)
     if not isinstance(dataset, ImageDataset):
         dataset = scan(dataset, cache_dir)
     recipe, _ = resolve_recipe(cache_dir, dataset, **options)

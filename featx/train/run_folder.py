@@ -12,8 +12,8 @@ from featx.backbones import CLASSIFIER_LAYER, Weights, find_weights_again
 from featx.errors import FeatxError, printable, system_errors
 from featx.heads import HEADS, Epoch, Training, save_model
 from featx.recipe import Recipe
-from featx.storage import StoragePath, replacing_folder
-from featx.system import command_line, csv_lines, hardware, now, versions
+from featx.storage import StoragePath, nearest_folder, replacing_folder
+from featx.system import check_name, command_line, csv_lines, hardware, now, versions
 from featx.train.features import Features
 from featx.train.metrics import Result
 
@@ -46,10 +46,7 @@ class SavedRun:
             FeatxError: the run has no such head.
         """
         name = head or self.heads[0]
-        if name not in self.heads:
-            raise FeatxError(
-                f"The run {printable(self.dir)} has the heads {', '.join(self.heads)}. Received: {printable(name)}"
-            )
+        check_name(name, self.heads, f"The run {printable(self.dir)} has the heads {', '.join(self.heads)}.")
         return self.dir / f"{name}.keras"
 
     def find_weights(self, cache_dir: StoragePath, named: Path | None = None, *, download: bool = True) -> Weights:
@@ -74,7 +71,8 @@ def read_run(run_dir: Path) -> SavedRun:
         FeatxError: it is no run folder, not a whole one, or one of a newer featx.
     """
     if not (run_dir / "metrics.json").is_file():
-        raise FeatxError(f"There is no run in {printable(run_dir)}; make one with featx train-top.")
+        meant = "" if run_dir.exists() else nearest_folder(run_dir)
+        raise FeatxError(f"There is no run in {printable(run_dir)}; make one with featx train-top.{meant}")
     metrics = _read_json(run_dir / "metrics.json", dict)
     if metrics.get("format") != FORMAT or metrics.get("format_version") != FORMAT_VERSION:
         raise FeatxError(

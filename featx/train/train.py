@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from featx.dataset import Data, ImageDataset, scan, validation_mask
-from featx.extract import DEFAULT_CACHE_DIR, RecipeOptions, extract_command, resolve_recipe
+from featx.extract import DEFAULT_CACHE_DIR, RecipeOptions, check_options, extract_command, resolve_recipe
 from featx.heads import HEADS, Training, check_training, head_names, predict_proba, train_head
 from featx.images import Views, as_views
 from featx.storage import StoragePath, as_path, as_storage_path, check_empty
@@ -74,6 +74,7 @@ def train_top(
     check_empty(folder)
     check_training(training)
     names = head_names(heads)
+    check_options(**options)
     dataset = scan(data_dir, cache_dir, show=training.show)
     recipe, weights = resolve_recipe(cache_dir, dataset, **options)
     store = FeatureStore(cache_dir, recipe)

@@ -139,7 +139,7 @@ def test_run_that_is_none_is_an_error(run_dir, name, content, message):
 
 def test_unknown_head_is_an_error(run_dir):
     (run_dir / "logreg.keras").unlink()
-    with pytest.raises(FeatxError, match="has the heads dense. Received: logreg"):
+    with pytest.raises(FeatxError, match="has the heads dense. Received: 'logreg'"):
         Classifier.load(run_dir, head="logreg")
 
 
