@@ -1,6 +1,6 @@
 """Pretrained networks: which there are, where their weights come from, and how one runs from bytes to features.
 
-A new backbone is one entry in `table.py`.
+A new backbone is one entry in `table.py`, and a line in `layers.json`.
 """
 
 from featx.backbones.build import DTYPE_POLICIES, build_model, check_fit, count_network_classes

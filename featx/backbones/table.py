@@ -1,4 +1,4 @@
-"""Which pretrained networks there are: a new Keras application is one entry in `BACKBONES`, and nothing else."""
+"""Which pretrained networks there are: a new one is an entry in `BACKBONES` and a line in `layers.json`."""
 
 import json
 from dataclasses import dataclass

@@ -12,7 +12,7 @@ import click
 from click.core import ParameterSource
 
 from featx.cli import options as opt
-from featx.dataset import Elsewhere, by_suffix, list_folder
+from featx.dataset import files_of
 from featx.errors import FeatxError, printable
 from featx.storage import RemotePath, StoragePath, as_data, as_storage_path
 from featx.system import csv_lines, text_table
@@ -122,48 +122,18 @@ def find_files(words: Sequence[str], listed: Iterable[str] = (), zip_encoding: s
             files += [as_storage_path(line.rstrip("\r\n")) for line in listed if line.strip()]
             continue
         path = as_data(word, zip_encoding)
-        files += _files_elsewhere(path) if isinstance(path, RemotePath) else _files_here(path, word)
+        files += files_of(path) if isinstance(path, RemotePath) else _files_here(path, word)
     if not files:
         raise FeatxError("No image is named: name files, folders or patterns, or - for a list on standard input.")
     return files
 
 
 def _files_here(path: Path, word: str) -> Sequence[StoragePath]:
-    if path.is_dir():
-        listing = list_folder(word)
-        # A folder that cannot be listed is a row with a reason, as a file that cannot be read is.
-        found = [*listing.images, *(name for name, _ in listing.unreadable)]
-        if not found:
-            raise _no_images(word, listing.others)
-        return list(map(Path, found))
     if glob.has_magic(word) and not path.exists():
         paths = sorted(Path(name) for name in glob.iglob(word, recursive=True))  # noqa: PTH207 - also absolute ones
         # A pattern that fits nothing may be the name of a file that is gone.
         return [file for file in paths if not file.is_dir()] or [path]
-    return [path]
-
-
-def _files_elsewhere(path: RemotePath) -> Sequence[StoragePath]:
-    try:
-        folders = Elsewhere(path)
-    except FileNotFoundError:
-        return [path]
-    except OSError as error:
-        raise FeatxError(f"{printable(path)} cannot be read: {error.strerror}.") from error
-    if folders.is_empty:
-        return [path]  # a file, or nothing: reading it will say so
-    for warning in folders.warnings:
-        log.warning("%s", warning)
-    listing = list_folder(str(path), folders)
-    if not listing.images:
-        raise _no_images(path, listing.others)
-    names = (name.removeprefix(f"{path}/") for name in listing.images)
-    return [path.with_key(name, folders.keys[name]) for name in names]
-
-
-def _no_images(folder: StoragePath | str, others: Sequence[str]) -> FeatxError:
-    found = f": {by_suffix(others)}" if others else ""
-    return FeatxError(f"{printable(folder)} has no images that featx reads{found}.")
+    return files_of(path)
 
 
 def format_predictions(predictions: "Predictions", form: str, top_k: int = 1, *, on_terminal: bool = False) -> str:

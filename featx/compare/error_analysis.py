@@ -79,6 +79,9 @@ class ApproachImages:
     reliability: tuple[ReliabilityBin, ...]
     accuracy_without_duplicates: float | None
 
+    def __repr__(self) -> str:
+        return f"<ApproachImages of {self.name}: {len(self.mistakes):,} mistakes, {len(self.cells):,} cells>"
+
 
 @dataclass(frozen=True)
 class NearDuplicate:
@@ -137,6 +140,12 @@ class ErrorAnalysis:
     doubtful: tuple[DoubtfulLabel, ...]
     map: tuple[MapPoint, ...]
     skipped: tuple[tuple[str, str], ...]
+
+    def __repr__(self) -> str:
+        return (
+            f"<ErrorAnalysis of {len(self.approaches)} approaches: {self.n_near_duplicates:,} near-duplicates, "
+            f"{self.n_doubtful:,} doubtful labels>"
+        )
 
 
 def analyse_errors(

@@ -14,7 +14,7 @@ from featx.export.graph import Graph, build_graph, import_onnx, write_keras, wri
 from featx.extract import DEFAULT_CACHE_DIR, size_bytes
 from featx.recipe import Recipe
 from featx.storage import StoragePath, as_path, as_storage_path, check_writable, replacing, replacing_folder
-from featx.system import check_name, keras_backend
+from featx.system import brief, check_name, keras_backend, size
 from featx.train import SavedRun, read_run
 
 log = logging.getLogger("featx")
@@ -48,6 +48,10 @@ class Export:
     recipe: Recipe
     size_bytes: int
     elapsed_s: float
+
+    def __repr__(self) -> str:
+        classes = f"{len(self.class_names)} classes"
+        return f"<Export {brief(self.path)}: {self.recipe.backbone} + {self.head}, {classes}, {size(self.size_bytes)}>"
 
 
 def export_run(

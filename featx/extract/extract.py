@@ -35,6 +35,12 @@ class ExtractedViews(Computed):
     views: Views
     n_images: int
 
+    def __repr__(self) -> str:
+        return (
+            f"<{self.views.n} views of each of {self.n_images:,} images: {self.n_computed:,} computed, "
+            f"{self.n_cached:,} from the cache>"
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Extraction(Computed):
@@ -49,6 +55,12 @@ class Extraction(Computed):
     dataset: ImageDataset
     elapsed_s: float
     views: ExtractedViews | None = None
+
+    def __repr__(self) -> str:
+        return (
+            f"<Extraction of {self.dataset.n_images:,} images with {self.recipe.backbone}: {self.n_computed:,} "
+            f"computed, {self.n_cached:,} from the cache, {len(self.skipped):,} skipped>"
+        )
 
 
 def extract_features(

@@ -30,6 +30,17 @@ def shown(value: object) -> str:
     return f"{text if len(text) <= _MAX_SHOWN else text[:_MAX_SHOWN] + '…'} ({type(value).__name__})"
 
 
+def brief(value: object) -> str:
+    """Return a name or path for a repr: in one line, its middle left out if it is long.
+
+    >>> brief("data/cats"), len(brief("x" * 1000))
+    ('data/cats', 80)
+    """
+    text = printable(value)
+    half = _MAX_SHOWN // 2
+    return text if len(text) <= _MAX_SHOWN else f"{text[: half - 1]}…{text[-half:]}"
+
+
 def did_you_mean(word: object, known: Iterable[str]) -> str:
     """Return the end of an error about an unknown name: a question with the nearest known one, or nothing.
 
@@ -108,6 +119,23 @@ def as_mask(given: npt.ArrayLike, n: int) -> npt.NDArray[np.bool_]:
     if mask.shape != (n,) or mask.dtype != bool:
         raise FeatxError(f"A mask has true or false for each of {n} images. Received: {mask.shape} of {mask.dtype}")
     return mask
+
+
+def as_rows(given: npt.ArrayLike, n: int) -> npt.NDArray[Any]:
+    """Return which of n rows a mask `(n,)` bool or numbers `(k,)` choose, as an array of their kind.
+
+    Raises:
+        IndexError: there is no such row.
+        TypeError: it is neither.
+    """
+    rows = np.asarray(given)
+    if rows.shape == (0,):
+        return np.empty(0, np.int64)
+    if rows.ndim != 1 or not (rows.dtype == bool or np.issubdtype(rows.dtype, np.integer)):
+        raise TypeError(f"rows are chosen by a number, a slice, a mask, or a list of numbers. Received: {shown(given)}")
+    if rows.dtype == bool and len(rows) != n:
+        raise IndexError(f"a mask has true or false for each of {n} rows. Received: {len(rows)}")
+    return rows
 
 
 def size(size_bytes: int) -> str:

@@ -45,6 +45,12 @@ class Features:
     test_views: ViewRows | None = None
     test_views_timings: Timings = field(default_factory=Timings)
 
+    def __repr__(self) -> str:
+        return (
+            f"<Features of {self.dataset.n_images:,} images in {len(self.class_names)} classes: "
+            f"{self.recipe.backbone}, X {self.X.shape} {self.X.dtype}>"
+        )
+
     @property
     def y(self) -> np.ndarray:
         """Labels, `(n,)` int64, indices into `class_names`."""
@@ -83,13 +89,15 @@ class Features:
         )
 
     def to_pandas(self) -> "pd.DataFrame":
-        """Return a table with `path`, `label`, `split`, and a column for each feature: `f0`, `f1`, ….
+        """Return a table with `path`, `label`, `split`, and a float32 column for each feature: `f0`, `f1`, ….
+
+        pandas computes in the dtype of a column, and float16 overflows as soon as it sums or shows one.
 
         Raises:
             FeatxError: pandas is not installed.
         """
         labels = [self.class_names[label] for label in self.y]
-        columns = self.X[:].reshape(len(self.X), -1).T
+        columns = self.X[:].reshape(len(self.X), -1).astype(np.float32).T
         features = {f"f{number}": column for number, column in enumerate(columns)}
         return data_frame({"path": self.paths, "label": labels, "split": self.split} | features)
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, astuple, dataclass, fields
+from dataclasses import asdict, astuple, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ class SavedRun:
 
     dir: Path
     recipe: Recipe
-    class_names: tuple[str, ...]
+    class_names: tuple[str, ...] = field(repr=False)
     heads: tuple[str, ...]
     weights_path: Path | None
 
@@ -110,7 +110,7 @@ def write_run(
         FeatxError: the folder has something in it already, or cannot be written.
     """
     run_dir = run_dir.resolve()
-    columns = ["head", *(field.name for field in fields(Epoch))]
+    columns = ["head", *(column.name for column in fields(Epoch))]
     epochs = ([result.name, *astuple(epoch)] for result in results for epoch in result.history)
     with system_errors(f"The run folder {printable(run_dir)}", "written"), replacing_folder(run_dir) as folder:
         for result in results:

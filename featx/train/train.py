@@ -15,7 +15,7 @@ from featx.heads import HEADS, Training, check_training, head_names, predict_pro
 from featx.images import Views, as_views
 from featx.storage import StoragePath, as_path, as_storage_path, check_empty
 from featx.store import FeatureStore, take
-from featx.system import reset_peak_memory
+from featx.system import brief, reset_peak_memory
 from featx.train.features import Features, data_warnings, stored_features, with_views
 from featx.train.metrics import Result
 from featx.train.run_folder import write_run
@@ -43,6 +43,10 @@ class Run:
     features: Features
     results: tuple[Result, ...]
     warnings: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        right = ", ".join(f"{result.name} {result.metrics.accuracy:.1%}" for result in self.results)
+        return f"<Run {brief(self.dir)}: {right} of {self.features.dataset.n_test:,} test images>"
 
 
 def train_top(

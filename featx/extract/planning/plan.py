@@ -98,7 +98,8 @@ def plan_extraction(
     views, workers = as_views(views), as_workers(workers)
     if deadline_s is not None and not (isinstance(deadline_s, Real) and deadline_s > 0):
         raise FeatxError(f"A deadline is a number of seconds above 0. Received: {shown(deadline_s)}")
-    found = survey(replace(named, root=root), cache_dir, show=show)
+    is_scanned = isinstance(data_dir, ImageDataset)
+    found = survey(data_dir if is_scanned else replace(named, root=root), cache_dir, show=show)
     recipe, weights = resolve_recipe(cache_dir, found.dataset, **recipe_options)
     recipes = _recipes(recipe, weights, recipe_options, found.dataset, cache_dir)
     configurations = _configurations(engine_options, recipes)
