@@ -66,6 +66,9 @@ class Recipe:
     def __post_init__(self) -> None:
         _check_types(self)
 
+    def __repr__(self) -> str:
+        return f"<Recipe {self.slug}: {self.precision}, stored as {self.dtype}>"
+
     def to_json(self) -> str:
         """Return the recipe as canonical JSON: sorted keys, no white space, ASCII only; what is None is left out."""
         fields = {name: value for name, value in asdict(self).items() if value is not None}

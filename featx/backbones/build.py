@@ -3,19 +3,19 @@
 import hashlib
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from featx.backbones.table import find_backbone
+from featx.backbones.table import find_backbone, layer_names
 from featx.backbones.weights import CLASSIFIER_LAYER, count_classes
 from featx.errors import BackboneError, WeightsError, printable
 from featx.recipe import Recipe
 from featx.store import openable
-from featx.system import import_keras
+from featx.system import check_name, import_keras
 
 #: Keras's dtype policy for each precision that a model can compute in. Weights are float32 in both.
 DTYPE_POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
@@ -46,15 +46,38 @@ def count_network_classes(backbone: str, weights_path: Path | None) -> int:
     return n_classes
 
 
-def check_image_size(recipe: Recipe) -> None:
-    """Raise BackboneError if a recipe for the whole classifier has images of a size that it does not take."""
-    backbone = find_backbone(recipe.backbone)
-    if recipe.layer != CLASSIFIER_LAYER or backbone.takes_any_size or recipe.image_size == backbone.image_size:
-        return
-    raise BackboneError(
-        f"The whole classifier of {recipe.backbone} takes images of {'x'.join(map(str, backbone.image_size))} only: "
-        f"leave --image-size out, or choose another --backbone. Received: {'x'.join(map(str, recipe.image_size))}"
-    )
+def check_fit(backbone: str, layer: str, image_size: tuple[int, int], pooling: str | None) -> None:
+    """Raise BackboneError if these do not go together, as far as that is known without Keras, which is slow to start.
+
+    Args:
+        backbone: name in `featx.backbones.table.BACKBONES`.
+        layer: name of the layer whose output is wanted; `"predictions"` is the whole classifier.
+        image_size: `(height, width)` in pixels.
+        pooling: `"avg"`, `"max"` or None.
+    """
+    entry, received = find_backbone(backbone), "x".join(map(str, image_size))
+    if layer != CLASSIFIER_LAYER and (names := layer_names(backbone)):
+        _check_layer(backbone, layer, names)
+    if layer == CLASSIFIER_LAYER and pooling:
+        raise BackboneError(
+            f"The layer {CLASSIFIER_LAYER} has a probability for each class, which cannot be pooled: leave --pooling "
+            f"out, or choose another --layer. Received: {pooling!r}"
+        )
+    if layer == CLASSIFIER_LAYER and not (entry.takes_any_size or image_size == entry.image_size):
+        raise BackboneError(
+            f"The whole classifier of {backbone} takes images of {'x'.join(map(str, entry.image_size))} only: "
+            f"leave --image-size out, or choose another --backbone. Received: {received}"
+        )
+    if min(image_size) < entry.min_size:
+        raise BackboneError(
+            f"{backbone} takes images of {entry.min_size} pixels or more in height and in width: choose a larger "
+            f"--image-size. Received: {received}"
+        )
+
+
+def _check_layer(backbone: str, layer: str, names: Sequence[str]) -> None:
+    last = ", ".join(names[-8:])
+    check_name(layer, names, f"{backbone} has no layer of this name. Its last layers: {last}.", BackboneError)
 
 
 def build_model(recipe: Recipe, weights_path: Path | None, precision: str = "float32") -> Any:
@@ -105,7 +128,7 @@ def _dtype_policy(keras: Any, policy: str) -> Iterator[None]:
 
 
 def _build_network(keras: Any, recipe: Recipe, weights_path: Path | None) -> Any:
-    check_image_size(recipe)
+    check_fit(recipe.backbone, recipe.layer, recipe.image_size, recipe.pooling)
     application = getattr(keras.applications, find_backbone(recipe.backbone).application)
     top: dict[str, Any] = {"include_top": False}
     height, width = recipe.image_size
@@ -153,11 +176,7 @@ def _load_weights(network: Any, recipe: Recipe, weights_path: Path) -> None:
 
 def _output_of_layer(network: Any, recipe: Recipe) -> Any:
     names = [layer.name for layer in network.layers]
-    if recipe.layer not in names:
-        raise BackboneError(
-            f"{recipe.backbone} has no layer of this name. Its last layers: {', '.join(names[-8:])}. "
-            f"Received: {recipe.layer!r}"
-        )
+    _check_layer(recipe.backbone, recipe.layer, names)
     return network.get_layer(recipe.layer).output
 
 

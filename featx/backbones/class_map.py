@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from featx.errors import FeatxError, printable, system_errors
+from featx.system import did_you_mean
 
 #: Network classes of the 1000 of ImageNet, as Keras numbers them, from 0.
 _IMAGENET_CATS = tuple(range(281, 286))
@@ -217,9 +218,10 @@ def _number_of_class(text: str, class_name: str, class_list: Sequence[NetworkCla
         numbers = ", ".join(map(str, found))
         raise FeatxError(f"Several network classes have this name: {numbers}. Received: {printable(text)}")
     if not found:
+        meant = did_you_mean(text.strip(), (network_class.name for network_class in class_list))
         raise FeatxError(
             f"The class list has no network class with this name or WordNet id. Received: {printable(text)} for "
-            f"{printable(class_name)}"
+            f"{printable(class_name)}.{meant}"
         )
     return found[0]
 
@@ -244,7 +246,8 @@ def _check_names(mapped: Mapping[str, object], class_names: Sequence[str]) -> No
     """Raise FeatxError unless the classes of a map are those of the data set, two or more."""
     listed = ", ".join(printable(name) for name in class_names)
     if unknown := [name for name in mapped if name not in class_names]:
-        raise FeatxError(f"The data set has the classes {listed}. Received a map of {printable(unknown[0])}")
+        meant = did_you_mean(unknown[0], class_names)
+        raise FeatxError(f"The data set has the classes {listed}. Received a map of {printable(unknown[0])}.{meant}")
     if missing := [name for name in class_names if name not in mapped]:
         raise FeatxError(
             f"The class {printable(missing[0])} has no network classes: add --map {printable(missing[0])}=NUMBERS."

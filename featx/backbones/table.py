@@ -1,9 +1,13 @@
-"""Which pretrained networks there are: a new Keras application is one entry in `BACKBONES`, and nothing else."""
+"""Which pretrained networks there are: a new one is an entry in `BACKBONES` and a line in `layers.json`."""
 
+import json
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Literal
 
 from featx.errors import BackboneError
+from featx.system import check_name
 
 #: What is done to pixels before the network: see `Backbone`. The word is part of every recipe, so none may change.
 Preprocessing = Literal["caffe", "tf", "torch", "none", "efficientnet"]
@@ -41,6 +45,7 @@ class Backbone:
             it all, and `"efficientnet"` for EfficientNet, whose first layers do all but one step.
         notop: Keras's official weights without the classifier.
         whole: Keras's official weights of the whole classifier.
+        min_size: the least height, and the least width, of images that the network takes, in pixels.
         takes_any_size: whether the whole classifier takes images of other sizes than `image_size`, too.
     """
 
@@ -50,6 +55,7 @@ class Backbone:
     preprocessing: Preprocessing
     notop: OfficialFile
     whole: OfficialFile
+    min_size: int = 32
     takes_any_size: bool = True
 
 
@@ -101,9 +107,15 @@ def find_backbone(name: str) -> Backbone:
     Raises:
         BackboneError: there is none.
     """
-    try:
-        return BACKBONES[name]
-    except (KeyError, TypeError):  # a list of names is none
-        raise BackboneError(
-            f"There is no backbone of this name. Known: {', '.join(BACKBONES)}. Received: {name!r}"
-        ) from None
+    check_name(name, BACKBONES, f"A backbone is one of {', '.join(BACKBONES)}.", BackboneError)
+    return BACKBONES[name]
+
+
+@cache
+def layer_names(backbone: str) -> tuple[str, ...]:
+    """Return the layers of a backbone in their order; empty if `layers.json` does not have them.
+
+    Keras knows them, too, but takes seconds to start.
+    """
+    layers = json.loads(Path(__file__).with_name("layers.json").read_text(encoding="ascii"))
+    return tuple(layers.get(backbone, ()))

@@ -22,12 +22,15 @@ from featx.dataset import digest_files
 from featx.errors import WeightsError, printable
 from featx.storage import StoragePath
 from featx.store import DAMAGE_ERRORS, as_text, open_hdf5
-from featx.system import import_keras
+from featx.system import did_you_mean, import_keras
 
 #: What Keras calls the last layer of a whole classifier: its output is a probability for each class.
 CLASSIFIER_LAYER = "predictions"
 
 log = logging.getLogger("featx")
+
+#: What `--weights` may be, besides `random:SEED` and a file.
+_WORDS = ("imagenet", "random", "imagenet-or-random")
 
 #: A server that says nothing for so long is not there.
 DOWNLOAD_TIMEOUT_S = 30.0
@@ -109,6 +112,16 @@ class _Wanted:
         return f"{self.backbone}*.h5" if self.whole else f"{self.backbone}*_notop.h5"
 
 
+def check_weights(weights: str) -> None:
+    """Raise WeightsError if `weights` is neither a word that `find_weights` knows nor a file that is there."""
+    if weights in _WORDS or re.fullmatch(r"random:\d+", weights) or Path(weights).expanduser().is_file():
+        return
+    raise WeightsError(
+        f"There is no weights file {printable(weights)}. Give --weights a file, or imagenet."
+        f"{did_you_mean(weights, _WORDS)}"
+    )
+
+
 def find_weights(backbone: str, weights: str, cache_dir: StoragePath, *, whole: bool = False) -> Weights:
     """Return the weights that `weights` names.
 
@@ -125,6 +138,7 @@ def find_weights(backbone: str, weights: str, cache_dir: StoragePath, *, whole: 
         WeightsError: there are none, or the file is not what its name says.
     """
     find_backbone(backbone)
+    check_weights(weights)
     wanted = _Wanted(backbone, whole)
     if match := re.fullmatch(r"random(?::(\d+))?", weights):
         return Weights(f"random-{int(match[1] or 0)}", None)
@@ -192,8 +206,6 @@ def _local_paths(wanted: _Wanted, named: Sequence[Path]) -> Iterator[Path]:
 
 
 def _weights_in_file(wanted: _Wanted, path: Path, cache_dir: StoragePath) -> Weights:
-    if not path.is_file():
-        raise WeightsError(f"There is no weights file {printable(path)}. Give --weights a file, or imagenet.")
     _check_official(wanted.official, path)
     digests, problems = digest_files([path.absolute()], cache_dir)
     if problems:

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from featx.cli import options as opt
-from featx.compare import BASELINE_NAMES, Comparison, compare_approaches
+from featx.compare import BASELINE_NAMES, MAX_REPEATS, Comparison, compare_approaches
 from featx.dataset import ImageFolders
 from featx.errors import printable
 from featx.storage import new_folder
@@ -22,7 +22,7 @@ from featx.storage import new_folder
 @opt.option(
     "--baseline",
     "baselines",
-    type=click.Choice(BASELINE_NAMES),
+    type=opt.Choice(BASELINE_NAMES),
     multiple=True,
     help="Add a system of the report; give the option again for another one.",
 )
@@ -35,7 +35,7 @@ from featx.storage import new_folder
 @opt.MAP
 @opt.option(
     "--repeats",
-    type=click.IntRange(1),
+    type=click.IntRange(1, MAX_REPEATS),
     default=1,
     help="Train each approach so often, with one seed after the other, and show how much that changes.",
 )

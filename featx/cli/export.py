@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["keras", "savedmodel", "onnx"]),
+    type=opt.Choice(["keras", "savedmodel", "onnx"]),
     default="keras",
     show_default=True,
     help="A Keras file, a folder for TensorFlow and TensorFlow Serving, or an ONNX file.",
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     help="File or folder to write, not there yet.  [default: RUN/model-HEAD.keras, .onnx, or no suffix]",
 )
-@click.option("--head", type=click.Choice(["dense", "logreg"]), help="Head to use.  [default: dense]")
+@click.option("--head", type=opt.Choice(["dense", "logreg"]), help="Head to use.  [default: dense]")
 @click.option("--weights", type=click.Path(path_type=Path), help="File of the backbone's weights, if it was moved.")
 @opt.CACHE_DIR
 @opt.OUTPUT

@@ -14,6 +14,7 @@ from featx.cli.compare import compare
 from featx.cli.export import export
 from featx.cli.extract import extract
 from featx.cli.fetch import fetch
+from featx.cli.options import with_nearest
 from featx.cli.plan import plan
 from featx.cli.predict import predict
 from featx.cli.train_top import train_top
@@ -39,7 +40,7 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except click.UsageError as error:
-            raise click.UsageError(redacted(error.format_message()), error.ctx) from None  # what was typed is in it
+            raise click.UsageError(redacted(with_nearest(error)), error.ctx) from None  # what was typed is in it
         except FeatxError as error:
             _fail(str(error), 2)
         except KeyboardInterrupt as interrupt:

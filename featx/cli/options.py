@@ -19,7 +19,7 @@ from featx.errors import FeatxError, printable, redacted
 from featx.extract import DEFAULT_CACHE_DIR, RECIPE_OPTIONS, option_flag, option_variable
 from featx.images import AUGMENTATIONS, MAX_VIEWS, choose_views
 from featx.storage import StoragePath, as_data, as_storage_path, text_encoding
-from featx.system import MemoryLimit, parse_duration, parse_size
+from featx.system import MemoryLimit, did_you_mean, parse_duration, parse_size
 from featx.train import Training
 
 #: What options were called before. A command that takes these names does not show them.
@@ -44,6 +44,17 @@ class Parsed(click.ParamType[Any]):
             self.fail(str(error), param, ctx)
 
 
+class Choice(click.Choice[str]):
+    """One of some words; the error about another one names the nearest."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the word."""
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter as error:
+            raise click.BadParameter(f"{error.message}{did_you_mean(value, self.choices)}", ctx, param) from None
+
+
 class StoragePathType(click.Path):
     """A path on the command line, or an address; a `featx.storage.StoragePath` in Python."""
 
@@ -60,6 +71,21 @@ class LocalFolder(click.Path):
         if "://" in str(value):
             self.fail(f"name a folder on this machine. Received: {printable(redacted(str(value)))}", param, ctx)
         return super().convert(value, param, ctx)
+
+
+def with_nearest(error: click.UsageError) -> str:
+    """Return what a usage error says; of an unknown command or option, also the nearest that there is."""
+    command = error.ctx.command if error.ctx else click.Command(None)
+    if isinstance(error, click.NoSuchOption):
+        flags = [flag for param in command.params for flag in param.opts]
+        former = {f"--{old}": f"--{new}" for old, new in FORMER_NAMES.items() if f"--{new}" in flags}
+        meant = did_you_mean(error.option_name, [*flags, *former])
+        for old, new in former.items():
+            meant = meant.replace(f" {old}?", f" {new}?")
+        return f"{error.message}{meant}"
+    if (name := getattr(error, "command_name", None)) and isinstance(command, click.Group):  # since click 8.4
+        return f"{error.message}{did_you_mean(name, command.commands)}"
+    return error.format_message()
 
 
 def options(*decorators: Callable[[_Command], _Command]) -> Callable[[_Command], _Command]:
@@ -118,7 +144,7 @@ def option(*names: str, **settings: Any) -> Callable[[_Command], _Command]:
 def recipe_option(name: str, *, help: str | None = None) -> Callable[[_Command], _Command]:  # noqa: A002
     """Return an option of the recipe, by its name in Python; `help` is instead of the table's."""
     entry = RECIPE_OPTIONS[name]
-    kind = click.Choice(entry.choices) if entry.choices else entry.parse and Parsed(entry.metavar, entry.parse)
+    kind = Choice(entry.choices) if entry.choices else entry.parse and Parsed(entry.metavar, entry.parse)
     return option(option_flag(name), type=kind, help=help or entry.full_help)
 
 
@@ -158,7 +184,7 @@ BACKBONE = recipe_option("backbone")
 BACKBONE_LIST = option(
     "--backbone",
     "backbones",
-    type=click.Choice(RECIPE_OPTIONS["backbone"].choices),
+    type=Choice(RECIPE_OPTIONS["backbone"].choices),
     multiple=True,
     default=[RECIPE_OPTIONS["backbone"].default],
     show_default=True,
@@ -193,7 +219,7 @@ TRAIN_VIEWS = combined(
     ),
     option(
         "--augment",
-        type=click.Choice(list(AUGMENTATIONS)),
+        type=Choice(list(AUGMENTATIONS)),
         help="How views are made: as in the report, --flip --rotation 20 --zoom 0.2 --shear 0.3.  "
         "[default: report, unless one of these is given]",
     ),
@@ -217,7 +243,7 @@ CACHE_DIR = option(
 STAGE_ONE = options(
     option(
         "--engine",
-        type=click.Choice(ENGINE_CHOICES),
+        type=Choice(ENGINE_CHOICES),
         default=EngineOptions.engine,
         show_default=True,
         help="What runs the backbone; auto is keras if it can use a GPU, or for bfloat16 where OpenVINO has none; "

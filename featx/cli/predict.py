@@ -12,7 +12,7 @@ import click
 from click.core import ParameterSource
 
 from featx.cli import options as opt
-from featx.dataset import Elsewhere, by_suffix, list_folder
+from featx.dataset import files_of
 from featx.errors import FeatxError, printable
 from featx.storage import RemotePath, StoragePath, as_data, as_storage_path
 from featx.system import csv_lines, text_table
@@ -31,7 +31,7 @@ _OF_DIRECT = ("maps", "class_list", "backbone", "image_size", "precision")
 @click.argument("run", default="", type=click.Path())
 @click.argument("images", nargs=-1)
 @opt.ZIP_ENCODING
-@click.option("--head", type=click.Choice(["dense", "logreg"]), help="Head to use.  [default: dense]")
+@click.option("--head", type=opt.Choice(["dense", "logreg"]), help="Head to use.  [default: dense]")
 @click.option("--direct", is_flag=True, help="Apply a pretrained classifier as it is; there is no RUN then.")
 @opt.MAP
 @opt.BACKBONE
@@ -41,7 +41,7 @@ _OF_DIRECT = ("maps", "class_list", "backbone", "image_size", "precision")
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["table", "csv", "jsonl"]),
+    type=opt.Choice(["table", "csv", "jsonl"]),
     help="How to print them.  [default: table on a terminal, else csv]",
 )
 @click.option(
@@ -75,8 +75,9 @@ def predict(
     on_terminal = sys.stdout.isatty()
     form = "jsonl" if output.as_json else form or ("table" if on_terminal else "csv")
     how = {name: options.pop(name) for name in ("workers", "strict")}
-    files = find_files(_image_words(run, images, direct=direct), sys.stdin, zip_encoding)
-    predictions = _classifier(run, direct=direct, **options).predict(files, show=output.show, **how)
+    words = _image_words(run, images, direct=direct)
+    classifier = _classifier(run, direct=direct, **options)  # before a large folder is listed
+    predictions = classifier.predict(find_files(words, sys.stdin, zip_encoding), show=output.show, **how)
     text = format_predictions(predictions, form, top_k, on_terminal=on_terminal)
     # Bytes: a program that reads them gets names as they are, whatever the terminal's letters.
     click.echo(text if on_terminal else text.encode("utf-8", "surrogateescape"))
@@ -121,48 +122,18 @@ def find_files(words: Sequence[str], listed: Iterable[str] = (), zip_encoding: s
             files += [as_storage_path(line.rstrip("\r\n")) for line in listed if line.strip()]
             continue
         path = as_data(word, zip_encoding)
-        files += _files_elsewhere(path) if isinstance(path, RemotePath) else _files_here(path, word)
+        files += files_of(path) if isinstance(path, RemotePath) else _files_here(path, word)
     if not files:
         raise FeatxError("No image is named: name files, folders or patterns, or - for a list on standard input.")
     return files
 
 
 def _files_here(path: Path, word: str) -> Sequence[StoragePath]:
-    if path.is_dir():
-        listing = list_folder(word)
-        # A folder that cannot be listed is a row with a reason, as a file that cannot be read is.
-        found = [*listing.images, *(name for name, _ in listing.unreadable)]
-        if not found:
-            raise _no_images(word, listing.others)
-        return list(map(Path, found))
     if glob.has_magic(word) and not path.exists():
         paths = sorted(Path(name) for name in glob.iglob(word, recursive=True))  # noqa: PTH207 - also absolute ones
         # A pattern that fits nothing may be the name of a file that is gone.
         return [file for file in paths if not file.is_dir()] or [path]
-    return [path]
-
-
-def _files_elsewhere(path: RemotePath) -> Sequence[StoragePath]:
-    try:
-        folders = Elsewhere(path)
-    except FileNotFoundError:
-        return [path]
-    except OSError as error:
-        raise FeatxError(f"{printable(path)} cannot be read: {error.strerror}.") from error
-    if folders.is_empty:
-        return [path]  # a file, or nothing: reading it will say so
-    for warning in folders.warnings:
-        log.warning("%s", warning)
-    listing = list_folder(str(path), folders)
-    if not listing.images:
-        raise _no_images(path, listing.others)
-    names = (name.removeprefix(f"{path}/") for name in listing.images)
-    return [path.with_key(name, folders.keys[name]) for name in names]
-
-
-def _no_images(folder: StoragePath | str, others: Sequence[str]) -> FeatxError:
-    found = f": {by_suffix(others)}" if others else ""
-    return FeatxError(f"{printable(folder)} has no images that featx reads{found}.")
+    return files_of(path)
 
 
 def format_predictions(predictions: "Predictions", form: str, top_k: int = 1, *, on_terminal: bool = False) -> str:

@@ -38,6 +38,7 @@ from featx.extract import (
     ExtractionOptions,
     ExtractionSettings,
     RecipeOptions,
+    check_options,
     split_options,
 )
 from featx.heads import Training, check_training
@@ -45,8 +46,11 @@ from featx.images import Views, as_views
 from featx.recipe import Recipe
 from featx.storage import StoragePath, as_path, as_storage_path
 from featx.store import FeatureStore
-from featx.system import as_workers, command_line, hardware, names, now, versions, whole_number
+from featx.system import as_workers, check_name, command_line, hardware, names, now, versions, whole_number
 from featx.train import DEFAULT_TRAINING, data_warnings, read_rows, validation_part
+
+#: Each repeat has a seed of its own, and seeds have an end.
+MAX_REPEATS = 1000
 
 
 def compare_approaches(
@@ -98,19 +102,22 @@ def compare_approaches(
     check_training(training)
     backbones, baselines = _each_once("backbones", backbones), _each_once("baselines", baselines)
     maps = names("maps", maps)
-    views, workers, repeats = as_views(views), as_workers(workers), whole_number("repeats", repeats)
+    views, workers, repeats = as_views(views), as_workers(workers), whole_number("repeats", repeats, most=MAX_REPEATS)
     _check_choice(backbones, baselines, recipe_options)
+    of_backbones: list[RecipeOptions] = [{**recipe_options, "backbone": name} for name in backbones]
+    of_report = report_resnet50_options(recipe_options) if REPORT_RESNET50 in baselines else None
+    for recipe_of in [*of_backbones, *filter(None, [of_report])]:
+        check_options(**recipe_of)
+    network_classes = read_class_list(as_path(class_list)) if direct and class_list else ()
     cache_dir = as_storage_path(cache_dir)
     dataset = scanned = scan(data_dir, cache_dir, show=training.show)
     settings = ExtractionSettings(engine_options=engine_options, workers=workers, strict=strict, show=training.show)
     request = partial(FeatureRequest, scanned, data_dir, cache_dir, settings)
-    requests = [request({**recipe_options, "backbone": name}, views, head_candidates) for name in backbones]
-    if REPORT_RESNET50 in baselines:
-        of_report = report_resnet50_options(recipe_options)
+    requests = [request(one, views, head_candidates) for one in of_backbones]
+    if of_report:
         requests.append(request(of_report, report_resnet50_views(views), report_resnet50_candidates))
     warnings: list[str] = []
     if direct:
-        network_classes = read_class_list(as_path(class_list)) if class_list else ()
         map_to = partial(make_class_map, maps, class_list=network_classes, class_names=scanned.class_names)
         applications, warnings = direct_applications(backbones, recipe_options, map_to, cache_dir)
         requests += [request(whole, None, partial(direct_candidates, class_map)) for whole, class_map in applications]
@@ -143,9 +150,7 @@ def _check_choice(backbones: Sequence[str], baselines: Sequence[str], options: R
     if not backbones and not baselines:
         raise FeatxError("There is nothing to compare: name a backbone or a baseline.")
     for name in baselines:
-        if name not in BASELINE_NAMES:
-            known = ", ".join(BASELINE_NAMES)
-            raise FeatxError(f"There is no baseline of this name. Known: {known}. Received: {name!r}")
+        check_name(name, BASELINE_NAMES, f"A baseline is one of {', '.join(BASELINE_NAMES)}.")
     if len({*backbones, *([REPORT_BACKBONE] if REPORT_RESNET50 in baselines else [])}) <= 1:
         return
     weights = str(options["weights"])

@@ -67,6 +67,9 @@ class ApproachImages:
     reliability: tuple[ReliabilityBin, ...]
     accuracy_without_duplicates: float | None
 
+    def __repr__(self) -> str:
+        return f"<ApproachImages of {self.name}: {len(self.mistakes):,} mistakes, {len(self.cells):,} cells>"
+
 
 @dataclass(frozen=True)
 class NearDuplicate:
@@ -141,6 +144,12 @@ class ErrorAnalysis:
     skipped: tuple[tuple[str, str], ...]
     n_copies_within: int = 0
     copies_within: tuple[CopyWithin, ...] = ()
+
+    def __repr__(self) -> str:
+        return (
+            f"<ErrorAnalysis of {len(self.approaches)} approaches: {self.n_near_duplicates:,} near-duplicates, "
+            f"{self.n_doubtful:,} doubtful labels>"
+        )
 
 
 def analyse_errors(

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from featx.compare.error_analysis import ErrorAnalysis
 from featx.errors import FeatxError, printable
 from featx.heads import Epoch
-from featx.system import from_json_value
+from featx.system import brief, duration, from_json_value
 from featx.train import Metrics, mcnemar_p_value
 
 FORMAT = "featx-comparison"
@@ -62,6 +62,12 @@ class Approach:
     details: dict[str, str | int | float]
     notes: tuple[str, ...]
     repeats: tuple[float, ...] = ()
+
+    def __repr__(self) -> str:
+        return (
+            f"<Approach {self.name}: {self.metrics.accuracy:.1%} of {self.metrics.n_samples:,} test images, in "
+            f"{duration(self.total_s)}>"
+        )
 
     @property
     def total_s(self) -> float:
@@ -147,6 +153,13 @@ class Comparison:
         for approach in self.approaches:
             if [len(row) for row in approach.confusion] != [n_classes] * n_classes:
                 raise FeatxError(f"The confusion matrix of {printable(approach.name)} is not {n_classes}×{n_classes}.")
+
+    def __repr__(self) -> str:
+        best = self.best
+        return (
+            f"<Comparison of {len(self.approaches)} approaches on {brief(self.dataset)}: {best.name} is right on "
+            f"{best.metrics.accuracy:.1%} of {self.n_test:,} test images>"
+        )
 
     @property
     def best(self) -> Approach:

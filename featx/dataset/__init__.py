@@ -4,7 +4,7 @@ This room decides which folders are splits and classes, and which files are imag
 """
 
 from featx.dataset.digests import digest_files, forget_digests
-from featx.dataset.folders import Elsewhere, by_suffix, list_folder
+from featx.dataset.folders import files_of
 from featx.dataset.image_dataset import (
     Data,
     ImageDataset,
@@ -20,6 +20,7 @@ from featx.dataset.loader import (
     ManyImages,
     Unreadable,
     as_source,
+    digest_sources,
     images_in,
     images_of_sources,
     read_batches,

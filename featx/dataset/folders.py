@@ -1,5 +1,6 @@
 """What lies in the folders of a data set, on this machine or elsewhere. Each folder is listed once."""
 
+import logging
 import os
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Sequence
@@ -7,10 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
-from featx.errors import DatasetError, printable
+from featx.errors import DatasetError, FeatxError, printable
 from featx.images import IMAGE_SUFFIXES
-from featx.storage import OUTPUT_MARK, RemotePath, StatKey, StoragePath
+from featx.storage import OUTPUT_MARK, RemotePath, StatKey, StoragePath, nearest_folder
 from featx.system import OnDemand
+
+log = logging.getLogger("featx")
 
 #: How a data set's folder should look, for errors.
 EXPECTED = "Lay the images out as train/CLASS/* with test/CLASS/*, or just CLASS/*."
@@ -264,7 +267,7 @@ def folders_below(root: StoragePath) -> Folders:
     except OSError as error:
         raise DatasetError(f"The folder {printable(root)} cannot be read: {error.strerror}.") from error
     if not is_there:
-        raise DatasetError(f"{missing}. {EXPECTED}")
+        raise DatasetError(f"{missing}.{nearest_folder(root)} {EXPECTED}")
     if is_file:
         raise DatasetError(f"{printable(root)} is a file; name the folder of the data set. {EXPECTED}")
     if reason := folders.contents(as_text(root)).reason:
@@ -286,6 +289,48 @@ def list_folder(folder: str, folders: Folders | None = None) -> FolderListing:
         if contents.reason:
             unreadable.append((path, contents.reason))
     return FolderListing(tuple(sorted(images)), tuple(sorted(others)), tuple(sorted(unreadable)))
+
+
+def files_of(path: StoragePath) -> list[StoragePath]:
+    """Return the image files that a path stands for: those in a folder or an archive, sorted; else the file itself.
+
+    A folder in it that cannot be listed is one of them: reading it will say why.
+
+    Raises:
+        FeatxError: there is no image in the folder, or it cannot be listed.
+    """
+    if isinstance(path, RemotePath):
+        return _files_elsewhere(path)
+    if not path.is_dir():
+        return [path]
+    listing = list_folder(str(path))
+    found = [*listing.images, *(name for name, _ in listing.unreadable)]
+    if not found:
+        raise _no_images(path, listing.others)
+    return list(map(Path, found))
+
+
+def _files_elsewhere(path: RemotePath) -> list[StoragePath]:
+    try:
+        folders = Elsewhere(path)
+    except FileNotFoundError:
+        return [path]
+    except OSError as error:
+        raise FeatxError(f"{printable(path)} cannot be read: {error.strerror}.") from error
+    if folders.is_empty:
+        return [path]  # a file, or nothing: reading it will say so
+    for warning in folders.warnings:
+        log.warning("%s", warning)
+    listing = list_folder(str(path), folders)
+    if not listing.images:
+        raise _no_images(path, listing.others)
+    names = (name.removeprefix(f"{path}/") for name in listing.images)
+    return [path.with_key(name, folders.keys[name]) for name in names]
+
+
+def _no_images(folder: StoragePath | str, others: Sequence[str]) -> FeatxError:
+    found = f": {by_suffix(others)}" if others else ""
+    return FeatxError(f"{printable(folder)} has no images that featx reads{found}.")
 
 
 def _is_folder(entry: "os.DirEntry[str]") -> bool:

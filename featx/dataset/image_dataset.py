@@ -14,7 +14,7 @@ from typing import Self, TypeAlias
 import numpy as np
 
 from featx.storage import StoragePath
-from featx.system import OnDemand, as_mask, shown
+from featx.system import OnDemand, as_mask, brief
 
 # Changing one of them moves images between splits: results would no longer compare with older ones.
 _TEST_SALT = b"featx test split"
@@ -40,14 +40,13 @@ class ImageFolders:
     @classmethod
     def of(cls, data: "Data") -> Self:
         """Return what `data` says; just a path or an address says no more than the folder."""
+        if isinstance(data, ImageDataset):
+            return cls(data.root, data.train_folder, data.test_folder)
         return data if isinstance(data, cls) else cls(data)  # type: ignore[arg-type]  # it is one or the other
 
 
 #: Where one image comes from: a file, here or elsewhere, or an array `(height, width, 3)` or `(height, width)` uint8.
 Source = StoragePath | np.ndarray
-
-#: What a data set is named by: its folder, or also the folders in it that are its splits.
-Data: TypeAlias = StoragePath | str | ImageFolders
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,8 +79,8 @@ class ImageDataset:
 
     def __repr__(self) -> str:
         return (
-            f"<ImageDataset {shown(str(self.root))}: {len(self.class_names)} classes, {self.n_train} training and "
-            f"{self.n_test} test images>"
+            f"<ImageDataset {brief(self.root)}: {len(self.class_names)} classes, {self.n_train:,} training and "
+            f"{self.n_test:,} test images>"
         )
 
     def warned(self, *sentences: str) -> "ImageDataset":
@@ -91,7 +90,7 @@ class ImageDataset:
     @property
     def folders(self) -> ImageFolders:
         """What `scan` was given."""
-        return ImageFolders(self.root, self.train_folder, self.test_folder)
+        return ImageFolders.of(self)
 
     @property
     def name(self) -> str:
@@ -172,6 +171,10 @@ class ImageDataset:
         pairs = _pairs(self._groups)
         first, second = pairs.T
         return pairs[np.flatnonzero(self.labels[first] != self.labels[second])]
+
+
+#: What a data set is given as: its folder, that with the folders in it that are its splits, or what `scan` returned.
+Data: TypeAlias = StoragePath | str | ImageFolders | ImageDataset
 
 
 def _pairs(keys: np.ndarray) -> np.ndarray:

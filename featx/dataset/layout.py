@@ -16,6 +16,7 @@ from featx.dataset.layout_doubts import find_doubt, quoted, unclear
 from featx.dataset.names import Role, looks_of, may_be_annotations, role_of, says_images, subject_of
 from featx.errors import DatasetError, printable
 from featx.storage import StoragePath
+from featx.system import did_you_mean
 
 _MAX_DEPTH = 12  # of the folders that lie between a data set's folder and its classes
 
@@ -348,9 +349,11 @@ class _Finder:
             raise DatasetError(f"{printable(folder)} is outside {printable(self._top)}; name a folder in it.")
         contents = self._folders.contents(path)
         if contents.reason or not (contents.subfolders or contents.images or contents.others):
-            there = ", ".join(f"{printable(name)}/" for name in self._below(self._top)) or "no folders"
+            names = self._below(self._top)
+            there = ", ".join(f"{printable(name)}/" for name in names) or "no folders"
             raise DatasetError(
                 f"{printable(self._top)} has no folder {printable(folder)}, or it is empty. Found: {there}."
+                f"{did_you_mean(folder, names)}"
             )
         if not contents.subfolders:
             raise DatasetError(

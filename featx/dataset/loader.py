@@ -13,11 +13,12 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from featx.dataset.digests import digest_files
+from featx.dataset.folders import files_of
 from featx.dataset.image_dataset import ImageDataset, Images, Source, images_of
 from featx.errors import FeatxError, ImageError, printable
 from featx.images import MAX_PIXELS, Augmentation, decode_image, decode_into, make_view, quiet_pillow, read_file
-from featx.storage import RemotePath, StoragePath, as_storage_path, file_digest, is_distant
-from featx.system import n_cores
+from featx.storage import RemotePath, StoragePath, as_data, as_storage_path, file_digest, is_distant
+from featx.system import n_cores, shown
 
 #: What users give for several images, or for one: see `images_in`.
 ManyImages = Iterable[Any] | StoragePath | str | Image.Image | ImageDataset | np.ndarray
@@ -49,18 +50,25 @@ PORTION = 8
 def images_in(given: object) -> Sequence[object]:
     """Return the images that a user gives: what a list or its like holds, or one image in a list of its own.
 
+    A folder or an archive stands for all images in it, unless it is in a list: there, each item is one image.
+
     Raises:
         FeatxError: it may mean something else; the message says what is expected.
     """
-    if isinstance(given, str | os.PathLike | RemotePath | Image.Image):
+    if isinstance(given, str | os.PathLike | RemotePath):
+        return files_of(as_data(given))
+    if isinstance(given, Image.Image):
         return [given]
     if isinstance(given, ImageDataset):
         return images_of(given).sources
     if isinstance(given, np.ndarray):
         return _images_in_array(given)
-    is_doubtful = isinstance(given, _DOUBTFUL) or hasattr(given, "columns")  # as a data frame has them
-    if is_doubtful or not isinstance(given, Iterable):
-        raise FeatxError(f"Images are paths, arrays or Pillow images, in a list. Received: {type(given).__name__}")
+    is_frame = hasattr(given, "columns")
+    if is_frame or isinstance(given, _DOUBTFUL) or not isinstance(given, Iterable):
+        one = ", of which one column may be given" if is_frame else ""
+        raise FeatxError(
+            f"Images are paths, arrays or Pillow images, in a list; or a folder. Received: {type(given).__name__}{one}"
+        )
     return list(given)
 
 
@@ -89,7 +97,7 @@ def as_source(item: object) -> Source:
         return _pixels(item)
     if isinstance(item, np.ndarray):
         return item[..., 0] if item.ndim == 3 and item.shape[2] == 1 else item
-    raise FeatxError(f"An image is a path, an array or a Pillow image. Received: {type(item).__name__}")
+    raise FeatxError(f"An image is a path, an array or a Pillow image. Received: {shown(item)}")
 
 
 def _pixels(image: Image.Image) -> np.ndarray:
@@ -120,14 +128,27 @@ def images_of_sources(sources: Sequence[Source], cache_dir: StoragePath) -> Imag
         ImageError: a file cannot be read.
         FeatxError: an array is no image.
     """
+    digests, reasons = digest_sources(sources, cache_dir)
+    for row, reason in reasons.items():
+        raise ImageError(f"{printable(sources[row])} cannot be read: {reason}.")
+    return Images(sources, digests)
+
+
+def digest_sources(
+    sources: Sequence[Source], cache_dir: StoragePath, *, show: bool = False
+) -> tuple[np.ndarray, dict[int, str]]:
+    """Return the SHA-256 of each image's bytes, `(n, 32)` uint8, and by row why a file cannot be read.
+
+    Raises:
+        FeatxError: an array is no image.
+    """
     arrays = {row: source for row, source in enumerate(sources) if isinstance(source, np.ndarray)}
     files = {row: source for row, source in enumerate(sources) if not isinstance(source, np.ndarray)}
     digests = np.zeros((len(sources), 32), np.uint8)
-    digests[list(files)], reasons = digest_files(paths := list(files.values()), cache_dir)
-    for number, reason in reasons.items():
-        raise ImageError(f"{printable(paths[number])} cannot be read: {reason}.")
     digests[list(arrays)] = images_of_arrays(list(arrays.values())).digests
-    return Images(sources, digests)
+    digests[list(files)], reasons = digest_files(list(files.values()), cache_dir, show=show)
+    rows = list(files)
+    return digests, {rows[number]: reason for number, reason in reasons.items()}
 
 
 def images_of_arrays(arrays: Sequence[np.ndarray]) -> Images:

@@ -52,7 +52,8 @@ def scan(
 
     Args:
         data: a folder laid out as `train/CLASS/*` with `test/CLASS/*`, or as `CLASS/*`; or an address that fsspec
-            opens, such as `s3://bucket/photos`, or a zip or tar file; or one of them with its splits.
+            opens, such as `s3://bucket/photos`, or a zip or tar file; or one of them with its splits. A data set
+            that was scanned before, or a subset of one, is returned as it is.
         cache_dir: the folder of the stat cache.
         test_fraction: the share of images, from 0 to below 1, that becomes the test split where there is none.
             An image's side is decided by its content alone.
@@ -63,10 +64,30 @@ def scan(
     Raises:
         DatasetError: there is nothing here to train a classifier on; the message says why, and what to do.
     """
+    if isinstance(data, ImageDataset):
+        return _checked(data) if to_train else data
     if not isinstance(test_fraction, Real) or not 0 <= test_fraction < 1:
         raise DatasetError(f"The test fraction is a number from 0 to below 1. Received: {test_fraction!r}")
     listed = list_images(data, show=show)
     return scan_listed(listed, cache_dir, test_fraction=test_fraction, to_train=to_train, show=show)
+
+
+def _checked(dataset: ImageDataset) -> ImageDataset:
+    """Return a data set that was made before.
+
+    Raises:
+        DatasetError: nothing can be trained on it: a subset may have lost a class or a split.
+    """
+    n_train, _ = dataset.class_counts
+    lacks = [f"training images of {printable(name)}" for name in _named(dataset, n_train == 0)]
+    lacks += ["two classes"] if len(dataset.class_names) < 2 else []
+    lacks += [] if dataset.n_test else ["test images"]
+    if lacks:
+        raise DatasetError(
+            f"A classifier needs two classes or more, training images of each, and test images. This data set lacks "
+            f"{lacks[0]}. Received: {dataset!r}"
+        )
+    return dataset
 
 
 def scan_listed(

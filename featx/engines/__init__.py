@@ -10,6 +10,7 @@ from featx.engines.engine import (
     Engine,
     EngineChoices,
     EngineOptions,
+    check_precision,
     choose_engine,
     cpu_engine,
     create_engine,

@@ -18,7 +18,14 @@ from featx.engines.openvino_engine import OpenVinoEngine
 from featx.errors import FeatxError
 from featx.recipe import PRECISIONS, Recipe
 from featx.storage import StoragePath
-from featx.system import cuda_capability, keras_backend, keras_sees_gpu, openvino_has_bfloat16, whole_number
+from featx.system import (
+    check_name,
+    cuda_capability,
+    keras_backend,
+    keras_sees_gpu,
+    openvino_has_bfloat16,
+    whole_number,
+)
 
 log = logging.getLogger("featx")
 
@@ -111,8 +118,7 @@ class EngineOptions:
     streams: int | None = None
 
     def __post_init__(self) -> None:
-        if self.engine not in ENGINE_CHOICES:
-            raise FeatxError(f"An engine is one of {', '.join(ENGINE_CHOICES)}. Received: {self.engine!r}")
+        check_name(self.engine, ENGINE_CHOICES, f"An engine is one of {', '.join(ENGINE_CHOICES)}.")
         for name in ("batch_size", "threads", "streams"):
             if (number := getattr(self, name)) is not None:
                 object.__setattr__(self, name, whole_number(name, number))
@@ -136,17 +142,23 @@ def default_batch_size(options: EngineOptions) -> int:
     return options.batch_size or (GPU_BATCH_SIZE if on_gpu else CPU_BATCH_SIZE)
 
 
+def check_precision(engine: str, precision: str) -> None:
+    """Raise FeatxError if an engine, if it is not to be chosen, does not compute in this precision."""
+    names = engines_for(precision)
+    if engine != AUTO and engine not in names:
+        raise FeatxError(f"The {engine} engine has no {precision}; choose --engine {names[0]}.")
+
+
 def choose_engine(options: EngineOptions, recipe: Recipe) -> str:
     """Return the name in `ENGINES` of the engine that runs `recipe` here. Where there is a GPU, this starts Keras.
 
     Raises:
         FeatxError: the engine asked for cannot run this precision.
     """
-    names = engines_for(recipe.precision)
+    check_precision(options.engine, recipe.precision)
     if options.engine != AUTO:
-        if options.engine not in names:
-            raise FeatxError(f"The {options.engine} engine has no {recipe.precision}; choose --engine {names[0]}.")
         return options.engine
+    names = engines_for(recipe.precision)
     on_gpu = next((name for name in names if ENGINES[name].uses_gpu), None)
     if on_gpu is None or cuda_capability() is None:
         return cpu_engine(recipe.precision)

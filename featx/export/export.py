@@ -13,8 +13,8 @@ from featx.errors import FeatxError, printable, system_errors
 from featx.export.graph import Graph, build_graph, import_onnx, write_keras, write_onnx, write_savedmodel
 from featx.extract import DEFAULT_CACHE_DIR, size_bytes
 from featx.recipe import Recipe
-from featx.storage import StoragePath, as_path, as_storage_path, replacing, replacing_folder
-from featx.system import keras_backend, shown
+from featx.storage import StoragePath, as_path, as_storage_path, check_writable, replacing, replacing_folder
+from featx.system import brief, check_name, keras_backend, size
 from featx.train import SavedRun, read_run
 
 log = logging.getLogger("featx")
@@ -49,6 +49,10 @@ class Export:
     size_bytes: int
     elapsed_s: float
 
+    def __repr__(self) -> str:
+        classes = f"{len(self.class_names)} classes"
+        return f"<Export {brief(self.path)}: {self.recipe.backbone} + {self.head}, {classes}, {size(self.size_bytes)}>"
+
 
 def export_run(
     run_dir: Path | str,
@@ -74,8 +78,7 @@ def export_run(
         FeatxError: there is no sound run, something is there already, it cannot be written, or a package is missing.
     """
     start_s = time.perf_counter()
-    if format not in tuple(FORMATS):
-        raise FeatxError(f"A run is exported as {', '.join(FORMATS)}. Received: {shown(format)}")
+    check_name(format, FORMATS, f"A run is exported as {', '.join(FORMATS)}.")
     suffix, write = FORMATS[format]
     run = read_run(as_path(run_dir))
     head_path = run.head_path(head)
@@ -104,6 +107,8 @@ def _check_path(path: Path, form: str, suffix: str) -> None:
         raise FeatxError(f"A savedmodel is a folder: its name has no such suffix. Received: {printable(path)}")
     if suffix and path.suffix != suffix:
         raise FeatxError(f"The name of a {form} file ends in {suffix}. Received: {printable(path)}")
+    with system_errors(printable(path), "written"):
+        check_writable(path.parent)
 
 
 def _check_packages(form: str) -> None:

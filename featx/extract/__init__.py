@@ -22,6 +22,7 @@ from featx.extract.options import (
     ExtractionOptions,
     ExtractionSettings,
     RecipeOptions,
+    check_options,
     extract_command,
     option_flag,
     option_variable,

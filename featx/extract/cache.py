@@ -20,8 +20,8 @@ from featx.store import (
     list_store,
     mend_store,
 )
+from featx.system import brief, did_you_mean, progress_bar, size
 from featx.system import names as as_names
-from featx.system import progress_bar
 
 NETWORKS_NAME = "networks"
 
@@ -44,6 +44,9 @@ class CacheEntry:
     size_bytes: int
     store: StoreListing | None = None
 
+    def __repr__(self) -> str:
+        return f"<CacheEntry {brief(self.name)}: {self.kind}, {size(self.size_bytes)}>"
+
 
 @dataclass(frozen=True)
 class CacheCheck:
@@ -56,6 +59,11 @@ class CacheCheck:
 
     stores: tuple[StoreCheck, ...]
     damages: tuple[Damage, ...]
+
+    def __repr__(self) -> str:
+        n_damages = len(self.damages) + sum(len(store.damages) for store in self.stores)
+        found = f"{n_damages:,} damages" if n_damages else "no damage found"
+        return f"<CacheCheck of {len(self.stores):,} stores: {found}>"
 
     @property
     def is_sound(self) -> bool:
@@ -194,7 +202,8 @@ def _named(name: str, entries: Sequence[CacheEntry], cache_dir: StoragePath) -> 
         return found[0]
     listing = ", ".join(printable(entry.name) for entry in found or entries) or "nothing"
     problem = "has several entries that begin with" if found else "has no"
-    raise FeatxError(f"The cache {printable(cache_dir)} {problem} {printable(name)}. There is: {listing}.")
+    meant = "" if found else did_you_mean(name, (entry.name for entry in entries))
+    raise FeatxError(f"The cache {printable(cache_dir)} {problem} {printable(name)}. There is: {listing}.{meant}")
 
 
 def _check_networks(folder: Path) -> list[Damage]:

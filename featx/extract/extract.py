@@ -10,6 +10,7 @@ from featx.extract.options import (
     DEFAULT_CACHE_DIR,
     ExtractionOptions,
     ExtractionSettings,
+    check_options,
     resolve_recipe,
     split_options,
 )
@@ -34,6 +35,12 @@ class ExtractedViews(Computed):
     views: Views
     n_images: int
 
+    def __repr__(self) -> str:
+        return (
+            f"<{self.views.n} views of each of {self.n_images:,} images: {self.n_computed:,} computed, "
+            f"{self.n_cached:,} from the cache>"
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Extraction(Computed):
@@ -48,6 +55,12 @@ class Extraction(Computed):
     dataset: ImageDataset
     elapsed_s: float
     views: ExtractedViews | None = None
+
+    def __repr__(self) -> str:
+        return (
+            f"<Extraction of {self.dataset.n_images:,} images with {self.recipe.backbone}: {self.n_computed:,} "
+            f"computed, {self.n_cached:,} from the cache, {len(self.skipped):,} skipped>"
+        )
 
 
 def extract_features(
@@ -87,6 +100,7 @@ def extract_features(
     settings = ExtractionSettings(
         engine_options=engine_options, workers=workers, strict=strict, show=show, ray_address=ray_address
     )
+    check_options(**recipe_options)
     cache_dir, views = as_storage_path(cache_dir), as_views(views)
     dataset = scan(data_dir, cache_dir, to_train=False, show=show)
     recipe, weights = resolve_recipe(cache_dir, dataset, **recipe_options)

@@ -8,14 +8,30 @@ from typing import Annotated, Any, TypedDict, Unpack, cast, get_type_hints
 
 import numpy as np
 
-from featx.backbones import BACKBONES, CLASSIFIER_LAYER, Weights, find_backbone, find_weights
+from featx.backbones import (
+    BACKBONES,
+    CLASSIFIER_LAYER,
+    Weights,
+    check_fit,
+    check_weights,
+    find_backbone,
+    find_weights,
+)
 from featx.dataset import Data, ImageDataset, ImageFolders
-from featx.engines import AUTO, EngineChoices, EngineOptions, best_calibration, calibration_digest, kept_calibrations
+from featx.engines import (
+    AUTO,
+    EngineChoices,
+    EngineOptions,
+    best_calibration,
+    calibration_digest,
+    check_precision,
+    kept_calibrations,
+)
 from featx.errors import FeatxError
 from featx.images import Views
 from featx.recipe import DTYPES, POOLINGS, PRECISIONS, Recipe, as_image_size
 from featx.storage import RemotePath, StoragePath, as_storage_path
-from featx.system import as_workers, has_fast_bfloat16, shell_line, shown
+from featx.system import as_workers, check_name, did_you_mean, has_fast_bfloat16, shell_line, shown
 
 #: Where stores lie unless told otherwise.
 DEFAULT_CACHE_DIR = "cache"
@@ -160,19 +176,25 @@ def split_options(options: ExtractionOptions) -> tuple[RecipeOptions, EngineOpti
     """Return what `options` say about the recipe, with the defaults, and about how the backbone is run.
 
     Raises:
-        FeatxError: there is no such engine, or an option has the wrong type.
+        FeatxError: there is no such engine, it lacks the precision, or an option has the wrong type.
         TypeError: there is no such option.
     """
     _check_names(options, ExtractionOptions)
     engine = {name: value for name, value in options.items() if name not in RECIPE_OPTIONS}
     recipe = {name: value for name, value in options.items() if name in RECIPE_OPTIONS}
-    return with_defaults(cast(RecipeOptions, recipe)), EngineOptions.of(cast(EngineChoices, engine))
+    chosen, how = with_defaults(cast(RecipeOptions, recipe)), EngineOptions.of(cast(EngineChoices, engine))
+    if (precision := str(chosen["precision"])) != AUTO:
+        check_precision(how.engine, precision)
+    return chosen, how
 
 
 def _check_names(options: Mapping[str, object], known: type) -> None:
     """Raise as Python does for a misspelled argument: left alone, it would mean the default, without a word."""
     for name in options.keys() - get_type_hints(known).keys():
-        raise TypeError(f"there is no option {name!r}; there are {', '.join(sorted(get_type_hints(known)))}")
+        there_are = sorted(get_type_hints(known))
+        raise TypeError(
+            f"there is no option {name!r}; there are {', '.join(there_are)}.{did_you_mean(name, there_are)}"
+        )
 
 
 def with_defaults(options: RecipeOptions) -> RecipeOptions:
@@ -194,9 +216,30 @@ def with_defaults(options: RecipeOptions) -> RecipeOptions:
         option = RECIPE_OPTIONS[name]
         if name != "image_size" and not isinstance(value, str | None):
             raise FeatxError(f"The option {name} is text. Received: {shown(value)}")
-        if option.rule and value is not None and value not in option.choices:
-            raise FeatxError(f"{option.rule} Received: {value!r}")
+        if option.rule and value is not None:
+            check_name(value, option.choices, option.rule)
     return cast(RecipeOptions, given)
+
+
+def check_options(**options: Unpack[RecipeOptions]) -> dict[str, Any]:
+    """Return all options of a recipe, also those whose default depends on the backbone or the layer.
+
+    It takes no time: call it before images are looked for, and weights are downloaded.
+
+    Raises:
+        BackboneError: there is no such backbone or layer, or it does not take images of this size.
+        WeightsError: there is no such file of weights.
+        FeatxError: one has the wrong type, or there is no such value.
+        TypeError: there is no such option.
+    """
+    chosen: dict[str, Any] = {**with_defaults(options)}
+    entry = find_backbone(chosen["backbone"])
+    chosen["layer"] = chosen["layer"] or entry.layer
+    chosen["image_size"] = chosen["image_size"] or as_image_size(entry.image_size)
+    chosen["dtype"] = chosen["dtype"] or ("float32" if chosen["layer"] == CLASSIFIER_LAYER else DTYPES[0])
+    check_fit(chosen["backbone"], chosen["layer"], chosen["image_size"], chosen["pooling"])
+    check_weights(chosen["weights"])
+    return chosen
 
 
 def resolve_recipe(
@@ -212,22 +255,19 @@ def resolve_recipe(
         options: see `RecipeOptions`.
 
     Raises:
-        BackboneError: there is no such backbone.
+        BackboneError: there is no such backbone or layer, or it does not take images of this size.
         WeightsError: there are no such weights.
         FeatxError: there is no such storage dtype, pooling or precision, or int8 lacks a data set.
         TypeError: there is no such option.
     """
     cache_dir = as_storage_path(cache_dir)
-    chosen: dict[str, Any] = {**with_defaults(options)}
-    entry = find_backbone(chosen["backbone"])
-    chosen["layer"] = chosen["layer"] or entry.layer
-    chosen["image_size"] = chosen["image_size"] or as_image_size(entry.image_size)
+    chosen = check_options(**options)
     is_whole = chosen["layer"] == CLASSIFIER_LAYER
-    chosen["dtype"] = chosen["dtype"] or ("float32" if is_whole else DTYPES[0])
     if chosen["precision"] == AUTO:
         chosen["precision"] = "bfloat16" if has_fast_bfloat16() else "float32"
     weights = find_weights(chosen["backbone"], chosen["weights"], cache_dir, whole=is_whole)
-    recipe = Recipe(**{**chosen, "weights": weights.digest}, preprocessing=entry.preprocessing)
+    preprocessing = find_backbone(chosen["backbone"]).preprocessing
+    recipe = Recipe(**{**chosen, "weights": weights.digest}, preprocessing=preprocessing)
     return (_calibrated(recipe, cache_dir, dataset) if recipe.precision == "int8" else recipe), weights
 
 

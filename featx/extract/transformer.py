@@ -17,6 +17,7 @@ from featx.extract.options import (
     DEFAULT_CACHE_DIR,
     ExtractionOptions,
     ExtractionSettings,
+    check_options,
     resolve_recipe,
     split_options,
 )
@@ -118,6 +119,7 @@ class FeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         cache_dir = as_storage_path(self.cache_dir)
         given = {name: getattr(self, name) for name in get_type_hints(ExtractionOptions)}
         recipe_options, engine_options = split_options(cast("ExtractionOptions", given))
+        check_options(**recipe_options)
         settings = ExtractionSettings(engine_options=engine_options, workers=self.workers, strict=True, show=self.show)
         images = images_of_sources([as_source(item) for item in images_in(X)], cache_dir)
         recipe, weights = resolve_recipe(cache_dir, **recipe_options)

@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from featx.errors import FeatxError, TrainingError, printable
+from featx.errors import FeatxError, TrainingError
 from featx.heads.logistic import Scaled, fit_logreg, folds_of
 from featx.heads.streamed_logistic import fit_logreg_streamed, sample_rows
 from featx.heads.training_loop import Trained, Training, fit, layer_seeds, output_layer, split
 from featx.store import Rows, ViewRows, all_views, below
-from featx.system import import_keras, names
+from featx.system import check_name, import_keras, names
 
 _Floats = npt.NDArray[np.float64]
 
@@ -103,8 +103,7 @@ def head_names(heads: Sequence[str] | str) -> tuple[str, ...]:
 
 
 def _check_head(name: str) -> None:
-    if name not in _TRAINERS:
-        raise TrainingError(f"A head is one of {', '.join(HEADS)}. Received: {printable(name)}")
+    check_name(name, _TRAINERS, f"A head is one of {', '.join(HEADS)}.", TrainingError)
 
 
 def _batch_size(n_rows: int) -> int:

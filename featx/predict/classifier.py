@@ -5,23 +5,23 @@ Features of images that were seen before come from the store.
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, Unpack, overload
 
 import numpy as np
+import numpy.typing as npt
 
 from featx.backbones import (
     CLASSIFIER_LAYER,
     ClassMap,
     Weights,
-    check_image_size,
     count_network_classes,
     make_class_map,
     read_class_list,
 )
-from featx.dataset import ImageDataset, Images, SkippedImage, as_source, digest_files, images_in
+from featx.dataset import Images, ManyImages, SkippedImage, as_source, digest_sources, images_in, source_path
 from featx.engines import EngineChoices, EngineOptions, needs_keras
 from featx.errors import FeatxError, WeightsError
 from featx.extract import (
@@ -37,7 +37,7 @@ from featx.heads import Head, read_head
 from featx.recipe import Recipe
 from featx.storage import StoragePath, as_path, as_storage_path
 from featx.store import FeatureStore
-from featx.system import as_workers, data_frame, names, shown
+from featx.system import as_rows, as_workers, brief, data_frame, names
 from featx.train import SavedRun, read_run
 
 if TYPE_CHECKING:
@@ -56,14 +56,14 @@ class Prediction:
     """What a classifier says of one image.
 
     Attributes:
-        path: the file.
+        path: the file; None of an image that is no file.
         label: the likeliest class; None if the image cannot be read.
         probability: of that class, from 0 to 1.
         top: the likeliest classes with their probabilities, the likeliest first; all of them.
         reason: why the image cannot be read; None if it can.
     """
 
-    path: StoragePath
+    path: StoragePath | None
     label: str | None
     probability: float | None
     top: tuple[tuple[str, float], ...] = field(repr=False)
@@ -72,17 +72,23 @@ class Prediction:
 
 @dataclass(frozen=True, eq=False)
 class Predictions(Sequence[Prediction]):
-    """Predictions for n files, in the order in which they were named.
+    """Predictions for n images, in the order in which they were given.
+
+    One of them is a `Prediction`. Some of them, by a slice, a mask `(n,)` bool or numbers `(k,)`, are `Predictions`.
+
+    >>> predictions = Predictions(("cats", "dogs"), (None, None), np.array([[0.9, 0.1], [0.2, 0.8]]), (None, None))
+    >>> predictions[-1].label, predictions[predictions.probabilities[:, 0] > 0.5].labels
+    ('dogs', ['cats'])
 
     Attributes:
         class_names: the classes.
-        paths: n files.
+        paths: n files; None for each image that is no file.
         probabilities: `(n, n_classes)` float64; NaN for an image that cannot be read.
         reasons: why each cannot be read; None where it can.
     """
 
     class_names: tuple[str, ...]
-    paths: tuple[StoragePath, ...]
+    paths: tuple[StoragePath | None, ...]
     probabilities: np.ndarray
     reasons: tuple[str | None, ...]
 
@@ -92,10 +98,10 @@ class Predictions(Sequence[Prediction]):
     @overload
     def __getitem__(self, row: int) -> Prediction: ...
     @overload
-    def __getitem__(self, row: slice) -> "Predictions": ...
-    def __getitem__(self, row: int | slice) -> "Prediction | Predictions":
-        if isinstance(row, slice):
-            return Predictions(self.class_names, self.paths[row], self.probabilities[row], self.reasons[row])
+    def __getitem__(self, row: "slice | npt.ArrayLike") -> "Predictions": ...
+    def __getitem__(self, row: "int | slice | npt.ArrayLike") -> "Prediction | Predictions":
+        if isinstance(row, bool) or not isinstance(row, int | np.integer):
+            return self._some(row)
         path, reason, probabilities = self.paths[row], self.reasons[row], self.probabilities[row]
         if reason is not None:
             return Prediction(path, None, None, (), reason)
@@ -103,8 +109,15 @@ class Predictions(Sequence[Prediction]):
         top = tuple((self.class_names[label], float(probabilities[label])) for label in order)
         return Prediction(path, *top[0], top, None)
 
+    def _some(self, rows: "slice | npt.ArrayLike") -> "Predictions":
+        numbers = np.arange(len(self))
+        chosen = numbers[rows if isinstance(rows, slice) else as_rows(rows, len(self))]
+        paths, reasons = (tuple(column[row] for row in chosen) for column in (self.paths, self.reasons))
+        return Predictions(self.class_names, paths, self.probabilities[chosen], reasons)
+
     def __repr__(self) -> str:
-        return f"<Predictions of {len(self)} files in {len(self.class_names)} classes, {self.n_unreadable} unreadable>"
+        n_bad = f"{self.n_unreadable:,} unreadable"
+        return f"<Predictions of {len(self):,} images in {len(self.class_names)} classes, {n_bad}>"
 
     @property
     def labels(self) -> list[str | None]:
@@ -123,7 +136,7 @@ class Predictions(Sequence[Prediction]):
             FeatxError: pandas is not installed.
         """
         columns = {
-            "path": [str(path) for path in self.paths],
+            "path": [path and str(path) for path in self.paths],
             "label": self.labels,
             "probability": [prediction.probability for prediction in self],
             "reason": list(self.reasons),
@@ -133,7 +146,7 @@ class Predictions(Sequence[Prediction]):
 
 
 class ImageClassifier(ABC):
-    """Image files in, classes out, by way of the store.
+    """Images in, classes out, by way of the store.
 
     What the probabilities are made of is left to those who inherit: a head on features, or what the network says.
 
@@ -151,16 +164,18 @@ class ImageClassifier(ABC):
 
     def predict(
         self,
-        paths: Iterable[StoragePath | str] | StoragePath | str | ImageDataset,
+        paths: ManyImages,
         *,
         workers: int | None = None,
         strict: bool = False,
         show: bool = False,
     ) -> Predictions:
-        """Return what the classes of the image files `paths` are. Their features go to the store.
+        """Return what the classes of images are. Their features go to the store.
 
         Args:
-            paths: files in a list or its like, one file, or a data set, for all its files; what cannot be read is a
+            paths: images in a list, a tuple, an iterator, a pandas Series or a NumPy array; a data set; one image; or
+                a folder or an archive, for all images in it. An image is the path of a file, an array
+                `(height, width, 3)` or `(height, width)` uint8, or a Pillow image. A file that cannot be read is a
                 prediction without a label, with a reason.
             workers: decoding threads; as many as cores if None.
             strict: raise on the first image that cannot be read.
@@ -169,14 +184,14 @@ class ImageClassifier(ABC):
         Raises:
             ImageError: `strict`, and an image cannot be read.
             WeightsError: features have to be computed, and the backbone's weights are not to be found.
-            FeatxError: `paths` are no paths, or the store cannot be read or written.
+            FeatxError: `paths` are no images, or the store cannot be read or written.
         """
         workers = as_workers(workers)
-        files = tuple(map(_as_file, images_in(paths)))
-        digests, reasons = digest_files(files, self._cache_dir, show=show)
-        rows = np.array([row for row in range(len(files)) if row not in reasons], np.int64)
-        images = Images(files, digests)[rows]
-        unreadable = [SkippedImage.of(files[row].absolute(), b"", reason) for row, reason in reasons.items()]
+        sources = [as_source(item) for item in images_in(paths)]
+        digests, reasons = digest_sources(sources, self._cache_dir, show=show)
+        rows = np.array([row for row in range(len(sources)) if row not in reasons], np.int64)
+        images = Images(sources, digests)[rows]
+        unreadable = [SkippedImage.of(source_path(sources[row]), b"", reason) for row, reason in reasons.items()]
         computed = compute_missing(
             images,
             self._recipe,
@@ -186,19 +201,18 @@ class ImageClassifier(ABC):
             unreadable=unreadable,
         )
         why = {image.digest or image.path: image.reason for image in computed.skipped}
-        all_reasons = [reasons.get(row) for row in range(len(files))]
+        all_reasons = [reasons.get(row) for row in range(len(sources))]
         for row, digest in zip(rows, images.digests, strict=True):
-            bad = SkippedImage.of(files[row].absolute(), digest.tobytes(), "")
+            bad = SkippedImage.of(source_path(sources[row]), digest.tobytes(), "")
             all_reasons[row] = why.get(bad.digest) or why.get(bad.path)
         if n_bad := sum(reason is not None for reason in all_reasons):
-            log.warning("%d of %d images cannot be read.", n_bad, len(files))
+            log.warning("%d of %d images cannot be read.", n_bad, len(sources))
         probabilities = self._probabilities(digests, np.array([reason is None for reason in all_reasons], bool))
+        files = tuple(None if isinstance(source, np.ndarray) else source for source in sources)
         return Predictions(self.class_names, files, probabilities, tuple(all_reasons))
 
-    def predict_proba(
-        self, paths: Iterable[StoragePath | str] | StoragePath | str | ImageDataset, *, show: bool = False
-    ) -> np.ndarray:
-        """Return `(n, n_classes)` float64 probabilities of the image files `paths`.
+    def predict_proba(self, paths: ManyImages, *, show: bool = False) -> np.ndarray:
+        """Return `(n, n_classes)` float64 probabilities of images; `paths` as for `predict`.
 
         Raises:
             ImageError: an image cannot be read.
@@ -225,13 +239,6 @@ class ImageClassifier(ABC):
             some = rows[start : start + step]
             probabilities[some] = self._from_features(store.read(digests[some]))
         return probabilities
-
-
-def _as_file(item: object) -> StoragePath:
-    source = as_source(item)
-    if isinstance(source, np.ndarray):
-        raise FeatxError(f"Give the images to classify as paths of files. Received: {shown(item)}")
-    return source
 
 
 class Classifier(ImageClassifier):
@@ -288,6 +295,10 @@ class Classifier(ImageClassifier):
             as_path(weights) if weights else None,
             options,
         )
+
+    def __repr__(self) -> str:
+        recipe = self._recipe
+        return f"<Classifier of {brief(self.run.dir)}: {recipe.backbone}, {len(self.class_names)} classes>"
 
     def _find_weights(self) -> Weights:
         run = self.run
@@ -358,13 +369,15 @@ class DirectClassifier(ImageClassifier):
             raise FeatxError("A pretrained classifier takes no layer or pooling: leave them out.")
         wanted: RecipeOptions = {**recipe_options, "layer": CLASSIFIER_LAYER, "pooling": None}
         recipe, weights = resolve_recipe(as_storage_path(cache_dir), **wanted)
-        check_image_size(recipe)
         n_network_classes = count_network_classes(recipe.backbone, weights.path)
         network_classes = read_class_list(as_path(class_list)) if class_list else ()
         class_map = make_class_map(names("maps", maps), n_network_classes, class_list=network_classes)
         if not maps and not class_list:
             log.info("Classes of ImageNet, for want of --map: %s.", class_map)
         return cls(recipe, weights, class_map, as_storage_path(cache_dir), engine_options)
+
+    def __repr__(self) -> str:
+        return f"<DirectClassifier {self._recipe.backbone}: {len(self.class_names)} classes>"
 
     def _find_weights(self) -> Weights:
         return self._weights

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from featx.compare import Approach, Comparison
+from featx.dataset import Data
 from featx.errors import FeatxError, printable
 from featx.report.html.page import page_html
 from featx.report.plots.diagnostics import (
@@ -25,13 +26,13 @@ from featx.report.text import (
     table,
     verdict,
 )
-from featx.storage import StoragePath, as_path, replacing
+from featx.storage import as_path, replacing
 from featx.system import escape_markdown, markdown_table, shown
 
 NUMBERS_NOTE = "The pictures number the classes: no font here has the letters of some names, or two names look alike."
 
 
-def write_report(comparison: Comparison, report_dir: Path | str, data_dir: StoragePath | str | None = None) -> None:
+def write_report(comparison: Comparison, report_dir: Path | str, data_dir: Data | None = None) -> None:
     """Write `index.html`, `results.json`, `results.md` and the pictures to a folder, which is made if need be.
 
     Thumbnails in the page are made from the images in the data set's folder `data_dir`; without it there are none.

@@ -13,6 +13,7 @@ from featx.storage.files import (
     check_writable,
     file_digest,
     move,
+    nearest_folder,
     new_folder,
     read_start,
     read_whole,

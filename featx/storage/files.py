@@ -23,6 +23,7 @@ from featx.errors import FeatxError, StoreError, printable, system_errors
 from featx.storage.paths import StoragePath
 from featx.storage.remote_path import RemotePath
 from featx.storage.windows import READ_FLAGS, patiently, rename_folder, sync_folder
+from featx.system import did_you_mean
 
 _AnyPath = TypeVar("_AnyPath", bound=StoragePath)
 
@@ -220,13 +221,24 @@ def remove_abandoned_files(folder: StoragePath) -> None:
                 path.unlink()
 
 
-def check_empty(folder: Path) -> None:
-    """Raise FeatxError if there is something in `folder`, which need not be there, before work that would be lost.
+def nearest_folder(path: StoragePath) -> str:
+    """Return the end of an error about a folder that is not there: the nearest one beside it, or nothing."""
+    if not isinstance(path, Path):
+        return ""
+    with suppress(OSError):
+        return did_you_mean(path.name, [str(other.name) for other in path.parent.iterdir() if other.is_dir()])
+    return ""
 
-    Raises:
-        OSError: it is no folder, or cannot be listed.
+
+def check_empty(folder: Path) -> None:
+    """Raise FeatxError if `folder` has something in it, or cannot be written to: before work that would be lost.
+
+    It need not be there.
     """
-    if folder.exists() and any(folder.iterdir()):
+    with system_errors(f"The folder {printable(folder)}", "written"):
+        is_empty = not folder.exists() or not any(folder.iterdir())
+        check_writable(folder)
+    if not is_empty:
         raise FeatxError(f"The folder {printable(folder)} is not empty; choose another one.")
 
 

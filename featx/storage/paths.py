@@ -62,7 +62,7 @@ def as_path(named: StoragePath | str) -> Path:
     raise FeatxError(f"Name a file or folder on this machine. Received: {printable(path)}")
 
 
-def as_data(named: StoragePath | str, zip_encoding: str | None = None) -> StoragePath:
+def as_data(named: StoragePath | str | os.PathLike[str], zip_encoding: str | None = None) -> StoragePath:
     """Return the storage path of a data set. An archive on this machine is opened like a folder.
 
     Args:

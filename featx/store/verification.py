@@ -19,7 +19,7 @@ from featx.store.feature_store import DAMAGED_PREFIX, FeatureStore, odd_shaped, 
 from featx.store.row_index import RowIndex, look_at_segments, segment_paths
 from featx.store.segment_file import Segment, SegmentDamageError, check_rows, read_index, row_names, stated_recipe
 from featx.store.virtual_dataset import is_virtual_dataset_of, shown_segments
-from featx.system import Timings
+from featx.system import Timings, brief
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,9 @@ class StoreCheck:
     n_rows: int = 0
     damages: tuple[Damage, ...] = ()
     timings: Timings = field(default_factory=Timings)
+
+    def __repr__(self) -> str:
+        return f"<StoreCheck of {brief(self.dir)}: {self.n_rows:,} sound rows, {len(self.damages):,} damages>"
 
     @property
     def mending_s(self) -> float | None:

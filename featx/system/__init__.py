@@ -5,7 +5,11 @@ Nothing here knows of images.
 
 from featx.system.arguments import (
     as_mask,
+    as_rows,
     as_workers,
+    brief,
+    check_name,
+    did_you_mean,
     duration,
     from_json_value,
     names,

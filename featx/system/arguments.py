@@ -1,8 +1,9 @@
 """What functions and commands are given, checked: names, numbers, sizes, times and JSON; and how these are written."""
 
+import difflib
 import operator
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import is_dataclass
 from pathlib import Path
 from types import UnionType
@@ -11,7 +12,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 import numpy as np
 import numpy.typing as npt
 
-from featx.errors import FeatxError
+from featx.errors import FeatxError, printable
 
 #: Characters of a value that an error shows.
 _MAX_SHOWN = 80
@@ -27,6 +28,42 @@ def shown(value: object) -> str:
     """
     text = " ".join(repr(value).split())
     return f"{text if len(text) <= _MAX_SHOWN else text[:_MAX_SHOWN] + '…'} ({type(value).__name__})"
+
+
+def brief(value: object) -> str:
+    """Return a name or path for a repr: in one line, its middle left out if it is long.
+
+    >>> brief("data/cats"), len(brief("x" * 1000))
+    ('data/cats', 80)
+    """
+    text = printable(value)
+    half = _MAX_SHOWN // 2
+    return text if len(text) <= _MAX_SHOWN else f"{text[: half - 1]}…{text[-half:]}"
+
+
+def did_you_mean(word: object, known: Iterable[str]) -> str:
+    """Return the end of an error about an unknown name: a question with the nearest known one, or nothing.
+
+    >>> did_you_mean("VGG61", ["vgg16", "resnet50"]), did_you_mean("abacus", ["vgg16", "resnet50"])
+    (' Did you mean vgg16?', '')
+    """
+    by_folded = {name.casefold(): name for name in known}
+    nearest = difflib.get_close_matches(word.casefold(), by_folded, n=1) if isinstance(word, str) else []
+    return f" Did you mean {printable(by_folded[nearest[0]])}?" if nearest else ""
+
+
+def check_name(value: object, known: Collection[str], rule: str, error: type[FeatxError] = FeatxError) -> None:
+    """Raise `error` unless `value` is one of the `known` names: `rule`, what was received, and what may be meant.
+
+    >>> check_name("vgg61", ["vgg16", "resnet50"], "A backbone is vgg16 or resnet50.")
+    Traceback (most recent call last):
+    featx.errors.FeatxError: A backbone is vgg16 or resnet50. Received: 'vgg61'. Did you mean vgg16?
+    """
+    if isinstance(value, str) and value in known:
+        return
+    received = repr(value) if isinstance(value, str) else shown(value)
+    meant = did_you_mean(value, known)
+    raise error(f"{rule} Received: {received}{f'.{meant}' if meant else ''}")
 
 
 def whole_number(what: str, value: object, least: int = 1, most: int | None = None) -> int:
@@ -82,6 +119,23 @@ def as_mask(given: npt.ArrayLike, n: int) -> npt.NDArray[np.bool_]:
     if mask.shape != (n,) or mask.dtype != bool:
         raise FeatxError(f"A mask has true or false for each of {n} images. Received: {mask.shape} of {mask.dtype}")
     return mask
+
+
+def as_rows(given: npt.ArrayLike, n: int) -> npt.NDArray[Any]:
+    """Return which of n rows a mask `(n,)` bool or numbers `(k,)` choose, as an array of their kind.
+
+    Raises:
+        IndexError: there is no such row.
+        TypeError: it is neither.
+    """
+    rows = np.asarray(given)
+    if rows.shape == (0,):
+        return np.empty(0, np.int64)
+    if rows.ndim != 1 or not (rows.dtype == bool or np.issubdtype(rows.dtype, np.integer)):
+        raise TypeError(f"rows are chosen by a number, a slice, a mask, or a list of numbers. Received: {shown(given)}")
+    if rows.dtype == bool and len(rows) != n:
+        raise IndexError(f"a mask has true or false for each of {n} rows. Received: {len(rows)}")
+    return rows
 
 
 def size(size_bytes: int) -> str:

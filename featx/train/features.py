@@ -9,7 +9,7 @@ import numpy as np
 
 from featx.dataset import Data, DimImages, ImageDataset, SkippedImages, dim_sentence, scan, views_of
 from featx.errors import FeaturesMissingError, TrainingError, printable
-from featx.extract import DEFAULT_CACHE_DIR, RecipeOptions, extract_command, resolve_recipe
+from featx.extract import DEFAULT_CACHE_DIR, RecipeOptions, check_options, extract_command, resolve_recipe
 from featx.images import Views, as_views
 from featx.recipe import Recipe
 from featx.storage import StoragePath, as_storage_path
@@ -44,6 +44,12 @@ class Features:
     train_views: ViewRows | None = None
     test_views: ViewRows | None = None
     test_views_timings: Timings = field(default_factory=Timings)
+
+    def __repr__(self) -> str:
+        return (
+            f"<Features of {self.dataset.n_images:,} images in {len(self.class_names)} classes: "
+            f"{self.recipe.backbone}, X {self.X.shape} {self.X.dtype}>"
+        )
 
     @property
     def y(self) -> np.ndarray:
@@ -83,13 +89,15 @@ class Features:
         )
 
     def to_pandas(self) -> "pd.DataFrame":
-        """Return a table with `path`, `label`, `split`, and a column for each feature: `f0`, `f1`, ….
+        """Return a table with `path`, `label`, `split`, and a float32 column for each feature: `f0`, `f1`, ….
+
+        pandas computes in the dtype of a column, and float16 overflows as soon as it sums or shows one.
 
         Raises:
             FeatxError: pandas is not installed.
         """
         labels = [self.class_names[label] for label in self.y]
-        columns = self.X[:].reshape(len(self.X), -1).T
+        columns = self.X[:].reshape(len(self.X), -1).astype(np.float32).T
         features = {f"f{number}": column for number, column in enumerate(columns)}
         return data_frame({"path": self.paths, "label": labels, "split": self.split} | features)
 
@@ -120,6 +128,7 @@ def load_features(
         FeatxError: the data set, the weights or the store is not fit; the message says what to do.
     """
     cache_dir, views = as_storage_path(cache_dir), as_views(views)
+    check_options(**options)
     if not isinstance(dataset, ImageDataset):
         dataset = scan(dataset, cache_dir)
     recipe, _ = resolve_recipe(cache_dir, dataset, **options)

@@ -66,6 +66,9 @@ class Result(Trained):
     metrics: Metrics
     peak_memory_bytes: int
 
+    def __repr__(self) -> str:
+        return f"<Result of {self.name}: {self.metrics.accuracy:.1%} of {self.metrics.n_samples:,} test images>"
+
     @classmethod
     def of(cls, trained: Trained, probabilities: npt.NDArray[np.float64], y_test: npt.NDArray[np.int64]) -> Self:
         """Return what `trained` achieves with these probabilities of the test images, whose labels are `y_test`."""

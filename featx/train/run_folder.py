@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, astuple, dataclass, fields
+from dataclasses import asdict, astuple, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,8 @@ from featx.backbones import CLASSIFIER_LAYER, Weights, find_weights_again
 from featx.errors import FeatxError, printable, system_errors
 from featx.heads import HEADS, Epoch, Training, save_model
 from featx.recipe import Recipe
-from featx.storage import StoragePath, replacing_folder
-from featx.system import command_line, csv_lines, hardware, now, versions
+from featx.storage import StoragePath, nearest_folder, replacing_folder
+from featx.system import check_name, command_line, csv_lines, hardware, now, versions
 from featx.train.features import Features
 from featx.train.metrics import Result
 
@@ -35,7 +35,7 @@ class SavedRun:
 
     dir: Path
     recipe: Recipe
-    class_names: tuple[str, ...]
+    class_names: tuple[str, ...] = field(repr=False)
     heads: tuple[str, ...]
     weights_path: Path | None
 
@@ -46,10 +46,7 @@ class SavedRun:
             FeatxError: the run has no such head.
         """
         name = head or self.heads[0]
-        if name not in self.heads:
-            raise FeatxError(
-                f"The run {printable(self.dir)} has the heads {', '.join(self.heads)}. Received: {printable(name)}"
-            )
+        check_name(name, self.heads, f"The run {printable(self.dir)} has the heads {', '.join(self.heads)}.")
         return self.dir / f"{name}.keras"
 
     def find_weights(self, cache_dir: StoragePath, named: Path | None = None, *, download: bool = True) -> Weights:
@@ -74,7 +71,8 @@ def read_run(run_dir: Path) -> SavedRun:
         FeatxError: it is no run folder, not a whole one, or one of a newer featx.
     """
     if not (run_dir / "metrics.json").is_file():
-        raise FeatxError(f"There is no run in {printable(run_dir)}; make one with featx train-top.")
+        meant = "" if run_dir.exists() else nearest_folder(run_dir)
+        raise FeatxError(f"There is no run in {printable(run_dir)}; make one with featx train-top.{meant}")
     metrics = _read_json(run_dir / "metrics.json", dict)
     if metrics.get("format") != FORMAT or metrics.get("format_version") != FORMAT_VERSION:
         raise FeatxError(
@@ -112,7 +110,7 @@ def write_run(
         FeatxError: the folder has something in it already, or cannot be written.
     """
     run_dir = run_dir.resolve()
-    columns = ["head", *(field.name for field in fields(Epoch))]
+    columns = ["head", *(column.name for column in fields(Epoch))]
     epochs = ([result.name, *astuple(epoch)] for result in results for epoch in result.history)
     with system_errors(f"The run folder {printable(run_dir)}", "written"), replacing_folder(run_dir) as folder:
         for result in results:

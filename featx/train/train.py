@@ -10,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from featx.dataset import Data, ImageDataset, scan, validation_mask
-from featx.extract import DEFAULT_CACHE_DIR, RecipeOptions, extract_command, resolve_recipe
+from featx.extract import DEFAULT_CACHE_DIR, RecipeOptions, check_options, extract_command, resolve_recipe
 from featx.heads import HEADS, Training, check_training, head_names, predict_proba, train_head
 from featx.images import Views, as_views
 from featx.storage import StoragePath, as_path, as_storage_path, check_empty
 from featx.store import FeatureStore, take
-from featx.system import reset_peak_memory
+from featx.system import brief, reset_peak_memory
 from featx.train.features import Features, data_warnings, stored_features, with_views
 from featx.train.metrics import Result
 from featx.train.run_folder import write_run
@@ -43,6 +43,10 @@ class Run:
     features: Features
     results: tuple[Result, ...]
     warnings: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        right = ", ".join(f"{result.name} {result.metrics.accuracy:.1%}" for result in self.results)
+        return f"<Run {brief(self.dir)}: {right} of {self.features.dataset.n_test:,} test images>"
 
 
 def train_top(
@@ -74,6 +78,7 @@ def train_top(
     check_empty(folder)
     check_training(training)
     names = head_names(heads)
+    check_options(**options)
     dataset = scan(data_dir, cache_dir, show=training.show)
     recipe, weights = resolve_recipe(cache_dir, dataset, **options)
     store = FeatureStore(cache_dir, recipe)

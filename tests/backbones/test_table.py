@@ -1,5 +1,6 @@
 """Backbones: the networks and their numbers."""
 
+import json
 import os
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 from PIL import Image
 
 from featx.backbones.build import build_model
-from featx.backbones.table import BACKBONES, Backbone, OfficialFile, find_backbone
+from featx.backbones.table import BACKBONES, Backbone, OfficialFile, find_backbone, layer_names
 from featx.backbones.weights import count_classes
 from featx.engines.keras_engine import KerasEngine
 from featx.errors import BackboneError, WeightsError
@@ -86,6 +87,14 @@ def test_every_entry_says_what_keras_says(backbone):
     assert mistakes_in(BACKBONES[backbone]) == []
 
 
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_the_file_of_layers_has_those_that_keras_has(backbone):
+    official = getattr(import_keras().applications, BACKBONES[backbone].application)
+    network = official(weights=None, include_top=False, input_shape=(32, 32, 3))
+    expected = ["input_layer", *(layer.name for layer in network.layers[1:])]  # Keras numbers the first one
+    assert list(layer_names(backbone)) == expected, f'write to layers.json: "{backbone}": {json.dumps(expected)}'
+
+
 def test_a_right_entry_for_another_application_is_accepted():
     assert mistakes_in(DENSENET121) == []
 
@@ -99,6 +108,7 @@ def test_a_right_entry_for_another_application_is_accepted():
         {"preprocessing": "efficientnet"},
         {"layer": "conv5_block16_concat"},
         {"image_size": (299, 299)},
+        {"min_size": 75},
         {"takes_any_size": False},
         {"notop": DENSENET121.whole},
         {"whole": replace(DENSENET121.whole, md5=DENSENET121.notop.md5)},
@@ -119,10 +129,21 @@ def mistakes_in(entry: Backbone) -> list[str]:
         "preprocessing": has_preprocessing_of(entry, notop),
         "notop": entry.notop == notop_file,
         "whole": entry.whole == whole_file,
+        "min_size": takes(entry, entry.min_size) and not takes(entry, entry.min_size - 1),
         # A dense layer on all of the pixels has one kernel for each of them.
         "takes_any_size": entry.takes_any_size != any(type(layer).__name__ == "Flatten" for layer in whole.layers),
     }
     return [name for name, is_it in is_right.items() if not is_it]
+
+
+def takes(entry: Backbone, size: int) -> bool:
+    """Return whether Keras builds the network for images of so many pixels in height and in width."""
+    build = getattr(import_keras().applications, entry.application)
+    try:
+        build(weights=None, include_top=False, input_shape=(size, size, 3))
+    except ValueError:
+        return False
+    return True
 
 
 @lru_cache(maxsize=1)  # a whole VGG16 takes half a gigabyte
@@ -298,7 +319,7 @@ def test_images_too_small_for_the_network_are_refused(tmp_path):
 
 
 def test_unknown_backbone_is_refused():
-    with pytest.raises(BackboneError, match="Known: vgg16, resnet50"):
+    with pytest.raises(BackboneError, match="A backbone is one of vgg16, resnet50"):
         find_backbone("vgg19")
 
 

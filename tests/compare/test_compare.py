@@ -122,7 +122,7 @@ def test_baselines_alone_can_be_compared(data, cache):
 def test_nothing_to_compare_is_an_error(data, cache):
     with pytest.raises(FeatxError, match="nothing to compare"):
         compare_approaches(data, backbones=[], cache_dir=cache)
-    with pytest.raises(FeatxError, match="Known: report-cnn"):
+    with pytest.raises(FeatxError, match="A baseline is one of report-cnn"):
         compare_approaches(data, baselines=["report-rnn"], cache_dir=cache)
 
 

@@ -137,9 +137,9 @@ def test_what_goes_over_images_is_gone_over(extractor, photos, tmp_path, cache):
         (lambda pixels: pixels.transpose(2, 0, 1)[np.newaxis], r"\(1, 3, 40, 48\) of uint8"),
         (lambda pixels: np.dstack([pixels, pixels[:, :, :1]]), r"\(40, 48, 4\) of uint8"),
         (list, r"\(48, 3\) of uint8"),
-        (lambda pixels: pixels.tolist(), "Received: list"),
+        (lambda pixels: pixels.tolist(), r"Received: .*\(list\)"),
         (lambda pixels: pixels.tobytes(), "Received: bytes"),
-        (lambda pixels: [pixels.tobytes()], "Received: bytes"),
+        (lambda pixels: [pixels.tobytes()], r"Received: .*\(bytes\)"),
         (lambda pixels: {"cat": pixels}, "Received: dict"),
         (lambda pixels: Image.fromarray(pixels[:, :, 0] / np.float32(255)), "in mode F"),
         (lambda pixels: Image.fromarray(pixels[:, :, 0].astype(np.int32)), "in mode I "),
@@ -164,7 +164,7 @@ def test_what_may_mean_something_else_is_refused_with_what_it_is(extractor, phot
     ids=str,
 )
 def test_what_names_no_image_is_refused_with_what_it_is(extractor, X, received):
-    with pytest.raises(FeatxError, match=f"Received: {received}"):
+    with pytest.raises(FeatxError, match=f"Received: .*{received}"):
         extractor.transform(X)
 
 
@@ -229,7 +229,7 @@ def test_pooled_features_are_those_of_stage_one(extractor, photos, tmp_path, cac
         ([np.zeros((4, 4, 3))], FeatxError, r"of uint8, from 0 to 255. Received: \(4, 4, 3\) of float64"),
         ([np.zeros((4, 4, 4), np.uint8)], FeatxError, r"Received: \(4, 4, 4\) of uint8"),
         ([np.zeros((0, 4), np.uint8)], FeatxError, r"Received: \(0, 4\) of uint8"),
-        ([7], FeatxError, "An image is a path, an array or a Pillow image. Received: int"),
+        ([7], FeatxError, r"An image is a path, an array or a Pillow image. Received: 7 \(int\)"),
         (["gone.jpg"], ImageError, "gone.jpg cannot be read: No such file"),
         ([__file__], ImageError, "test_transformer.py cannot be read"),
     ],
@@ -244,7 +244,7 @@ def test_what_is_no_image_is_an_error(extractor, X, error, message):
     [
         ({"precision": "int8"}, "name the data set"),
         ({"image_size": (0, 4)}, "An image size is"),
-        ({"backbone": "vgg17"}, "no backbone"),
+        ({"backbone": "vgg17"}, "A backbone is one of .* Did you mean vgg16?"),
         ({"engine": "abacus"}, "An engine is one of"),
     ],
 )

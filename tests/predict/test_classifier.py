@@ -139,7 +139,7 @@ def test_run_that_is_none_is_an_error(run_dir, name, content, message):
 
 def test_unknown_head_is_an_error(run_dir):
     (run_dir / "logreg.keras").unlink()
-    with pytest.raises(FeatxError, match="has the heads dense. Received: logreg"):
+    with pytest.raises(FeatxError, match="has the heads dense. Received: 'logreg'"):
         Classifier.load(run_dir, head="logreg")
 
 
@@ -247,15 +247,17 @@ def test_one_file_is_a_list_of_one(world):
         None,
         [None],
         [7],
-        np.zeros((40, 48, 3), np.uint8),
-        Image.new("RGB", (9, 9)),
+        [["cat.jpg"]],
+        np.zeros((40, 48), np.uint8),
+        np.zeros((40, 48, 3)),
+        [np.zeros((40, 48, 4), np.uint8)],
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_what_is_no_file_cannot_be_classified(world, wrong):
+def test_what_is_no_image_cannot_be_classified(world, wrong):
     classifier = Classifier.load(world / "run", cache_dir=world / "cache")
     for predict_one in (classifier.predict, classifier.predict_proba):
-        with pytest.raises(FeatxError, match=r"Received: .*(bytes|dict|int|NoneType|ndarray|Image)"):
+        with pytest.raises(FeatxError, match=r"Received: .*(bytes|dict|int|NoneType|list|uint8|float64)"):
             predict_one(wrong)
 
 
@@ -277,9 +279,66 @@ def test_predictions_are_a_sequence(world):
     assert predictions.index(whole[2]) == 2
     with pytest.raises(IndexError):
         predictions[len(files)]
-    assert f"{len(files)} files" in repr(predictions)
+    assert f"{len(files)} images" in repr(predictions)
     assert len(repr(predictions)) < 300
     assert repr(whole[0]).startswith("Prediction(path=PosixPath(")
+
+
+def test_predictions_are_chosen_by_masks_and_numbers(world):
+    pandas = pytest.importorskip("pandas")
+    files = [*sorted((world / "data" / "test" / "wood").iterdir()), world / "gone.jpg"]
+    predictions = Classifier.load(world / "run", cache_dir=world / "cache").predict(files)
+    whole = list(predictions)
+    is_readable = np.array([prediction.label is not None for prediction in whole])
+    for mask in (is_readable, is_readable.tolist(), pandas.Series(is_readable, index=range(7, 7 + len(files)))):
+        assert list(predictions[mask]) == whole[:-1]
+    assert list(predictions[predictions.to_pandas()["probability"] > 2]) == []
+    for rows in ([2, -1, 0], np.array([2, -1, 0]), (2, -1, 0)):
+        assert list(predictions[rows]) == [whole[2], whole[-1], whole[0]]
+    assert len(predictions[[]]) == 0
+    for wrong, error in ((1.5, TypeError), ("x", TypeError), (None, TypeError), (True, TypeError), ([[0]], TypeError)):
+        with pytest.raises(error, match="rows are chosen by a number, a slice, a mask, or a list of numbers"):
+            predictions[wrong]
+    for outside in ([True], [len(files)]):
+        with pytest.raises(IndexError):
+            predictions[outside]
+
+
+def test_images_in_memory_are_classified_like_files(world):
+    pandas = pytest.importorskip("pandas")
+    classifier = Classifier.load(world / "run", cache_dir=world / "cache")
+    files = sorted((world / "data" / "test").rglob("*.jpg"))
+    pictures = [Image.open(file).convert("RGB") for file in files]
+    arrays = [np.asarray(picture) for picture in pictures]
+    expected = classifier.predict(files)
+    for images in (pictures, arrays, np.stack(arrays), iter(arrays), pandas.Series(arrays)):
+        predictions = classifier.predict(images)
+        assert predictions.labels == expected.labels
+        assert predictions.paths == (None,) * len(files)
+        np.testing.assert_allclose(predictions.probabilities, expected.probabilities, atol=0.05)
+    assert np.array_equal(classifier.predict_proba(arrays[0]), classifier.predict_proba(pictures[0]))
+    assert classifier.predict(arrays[0])[0].path is None
+    mixed = classifier.predict([arrays[0], world / "gone.jpg", files[0]])
+    assert [prediction.label for prediction in mixed] == [expected[0].label, None, expected[0].label]
+    table = mixed.to_pandas()
+    assert table["path"].isna().tolist() == [True, False, False]
+    assert table["path"].tolist()[1:] == [str(world / "gone.jpg"), str(files[0])]
+
+
+def test_a_folder_or_an_archive_stands_for_its_images_unless_it_is_in_a_list(world, tmp_path):
+    classifier = Classifier.load(world / "run", cache_dir=world / "cache")
+    folder = world / "data" / "test"
+    files = sorted(folder.rglob("*.jpg"))
+    for one in (folder, str(folder)):
+        assert classifier.predict(one).paths == tuple(files)
+    archive = shutil.make_archive(str(tmp_path / "photos"), "zip", folder)
+    of_archive = classifier.predict(archive)
+    assert np.array_equal(of_archive.probabilities, classifier.predict(folder).probabilities)
+    in_list = classifier.predict([folder, files[0]])
+    assert [prediction.reason for prediction in in_list] == ["a folder, not a file", None]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FeatxError, match="has no images that featx reads"):
+        classifier.predict(tmp_path / "empty")
 
 
 # Weights

@@ -1,5 +1,7 @@
 """What users give to the library's functions is understood, or refused in one sentence."""
 
+from dataclasses import fields, is_dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -212,11 +214,120 @@ def test_one_digest_is_not_thirty_two(world):
                 find(wrong)
 
 
-def test_what_is_shown_of_large_things_is_short(world):
+def test_a_data_set_does_wherever_a_folder_does(world, tmp_path):
+    folder, comparison = world
+    how = {"cache_dir": folder / "cache", **SMALL}
+    dataset = featx.scan(folder / "data", folder / "cache")
+    some = dataset.subset(np.arange(dataset.n_images) % 2 == 0)
+    assert featx.scan(some, folder / "cache") is some
+    assert featx.extract_features(some, **how).n_cached == 16
+    assert np.array_equal(featx.load_features(some, **how).X, featx.load_features(folder / "data", **how).X[::2])
+    assert featx.train_top(some, run_dir=tmp_path / "run", heads="logreg", **how).features.dataset is not None
+    of_some = featx.compare_approaches(some, training=Training(epochs=1), **_without_layer(how))
+    assert (of_some.n_test, comparison.n_test) == (4, 8)
+    plan = featx.plan_extraction(some, precision="float32", **how)
+    assert (plan.n_images, plan.n_train) == (16, 12)
+    assert plan.size_bytes == sum((some.root / path).stat().st_size for path in some.paths)
+    classifier = featx.Classifier.load(folder / "run", cache_dir=folder / "cache")
+    assert len(classifier.predict(some)) == len(featx.FeatureExtractor(**how).transform(some)) == 16
+    featx.write_report(of_some, tmp_path / "report", some)
+    assert (tmp_path / "report" / "index.html").read_text().count("data:image/webp") > 0
+
+
+def test_features_of_a_data_set_are_advised_by_its_folder(world, tmp_path):
+    folder, _ = world
+    dataset = featx.scan(folder / "data", tmp_path / "cache")
+    with pytest.raises(FeatxError, match=f"Make them with: featx extract {folder / 'data'} "):
+        featx.train_top(dataset, run_dir=tmp_path / "run", cache_dir=tmp_path / "cache", **SMALL)
+
+
+@pytest.mark.parametrize(
+    ("kept", "lacks"),
+    [
+        (lambda dataset: dataset.is_test, "training images of sea"),
+        (lambda dataset: ~dataset.is_test, "test images"),
+        (lambda dataset: (dataset.labels == 0) | dataset.is_test, "training images of wood"),
+    ],
+)
+def test_a_part_of_a_data_set_on_which_nothing_can_be_trained_is_refused(world, tmp_path, kept, lacks):
+    folder, _ = world
+    dataset = featx.scan(folder / "data", folder / "cache")
+    some = dataset.subset(kept(dataset))
+    for train in (featx.compare_approaches, partial(featx.train_top, run_dir=tmp_path / "run"), featx.load_features):
+        if train is not featx.load_features:
+            with pytest.raises(FeatxError, match=f"This data set lacks {lacks}"):
+                train(some, cache_dir=folder / "cache", **_without_layer(SMALL))
+    assert featx.extract_features(some, cache_dir=folder / "cache", **SMALL).n_cached == some.n_images
+
+
+def parts_of(value):
+    """Yield a public object and those that it consists of, each once: of several in a row, the first."""
+    if isinstance(value, tuple | list):
+        value = value[0] if value else None
+    if type(value).__module__.startswith("featx."):
+        yield value
+        for field in fields(value) if is_dataclass(value) else ():
+            yield from parts_of(getattr(value, field.name))
+
+
+def test_what_is_shown_of_anything_public_is_short(world, tmp_path):
+    folder, comparison = world
+    how = {"cache_dir": folder / "cache", **SMALL}
+    many = tuple(f"class number {number}" for number in range(1000))
+    n = 10_000
+    large = featx.ImageDataset(
+        root=Path("a folder with a long name/" * 50),
+        class_names=many,
+        paths=tuple(f"train/cats/{row}.jpg" for row in range(n)),
+        labels=np.zeros(n, np.int64),
+        is_test=np.zeros(n, bool),
+        digests=np.zeros((n, 32), np.uint8),
+        warnings=("something is wrong",) * n,
+    )
+    run = featx.train_top(folder / "data", run_dir=tmp_path / "run", heads="logreg", **how)
+    plan = featx.plan_extraction(folder / "data", precision="float32", views=None, **how)
+    classifier = featx.Classifier.load(tmp_path / "run", cache_dir=folder / "cache")
+    predictions = classifier.predict(folder / "data")
+    extraction = featx.extract_features(folder / "data", **how)
+    direct = featx.DirectClassifier.load(weights="random", cache_dir=folder / "cache")
+    export = featx.export_run(tmp_path / "run", tmp_path / "m.keras", cache_dir=folder / "cache")
+    shown = [
+        large,
+        featx.ImageFolders(folder / "data"),
+        replace(comparison, class_names=comparison.class_names, warnings=many),
+        featx.fetch_data("sample", tmp_path / "sample"),
+        replace(export, class_names=many),
+        replace(extraction, dataset=large),
+        replace(plan, warnings=many, unreadable=tuple((name, name) for name in many)),
+        featx.FeatureExtractor(**how),
+        classifier,
+        direct,
+        replace(predictions, paths=(Path("x"),) * n, reasons=(None,) * n),
+        replace(extraction.recipe, weights="0" * 64, calibration="1" * 64, augmentation=Augmentation(rotation=20)),
+        featx.FeatureStore(folder / "cache", extraction.recipe),
+        replace(run.features, dataset=large),
+        replace(run, warnings=many),
+        Training(seed=7),
+    ]
+    public = {name for name in featx.__all__ if isinstance(getattr(featx, name), type)} - {"FeatxError"}
+    assert {type(value).__name__ for value in shown} == public
+    listed = [*featx.list_cache(folder / "cache"), featx.check_cache(folder / "cache")]
+    for value in (part for whole in [*shown, *listed, predictions[0], classifier.run] for part in parts_of(whole)):
+        assert len(repr(value)) < 300, (type(value), len(repr(value)))
+        assert "\n" not in repr(value).removeprefix("FeatureExtractor").replace(",\n", "")
+
+
+@pytest.mark.filterwarnings("error")
+def test_features_print_and_sum_in_pandas_without_overflow(world):
+    pytest.importorskip("pandas")
     folder, _ = world
     features = featx.load_features(folder / "data", cache_dir=folder / "cache", **SMALL)
-    assert repr(features.dataset).endswith("2 classes, 24 training and 8 test images>")
-    assert len(repr(features.dataset)) < 300
+    assert features.X.dtype == np.float16
+    large = replace(features, X=np.full_like(features.X, 60_000))
+    table = large.to_pandas()
+    assert (table["f0"].dtype, table["f0"].mean()) == (np.float32, 60_000)
+    assert "60000.0" in repr(table)
+    assert "60000.0" in repr(table.describe())
 
 
 def test_names_and_masks():

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from featx.dataset.kaggle.credentials import ANONYMOUS, Credentials, find_credentials, kaggle_session
 from featx.errors import FeatxError, printable
 from featx.storage import write_text
-from featx.system import progress_bar, size
+from featx.system import did_you_mean, progress_bar, size
 
 if TYPE_CHECKING:
     import requests
@@ -107,7 +107,7 @@ def parse_slug(slug: str) -> KaggleSource:
     if not match:
         raise FeatxError(
             f"A slug is sample, OWNER/DATASET, OWNER/DATASET/versions/NUMBER or competition:NAME. "
-            f"Received: {printable(slug)}"
+            f"Received: {printable(slug)}.{did_you_mean(slug, ['sample'])}"
         )
     if name := match["competition"]:
         return KaggleSource(name)

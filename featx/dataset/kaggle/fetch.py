@@ -8,7 +8,7 @@ import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from featx.dataset.kaggle.download import KaggleSource, download, parse_slug
@@ -45,7 +45,7 @@ class Fetched:
     n_files: int
     size_bytes: int
     was_there: bool = False
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = field(default=(), repr=False)
 
 
 def file_sizes(folder: Path) -> dict[str, int]:

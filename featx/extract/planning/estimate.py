@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from featx.images import Views
+from featx.system import brief, duration, size
 
 #: On a quiet machine, an extraction takes as long as was estimated, give or take this share. The range is wider where
 #: the measurements differed by more.
@@ -114,6 +115,10 @@ class Estimate:
     others_share: float = 0.0
     n_machines: int | None = None
 
+    def __repr__(self) -> str:
+        cost = self.reason or f"{duration(self.time_s)}, {size(self.disk.size_bytes)}"
+        return f"<Estimate {self.name}: {brief(cost)}>"
+
     @property
     def name(self) -> str:
         """What it is called."""
@@ -208,6 +213,12 @@ class Plan:
     dtype: str
     estimates: tuple[Estimate, ...]
     elapsed_s: float
+
+    def __repr__(self) -> str:
+        return (
+            f"<Plan for {self.n_images:,} images with {self.backbone} at {'x'.join(map(str, self.image_size))}: "
+            f"{self.chosen!r}>"
+        )
 
     @property
     def chosen(self) -> Estimate:

@@ -12,7 +12,7 @@ from typing import Unpack
 
 import numpy as np
 
-from featx.backbones import Weights, check_image_size
+from featx.backbones import Weights
 from featx.dataset import Data, ImageDataset, ImageFolders, SkippedImage, images_of, read_batches
 from featx.engines import (
     AUTO,
@@ -25,7 +25,14 @@ from featx.engines import (
     is_converted,
 )
 from featx.errors import FeatxError, printable
-from featx.extract.options import DEFAULT_CACHE_DIR, ExtractionOptions, RecipeOptions, resolve_recipe, split_options
+from featx.extract.options import (
+    DEFAULT_CACHE_DIR,
+    ExtractionOptions,
+    RecipeOptions,
+    check_options,
+    resolve_recipe,
+    split_options,
+)
 from featx.extract.pipeline import strict_error
 from featx.extract.planning.estimate import Estimate, Plan
 from featx.extract.planning.survey import Survey, missing_work, sample_rows, survey
@@ -87,12 +94,13 @@ def plan_extraction(
     named = ImageFolders.of(data_dir)
     root, cache_dir = _here(as_data(named.root)), _here(as_storage_path(cache_dir))
     recipe_options, engine_options = split_options(options)
+    check_options(**recipe_options)
     views, workers = as_views(views), as_workers(workers)
     if deadline_s is not None and not (isinstance(deadline_s, Real) and deadline_s > 0):
         raise FeatxError(f"A deadline is a number of seconds above 0. Received: {shown(deadline_s)}")
-    found = survey(replace(named, root=root), cache_dir, show=show)
+    is_scanned = isinstance(data_dir, ImageDataset)
+    found = survey(data_dir if is_scanned else replace(named, root=root), cache_dir, show=show)
     recipe, weights = resolve_recipe(cache_dir, found.dataset, **recipe_options)
-    check_image_size(recipe)
     recipes = _recipes(recipe, weights, recipe_options, found.dataset, cache_dir)
     configurations = _configurations(engine_options, recipes)
     sample, unreadable = _sample(found.dataset, recipe, workers, strict=strict)

@@ -74,11 +74,13 @@ def survey(data: Data, cache_dir: Path, *, show: bool = False) -> Survey:
     Raises:
         DatasetError: there are no images, or it is not clear which folders are the classes.
     """
+    if isinstance(data, ImageDataset):
+        _, size_bytes = _look_up(_file_names(data), cache_dir)
+        return Survey(data, data.n_images, data.n_train, size_bytes, 0, 0.0)
     started = time.perf_counter()
     listed = list_images(data, show=show)
     files = listed.dataset
-    root = os.fsencode(str(files.root.resolve()))
-    names = [os.path.join(root, os.fsencode(path)) for path in files.paths]  # noqa: PTH118 - a Path cannot hold bytes
+    names = _file_names(files)
     is_known, size_bytes = _look_up(names, cache_dir)
     listing_s = time.perf_counter() - started
     # Some are to be timed, int8 is calibrated on some, and some show how fast files are read.
@@ -95,6 +97,11 @@ def survey(data: Data, cache_dir: Path, *, show: bool = False) -> Survey:
     dataset = _digested(files, names, np.setdiff1d(np.arange(len(names)), unread), cache_dir)
     n_train = files.n_train if files.n_test else round(_TRAIN_SHARE * files.n_train)
     return Survey(dataset, len(names), n_train, size_bytes, len(unread), listing_s + reading_s * len(unread))
+
+
+def _file_names(files: ImageDataset) -> list[bytes]:
+    root = os.fsencode(str(files.root.resolve()))
+    return [os.path.join(root, os.fsencode(path)) for path in files.paths]  # noqa: PTH118 - a Path cannot hold bytes
 
 
 def _look_up(names: Sequence[bytes], cache_dir: Path) -> tuple[np.ndarray, int]:

@@ -14,6 +14,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from featx.compare import Approach, ApproachImages, Comparison, ranked
+from featx.dataset import Data, ImageFolders
 from featx.errors import ImageError, printable
 from featx.images import decode_image, read_file
 from featx.report.plots.diagnostics import learning_curve_chart, reliability_chart, training_curves_chart
@@ -100,7 +101,7 @@ _COLOURS = {
 }
 
 
-def page_html(comparison: Comparison, data_dir: StoragePath | str | None = None) -> str:
+def page_html(comparison: Comparison, data_dir: Data | None = None) -> str:
     """Return the page of a comparison: HTML that needs neither a network nor another file.
 
     Args:
@@ -125,7 +126,7 @@ def page_html(comparison: Comparison, data_dir: StoragePath | str | None = None)
     approaches = ranked(comparison.approaches)
     images = {seen.name: seen for seen in comparison.error_analysis.approaches} if comparison.error_analysis else {}
     cells = _cells_with_images(images.values())
-    thumbnails = Thumbnails(data_dir)
+    thumbnails = Thumbnails(None if data_dir is None else ImageFolders.of(data_dir).root)
     return environment.from_string(_asset("page.html.j2")).render(
         comparison=comparison,
         error_analysis=comparison.error_analysis,
