@@ -19,9 +19,8 @@ $(INSTALLED): pyproject.toml .ci/constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint .ci/constraints.txt --editable '.[dev]'
 	@touch $@
 
-demo: $(INSTALLED)  ## compare transfer learning with a CNN from scratch on handwritten digits; minutes
-	$(BIN)/featx fetch sample --to cache/sample-digits
-	$(BIN)/featx compare cache/sample-digits --backbone vgg16 --image-size 64 --weights imagenet-or-random --with-scratch-cnn
+demo: $(INSTALLED)  ## compare transfer learning with a CNN from scratch: photographs from Kaggle, or digits without a network
+	$(BIN)/featx compare --demo
 
 test: $(INSTALLED)  ## run the tests, three files at a time, since many tests wait; ten minutes on two cores
 	$(BIN)/python -m pytest --quiet --numprocesses 3 --dist loadfile --no-loadscope-reorder

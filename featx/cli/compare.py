@@ -1,8 +1,13 @@
 """`featx compare`: all approaches on one split, as a table and as a report folder."""
 
 import json
+import logging
+import os
+import shlex
 import shutil
+import sys
 import textwrap
+import webbrowser
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +17,16 @@ from featx.cli import options as opt
 from featx.compare import BASELINE_NAMES, MAX_REPEATS, Comparison, compare_approaches
 from featx.dataset import ImageFolders
 from featx.errors import printable
-from featx.storage import new_folder
+from featx.extract import DEFAULT_CACHE_DIR
+from featx.storage import StoragePath, new_folder
+from featx.system import waiting
+from featx.train import RUNS_NAME
+
+log = logging.getLogger("featx")
 
 
 @click.command(context_settings=opt.TAKES_FORMER_NAMES)
-@opt.DATA
+@opt.DATA_OR_DEMO
 @opt.BACKBONE_LIST
 @opt.option("--with-scratch-cnn", is_flag=True, help="Add report-cnn, a CNN trained from scratch.")
 @opt.option(
@@ -47,16 +57,18 @@ from featx.storage import new_folder
 @click.option(
     "--report-dir", type=opt.LocalFolder(path_type=Path), help="Report folder.  [default: a new one in reports/]"
 )
+@click.option("--open", "open_page", is_flag=True, help="Open the report's page in the browser.")
 @opt.OUTPUT
 def compare(
     data: ImageFolders,
     report_dir: Path | None,
     with_scratch_cnn: bool,
     baselines: tuple[str, ...],
+    open_page: bool,
     output: opt.Output,
     **options: Any,
 ) -> None:
-    """Compare all approaches on one split: a table, and a report folder with results and plots.
+    """Compare all approaches on one split: a table, and a report folder with results, plots and the trained heads.
 
     \b
     Example:
@@ -66,17 +78,37 @@ def compare(
 
     baselines = ("report-cnn", *baselines) if with_scratch_cnn else baselines
     with new_folder(report_dir, Path("reports")) as folder:
-        comparison = compare_approaches(data, baselines=baselines, **options)
-        write_report(comparison, folder, data.root)
-    output.say(comparison, lambda done: comparison_text(done, folder), lambda done: json.loads(done.to_json()))
+        comparison = compare_approaches(data, baselines=baselines, runs_dir=folder / RUNS_NAME, **options)
+        with waiting("report", show=output.show):
+            write_report(comparison, folder, data.root)
+    predict = predict_command(folder, options["cache_dir"])
+    output.say(comparison, lambda done: comparison_text(done, folder, predict), lambda done: json.loads(done.to_json()))
+    if open_page:
+        open_in_browser(folder / "index.html")
 
 
-def comparison_text(comparison: Comparison, report_dir: Path) -> str:
-    """Return the table and the verdict, for a terminal."""
+def comparison_text(comparison: Comparison, report_dir: Path, predict: str = "") -> str:
+    """Return the table and the verdict, for a terminal; `predict` is the command that uses the best head, if any."""
     from featx.report import curve_verdict, table, verdict
 
     width = min(118, shutil.get_terminal_size((118, 24)).columns)
     sentences = filter(None, (verdict(comparison), curve_verdict(comparison)))
     words = "\n".join(textwrap.fill(sentence, width) for sentence in sentences)
-    page = printable(report_dir / "index.html")
-    return f"{table(comparison)}\n{words}\n\nReport: {printable(report_dir)}; open {page} in a browser"
+    use = f"Classify images with the best head: {printable(predict)}\n" if predict else ""
+    page = (report_dir / "index.html").absolute().as_uri()
+    return f"{table(comparison)}\n{words}\n\n{use}Report: {printable(report_dir)}\n{page}"
+
+
+def predict_command(report_dir: Path, cache_dir: StoragePath) -> str:
+    """Return the command that classifies images with the best head in a report folder; empty if it has none."""
+    if not (report_dir / RUNS_NAME).exists():
+        return ""
+    cache = [] if str(cache_dir) == DEFAULT_CACHE_DIR else ["--cache-dir", str(cache_dir)]
+    return f"{shlex.join(['featx', 'predict', str(report_dir), *cache])} IMAGE…"
+
+
+def open_in_browser(page: Path) -> None:
+    """Open a page in the browser of this machine's desktop; without a desktop, say so and open nothing."""
+    has_display = sys.platform in {"darwin", "win32"} or any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY")))
+    if not has_display or not webbrowser.open(page.absolute().as_uri()):
+        log.warning("The page was not opened: there is no display, or no browser.")

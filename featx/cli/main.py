@@ -2,6 +2,7 @@
 
 import io
 import logging
+import os
 import signal
 import sys
 from contextlib import nullcontext
@@ -19,6 +20,7 @@ from featx.cli.plan import plan
 from featx.cli.predict import predict
 from featx.cli.train_top import train_top
 from featx.errors import FeatxError, printable, redacted
+from featx.storage import archive_kind
 from featx.system import Terminated, ignore_interrupts, raise_terminated
 
 log = logging.getLogger("featx")
@@ -33,6 +35,12 @@ class Commands(click.Group):
             return super().make_context(*args, **options)
         except KeyboardInterrupt as interrupt:
             _stop(interrupt)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Have data in the place of a command compared: `featx photos/` means `featx compare photos/`."""
+        if args and args[0] not in self.commands and is_data(args[0]):
+            args = ["compare", *args]
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; exit with 2 on an error, 130 on Ctrl-C, 143 on SIGTERM."""
@@ -51,6 +59,13 @@ class Commands(click.Group):
             _fail(f"not enough memory: {error}. Choose smaller images, a later layer or smaller batches.", 2)
         except OSError as error:
             _fail(f"{error.strerror or error}: {printable(error.filename or '')}", 2)
+
+
+def is_data(word: str) -> bool:
+    """Whether a word names a folder or an archive that is there, or an address."""
+    # A Path raises for a name that is too long; these say no.
+    is_archive = archive_kind(word) is not None and os.path.isfile(word)  # noqa: PTH113
+    return "://" in word or os.path.isdir(word) or is_archive  # noqa: PTH112
 
 
 def _stop(interrupt: KeyboardInterrupt) -> NoReturn:
@@ -89,10 +104,12 @@ def main() -> None:
     \b
     DATA is a folder: train/CLASS/* with test/CLASS/*, or just CLASS/*; also a
     zip or tar file, or an address like s3://bucket/photos.
-    Without DATA: data/ if there is one, else the built-in sample.
+    Without DATA: data/ if there is one, else the built-in sample; featx compare
+    runs a demo then. featx DATA means featx compare DATA.
 
     \b
     Example:
+      featx photos/
       featx compare data/ --backbone vgg16 --with-scratch-cnn
     """
     for stream in (sys.stdout, sys.stderr):

@@ -13,7 +13,7 @@ from typing import Any, TypeVar, cast
 import click
 from click.core import ParameterSource
 
-from featx.dataset import ImageFolders, chosen_data
+from featx.dataset import ImageFolders, chosen_data, has_data
 from featx.engines import ENGINE_CHOICES, EngineOptions
 from featx.errors import FeatxError, printable, redacted
 from featx.extract import DEFAULT_CACHE_DIR, RECIPE_OPTIONS, option_flag, option_variable
@@ -21,6 +21,8 @@ from featx.images import AUGMENTATIONS, MAX_VIEWS, choose_views
 from featx.storage import StoragePath, as_data, as_storage_path, text_encoding
 from featx.system import MemoryLimit, did_you_mean, parse_duration, parse_size
 from featx.train import Training
+
+log = logging.getLogger("featx")
 
 #: What options were called before. A command that takes these names does not show them.
 FORMER_NAMES = {"rival": "baseline", "set-aside": "quarantined"}
@@ -168,8 +170,36 @@ def _data(
     return {"data": ImageFolders(chosen_data(named, cache_dir), train_folder, test_folder), "cache_dir": cache_dir}
 
 
-DATA = combined(
-    _data,
+def _data_or_demo(
+    data: StoragePath | None,
+    zip_encoding: str | None,
+    train_folder: str | None,
+    test_folder: str | None,
+    cache_dir: StoragePath,
+    *,
+    demo: bool,
+    quiet: bool,
+    image_size: tuple[int, int] | None,
+    weights: str,
+    baselines: tuple[str, ...],
+) -> dict[str, Any]:
+    """Return the data set that is named, or the folder `data`, or else the demo's, with what the demo sets."""
+    from featx.dataset.kaggle import demo_data
+
+    if data and demo:
+        raise click.UsageError("--demo brings its own data: leave out DATA, or --demo.")
+    settings = {"image_size": image_size, "weights": weights, "baselines": baselines}
+    if not demo and (data or has_data()):
+        return {**_data(data, zip_encoding, train_folder, test_folder, cache_dir), **settings, "quiet": quiet}
+    if not demo:
+        log.info("No data named, and nothing in data: this is the demo, as with --demo.")
+    found = demo_data(cache_dir, show=not quiet)
+    source = click.get_current_context().get_parameter_source
+    settings |= {name: value for name, value in found.options.items() if source(name) is ParameterSource.DEFAULT}
+    return {"data": ImageFolders(found.folder), "cache_dir": cache_dir, **settings, "quiet": quiet}
+
+
+_DATA_OPTIONS = (
     click.argument("data", required=False, type=StoragePathType(path_type=Path)),
     option(
         "--train-folder",
@@ -179,6 +209,17 @@ DATA = combined(
     ),
     option("--test-folder", metavar="FOLDER", help="The same for the test split; needs --train-folder."),
     ZIP_ENCODING,
+)
+DATA = combined(_data, *_DATA_OPTIONS)
+DATA_OR_DEMO = combined(
+    _data_or_demo,
+    *_DATA_OPTIONS,
+    click.option(
+        "--demo",
+        is_flag=True,
+        help="Compare on the demo's data: photographs of cats and dogs from Kaggle, or without a network the built-in "
+        "handwritten digits.  [default: without DATA, if there is no folder data]",
+    ),
 )
 BACKBONE = recipe_option("backbone")
 BACKBONE_LIST = option(

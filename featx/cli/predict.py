@@ -64,8 +64,9 @@ def predict(
 ) -> None:
     """Classify images with a trained run: files, folders, patterns, or - for a list of files on standard input.
 
-    With --direct, a pretrained classifier is applied as it is, and nothing is trained. An image that cannot be read is
-    a line with the reason. What was computed before comes from the cache.
+    RUN is a folder of featx train-top, or of featx compare, of whose heads the best is used. With --direct, a
+    pretrained classifier is applied as it is, and nothing is trained. An image that cannot be read is a line with the
+    reason; if none can be read, the exit code is 1. What was computed before comes from the cache.
 
     \b
     Example:
@@ -81,6 +82,8 @@ def predict(
     text = format_predictions(predictions, form, top_k, on_terminal=on_terminal)
     # Bytes: a program that reads them gets names as they are, whatever the terminal's letters.
     click.echo(text if on_terminal else text.encode("utf-8", "surrogateescape"))
+    if predictions.n_unreadable == len(predictions):
+        click.get_current_context().exit(1)
 
 
 def _image_words(run: str, images: tuple[str, ...], *, direct: bool) -> tuple[str, ...]:

@@ -1,8 +1,10 @@
 """The candidates of a comparison: the features they stand on, how each is evaluated, and what fewer images do to it."""
 
 import logging
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -27,8 +29,16 @@ from featx.images import Views
 from featx.recipe import Recipe
 from featx.storage import StoragePath
 from featx.store import FeatureStore
-from featx.system import MemoryLimit, Timings, progress_bar, reset_peak_memory
-from featx.train import Features, Result, confusion_matrix, stored_features, train_on_features, with_views
+from featx.system import MemoryLimit, Timings, progress_bar, reset_peak_memory, waiting
+from featx.train import (
+    Features,
+    Result,
+    confusion_matrix,
+    stored_features,
+    train_on_features,
+    with_views,
+    write_run,
+)
 
 log = logging.getLogger("featx")
 
@@ -170,7 +180,14 @@ class Evaluation:
     curve: tuple[CurvePoint, ...] = ()
 
 
-def evaluate(candidate: Candidate, training: Training, repeats: int, *, with_curve: bool) -> Iterator[Evaluation]:
+def evaluate(
+    candidate: Candidate,
+    training: Training,
+    repeats: int,
+    *,
+    with_curve: bool,
+    keep: Callable[[Candidate, Result], None] | None = None,
+) -> Iterator[Evaluation]:
     """Yield a candidate, trained and measured; and once more with its probabilities averaged over views, if it can be.
 
     Args:
@@ -178,11 +195,14 @@ def evaluate(candidate: Candidate, training: Training, repeats: int, *, with_cur
         training: how it is trained.
         repeats: how often, each time with the next seed. The first one's figures count.
         with_curve: train it on parts of the training images, too.
+        keep: is given the first result, if something was trained.
     """
     dataset, features = candidate.dataset, candidate.features
     everything = np.ones(dataset.n_images, bool)
     seeds = range(training.seed, training.seed + (repeats if candidate.is_trained else 1))
     results = [candidate.train(everything, replace(training, seed=seed)) for seed in seeds]
+    if keep and candidate.is_trained:
+        keep(candidate, results[0])
     cost = features.timings if features else Timings()
     evaluation = _evaluation(candidate, candidate.name, results, cost)
     curve = learning_curve(candidate, training) if with_curve and candidate.is_trained else ()
@@ -259,16 +279,31 @@ class FeatureRequest:
         return extract_dataset(dataset, self._recipe, self._weights, self._cache_dir, self._settings, views=self._views)
 
     def evaluate(
-        self, dataset: ImageDataset, training: Training, repeats: int, *, with_curve: bool
+        self,
+        dataset: ImageDataset,
+        training: Training,
+        repeats: int,
+        *,
+        with_curve: bool,
+        runs_dir: Path | None = None,
     ) -> tuple[ImageDataset, list[Evaluation]]:
         """Evaluate all candidates on these features; when this returns, the features are no longer in memory.
 
+        Each head that is trained leaves a run folder in `runs_dir`, if that is given.
+
         Also returns the images that could be read: what cannot is left out for everybody.
         """
-        features, viewed = self.features(dataset, training.memory)
+        with waiting(f"read the features of {self._recipe.backbone}", show=training.show):
+            features, viewed = self.features(dataset, training.memory)
+
+        def keep(candidate: Candidate, result: Result) -> None:
+            if runs_dir and candidate.features:
+                run_dir = runs_dir / run_name(candidate.name)
+                write_run(run_dir, candidate.features, [result], training, self._weights, dataset.warnings)
+
         found: list[Evaluation] = []
         for candidate in self._candidates(features, viewed):
-            found += evaluate(candidate, training, repeats, with_curve=with_curve)
+            found += evaluate(candidate, training, repeats, with_curve=with_curve, keep=keep)
         return features.dataset, found
 
     def features(self, dataset: ImageDataset, memory: MemoryLimit) -> tuple[Features, Features | None]:
@@ -283,6 +318,15 @@ class FeatureRequest:
         plain = stored_features(dataset, FeatureStore(self._cache_dir, self._recipe), self._command, memory)
         views = self._views
         return plain, with_views(plain, views, self._cache_dir, self._command, memory) if views else None
+
+
+def run_name(approach: str) -> str:
+    """Return what the run folder of an approach is called.
+
+    >>> run_name("vgg16 + dense, 8 views")
+    'vgg16-dense-8-views'
+    """
+    return "-".join(re.findall(r"[\w-]+", approach))
 
 
 def learning_curve(candidate: Candidate, training: Training) -> tuple[CurvePoint, ...]:

@@ -2,7 +2,8 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from itertools import chain
@@ -30,8 +31,8 @@ from featx.compare.candidates import (
 from featx.compare.error_analysis import ErrorAnalysis, analyse_errors
 from featx.compare.near_duplicates import find_copies
 from featx.compare.result import Comparison, ranked, with_p_values
-from featx.dataset import Data, ImageDataset, SkippedImage, scan
-from featx.errors import FeatxError, printable
+from featx.dataset import Data, ImageDataset, SkippedImage, is_sample, scan
+from featx.errors import FeatxError, printable, system_errors
 from featx.extract import (
     DEFAULT_CACHE_DIR,
     RECIPE_DEFAULTS,
@@ -44,9 +45,9 @@ from featx.extract import (
 from featx.heads import Training, check_training
 from featx.images import Views, as_views
 from featx.recipe import Recipe
-from featx.storage import StoragePath, as_path, as_storage_path
+from featx.storage import StoragePath, as_path, as_storage_path, check_empty, replacing_folder
 from featx.store import FeatureStore
-from featx.system import as_workers, check_name, command_line, hardware, names, now, versions, whole_number
+from featx.system import as_workers, check_name, command_line, hardware, names, now, versions, waiting, whole_number
 from featx.train import DEFAULT_TRAINING, data_warnings, read_rows, validation_part
 
 #: Each repeat has a seed of its own, and seeds have an end.
@@ -68,6 +69,7 @@ def compare_approaches(
     direct: bool = False,
     maps: Sequence[str] | str = (),
     class_list: Path | str | None = None,
+    runs_dir: Path | str | None = None,
     **options: Unpack[ExtractionOptions],
 ) -> Comparison:
     """Return how the heads on each backbone's features, and the baselines, do on the images in `data_dir`.
@@ -90,6 +92,8 @@ def compare_approaches(
             classifier cannot be found is left out with a warning, unless none is left.
         maps: for that, which of the network's classes make which class; see `featx.backbones.class_map.make_class_map`.
         class_list: for that, a JSON file with the network's classes; see `featx.backbones.class_map.read_class_list`.
+        runs_dir: gets a run folder for each head on features, as `featx.train_top` writes it, such as `vgg16-dense`:
+            all of them when all is done, or none. Not there yet; none are kept if None.
         options: of stage one, by name; see `featx.extract.options.RecipeOptions`, without `backbone`, and
             `featx.engines.EngineOptions`.
 
@@ -126,19 +130,34 @@ def compare_approaches(
     for one in requests:
         skipped |= dict.fromkeys(one.extract(scanned).skipped)
     evaluations: list[Evaluation] = []
-    for one in requests:
-        dataset, found = one.evaluate(dataset, training, repeats, with_curve=learning_curve)
-        evaluations += found
-    for name in baselines:
-        if name != REPORT_RESNET50:
-            candidate = baseline_candidate(dataset, name, cache_dir, workers)
-            evaluations += evaluate(candidate, training, repeats, with_curve=learning_curve)
+    with _kept_runs(as_path(runs_dir) if runs_dir else None) as kept_dir:
+        for one in requests:
+            dataset, found = one.evaluate(dataset, training, repeats, with_curve=learning_curve, runs_dir=kept_dir)
+            evaluations += found
+        for name in baselines:
+            if name != REPORT_RESNET50:
+                candidate = baseline_candidate(dataset, name, cache_dir, workers)
+                evaluations += evaluate(candidate, training, repeats, with_curve=learning_curve)
     recipes = list(dict.fromkeys(chain.from_iterable(one.recipes for one in requests)))
     stores = [cache_dir / recipe.slug for recipe in recipes]
-    warnings = [*_random_weights_warnings(recipes), *data_warnings(scanned, dataset, stores), *warnings]
+    limits = [*_random_weights_warnings(recipes), *_sample_warnings(scanned)]
+    warnings = [*limits, *data_warnings(scanned, dataset, stores), *warnings]
     comparison = _comparison(dataset, recipes, evaluations, training.seed, warnings)
     found_errors = _analyse_errors(comparison, dataset, evaluations, list(skipped), cache_dir, training)
     return replace(comparison, error_analysis=found_errors)
+
+
+@contextmanager
+def _kept_runs(runs_dir: Path | None) -> Iterator[Path | None]:
+    """Yield a folder to write run folders to, which becomes `runs_dir` if there are any and the block succeeds."""
+    if runs_dir is None:
+        yield None
+        return
+    check_empty(runs_dir)
+    with system_errors(f"The folder {printable(runs_dir)}", "written"), replacing_folder(runs_dir) as folder:
+        yield folder
+    with suppress(OSError):  # there are runs
+        runs_dir.rmdir()
 
 
 def _each_once(what: str, given: Sequence[str] | str) -> tuple[str, ...]:
@@ -208,18 +227,20 @@ def _analyse_errors(
     recipe = evaluation_of[on_features[0].name].recipe if on_features else None
     judge = next((one for one in evaluations if one.recipe == recipe and one.out_of_fold is not None), None)
     X = read_rows(FeatureStore(cache_dir, recipe), dataset.digests, training.memory) if recipe else None
-    return analyse_errors(
-        dataset,
-        {name: one.probabilities for name, one in evaluation_of.items()},
-        comparison.best.name,
-        comparison.seed,
-        backbone=recipe.backbone if recipe else None,
-        X=X,
-        copies=None if X is None else find_copies(dataset, X, show=training.show),
-        out_of_fold=judge.out_of_fold if judge else None,
-        judge=judge.approach.name if judge else None,
-        skipped=[(image.path, image.reason) for image in skipped],
-    )
+    copies = None if X is None else find_copies(dataset, X, show=training.show)
+    with waiting("error analysis", show=training.show):
+        return analyse_errors(
+            dataset,
+            {name: one.probabilities for name, one in evaluation_of.items()},
+            comparison.best.name,
+            comparison.seed,
+            backbone=recipe.backbone if recipe else None,
+            X=X,
+            copies=copies,
+            out_of_fold=judge.out_of_fold if judge else None,
+            judge=judge.approach.name if judge else None,
+            skipped=[(image.path, image.reason) for image in skipped],
+        )
 
 
 def _random_weights_warnings(recipes: Sequence[Recipe]) -> tuple[str, ...]:
@@ -228,4 +249,13 @@ def _random_weights_warnings(recipes: Sequence[Recipe]) -> tuple[str, ...]:
         f"and its figures say nothing about transfer learning."
         for recipe in recipes
         if recipe.has_random_weights
+    )
+
+
+def _sample_warnings(dataset: ImageDataset) -> tuple[str, ...]:
+    if not (isinstance(dataset.root, Path) and is_sample(dataset.root)):
+        return ()
+    return (
+        "These are scanned digits of 8×8 pixels, enlarged: they show how featx works, not what transfer learning can "
+        "do on photographs. A CNN trained from scratch may win.",
     )

@@ -26,7 +26,7 @@ from featx.dataset.loader import (
     read_batches,
     source_path,
 )
-from featx.dataset.sample import chosen_data
+from featx.dataset.sample import chosen_data, has_data, is_sample
 from featx.dataset.scanning import list_images, scan, scan_listed
 from featx.dataset.skipped import DimImage, DimImages, SkippedImage, SkippedImages, dim_sentence, read_skipped
 from featx.dataset.statcache import DATABASE_NAME, StatCache, check_database, quarantine_database

@@ -74,16 +74,24 @@ def default_data(cache_dir: StoragePath, data_dir: Path = Path("data")) -> tuple
     Raises:
         FeatxError: `data_dir` cannot be read, or the sample cannot be written.
     """
-    has_data = False
-    with system_errors(f"The folder {printable(data_dir)}", "read"), suppress(FileNotFoundError, NotADirectoryError):
-        has_data = any(not path.name.startswith(".") for path in data_dir.iterdir())
-    if has_data:
+    if has_data(data_dir):
         return data_dir, f"No data named: using the images in {printable(data_dir)}."
     sample_dir = write_sample(local_dir(cache_dir) / SAMPLE_NAME)
     return sample_dir, (
         f"No data named, and nothing in {printable(data_dir)}: using the built-in sample, scikit-learn's handwritten "
         f"digits, in {printable(sample_dir)}."
     )
+
+
+def has_data(data_dir: Path = Path("data")) -> bool:
+    """Whether there is anything in the folder that is used when the user names none.
+
+    Raises:
+        FeatxError: it cannot be read.
+    """
+    with system_errors(f"The folder {printable(data_dir)}", "read"), suppress(FileNotFoundError, NotADirectoryError):
+        return any(not path.name.startswith(".") for path in data_dir.iterdir())
+    return False
 
 
 def is_sample(sample_dir: Path) -> bool:

@@ -66,7 +66,8 @@ def export_run(
     """Write the run in `run_dir` as one artefact, whole or not at all.
 
     Args:
-        run_dir: a folder that `featx train-top` has written.
+        run_dir: a folder that `featx train-top` has written, or `featx compare`: of the runs in its report folder, the
+            one that did best is taken.
         to_path: the file or folder to write, which must not be there yet; in the run folder if None.
         format: `"keras"`, `"savedmodel"` or `"onnx"`.
         head: `"dense"` or `"logreg"`; the run's first if None.
@@ -80,7 +81,7 @@ def export_run(
     start_s = time.perf_counter()
     check_name(format, FORMATS, f"A run is exported as {', '.join(FORMATS)}.")
     suffix, write = FORMATS[format]
-    run = read_run(as_path(run_dir))
+    run = read_run(as_path(run_dir), head)
     head_path = run.head_path(head)
     path = as_path(to_path) if to_path else run.dir / f"model-{head_path.stem}{suffix}"
     _check_path(path, format, suffix)

@@ -277,7 +277,8 @@ class Classifier(ImageClassifier):
         """Return the classifier in a run folder. Neither Keras nor the backbone is started before they are needed.
 
         Args:
-            run_dir: a folder that `featx train-top` has written.
+            run_dir: a folder that `featx train-top` has written, or `featx compare`: of the runs in its report folder,
+                the one that did best is taken.
             head: `"dense"` or `"logreg"`; `"dense"`, if the run has it, if None.
             cache_dir: where stores lie; features that are there are not computed again.
             weights: file of the backbone's weights, if it is not where it was when the run was made.
@@ -286,7 +287,7 @@ class Classifier(ImageClassifier):
         Raises:
             FeatxError: there is no sound run.
         """
-        run = read_run(as_path(run_dir))
+        run = read_run(as_path(run_dir), head)
         options = EngineOptions.of(engine_choices)
         return cls(
             run,

@@ -3,7 +3,7 @@
 Only this room uses fsspec. Other rooms use a `StoragePath`: a `pathlib.Path`, or a `RemotePath` with the same methods.
 """
 
-from featx.storage.file_system import StorageError
+from featx.storage.file_system import StorageError, archive_kind
 from featx.storage.files import (
     ABANDONED_AFTER_S,
     OUTPUT_MARK,

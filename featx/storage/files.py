@@ -218,7 +218,7 @@ def remove_abandoned_files(folder: StoragePath) -> None:
     for path in folder.glob(f"{TEMPORARY_PREFIX}*"):
         with suppress(OSError):  # another process was quicker, or may do more here
             if time.time() - path.stat().st_mtime > ABANDONED_AFTER_S:
-                path.unlink()
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def nearest_folder(path: StoragePath) -> str:
@@ -233,10 +233,11 @@ def nearest_folder(path: StoragePath) -> str:
 def check_empty(folder: Path) -> None:
     """Raise FeatxError if `folder` has something in it, or cannot be written to: before work that would be lost.
 
-    It need not be there.
+    It need not be there. What a killed process has left unfinished there does not count.
     """
     with system_errors(f"The folder {printable(folder)}", "written"):
-        is_empty = not folder.exists() or not any(folder.iterdir())
+        inside = folder.iterdir() if folder.exists() else ()
+        is_empty = all(path.name.startswith(TEMPORARY_PREFIX) for path in inside)
         check_writable(folder)
     if not is_empty:
         raise FeatxError(f"The folder {printable(folder)} is not empty; choose another one.")
@@ -246,24 +247,43 @@ def check_empty(folder: Path) -> None:
 def new_folder(path: Path | None, parent: Path) -> Iterator[Path]:
     """Make and yield the folder `path`, or one named after the time in `parent`: before the work, not after it.
 
-    If the work fails and has left nothing in it, the folder goes again.
+    If the work fails and has left nothing in it, the folder goes again, and so do the folders that were made above it.
 
     Raises:
         FeatxError: it exists and has something in it, or cannot be made.
     """
     with system_errors(f"The folder {printable(path or parent)}", "made"):
+        above = path.absolute().parent if path else parent.absolute()
+        missing = [folder for folder in (above, *above.parents) if not folder.exists()]
+        above.mkdir(parents=True, exist_ok=True)
         if path is None:
-            parent.mkdir(parents=True, exist_ok=True)
             (parent / OUTPUT_MARK).touch()
             path = _make_new(parent, dt.datetime.now().astimezone().strftime("%Y-%m-%d-%H%M%S"))
         check_empty(path)
-        path.mkdir(parents=True, exist_ok=True)
+        path.mkdir(exist_ok=True)
+        remove_abandoned_files(path)
     try:
         yield path
         (path / OUTPUT_MARK).touch()
     except BaseException:
         with suppress(OSError):  # there is something in it
             path.rmdir()
+            for folder in missing:
+                _remove_unused(folder)
+        raise
+
+
+def _remove_unused(folder: Path) -> None:
+    """Remove a folder with nothing in it but the mark; raise OSError if there is more."""
+    mark = folder / OUTPUT_MARK
+    is_marked = mark.exists()
+    if is_marked and len(list(folder.iterdir())) == 1:
+        mark.unlink()
+    try:
+        folder.rmdir()
+    except OSError:
+        if is_marked:  # another process has made something in it, just now
+            mark.touch()
         raise
 
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, astuple, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,9 @@ from featx.train.metrics import Result
 
 FORMAT = "featx-run"
 FORMAT_VERSION = 1
+
+#: The folder in a report folder that has the runs of a comparison.
+RUNS_NAME = "runs"
 
 
 @dataclass(frozen=True)
@@ -64,15 +68,17 @@ class SavedRun:
         )
 
 
-def read_run(run_dir: Path) -> SavedRun:
+def read_run(run_dir: Path, head: str | None = None) -> SavedRun:
     """Return what the run folder `run_dir` says of itself. No model is loaded.
+
+    In the place of a run there may be a report folder of `featx compare`: of the runs in it, the one whose head, or
+    whose head called `head`, did best on the test split is returned.
 
     Raises:
         FeatxError: it is no run folder, not a whole one, or one of a newer featx.
     """
     if not (run_dir / "metrics.json").is_file():
-        meant = "" if run_dir.exists() else nearest_folder(run_dir)
-        raise FeatxError(f"There is no run in {printable(run_dir)}; make one with featx train-top.{meant}")
+        return _best_run(run_dir, head)
     metrics = _read_json(run_dir / "metrics.json", dict)
     if metrics.get("format") != FORMAT or metrics.get("format_version") != FORMAT_VERSION:
         raise FeatxError(
@@ -91,6 +97,23 @@ def read_run(run_dir: Path) -> SavedRun:
         heads=heads,
         weights_path=Path(weights_path) if isinstance(weights_path, str) else None,
     )
+
+
+def _best_run(report_dir: Path, head: str | None) -> SavedRun:
+    """Return the run in a report folder that did best, as a comparison ranks: by accuracy, then by loss."""
+    found: list[tuple[float, float, SavedRun]] = []
+    for path in sorted((report_dir / RUNS_NAME).glob("*/metrics.json")):
+        run, heads = read_run(path.parent), _read_json(path, dict).get("heads", {})
+        with suppress(KeyError, TypeError):  # another head
+            metrics = heads[head or run.heads[0]]
+            found.append((-metrics["accuracy"], metrics["loss"], run))
+    if not found:
+        which = f" with the head {printable(head)}" if head else ""
+        meant = "" if report_dir.exists() else nearest_folder(report_dir)
+        raise FeatxError(
+            f"There is no run{which} in {printable(report_dir)}; make one with featx train-top or featx compare.{meant}"
+        )
+    return min(found, key=lambda one: one[:2])[2]
 
 
 def write_run(

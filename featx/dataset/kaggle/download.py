@@ -118,7 +118,7 @@ class KaggleError(FeatxError):
     """Kaggle cannot be reached, or does not give what was asked for."""
 
 
-def _refusal(error: "requests.HTTPError", source: KaggleSource, who: Credentials) -> KaggleError:
+def refusal(error: "requests.HTTPError", source: KaggleSource, who: Credentials) -> KaggleError:
     """Return what an answer with an error means for the user."""
     status, said = error.response.status_code, _said(error, who)
     if status == 401 and who.where:
@@ -145,7 +145,7 @@ def _sign_in_first(source: KaggleSource, said: str = "") -> KaggleError:
     return KaggleError(f"Kaggle gives {source} only to those who sign in{said}: {_HOW_TO_SIGN_IN}.")
 
 
-def _unreachable(error: Exception, n_kept: int) -> KaggleError:
+def unreachable(error: Exception, n_kept: int) -> KaggleError:
     """Return the error for a connection that did not come about, or broke.
 
     What `requests` says is left out: there may be addresses with signatures in it, and proxies with passwords.
@@ -199,12 +199,12 @@ class _Partial:
             noted = json.loads(self._note_path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return False
-        return noted is not None and noted == _validator(response)
+        return noted is not None and noted == validator(response)
 
     def begin(self, response: "requests.Response") -> None:
         """Forget what has come, and note what is coming."""
         self.path.unlink(missing_ok=True)
-        write_text(self._note_path, json.dumps(_validator(response)))
+        write_text(self._note_path, json.dumps(validator(response)))
 
     def finish(self, archive: Path) -> None:
         """Give the whole archive its name."""
@@ -234,7 +234,7 @@ def download(source: KaggleSource, archive: Path, *, show: bool = False) -> None
             if partial.n_bytes > n_before:
                 pauses = list(PAUSES_S)
             if not pauses:
-                raise _unreachable(error, partial.n_bytes) from None
+                raise unreachable(error, partial.n_bytes) from None
             time.sleep(pauses.pop(0))
         except (requests.RequestException, ValueError, TypeError, KeyError, AttributeError):
             raise KaggleError("Kaggle's answer cannot be understood: run the same command again later.") from None
@@ -263,9 +263,9 @@ def _try(source: KaggleSource, partial: _Partial, *, show: bool) -> None:
         )
         with kaggle_session(who.auth) as (client, session):
             try:
-                _receive(session, _request(client, source), partial, show=show)
+                _receive(session, request_archive(client, source), partial, show=show)
             except requests.HTTPError as error:
-                refused = _refusal(error, source, who)
+                refused = refusal(error, source, who)
                 if error.response.status_code not in ({401} if who.where else {401, 403, 404}):
                     break
             else:
@@ -278,7 +278,7 @@ def _try(source: KaggleSource, partial: _Partial, *, show: bool) -> None:
     raise refused
 
 
-def _request(client: Any, source: KaggleSource) -> Any:
+def request_archive(client: Any, source: KaggleSource) -> Any:
     """Return the `requests.Response` that brings the archive: Kaggle says where it lies, and from there it comes."""
     from kagglesdk.competitions.types.competition_api_service import ApiDownloadDataFilesRequest
     from kagglesdk.datasets.types.dataset_api_service import ApiDownloadDatasetRequest
@@ -299,14 +299,14 @@ def _receive(session: "requests.Session", whole: "requests.Response", partial: _
     import requests
 
     there = partial.n_bytes if partial.belongs_to(whole) else 0
-    if there and there == _length(whole):
+    if there and there == announced_bytes(whole):
         whole.close()
         return
     with _rest(session, whole, there) as response:
         if response.status_code != 206:
             there = 0
             partial.begin(response)
-        coming = _length(response)
+        coming = announced_bytes(response)
         log.debug("Downloading from byte %s on.", there)
         if coming is not None:  # what is unpacked takes as much again, or more
             check_space(partial.path.parent, coming + there + coming, "The archive, with what is in it,")
@@ -322,14 +322,14 @@ def _receive(session: "requests.Session", whole: "requests.Response", partial: _
 
 def _rest(session: "requests.Session", whole: "requests.Response", there: int) -> "requests.Response":
     """Return an answer that brings all but the first `there` bytes of `whole`: with status 206, or else all of it."""
-    total = _length(whole)
+    total = announced_bytes(whole)
     if not there or total is None or there > total or whole.headers.get("Accept-Ranges") != "bytes":
         return whole
     whole.close()
     # It is the redirected request again: that has no credentials in it if it went to another server.
     request = whole.request.copy()
     # Should the archive have changed in between, all of it comes.
-    request.headers.update({"Range": f"bytes={there}-", "If-Range": str(_validator(whole))})
+    request.headers.update({"Range": f"bytes={there}-", "If-Range": str(validator(whole))})
     settings = session.merge_environment_settings(request.url or "", {}, True, None, None)
     response = session.send(request, **settings)
     response.raise_for_status()
@@ -339,7 +339,7 @@ def _rest(session: "requests.Session", whole: "requests.Response", there: int) -
     return response
 
 
-def _validator(response: "requests.Response") -> str | None:
+def validator(response: "requests.Response") -> str | None:
     """Return the server's name for the very bytes that it sends, if it has one that can be relied upon."""
     if "Content-Encoding" in response.headers:
         return None
@@ -347,7 +347,7 @@ def _validator(response: "requests.Response") -> str | None:
     return name
 
 
-def _length(response: "requests.Response") -> int | None:
+def announced_bytes(response: "requests.Response") -> int | None:
     """Return how many bytes the body has, if the server says so."""
     length = response.headers.get("Content-Length", "")
     return int(length) if length.isdecimal() and "Content-Encoding" not in response.headers else None

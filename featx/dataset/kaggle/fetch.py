@@ -6,18 +6,29 @@ import os
 import re
 import shutil
 import sqlite3
+import zipfile
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from featx.dataset.kaggle.download import KaggleSource, download, parse_slug
-from featx.dataset.kaggle.unpack import unpack
+from featx.dataset.kaggle.ranges import distant_archive
+from featx.dataset.kaggle.unpack import open_zip, unpack, unpack_members
 from featx.dataset.sample import is_sample, write_sample
 from featx.errors import FeatxError, printable
 from featx.images import IMAGE_SUFFIXES
-from featx.storage import IS_WINDOWS, ArchiveError, NameEncodingError, as_path, rename_folder, text_encoding
-from featx.system import shown
+from featx.storage import (
+    IS_WINDOWS,
+    ArchiveError,
+    NameEncodingError,
+    as_path,
+    name_zip_members,
+    rename_folder,
+    text_encoding,
+)
+from featx.system import shown, size
 
 #: The mark lies in the fetched folder; hidden, it is nobody's image.
 MARK = ".featx-fetched.json"
@@ -201,6 +212,61 @@ def _fetch(source: KaggleSource, to: Path, zip_encoding: str | None, *, show: bo
         log.warning("%s", warning)
     sizes = file_sizes(folder)
     return Fetched(str(source), to, len(sizes), sum(sizes.values()), warnings=tuple(warnings))
+
+
+def fetch_part(slug: str, to: Path, n_per_folder: int, *, show: bool = False) -> Fetched:
+    """Bring the first images of each folder in a data set's archive to the folder `to`; do nothing if they are there.
+
+    Nothing else is downloaded but the archive's table of contents. How much it is, is logged first.
+
+    Args:
+        slug: a data set at Kaggle that anybody may have, as for `fetch_data`.
+        to: a folder that is empty or not there yet.
+        n_per_folder: images of each folder, at most.
+        show: whether to show progress.
+
+    Raises:
+        KaggleError: it cannot be had, or only as a whole.
+        FeatxError: it is not what it should be, or does not fit; the message says what to do.
+        OSError: it cannot be written.
+    """
+    source, folder = parse_slug(slug), to.resolve()
+    name = f"{source}, {n_per_folder} images of each folder"
+    if fetched := find_fetched(to, name):
+        return fetched
+    with _workshop(folder) as workshop, distant_archive(source) as archive, open_zip(archive) as zip_file:
+        whole_size, n_files = archive.seek(0, os.SEEK_END), len(zip_file.infolist())
+        name_zip_members(zip_file)
+        entries = _first_images(zip_file, n_per_folder)
+        part_size = sum(entry.compress_size for entry in entries)
+        log.info(
+            "Fetching %s of the %s files of %s from Kaggle: %s of %s.",
+            f"{len(entries):,}",
+            f"{n_files:,}",
+            source,
+            size(part_size),
+            size(whole_size),
+        )
+        unpacked = workshop / "unpacked"
+        shutil.rmtree(unpacked, ignore_errors=True)  # of a process that was killed
+        unpack_members(zip_file, entries, unpacked, "downloading", show=show)
+        write_mark(unpacked, name)
+        _put_in_place(unpacked, folder)
+    sizes = file_sizes(folder)
+    return Fetched(name, to, len(sizes), sum(sizes.values()))
+
+
+def _first_images(zip_file: zipfile.ZipFile, n_per_folder: int) -> list[zipfile.ZipInfo]:
+    """Return images that lie at the beginning of each folder, in the order in which they lie in the archive."""
+    n_found: Counter[PurePosixPath] = Counter()
+    chosen = []
+    for entry in sorted(zip_file.infolist(), key=lambda entry: entry.header_offset):
+        path = PurePosixPath(entry.filename)
+        is_image = path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+        if is_image and n_found[path.parent] < n_per_folder:
+            n_found[path.parent] += 1
+            chosen.append(entry)
+    return chosen
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import IO, Any
 
 from featx.dataset.kaggle.download import check_space
 from featx.errors import printable
@@ -85,18 +85,14 @@ def unpack(archive: Path, folder: Path, *, zip_encoding: str | None = None, show
 def _unpack(
     archive: Path, folder: Path, allowance: _Allowance, encoding: str | None, *, depth: int, show: bool
 ) -> list[str]:
-    with _opened(archive) as zip_file:
+    with open_zip(archive) as zip_file:
         warnings = name_zip_members(zip_file, encoding)
         entries = zip_file.infolist()
         warnings += _name_for_windows(entries) if IS_WINDOWS else []
         n_bytes = sum(entry.file_size for entry in entries)
         _spend(allowance, len(entries), n_bytes)
-        folder.mkdir()
-        check_space(folder, n_bytes, f"Unpacking {len(entries):,} files")
         log.info("Unpacking %s: %s files, %s.", printable(archive.name), f"{len(entries):,}", size(n_bytes))
-        with progress_bar(n_bytes, "unpacking", "B", show=show) as bar:
-            for entry in entries:
-                _write(zip_file, entry, folder / entry.filename, bar)
+        unpack_members(zip_file, entries, folder, "unpacking", show=show)
     for entry in entries:
         name = PurePosixPath(entry.filename)
         if name.suffix.lower() == ".zip" and not entry.is_dir():
@@ -119,6 +115,24 @@ def _name_for_windows(entries: Sequence[zipfile.ZipInfo]) -> list[str]:
     return [
         f"Renamed, as Windows does not allow the names: {len(changed):,}, such as {printable(old)} to {printable(new)}."
     ]
+
+
+def unpack_members(
+    zip_file: zipfile.ZipFile, entries: Sequence[zipfile.ZipInfo], folder: Path, what: str, *, show: bool
+) -> None:
+    """Write some members of a zip file, whose names are those of `name_zip_members`, to `folder`, which is made.
+
+    Raises:
+        ArchiveError: the archive is broken.
+        FeatxError: there is not enough room on the disk.
+        OSError: the folder cannot be written.
+    """
+    folder.mkdir()
+    n_bytes = sum(entry.file_size for entry in entries)
+    check_space(folder, n_bytes, f"Unpacking {len(entries):,} files")
+    with progress_bar(n_bytes, what, "B", show=show) as bar:
+        for entry in entries:
+            _write(zip_file, entry, folder / entry.filename, bar)
 
 
 def _unpack_inner(
@@ -151,7 +165,12 @@ def _left_packed(name: PurePosixPath, reason: str) -> str:
     return f"Left packed: {printable(str(name))}, because {reason}."
 
 
-def _opened(archive: Path) -> zipfile.ZipFile:
+def open_zip(archive: Path | IO[bytes]) -> zipfile.ZipFile:
+    """Return an open zip file.
+
+    Raises:
+        ArchiveError: it is none.
+    """
     try:
         return zipfile.ZipFile(archive)
     except _BROKEN as error:

@@ -188,26 +188,30 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {"Accept-Ranges": "bytes"} if kaggle.ranges else {}
         if kaggle.etag:
             headers["ETag"] = kaggle.etag
-        start = self._start()
+        wanted = self._wanted()
+        start, end = wanted or (0, len(content))
+        end = min(end, len(content))
         if start >= len(content):
             return self._refuse(416, "range not satisfiable")
-        status = 206 if start else 200
+        status = 206 if wanted else 200
         if status == 206 and kaggle.wrong_ranges:
             start += 100
         if status == 206:
-            headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
+            headers["Content-Range"] = f"bytes {start}-{end - 1}/{len(content)}"
         self.send_response(status)
-        for name, value in {"Content-Length": str(len(content) - start), **headers}.items():
+        for name, value in {"Content-Length": str(end - start), **headers}.items():
             self.send_header(name, value)
         self.end_headers()
-        return self._send_body(content[start:])
+        return self._send_body(content[start:end])
 
-    def _start(self) -> int:
-        """Return the first byte that is wanted, or 0 if that is none of the bytes that there are now."""
+    def _wanted(self) -> tuple[int, int] | None:
+        """Return the first byte that is wanted and the one after the last; None if all are, or they are others now."""
         kaggle = self.at_kaggle
-        match = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
+        match = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
         same = self.headers.get("If-Range", kaggle.etag) == kaggle.etag
-        return int(match[1]) if match and same and kaggle.ranges else 0
+        if not (match and same and kaggle.ranges):
+            return None
+        return int(match[1]), int(match[2]) + 1 if match[2] else sys.maxsize
 
     def _send_body(self, content: bytes) -> None:
         kaggle = self.at_kaggle
