@@ -3,16 +3,18 @@
 import csv
 import io
 import json
-import os
 import subprocess
 import sys
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from tests.conftest import write_photos
-from tests.dataset.kaggle.kaggle_server import command, serving, zipped
+from tests.dataset.kaggle.kaggle_server import PROGRAM, serving, zipped
+from tests.processes import ForkServer
 
 #: Uses the ONNX file where there is no featx, on images one by one: they may have different sizes.
 ELSEWHERE = """
@@ -51,12 +53,29 @@ def test_fetch_extract_train_predict_export_and_the_onnx_file_elsewhere(kaggle, 
     here.mkdir()
     variables = {"FEATX_WEIGHTS": "random", "FEATX_IMAGE_SIZE": "32", "FEATX_PRECISION": "float32", "FEATX_EPOCHS": "5"}
     variables["FEATX_LAYER"] = "block3_pool"  # less to convert
-    environment = {**os.environ, "HOME": str(tmp_path), **variables}
+    with ForkServer(here, {"HOME": str(tmp_path), **variables}) as server:
+        names, rows = session(here, lambda *words: server.run(PROGRAM, "-c", kaggle.url, *words))
+    elsewhere = subprocess.run(
+        [sys.executable, "-I", "-c", ELSEWHERE, "pets.onnx", *names],
+        cwd=here,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for path, found in json.loads(elsewhere.stdout).items():
+        row = next(row for row in rows if row["path"] == path)
+        predicted = {row["label"]: float(row["probability"]), row["label_2"]: float(row["probability_2"])}
+        assert max(found, key=found.get) == row["label"]
+        np.testing.assert_allclose([found[name] for name in predicted], list(predicted.values()), atol=1e-3)
+
+
+def session(
+    here: Path, run: Callable[..., "subprocess.CompletedProcess[str]"]
+) -> tuple[list[str], list[dict[str, str]]]:
+    """Go from an empty folder to an ONNX file; return the paths of some images and what featx predicts of them."""
 
     def featx(*words: str) -> str:
-        done = subprocess.run(
-            command(kaggle, *words), cwd=here, env=environment, capture_output=True, text=True, check=False, timeout=300
-        )
+        done = run(*words)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
@@ -70,15 +89,4 @@ def test_fetch_extract_train_predict_export_and_the_onnx_file_elsewhere(kaggle, 
     assert [row["path"] for row in rows] == names
     exported = json.loads(featx("export", "runs/first", "--format", "onnx", "--to", "pets.onnx", "--json"))
     assert exported["class_names"] == ["cats", "dogs"]
-    elsewhere = subprocess.run(
-        [sys.executable, "-I", "-c", ELSEWHERE, "pets.onnx", *names],
-        cwd=here,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    for path, found in json.loads(elsewhere.stdout).items():
-        row = next(row for row in rows if row["path"] == path)
-        predicted = {row["label"]: float(row["probability"]), row["label_2"]: float(row["probability_2"])}
-        assert max(found, key=found.get) == row["label"]
-        np.testing.assert_allclose([found[name] for name in predicted], list(predicted.values()), atol=1e-3)
+    return names, rows

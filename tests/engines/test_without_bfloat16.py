@@ -1,16 +1,14 @@
 """Recipes in bfloat16 where OpenVINO has none, and messages that advise only what their command takes.
 
-On a processor that has bfloat16, processes of their own are kept from it by the settings that OpenVINO, oneDNN and
-TensorFlow have for that.
+On a processor that has bfloat16, a process of its own is kept from it by the settings that OpenVINO, oneDNN and
+TensorFlow have for that, which they read when they are loaded.
 """
 
 import ast
 import json
-import os
 import re
 import subprocess
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from operator import itemgetter
 from pathlib import Path
 
@@ -25,6 +23,7 @@ from featx.extract.extract import Extraction, extract_features
 from featx.predict.classifier import Classifier
 from featx.recipe import Recipe
 from featx.store.feature_store import FeatureStore
+from tests.processes import FEATX, ForkServer
 
 #: What a processor of 2013 has. TensorFlow goes by the processor, not by oneDNN's limit, so it does without oneDNN.
 OLD_PROCESSOR = {"OV_CPU_MAX_ISA": "AVX2", "ONEDNN_MAX_CPU_ISA": "AVX2", "TF_ENABLE_ONEDNN_OPTS": "0"}
@@ -35,18 +34,17 @@ WORDS = ["--weights", "random", "--image-size", "32", "--layer", "block2_pool", 
 GOING_ON = "featx: warning: OpenVINO has no bfloat16 on this processor: using keras, "
 
 
-def on_old_processor(*words: object, exit_code: int = 0) -> "subprocess.CompletedProcess[str]":
-    """Run a featx command where there is no bfloat16."""
-    result = subprocess.run(
-        [sys.executable, "-m", "featx", *map(str, words)],
-        env={**os.environ, **OLD_PROCESSOR, "CUDA_VISIBLE_DEVICES": ""},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=600,
-    )
-    assert result.returncode == exit_code, result.stderr
-    return result
+@pytest.fixture(scope="module")
+def on_old_processor(folder) -> Iterator[Callable[..., "subprocess.CompletedProcess[str]"]]:
+    """Return a function that runs a featx command, in a process of its own, where there is no bfloat16."""
+
+    def run(*words: object, exit_code: int = 0) -> "subprocess.CompletedProcess[str]":
+        result = server.run(FEATX, "featx", *words)
+        assert result.returncode == exit_code, result.stderr
+        return result
+
+    with ForkServer(folder, {**OLD_PROCESSOR, "CUDA_VISIBLE_DEVICES": ""}) as server:
+        yield run
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +66,7 @@ def here(folder) -> Extraction:
 
 
 @pytest.fixture(scope="module")
-def extracted(folder) -> str:
+def extracted(folder, on_old_processor) -> str:
     """What an extraction in bfloat16 says on the old processor."""
     return on_old_processor("extract", folder / "data", *WORDS, "--cache-dir", folder / "old").stderr
 
@@ -101,7 +99,7 @@ def predicted(stdout: str) -> np.ndarray:
     return np.array([[one["probability"] for one in sorted(top, key=itemgetter("label"))] for top in tops])
 
 
-def test_a_run_in_bfloat16_predicts_on_an_old_processor(folder, run_dir, tmp_path, networks_dir):
+def test_a_run_in_bfloat16_predicts_on_an_old_processor(folder, run_dir, tmp_path, networks_dir, on_old_processor):
     (tmp_path / "networks").symlink_to(networks_dir, target_is_directory=True)
     files = sorted((folder / "data" / "test").rglob("*.jpg"))
     words = ["predict", run_dir, folder / "data" / "test", "--top-k", "2", "--cache-dir", tmp_path]
@@ -111,7 +109,9 @@ def test_a_run_in_bfloat16_predicts_on_an_old_processor(folder, run_dir, tmp_pat
     np.testing.assert_allclose(predicted(result.stdout), expected, atol=0.02)
 
 
-def test_an_engine_without_bfloat16_is_refused_with_advice_that_helps(folder, run_dir, tmp_path, networks_dir):
+def test_an_engine_without_bfloat16_is_refused_with_advice_that_helps(
+    folder, run_dir, tmp_path, networks_dir, on_old_processor
+):
     (tmp_path / "networks").symlink_to(networks_dir, target_is_directory=True)
     words = ["predict", run_dir, next((folder / "data" / "test").rglob("*.jpg")), "--cache-dir", tmp_path]
     (said,) = on_old_processor(*words, "--quiet", "--engine", "openvino", exit_code=2).stderr.splitlines()
