@@ -167,8 +167,7 @@ def _comparison(
     warnings: Sequence[str],
 ) -> Comparison:
     is_validation = validation_part(dataset, seed)
-    y = dataset.labels[dataset.is_test]
-    correct = {one.approach.name: one.probabilities.argmax(axis=1) == y for one in evaluations}
+    correct = {one.approach.name: one.correct for one in evaluations}
     return Comparison(
         dataset=dataset.name,
         dataset_digest=dataset.digest,

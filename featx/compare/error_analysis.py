@@ -2,8 +2,9 @@
 
 import logging
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,9 @@ log = logging.getLogger("featx")
 #: doubtful labels.
 N_MISTAKES, N_IN_CELL, N_DUPLICATES, N_DOUBTFUL = 12, 12, 40, 40
 
+#: Training images of each class that are shown as samples.
+N_SAMPLES = 4
+
 #: Two images whose centred features have at least this cosine are called near-duplicates. Resized, recompressed and
 #: slightly cropped copies reach 0.95 to 1; different images of one class stay far below on a trained backbone.
 NEAR_DUPLICATE = 0.95
@@ -28,8 +32,9 @@ MAX_OPERATIONS = 2e14
 #: Bytes of float32 features that are held at a time, on each side.
 _BLOCK_BYTES = 64 << 20
 
-#: An image whose own class has at most this probability, from a head that has not seen it, has a doubtful label.
-DOUBTFUL_BELOW = 0.1
+#: A label is doubtful if a head that has not seen the image gives it at most the first probability, and another class
+#: at least the second: with many classes, most labels have a low one.
+DOUBTFUL_BELOW, SUGGESTED_ABOVE = 0.1, 0.5
 
 #: Points on the map: more would hide each other, and each brings its thumbnail.
 N_ON_MAP = 1500
@@ -43,7 +48,7 @@ PERPLEXITY = 30.0
 
 @dataclass(frozen=True)
 class Mistake:
-    """A test image that an approach takes for another class: `probability` is of the class it is taken for."""
+    """A test image that an approach gets wrong: `probability` is that of the class `predicted`."""
 
     path: str
     label: str
@@ -53,7 +58,7 @@ class Mistake:
 
 @dataclass(frozen=True)
 class Cell:
-    """Some of the test images of class `label` that an approach takes for `predicted`, the surest first."""
+    """Some test images of the class `label` that an approach predicts as `predicted`, the most confident first."""
 
     label: str
     predicted: str
@@ -66,9 +71,9 @@ class ApproachImages:
 
     Attributes:
         name: of the approach.
-        mistakes: the surest ones first.
+        mistakes: the most confident first.
         cells: one for each pair of classes that has images.
-        reliability: how often it is right, by how sure it is.
+        reliability: how often it is right, by its confidence.
         accuracy_without_duplicates: on the test images without those that have a near-duplicate in the train split;
             None if that is not known, or leaves none.
     """
@@ -92,8 +97,33 @@ class NearDuplicate:
 
 
 @dataclass(frozen=True)
+class ExactCopies:
+    """Files with identical bytes.
+
+    Attributes:
+        kind: within one split, of a training image in the test split, or in another class; a copy can be all three.
+        n: how many copies.
+        examples: (path, path of its copy).
+    """
+
+    kind: Literal["within a split", "across splits", "across classes"]
+    n: int
+    examples: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class ClassSample:
+    """A class: the number of its images, the validation part among the training images; and some of the latter."""
+
+    label: str
+    n_train: int
+    n_test: int
+    paths: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class DoubtfulLabel:
-    """An image whose label its features contradict; both probabilities are from a head that has not seen it."""
+    """An image whose label is possibly wrong; both probabilities are from a head that has not seen it."""
 
     path: str
     split: str
@@ -105,7 +135,7 @@ class DoubtfulLabel:
 
 @dataclass(frozen=True)
 class MapPoint:
-    """One test image on the map, at `x` and `y` from 0 to 1, and what the best approach takes it for."""
+    """One test image on the map, at `x` and `y` from 0 to 1, and the class that the best approach predicts."""
 
     path: str
     label: str
@@ -123,10 +153,12 @@ class ErrorAnalysis:
         backbone: whose features the rest is about; None if there were none, and then there is no rest.
         n_near_duplicates: test images with a near-duplicate in the train split.
         near_duplicates: the closest of them.
-        n_doubtful: images whose label their features contradict.
+        n_doubtful: images whose label is possibly wrong.
         doubtful: the most doubtful of them.
         map: some of the test images.
         skipped: (path, reason) of images that could not be read.
+        copies: exact copies, by kind; a kind without copies is left out.
+        classes: every class, with sample images.
     """
 
     approaches: tuple[ApproachImages, ...]
@@ -137,6 +169,8 @@ class ErrorAnalysis:
     doubtful: tuple[DoubtfulLabel, ...]
     map: tuple[MapPoint, ...]
     skipped: tuple[tuple[str, str], ...]
+    copies: tuple[ExactCopies, ...] = ()
+    classes: tuple[ClassSample, ...] = ()
 
 
 def analyse_errors(
@@ -167,7 +201,9 @@ def analyse_errors(
     is_duplicate = None
     duplicates: list[NearDuplicate] = []
     if X is not None and 2.0 * dataset.n_train * dataset.n_test * np.prod(X.shape[1:], dtype=float) > MAX_OPERATIONS:
-        log.info("Near-duplicates across the splits are not looked for: among so many images that would take too long.")
+        log.info(
+            "featx did not look for near-duplicates across the splits: with so many images it would take too long."
+        )
     elif X is not None:
         nearest = nearest_training_images(take(X, ~dataset.is_test), take(X, dataset.is_test))
         is_duplicate = nearest.cosine >= NEAR_DUPLICATE
@@ -182,7 +218,31 @@ def analyse_errors(
         doubtful=tuple(doubtful[:N_DOUBTFUL]),
         map=() if X is None else _map(dataset, X, probabilities[best], seed),
         skipped=tuple(skipped),
+        copies=tuple(_copies(dataset)),
+        classes=tuple(_class_samples(dataset)),
     )
+
+
+def _copies(dataset: ImageDataset) -> Iterator[ExactCopies]:
+    kinds: tuple[tuple[Literal["within a split", "across splits", "across classes"], np.ndarray], ...] = (
+        ("within a split", dataset.duplicates()),
+        ("across splits", dataset.leaks()),
+        ("across classes", dataset.label_conflicts()),
+    )
+    for kind, pairs in kinds:
+        if len(pairs):
+            examples = tuple((dataset.paths[a], dataset.paths[b]) for a, b in pairs[:N_DUPLICATES].tolist())
+            yield ExactCopies(kind, len(pairs), examples)
+
+
+def _class_samples(dataset: ImageDataset) -> Iterator[ClassSample]:
+    """Yield each class with a random sample of its training images, by their digests."""
+    n_train, n_test = dataset.class_counts
+    rows = np.flatnonzero(~dataset.is_test)
+    rows = rows[np.argsort(dataset.digests[rows].view("S32")[:, 0], kind="stable")]
+    for label, name in enumerate(dataset.class_names):
+        paths = tuple(dataset.paths[row] for row in rows[dataset.labels[rows] == label][:N_SAMPLES])
+        yield ClassSample(name, int(n_train[label]), int(n_test[label]), paths)
 
 
 def _approach_images(
@@ -274,12 +334,12 @@ def _near_duplicates(dataset: ImageDataset, nearest: NearestTraining) -> list[Ne
 
 
 def _doubtful(dataset: ImageDataset, out_of_fold: np.ndarray, of_test: np.ndarray) -> list[DoubtfulLabel]:
-    """Return the images whose label their features contradict, the most doubtful first."""
+    """Return the images whose label is possibly wrong, the most doubtful first."""
     probabilities = np.empty((dataset.n_images, len(dataset.class_names)), np.float32)
     probabilities[~dataset.is_test] = out_of_fold
     probabilities[dataset.is_test] = of_test
     own = probabilities[np.arange(len(probabilities)), dataset.labels]
-    rows = np.flatnonzero((own <= DOUBTFUL_BELOW) & (probabilities.argmax(axis=1) != dataset.labels))
+    rows = np.flatnonzero((own <= DOUBTFUL_BELOW) & (probabilities.max(axis=1) >= SUGGESTED_ABOVE))
     return [
         DoubtfulLabel(
             path=dataset.paths[row],
