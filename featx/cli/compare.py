@@ -45,6 +45,11 @@ from featx.storage import new_folder
     help="Also train on 1, 2, 5, 10, 20 and 50 % of the training images; takes longer.",
 )
 @click.option(
+    "--claims",
+    is_flag=True,
+    help="Show what the report of 2020 claimed, also if these are not its images.",
+)
+@click.option(
     "--report-dir", type=opt.LocalFolder(path_type=Path), help="Report folder.  [default: a new one in reports/]"
 )
 @opt.OUTPUT
@@ -53,6 +58,7 @@ def compare(
     report_dir: Path | None,
     with_scratch_cnn: bool,
     baselines: tuple[str, ...],
+    claims: bool,
     output: opt.Output,
     **options: Any,
 ) -> None:
@@ -67,7 +73,7 @@ def compare(
     baselines = ("report-cnn", *baselines) if with_scratch_cnn else baselines
     with new_folder(report_dir, Path("reports")) as folder:
         comparison = compare_approaches(data, baselines=baselines, **options)
-        write_report(comparison, folder, data.root)
+        write_report(comparison, folder, data.root, claims=claims)
     output.say(comparison, lambda done: comparison_text(done, folder), lambda done: json.loads(done.to_json()))
 
 
@@ -75,7 +81,7 @@ def comparison_text(comparison: Comparison, report_dir: Path) -> str:
     """Return the table and the verdict, for a terminal."""
     from featx.report import curve_verdict, table, verdict
 
-    width = min(118, shutil.get_terminal_size((118, 24)).columns)
+    width = min(118, shutil.get_terminal_size((80, 24)).columns)
     sentences = filter(None, (verdict(comparison), curve_verdict(comparison)))
     words = "\n".join(textwrap.fill(sentence, width) for sentence in sentences)
     page = printable(report_dir / "index.html")
