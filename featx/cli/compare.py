@@ -55,6 +55,11 @@ log = logging.getLogger("featx")
     help="Also train on 1, 2, 5, 10, 20 and 50 % of the training images; takes longer.",
 )
 @click.option(
+    "--claims",
+    is_flag=True,
+    help="Show what the report of 2020 claimed, also if these are not its images.",
+)
+@click.option(
     "--report-dir", type=opt.LocalFolder(path_type=Path), help="Report folder.  [default: a new one in reports/]"
 )
 @click.option("--open", "open_page", is_flag=True, help="Open the report's page in the browser.")
@@ -65,6 +70,7 @@ def compare(
     with_scratch_cnn: bool,
     baselines: tuple[str, ...],
     open_page: bool,
+    claims: bool,
     output: opt.Output,
     **options: Any,
 ) -> None:
@@ -80,7 +86,7 @@ def compare(
     with new_folder(report_dir, Path("reports")) as folder:
         comparison = compare_approaches(data, baselines=baselines, runs_dir=folder / RUNS_NAME, **options)
         with waiting("report", show=output.show):
-            write_report(comparison, folder, data.root)
+            write_report(comparison, folder, data.root, claims=claims)
     predict = predict_command(folder, options["cache_dir"])
     output.say(comparison, lambda done: comparison_text(done, folder, predict), lambda done: json.loads(done.to_json()))
     if open_page:
@@ -91,7 +97,7 @@ def comparison_text(comparison: Comparison, report_dir: Path, predict: str = "")
     """Return the table and the verdict, for a terminal; `predict` is the command that uses the best head, if any."""
     from featx.report import curve_verdict, table, verdict
 
-    width = min(118, shutil.get_terminal_size((118, 24)).columns)
+    width = min(118, shutil.get_terminal_size((80, 24)).columns)
     sentences = filter(None, (verdict(comparison), curve_verdict(comparison)))
     words = "\n".join(textwrap.fill(sentence, width) for sentence in sentences)
     use = f"Classify images with the best head: {printable(predict)}\n" if predict else ""

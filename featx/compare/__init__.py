@@ -6,5 +6,5 @@ image by image.
 
 from featx.compare.baselines import BASELINE_NAMES
 from featx.compare.compare import MAX_REPEATS, compare_approaches
-from featx.compare.error_analysis import ApproachImages, ErrorAnalysis
-from featx.compare.result import SIGNIFICANCE, Approach, Comparison, ranked
+from featx.compare.error_analysis import ApproachImages, ClassSample, ErrorAnalysis
+from featx.compare.result import SIGNIFICANCE, Approach, Comparison, CurvePoint, ranked

@@ -167,7 +167,8 @@ class Evaluation:
 
     Attributes:
         approach: what goes into the comparison.
-        probabilities: `(n_test, n_classes)`.
+        probabilities: `(n_test, n_classes)`, with the first seed.
+        correct: `(n_seeds, n_test)` bool, whether it was right on each test image.
         recipe: of its features; None from scratch.
         out_of_fold: see `featx.heads.training_loop.Trained`.
         curve: its learning curve; empty without one.
@@ -175,6 +176,7 @@ class Evaluation:
 
     approach: Approach
     probabilities: npt.NDArray[np.float64]
+    correct: npt.NDArray[np.bool_]
     recipe: Recipe | None
     out_of_fold: npt.NDArray[np.float32] | None
     curve: tuple[CurvePoint, ...] = ()
@@ -193,7 +195,7 @@ def evaluate(
     Args:
         candidate: the candidate.
         training: how it is trained.
-        repeats: how often, each time with the next seed. The first one's figures count.
+        repeats: how often, each time with the next seed. All figures but the accuracies are the first one's.
         with_curve: train it on parts of the training images, too.
         keep: is given the first result, if something was trained.
     """
@@ -214,8 +216,9 @@ def evaluate(
 
 def _evaluation(candidate: Candidate, name: str, results: list[Result], cost: Timings) -> Evaluation:
     dataset, result = candidate.dataset, results[0]
-    predicted = result.probabilities.argmax(axis=1)
-    confusion = confusion_matrix(dataset.labels[dataset.is_test], predicted, len(dataset.class_names))
+    y = dataset.labels[dataset.is_test]
+    predicted = np.array([one.probabilities.argmax(axis=1) for one in results])
+    confusion = confusion_matrix(y, predicted[0], len(dataset.class_names))
     approach = Approach(
         name=name,
         kind=candidate.kind,
@@ -234,7 +237,7 @@ def _evaluation(candidate: Candidate, name: str, results: list[Result], cost: Ti
         repeats=tuple(result.metrics.accuracy for result in results) if len(results) > 1 else (),
     )
     recipe = candidate.features.recipe if candidate.features else None
-    return Evaluation(approach, result.probabilities, recipe, result.out_of_fold)
+    return Evaluation(approach, result.probabilities, predicted == y, recipe, result.out_of_fold)
 
 
 class FeatureRequest:

@@ -192,8 +192,7 @@ def _comparison(
     warnings: Sequence[str],
 ) -> Comparison:
     is_validation = validation_part(dataset, seed)
-    y = dataset.labels[dataset.is_test]
-    correct = {one.approach.name: one.probabilities.argmax(axis=1) == y for one in evaluations}
+    correct = {one.approach.name: one.correct for one in evaluations}
     return Comparison(
         dataset=dataset.name,
         dataset_digest=dataset.digest,
@@ -227,7 +226,7 @@ def _analyse_errors(
     recipe = evaluation_of[on_features[0].name].recipe if on_features else None
     judge = next((one for one in evaluations if one.recipe == recipe and one.out_of_fold is not None), None)
     X = read_rows(FeatureStore(cache_dir, recipe), dataset.digests, training.memory) if recipe else None
-    copies = None if X is None else find_copies(dataset, X, show=training.show)
+    near = None if X is None else find_copies(dataset, X, show=training.show)
     with waiting("error analysis", show=training.show):
         return analyse_errors(
             dataset,
@@ -236,7 +235,7 @@ def _analyse_errors(
             comparison.seed,
             backbone=recipe.backbone if recipe else None,
             X=X,
-            copies=copies,
+            near=near,
             out_of_fold=judge.out_of_fold if judge else None,
             judge=judge.approach.name if judge else None,
             skipped=[(image.path, image.reason) for image in skipped],

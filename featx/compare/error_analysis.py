@@ -1,8 +1,9 @@
 """Looks at a comparison image by image."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +17,12 @@ from featx.train import ReliabilityBin, reliability
 #: doubtful labels.
 N_MISTAKES, N_IN_CELL, N_DUPLICATES, N_DOUBTFUL = 12, 12, 40, 40
 
-#: An image whose own class has at most this probability, from a head that has not seen it, has a doubtful label.
-DOUBTFUL_BELOW = 0.1
+#: Training images of each class that are shown as samples.
+N_SAMPLES = 4
+
+#: A label is doubtful if a head that has not seen the image gives it at most the first probability, and another class
+#: at least the second: with many classes, most labels have a low one.
+DOUBTFUL_BELOW, SUGGESTED_ABOVE = 0.1, 0.5
 
 #: Points on the map: more would hide each other, and each brings its thumbnail.
 N_ON_MAP = 1500
@@ -31,7 +36,7 @@ PERPLEXITY = 30.0
 
 @dataclass(frozen=True)
 class Mistake:
-    """A test image that an approach takes for another class: `probability` is of the class it is taken for."""
+    """A test image that an approach gets wrong: `probability` is that of the class `predicted`."""
 
     path: str
     label: str
@@ -41,7 +46,7 @@ class Mistake:
 
 @dataclass(frozen=True)
 class Cell:
-    """Some of the test images of class `label` that an approach takes for `predicted`, the surest first."""
+    """Some test images of the class `label` that an approach predicts as `predicted`, the most confident first."""
 
     label: str
     predicted: str
@@ -54,9 +59,9 @@ class ApproachImages:
 
     Attributes:
         name: of the approach.
-        mistakes: the surest ones first.
+        mistakes: the most confident first.
         cells: one for each pair of classes that has images.
-        reliability: how often it is right, by how sure it is.
+        reliability: how often it is right, by its confidence.
         accuracy_without_duplicates: on the test images without those that have a near-duplicate in the train split;
             None if that is not known, or leaves none.
     """
@@ -95,8 +100,33 @@ class CopyWithin:
 
 
 @dataclass(frozen=True)
+class ExactCopies:
+    """Files with identical bytes.
+
+    Attributes:
+        kind: within one split, of a training image in the test split, or in another class; a copy can be all three.
+        n: how many copies.
+        examples: (path, path of its copy).
+    """
+
+    kind: Literal["within a split", "across splits", "across classes"]
+    n: int
+    examples: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class ClassSample:
+    """A class: the number of its images, the validation part among the training images; and some of the latter."""
+
+    label: str
+    n_train: int
+    n_test: int
+    paths: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class DoubtfulLabel:
-    """An image whose label its features contradict; both probabilities are from a head that has not seen it."""
+    """An image whose label is possibly wrong; both probabilities are from a head that has not seen it."""
 
     path: str
     split: str
@@ -108,7 +138,7 @@ class DoubtfulLabel:
 
 @dataclass(frozen=True)
 class MapPoint:
-    """One test image on the map, at `x` and `y` from 0 to 1, and what the best approach takes it for."""
+    """One test image on the map, at `x` and `y` from 0 to 1, and the class that the best approach predicts."""
 
     path: str
     label: str
@@ -126,12 +156,14 @@ class ErrorAnalysis:
         backbone: whose features the rest is about; None if there were none, and then there is no rest.
         n_near_duplicates: test images with a near-duplicate in the train split.
         near_duplicates: the closest of them.
-        n_doubtful: images whose label their features contradict.
+        n_doubtful: images whose label is possibly wrong.
         doubtful: the most doubtful of them.
         map: some of the test images.
         skipped: (path, reason) of images that could not be read.
         n_copies_within: pairs of near-duplicates in one split.
         copies_within: some of them, those in different classes first, then the surest.
+        copies: exact copies, by kind; a kind without copies is left out.
+        classes: every class, with sample images.
     """
 
     approaches: tuple[ApproachImages, ...]
@@ -144,6 +176,8 @@ class ErrorAnalysis:
     skipped: tuple[tuple[str, str], ...]
     n_copies_within: int = 0
     copies_within: tuple[CopyWithin, ...] = ()
+    copies: tuple[ExactCopies, ...] = ()
+    classes: tuple[ClassSample, ...] = ()
 
     def __repr__(self) -> str:
         return (
@@ -160,7 +194,7 @@ def analyse_errors(
     *,
     backbone: str | None = None,
     X: Rows | None = None,
-    copies: Copies | None = None,
+    near: Copies | None = None,
     out_of_fold: np.ndarray | None = None,
     judge: str | None = None,
     skipped: Sequence[tuple[str, str]] = (),
@@ -174,14 +208,14 @@ def analyse_errors(
         seed: of the map.
         backbone: whose features `X` are.
         X: `(n, …)`, the features of all images of `dataset`; None if there are none.
-        copies: the near-duplicates among them; None if nobody has looked.
+        near: the near-duplicates among them; None if nobody has looked.
         out_of_fold: `(n_train, n_classes)`, see `featx.heads.training_loop.Trained`; None if there are none.
         judge: the approach that `out_of_fold` belongs to, whose probabilities tell of the test images' labels.
         skipped: (path, reason) of images that could not be read.
     """
-    across, within = ([], []) if copies is None else _near_duplicates(dataset, copies)
+    across, within = ([], []) if near is None else _near_duplicates(dataset, near)
     is_duplicate = None
-    if copies is not None:
+    if near is not None:
         of_test = {pair.test_path for pair in across}
         is_duplicate = np.array([dataset.paths[row] in of_test for row in np.flatnonzero(dataset.is_test)], bool)
     doubtful = [] if out_of_fold is None or judge is None else _doubtful(dataset, out_of_fold, probabilities[judge])
@@ -196,7 +230,31 @@ def analyse_errors(
         skipped=tuple(skipped),
         n_copies_within=len(within),
         copies_within=tuple(within[:N_DUPLICATES]),
+        copies=tuple(_copies(dataset)),
+        classes=tuple(_class_samples(dataset)),
     )
+
+
+def _copies(dataset: ImageDataset) -> Iterator[ExactCopies]:
+    kinds: tuple[tuple[Literal["within a split", "across splits", "across classes"], np.ndarray], ...] = (
+        ("within a split", dataset.duplicates()),
+        ("across splits", dataset.leaks()),
+        ("across classes", dataset.label_conflicts()),
+    )
+    for kind, pairs in kinds:
+        if len(pairs):
+            examples = tuple((dataset.paths[a], dataset.paths[b]) for a, b in pairs[:N_DUPLICATES].tolist())
+            yield ExactCopies(kind, len(pairs), examples)
+
+
+def _class_samples(dataset: ImageDataset) -> Iterator[ClassSample]:
+    """Yield each class with a random sample of its training images, by their digests."""
+    n_train, n_test = dataset.class_counts
+    rows = np.flatnonzero(~dataset.is_test)
+    rows = rows[np.argsort(dataset.digests[rows].view("S32")[:, 0], kind="stable")]
+    for label, name in enumerate(dataset.class_names):
+        paths = tuple(dataset.paths[row] for row in rows[dataset.labels[rows] == label][:N_SAMPLES])
+        yield ClassSample(name, int(n_train[label]), int(n_test[label]), paths)
 
 
 def _approach_images(
@@ -228,7 +286,7 @@ def _approach_images(
     )
 
 
-def _near_duplicates(dataset: ImageDataset, copies: Copies) -> tuple[list[NearDuplicate], list[CopyWithin]]:
+def _near_duplicates(dataset: ImageDataset, near: Copies) -> tuple[list[NearDuplicate], list[CopyWithin]]:
     """Return the test images that show what a training image shows, and the pairs within a split, the surest first.
 
     Of several such training images, the one most like the test image is named. Within a split, copies byte for byte are
@@ -237,7 +295,7 @@ def _near_duplicates(dataset: ImageDataset, copies: Copies) -> tuple[list[NearDu
     paths, names = dataset.paths, [dataset.class_names[label] for label in dataset.labels]
     across: dict[int, NearDuplicate] = {}
     within = []
-    for (first, second), correlation in zip(copies.rows.tolist(), copies.correlation.tolist(), strict=True):
+    for (first, second), correlation in zip(near.rows.tolist(), near.correlation.tolist(), strict=True):
         test, train = (first, second) if dataset.is_test[first] else (second, first)
         if dataset.is_test[first] == dataset.is_test[second]:
             if (dataset.digests[first] != dataset.digests[second]).any():
@@ -250,12 +308,12 @@ def _near_duplicates(dataset: ImageDataset, copies: Copies) -> tuple[list[NearDu
 
 
 def _doubtful(dataset: ImageDataset, out_of_fold: np.ndarray, of_test: np.ndarray) -> list[DoubtfulLabel]:
-    """Return the images whose label their features contradict, the most doubtful first."""
+    """Return the images whose label is possibly wrong, the most doubtful first."""
     probabilities = np.empty((dataset.n_images, len(dataset.class_names)), np.float32)
     probabilities[~dataset.is_test] = out_of_fold
     probabilities[dataset.is_test] = of_test
     own = probabilities[np.arange(len(probabilities)), dataset.labels]
-    rows = np.flatnonzero((own <= DOUBTFUL_BELOW) & (probabilities.argmax(axis=1) != dataset.labels))
+    rows = np.flatnonzero((own <= DOUBTFUL_BELOW) & (probabilities.max(axis=1) >= SUGGESTED_ABOVE))
     return [
         DoubtfulLabel(
             path=dataset.paths[row],

@@ -2,9 +2,11 @@
 
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from operator import methodcaller
+from statistics import fmean
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -14,7 +16,7 @@ from featx.compare.error_analysis import ErrorAnalysis
 from featx.errors import FeatxError, printable
 from featx.heads import Epoch
 from featx.system import brief, duration, from_json_value
-from featx.train import Metrics, mcnemar_p_value
+from featx.train import Metrics, mcnemar_p_value, repeated_p_value, wilson_interval
 
 FORMAT = "featx-comparison"
 FORMAT_VERSION = 3
@@ -39,12 +41,13 @@ class Approach:
         history: the epochs, counted from 1; empty where there are none (`logreg`).
         kept_epoch: the epoch whose weights were kept, `None` without a history.
         confusion: `confusion[true][predicted]`, number of test images.
-        p_value: McNemar's, paired against the best approach; `None` for the best itself, and before `with_p_values`.
+        p_value: paired against the best approach: McNemar's, or with `repeats` that of the mean accuracies; `None` for
+            the best itself, and before `with_p_values`.
         image_size: `(height, width)` in pixels that the approach has seen.
         details: what else decided the result, e.g. the regularization chosen.
         notes: sentences for the reader, shown under the table.
-        repeats: accuracies of trainings with one seed after the other, the first of them the one that all else here is
-            about; empty if it was trained once.
+        repeats: accuracies with one seed after the other; empty if it was trained once. The first is the one of
+            `metrics`; all else here is about it, too.
     """
 
     name: str
@@ -71,8 +74,24 @@ class Approach:
 
     @property
     def total_s(self) -> float:
-        """Seconds from images to a trained classifier: representations + top."""
+        """Seconds from images to a trained classifier: to extract the features, and to train."""
         return self.representations_s + self.top_s
+
+    @property
+    def accuracy(self) -> float:
+        """The accuracy on the test images, from 0 to 1; the mean over the seeds if there are several."""
+        return fmean(self.repeats) if self.repeats else self.metrics.accuracy
+
+    @property
+    def accuracy_interval(self) -> tuple[float, float]:
+        """The 95 % interval of `accuracy` for the choice of test images (Wilson)."""
+        if not self.repeats:
+            return self.metrics.accuracy_low, self.metrics.accuracy_high
+        return wilson_interval(round(self.accuracy * self.metrics.n_samples), self.metrics.n_samples)
+
+    def is_above(self, accuracy: float) -> bool:
+        """Return whether this is clearly better than a classifier of that accuracy: by the whole 95 % interval."""
+        return self.accuracy_interval[0] > accuracy
 
     @property
     def differs_from_best(self) -> bool:
@@ -163,7 +182,7 @@ class Comparison:
 
     @property
     def best(self) -> Approach:
-        """The approach with the highest accuracy; of equals, the one with the lowest loss."""
+        """The approach with the highest accuracy, of equals the one with the lowest loss; see `ranked`."""
         return ranked(self.approaches)[0]
 
     @property
@@ -202,9 +221,11 @@ class Comparison:
         for approach in fields["approaches"]:
             approach["history"] = [{key: _jsonable(value) for key, value in e.items()} for e in approach["history"]]
         try:
-            return json.dumps(fields, indent=2, allow_nan=False, default=methodcaller("item")) + "\n"
+            text = json.dumps(fields, indent=2, allow_nan=False, default=methodcaller("item"))
         except (AttributeError, TypeError, ValueError) as error:
             raise FeatxError(f"The comparison cannot be written as JSON ({error}).") from None
+        # A row of numbers is one line: a confusion matrix of 1,000 classes has a million of them.
+        return re.sub(r"\[(?:\n +-?\d+,?)+\n +\]", lambda row: re.sub(r"\s+", "", row[0]), text) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> Self:
@@ -229,8 +250,8 @@ class Comparison:
 
 
 def ranked(approaches: Iterable[Approach]) -> list[Approach]:
-    """Return the approaches with the best first: by accuracy, then by loss."""
-    return sorted(approaches, key=lambda approach: (-approach.metrics.accuracy, approach.metrics.loss))
+    """Return the approaches with the best first: by mean accuracy over the seeds, then by loss."""
+    return sorted(approaches, key=lambda approach: (-approach.accuracy, approach.metrics.loss))
 
 
 def with_p_values(approaches: Iterable[Approach], correct: Mapping[str, npt.NDArray[np.bool_]]) -> tuple[Approach, ...]:
@@ -238,17 +259,19 @@ def with_p_values(approaches: Iterable[Approach], correct: Mapping[str, npt.NDAr
 
     Args:
         approaches: at least one.
-        correct: by the approach's name, `(n_test,)` bool: whether it was right on each test image, in one order.
+        correct: by the approach's name, bool: whether it was right on each test image, in one order. `(n_test,)`, or
+            `(n_seeds, n_test)` if it was trained with several seeds.
 
     Raises:
-        FeatxError: no approach, or a vector that is missing, has another length, or disagrees with the metrics.
+        FeatxError: no approach, or answers that are missing, have another length, or disagree with the metrics.
     """
     given = tuple(approaches)
     if not given:
         raise FeatxError("P values need at least one approach. Received: none")
+    answers = {name: np.atleast_2d(right) for name, right in correct.items()}
     for approach in given:
-        right = correct.get(approach.name)
-        counts = None if right is None else (int(np.sum(right)), len(right))
+        right = answers.get(approach.name)
+        counts = None if right is None else (int(right[0].sum()), right.shape[1])
         if counts != (approach.metrics.n_correct, approach.metrics.n_samples):
             raise FeatxError(
                 f"The answers of {printable(approach.name)} don't belong to its metrics, which count "
@@ -256,12 +279,14 @@ def with_p_values(approaches: Iterable[Approach], correct: Mapping[str, npt.NDAr
             )
     best = ranked(given)[0]
     return tuple(
-        replace(
-            approach,
-            p_value=None if approach is best else mcnemar_p_value(correct[approach.name], correct[best.name]),
-        )
+        replace(approach, p_value=None if approach is best else _p_value(answers[approach.name], answers[best.name]))
         for approach in given
     )
+
+
+def _p_value(a: npt.NDArray[np.bool_], b: npt.NDArray[np.bool_]) -> float:
+    """Return McNemar's p value of two classifiers with one seed; with several, that of their mean accuracies."""
+    return mcnemar_p_value(a[0], b[0]) if len(a) == len(b) == 1 else repeated_p_value(a, b)
 
 
 def _jsonable(value: float) -> float | str:

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from featx.compare import Approach, Comparison
+from featx.compare import Approach, Comparison, ErrorAnalysis
 from featx.dataset import Data
 from featx.errors import FeatxError, printable
 from featx.report.html.page import page_html
@@ -16,26 +16,35 @@ from featx.report.plots.diagnostics import (
 from featx.report.plots.page import are_numbered, page_style, png, texts_of
 from featx.report.plots.results import accuracy_chart, summary_chart, time_chart
 from featx.report.text import (
-    CAVEAT,
     CURVES_NOTE,
     LEARNING_NOTE,
     REPEATS_NOTE,
     TIME_NOTE,
+    class_measures,
     curve_verdict,
+    hardware_text,
+    quality_note,
     short_value,
     table,
-    verdict,
+    title,
+    verdict_lines,
 )
 from featx.storage import as_path, replacing
 from featx.system import escape_markdown, markdown_table, shown
 
-NUMBERS_NOTE = "The pictures number the classes: no font here has the letters of some names, or two names look alike."
+NUMBERS_NOTE = "The pictures number the classes, because no font here has all their letters or two names look alike."
+
+#: With more classes than this, results.md has precision and recall of the hardest only.
+MAX_CLASS_ROWS = 40
 
 
-def write_report(comparison: Comparison, report_dir: Path | str, data_dir: Data | None = None) -> None:
+def write_report(
+    comparison: Comparison, report_dir: Path | str, data_dir: Data | None = None, *, claims: bool = False
+) -> None:
     """Write `index.html`, `results.json`, `results.md` and the pictures to a folder, which is made if need be.
 
     Thumbnails in the page are made from the images in the data set's folder `data_dir`; without it there are none.
+    With `claims`, the page shows what the report of 2020 claimed, also if the images are not those of the report.
 
     Each file is written under a temporary name and renamed, so that a final name never holds half a file.
 
@@ -48,7 +57,7 @@ def write_report(comparison: Comparison, report_dir: Path | str, data_dir: Data 
     pictures = draw(comparison)
     files = {
         **pictures,
-        "index.html": page_html(comparison, data_dir).encode(),
+        "index.html": page_html(comparison, data_dir, report_dir, claims=claims).encode(),
         "results.json": comparison.to_json().encode(),
         "results.md": results_page(comparison, has_curves="training-curves.png" in pictures).encode(),
     }
@@ -59,8 +68,8 @@ def write_report(comparison: Comparison, report_dir: Path | str, data_dir: Data 
                 temporary.write_bytes(content)
     except OSError as error:
         raise FeatxError(
-            f"The report cannot be written to {printable(report_dir)} ({error.strerror or error}); name a folder that "
-            f"can be written to."
+            f"The report cannot be written to {printable(report_dir)} ({error.strerror or error}). Choose a folder "
+            f"that you can write to."
         ) from error
 
 
@@ -83,30 +92,60 @@ def draw(comparison: Comparison) -> dict[str, bytes]:
 
 def results_page(comparison: Comparison, *, has_curves: bool) -> str:
     """Return `results.md`; `has_curves` if there is a picture of the training curves."""
-    numbers = f"{comparison.n_train:,} training, {comparison.n_validation:,} validation, {comparison.n_test:,} test"
+    numbers = f"{comparison.n_train:,} for training, {comparison.n_validation:,} for validation"
+    counts = f"{len(comparison.class_names):,} classes. Images: {numbers}, {comparison.n_test:,} for testing."
     parts = [
-        f"# {escape_markdown(comparison.dataset)}: features against training from scratch",
-        verdict(comparison, escape_markdown),
-        f"{len(comparison.class_names)} classes; {numbers} images; seed {comparison.seed}.",
+        f"# {title(comparison, escape_markdown)}",
+        *verdict_lines(comparison, escape_markdown),
+        f"Data set: {escape_markdown(comparison.dataset)}. {counts} Seed {comparison.seed}.",
         table(comparison, markdown=True).rstrip(),
-        CAVEAT,
+        quality_note(comparison),
         TIME_NOTE,
         *([REPEATS_NOTE] if any(approach.repeats for approach in comparison.approaches) else []),
         "![Accuracy on test images against total time, by approach](summary.png)",
         "## Accuracy\n\n![Accuracy on test images with 95 % intervals](accuracy.png)",
-        "## Time\n\n![Time by approach, representations and top](time.png)",
+        "## Time\n\n![Time by approach, for features and for training](time.png)",
     ]
     if has_curves:
         parts.append(f"## Training\n\n{CURVES_NOTE}\n\n![Loss and accuracy by epoch](training-curves.png)")
     if comparison.learning_curve:
         sentence = escape_markdown(curve_verdict(comparison))
         picture = "![Accuracy by number of training images](learning-curve.png)"
-        parts.append(f"## How much data is enough\n\n{sentence}\n\n{LEARNING_NOTE}\n\n{picture}")
+        parts.append(f"## Learning curve: how much data is enough\n\n{sentence}\n\n{LEARNING_NOTE}\n\n{picture}")
     pictures = zip(comparison.approaches, confusion_file_names(comparison), strict=True)
     matrices = [f"![Confusion matrix of {escape_markdown(approach.name)}]({name})" for approach, name in pictures]
-    parts += ["## What is taken for what", *_class_numbers(comparison), *matrices]
-    parts += ["## How to get these numbers again", _provenance(comparison)]
+    parts += ["## Confusion matrix", *_class_numbers(comparison), *matrices, *_by_class(comparison)]
+    if comparison.error_analysis:
+        parts += ["## Problems in the data", _problems(comparison.error_analysis)]
+    parts += ["## How to reproduce", _provenance(comparison)]
     return "\n\n".join(parts) + "\n"
+
+
+def _by_class(comparison: Comparison) -> list[str]:
+    """Return the precision and recall of the best approach by class, of many classes those of the hardest."""
+    measures = class_measures(comparison.best, comparison.class_names, MAX_CLASS_ROWS)
+    lines = [(escape_markdown(m.label), f"{m.n_test:,}", m.precision, m.recall, m.f1) for m in measures]
+    n_classes = len(comparison.class_names)
+    which = f", for the {len(lines)} of {n_classes:,} classes with the lowest F1" if len(lines) < n_classes else ""
+    return [
+        f"Precision and recall of {escape_markdown(comparison.best.name)} by class{which}:",
+        markdown_table(("Class", "Test images", "Precision", "Recall", "F1"), lines),
+    ]
+
+
+def _problems(found: ErrorAnalysis) -> str:
+    """Return how many images have which problem; results.json names them."""
+    of_copies = {copies.kind: copies.n for copies in found.copies}
+    counts = {
+        "Exact copies within a split": of_copies.get("within a split", 0),
+        "Test images that are exact copies of training images": of_copies.get("across splits", 0),
+        "Exact copies in different classes": of_copies.get("across classes", 0),
+        "Files that could not be read": len(found.skipped),
+    }
+    if found.backbone:
+        counts["Test images that are near-duplicates of training images"] = found.n_near_duplicates
+        counts["Possibly wrong labels"] = found.n_doubtful
+    return markdown_table(("Problem", "Images"), [(what, f"{n:,}") for what, n in counts.items()])
 
 
 def _class_numbers(comparison: Comparison) -> list[str]:
@@ -119,16 +158,15 @@ def _class_numbers(comparison: Comparison) -> list[str]:
 
 def _provenance(comparison: Comparison) -> str:
     versions = ", ".join(escape_markdown(f"{name} {version}") for name, version in comparison.versions.items())
-    hardware = ", ".join(escape_markdown(f"{name}: {value}") for name, value in comparison.hardware.items())
     parts = [
         f"    {printable(comparison.command)}",
         "\n".join(
             [
-                f"- Made: {escape_markdown(comparison.created_at)}",
-                f"- Data set's digest: {escape_markdown(comparison.dataset_digest)}",
+                f"- Date: {escape_markdown(comparison.created_at)}",
+                f"- Digest of the data set: {escape_markdown(comparison.dataset_digest)}",
                 f"- Classes: {', '.join(escape_markdown(name) for name in comparison.class_names)}",
-                f"- Versions: {versions or 'not known'}",
-                f"- Hardware: {hardware or 'not known'}",
+                f"- Versions: {versions or 'unknown'}",
+                f"- Hardware: {hardware_text(comparison, escape_markdown)}",
             ]
         ),
         "\n".join(_settings(approach) for approach in comparison.approaches),

@@ -1,50 +1,76 @@
-"""A comparison in words: a table, and sentences that say what it shows."""
+"""A comparison in words: a title, a few sentences, tables, and what the columns mean."""
 
 import textwrap
 from collections.abc import Callable, Sequence
-from statistics import mean, stdev
+from dataclasses import dataclass
+from statistics import fmean, stdev
+from typing import Any
+
+import numpy as np
 
 from featx.compare import SIGNIFICANCE, Approach, Comparison, ranked
 from featx.errors import printable
 from featx.system import duration, escape_markdown, markdown_table, n_columns, size, text_table
 
-MAX_NAME = 36
+#: Columns of a terminal that everything fits.
+TERMINAL_WIDTH = 80
 
-RESULT_HEADER = ("Approach", "Accuracy (95 %)", "Loss", "ROC AUC", "Macro F1", "Calib. error", "p vs best")
-REPEATS_HEADER = ("Approach", "Seeds", "Mean accuracy", "Standard deviation", "Lowest", "Highest")
-COST_HEADER = ("Approach", "Representations", "+ top", "= total time", "Trained parameters", "Peak memory")
+#: The longest name in a table, and the fewest columns that it is wrapped to.
+MAX_NAME, MIN_NAME = 44, 14
 
-CAVEAT = (
-    "Accuracy, loss and all else are of the test images, which nothing was trained or tuned on; only the best is named "
-    "by them, which flatters it a little. The 95 % interval is Wilson's; p is McNemar's exact test against the best on "
-    "the same images, not corrected for the number of approaches. Both speak of the choice of test images, not of what "
-    "another seed would have trained."
+#: Words of a title, at most.
+MAX_TITLE_WORDS = 15
+
+#: A difference of fewer points that is not significant is called a tie.
+TIE_POINTS = 1
+
+#: With fewer test images than this, percentages have no decimals: a single image is more than half a point.
+N_FOR_DECIMALS = 200
+
+RESULT_HEADER = ("Approach", "Accuracy (95 % CI)", "Loss", "AUC", "F1", "ECE", "p")
+COST_HEADER = ("Approach", "Features", "Training", "Total", "Parameters", "Memory")
+REPEATS_HEADER = ("Approach", "Seeds", "Mean accuracy", "SD", "Lowest", "Highest")
+
+QUALITY_NOTE = (
+    "All figures are for the test images, which nothing was trained or tuned on. The best approach is chosen by its "
+    "test accuracy, so that figure is slightly optimistic. CI: 95 % Wilson interval. AUC: area under the ROC curve. "
+    "F1: mean over the classes. ECE: expected calibration error. "
+)
+
+ONE_SEED_NOTE = (
+    "p: McNemar's exact test against the best approach, not corrected for the number of approaches. CI and p cover the "
+    "choice of test images, not the choice of seed."
+)
+
+SEEDS_NOTE = (
+    "p: paired t-test of the mean accuracies against the best approach; it includes the variation between seeds and is "
+    "not corrected for the number of approaches. Loss, AUC, F1, ECE and the confusion matrix are for the first seed."
 )
 
 REPEATS_NOTE = (
-    "Seeds: the same, trained again with one seed after the other on the same images; another seed also chooses "
-    "another validation part. This spread is of training alone; the interval above is of the choice of test images."
+    "Each approach was trained once per seed on the same images. The seed also selects the validation images. This "
+    "spread comes from training alone; the 95 % intervals come from the choice of test images."
 )
 
 TIME_NOTE = (
-    "Representations are what the features cost when they were made, also where they came from the cache now; top "
-    "is training on them, or the whole training of a network from scratch."
+    "Features: time to extract them, counted in full even if they came from the cache. Training: time to train the "
+    "head, or the whole network if it is trained from scratch. Parameters: the trained ones. Memory: the peak."
 )
 
 LEARNING_NOTE = (
-    "Accuracy on all test images after training on a part of the training images: the line is the mean over the seeds, "
-    "the band goes from the lowest to the highest. Each seed draws other images."
+    "Accuracy on all test images, by number of training images. Each point is the mean over the seeds; each seed draws "
+    "different training images. The bars go from the lowest to the highest seed."
 )
 
 CURVES_NOTE = (
-    "Loss and accuracy by epoch, on the training images and on the validation images that chose the epoch kept. "
-    "Training figures are no results: while training, dropout and augmentation are at work."
+    "Loss and accuracy after each epoch, on the training images and on the validation images that decide which epoch "
+    "is kept. Dropout and augmentation are active during training, so training figures are not results."
 )
 
 _BEST_OF_KIND = {
-    "features": "the best on bottleneck features",
+    "features": "the best on pretrained features",
     "scratch": "the best trained from scratch",
-    "direct": "the best that was pretrained and used as it is",
+    "direct": "the best pretrained classifier",
 }
 
 
@@ -53,18 +79,17 @@ def table(comparison: Comparison, *, markdown: bool = False) -> str:
 
     Args:
         comparison: what to show.
-        markdown: GitHub's Markdown instead of aligned columns for a terminal of 120 columns.
+        markdown: GitHub's Markdown instead of aligned columns for a terminal of `TERMINAL_WIDTH` columns.
     """
     escape = escape_markdown if markdown else printable
-    layout = markdown_table if markdown else text_table
     approaches = ranked(comparison.approaches)
-    rows = [(_name(approach, comparison, escape, markdown=markdown), approach) for approach in approaches]
+    repeated = [approach for approach in approaches if approach.repeats]
     parts = [
-        layout(RESULT_HEADER, [(name, *result_cells(approach, comparison)) for name, approach in rows]),
-        layout(COST_HEADER, [(name, *cost_cells(approach)) for name, approach in rows]),
+        _table(RESULT_HEADER, approaches, lambda a: result_cells(a, comparison), comparison, markdown=markdown),
+        _table(COST_HEADER, approaches, cost_cells, comparison, markdown=markdown),
     ]
-    if repeated := [(name, *repeats_cells(approach)) for name, approach in rows if approach.repeats]:
-        parts.append(layout(REPEATS_HEADER, repeated))
+    if repeated:
+        parts.append(_table(REPEATS_HEADER, repeated, repeats_cells, comparison, markdown=markdown))
     if warnings := _warnings(comparison, markdown=markdown):
         parts.insert(0, warnings)
     if notes := [f"- {escape(_cut(printable(a.name)))}: {escape(note)}" for a in approaches for note in a.notes]:
@@ -72,47 +97,144 @@ def table(comparison: Comparison, *, markdown: bool = False) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def verdict(comparison: Comparison, escape: Callable[[str], str] = printable) -> str:
-    """Return in one sentence what the comparison shows, and how sure that is; names are escaped for a terminal."""
+def _table(
+    header: Sequence[str],
+    approaches: Sequence[Approach],
+    cells_of: Callable[[Approach], tuple[str, ...]],
+    comparison: Comparison,
+    *,
+    markdown: bool,
+) -> str:
+    cells = [cells_of(approach) for approach in approaches]
+    if markdown:
+        names = [_markdown_name(approach, comparison) for approach in approaches]
+        return markdown_table(header, [(name, *row) for name, row in zip(names, cells, strict=True)])
+    others = [max(map(n_columns, column)) + 2 for column in zip(header[1:], *cells, strict=True)]
+    width = max(MIN_NAME, TERMINAL_WIDTH - 2 - sum(others))
+    lines: list[tuple[str, ...]] = []
+    for approach, row in zip(approaches, cells, strict=True):
+        first, *rest = _wrapped(_cut(printable(approach.name)), width)
+        lines.append((f"{'*' if approach is comparison.best else ' '} {first}", *row))
+        lines += [(f"  {more}", *[""] * len(row)) for more in rest]
+    return text_table(header, lines)
+
+
+def _markdown_name(approach: Approach, comparison: Comparison) -> str:
+    text = escape_markdown(_cut(printable(approach.name)))
+    return f"**{text}**" if approach is comparison.best else text
+
+
+def title(comparison: Comparison, escape: Callable[[str], str] = printable) -> str:
+    """Return the result in `MAX_TITLE_WORDS` words at most."""
     best, counterpart = comparison.best, comparison.counterpart
-    share = f"{escape(best.name)} got {_accuracy_text(best)} of {best.metrics.n_samples:,} test images right"
+    alone = f"{escape(_cut(printable(best.name)))}: {_accuracy(best)} right"
+    titles = [_title_against(best, counterpart, escape)] if counterpart else []
+    if not best.is_above(comparison.commonest_share):
+        share = percent(comparison.commonest_share, comparison.n_test)
+        name = escape(_cut(printable(comparison.commonest_class)))
+        titles = [f"No approach is clearly better than always answering {name} ({share})"]
+    return next((text for text in titles if len(text.split()) <= MAX_TITLE_WORDS), alone)
+
+
+def _title_against(best: Approach, counterpart: Approach, escape: Callable[[str], str]) -> str:
+    name, other = escape(_cut(printable(best.name))), _called(counterpart, escape)
+    if not counterpart.differs_from_best and counterpart.p_value is not None:
+        is_tie = _points(best, counterpart) < TIE_POINTS
+        if _called(best, escape).startswith("the "):
+            name, other = other, _called(best, escape)
+            best, counterpart = counterpart, best
+        shares = dict.fromkeys((_accuracy(best), _accuracy(counterpart)))
+        if is_tie:
+            return f"{name} and {other} tied: {' and '.join(shares)} right"
+        return f"No clear winner: {name} {_accuracy(best)}, {other} {_accuracy(counterpart)} right"
+    return f"{name}: {_accuracy(best)} right, {_points_text(best, counterpart)} above {other}"
+
+
+def _called(approach: Approach, escape: Callable[[str], str]) -> str:
+    """Return what a title calls an approach."""
+    return "the CNN from scratch" if approach.name.startswith("report-cnn") else escape(_cut(printable(approach.name)))
+
+
+def verdict(comparison: Comparison, escape: Callable[[str], str] = printable) -> str:
+    """Return in a few sentences what the comparison shows, and how sure that is; names are escaped for a terminal."""
+    text = " ".join(verdict_lines(comparison, escape))
+    if n := len(comparison.warnings):
+        text += f" See the {'warning' if n == 1 else f'{n} warnings'} shown with these results."
+    return text
+
+
+def verdict_lines(comparison: Comparison, escape: Callable[[str], str] = printable) -> tuple[str, ...]:
+    """Return the same as a line each on accuracy, on significance, and on time, without the warnings."""
+    best, counterpart = comparison.best, comparison.counterpart
+    n_seeds = len(best.repeats)
+    average = f", on average over {n_seeds} seeds" if n_seeds else ""
+    low, high = _interval(best)
+    share = f"{escape(best.name)} got {_accuracy(best)} of {best.metrics.n_samples:,} test images right{average}"
+    share += f" (95 % interval {low} to {high} %)"
     if counterpart is None:
-        sentence = f"{share}, after {duration(best.total_s)}; there was nothing to compare it with"
-    else:
-        sentence = f"{share}, {_difference(best, counterpart, escape)}, {_times(best, counterpart)}"
-        others = [a for a in comparison.approaches if a is not best and a is not counterpart and a.p_value is not None]
-        if as_good := [approach for approach in others if not approach.differs_from_best]:
-            names = ", ".join(escape(approach.name) for approach in as_good)
-            sentence += f"; {names} may be as good as the best{_quickest_text(best, as_good, escape)}"
-    sentence += _baseline_text(comparison, escape)
-    if comparison.warnings:
-        sentence += f"; all this is subject to the warning{'s' if len(comparison.warnings) > 1 else ''} shown with it"
-    return sentence + "."
+        alone = f"{share}, in {duration(best.total_s)}. There is nothing to compare it with."
+        return tuple(filter(None, (alone, _baseline_text(comparison, escape))))
+    role = "the runner-up" if counterpart.kind == best.kind else _BEST_OF_KIND[counterpart.kind]
+    low, high = _interval(counterpart)
+    accuracy = f"{share}. {escape(counterpart.name)}, {role}, got {_accuracy(counterpart)} ({low} to {high} %)."
+    others = [a for a in comparison.approaches if a is not best and a is not counterpart and a.p_value is not None]
+    as_good = [approach for approach in others if not approach.differs_from_best]
+    doubts = (
+        _significance(best, counterpart),
+        _as_good_text(best, as_good, escape),
+        _baseline_text(comparison, escape),
+    )
+    return accuracy, " ".join(filter(None, doubts)), _times(best, counterpart, escape)
 
 
 def _baseline_text(comparison: Comparison, escape: Callable[[str], str]) -> str:
     """Return who is not clearly better than one answer for all images; empty if everybody is."""
     share = comparison.commonest_share
-    idle = [approach for approach in comparison.approaches if not approach.metrics.is_above(share)]
+    idle = [approach for approach in comparison.approaches if not approach.is_above(share)]
     if not idle:
         return ""
-    always = f"; always answering {escape(comparison.commonest_class)}, the commonest class, gets {100 * share:.1f} %"
+    answer = f"always answering {escape(comparison.commonest_class)}, the most common class"
     if comparison.best in idle:
-        return f"{always}, and no approach is clearly better"
-    return f"{always}; not clearly better: {', '.join(escape(approach.name) for approach in idle)}"
+        return f"No approach is clearly better than {answer} ({percent(share, comparison.n_test)})."
+    names = _listed([escape(approach.name) for approach in idle])
+    are = "is" if len(idle) == 1 else "are"
+    return f"{names} {are} not clearly better than {answer} ({percent(share, comparison.n_test)})."
 
 
-def _quickest_text(best: Approach, as_good: Sequence[Approach], escape: Callable[[str], str]) -> str:
-    """Return which of those that may be as good as the best took the least time, if the best took longer."""
-    quickest = min((best, *as_good), key=lambda approach: approach.total_s)
-    if quickest is best:
+def _as_good_text(best: Approach, as_good: Sequence[Approach], escape: Callable[[str], str]) -> str:
+    """Return who is not clearly worse than the best, and which of them was fastest, if the best was not."""
+    if not as_good:
         return ""
-    which = "" if len(as_good) == 1 else f"the quickest of them, {escape(quickest.name)}, "
-    return f", {which}after {duration(quickest.total_s)}"
+    text = f"{_listed([escape(one.name) for one in as_good])} {'is' if len(as_good) == 1 else 'are'} not clearly worse"
+    fastest = min((best, *as_good), key=lambda approach: approach.total_s)
+    if fastest is best:
+        return f"{text}."
+    if len(as_good) == 1:
+        return f"{text}, and took {duration(fastest.total_s)}."
+    return f"{text}; the fastest, {escape(fastest.name)}, took {duration(fastest.total_s)}."
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def quality_note(comparison: Comparison) -> str:
+    """Return what the columns of the table of results mean."""
+    has_seeds = any(approach.repeats for approach in comparison.approaches)
+    return QUALITY_NOTE + (SEEDS_NOTE if has_seeds else ONE_SEED_NOTE)
+
+
+def hardware_text(comparison: Comparison, escape: Callable[[str], str] = printable) -> str:
+    """Return what the comparison ran on."""
+    values = {
+        name.removesuffix("_bytes"): size(value) if name.endswith("_bytes") else str(value)
+        for name, value in comparison.hardware.items()
+    }
+    return ", ".join(escape(f"{name}: {value}") for name, value in values.items()) or "unknown"
 
 
 def curve_verdict(comparison: Comparison) -> str:
-    """Return in one sentence how many images transfer saves; empty without a learning curve of both kinds.
+    """Return how many images transfer learning saves; empty without a learning curve of both kinds.
 
     Names are escaped for a terminal.
     """
@@ -121,47 +243,66 @@ def curve_verdict(comparison: Comparison) -> str:
     features = [point for point in comparison.learning_curve if kind_of[point.approach] == "features"]
     if not scratch or not features:
         return ""
+
+    def spread(accuracies: Sequence[float]) -> str:
+        low, high = (figure(one, comparison.n_test) for one in (min(accuracies), max(accuracies)))
+        return f"{percent(fmean(accuracies), comparison.n_test)} ({low} to {high} %)"
+
     n_all = max(point.n_train for point in scratch)
     target = max((point for point in scratch if point.n_train == n_all), key=lambda point: point.mean)
     reached = min((point for point in features if point.mean >= target.mean), key=lambda p: p.n_train, default=None)
-    best = f"{printable(target.approach)} with all {n_all:,} training images ({100 * target.mean:.1f} %)"
+    best = f"{printable(target.approach)} trained on all {n_all:,} images"
     if reached is None:
-        return f"No approach on features is as good as {best}: here, transfer does not pay."
-    share = f"{round(100 * reached.fraction, 1):g} %"
+        accuracy = spread(target.accuracies)
+        return f"No approach on features reaches {best}: {accuracy}. Transfer learning does not pay off here."
     return (
-        f"With {reached.n_train:,} training images ({share}), {printable(reached.approach)} is as good "
-        f"({100 * reached.mean:.1f} %) as {best}, on average over {len(target.accuracies)} seeds."
+        f"With {reached.n_train:,} training images ({round(100 * reached.fraction, 1):g} %), "
+        f"{printable(reached.approach)} is as accurate as {best}: {spread(reached.accuracies)} against "
+        f"{spread(target.accuracies)}, means and ranges of {len(target.accuracies)} seeds."
     )
 
 
-def _difference(best: Approach, counterpart: Approach, escape: Callable[[str], str]) -> str:
-    """Return how the best stands against its counterpart, and whether that may be chance."""
-    role = "the runner-up" if counterpart.kind == best.kind else _BEST_OF_KIND[counterpart.kind]
-    role = f"{role}, {escape(counterpart.name)}"
-    # Of the figures as they are shown: whoever subtracts them gets the same.
-    points = round(100 * best.metrics.accuracy, 1) - round(100 * counterpart.metrics.accuracy, 1)
-    against = f"against {_accuracy_text(counterpart)} by {role}"
+def _points(best: Approach, counterpart: Approach) -> float:
+    """Return the difference of two accuracies as they are shown: whoever subtracts them gets the same."""
+    n = best.metrics.n_samples
+    return float(figure(best.accuracy, n)) - float(figure(counterpart.accuracy, n))
+
+
+def _points_text(best: Approach, counterpart: Approach) -> str:
+    n, points = best.metrics.n_samples, _points(best, counterpart)
+    text = f"{points:.0f}" if n < N_FOR_DECIMALS or points >= 9.95 else f"{points:.1f}"
+    return f"{text} point{'' if text == '1' else 's'}"
+
+
+def _significance(best: Approach, counterpart: Approach) -> str:
+    """Return whether the best is better than its counterpart beyond chance."""
+    points = _points_text(best, counterpart)
     if counterpart.p_value is None:
-        return f"{against}: {points:.1f} points more, not tested for chance"
+        return f"The difference of {points} was not tested for significance."
+    test = "McNemar's test" if not (best.repeats or counterpart.repeats) else "paired t-test of the means"
+    test = f"{test}, {_p_text(counterpart)}"
     if counterpart.differs_from_best:
-        return f"{against}: {points:.1f} points more, a difference beyond chance (McNemar, {_p_text(counterpart)})"
-    return f"{against}: a difference of {points:.1f} points that may be chance (McNemar, {_p_text(counterpart)})"
+        return f"The difference of {points} is statistically significant ({test})."
+    difference = _points(best, counterpart)
+    if difference >= TIE_POINTS:
+        return f"The difference of {points} is not statistically significant ({test})."
+    if not round(difference, 1):
+        return f"They tied ({test})."
+    return f"They tied: the difference of {points} is not statistically significant ({test})."
 
 
-def _times(best: Approach, counterpart: Approach) -> str:
-    """Return what both cost, and how many times as much the dearer one, if that is more than a little."""
-    text = f"and took {duration(best.total_s)} against {duration(counterpart.total_s)}"
-    if not (best.total_s and counterpart.total_s):
-        return text
-    if counterpart.total_s >= 1.2 * best.total_s:
-        return f"{text}, {_times_as_much(counterpart.total_s / best.total_s)} cheaper"
-    if best.total_s >= 1.2 * counterpart.total_s:
-        return f"{text}, {_times_as_much(best.total_s / counterpart.total_s)} as expensive"
-    return text
-
-
-def _times_as_much(ratio: float) -> str:
-    return f"{ratio:.1f}×" if ratio < 9.95 else f"{ratio:,.0f}×"
+def _times(best: Approach, counterpart: Approach, escape: Callable[[str], str]) -> str:
+    """Return what both cost, and how many times as long the slower one took, if that is more than a little."""
+    slow, fast = sorted((best, counterpart), key=lambda approach: -approach.total_s)
+    times = f"{duration(slow.total_s)} against {duration(fast.total_s)}"
+    if not fast.total_s or slow.total_s < 1.2 * fast.total_s:
+        ours, theirs = duration(best.total_s), duration(counterpart.total_s)
+        if ours == theirs:
+            return f"Both took {ours}."
+        return f"{escape(best.name)} took {ours}, {escape(counterpart.name)} {theirs}."
+    ratio = slow.total_s / fast.total_s
+    text = f"{ratio:.1f}" if ratio < 9.95 else f"{ratio:,.0f}"
+    return f"{escape(slow.name)} took {text} times as long as {escape(fast.name)}: {times}."
 
 
 def _p_text(approach: Approach) -> str:
@@ -169,24 +310,35 @@ def _p_text(approach: Approach) -> str:
     return f"p < {p[1:]}" if p.startswith("<") else f"p = {p}"
 
 
-def _accuracy_text(approach: Approach) -> str:
-    metrics = approach.metrics
-    low, high = 100 * metrics.accuracy_low, 100 * metrics.accuracy_high
-    return f"{100 * metrics.accuracy:.1f} % (95 % interval {low:.1f} to {high:.1f} %)"
+def figure(share: float, n: int) -> str:
+    """Return a share in per cent: to a tenth if it is of enough images, else without decimals.
+
+    >>> figure(0.8333, 1000), figure(5 / 6, 12)
+    ('83.3', '83')
+    """
+    return f"{100 * share:.{0 if n < N_FOR_DECIMALS else 1}f}"
 
 
-def _name(approach: Approach, comparison: Comparison, escape: Callable[[str], str], *, markdown: bool) -> str:
-    text = escape(_cut(printable(approach.name)))
-    if approach is not comparison.best:
-        return text if markdown else f"  {text}"
-    return f"**{text}**" if markdown else f"* {text}"
+def percent(share: float, n: int) -> str:
+    """Return the same with its unit."""
+    return f"{figure(share, n)} %"
+
+
+def _accuracy(approach: Approach) -> str:
+    return percent(approach.accuracy, approach.metrics.n_samples)
+
+
+def _interval(approach: Approach) -> tuple[str, str]:
+    low, high = approach.accuracy_interval
+    return figure(low, approach.metrics.n_samples), figure(high, approach.metrics.n_samples)
 
 
 def result_cells(approach: Approach, comparison: Comparison) -> tuple[str, ...]:
     """Return what the table of results says of an approach, after its name."""
     metrics = approach.metrics
+    low, high = _interval(approach)
     return (
-        f"{100 * metrics.accuracy:.1f} % ({100 * metrics.accuracy_low:.1f} – {100 * metrics.accuracy_high:.1f})",
+        f"{_accuracy(approach)} ({low}–{high})",
         f"{metrics.loss:.3f}",
         "–" if metrics.roc_auc is None else f"{metrics.roc_auc:.3f}",
         f"{metrics.macro_f1:.3f}",
@@ -197,21 +349,47 @@ def result_cells(approach: Approach, comparison: Comparison) -> tuple[str, ...]:
 
 def cost_cells(approach: Approach) -> tuple[str, ...]:
     """Return what the table of costs says of an approach, after its name."""
-    representations = "–" if approach.kind == "scratch" else duration(approach.representations_s)
     return (
-        representations,
+        "–" if approach.kind == "scratch" else duration(approach.representations_s),
         duration(approach.top_s),
         duration(approach.total_s),
-        count(approach.n_parameters),
+        f"{approach.n_parameters:,}",
         size(approach.peak_memory_bytes),
     )
 
 
 def repeats_cells(approach: Approach) -> tuple[str, ...]:
     """Return what the table of repeats says of an approach that has some, after its name."""
-    repeats = approach.repeats
-    figures = (mean(repeats), stdev(repeats), min(repeats), max(repeats))
-    return (str(len(repeats)), *(f"{100 * figure:.1f} %" for figure in figures))
+    repeats, n = approach.repeats, approach.metrics.n_samples
+    shares = (percent(share, n) for share in (approach.accuracy, stdev(repeats), min(repeats), max(repeats)))
+    return str(len(repeats)), *shares
+
+
+@dataclass(frozen=True)
+class ClassMeasures:
+    """How well an approach recognizes a class: precision and recall as texts, `–` where they are not defined."""
+
+    label: str
+    n_test: int
+    precision: str
+    recall: str
+    f1: str
+
+
+def class_measures(approach: Approach, names: Sequence[str], most: int) -> list[ClassMeasures]:
+    """Return the classes in their order; of more than `most`, so many with the lowest F1, the lowest first."""
+    counts = np.array(approach.confusion)
+    right, true, predicted = counts.diagonal(), counts.sum(axis=1), counts.sum(axis=0)
+    f1 = 2 * right / np.maximum(true + predicted, 1)
+    order = range(len(names)) if len(names) <= most else np.argsort(f1, kind="stable")[:most].tolist()
+
+    def share(of: np.ndarray[Any, Any], i: int) -> str:
+        return percent(right[i] / of[i], int(of[i])) if of[i] else "–"
+
+    return [
+        ClassMeasures(names[i], int(true[i]), share(predicted, i), share(true, i), percent(f1[i], int(true[i])))
+        for i in order
+    ]
 
 
 def _warnings(comparison: Comparison, *, markdown: bool) -> str:
@@ -226,48 +404,53 @@ def short_value(value: str | float) -> str:
 
 
 def _filled(text: str) -> str:
-    """Return `text` in lines for a terminal of 120 columns, wide letters reckoned with."""
-    return textwrap.fill(text, max(118 - n_columns(text) + len(text), 40))
+    """Return `text` in lines of `TERMINAL_WIDTH` columns, also if it has wide letters."""
+    return textwrap.fill(text, max(TERMINAL_WIDTH - n_columns(text) + len(text), TERMINAL_WIDTH // 2))
 
 
-def _cut(text: str) -> str:
-    """Return `text` in at most `MAX_NAME` columns; of a longer one the start and the end.
+def _cut(text: str, width: int = MAX_NAME) -> str:
+    """Return `text` in at most `width` columns; of a longer one the start and the end.
 
-    >>> _cut("vgg16 + logreg"), _cut("a" * 40 + "z"), n_columns(_cut("猫" * 40))
+    >>> _cut("vgg16 + logreg"), _cut("a" * 40 + "z", 36), n_columns(_cut("猫" * 40, 36))
     ('vgg16 + logreg', 'aaaaaaaaaaaaaaaaaaaaaaa…aaaaaaaaaaaz', 35)
     """
-    if n_columns(text) <= MAX_NAME:
+    if n_columns(text) <= width:
         return text
     start, end = text, text
-    while n_columns(start) > MAX_NAME - 13:
+    while n_columns(start) > width - width // 3 - 1:
         start = start[:-1]
-    while n_columns(end) > 12:
+    while n_columns(end) > width // 3:
         end = end[1:]
     return f"{start}…{end}"
+
+
+def _wrapped(name: str, width: int) -> list[str]:
+    """Return a name in lines of at most `width` columns; a longer word is shortened.
+
+    >>> _wrapped("resnet50 + logreg, 8 views", 20)
+    ['resnet50 + logreg,', '8 views']
+    """
+    lines = [""]
+    for word in (_cut(word, width) for word in name.split(" ")):
+        longer = f"{lines[-1]} {word}" if lines[-1] else word
+        if n_columns(longer) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return lines
 
 
 def p_value(p: float | None) -> str:
     """Return a p value to two digits; one below `SIGNIFICANCE` is never rounded up to it.
 
-    >>> [p_value(p) for p in (None, 1.0, 0.3149, 0.0496, 0.0021, 1e-12)]
-    ['–', '1.00', '0.31', '0.0496', '0.0021', '<0.001']
+    >>> [p_value(p) for p in (None, 1.0, 0.3149, 0.0496, 0.0123, 0.0021, 1e-12)]
+    ['–', '1.00', '0.31', '0.0496', '0.012', '0.0021', '<0.001']
     """
     if p is None:
         return "–"
     if p < 0.001:
         return "<0.001"
-    return f"{p:.2f}" if p >= SIGNIFICANCE else f"{p:.4f}"
-
-
-def count(n: int) -> str:
-    """Return a count in thousands, millions or billions.
-
-    >>> [count(n) for n in (0, 513, 8_193, 999_960, 4_195_000, 2_000_000_000)]
-    ['0', '513', '8.2 thousand', '1.0 million', '4.2 million', '2.0 billion']
-    """
-    if n < 1000:
-        return str(n)
-    for unit, name in ((1e3, "thousand"), (1e6, "million")):
-        if n / unit < 999.95:
-            return f"{n / unit:.1f} {name}"
-    return f"{n / 1e9:.1f} billion"
+    if p >= SIGNIFICANCE:
+        return f"{p:.2f}"
+    text = f"{p:.2g}"
+    return text if float(text) < SIGNIFICANCE else f"{p:.4f}"

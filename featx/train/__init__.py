@@ -5,6 +5,15 @@ The test split is touched once, at the end.
 
 from featx.heads import Training
 from featx.train.features import Features, data_warnings, load_features, read_rows, stored_features, with_views
-from featx.train.metrics import Metrics, ReliabilityBin, Result, confusion_matrix, mcnemar_p_value, reliability
+from featx.train.metrics import (
+    Metrics,
+    ReliabilityBin,
+    Result,
+    confusion_matrix,
+    mcnemar_p_value,
+    reliability,
+    repeated_p_value,
+    wilson_interval,
+)
 from featx.train.run_folder import RUNS_NAME, SavedRun, read_run, write_run
 from featx.train.train import DEFAULT_TRAINING, Run, train_on_features, train_top, validation_part

@@ -14,6 +14,9 @@ from featx.system import peak_memory_bytes
 #: Equal-width confidence bins of the calibration error, as in Guo et al. (2017).
 N_CALIBRATION_BINS = 15
 
+#: Bins of the reliability diagram: at most so many, each with at least so many images if there are enough.
+MAX_RELIABILITY_BINS, MIN_IN_RELIABILITY_BIN = 10, 20
+
 #: How far a row of probabilities may be from a sum of 1: float32 rounding, not a missing softmax.
 SUM_TOLERANCE = 1e-3
 
@@ -180,6 +183,42 @@ def mcnemar_p_value(correct_a: npt.ArrayLike, correct_b: npt.ArrayLike) -> float
     return float(binomtest(only_a, only_a + only_b).pvalue)
 
 
+def repeated_p_value(correct_a: npt.ArrayLike, correct_b: npt.ArrayLike) -> float:
+    """Return the p value of a two-sided test that the mean accuracies of two classifiers, over seeds, are equal.
+
+    The test statistic is the difference of the mean accuracies. Its variance is that of the images, paired, plus that
+    of the seeds of each classifier; the degrees of freedom are Welch and Satterthwaite's (1946). A classifier with one
+    seed, or that does not depend on it, adds no variance of seeds.
+
+    Args:
+        correct_a: `(n_seeds, n)` bool, whether the first classifier was right on each image, by seed.
+        correct_b: the same images in the same order for the second; it may have another number of seeds.
+
+    Returns:
+        From 0 to 1; 1 if both have the same mean accuracy.
+
+    Raises:
+        FeatxError: the two are not boolean matrices with as many images.
+    """
+    from scipy.stats import t
+
+    a, b = np.atleast_2d(correct_a), np.atleast_2d(correct_b)
+    if a.ndim != 2 or a.shape[1:] != b.shape[1:] or a.dtype != bool or b.dtype != bool:
+        raise FeatxError(
+            f"This test needs two boolean matrices (n_seeds, n_samples) of the same images. "
+            f"Received: {a.dtype} {a.shape} and {b.dtype} {b.shape}"
+        )
+    of_images = a.mean(axis=0) - b.mean(axis=0)
+    difference = float(of_images.mean())
+    terms = [(of_images.var(ddof=1) / of_images.size, of_images.size - 1)] if of_images.size > 1 else []
+    terms += [(each.mean(axis=1).var(ddof=1) / len(each), len(each) - 1) for each in (a, b) if len(each) > 1]
+    variance = sum(value for value, _ in terms)
+    if difference == 0 or variance == 0:
+        return 1.0 if difference == 0 else 0.0
+    freedom = variance**2 / sum(value**2 / n for value, n in terms)
+    return float(2 * t.sf(abs(difference) / np.sqrt(variance), freedom))
+
+
 def confusion_matrix(y: npt.ArrayLike, predicted: npt.ArrayLike, n_classes: int) -> npt.NDArray[np.int64]:
     """Return how often each class was taken for each: `(n_classes, n_classes)` int64, rows true, columns predicted.
 
@@ -216,15 +255,23 @@ def calibration_error(confidence: npt.NDArray[np.float64], correct: npt.NDArray[
 
 @dataclass(frozen=True)
 class ReliabilityBin:
-    """The images whose confidence lies in one bin: how many, their mean confidence, and how many of them are right."""
+    """Images with about the same confidence: how many, their mean confidence, and the share that is right.
+
+    `accuracy_low` and `accuracy_high` are the ends of the 95 % Wilson interval of the accuracy.
+    """
 
     n_samples: int
     confidence: float
     accuracy: float
+    accuracy_low: float = 0.0
+    accuracy_high: float = 1.0
 
 
 def reliability(y: npt.ArrayLike, probabilities: npt.ArrayLike) -> tuple[ReliabilityBin, ...]:
-    """Return the bins of the calibration error that have images, from the least confident to the most.
+    """Return bins of about as many images each, from the least confident to the most.
+
+    Images of the same confidence share a bin. There are `MAX_RELIABILITY_BINS` bins, or fewer, with at least
+    `MIN_IN_RELIABILITY_BIN` images each.
 
     Args:
         y: `(n,)` integers, the true classes.
@@ -232,10 +279,16 @@ def reliability(y: npt.ArrayLike, probabilities: npt.ArrayLike) -> tuple[Reliabi
     """
     labels, rows = _checked(y, probabilities)
     confidence, correct = rows.max(axis=1), rows.argmax(axis=1) == labels
-    bins = _bins(confidence)
-    return tuple(
-        ReliabilityBin(int(mask.sum()), float(confidence[mask].mean()), float(correct[mask].mean()))
-        for mask in (bins == number for number in np.unique(bins))
+    n_bins = int(np.clip(len(labels) // MIN_IN_RELIABILITY_BIN, 1, MAX_RELIABILITY_BINS))
+    edges = np.quantile(confidence, np.arange(1, n_bins) / n_bins, method="lower")
+    bins = np.searchsorted(edges, confidence, side="left")
+    return tuple(_reliability_bin(confidence[mask], correct[mask]) for mask in (bins == n for n in np.unique(bins)))
+
+
+def _reliability_bin(confidence: npt.NDArray[np.float64], correct: npt.NDArray[np.bool_]) -> ReliabilityBin:
+    n_correct, n_samples = int(correct.sum()), correct.size
+    return ReliabilityBin(
+        n_samples, float(confidence.mean()), n_correct / n_samples, *wilson_interval(n_correct, n_samples)
     )
 
 

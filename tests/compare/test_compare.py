@@ -110,7 +110,7 @@ def test_what_is_wrong_with_the_data_is_said_wherever_its_results_are(data, cach
         assert escape(warning) in (report_dir / "index.html").read_text()
         assert escape_markdown(warning) in (report_dir / "results.md").read_text()
         assert warning in " ".join(table(comparison).split())
-    assert verdict(comparison).endswith("all this is subject to the warnings shown with it.")
+    assert verdict(comparison).endswith(f"See the {len(comparison.warnings)} warnings shown with these results.")
 
 
 def test_baselines_alone_can_be_compared(data, cache):

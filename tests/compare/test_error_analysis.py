@@ -87,7 +87,7 @@ def planted(rng):
         0,
         backbone="vgg16",
         X=X.astype(np.float16),
-        copies=Copies(np.array([[5, 33], [6, 33], [9, 11], [8, 9]]), np.array([0.99, 0.98, 0.97, 0.96], np.float32)),
+        near=Copies(np.array([[5, 33], [6, 33], [9, 11], [8, 9]]), np.array([0.99, 0.98, 0.97, 0.96], np.float32)),
         out_of_fold=out_of_fold,
         judge="first",
         skipped=[("bad.jpg", "no image")],
@@ -115,7 +115,7 @@ def test_copies_byte_for_byte_within_a_split_are_left_out(planted):
     dataset.digests[9] = dataset.digests[8]
     copies = Copies(np.array([[8, 9]]), np.ones(1, np.float32))
     probabilities = {"x": np.full((20, 2), 0.5)}
-    found = analyse_errors(dataset, probabilities, "x", 0, backbone="b", X=np.eye(50), copies=copies)
+    found = analyse_errors(dataset, probabilities, "x", 0, backbone="b", X=np.eye(50), near=copies)
     assert (found.n_copies_within, found.copies_within) == (0, ())
 
 
@@ -126,6 +126,37 @@ def test_planted_wrong_labels_are_ranked(planted):
     ]
     assert planted.doubtful[1].label_probability == pytest.approx(0.03)
     assert planted.n_doubtful == 2
+
+
+def test_a_low_probability_alone_makes_no_label_doubtful():
+    """Of many classes, that of the label is often low without another one that is high."""
+    dataset = dataset_of(10, 10, n_classes=10)
+    flat, sure = np.full((10, 10), 0.1), np.full((10, 10), 0.04)
+    flat[:, 0] = 0.1 + 1e-6
+    sure[:, 0] = 0.64
+    for of_test, n in ((flat, 0), (sure, 9)):
+        found = analyse_errors(dataset, {"x": of_test}, "x", 0, out_of_fold=flat.astype(np.float32), judge="x")
+        assert found.n_doubtful == n
+
+
+def test_exact_copies_are_counted_by_kind_and_named():
+    dataset = dataset_of(6, 4)
+    dataset.digests[2] = dataset.digests[0]  # within a split
+    dataset.digests[6] = dataset.digests[1]  # across splits and, as labels take turns, across classes
+    found = analyse_errors(dataset, {"x": np.full((4, 2), 0.5)}, "x", 0)
+    assert {copies.kind: (copies.n, copies.examples) for copies in found.copies} == {
+        "within a split": (1, (("00000.jpg", "00002.jpg"),)),
+        "across splits": (1, (("00001.jpg", "00006.jpg"),)),
+        "across classes": (1, (("00001.jpg", "00006.jpg"),)),
+    }
+
+
+def test_every_class_has_sample_images():
+    found = analyse_errors(dataset_of(30, 20, 3), {"x": np.full((20, 3), 1 / 3)}, "x", 0)
+    assert [(one.label, one.n_train, one.n_test) for one in found.classes] == [("a", 10, 7), ("b", 10, 7), ("c", 10, 6)]
+    for label, one in enumerate(found.classes):
+        assert len(set(one.paths)) == 4
+        assert all(int(path[:5]) < 30 and int(path[:5]) % 3 == label for path in one.paths)
 
 
 def test_mistakes_and_cells_are_the_images_in_the_confusion_matrix(planted):

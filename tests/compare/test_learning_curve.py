@@ -87,8 +87,8 @@ def test_curve_survives_json_and_is_shown(comparison, tmp_path):
     assert (tmp_path / "learning-curve.png").stat().st_size > 10_000
     assert "learning-curve.png" in (tmp_path / "results.md").read_text()
     html = page_html(comparison)
-    assert "How much data is enough" in html
-    assert "How much data is enough" not in page_html(replace(comparison, learning_curve=()))
+    assert "how much data is enough" in html
+    assert "how much data is enough" not in page_html(replace(comparison, learning_curve=()))
 
 
 def points(name: str, means: dict[int, float]) -> list[CurvePoint]:
@@ -99,9 +99,9 @@ def test_the_sentence_says_how_many_images_transfer_saves(comparison):
     head, baseline = "vgg16 + logreg", "report-dnn"
     better = points(head, {10: 0.6, 100: 0.7, 1000: 0.9}) + points(baseline, {10: 0.5, 100: 0.55, 1000: 0.68})
     assert curve_verdict(replace(comparison, learning_curve=tuple(better))) == (
-        "With 100 training images (10 %), vgg16 + logreg is as good (70.0 %) as report-dnn with all 1,000 training "
-        "images (68.0 %), on average over 2 seeds."
+        "With 100 training images (10 %), vgg16 + logreg is as accurate as report-dnn trained on all 1,000 images: "
+        "70 % (69 to 71 %) against 68 % (67 to 69 %), means and ranges of 2 seeds."
     )
     worse = points(head, {10: 0.6, 1000: 0.65}) + points(baseline, {10: 0.5, 1000: 0.68})
-    assert "here, transfer does not pay" in curve_verdict(replace(comparison, learning_curve=tuple(worse)))
+    assert "Transfer learning does not pay off here." in curve_verdict(replace(comparison, learning_curve=tuple(worse)))
     assert curve_verdict(replace(comparison, learning_curve=tuple(points(head, {10: 0.6})))) == ""

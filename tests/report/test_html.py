@@ -1,11 +1,14 @@
 """The page of a comparison in a real browser: Debian's Chromium, headless, driven by Playwright."""
 
 import json
+import os
 import re
 import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
+import numpy as np
 import pytest
 from markupsafe import escape
 
@@ -14,7 +17,9 @@ from featx.compare.result import Comparison
 from featx.dataset.sample import write_sample
 from featx.errors import printable
 from featx.heads.training_loop import Training
-from featx.report.html.page import page_html
+from featx.report.html.page import Thumbnails, page_html
+from tests.report.test_text import approach as an_approach
+from tests.report.test_text import comparison as of_approaches
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 #: Chromium's own errands, which have nothing to do with a page.
@@ -80,10 +85,10 @@ def html_of():
     """Return a function that renders a comparison's page, each one once."""
     pages = {}
 
-    def render(comparison, data_dir):
-        key = id(comparison), data_dir
-        if key not in pages:
-            pages[key] = comparison, page_html(comparison, data_dir)  # with it: while it is here, the id is its own
+    def render(comparison, data_dir, *, claims=False):
+        key = id(comparison), data_dir, claims
+        if key not in pages:  # with the comparison: while it is here, the id is its own
+            pages[key] = comparison, page_html(comparison, data_dir, claims=claims)
         return pages[key][1]
 
     return render
@@ -94,9 +99,9 @@ def opened(browser, tmp_path, html_of):
     """Return a function that opens a comparison's page from disk; afterwards, nothing must have gone wrong in it."""
     contexts, complaints = [], []
 
-    def open_page(comparison, data_dir, viewport=DESKTOP, scheme="light"):
+    def open_page(comparison, data_dir, viewport=DESKTOP, scheme="light", *, claims=False):
         path = tmp_path / f"{len(contexts)}.html"
-        path.write_text(html_of(comparison, data_dir), encoding="utf-8")
+        path.write_text(html_of(comparison, data_dir, claims=claims), encoding="utf-8")
         context = browser.new_context(viewport=viewport, color_scheme=scheme, has_touch=viewport is PHONE)
         contexts.append(context)
         page = context.new_page()
@@ -121,19 +126,47 @@ def _note_request(url, path, complaints):
 def test_the_page_is_small_and_whole_in_one_file(digits, html_of):
     html = html_of(*digits)
     assert len(html.encode()) < MAX_BYTES
-    assert not re.search(r'(?:src|href)="(?!data:image/|#)', html)
+    assert not re.search(r'src="(?!data:image/)', html)
     assert html.count("data:image/webp") > 1000
 
 
-def test_the_verdict_is_the_title_of_the_page(digits, opened):
+def test_every_link_leads_to_a_section_or_to_an_image(digits, html_of):
+    _, data = digits
+    html = html_of(*digits)
+    links = re.findall(r'href="([^"]*)"', html)
+    assert all(f'id="{link[1:]}"' in html for link in links if link.startswith("#"))
+    files = [Path(unquote(urlsplit(link).path)) for link in links if not link.startswith("#")]
+    assert len(files) > 50
+    assert all(path.is_file() and path.is_relative_to(data.resolve()) for path in files)
+
+
+def test_links_hold_when_a_folder_with_images_and_report_is_moved(tmp_path):
+    from tests.conftest import write_photos
+
+    data = write_photos(tmp_path / "here" / "my data", n_train=4, n_test=2)
+    report = tmp_path / "here" / "reports" / "first"
+    links = Thumbnails(data, report)
+    first = next(iter((data / "test" / "sea").iterdir()))
+    (tmp_path / "here").rename(tmp_path / "there")
+    moved = tmp_path / "there" / "reports" / "first"
+    target = moved / unquote(links.link(f"test/sea/{first.name}"))
+    assert Path(os.path.normpath(target)).is_file()
+
+
+def test_the_result_is_the_title_and_three_lines_give_the_details(digits, opened):
     page = opened(*digits)
-    assert re.search(r"\d\d\.\d\s% \(95\s% interval", page.locator("h1").inner_text())
+    heading = page.locator("h1").inner_text()
+    assert len(heading.split()) <= 15
+    assert re.search(r"\d\s%", heading)
+    assert page.locator(".details").count() == 3
+    assert re.search(r"\d\s% of [\d,]+ test images right \(95\s% interval", page.locator(".details").first.inner_text())
     assert page.locator(".warning").first.inner_text().startswith("Warning: vgg16 has random weights")
 
 
-def test_the_table_can_be_sorted_both_ways_by_any_column(digits, opened):
+@pytest.mark.parametrize("name", ["quality", "cost"])
+def test_a_table_can_be_sorted_both_ways_by_any_column(digits, opened, name):
     page = opened(*digits)
-    table = page.locator("#approaches")
+    table = page.locator(f"#{name}")
     for column in range(table.locator("thead button").count()):
         values = []
         for _ in range(2):
@@ -154,12 +187,14 @@ def test_cells_of_the_confusion_matrix_open_their_images(digits, opened):
     assert page.locator(".matrix:visible").count() == 1
     [seen] = [images for images in comparison.error_analysis.approaches if images.name == "report-cnn"]
     cell = next(cell for cell in seen.cells if cell.label != cell.predicted)
-    page.locator(".matrix:visible").get_by_label(f"of {cell.label} taken for {cell.predicted}").click()
+    page.locator(".matrix:visible").get_by_label(f"of {cell.label} predicted as {cell.predicted}").first.click()
     dialog = page.locator("dialog")
     assert dialog.is_visible()
     assert dialog.locator("li .path").all_inner_texts() == list(cell.paths)
     assert dialog.locator("img").count() == len(cell.paths)
-    assert all(image.evaluate("i => i.complete && i.naturalWidth === 48") for image in dialog.locator("img").all())
+    links = [link.get_attribute("href") for link in dialog.locator("a").all()]
+    assert [Path(unquote(urlsplit(link).path)) for link in links] == [(data / path).resolve() for path in cell.paths]
+    assert all(image.evaluate("i => i.complete && i.naturalWidth === 64") for image in dialog.locator("img").all())
     page.keyboard.press("Escape")
     assert not dialog.is_visible()
 
@@ -167,40 +202,46 @@ def test_cells_of_the_confusion_matrix_open_their_images(digits, opened):
 def test_the_map_shows_what_is_under_the_pointer_and_the_arrow_keys(digits, opened):
     comparison, data = digits
     page = opened(comparison, data)
-    canvas, tip = page.locator("#map-canvas"), page.locator("#map-tip")
-    canvas.scroll_into_view_if_needed()
-    box = canvas.bounding_box()
+    plot, tip = page.locator("#map-plot"), page.locator("#map-tip")
+    plot.scroll_into_view_if_needed()
+    box = plot.bounding_box()
     point = comparison.error_analysis.map[0]
     x, y = 14 + point.x * (box["width"] - 28), 14 + (1 - point.y) * (box["height"] - 28)
     page.mouse.move(box["x"] + x, box["y"] + y)
     assert tip.is_visible()
-    assert tip.locator("img").evaluate("i => i.naturalWidth") == 48
+    assert tip.locator("img").evaluate("i => i.naturalWidth") == 64
     page.mouse.move(box["x"] + box["width"] + 5, box["y"] - 5)
     assert not tip.is_visible()
-    canvas.focus()
+    plot.focus()
     page.keyboard.press("ArrowRight")
     first = page.locator("#map-said").inner_text()
     page.keyboard.press("ArrowLeft")
     page.keyboard.press("ArrowUp")
     assert re.search(r"test/\d/\d+\.png", first)
     assert page.locator("#map-said").inner_text() != first
+    page.keyboard.press("Enter")
+    assert page.locator("dialog img").count() == 1
 
 
 def test_the_map_can_be_filtered_and_coloured(digits, opened):
     comparison, data = digits
     page = opened(comparison, data)
 
-    def pixels():
-        return page.evaluate("document.getElementById('map-canvas').toDataURL()")
+    def marks():
+        return page.evaluate(
+            "[...document.querySelectorAll('#map-plot path')].map(m => m.getAttribute('class') + m.getAttribute('d'))"
+        )
 
-    seen = {pixels()}
+    points = comparison.error_analysis.map
+    assert len(marks()) == len(points)
+    assert len(set(marks())) == len(comparison.class_names) == 10  # more than there are colours
     page.select_option("#map-colour", "right")
-    assert page.locator("#map-legend span").all_inner_texts() == ["right", "wrong (squares)"]
-    seen.add(pixels())
-    for choice in ("3", "wrong"):
-        page.select_option("#map-filter", choice)
-        seen.add(pixels())
-    assert len(seen) == 4
+    assert page.locator("#map-legend span").all_inner_texts() == ["right", "wrong"]
+    assert len(set(marks())) == 2
+    page.select_option("#map-filter", "3")
+    assert len(marks()) == sum(point.label == comparison.class_names[3] for point in points)
+    page.select_option("#map-filter", "wrong")
+    assert len(marks()) == sum(point.label != point.predicted for point in points)
 
 
 @pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
@@ -252,10 +293,10 @@ def test_the_pages_data_has_names_exactly(hostile, html_of):
     found = json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', html, re.DOTALL)[1])
     assert found["classes"] == list(comparison.class_names)
     cells = [(seen.name, cell) for seen in comparison.error_analysis.approaches for cell in seen.cells]
-    assert len(re.findall(r'data-number="\d+"', html)) == len(cells)
+    assert len(re.findall(r'data-number="\d+" aria-label="\d', html)) == len(cells)
     for number, (approach, cell) in enumerate(cells):
         assert found["cells"][number] == {"approach": approach} | json.loads(json.dumps(asdict(cell)))
-        said = f"of {escape(printable(cell.label))} taken for {escape(printable(cell.predicted))}"
+        said = f"of {escape(printable(cell.label))} predicted as {escape(printable(cell.predicted))}"
         assert re.search(f'data-number="{number}" aria-label="\\d+ images {re.escape(said)}"', html)
     assert all(printable(name) == shown != name for name, shown in found["shown"].items())
 
@@ -268,6 +309,88 @@ def test_the_page_prints(digits, opened, tmp_path):
     assert 3 <= n_pages <= 40
 
 
+def test_print_is_light_wide_and_undistorted_whatever_the_screen_is(digits, opened):
+    page = opened(*digits, PHONE, "dark")
+    page.emulate_media(media="print")
+    style = "name => getComputedStyle(document.documentElement).getPropertyValue(name)"
+    assert page.evaluate(style, "--card") == "#ffffff"
+    assert page.evaluate(style, "--s0") == "#0072b2"
+    assert page.locator(".narrow:visible").count() == 0
+    boxes = [mark.bounding_box() for mark in page.locator("#map-plot path.k0").all()[:20]]
+    assert all(box["width"] == pytest.approx(box["height"], rel=0.02) for box in boxes)
+    assert page.locator(".matrix").first.evaluate("m => getComputedStyle(m).breakInside") == "avoid"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_what_is_drawn_stands_out_from_its_background(digits, opened, scheme):
+    page = opened(*digits, DESKTOP, scheme)
+    style = "name => getComputedStyle(document.documentElement).getPropertyValue(name)"
+    drawn = [f"--s{number}" for number in range(8)] + ["--pale", "--dim", "--ink", "--warning"]
+    colours = [page.evaluate(style, name) for name in drawn]
+    assert len(set(colours[:8])) == 8
+    for background in ("--page", "--card"):
+        assert min(_contrast(colour, page.evaluate(style, background)) for colour in colours) >= 3
+
+
+def _contrast(one, other):
+    """The contrast of two colours as WCAG 2 defines it, from 1 to 21."""
+    channels = [np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255 for colour in (one, other)]
+    linear = [np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4) for c in channels]
+    low, high = sorted(float(c @ [0.2126, 0.7152, 0.0722]) for c in linear)
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize(("viewport", "shown", "hidden"), [(PHONE, "narrow", "wide"), (DESKTOP, "wide", "narrow")])
+def test_a_phone_has_charts_of_its_own_that_fit(digits, opened, viewport, shown, hidden):
+    page = opened(*digits, viewport)
+    assert page.locator(f".{hidden}:visible").count() == 0
+    charts = page.locator(f".{shown}:visible svg").all()
+    assert len(charts) == 4
+    for chart in charts:
+        box = chart.bounding_box()
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= viewport["width"]
+        assert 0.6 < box["width"] / float(chart.get_attribute("viewBox").split()[2]) < 1.8  # text of a legible size
+
+
+def test_each_class_has_sample_images_precision_and_recall(digits, opened):
+    comparison, data = digits
+    page = opened(comparison, data)
+    assert page.locator(".sample strong").all_inner_texts() == list(comparison.class_names)
+    assert page.locator(".sample").first.locator("img").count() >= 4
+    counts = np.array(comparison.best.confusion)
+    rows = page.locator(".approach").first.locator(".by-class tbody tr")
+    assert rows.count() == 10
+    for label, row in enumerate(rows.all()):
+        right, true, predicted = counts[label, label], counts[label].sum(), counts[:, label].sum()
+        precision = f"{100 * right / predicted:.0f} %" if predicted else "–"
+        shares = [precision, f"{100 * right / true:.0f} %", f"{200 * right / (true + predicted):.0f} %"]
+        assert row.locator("td").all_inner_texts() == [str(true), *shares]
+
+
+def test_problems_in_the_data_stand_on_the_page(hostile, opened):
+    comparison, data = hostile
+    rows = dict(
+        row.split("\t") for row in opened(comparison, data).locator("#data-set .counts tbody tr").all_inner_texts()
+    )
+    assert rows["Files that could not be read"] == "1"
+    assert rows["Exact copies within a split"] == "0"
+    assert rows["Possibly wrong labels"] == str(comparison.error_analysis.n_doubtful)
+
+
+def test_the_page_does_not_grow_with_the_square_of_the_classes():
+    sizes = {}
+    for n_classes in (200, 1000):
+        made = an_approach("vgg16 + logreg", 3000, n_test=4000, n_classes=n_classes)
+        many = of_approaches(made, class_names=[f"class {n}" for n in range(n_classes)])
+        html = page_html(many)
+        sizes[n_classes] = len(html.encode())
+        assert "too large for this page" in html
+        assert html.count("<tr>") < 100
+        assert many.to_json().count("\n") < 2 * n_classes + 100  # a line for each name, and for each row of the matrix
+    assert sizes[1000] < sizes[200] + 100_000
+
+
 def test_without_images_or_error_analysis_there_is_still_a_page(digits, opened):
     comparison, _ = digits
     page = opened(replace(comparison, error_analysis=None), None)
@@ -277,9 +400,17 @@ def test_without_images_or_error_analysis_there_is_still_a_page(digits, opened):
     assert page.locator("#mistakes .no-picture").count() > 0
 
 
+def test_what_the_report_of_2020_claimed_is_shown_for_its_images_only_or_on_request(digits):
+    comparison, _ = digits
+    assert "6.4 h" not in page_html(comparison)
+    two = of_approaches(an_approach("report-cnn", 1500, n_test=2000), dataset="pets")
+    assert "6.4 h" not in page_html(two)
+    assert "6.4 h" in page_html(replace(two, n_train=7200, n_validation=800))
+
+
 def test_what_the_report_of_2020_claimed_stands_beside_what_was_measured(digits, opened):
     comparison, data = digits
-    page = opened(comparison, data)
+    page = opened(comparison, data, claims=True)
     [claimed] = [row for row in page.locator(".claims tbody tr").all_inner_texts() if row.startswith("report-cnn")]
     [approach] = [approach for approach in comparison.approaches if approach.name == "report-cnn"]
     assert "32 %" in claimed
@@ -293,7 +424,7 @@ def test_results_json_has_the_numbers_of_the_page(digits, opened):
     page = opened(comparison, data)
     results = json.loads(comparison.to_json())
     for number, approach in enumerate(sorted(results["approaches"], key=lambda a: -a["metrics"]["accuracy"])):
-        row = page.locator("#approaches tbody tr").nth(number)
+        row = page.locator("#quality tbody tr").nth(number)
         assert row.locator("td").first.get_attribute("data-value") == str(approach["metrics"]["accuracy"])
     assert page.evaluate("JSON.parse(document.getElementById('data').textContent).points.length") == len(
         results["examination"]["map"]

@@ -95,7 +95,7 @@ def test_the_report_says_what_the_numbers_mean(install):
 def test_where_nothing_is_numbered_nothing_is_said_of_numbers(install):
     c = of_classes(("cats", "dogs"))
     assert "number the classes" not in results_page(c, has_curves=False)
-    assert "Numbers of the classes" not in page_html(c)
+    assert "Class numbers" not in page_html(c)
     assert not any("Numbers" in text.get_text() for text in confusion_chart(c, c.best).texts)
 
 

@@ -16,7 +16,8 @@ from featx.report.folder import draw, write_report
 from featx.report.plots import page
 from featx.report.plots.diagnostics import confusion_chart, confusion_file_names, training_curves_chart
 from featx.report.plots.results import _overlap, accuracy_chart, summary_chart, time_chart
-from featx.report.text import table, verdict
+from featx.report.text import table, title, verdict, verdict_lines
+from featx.system.tables import n_columns
 from featx.train.metrics import confusion_matrix, measure
 
 WARNING = "The backbone's weights are random (seed 0): these figures say nothing about transfer learning."
@@ -92,86 +93,162 @@ def hostile_comparison():
 
 
 def test_verdict_when_features_win():
-    sentence = verdict(comparison(approach("vgg16 + logreg", 850), approach("report-cnn", 760)))
-    assert sentence.startswith("vgg16 + logreg got 85.0 % (95 % interval 82.7 to 87.1 %) of 1,000 test images right")
-    assert "by the best trained from scratch, report-cnn: 9.0 points more, a difference beyond chance" in sentence
-    assert "p < 0.001" in sentence
-    assert "took 1 min 44 s against 1 min 44 s" in sentence
+    lines = verdict_lines(comparison(approach("vgg16 + logreg", 850), approach("report-cnn", 760)))
+    assert lines == (
+        "vgg16 + logreg got 85.0 % of 1,000 test images right (95 % interval 82.7 to 87.1 %). "
+        "report-cnn, the best trained from scratch, got 76.0 % (73.3 to 78.5 %).",
+        "The difference of 9.0 points is statistically significant (McNemar's test, p < 0.001).",
+        "Both took 1 min 44 s.",
+    )
 
 
 def test_verdict_when_scratch_wins():
-    sentence = verdict(comparison(approach("vgg16 + logreg", 760), approach("report-cnn", 850)))
-    assert sentence.startswith("report-cnn got 85.0 %")
-    assert "by the best on bottleneck features, vgg16 + logreg: 9.0 points more, a difference beyond chance" in sentence
+    c = comparison(approach("vgg16 + logreg", 760, times=(20.0, 4.0)), approach("report-cnn", 850))
+    accuracy, significance, times = verdict_lines(c)
+    assert accuracy.startswith("report-cnn got 85.0 %")
+    assert "vgg16 + logreg, the best on pretrained features, got 76.0 %" in accuracy
+    assert "statistically significant" in significance
+    assert times == "report-cnn took 4.3 times as long as vgg16 + logreg: 1 min 44 s against 24 s."
 
 
 def test_verdict_when_nothing_differs_beyond_chance():
     made = approach("vgg16 + logreg", 850), approach("report-cnn", 845, first_wrong=500)
     sentence = verdict(comparison(*made))
-    assert "a difference of 0.5 points that may be chance (McNemar, p = " in sentence
-    assert "beyond chance" not in sentence
+    assert "They tied: the difference of 0.5 points is not statistically significant (McNemar's test, p = " in sentence
+    even = comparison(approach("vgg16 + logreg", 850), approach("report-cnn", 850, first_wrong=500))
+    assert "They tied (McNemar's test, p = 1.00)." in verdict(even)
 
 
-def test_verdict_names_others_that_may_be_as_good():
+def test_verdict_names_others_that_are_not_clearly_worse():
     made = approach("a + dense", 850), approach("b + dense", 848, first_wrong=500), approach("report-cnn", 700)
-    assert "b + dense may be as good as the best." in verdict(comparison(*made))
+    assert "b + dense is not clearly worse." in verdict(comparison(*made))
 
 
-def test_verdict_says_what_is_as_good_and_quicker():
+def test_verdict_says_what_is_as_good_and_faster():
     best, quick = approach("a + dense", 850), approach("b + dense", 848, first_wrong=500, times=(30.0, 4.0))
     slow, scratch = approach("c + dense", 847, first_wrong=300, times=(300.0, 4.0)), approach("report-cnn", 700)
-    assert "b + dense may be as good as the best, after 34 s." in verdict(comparison(best, quick, scratch))
-    assert "the best, the quickest of them, b + dense, after 34 s." in verdict(comparison(best, quick, slow, scratch))
-    assert "c + dense may be as good as the best." in verdict(comparison(best, slow, scratch))
+    assert "b + dense is not clearly worse, and took 34 s." in verdict(comparison(best, quick, scratch))
+    both = "b + dense and c + dense are not clearly worse; the fastest, b + dense, took 34 s."
+    assert both in verdict(comparison(best, quick, slow, scratch))
+    assert "c + dense is not clearly worse." in verdict(comparison(best, slow, scratch))
 
 
 def test_verdict_on_one_kind_is_against_the_runner_up():
-    assert "by the runner-up, a + logreg" in verdict(
+    assert "a + logreg, the runner-up, got 80.0 %" in verdict(
         comparison(approach("a + dense", 900), approach("a + logreg", 800))
     )
 
 
 def test_verdict_on_a_single_approach_claims_no_difference():
     sentence = verdict(comparison(approach("vgg16 + logreg", 850)))
-    assert "nothing to compare it with" in sentence
-    assert "chance" not in sentence
+    assert sentence.endswith(
+        "right (95 % interval 82.7 to 87.1 %), in 1 min 44 s. There is nothing to compare it with."
+    )
 
 
 def test_verdict_without_a_test_does_not_claim_one():
     c = comparison(approach("a + b", 850), approach("cnn", 760))
     untested = replace(c, approaches=tuple(replace(a, p_value=None) for a in c.approaches))
-    assert "not tested for chance" in verdict(untested)
+    assert "was not tested for significance" in verdict(untested)
+    assert title(untested) == "a + b: 85.0 % right, 9.0 points above cnn"
 
 
 def test_verdict_says_when_nothing_has_learned():
-    assert "no approach is clearly better" in verdict(comparison(approach("a + b", 510), approach("cnn", 500)))
-    assert "learned" not in verdict(comparison(approach("a + b", 560), approach("cnn", 500)))
+    c = comparison(approach("a + b", 510), approach("cnn", 500))
+    assert "No approach is clearly better than always answering cats, the most common class (50.0 %)." in verdict(c)
+    assert title(c) == "No approach is clearly better than always answering cats (50.0 %)"
+    assert "No approach" not in verdict(comparison(approach("a + b", 560), approach("cnn", 500)))
 
 
 def test_verdict_names_those_that_do_no_better_than_one_answer_for_all():
     sentence = verdict(comparison(approach("a + b", 560), approach("cnn", 500)))
-    assert sentence.endswith("; always answering cats, the commonest class, gets 50.0 %; not clearly better: cnn.")
-    assert "commonest" not in verdict(comparison(approach("a + b", 760), approach("cnn", 700)))
+    assert "cnn is not clearly better than always answering cats, the most common class (50.0 %)." in sentence
+    assert "most common" not in verdict(comparison(approach("a + b", 760), approach("cnn", 700)))
 
 
-def test_verdict_is_one_sentence_that_points_to_the_warnings():
+def test_verdict_points_to_the_warnings():
     sentence = verdict(comparison(approach("a + b", 850), approach("cnn", 760), warnings=(WARNING,)))
-    assert sentence.endswith("subject to the warning shown with it.")
-    assert len(re.findall(r"\.( |$)", sentence)) == 1
+    assert sentence.endswith("See the warning shown with these results.")
+
+
+@pytest.mark.parametrize(
+    ("made", "expected"),
+    [
+        (
+            [("vgg16 + dense", 965), ("report-cnn", 665)],
+            "vgg16 + dense: 96.5 % right, 30 points above the CNN from scratch",
+        ),
+        ([("a + dense", 900), ("a + logreg", 800)], "a + dense: 90.0 % right, 10 points above a + logreg"),
+        ([("report-cnn", 850), ("a + b", 760)], "report-cnn: 85.0 % right, 9.0 points above a + b"),
+        ([("a + b", 850), ("report-cnn", 850, 500)], "a + b and the CNN from scratch tied: 85.0 % right"),
+        ([("report-cnn", 851), ("a + b", 850, 500)], "a + b and the CNN from scratch tied: 85.0 % and 85.1 % right"),
+        ([("a + b", 850)], "a + b: 85.0 % right"),
+    ],
+)
+def test_the_title_is_the_result(made, expected):
+    approaches = [approach(name, right, first_wrong=first[0] if first else None) for name, right, *first in made]
+    assert title(comparison(*approaches)) == expected
+
+
+@pytest.mark.parametrize(
+    "names", [("resnet50 + logreg, 8 views, averaged", "b + logreg, 8 views, averaged"), HOSTILE[5:7]]
+)
+@pytest.mark.parametrize("second", [760, 850])
+def test_a_title_has_fifteen_words_at_most(names, second):
+    c = comparison(approach(f"{names[0]} + x", 850), approach(f"{names[1]} + y", second, first_wrong=500))
+    assert len(title(c).split()) <= 15
+    assert len(title(c)) < 130
+
+
+def test_no_percentage_has_a_tenth_where_images_are_few():
+    c = comparison(approach("a + b", 10, n_test=10), approach("report-cnn", 5, n_test=10))
+    for text in (title(c), verdict(c), table(c)):
+        assert re.search(r"\d %", text)
+        assert not re.search(r"\d\.\d+ (%|points)", text)
+    assert title(c) == "No clear winner: a + b 100 %, the CNN from scratch 50 % right"
+    assert "The difference of 50 points is not statistically significant" in verdict(c)
+
+
+def test_with_several_seeds_the_means_are_compared():
+    """The first seed of one is beyond the other's, and its mean is not."""
+    shares = {"vgg16 + dense": (840, 810, 822), "report-cnn": (815, 825, 825)}
+    rng = np.random.default_rng(0)
+    made, correct = [], {}
+    for name, counts in shares.items():
+        seeds = np.array([rng.permutation(np.arange(1000) < count) for count in counts])
+        first, right = approach(name, counts[0])
+        correct[name] = np.concatenate([[right], seeds[1:]])
+        made.append(replace(first, repeats=tuple(count / 1000 for count in counts)))
+    c = replace(comparison(approach("x", 500)), approaches=with_p_values(made, correct))
+    assert title(c) == "vgg16 + dense and the CNN from scratch tied: 82.4 % and 82.2 % right"
+    assert "82.4 % of 1,000 test images right, on average over 3 seeds (95 % interval 79.9 to 84.6 %)" in verdict(c)
+    assert "They tied: the difference of 0.2 points is not statistically significant (paired t-test" in verdict(c)
+    assert "vgg16 + dense leads, but report-cnn is not clearly worse" in _titles(c)
+    rows = [line for line in table(c).splitlines() if "report-cnn" in line]
+    assert "82.2 % (79.7–84.4)" in rows[0]
+    assert rows[2].split() == ["report-cnn", "3", "82.2", "%", "0.6", "%", "81.5", "%", "82.5", "%"]
+    swapped = [
+        replace(one, repeats=tuple(share - 0.01 * (one.kind == "features") for share in one.repeats)) for one in made
+    ]
+    assert replace(c, approaches=tuple(swapped)).best.name == "report-cnn"
+
+
+def _titles(c):
+    return {chart(c).get_label() for chart in (accuracy_chart, summary_chart, time_chart)}
 
 
 def test_the_table_puts_warnings_first_and_the_best_on_top():
     text = table(comparison(approach("cnn", 760), approach("vgg16 + logreg", 850), warnings=(WARNING,)))
-    assert text.startswith(f"WARNING: {WARNING}")
+    assert text.replace("\n", " ").startswith(f"WARNING: {WARNING}")
     rows = [line for line in text.splitlines() if "cnn" in line or "logreg" in line]
     assert [row[:5] for row in rows] == ["* vgg", "  cnn", "* vgg", "  cnn"]
-    assert "85.0 % (82.7 – 87.1)" in rows[0]
+    assert "85.0 % (82.7–87.1)" in rows[0]
     assert rows[0].endswith("best")
     assert rows[1].endswith("<0.001")
     assert "1 min 40 s" in rows[2]
     assert "4.0 s" in rows[2]
     assert "1 min 44 s" in rows[2]
-    assert "4.2 million" in rows[2]
+    assert "4,195,000" in rows[2]
     assert "1.4 GiB" in rows[2]
 
 
@@ -179,13 +256,31 @@ def test_the_table_fits_a_terminal_whatever_the_names_are():
     c = hostile_comparison()
     noted = replace(c, approaches=tuple(replace(a, notes=("long " * 60,)) for a in c.approaches))
     text = table(noted)
-    assert max(len(line) + sum(ord(char) > 0x2E80 for char in line) for line in text.splitlines()) <= 120
+    assert max(map(n_columns, text.splitlines())) <= 80
     assert all(char.isprintable() or char == "\n" for char in text)
+
+
+def test_the_table_fits_a_terminal_and_no_word_of_a_name_is_broken():
+    names = [
+        "resnet50 + logreg, 8 views, averaged",
+        "efficientnetv2b0 + dense",
+        "mobilenetv3large + logreg",
+        "report-cnn-gray",
+    ]
+    long = {"times": (100_000.0, 4000.0)}
+    c = comparison(*(approach(name, 900 - 40 * n, **long) for n, name in enumerate(names)))
+    big = tuple(
+        replace(one, n_parameters=33_554_433, peak_memory_bytes=1023 << 20, repeats=(one.metrics.accuracy,) * 2)
+        for one in c.approaches
+    )
+    text = table(replace(c, approaches=big))
+    assert max(map(n_columns, text.splitlines())) <= 80
+    assert {word for name in names for word in name.split()} <= set(text.split())
 
 
 def test_columns_are_aligned_also_after_wide_letters():
     c = comparison(approach("猫 + logreg", 850), approach("cnn", 760))
-    rows = [line for line in table(c).splitlines() if line.endswith((" best", "<0.001"))][1:]
+    rows = [line for line in table(c).splitlines() if line.endswith((" best", "<0.001"))]
     assert [row[:3] for row in rows] == ["* 猫", "  c"]
     assert len(rows[0]) + 1 == len(rows[1])
 
@@ -237,7 +332,7 @@ def test_writing_again_replaces_the_report(tmp_path):
 
 def test_a_folder_that_cannot_be_written_is_a_clear_error(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(FeatxError, match="name a folder that can be written"):
+    with pytest.raises(FeatxError, match="Choose a folder that you can write to"):
         write_report(comparison(approach("a + logreg", 850)), tmp_path / "file" / "report")
 
 

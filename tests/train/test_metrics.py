@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 
 from featx.errors import FeatxError
-from featx.train.metrics import commonest_class, confusion_matrix, mcnemar_p_value, measure, wilson_interval
+from featx.train.metrics import (
+    ReliabilityBin,
+    commonest_class,
+    confusion_matrix,
+    mcnemar_p_value,
+    measure,
+    reliability,
+    repeated_p_value,
+    wilson_interval,
+)
 
 TWO_CLASSES = ([0, 0, 1, 1], [[0.9, 0.1], [0.6, 0.4], [0.35, 0.65], [0.8, 0.2]])
 
@@ -124,6 +133,61 @@ def test_mcnemar_refuses_what_is_not_paired():
     for other in (np.ones(4, bool), np.ones(3, int), np.ones((3, 1), bool)):
         with pytest.raises(FeatxError, match="two boolean vectors"):
             mcnemar_p_value(right, other)
+
+
+def correct_by_seed(rng, n, accuracies):
+    return np.array([rng.permutation(n) < round(share * n) for share in accuracies])
+
+
+def test_means_that_differ_by_less_than_their_seeds_are_not_told_apart():
+    rng = np.random.default_rng(0)
+    a, b = correct_by_seed(rng, 1000, (0.84, 0.81, 0.822)), correct_by_seed(rng, 1000, (0.815, 0.825, 0.825))
+    assert repeated_p_value(a, b) > 0.5
+    assert repeated_p_value(a, a) == 1.0
+    assert repeated_p_value(b, a) == pytest.approx(repeated_p_value(a, b))
+    better = correct_by_seed(rng, 1000, (0.94, 0.945, 0.943))
+    assert repeated_p_value(better, b) < 0.001
+    assert repeated_p_value(better[:1], b) < 0.01  # one that does not depend on the seed
+
+
+def test_the_test_of_means_is_wrong_as_seldom_as_it_says():
+    """Equal classifiers, whose accuracy varies with the seed and the images: at most 5 % are called different."""
+    rng = np.random.default_rng(1)
+    n_wrong = 0
+    for _ in range(400):
+        hard = rng.random(200)
+        pair = [
+            np.array([rng.random(200) < 0.6 + 0.3 * hard + shift for shift in rng.normal(0, 0.04, 3)]) for _ in range(2)
+        ]
+        n_wrong += repeated_p_value(*pair) < 0.05
+    assert 0 < n_wrong <= 0.05 * 400
+
+
+def test_the_test_of_means_refuses_what_is_not_paired():
+    for pair in ((np.ones((2, 3), bool), np.ones((2, 4), bool)), (np.ones((2, 3)), np.ones((2, 3), bool))):
+        with pytest.raises(FeatxError, match="boolean matrices"):
+            repeated_p_value(*pair)
+
+
+def test_reliability_bins_have_about_as_many_images_each_and_an_interval():
+    rng = np.random.default_rng(0)
+    confidence = 1 - 0.5 * rng.random(1000) ** 3  # most are very confident
+    y = (rng.random(1000) < confidence).astype(int)
+    bins = reliability(y, np.stack([1 - confidence, confidence], axis=1))
+    assert [one.n_samples for one in bins] == [100] * 10
+    assert [one.confidence for one in bins] == sorted(one.confidence for one in bins)
+    for one in bins:
+        n_correct = round(one.accuracy * one.n_samples)
+        assert (one.accuracy_low, one.accuracy_high) == wilson_interval(n_correct, one.n_samples)
+    assert sum(one.accuracy_low <= one.confidence <= one.accuracy_high for one in bins) >= 8  # it is calibrated
+
+
+def test_few_images_make_few_bins_and_equal_confidences_share_one():
+    y, rows = np.array([0, 1] * 15), np.tile([0.8, 0.2], (30, 1))
+    assert reliability(y, rows) == (ReliabilityBin(30, pytest.approx(0.8), 0.5, *wilson_interval(15, 30)),)
+    rows[:15] = [0.6, 0.4]
+    assert sum(one.n_samples for one in reliability(np.tile(y, 7), np.tile(rows, (7, 1)))) == 210
+    assert len(reliability(np.tile(y, 7), np.tile(rows, (7, 1)))) == 2
 
 
 def test_rows_of_the_confusion_matrix_are_the_true_classes():

@@ -20,109 +20,129 @@
     }));
   }
 
-  // Confusion matrices: one at a time, and the images behind a cell.
+  // Confusion matrices: one approach at a time, and the images behind a number.
   const which = byId("which-matrix");
   which?.addEventListener("change", () => {
-    for (const matrix of document.querySelectorAll(".matrix")) matrix.toggleAttribute("data-other", matrix.id !== which.value);
+    for (const part of document.querySelectorAll(".approach")) part.toggleAttribute("data-other", part.id !== which.value);
   });
   const dialog = byId("images");
+  const link = (path) => {
+    try {
+      return data.base && data.base + path.split("/").map(encodeURIComponent).join("/");
+    } catch {
+      return "";  // a name that is no text
+    }
+  };
   const figure = (path, text) => {
-    const item = document.createElement("li");
+    const item = document.createElement("li"), name = document.createElement("p");
     if (data.thumbnails[path]) {
       const image = document.createElement("img");
       image.src = data.thumbnails[path];
       image.alt = text;
-      image.width = image.height = 96;
-      item.append(image);
+      image.width = image.height = 128;
+      const frame = document.createElement(link(path) ? "a" : "span");
+      if (link(path)) frame.href = link(path);
+      frame.append(image);
+      item.append(frame);
     }
-    const name = document.createElement("p");
     name.className = "path";
     name.textContent = shown(path);
     item.append(name);
     return item;
   };
+  const show = (title, label, paths) => {
+    byId("images-title").textContent = title;
+    byId("images-list").replaceChildren(...paths.map((path) => figure(path, `Test image of ${shown(label)}`)));
+    dialog.showModal();
+  };
   document.addEventListener("click", (event) => {
     const cell = event.target.closest(".cell");
     if (!cell) return;
     const { approach, label, predicted, paths } = data.cells[cell.dataset.number];
-    byId("images-title").textContent = `${approach}: ${shown(label)} taken for ${shown(predicted)}, the surest ${paths.length}`;
-    byId("images-list").replaceChildren(...paths.map((path) => figure(path, `Test image of ${shown(label)}`)));
-    dialog.showModal();
+    show(`${approach}: ${shown(label)} predicted as ${shown(predicted)} (${paths.length === 1 ? "1 image" : `${paths.length} most confident`})`, label, paths);
   });
 
   // The map.
-  const canvas = byId("map-canvas");
-  if (!canvas) return;
-  const colours = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8f7a00", "#7570b3", "#999999", "#a6761d"];
+  const plot = byId("map-plot");
+  if (!plot) return;
+  const shapes = [
+    "M-4 0a4 4 0 1 0 8 0a4 4 0 1 0-8 0z", "M-3.7-3.7h7.4v7.4h-7.4z", "M0-5.2L5.2 0L0 5.2L-5.2 0z", "M0-5L4.9 3.8H-4.9z",
+    "M0 5L4.9-3.8H-4.9z", "M-1.7-4.7h3.4v3h3v3.4h-3v3h-3.4v-3h-3v-3.4h3z",
+  ];
+  const nColours = 8, most = nColours * shapes.length;
   const colourBy = byId("map-colour"), filter = byId("map-filter"), tip = byId("map-tip"), said = byId("map-said");
-  const colourOfClass = (label) => colours[data.classes.indexOf(label) % colours.length];
+  const labels = new Map(data.classes.map((name, number) => [name, number]));
   const isRight = (point) => point[1] === point[2];
-  const colour = (point) => (colourBy.value === "right" ? (isRight(point) ? colours[4] : colours[5]) : colourOfClass(point[1]));
+  // No two of the first 48 classes have both the colour and the shape in common.
+  const look = (number) => [number % nColours, (number + Math.floor(number / nColours)) % shapes.length];
+  const lookOf = (point) => look(colourBy.value === "right" ? Number(!isRight(point)) : labels.get(point[1]));
+  const svg = (name, attributes) => {
+    const element = document.createElementNS("http://www.w3.org/2000/svg", name);
+    for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
+    return element;
+  };
+  const mark = ([colour, shape], attributes) => svg("path", { d: shapes[shape], class: `k${colour}`, ...attributes });
   const visible = () => data.points.filter((p) => !filter.value || (filter.value === "wrong" ? !isRight(p) : p[1] === data.classes[filter.value]));
   const margin = 14;
-  let current = null;
-  const place = (point) => [margin + point[3] * (canvas.clientWidth - 2 * margin), margin + (1 - point[4]) * (canvas.clientHeight - 2 * margin)];
+  let current = null, marks = new Map();
+  const place = (point) => [margin + point[3] * (plot.clientWidth - 2 * margin), margin + (1 - point[4]) * (plot.clientHeight - 2 * margin)];
   const draw = () => {
-    const ratio = window.devicePixelRatio || 1;
-    canvas.width = canvas.clientWidth * ratio;
-    canvas.height = canvas.clientHeight * ratio;
-    const pen = canvas.getContext("2d");
-    pen.scale(ratio, ratio);
-    for (const point of visible()) {
-      const [x, y] = place(point);
-      pen.beginPath();
-      pen.fillStyle = colour(point);
-      pen.globalAlpha = point === current ? 1 : 0.75;
-      if (colourBy.value === "right" && !isRight(point)) pen.rect(x - 4, y - 4, 8, 8);
-      else pen.arc(x, y, point === current ? 7 : 4, 0, 7);
-      pen.fill();
-      if (point === current) { pen.strokeStyle = getComputedStyle(canvas).color; pen.lineWidth = 2; pen.stroke(); }
-    }
-    const entries = colourBy.value === "right" ? [["right", colours[4]], ["wrong (squares)", colours[5]]] : data.classes.map((name) => [name, colourOfClass(name)]);
-    byId("map-legend").replaceChildren(...entries.map(([name, hue]) => {
-      const entry = document.createElement("span"), dot = document.createElement("i");
-      dot.style.background = hue;
-      entry.append(dot, shown(name));
+    plot.setAttribute("viewBox", `0 0 ${plot.clientWidth} ${plot.clientHeight}`);
+    marks = new Map(visible().map((point) => [point, mark(lookOf(point), { transform: `translate(${place(point).map((value) => value.toFixed(1))})` })]));
+    plot.replaceChildren(...marks.values());
+    const names = colourBy.value === "right" ? ["right", "wrong"] : data.classes.slice(0, most).map(shown);
+    const entries = names.map((name, number) => {
+      const entry = document.createElement("span"), box = svg("svg", { viewBox: "-6 -6 12 12", "aria-hidden": "true" });
+      box.append(mark(look(number), {}));
+      entry.append(box, name);
       return entry;
-    }));
+    });
+    const rest = data.classes.length - most;
+    if (colourBy.value !== "right" && rest > 0) entries.push(`and ${rest.toLocaleString("en")} more, with the same marks again`);
+    byId("map-legend").replaceChildren(...entries);
   };
-  const describe = (point) => `${shown(point[1])}${isRight(point) ? "" : `, taken for ${shown(point[2])}`}: ${shown(point[0])}`;
+  const describe = (point) => `${shown(point[1])}${isRight(point) ? "" : `, predicted as ${shown(point[2])}`}: ${shown(point[0])}`;
   const select = (point) => {
+    marks.get(current)?.classList.remove("current");
     current = point;
     tip.hidden = !point;
-    if (point) {
-      const [x, y] = place(point);
-      const parts = [document.createTextNode(describe(point))];
-      if (data.thumbnails[point[0]]) {
-        const image = document.createElement("img");
-        image.src = data.thumbnails[point[0]];
-        image.alt = "";
-        parts.unshift(image);
-      }
-      tip.replaceChildren(...parts);
-      tip.style.left = `${Math.max(0, Math.min(x + 14, canvas.clientWidth - tip.offsetWidth))}px`;
-      tip.style.top = `${Math.max(0, y + 14 + tip.offsetHeight > canvas.clientHeight ? y - 14 - tip.offsetHeight : y + 14)}px`;
+    if (!point) return;
+    const chosen = marks.get(point), [x, y] = place(point);
+    chosen?.classList.add("current");
+    if (chosen) plot.append(chosen);  // on top
+    const parts = [document.createTextNode(describe(point))];
+    if (data.thumbnails[point[0]]) {
+      const image = document.createElement("img");
+      image.src = data.thumbnails[point[0]];
+      image.alt = "";
+      parts.unshift(image);
     }
-    draw();
+    tip.replaceChildren(...parts);
+    tip.style.left = `${Math.max(0, Math.min(x + 14, plot.clientWidth - tip.offsetWidth))}px`;
+    tip.style.top = `${Math.max(0, y + 14 + tip.offsetHeight > plot.clientHeight ? y - 14 - tip.offsetHeight : y + 14)}px`;
   };
   const nearest = (x, y, among) => among.reduce((best, point) => {
     const [px, py] = place(point), distance = Math.hypot(px - x, py - y);
     return distance < best[1] ? [point, distance] : best;
   }, [null, Infinity]);
-  canvas.addEventListener("pointermove", (event) => {
-    const box = canvas.getBoundingClientRect();
+  const under = (event) => {
+    const box = plot.getBoundingClientRect();
     const [point, distance] = nearest(event.clientX - box.left, event.clientY - box.top, visible());
-    select(distance < 16 ? point : null);
-  });
-  canvas.addEventListener("pointerleave", () => select(null));
+    return distance < 16 ? point : null;
+  };
+  plot.addEventListener("pointermove", (event) => select(under(event)));
+  plot.addEventListener("pointerleave", () => select(null));
+  const enlarge = (point) => { if (point) show(describe(point), point[1], [point[0]]); };
+  plot.addEventListener("click", (event) => enlarge(under(event)));
   const directions = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
-  canvas.addEventListener("keydown", (event) => {
+  plot.addEventListener("keydown", (event) => {
+    if (event.key === "Enter") enlarge(current);
     const direction = directions[event.key];
     if (!direction) return;
     event.preventDefault();
     const points = visible();
     if (!points.length) return;
-    const [x, y] = current ? place(current) : [canvas.clientWidth / 2, canvas.clientHeight / 2];
+    const [x, y] = current ? place(current) : [plot.clientWidth / 2, plot.clientHeight / 2];
     const ahead = points.filter((point) => {
       const [px, py] = place(point), along = (px - x) * direction[0] + (py - y) * direction[1];
       return point !== current && along > 0 && along >= Math.abs((px - x) * direction[1]) + Math.abs((py - y) * direction[0]);
@@ -130,8 +150,9 @@
     const [point] = nearest(x, y, current ? ahead : points);
     if (point) { select(point); said.textContent = describe(point); }
   });
-  for (const control of [colourBy, filter]) control.addEventListener("change", () => select(null));
-  window.addEventListener("resize", () => select(null));
-  window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
+  const redraw = () => { select(null); draw(); };
+  if (data.classes.length > most) colourBy.value = "right";
+  for (const control of [colourBy, filter]) control.addEventListener("change", redraw);
+  new ResizeObserver(redraw).observe(plot);
   draw();
 })();

@@ -4,46 +4,64 @@ import base64
 import hashlib
 import io
 import json
+import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
 from importlib import resources
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import numpy as np
 from markupsafe import Markup
 from PIL import Image
 
-from featx.compare import Approach, ApproachImages, Comparison, ranked
+from featx.compare import Approach, ApproachImages, ClassSample, Comparison, ranked
 from featx.dataset import Data, ImageFolders
 from featx.errors import ImageError, printable
 from featx.images import decode_image, read_file
-from featx.report.plots.diagnostics import learning_curve_chart, reliability_chart, training_curves_chart
+from featx.report.plots.diagnostics import (
+    confusion_file_names,
+    learning_curve_chart,
+    reliability_chart,
+    training_curves_chart,
+)
 from featx.report.plots.page import (
-    COLOURS,
     DIM,
+    FEATURES_COLOUR,
     INK,
     LINE,
+    NARROW,
     PALE,
-    REPRESENTATIONS_COLOUR,
+    SERIES,
     WARNING_COLOUR,
+    WIDE,
+    Sheet,
     are_numbered,
     page_style,
     texts_of,
 )
 from featx.report.plots.results import summary_chart, time_chart
 from featx.report.text import (
-    CAVEAT,
     CURVES_NOTE,
     LEARNING_NOTE,
     REPEATS_HEADER,
     REPEATS_NOTE,
     TIME_NOTE,
+    class_measures,
     cost_cells,
     curve_verdict,
+    hardware_text,
+    percent,
+    quality_note,
     repeats_cells,
     result_cells,
     short_value,
-    verdict,
+    title,
+    verdict_lines,
 )
 from featx.storage import StoragePath, as_data
 from featx.system import duration
@@ -52,38 +70,51 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 #: Sides in pixels of pictures that stand by themselves, and of those that show up under the pointer.
-LARGE, SMALL = 96, 48
+LARGE, SMALL = 144, 64
 
 #: All thumbnails together take at most so many bytes of the page.
 BUDGET_BYTES = 2_000_000
 
-#: Columns of the table of approaches, and what they mean.
-HEADER = (
-    ("Accuracy", "of the test images, with its 95 % interval (Wilson)"),
-    ("Loss", "cross-entropy in nats, of the test images"),
+#: With more classes than this, the most common confusions stand for the matrix, and the hardest classes for all.
+MAX_MATRIX = 40
+N_CONFUSIONS = 12
+
+#: Cells of a matrix with more classes than this have no percentages.
+MAX_ROOMY = 12
+
+#: Sample images on the page, spread over the classes, and classes that have some.
+N_SAMPLES, MAX_SAMPLED = 60, 40
+
+#: Columns of the two tables of approaches, and what they mean.
+QUALITY_HEADER = (
+    ("Accuracy", "on the test images, with its 95 % interval (Wilson)"),
+    ("Loss", "cross-entropy in nats, on the test images"),
     ("ROC AUC", "area under the ROC curve"),
     ("Macro F1", "mean of the classes' F1"),
-    ("Calibration error", "how far confidence is from accuracy, from 0 to 1"),
-    ("p", "McNemar's exact test against the best"),
-    ("Representations", "time to make the features, or to run the whole network"),
-    ("+ top", "time to train on them, or to train from scratch"),
-    ("= total", "time from images to a trained classifier"),
-    ("Parameters", "that were trained"),
-    ("Peak memory", "the most that was held at once"),
+    ("Calibration error", "expected calibration error (ECE), from 0 to 1"),
+    ("p", "paired test against the best approach"),
+)
+COST_HEADER = (
+    ("Features", "time to extract the features, or to run the whole network"),
+    ("Training", "time to train the head, or the whole network from scratch"),
+    ("Total", "time from images to a trained classifier"),
+    ("Trained parameters", "without those of the frozen backbone"),
+    ("Peak memory", "the most memory used at once"),
 )
 
-#: What the report that featx began with said of the same approaches.
+#: What the report that featx began with said of the same approaches, and of how many images: training and test.
 CLAIMS = {
     "report-cnn": {"accuracy": "32 %", "time": "6.4 h", "losses": "0.0546 training, 3.2969 validation"},
     "vgg16 + dense": {"accuracy": "96 %", "time": "11 min = 10 + 1", "losses": "not given"},
 }
+CLAIMS_CLASSES, CLAIMS_IMAGES = ({"cat", "dog"}, {"cats", "dogs"}), (8000, 2000)
 
 WHY_THEY_DIFFER = (
-    "Its accuracies and losses are of the training, called results; here everything is measured on test images.",
-    "It mixed figures of first and of last epochs; here the epoch with the lowest validation loss is kept, and counts.",
-    "Its hours come from steps_per_epoch given in images instead of batches: an epoch went over the data dozens of "
-    "times. Here an epoch is one pass.",
-    "Other images, at another size, on another machine: only the order of approaches could be compared at all.",
+    "The report's accuracies and losses come from its training images. Here, all are measured on test images.",
+    "The report mixes figures of the first and the last epoch. Here, the epoch with the lowest validation loss counts.",
+    "The report set steps_per_epoch to the number of images, not of batches. Each of its epochs went over the data "
+    "dozens of times, which took hours. Here, an epoch is one pass.",
+    "The image size and the computer differ, so only the order of the approaches can be compared.",
 )
 
 #: Colours of the pictures, and the page's names for them.
@@ -94,19 +125,21 @@ _COLOURS = {
     LINE: "var(--line)",
     "#FFFFFF": "var(--card)",
     WARNING_COLOUR: "var(--warning)",
-    COLOURS["features"]: "var(--blue)",
-    REPRESENTATIONS_COLOUR: "var(--light-blue)",
-    COLOURS["scratch"]: "var(--orange)",
-    COLOURS["direct"]: "var(--green)",
+    FEATURES_COLOUR: "var(--features)",
+    **{colour: f"var(--s{number})" for number, colour in enumerate(SERIES)},
 }
 
 
-def page_html(comparison: Comparison, data_dir: Data | None = None) -> str:
+def page_html(
+    comparison: Comparison, data_dir: Data | None = None, report_dir: Path | None = None, *, claims: bool = False
+) -> str:
     """Return the page of a comparison: HTML that needs neither a network nor another file.
 
     Args:
         comparison: what to show.
         data_dir: the data set's folder, from which thumbnails are made; without it there are none.
+        report_dir: where the page will be; links to images are relative to it. If None, they are absolute.
+        claims: show what the report of 2020 claimed, also if this is not its data set.
 
     Every name is escaped by the template, and control characters in it are made visible. The page forbids itself, by a
     content security policy, to load anything or to run any script but its own.
@@ -118,35 +151,53 @@ def page_html(comparison: Comparison, data_dir: Data | None = None) -> str:
     environment.filters |= {
         "printable": printable,
         "duration": duration,
-        "percent": lambda share: f"{100 * share:.1f} %",
+        "percent": lambda share: percent(share, comparison.n_test),
+        "probability": lambda share: f"{100 * share:.0f}\N{NO-BREAK SPACE}%",
         "short": short_value,
     }
     style, script = _asset("page.css"), _asset("page.js")
     script_digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
     approaches = ranked(comparison.approaches)
     images = {seen.name: seen for seen in comparison.error_analysis.approaches} if comparison.error_analysis else {}
-    cells = _cells_with_images(images.values())
-    thumbnails = Thumbnails(None if data_dir is None else ImageFolders.of(data_dir).root)
+    confusions = {approach.name: _confusions(approach, comparison.class_names) for approach in approaches}
+    cells = _cells_with_images(images.values(), confusions, len(comparison.class_names))
+    numbers = {(cell["approach"], cell["label"], cell["predicted"]): n for n, cell in enumerate(cells)}
+    thumbnails = Thumbnails(None if data_dir is None else ImageFolders.of(data_dir).root, report_dir)
     return environment.from_string(_asset("page.html.j2")).render(
         comparison=comparison,
         error_analysis=comparison.error_analysis,
-        verdict=_unbroken(verdict(comparison)),
-        header=HEADER,
-        rows=[_row(approach, comparison) for approach in approaches],
+        title=_unbroken(title(comparison)),
+        lines=[_unbroken(line) for line in verdict_lines(comparison)],
+        tables=[
+            ("quality", "Quality", QUALITY_HEADER, [_quality_row(each, comparison) for each in approaches]),
+            ("cost", "Time and cost", COST_HEADER, [_cost_row(each, comparison) for each in approaches]),
+        ],
         repeats_header=REPEATS_HEADER,
         repeats=[(printable(each.name), repeats_cells(each)) for each in approaches if each.repeats],
         repeats_note=REPEATS_NOTE,
         ranked_images=[images[approach.name] for approach in approaches if approach.name in images],
-        matrices=[_matrix(approach, comparison.class_names, cells) for approach in approaches],
+        confusions=confusions,
+        matrices=[_matrix(approach, comparison.class_names, numbers) for approach in approaches],
+        classes={each.name: class_measures(each, comparison.class_names, MAX_MATRIX) for each in approaches},
+        numbers=numbers,
+        is_roomy=len(comparison.class_names) <= MAX_ROOMY,
+        matrix_files=dict(
+            zip((each.name for each in comparison.approaches), confusion_file_names(comparison), strict=True)
+        ),
+        claims=_claims(comparison, approaches) if claims or _is_of_report(comparison) else [],
         why_claims_differ=WHY_THEY_DIFFER,
         charts=_charts(comparison),
         are_numbered=are_numbered(comparison.class_names),
+        sampled=_sampled(comparison),
         thumbnail=thumbnails.uri,
-        caveat=CAVEAT,
+        link=thumbnails.link,
+        side=LARGE,
+        quality_note=quality_note(comparison),
+        hardware=hardware_text(comparison),
         time_note=TIME_NOTE,
         curves_note=CURVES_NOTE,
         learning_note=LEARNING_NOTE,
-        curve_verdict=curve_verdict(comparison),
+        curve_verdict=_unbroken(curve_verdict(comparison)),
         recipes=[json.dumps(recipe, sort_keys=True) for recipe in comparison.recipes],
         style=Markup(style),  # noqa: S704 - a file of featx's own
         script=Markup(script),  # noqa: S704 - the same
@@ -160,51 +211,98 @@ def _asset(name: str) -> str:
 
 
 def _unbroken(text: str) -> str:
-    """Return `text` with spaces that no line breaks at: in `85.7 %` and in `p < 0.001`."""
-    return re.sub(r"(?<=\d) (?=%)|(?<=\bp) (?=[<=])|(?<=p [<=]) (?=\d)", "\N{NO-BREAK SPACE}", text)
+    """Return `text` with spaces that no line breaks at: in `85.7 %`, in `30 points` and in `p < 0.001`."""
+    return re.sub(r"(?<=\d) (?=%|points?\b)|(?<=\bp) (?=[<=])|(?<=p [<=]) (?=\d)", "\N{NO-BREAK SPACE}", text)
 
 
-def _row(approach: Approach, comparison: Comparison) -> dict[str, Any]:
-    """Return an approach in the table: the text of each cell, and the number that the table is sorted by."""
-    metrics, is_best = approach.metrics, approach is comparison.best
-    values = (
-        metrics.accuracy,
-        metrics.loss,
-        metrics.roc_auc or 0,
-        metrics.macro_f1,
-        metrics.calibration_error,
-        2 if is_best else approach.p_value or 0,
-        approach.representations_s,
-        approach.top_s,
-        approach.total_s,
-        approach.n_parameters,
-        approach.peak_memory_bytes,
-    )
-    texts = (*result_cells(approach, comparison), *cost_cells(approach))
+def _quality_row(approach: Approach, comparison: Comparison) -> dict[str, Any]:
+    metrics = approach.metrics
+    p = 2 if approach is comparison.best else approach.p_value or 0
+    measured = (metrics.loss, metrics.roc_auc or 0, metrics.macro_f1, metrics.calibration_error)
+    return _row(approach, comparison, result_cells(approach, comparison), (approach.accuracy, *measured, p))
+
+
+def _cost_row(approach: Approach, comparison: Comparison) -> dict[str, Any]:
+    times = (approach.representations_s, approach.top_s, approach.total_s)
+    values = (*times, approach.n_parameters, approach.peak_memory_bytes)
+    return _row(approach, comparison, cost_cells(approach), values)
+
+
+def _row(approach: Approach, comparison: Comparison, texts: Sequence[str], values: Sequence[float]) -> dict[str, Any]:
+    """Return an approach in a table: the text of each cell, and the number that the table is sorted by."""
     return {
         "name": printable(approach.name),
-        "is_best": is_best,
+        "is_best": approach is comparison.best,
         "cells": [{"text": text, "value": value} for text, value in zip(texts, values, strict=True)],
-        "claim": CLAIMS.get(approach.name),
     }
 
 
-def _cells_with_images(approaches: Iterable[ApproachImages]) -> list[dict[str, Any]]:
-    """Return the cells of all matrices that have images, for the page's script, which goes by their numbers."""
+def _is_of_report(comparison: Comparison) -> bool:
+    """Return whether these are the images of the report of 2020, by their classes and numbers."""
+    counts = comparison.n_train + comparison.n_validation, comparison.n_test
+    return {name.lower() for name in comparison.class_names} in CLAIMS_CLASSES and counts == CLAIMS_IMAGES
+
+
+def _claims(comparison: Comparison, approaches: Iterable[Approach]) -> list[dict[str, str]]:
+    """Return what the report claimed of each approach, beside what was measured."""
+    return [
+        {
+            "name": printable(approach.name),
+            "measured_accuracy": percent(approach.accuracy, comparison.n_test),
+            "measured_time": duration(approach.total_s),
+            "measured_loss": f"{approach.metrics.loss:.3f} test",
+            **CLAIMS[approach.name],
+        }
+        for approach in approaches
+        if approach.name in CLAIMS
+    ]
+
+
+def _sampled(comparison: Comparison) -> list[ClassSample]:
+    """Return the classes that the page has sample images of: all, or some of many; the more classes, the fewer."""
+    classes = comparison.error_analysis.classes if comparison.error_analysis else ()
+    every = -(-len(classes) // MAX_SAMPLED) or 1
+    chosen = classes[::every]
+    each = max(1, N_SAMPLES // max(1, len(chosen)))
+    return [replace(one, paths=one.paths[:each]) for one in chosen]
+
+
+def _confusions(approach: Approach, names: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the most common confusions: true class, predicted class, number of images, share of the true class."""
+    counts = np.array(approach.confusion)
+    wrong = counts - np.diag(counts.diagonal())
+    largest = np.argsort(-wrong, axis=None, kind="stable")[:N_CONFUSIONS]
+    return [
+        {"label": names[true], "predicted": names[guess], "n": int(wrong[true, guess]), "of": int(counts[true].sum())}
+        for true, guess in zip(*np.unravel_index(largest, wrong.shape), strict=True)
+        if wrong[true, guess]
+    ]
+
+
+def _cells_with_images(
+    approaches: Iterable[ApproachImages], confusions: Mapping[str, Sequence[dict[str, Any]]], n_classes: int
+) -> list[dict[str, Any]]:
+    """Return the cells that open images, for the page's script, which goes by their numbers.
+
+    They are those of the matrices, or, if these are too large for the page, of the most common confusions.
+    """
+    listed = {(name, one["label"], one["predicted"]) for name, found in confusions.items() for one in found}
     return [
         {"approach": seen.name, "label": cell.label, "predicted": cell.predicted, "paths": cell.paths}
         for seen in approaches
         for cell in seen.cells
+        if n_classes <= MAX_MATRIX or (seen.name, cell.label, cell.predicted) in listed
     ]
 
 
-def _matrix(approach: Approach, names: Sequence[str], cells: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return a confusion matrix: rows of counts with the share of their row, and the numbers of `cells`."""
-    numbers = {
-        (cell["label"], cell["predicted"]): n for n, cell in enumerate(cells) if cell["approach"] == approach.name
-    }
+def _matrix(approach: Approach, names: Sequence[str], numbers: Mapping[tuple[str, str, str], int]) -> dict[str, Any]:
+    """Return a confusion matrix: rows of counts with the share of their row, and the numbers of cells with images.
+
+    It has no rows if it is too large for the page.
+    """
     lines = []
-    for true, counts in zip(names, approach.confusion, strict=True):
+    rows = zip(names, approach.confusion, strict=True) if len(names) <= MAX_MATRIX else ()
+    for true, counts in rows:
         total = max(1, sum(counts))
         row = [
             {
@@ -212,7 +310,7 @@ def _matrix(approach: Approach, names: Sequence[str], cells: Sequence[dict[str, 
                 "share": round(100 * n / total),
                 "predicted": predicted,
                 "is_right": predicted == true,
-                "number": numbers.get((true, predicted)),
+                "number": numbers.get((approach.name, true, predicted)),
             }
             for predicted, n in zip(names, counts, strict=True)
         ]
@@ -220,17 +318,29 @@ def _matrix(approach: Approach, names: Sequence[str], cells: Sequence[dict[str, 
     return {"name": approach.name, "lines": lines}
 
 
-def _charts(comparison: Comparison) -> dict[str, Markup]:
-    """Return the charts as SVG elements: `summary`, `time`; `curves`, `learning` and `reliability` if there are any."""
+def _charts(comparison: Comparison) -> dict[str, dict[str, str]]:
+    """Return the charts: `summary`, `time`; `curves`, `learning` and `reliability` if there are any.
+
+    Each is a `title` and two SVG elements: `wide`, and `narrow` for a phone.
+    """
+    drawn: dict[str, Callable[[Sheet], Figure]] = {
+        "summary": partial(summary_chart, comparison),
+        "time": partial(time_chart, comparison),
+    }
+    if any(approach.history for approach in comparison.approaches):
+        drawn["curves"] = partial(training_curves_chart, comparison)
+    if comparison.learning_curve:
+        drawn["learning"] = partial(learning_curve_chart, comparison)
+    if comparison.error_analysis:
+        drawn["reliability"] = partial(reliability_chart, comparison, comparison.error_analysis)
     with page_style(texts_of(comparison)):
-        figures = {"summary": summary_chart(comparison), "time": time_chart(comparison)}
-        if any(approach.history for approach in comparison.approaches):
-            figures["curves"] = training_curves_chart(comparison)
-        if comparison.learning_curve:
-            figures["learning"] = learning_curve_chart(comparison)
-        if comparison.error_analysis:
-            figures["reliability"] = reliability_chart(comparison, comparison.error_analysis)
-        return {name: _svg(figure, name) for name, figure in figures.items()}
+        return {name: _chart(name, draw) for name, draw in drawn.items()}
+
+
+def _chart(name: str, draw: "Callable[[Sheet], Figure]") -> dict[str, str]:
+    wide = draw(WIDE)
+    title = str(wide.get_label())
+    return {"title": title, "wide": _svg(wide, name), "narrow": _svg(draw(NARROW), f"{name}-narrow")}
 
 
 def _svg(figure: "Figure", name: str) -> Markup:
@@ -252,15 +362,31 @@ def _svg(figure: "Figure", name: str) -> Markup:
 
 
 class Thumbnails:
-    """Data URIs of images below `root`, square, as the backbone sees them: stretched.
+    """Data URIs of images below `root`, square, as the backbone sees them: stretched; and links to their files.
 
-    Without a root, or where the budget is used up or a file is gone, there is none.
+    Without a root, or where the budget is used up or a file is gone, there is none. There are links to files on this
+    machine only: relative to `report_dir`, so that they hold when a folder with both is moved, or absolute.
     """
 
-    def __init__(self, root: StoragePath | str | None) -> None:
+    def __init__(self, root: StoragePath | str | None, report_dir: Path | None = None) -> None:
         self._root = None if root is None else as_data(root)
         self._left_bytes = BUDGET_BYTES
         self._known: dict[tuple[str, int], str] = {}
+        self.base = self._link_to_root(report_dir)
+
+    def _link_to_root(self, report_dir: Path | None) -> str:
+        """Return the link to the root, with a slash at its end; an empty string if there is none."""
+        if not isinstance(self._root, Path) or not self._root.is_dir():
+            return ""
+        root = self._root.resolve()
+        if report_dir is not None:
+            with suppress(ValueError):  # on Windows, on another drive
+                return quote(os.fsencode(Path(os.path.relpath(root, report_dir.resolve())).as_posix())) + "/"
+        return root.as_uri() + "/"
+
+    def link(self, path: str) -> str:
+        """Return the link to the image at `path`, or an empty string."""
+        return self.base and self.base + quote(os.fsencode(path))
 
     def uri(self, path: str, side: int = LARGE) -> str:
         """Return the data URI of the image at `path`, or an empty string."""
@@ -299,6 +425,7 @@ def _data(comparison: Comparison, cells: Sequence[dict[str, Any]], thumbnails: T
             [point.path, point.label, point.predicted, round(point.x, 4), round(point.y, 4)] for point in points
         ],
         "cells": cells,
+        "base": thumbnails.base,
         "thumbnails": {path: uri for path in dict.fromkeys(paths) if (uri := thumbnails.uri(path, SMALL))},
         "shown": {name: printable(name) for name in (*comparison.class_names, *paths) if printable(name) != name},
     }

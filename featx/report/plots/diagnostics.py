@@ -1,13 +1,29 @@
 """The charts that look closer: how training went, how much data is enough, and where an approach is wrong."""
 
 import re
+from collections.abc import Sequence
+from dataclasses import replace
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from featx.compare import Approach, Comparison, ErrorAnalysis, ranked
-from featx.report.plots.page import COLOURS, INK, MARKERS, PALE, are_numbered, class_labels, new_page, short
+from featx.compare import Approach, Comparison, CurvePoint, ErrorAnalysis, ranked
+from featx.report.plots.page import (
+    COLOURS,
+    INK,
+    MARKERS,
+    PALE,
+    PICTURE,
+    SERIES,
+    SERIES_DASHES,
+    SERIES_MARKERS,
+    Sheet,
+    are_numbered,
+    class_labels,
+    new_page,
+    short,
+)
 from featx.system import n_columns
 
 if TYPE_CHECKING:
@@ -15,69 +31,95 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def training_curves_chart(comparison: Comparison) -> "Figure":
-    """Loss and accuracy of each approach that has a history, side by side, with the epoch that was kept."""
+def training_curves_chart(comparison: Comparison, sheet: Sheet = PICTURE) -> "Figure":
+    """Loss and accuracy of each approach that has a history, with the epoch that was kept."""
     rows = [approach for approach in comparison.approaches if approach.history]
-    figure = new_page(comparison, "How training went, epoch by epoch, and which epoch was kept", 0.6 + 2.3 * len(rows))
-    grid = figure.subplots(len(rows), 2, squeeze=False)
-    for axes_row, approach in zip(grid, rows, strict=True):
+    n_across = 1 if sheet.is_narrow else 2
+    figure = new_page(comparison, "Loss and accuracy by epoch", 0.6 + 4.6 / n_across * len(rows), sheet)
+    grid = figure.subplots(2 * len(rows) // n_across, n_across, squeeze=False)
+    for number, approach in enumerate(rows):
         epochs = [e.epoch for e in approach.history]
         losses = [(e.loss, e.val_loss) for e in approach.history]
         accuracies = [(100 * e.accuracy, 100 * e.val_accuracy) for e in approach.history]
         curves = {"loss (nats)": losses, "accuracy (%)": accuracies}
-        dot = "o" if len(epochs) < 15 else ""
-        for axes, (what, values) in zip(axes_row, curves.items(), strict=True):
+        dots = ("o", "s") if len(epochs) < 15 else ("", "")
+        pair = grid.flat[2 * number : 2 * number + 2]
+        for axes, (what, values) in zip(pair, curves.items(), strict=True):
             train, validation = np.where(np.isfinite(values), values, np.nan).T  # a gap where training diverged
-            axes.plot(epochs, train, PALE, marker=dot, ms=4, lw=1.8, label="training images")
-            axes.plot(epochs, validation, COLOURS[approach.kind], marker=dot, ms=4, lw=2.2, label="validation images")
-            axes.set_title(f"{short(approach.name, 30)}: {what}", loc="left", fontsize=10.5)
+            axes.plot(epochs, train, PALE, ls="--", marker=dots[0], ms=4, lw=1.8, label="training images")
+            axes.plot(
+                epochs, validation, COLOURS[approach.kind], marker=dots[1], ms=4, lw=2.2, label="validation images"
+            )
+            axes.set_title(f"{short(approach.name, 24 if sheet.is_narrow else 30)}: {what}", loc="left", fontsize=10.5)
             axes.xaxis.get_major_locator().set_params(integer=True)
             axes.set_xlim(0.5, max(epochs) + 0.5)
             if approach.kept_epoch is not None:
                 label = f"kept: epoch {approach.kept_epoch}"
                 axes.axvline(approach.kept_epoch, color=INK, ls=":", lw=1.6, label=label)
-        axes_row[0].legend(fontsize=8.5, loc="best", framealpha=0.8, frameon=True, edgecolor="none")
+        pair[0].legend(fontsize=8.5, loc="best", framealpha=0.8, frameon=True, edgecolor="none")
     for axes in grid[-1]:
         axes.set_xlabel("epoch")
     return figure
 
 
-def learning_curve_chart(comparison: Comparison) -> "Figure":
-    """Accuracy by number of training images, on a logarithmic scale, with the range of the seeds as bands."""
-    figure = new_page(comparison, "How much data is enough", 4.6, note="Bands: lowest to highest of the seeds.")
+def learning_curve_chart(comparison: Comparison, sheet: Sheet = PICTURE) -> "Figure":
+    """Accuracy by number of training images, on a logarithmic scale, with the range of the seeds as bars."""
+    note = "Points: mean over the seeds. Bars: lowest to highest seed."
+    figure = new_page(
+        comparison, "Accuracy by number of training images", 5.0 if sheet.is_narrow else 4.6, sheet, note=note
+    )
     axes = figure.add_subplot()
     axes.set_xscale("log")
-    lines = ("-", "--", ":", "-.")
-    drawn: dict[str, int] = {}
-    for approach in ranked(comparison.approaches):
-        points = [point for point in comparison.learning_curve if point.approach == approach.name]
-        if not points:
-            continue
-        n = [point.n_train for point in points]
-        drawn[approach.kind] = drawn.get(approach.kind, -1) + 1
-        colour = COLOURS[approach.kind]
-        low, high = ([100 * edge(point.accuracies) for point in points] for edge in (min, max))
-        axes.fill_between(n, low, high, color=colour, alpha=0.15, lw=0)
-        means, style = [100 * point.mean for point in points], lines[drawn[approach.kind] % len(lines)]
-        label = short(approach.name, 30)
-        axes.plot(n, means, style, marker=MARKERS[approach.kind], ms=5, color=colour, label=label)
+    points_of: dict[str, list[CurvePoint]] = {approach.name: [] for approach in ranked(comparison.approaches)}
+    for point in comparison.learning_curve:
+        points_of[point.approach].append(point)
+    names = [name for name, points in points_of.items() if points]
+    looks = _looks([approach for approach in ranked(comparison.approaches) if approach.name in names])
+    for number, name in enumerate(names):
+        points, look = points_of[name], looks[name]
+        aside = 1 + 0.03 * (number - (len(names) - 1) / 2)  # or the bars would hide each other
+        ends = [(point.mean - min(point.accuracies), max(point.accuracies) - point.mean) for point in points]
+        axes.errorbar(
+            [aside * point.n_train for point in points],
+            [100 * point.mean for point in points],
+            yerr=100 * np.array(ends).T,
+            color=SERIES[look],
+            marker=SERIES_MARKERS[look],
+            ls=SERIES_DASHES[look],
+            ms=6,
+            lw=1.8,
+            elinewidth=1.2,
+            capsize=3,
+            label=short(name, 30),
+        )
     ticks = sorted({point.n_train for point in comparison.learning_curve})
-    axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+    axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks], rotation=90 if sheet.is_narrow else 0)
     axes.set_xticks([], minor=True)
     axes.yaxis.set_major_formatter("{x:g} %")
     axes.set_ylabel("accuracy on test images")
-    axes.set_xlabel("training images (logarithmic scale)")
-    axes.legend(loc="lower right")
+    axes.set_xlabel("training images (log scale)")
+    n_columns = 1 if sheet.is_narrow else 3
+    axes.legend(loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=n_columns, borderaxespad=0.2, handlelength=4)
     return figure
 
 
-def reliability_chart(comparison: Comparison, error_analysis: ErrorAnalysis) -> "Figure":
-    """How often each approach is right against how sure it is, a small chart each."""
+def _looks(approaches: Sequence[Approach]) -> dict[str, int]:
+    """Return which of `SERIES` each approach has: the first of its kind that of the kind, as in the other charts."""
+    first = {approach.kind: approach.name for approach in reversed(approaches)}
+    looks = {first[kind]: number for number, kind in enumerate(COLOURS) if kind in first}
+    others = [approach.name for approach in approaches if approach.name not in looks]
+    spare = range(len(COLOURS), len(SERIES))
+    return looks | {name: spare[number % len(spare)] for number, name in enumerate(others)}
+
+
+def reliability_chart(comparison: Comparison, error_analysis: ErrorAnalysis, sheet: Sheet = PICTURE) -> "Figure":
+    """Accuracy of each approach by its confidence, a small chart each; all bins have about as many images."""
     seen = {images.name: images.reliability for images in error_analysis.approaches}
     rows = ranked(comparison.approaches)
-    n_across = min(3, len(rows))
+    n_across = min(2 if sheet.is_narrow else 3, len(rows))
     n_down = -(-len(rows) // n_across)
-    figure = new_page(comparison, "How often an approach is right, by how sure it is", 0.6 + 2.9 * n_down)
+    body_in = 0.6 + (2.3 if sheet.is_narrow else 2.9) * n_down
+    figure = new_page(comparison, "Reliability: accuracy by confidence", body_in, sheet)
     grid = figure.subplots(n_down, n_across, squeeze=False, sharex=True, sharey=True)
     for axes in grid.flat[len(rows) :]:
         axes.set_visible(False)
@@ -85,18 +127,25 @@ def reliability_chart(comparison: Comparison, error_analysis: ErrorAnalysis) -> 
     for axes, approach in zip(grid.flat, rows, strict=False):
         axes.plot([low, 100], [low, 100], PALE, ls="--", lw=1.2)
         colour, bins = COLOURS[approach.kind], seen[approach.name]
-        sure, right = [100 * each.confidence for each in bins], [100 * each.accuracy for each in bins]
-        most = max(each.n_samples for each in bins)
-        axes.plot(sure, right, color=colour, lw=1.6)
-        axes.scatter(sure, right, [15 + 150 * each.n_samples / most for each in bins], color=colour, alpha=0.8, lw=0)
-        title = f"{short(approach.name, 24)}: error {approach.metrics.calibration_error:.3f}"
-        axes.set_title(title, loc="left", fontsize=10)
+        confidences, shares = [100 * each.confidence for each in bins], [100 * each.accuracy for each in bins]
+        axes.vlines(
+            confidences,
+            [100 * each.accuracy_low for each in bins],
+            [100 * each.accuracy_high for each in bins],
+            colour,
+            lw=1.6,
+            alpha=0.7,
+        )
+        axes.plot(confidences, shares, MARKERS[approach.kind], color=colour, ms=5)
+        name = short(approach.name, 20 if sheet.is_narrow else 28)
+        size = 9 if sheet.is_narrow else 10
+        axes.set_title(f"{name}\nECE {approach.metrics.calibration_error:.3f}", loc="left", fontsize=size)
         axes.set_xlim(low - 2, 102)
         axes.set_ylim(-3, 103)
     for axes in grid[-1]:
-        axes.set_xlabel("how sure (%)")
+        axes.set_xlabel("confidence (%)")
     for axes in grid[:, 0]:
-        axes.set_ylabel("how often right (%)")
+        axes.set_ylabel("accuracy (%)")
     return figure
 
 
@@ -109,7 +158,7 @@ def confusion_chart(comparison: Comparison, approach: Approach) -> "Figure":
     side_in = cell_in * n_classes
     title = f"{short(approach.name)}: {_commonest_mistake(comparison, counts)}"
     note = "Numbers stand for classes: see results.md." if are_numbered(comparison.class_names) else ""
-    figure = new_page(comparison, title, side_in + 2.1, width_in=max(7.0, side_in + 3.6), note=note)
+    figure = new_page(comparison, title, side_in + 2.1, replace(PICTURE, width_in=max(7.0, side_in + 3.6)), note=note)
     axes = figure.add_subplot()
     axes.grid(visible=False)
     image = axes.imshow(100 * share, cmap="Blues", vmin=0, vmax=100)
@@ -128,7 +177,7 @@ def confusion_chart(comparison: Comparison, approach: Approach) -> "Figure":
     recalls = [f"{name}  {100 * share[i, i]:.0f} %" for i, name in enumerate(names)] if n_classes > 12 else names
     axes.set_yticks(range(0, n_classes, every), recalls[::every], fontsize=size)
     axes.set_xlabel("predicted class")
-    axes.set_ylabel("true class" + (", and how much of it was recognized" if n_classes > 12 else ""))
+    axes.set_ylabel("true class" + (", with its recall" if n_classes > 12 else ""))
     if n_classes <= 40:
         _cell_texts(axes, counts, share)
     return figure
@@ -144,7 +193,7 @@ def _cell_texts(axes: "Axes", counts: np.ndarray[Any, Any], share: np.ndarray[An
             continue
         text = f"{count:,}" if n_classes <= 12 else f"{count}"
         if n_classes <= 12:
-            text += f"\n{100 * share[row, column]:.1f} %" if n_classes <= 3 else f"\n{100 * share[row, column]:.0f} %"
+            text += f"\n{100 * share[row, column]:.0f} %"
         colour = "white" if share[row, column] > 0.55 else INK
         axes.text(column, row, text, ha="center", va="center", fontsize=size, color=colour)
 
@@ -152,9 +201,9 @@ def _cell_texts(axes: "Axes", counts: np.ndarray[Any, Any], share: np.ndarray[An
 def _commonest_mistake(comparison: Comparison, counts: np.ndarray[Any, Any]) -> str:
     mistakes = counts - np.diag(counts.diagonal())
     if not mistakes.any():
-        return f"no mistake on {counts.sum():,} test images"
+        return f"no mistakes on {counts.sum():,} test images"
     if (mistakes == mistakes.max()).sum() > 1:
-        return f"{mistakes.sum():,} of {counts.sum():,} test images taken for another class"
+        return f"{mistakes.sum():,} of {counts.sum():,} test images misclassified"
     true, predicted = divmod(int(mistakes.argmax()), len(counts))
     names = comparison.class_names
     shown = [f"class {i + 1}" if are_numbered(names) else short(names[i], 24) for i in (true, predicted)]

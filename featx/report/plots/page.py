@@ -1,4 +1,4 @@
-"""What every picture has: style, colours, fonts, a title, warnings and a footer."""
+"""What every picture has: style, colours, fonts, and on its own also a title, warnings and a footer."""
 
 import io
 import logging
@@ -7,6 +7,7 @@ import textwrap
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -31,17 +32,38 @@ PREFERRED_FONTS = (
 _UNFIT_FONTS = re.compile(r"last ?resort|blank|color", re.IGNORECASE)
 
 
-#: Okabe and Ito's colours, which stay apart for colour-blind readers, by kind of approach; and a marker for each.
-COLOURS = {"features": "#0072B2", "scratch": "#E69F00", "direct": "#009E73"}
-MARKERS = {"features": "o", "scratch": "s", "direct": "D"}
+#: Eight colours, markers and dashes for what is drawn side by side. On white, each colour has a contrast of 3 or more;
+#: a colour-blind reader tells them apart by lightness and marker. The page has lighter ones for a dark background.
+SERIES = ("#0072B2", "#D55E00", "#00805C", "#540046", "#6363F7", "#5C3D00", "#C2408E", "#6B7780")
+SERIES_MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")
+SERIES_DASHES = ("-", (0, (6, 2)), (0, (1, 1.5)), (0, (7, 2, 1, 2)), (0, (3, 1)), (0, (9, 3)), (0, (2, 3)), "-")
 
-#: Their sky blue, beside the blue of features.
-REPRESENTATIONS_COLOUR = "#8CC8EC"
+#: Colour and marker by kind of approach.
+COLOURS = dict(zip(("features", "scratch", "direct"), SERIES, strict=False))
+MARKERS = dict(zip(COLOURS, SERIES_MARKERS, strict=False))
+
+#: The time to extract features: hatched, with the colour of features around it.
+FEATURES_COLOUR = "#CFE6F5"
 WARNING_COLOUR, INK, DIM, PALE, LINE = "#B3261E", "#222222", "#5F5F5F", "#8A8A8A", "#E6E6E6"
 
-WIDTH_IN = 9.0
 DPI = 100
 LINE_IN = 0.2
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """What a chart is drawn on: a picture of its own, or a part of the page, which has title, warnings and notes."""
+
+    width_in: float
+    is_framed: bool
+
+    @property
+    def is_narrow(self) -> bool:
+        """Whether it is for a phone."""
+        return self.width_in < 6
+
+
+PICTURE, WIDE, NARROW = Sheet(9.0, is_framed=True), Sheet(10.4, is_framed=False), Sheet(3.9, is_framed=False)
 
 
 def fonts_for(texts: Iterable[str]) -> list[str]:
@@ -216,12 +238,17 @@ def texts_of(comparison: Comparison) -> list[str]:
     return [comparison.dataset, *comparison.class_names, *comparison.warnings, *names]
 
 
-def new_page(
-    comparison: Comparison, title: str, body_in: float, *, width_in: float = WIDTH_IN, note: str = ""
-) -> "Figure":
-    """Return a figure with its title, the comparison's warnings, a footer, and `body_in` inches left for the rest."""
+def new_page(comparison: Comparison, title: str, body_in: float, sheet: Sheet, *, note: str = "") -> "Figure":
+    """Return a figure with `body_in` inches for the chart; its label is the title.
+
+    On a sheet with a frame there are also the title, the comparison's warnings, and a footer with the note.
+    """
     from matplotlib.figure import Figure
 
+    if not sheet.is_framed:
+        size_in = (sheet.width_in, body_in)
+        return Figure(figsize=size_in, dpi=DPI, layout="compressed", facecolor="white", label=title)
+    width_in = sheet.width_in
     titles = _balanced(title, int(8.6 * width_in))
     texts = (drawable(with_numbers(text, comparison.class_names)) for text in comparison.warnings)
     warnings = [line for text in texts for line in _wrapped(f"⚠ {text}", int(11.5 * width_in))]
@@ -231,7 +258,7 @@ def new_page(
     header_in = 0.15 + 0.26 * len(titles) + LINE_IN * len(warnings) + 0.08
     footer_in = 0.12 + 0.17 * len(footers)
     height_in = header_in + body_in + footer_in
-    figure = Figure(figsize=(width_in, height_in), dpi=DPI, layout="compressed", facecolor="white")
+    figure = Figure(figsize=(width_in, height_in), dpi=DPI, layout="compressed", facecolor="white", label=title)
     engine = figure.get_layout_engine()
     assert engine is not None
     engine.set(rect=(0.01, footer_in / height_in, 0.98, body_in / height_in))  # type: ignore[call-arg]

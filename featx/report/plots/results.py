@@ -8,7 +8,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featx.compare import SIGNIFICANCE, Approach, Comparison, ranked
-from featx.report.plots.page import COLOURS, DIM, DPI, MARKERS, PALE, REPRESENTATIONS_COLOUR, new_page, short
+from featx.report.plots.page import (
+    COLOURS,
+    DIM,
+    DPI,
+    FEATURES_COLOUR,
+    MARKERS,
+    PALE,
+    PICTURE,
+    Sheet,
+    new_page,
+    short,
+)
+from featx.report.text import percent, result_cells, title
 from featx.system import duration
 
 if TYPE_CHECKING:
@@ -27,50 +39,38 @@ TIME_STEPS_S = (
 )
 
 
-def summary_chart(comparison: Comparison) -> "Figure":
+def summary_chart(comparison: Comparison, sheet: Sheet = PICTURE) -> "Figure":
     """Accuracy against time, the one picture for those who look at one only."""
-    figure = new_page(comparison, _headline(comparison), 4.6, note=INTERVALS)
+    figure = new_page(comparison, title(comparison, short), 4.6, sheet, note=INTERVALS)
     axes = figure.add_subplot()
-    _time_scale(axes, [approach.total_s for approach in comparison.approaches])
+    _time_scale(axes, [approach.total_s for approach in comparison.approaches], n_ticks=4 if sheet.is_narrow else 8)
     for approach in comparison.approaches:
         x, colour = _visible(approach.total_s), COLOURS[approach.kind]
         axes.vlines(x, *_interval([approach]), colour, lw=2, alpha=0.7)
-        axes.plot(x, 100 * approach.metrics.accuracy, MARKERS[approach.kind], color=colour, ms=9, zorder=3)
+        axes.plot(x, 100 * approach.accuracy, MARKERS[approach.kind], color=colour, ms=9, zorder=3)
     low, high = _interval(comparison.approaches)
     margin = max(0.15 * (high - low), 0.5)
     axes.set_ylim(max(low - margin, -2), min(high + margin, 102))
     axes.yaxis.set_major_formatter("{x:g} %")
     axes.set_ylabel("accuracy on test images")
-    scale = " (logarithmic scale)" if axes.get_xscale() == "log" else ""
-    axes.set_xlabel(f"time from images to trained classifier{scale}")
-    _kind_legend(axes, comparison)
+    scale = " (log scale)" if axes.get_xscale() == "log" else ""
+    axes.set_xlabel(f"total time: features and training{scale}")
+    _kind_legend(axes, comparison, n_columns=1 if sheet.is_narrow else 3)
     _label_points(figure, axes, comparison.approaches)
     return figure
 
 
-def _headline(comparison: Comparison) -> str:
-    best, counterpart = comparison.best, comparison.counterpart
-    if counterpart is None or {best.kind, counterpart.kind} != {"features", "scratch"}:
-        return f"{short(best.name)}: {100 * best.metrics.accuracy:.1f} % right after {duration(best.total_s)}"
-    features, scratch = (best, counterpart) if best.kind == "features" else (counterpart, best)
-    doubt = "" if counterpart.differs_from_best else " (not told apart from chance)"
-    return (
-        f"Features + top: {100 * features.metrics.accuracy:.1f} % in {duration(features.total_s)}. "
-        f"From scratch: {100 * scratch.metrics.accuracy:.1f} % in {duration(scratch.total_s)}{doubt}"
-    )
-
-
-def accuracy_chart(comparison: Comparison) -> "Figure":
+def accuracy_chart(comparison: Comparison, sheet: Sheet = PICTURE) -> "Figure":
     """Dots with intervals, the best approach on top, beside what chance reaches."""
     rows = ranked(comparison.approaches)
-    figure = new_page(comparison, _accuracy_title(comparison), 1.2 + 0.42 * len(rows), note=INTERVALS)
+    figure = new_page(comparison, _accuracy_title(comparison), 1.2 + 0.42 * len(rows), sheet, note=INTERVALS)
     axes = figure.add_subplot()
     for y, approach in enumerate(rows):
-        accuracy, (low, high) = 100 * approach.metrics.accuracy, _interval([approach])
+        low, high = _interval([approach])
         axes.hlines(y, low, high, COLOURS[approach.kind], lw=3, alpha=0.6)
-        axes.plot(accuracy, y, MARKERS[approach.kind], color=COLOURS[approach.kind], ms=7.5)
-        _right_of(axes, y, f"{accuracy:.1f} %  ({low:.1f} – {high:.1f})")
-    _chance_line(axes, rows, 100 * comparison.commonest_share)
+        axes.plot(100 * approach.accuracy, y, MARKERS[approach.kind], color=COLOURS[approach.kind], ms=7.5)
+        _right_of(axes, y, result_cells(approach, comparison)[0])
+    _chance_line(axes, comparison, rows)
     axes.xaxis.set_major_formatter("{x:g} %")
     axes.set_xlabel("accuracy on test images, with its 95 % interval")
     _approach_rows(axes, rows, top=-1.1)
@@ -78,10 +78,12 @@ def accuracy_chart(comparison: Comparison) -> "Figure":
     return figure
 
 
-def _chance_line(axes: "Axes", rows: Sequence[Approach], chance: float) -> None:
+def _chance_line(axes: "Axes", comparison: Comparison, rows: Sequence[Approach]) -> None:
     """Mark what chance reaches; if that is so far off that the intervals would shrink to dots, say it at the edge."""
     low, high = _interval(rows)
-    text, start = f"always the commonest class: {chance:.1f} %", min(chance, low) - 2
+    chance = 100 * comparison.commonest_share
+    text = f"always the most common class: {percent(comparison.commonest_share, comparison.n_test)}"
+    start = min(chance, low) - 2
     if low - chance > 4 * (high - low):
         text, start = f"◂ far left: {text}", low - 0.3 * (high - low)
     else:
@@ -96,37 +98,43 @@ def _accuracy_title(comparison: Comparison) -> str:
     others = [approach for approach in comparison.approaches if approach is not best]
     close = [approach for approach in others if not approach.differs_from_best]
     if not others:
-        return f"{short(best.name)} is right on {100 * best.metrics.accuracy:.1f} % of the test images"
+        return f"{short(best.name)} is right on {percent(best.accuracy, comparison.n_test)} of the test images"
     if not close:
-        return f"{short(best.name)} is right most often, beyond chance (McNemar, p < {SIGNIFICANCE:g})"
-    names = short(close[0].name) if len(close) == 1 else f"{len(close)} others"
-    return f"{short(best.name)} leads, but {names} may be as good: the difference is within chance"
+        return f"{short(best.name)} is the most accurate, by a significant difference (p < {SIGNIFICANCE:g})"
+    names = f"{short(close[0].name)} is" if len(close) == 1 else f"{len(close)} others are"
+    return f"{short(best.name)} leads, but {names} not clearly worse"
 
 
-def time_chart(comparison: Comparison) -> "Figure":
+def time_chart(comparison: Comparison, sheet: Sheet = PICTURE) -> "Figure":
     """Stacked bars, so the axis is linear: on a logarithmic one the lengths of stacked parts mean nothing."""
     rows = sorted(comparison.approaches, key=lambda approach: approach.total_s)
-    title = f"{short(rows[0].name)} was ready first, after {duration(rows[0].total_s)}"
-    if len(rows) == 1:
-        title = f"{short(rows[0].name)} took {duration(rows[0].total_s)}"
-    note = "Representations are paid once per image, shared by all heads on a backbone, and counted here in full."
-    has_features = any(approach.kind == "features" for approach in rows)
-    figure = new_page(comparison, title, 1.2 + 0.46 * len(rows), note=note if has_features else "")
+    fastest = f"{short(rows[0].name)} {'was the fastest:' if len(rows) > 1 else 'took'} {duration(rows[0].total_s)}"
+    note = "Features are extracted once per image and shared by all heads on a backbone; each bar counts them in full."
+    has_features = any(approach.representations_s for approach in rows)
+    row_in = 0.66 if sheet.is_narrow else 0.46
+    figure = new_page(comparison, fastest, 1.2 + row_in * len(rows), sheet, note=note if has_features else "")
     axes = figure.add_subplot()
+    height = 0.4 if sheet.is_narrow else 0.55
     starts = [approach.representations_s for approach in rows]
     if any(starts):
-        axes.barh(range(len(rows)), starts, 0.55, color=REPRESENTATIONS_COLOUR, label="representations")
-    for kind, name in (("features", "top model"), ("scratch", "training from scratch")):
+        style: dict[str, Any] = {"fc": FEATURES_COLOUR, "ec": COLOURS["features"], "hatch": "////", "lw": 1}
+        axes.barh(range(len(rows)), starts, height, label="extracting features", **style)
+    for kind, name in (("features", "training the head"), ("scratch", "training from scratch")):
         widths = [approach.top_s if approach.kind == kind else 0.0 for approach in rows]
         if any(widths):
-            axes.barh(range(len(rows)), widths, 0.55, starts, color=COLOURS[kind], label=name)
-    for y, approach in enumerate(rows):
-        _right_of(axes, y, _time_label(approach))
+            axes.barh(range(len(rows)), widths, height, starts, color=COLOURS[kind], label=name)
     axes.set_xlim(0, 1.03 * _visible(max(approach.total_s for approach in rows)))
-    _linear_time_ticks(axes, max(approach.total_s for approach in rows))
-    axes.set_xlabel("time from images to trained classifier")
+    _linear_time_ticks(axes, max(approach.total_s for approach in rows), n_ticks=4 if sheet.is_narrow else 7)
+    axes.set_xlabel("total time")
     _approach_rows(axes, rows, top=-0.6)
-    axes.legend(loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=3, borderaxespad=0.2)
+    for y, approach in enumerate(rows):
+        if sheet.is_narrow:
+            axes.text(0, y - 0.29, f"{short(approach.name, 28)}: {_time_label(approach)}", fontsize=9.5)
+        else:
+            _right_of(axes, y, _time_label(approach))
+    if sheet.is_narrow:
+        axes.set_yticks([])
+    axes.legend(loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=1 if sheet.is_narrow else 3, borderaxespad=0.2)
     return figure
 
 
@@ -138,16 +146,16 @@ def _time_label(approach: Approach) -> str:
 
 def _interval(approaches: Iterable[Approach]) -> tuple[float, float]:
     """Return the ends of the 95 % intervals of accuracy, in per cent: the lowest and the highest."""
-    metrics = [approach.metrics for approach in approaches]
-    return 100 * min(m.accuracy_low for m in metrics), 100 * max(m.accuracy_high for m in metrics)
+    lows, highs = zip(*(approach.accuracy_interval for approach in approaches), strict=True)
+    return 100 * min(lows), 100 * max(highs)
 
 
 def _kind_legend(axes: "Axes", comparison: Comparison, n_columns: int = 3) -> None:
     """Say above the axes, in so many columns, which kinds of approaches there are."""
     names = {
-        "features": "top model on bottleneck features",
+        "features": "head on pretrained features",
         "scratch": "trained from scratch",
-        "direct": "pretrained, used as it is",
+        "direct": "pretrained classifier",
     }
     for approach in {approach.kind: approach for approach in comparison.approaches}.values():
         axes.plot([], [], MARKERS[approach.kind], color=COLOURS[approach.kind], ms=8, label=names[approach.kind])
@@ -172,25 +180,25 @@ def _visible(seconds: float) -> float:
     return max(seconds, 0.001)
 
 
-def _time_scale(axes: "Axes", times: Sequence[float]) -> None:
+def _time_scale(axes: "Axes", times: Sequence[float], n_ticks: int) -> None:
     """Linear from 0; logarithmic where the longest is more than eight times the shortest, fit for points only."""
     shortest, longest = _visible(min(times)), _visible(max(times))
     if longest <= 8 * shortest:
         axes.set_xlim(0, 1.25 * longest)
-        _linear_time_ticks(axes, 1.25 * longest)
+        _linear_time_ticks(axes, 1.25 * longest, n_ticks)
         return
     low, high = shortest / 1.8, longest * 1.8
     axes.set_xscale("log")
     axes.set_xlim(low, high)
     inside = [t for t in TIME_STEPS_S if low <= t <= high]
-    ticks = inside[:: -(-len(inside) // 8)]
+    ticks = inside[:: -(-len(inside) // n_ticks)]
     axes.set_xticks(ticks, [_tick(t) for t in ticks])
     axes.set_xticks([], minor=True)
 
 
-def _linear_time_ticks(axes: "Axes", longest: float) -> None:
-    """Mark at most seven round times from 0 to `longest` seconds."""
-    step = next((step for step in TIME_STEPS_S if longest / step <= 7), longest)
+def _linear_time_ticks(axes: "Axes", longest: float, n_ticks: int) -> None:
+    """Mark at most so many round times from 0 to `longest` seconds."""
+    step = next((step for step in TIME_STEPS_S if longest / step <= n_ticks), longest)
     ticks = np.arange(0, 1.001 * longest, step)
     axes.set_xticks(ticks, [_tick(t) for t in ticks])
 
@@ -211,8 +219,9 @@ def _label_points(figure: "Figure", axes: "Axes", approaches: Sequence[Approach]
     taken = [_point_box(axes, approach) for approach in approaches]
     for approach in ranked(approaches):
         label = axes.annotate(
-            f"{short(approach.name, 28)}\n{100 * approach.metrics.accuracy:.1f} % in {duration(approach.total_s)}",
-            (_visible(approach.total_s), 100 * approach.metrics.accuracy),
+            f"{short(approach.name, 28)}\n{percent(approach.accuracy, approach.metrics.n_samples)} in "
+            f"{duration(approach.total_s)}",
+            (_visible(approach.total_s), 100 * approach.accuracy),
             (0, 0),
             textcoords="offset points",
             va="center",
