@@ -22,7 +22,7 @@ from featx.dataset import digest_files
 from featx.errors import WeightsError, printable
 from featx.storage import StoragePath
 from featx.store import DAMAGE_ERRORS, as_text, open_hdf5
-from featx.system import did_you_mean, import_keras
+from featx.system import did_you_mean, import_keras, size
 
 #: What Keras calls the last layer of a whole classifier: its output is a probability for each class.
 CLASSIFIER_LAYER = "predictions"
@@ -266,7 +266,6 @@ def _download(wanted: _Wanted, looked: str) -> None:
     """Have Keras download and check the official file; it gets its name only once all of it is there."""
     keras = import_keras()
     official, place = wanted.official, wanted.official_path
-    log.info("Downloading the ImageNet weights of %s to %s", wanted.backbone, place)
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         with (
@@ -274,6 +273,8 @@ def _download(wanted: _Wanted, looked: str) -> None:
             _network_timeout(),
             _keras_progress(),
         ):
+            much = _announced_size(official.url)
+            log.info("Downloading the ImageNet weights of %s%s to %s", wanted.backbone, much, printable(place))
             path = keras.utils.get_file(official.name, origin=official.url, cache_dir=folder, file_hash=official.md5)
             Path(path).replace(place)
     except Exception as error:  # Keras raises a bare Exception when a download fails
@@ -283,6 +284,17 @@ def _download(wanted: _Wanted, looked: str) -> None:
             f"{printable(place)}, and tried to download them ({reason}). Connect to the network once; or put "
             f"{official.name} into a folder and set FEATX_WEIGHTS_DIR to it; or name a file with --weights PATH."
         ) from error
+
+
+def _announced_size(url: str) -> str:
+    """Return how large the file at `url` is, in brackets; empty if the server does not say, or cannot be asked."""
+    import urllib.request  # it loads slowly, and is needed once
+
+    with contextlib.suppress(OSError, TypeError, ValueError):
+        request = urllib.request.Request(url, method="HEAD")  # noqa: S310 - Keras's own address
+        with urllib.request.urlopen(request) as answer:  # noqa: S310
+            return f" ({size(int(answer.headers['Content-Length']))})"
+    return ""
 
 
 @contextlib.contextmanager

@@ -8,6 +8,8 @@ import shutil
 import sys
 import textwrap
 import webbrowser
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from featx.compare import BASELINE_NAMES, MAX_REPEATS, Comparison, compare_appro
 from featx.dataset import ImageFolders
 from featx.errors import printable
 from featx.extract import DEFAULT_CACHE_DIR
-from featx.storage import StoragePath, new_folder
+from featx.storage import StoragePath, new_folder, replacing_folder
 from featx.system import waiting
 from featx.train import RUNS_NAME
 
@@ -83,14 +85,24 @@ def compare(
     from featx.report import write_report
 
     baselines = ("report-cnn", *baselines) if with_scratch_cnn else baselines
-    with new_folder(report_dir, Path("reports")) as folder:
-        comparison = compare_approaches(data, baselines=baselines, runs_dir=folder / RUNS_NAME, **options)
+    with new_folder(report_dir, Path("reports")) as folder, kept_runs(folder) as runs_dir:
+        comparison = compare_approaches(data, baselines=baselines, runs_dir=runs_dir, **options)
         with waiting("report", show=output.show):
             write_report(comparison, folder, data.root, claims=claims)
     predict = predict_command(folder, options["cache_dir"])
     output.say(comparison, lambda done: comparison_text(done, folder, predict), lambda done: json.loads(done.to_json()))
     if open_page:
         open_in_browser(folder / "index.html")
+
+
+@contextmanager
+def kept_runs(report_dir: Path) -> Iterator[Path]:
+    """Yield a folder for the runs, which are in the report folder when the report is: all of them, or none."""
+    runs_dir = report_dir / RUNS_NAME
+    with replacing_folder(runs_dir) as folder:
+        yield folder
+    with suppress(OSError):  # there are runs
+        runs_dir.rmdir()
 
 
 def comparison_text(comparison: Comparison, report_dir: Path, predict: str = "") -> str:

@@ -41,7 +41,7 @@ def export(run: Path, form: str, to: Path | None, output: opt.Output, **options:
     """
     from featx.export import export_run
 
-    output.say(export_run(run, to, format=form, **options), _to_text, _to_json)
+    output.say(export_run(run, to, format=form, show=output.show, **options), _to_text, _to_json)
 
 
 def _to_text(done: "Export") -> str:

@@ -9,7 +9,7 @@ import click
 
 from featx.cli import options as opt
 from featx.errors import printable
-from featx.extract.planning import MARGIN, Estimate, Plan, Work
+from featx.extract.planning import MARGIN, NOT_TRIED, Estimate, Plan, Work
 from featx.storage import StoragePath
 from featx.system import duration, size, text_table
 
@@ -32,7 +32,8 @@ UNREADABLE_SHOWN = 5
 def plan(data: "ImageFolders", cache_dir: StoragePath, output: opt.Output, **options: Any) -> None:
     """Say what an extraction will cost: time, disk and memory, for each engine and precision, from a timed sample.
 
-    Takes the options of featx extract. Without --engine or --precision, all of them are tried, one after the other.
+    Takes the options of featx extract. Without --engine or --precision, what featx extract would take is tried first,
+    then as many others as half a minute allows.
 
     \b
     Example:
@@ -108,7 +109,12 @@ def _time(seconds: float) -> str:
 
 
 def _table_notes(plan: Plan) -> list[str]:
-    lines = [f"{one.name} cannot run here: {one.reason}" for one in plan.estimates if one.reason]
+    failed = [one for one in plan.estimates if one.reason and one.reason != NOT_TRIED]
+    lines = [f"{one.name} cannot run here: {one.reason}" for one in failed]
+    if names := [one.name for one in plan.estimates if one.reason == NOT_TRIED]:
+        lines.append(
+            f"Not tried, to answer quickly: {', '.join(names)}. Name one with --engine and --precision to try it."
+        )
     lines.append("* is what featx extract with the same options does.")
     measured = [one for one in plan.estimates if any(work.pace for work in one.works)]
     if not measured:

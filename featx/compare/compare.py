@@ -2,8 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import chain
@@ -32,7 +31,7 @@ from featx.compare.error_analysis import ErrorAnalysis, analyse_errors
 from featx.compare.near_duplicates import find_copies
 from featx.compare.result import Comparison, ranked, with_p_values
 from featx.dataset import Data, ImageDataset, SkippedImage, is_sample, scan
-from featx.errors import FeatxError, printable, system_errors
+from featx.errors import FeatxError, printable
 from featx.extract import (
     DEFAULT_CACHE_DIR,
     RECIPE_DEFAULTS,
@@ -45,7 +44,7 @@ from featx.extract import (
 from featx.heads import Training, check_training
 from featx.images import Views, as_views
 from featx.recipe import Recipe
-from featx.storage import StoragePath, as_path, as_storage_path, check_empty, replacing_folder
+from featx.storage import StoragePath, as_path, as_storage_path, check_empty
 from featx.store import FeatureStore
 from featx.system import as_workers, check_name, command_line, hardware, names, now, versions, waiting, whole_number
 from featx.train import DEFAULT_TRAINING, data_warnings, read_rows, validation_part
@@ -92,8 +91,8 @@ def compare_approaches(
             classifier cannot be found is left out with a warning, unless none is left.
         maps: for that, which of the network's classes make which class; see `featx.backbones.class_map.make_class_map`.
         class_list: for that, a JSON file with the network's classes; see `featx.backbones.class_map.read_class_list`.
-        runs_dir: gets a run folder for each head on features, as `featx.train_top` writes it, such as `vgg16-dense`:
-            all of them when all is done, or none. Not there yet; none are kept if None.
+        runs_dir: an empty folder, or one that does not exist yet, that gets a run folder for each head on features,
+            such as `vgg16-dense`, as soon as it is trained; none are kept if None.
         options: of stage one, by name; see `featx.extract.options.RecipeOptions`, without `backbone`, and
             `featx.engines.EngineOptions`.
 
@@ -113,7 +112,9 @@ def compare_approaches(
     for recipe_of in [*of_backbones, *filter(None, [of_report])]:
         check_options(**recipe_of)
     network_classes = read_class_list(as_path(class_list)) if direct and class_list else ()
-    cache_dir = as_storage_path(cache_dir)
+    cache_dir, runs_dir = as_storage_path(cache_dir), as_path(runs_dir) if runs_dir else None
+    if runs_dir:
+        check_empty(runs_dir)
     dataset = scanned = scan(data_dir, cache_dir, show=training.show)
     settings = ExtractionSettings(engine_options=engine_options, workers=workers, strict=strict, show=training.show)
     request = partial(FeatureRequest, scanned, data_dir, cache_dir, settings)
@@ -130,14 +131,13 @@ def compare_approaches(
     for one in requests:
         skipped |= dict.fromkeys(one.extract(scanned).skipped)
     evaluations: list[Evaluation] = []
-    with _kept_runs(as_path(runs_dir) if runs_dir else None) as kept_dir:
-        for one in requests:
-            dataset, found = one.evaluate(dataset, training, repeats, with_curve=learning_curve, runs_dir=kept_dir)
-            evaluations += found
-        for name in baselines:
-            if name != REPORT_RESNET50:
-                candidate = baseline_candidate(dataset, name, cache_dir, workers)
-                evaluations += evaluate(candidate, training, repeats, with_curve=learning_curve)
+    for one in requests:
+        dataset, found = one.evaluate(dataset, training, repeats, with_curve=learning_curve, runs_dir=runs_dir)
+        evaluations += found
+    for name in baselines:
+        if name != REPORT_RESNET50:
+            candidate = baseline_candidate(dataset, name, cache_dir, workers)
+            evaluations += evaluate(candidate, training, repeats, with_curve=learning_curve)
     recipes = list(dict.fromkeys(chain.from_iterable(one.recipes for one in requests)))
     stores = [cache_dir / recipe.slug for recipe in recipes]
     limits = [*_random_weights_warnings(recipes), *_sample_warnings(scanned)]
@@ -145,19 +145,6 @@ def compare_approaches(
     comparison = _comparison(dataset, recipes, evaluations, training.seed, warnings)
     found_errors = _analyse_errors(comparison, dataset, evaluations, list(skipped), cache_dir, training)
     return replace(comparison, error_analysis=found_errors)
-
-
-@contextmanager
-def _kept_runs(runs_dir: Path | None) -> Iterator[Path | None]:
-    """Yield a folder to write run folders to, which becomes `runs_dir` if there are any and the block succeeds."""
-    if runs_dir is None:
-        yield None
-        return
-    check_empty(runs_dir)
-    with system_errors(f"The folder {printable(runs_dir)}", "written"), replacing_folder(runs_dir) as folder:
-        yield folder
-    with suppress(OSError):  # there are runs
-        runs_dir.rmdir()
 
 
 def _each_once(what: str, given: Sequence[str] | str) -> tuple[str, ...]:

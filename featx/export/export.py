@@ -14,7 +14,7 @@ from featx.export.graph import Graph, build_graph, import_onnx, write_keras, wri
 from featx.extract import DEFAULT_CACHE_DIR, size_bytes
 from featx.recipe import Recipe
 from featx.storage import StoragePath, as_path, as_storage_path, check_writable, replacing, replacing_folder
-from featx.system import brief, check_name, keras_backend, size
+from featx.system import brief, check_name, keras_backend, size, waiting
 from featx.train import SavedRun, read_run
 
 log = logging.getLogger("featx")
@@ -62,6 +62,7 @@ def export_run(
     head: str | None = None,
     cache_dir: StoragePath | str = DEFAULT_CACHE_DIR,
     weights: Path | str | None = None,
+    show: bool = False,
 ) -> Export:
     """Write the run in `run_dir` as one artefact, whole or not at all.
 
@@ -73,6 +74,7 @@ def export_run(
         head: `"dense"` or `"logreg"`; the run's first if None.
         cache_dir: remembers digests of weights files.
         weights: file of the backbone's weights, if it is not where it was when the run was made.
+        show: show on stderr what is being done.
 
     Raises:
         WeightsError: the backbone's weights are not to be found.
@@ -85,17 +87,20 @@ def export_run(
     head_path = run.head_path(head)
     path = as_path(to_path) if to_path else run.dir / f"model-{head_path.stem}{suffix}"
     _check_path(path, format, suffix)
-    _check_packages(format)
+    with waiting("start TensorFlow", show=show):
+        _check_packages(format)
     _check_names(run, format)
     recipe = run.recipe
     if recipe.precision != "float32":
         log.info("The run computes in %s, the artefact in float32: probabilities differ a little.", recipe.precision)
     weights_path = run.find_weights(as_storage_path(cache_dir), as_path(weights) if weights else None).path
-    if format == "onnx":
-        log.info("Converting to ONNX; a large network takes up to a minute.")
-    graph = build_graph(recipe, weights_path, head_path)
-    with system_errors(printable(path), "written"), (replacing if suffix else replacing_folder)(path) as temporary:
-        write(graph, _notes(run, head_path.stem), temporary)
+    write_whole = replacing if suffix else replacing_folder
+    with waiting(f"export to {format}", show=show) as note:
+        note("building the network")
+        graph = build_graph(recipe, weights_path, head_path)
+        note("converting and writing it")
+        with system_errors(printable(path), "written"), write_whole(path) as temporary:
+            write(graph, _notes(run, head_path.stem), temporary)
     elapsed_s = time.perf_counter() - start_s
     return Export(path, format, head_path.stem, run.class_names, recipe, size_bytes(path), elapsed_s)
 

@@ -31,7 +31,7 @@ from featx.extract.options import ExtractionSettings
 from featx.recipe import Recipe
 from featx.storage import StoragePath
 from featx.store import FeatureStore, SegmentWriter, row_names
-from featx.system import Stopwatch, Timings, held_interrupts, import_keras, progress_bar, reset_peak_memory
+from featx.system import Stopwatch, Timings, held_interrupts, import_keras, progress_bar, reset_peak_memory, waiting
 
 #: Told of so many images more that are done with.
 Count = Callable[[int], object]
@@ -250,13 +250,14 @@ class StageOne:
 
     def _started_engine(self, stopwatch: Stopwatch) -> Engine:
         if self._engine is None:
-            options = self.settings.engine_options
+            options, show = self.settings.engine_options, self.settings.show
             if needs_keras(self.recipe, self.cache_dir, options):
-                import_keras()
+                with waiting("start Keras", show=show):
+                    import_keras()
                 stopwatch.restart()  # the start of Keras is no cost of this backbone
-            with stopwatch.phase("start"):
+            with stopwatch.phase("start"), waiting(f"start {self.recipe.backbone}", show=show):
                 self._engine = create_engine(
-                    self.recipe, self.weights, self.cache_dir, self.dataset, options, show=self.settings.show
+                    self.recipe, self.weights, self.cache_dir, self.dataset, options, show=show
                 )
         return self._engine
 

@@ -23,7 +23,7 @@ from featx.heads.logistic import Scaled, fit_logreg, folds_of
 from featx.heads.streamed_logistic import fit_logreg_streamed, sample_rows
 from featx.heads.training_loop import Trained, Training, fit, layer_seeds, output_layer, split
 from featx.store import Rows, ViewRows, all_views, below
-from featx.system import check_name, import_keras, names
+from featx.system import check_name, import_keras, names, waiting
 
 _Floats = npt.NDArray[np.float64]
 
@@ -179,7 +179,8 @@ def _train_logreg(task: _Task) -> Trained:
     scaled = Scaled(task.X, *_centre_and_scale(task.X))
     y, digests, n_images, n_classes, seed = task.y, task.digests, len(task.rows), task.n_classes, task.training.seed
     if isinstance(task.X, np.ndarray):
-        fitted = fit_logreg(scaled, y, folds_of(y, digests, n_classes, seed), n_images)
+        with waiting("logreg", show=task.training.show) as note:
+            fitted = fit_logreg(scaled, y, folds_of(y, digests, n_classes, seed), n_images, note)
     else:
         fitted = fit_logreg_streamed(scaled, y, digests, task.training, n_images=n_images, n_classes=n_classes)
     kernel = fitted.coef.T * scaled.scale

@@ -2,6 +2,7 @@
 # ruff: noqa: N803, N806 - X and Z are what the books call them
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,6 +13,9 @@ from featx.errors import TrainingError
 from featx.heads.training_loop import SMALLEST_PROBABILITY
 
 _Floats = npt.NDArray[np.float64]
+
+#: Takes what is being done just now.
+Note = Callable[[str], None]
 
 #: Values of C times the number of features. In these units the best is near 1 to 10, whatever the features.
 C_GRID = tuple(float(10**exponent) for exponent in np.arange(-2, 4.1, 0.5))
@@ -82,7 +86,9 @@ def folds_of(
     return fold[image.reshape(-1)]
 
 
-def fit_logreg(features: Scaled, y: npt.NDArray[np.int64], folds: npt.NDArray[np.int64], n_images: int) -> Fitted:
+def fit_logreg(
+    features: Scaled, y: npt.NDArray[np.int64], folds: npt.NDArray[np.int64], n_images: int, note: Note
+) -> Fitted:
     """Fit L2-regularized logistic regression to features in memory, with the C that cross-validation likes best.
 
     Args:
@@ -90,12 +96,13 @@ def fit_logreg(features: Scaled, y: npt.NDArray[np.int64], folds: npt.NDArray[np
         y: `(n,)` labels.
         folds: `(n,)`, see `folds_of`.
         n_images: how many images there are; they are what is held out.
+        note: is told what is being done.
     """
     n_features = features.mean.size
     if len(features.X) > min(MAX_GRAM_ROWS, n_features // 2):
-        return _fit_rows(_all_rows(features), y, folds, n_features, n_images)
+        return _fit_rows(_all_rows(features), y, folds, n_features, n_images, note)
     Z, back = _rows_in_their_span(features)
-    fitted = _fit_rows(Z, y, folds, n_features, n_images)
+    fitted = _fit_rows(Z, y, folds, n_features, n_images, note)
     weights = fitted.coef @ back
     slabs = [weights @ _columns(features, start) for start in range(0, n_features, _SLAB_FEATURES)]
     return replace(fitted, coef=np.hstack(slabs))
@@ -136,7 +143,12 @@ def _rows_in_their_span(features: Scaled) -> tuple[npt.NDArray[np.float32], _Flo
 
 
 def _fit_rows(
-    Z: npt.NDArray[np.float32], y: npt.NDArray[np.int64], folds: npt.NDArray[np.int64], n_features: int, n_images: int
+    Z: npt.NDArray[np.float32],
+    y: npt.NDArray[np.int64],
+    folds: npt.NDArray[np.int64],
+    n_features: int,
+    n_images: int,
+    note: Note,
 ) -> Fitted:
     """Choose C and fit all rows `(n, r)` with it; the first `n_images` are images, the others views of them."""
     from sklearn.exceptions import ConvergenceWarning
@@ -147,7 +159,8 @@ def _fit_rows(
     # as long.
     with warnings.catch_warnings(), threadpool_limits(1):
         warnings.simplefilter("ignore", ConvergenceWarning)  # said in the details, not on the user's screen
-        C, out_of_fold = _choose_c(Z, y, folds, n_features, n_images)
+        C, out_of_fold = _choose_c(Z, y, folds, n_features, n_images, note)
+        note("fitting to all images")
         final = LogisticRegression(C=C, tol=TOLERANCE, max_iter=MAX_ITERATIONS).fit(Z, y)
     details: dict[str, float | int | str] = {
         "C": C,
@@ -159,7 +172,12 @@ def _fit_rows(
 
 
 def _choose_c(
-    Z: npt.NDArray[np.float32], y: npt.NDArray[np.int64], folds: npt.NDArray[np.int64], n_features: int, n_images: int
+    Z: npt.NDArray[np.float32],
+    y: npt.NDArray[np.int64],
+    folds: npt.NDArray[np.int64],
+    n_features: int,
+    n_images: int,
+    note: Note,
 ) -> tuple[float, npt.NDArray[np.float32]]:
     """Return the C with the lowest cross-validated log loss, and the probabilities of held-out images.
 
@@ -177,8 +195,10 @@ def _choose_c(
     of_images, y_images = folds[:n_images], y[:n_images]
     probabilities = np.empty((n_images, int(y.max()) + 1), np.float32)
     best = (np.inf, 0.0, probabilities)
-    for C in (value / n_features for value in C_GRID):
+    for number, C in enumerate(value / n_features for value in C_GRID):
         for fold, model in enumerate(models):
+            n_begun = number * len(models) + fold + 1
+            note(f"cross-validation, fit {n_begun} of at most {len(C_GRID) * len(models)}")
             seen, held_out = folds != fold, np.flatnonzero(of_images == fold)
             probabilities[held_out] = model.set_params(C=C).fit(Z[seen], y[seen]).predict_proba(Z[held_out])
         of_truth = probabilities[np.arange(n_images), y_images]

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from featx.heads.logistic import Fitted, Scaled, fit_logreg, folds_of
 from featx.heads.training_loop import Training
 from featx.store import FeatureArray, row_bytes
-from featx.system import in_threads, prefetched, progress_bar
+from featx.system import in_threads, prefetched, progress_bar, waiting
 
 _Floats = npt.NDArray[np.float64]
 
@@ -70,7 +70,8 @@ def fit_logreg_streamed(
     images = sample_rows(features.X.take(slice(0, n_images)))
     sample = replace(features, X=features.X[images])
     folds = folds_of(y[images], digests[images], n_classes, training.seed)
-    of_sample = fit_logreg(sample, y[images], folds, len(images))
+    with waiting("logreg", show=training.show) as note:
+        of_sample = fit_logreg(sample, y[images], folds, len(images), note)
     C = float(of_sample.details["C"])
     Z = (sample.X.reshape(len(images), -1) - sample.mean) * sample.scale
     stretch = _stretch(Z, of_sample, C, len(features.X))

@@ -14,6 +14,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from featx.system.arguments import duration, size
+
 #: Jobs shorter than this show nothing.
 DELAY_S = 2.0
 
@@ -23,7 +25,49 @@ LOG_INTERVAL_S = 30.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class _Lines(tqdm):  # type: ignore[type-arg]  # it is generic in its stubs only
+#: Units of which a job may well end before it has them all.
+_AT_MOST = {"epochs", "passes"}
+
+
+class _Bar(tqdm):  # type: ignore[type-arg]  # it is generic in its stubs only
+    """A bar that says what is done, how fast it goes, and the time left, as people would say it."""
+
+    @property
+    def format_dict(self) -> dict[str, Any]:
+        """What the line is made of."""
+        parts = super().format_dict
+        n, total, elapsed_s, unit = parts["n"], parts["total"], parts["elapsed"], parts["unit"]
+        rate = parts["rate"] or ((n - parts["initial"]) / elapsed_s if elapsed_s else 0.0)
+        done = size(n) if unit == "B" else f"{n:,}"
+        if total is not None:
+            done = f"{done} of {size(total) if unit == 'B' else f'{total:,} {unit}'}"
+            left = f", {'at most ' if unit in _AT_MOST else ''}{_clock((total - n) / rate)} left" if rate else ""
+        else:
+            done, left = done if unit == "B" else f"{done} {unit}", ""
+        said = f", {pace(rate, unit)}" if rate else ""
+        return {**parts, "said": f"{done}{said}{left}", "time": _clock(elapsed_s)}
+
+
+def _clock(seconds: float) -> str:
+    """Return a time in whole seconds: tenths would only flicker."""
+    return f"{seconds:.0f} s" if seconds < 59.5 else duration(seconds)
+
+
+def pace(rate: float, unit: str) -> str:
+    """Return how fast a job goes that does `rate` of `unit`, which is a plural, each second.
+
+    >>> pace(38.2, "images"), pace(1 / 6.11, "epochs"), pace(0.4, "passes"), pace(3 << 20, "B")
+    ('38 images a second', '6.1 s an epoch', '2.5 s a pass', '3.0 MiB a second')
+    """
+    if unit == "B":
+        return f"{size(round(rate))} a second"
+    if rate >= 1:
+        return f"{rate:,.0f} {unit} a second" if rate >= 9.95 else f"{rate:.1f} {unit} a second"
+    one = "pass" if unit == "passes" else unit.removesuffix("s")
+    return f"{duration(1 / rate)} {'an' if one[0] in 'aeiou' else 'a'} {one}"
+
+
+class _Lines(_Bar):
     """A bar for a log: whole lines instead of one that is drawn again."""
 
     def display(self, msg: str | None = None, pos: int | None = None) -> None:  # noqa: ARG002 - tqdm's signature
@@ -38,11 +82,14 @@ class _Lines(tqdm):  # type: ignore[type-arg]  # it is generic in its stubs only
 
 
 @contextmanager
-def waiting(what: str, *, show: bool) -> Iterator[None]:
-    """Show on stderr for how long something has been going on that does not say how far it is."""
+def waiting(what: str, *, show: bool) -> Iterator[Callable[[str], None]]:
+    """Show on stderr for how long something has been going on that does not say how far it is.
+
+    Yields a function that takes what is being done just now.
+    """
     done = threading.Event()
-    with progress_bar(None, what, "s", show=show) as bar:
-        bar.bar_format = "{desc}: {elapsed}"
+    with progress_bar(None, what, "seconds", show=show) as bar:
+        bar.bar_format = "{desc}: {time}{postfix}"
 
         def tick() -> None:
             while not done.wait(1.0):
@@ -51,7 +98,7 @@ def waiting(what: str, *, show: bool) -> Iterator[None]:
         thread = threading.Thread(target=tick, name="featx-waiting", daemon=True)
         thread.start()
         try:
-            yield
+            yield lambda now: bar.set_postfix_str(now, refresh=False)
         finally:
             done.set()
             thread.join()
@@ -60,22 +107,23 @@ def waiting(what: str, *, show: bool) -> Iterator[None]:
 def progress_bar(total: int | None, what: str, unit: str, *, show: bool, n_done: int = 0) -> "tqdm[Any]":
     """Return a tqdm bar on stderr: a line that is drawn again on a terminal, a new line every 30 s in a log.
 
-    It begins at `n_done`, which does not make the rate look better. Of bytes (`"B"`), it shows KB, MB and so on.
+    It begins at `n_done`, which does not make the rate look better. The unit is a plural, or `"B"` for bytes.
     """
     on_terminal = sys.stderr.isatty()
-    bar = tqdm if on_terminal else _Lines
+    bar = _Bar if on_terminal else _Lines
     return bar(
         total=total,
         desc=what,
         initial=n_done,
-        unit=unit if unit == "B" else f" {unit}",
-        unit_scale=unit == "B",
+        unit=unit,
+        bar_format="{desc}: {said}{postfix}" if total is None else "{desc}: {percentage:2.0f} % {bar} {said}{postfix}",
         disable=not show,
         delay=DELAY_S,
         mininterval=0.2 if on_terminal else LOG_INTERVAL_S,
         dynamic_ncols=_knows_its_width(),
         ncols=None if _knows_its_width() else 80,
         leave=False,
+        position=0,  # a bar within another is drawn in its place
         file=sys.stderr,
     )
 

@@ -15,7 +15,7 @@ from featx.heads import HEADS, Training, check_training, head_names, predict_pro
 from featx.images import Views, as_views
 from featx.storage import StoragePath, as_path, as_storage_path, check_empty
 from featx.store import FeatureStore, take
-from featx.system import brief, reset_peak_memory
+from featx.system import brief, reset_peak_memory, waiting
 from featx.train.features import Features, data_warnings, stored_features, with_views
 from featx.train.metrics import Result
 from featx.train.run_folder import write_run
@@ -83,9 +83,10 @@ def train_top(
     recipe, weights = resolve_recipe(cache_dir, dataset, **options)
     store = FeatureStore(cache_dir, recipe)
     command = extract_command(data_dir, cache_dir, views, **options)
-    features = stored_features(dataset, store, command, training.memory)
-    if views:
-        features = with_views(features, views, cache_dir, command, training.memory)
+    with waiting("read the features", show=training.show):
+        features = stored_features(dataset, store, command, training.memory)
+        if views:
+            features = with_views(features, views, cache_dir, command, training.memory)
     results = tuple(train_on_features(features, head, training) for head in names)
     warnings = data_warnings(dataset, features.dataset, [store.dir])
     for warning in warnings[len(dataset.warnings) :]:  # the others were said when the images were found

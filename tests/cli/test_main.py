@@ -35,12 +35,81 @@ def test_the_three_commands_from_photos_to_report(data, here, featx):
     assert "32 computed, 0 from the cache" in featx("extract", data, *FAST, "--backbone", "vgg16").stdout
     assert "logreg" in featx("train-top", data, *FAST, "--epochs", 2).stdout
     result = featx("compare", data, *FAST, "--epochs", 2, "--with-scratch-cnn", "--report-dir", "report")
-    assert result.stdout.splitlines()[-1] == "Report: report; open report/index.html in a browser"
+    *_, use, where, page = result.stdout.splitlines()
+    assert use == "Classify images with the best head: featx predict report IMAGE…"
+    assert where == "Report: report"
+    assert page == f"file://{here}/report/index.html"
     assert {"index.html", "results.json", "results.md", "accuracy.png"} <= {
         path.name for path in Path("report").iterdir()
     }
     assert len(list(Path("runs").glob("2*"))) == 1
     assert {path.name for path in here.iterdir()} == {"cache", "runs", "report"}
+
+
+def test_data_in_the_place_of_a_command_is_compared(data, here, featx):
+    result = featx(data, *FAST, "--epochs", 1, "--report-dir", "report")
+    assert result.stdout.splitlines()[-1] == f"file://{here}/report/index.html"
+    assert "No such command 'comprae'" in featx("comprae", data, exit_code=2).output
+    (here / "extract").mkdir()
+    assert "extract" not in featx("extract", data, *FAST).stderr  # a command is a command, whatever lies here
+
+
+def test_a_report_folder_predicts_and_exports_with_its_best_head(data, here, featx):
+    featx("compare", data, *FAST, "--epochs", 1, "--report-dir", "report")
+    assert {path.name for path in Path("report/runs").iterdir()} == {"vgg16-dense", "vgg16-logreg"}
+    best = json.loads(Path("report/results.json").read_text())["approaches"]
+    best_head = min(best, key=lambda one: (-one["metrics"]["accuracy"], one["metrics"]["loss"]))["name"].split(" + ")[1]
+    photo = data / "test" / "sea" / "sea.0.jpg"
+    said = {
+        name: featx("predict", *words, photo, "--json", "--quiet").stdout
+        for name, words in {
+            "report": ["report"],
+            "best": [f"report/runs/vgg16-{best_head}"],
+            "logreg": ["report", "--head", "logreg"],
+            "logreg run": ["report/runs/vgg16-logreg"],
+        }.items()
+    }
+    assert said["report"] == said["best"]
+    assert said["logreg"] == said["logreg run"]
+    exported = json.loads(featx("export", "report", "--json").stdout)
+    assert exported["head"] == best_head
+    assert Path(exported["path"]).parent == Path(f"report/runs/vgg16-{best_head}")
+    assert "There is no run in" in featx("predict", data, photo, exit_code=2).output
+
+
+def test_the_page_is_opened_where_there_is_a_display_only(data, here, featx, monkeypatch):
+    opened = []
+    monkeypatch.setattr("webbrowser.open", lambda address: opened.append(address) or True)
+    monkeypatch.setattr("sys.platform", "linux")
+    words = ["compare", data, *FAST, "--epochs", 1, "--baseline", "report-dnn", "--open"]
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    assert "was not opened" in featx(*words, "--report-dir", "first").stderr
+    assert opened == []
+    monkeypatch.setenv("DISPLAY", ":0")
+    assert "was not opened" not in featx(*words, "--report-dir", "second").stderr
+    assert opened == [f"file://{here}/second/index.html"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["compare", "NOTHING"],
+        ["compare", "DATA", "--report-dir", "deep/in/a/folder", "--weights", "missing.h5"],
+        ["train-top", "DATA", *FAST],
+        ["extract", "NOTHING"],
+    ],
+    ids=["compare", "report-dir", "train-top", "extract"],
+)
+def test_a_command_that_fails_leaves_no_empty_folders(data, tmp_path, monkeypatch, featx, words):
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    (tmp_path / "empty" / "images").mkdir()
+    words = [{"DATA": data, "NOTHING": "images"}.get(word, word) for word in words]
+    featx(*words, exit_code=2)
+    left = {path.name for path in Path().iterdir()} - {"images"}
+    assert left <= {"cache"}
+    assert not left or any(path.is_file() and path.stat().st_size for path in Path("cache").iterdir())
 
 
 def test_without_data_the_sample_is_used_and_said(here, featx):

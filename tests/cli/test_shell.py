@@ -120,7 +120,8 @@ def test_progress_is_drawn_on_a_terminal_only(columns):
         assert process.wait() == 0
     os.close(leader)
     assert b"\r" in shown
-    assert b"images/s" in shown
+    assert b"of 30 images, " in shown
+    assert b" images a second, " in shown
     assert b"\x1b[3" not in shown  # no colours, whatever NO_COLOR says
 
 

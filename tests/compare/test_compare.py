@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from markupsafe import escape
 
-from featx.compare.compare import compare_approaches
+from featx.compare.compare import _sample_warnings, compare_approaches
 from featx.compare.result import Comparison
+from featx.dataset.sample import write_sample
 from featx.dataset.scanning import scan
 from featx.errors import FeatxError
 from featx.extract.extract import extract_features
@@ -132,3 +133,18 @@ def test_what_fits_one_backbone_is_refused_for_two_before_anything_is_computed(d
         with pytest.raises(FeatxError, match="belongs to one backbone"):
             compare_approaches(data, backbones=["vgg16", "resnet50"], cache_dir=untouched, **options)
     assert not untouched.exists()
+
+
+def test_runs_are_not_written_over(data, cache, tmp_path):
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "vgg16-dense").mkdir()
+    with pytest.raises(FeatxError, match="is not empty"):
+        compare_approaches(data, cache_dir=cache, training=FAST, runs_dir=tmp_path / "runs", **OPTIONS)
+
+
+def test_the_built_in_digits_are_said_to_show_little(data, tmp_path):
+    digits = scan(write_sample(tmp_path / "digits"), tmp_path / "cache")
+    (warning,) = _sample_warnings(digits)
+    assert "8×8 pixels" in warning
+    assert "CNN trained from scratch may win" in warning
+    assert _sample_warnings(scan(data, tmp_path / "cache")) == ()

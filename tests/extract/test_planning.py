@@ -49,6 +49,7 @@ def quick():
     """Time less than is good for the figures, which no test looks at."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(plan_module, "PASS_S", 0.1)
+        monkeypatch.setattr(plan_module, "BUDGET_S", 600.0)  # a busy machine is no reason to try less
         yield
 
 
@@ -66,6 +67,35 @@ def whole(data, networks_dir, tmp_path_factory) -> tuple[Plan, Path]:
     (cache / "networks").symlink_to(networks_dir, target_is_directory=True)
     made = plan_extraction(data, cache_dir=cache, **PART, views=Views(2), deadline_s=3600)
     return made, cache
+
+
+def test_what_there_is_no_time_for_is_named_and_the_rest_is_planned(data, cache, monkeypatch):
+    monkeypatch.setattr(plan_module, "BUDGET_S", 0.0)
+    plan = plan_extraction(data, cache_dir=cache, **PART, engine="openvino")
+    assert plan.chosen.reason is None
+    assert plan.chosen.time_s > 0
+    others = [one for one in plan.estimates if not one.is_chosen]
+    assert len(others) == 2
+    assert {one.reason for one in others} == {trial_module.NOT_TRIED}
+    text = " ".join(plan_text(plan).split())
+    assert "Not tried, to answer within half a minute: openvino" in text
+    assert all(one.name in text for one in others)
+    assert "cannot run here" not in text
+    assert [("time_s" in one) for one in plan_json(plan)["estimates"]] == [not one.reason for one in plan.estimates]
+
+
+def test_a_trial_that_goes_on_beyond_the_time_is_ended_and_counts_as_not_tried(data, cache, monkeypatch):
+    tried = []
+
+    def cut_short(trial, method, stop_at=math.inf):
+        estimate = try_out(trial, method, min(stop_at, time.perf_counter() + 0.1))
+        tried.append(estimate.reason)
+        return estimate
+
+    monkeypatch.setattr(plan_module, "try_out", cut_short)
+    with pytest.raises(FeatxError, match="not tried"):
+        plan_extraction(data, cache_dir=cache, **FAST)
+    assert set(tried) == {trial_module.NOT_TRIED}
 
 
 def stores(cache: Path) -> list[str]:

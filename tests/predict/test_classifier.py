@@ -456,3 +456,10 @@ def test_new_image_is_classified_without_tensorflow(world, tmp_path):
     assert {"featx", "openvino"} <= loaded
     assert not loaded & {"tensorflow", "keras", "sklearn", "pandas", "matplotlib"}
     assert len(result.stdout.splitlines()) == 2
+
+
+def test_exit_code_is_1_if_nothing_could_be_read(world, featx):
+    good, gone = world / "data" / "test" / "wood" / "wood.1.jpg", world / "gone.jpg"
+    words = ["predict", world / "run", "--cache-dir", world / "cache", "--format", "csv"]
+    assert "No such file or directory" in featx(*words, gone, exit_code=1).stdout
+    assert "No such file or directory" in featx(*words, gone, good, exit_code=0).stdout

@@ -6,3 +6,4 @@
 
 from featx.extract.planning.estimate import MARGIN, Estimate, Plan, Work
 from featx.extract.planning.plan import plan_extraction
+from featx.extract.planning.trial import NOT_TRIED

@@ -84,7 +84,7 @@ class Estimate:
         engine: `"keras"` or `"openvino"`.
         precision: `"float32"`, `"bfloat16"` or `"int8"`.
         is_chosen: whether `featx extract` with the same options would take it.
-        reason: why it cannot run here, one sentence; None if it can, and then all else is known.
+        reason: why it cannot run here, or was not tried, one sentence; None if it was, and then all else is known.
         on_gpu: whether it runs on a GPU.
         images: the images.
         views: their augmented views; None if there are to be none.

@@ -1,5 +1,6 @@
 """Plans an extraction: what is missing, what a sample of it takes, and what all of it will take."""
 
+import math
 import shutil
 import tempfile
 import time
@@ -36,7 +37,7 @@ from featx.extract.options import (
 from featx.extract.pipeline import strict_error
 from featx.extract.planning.estimate import Estimate, Plan
 from featx.extract.planning.survey import Survey, missing_work, sample_rows, survey
-from featx.extract.planning.trial import Trial, try_out
+from featx.extract.planning.trial import NOT_TRIED, Trial, try_out
 from featx.images import Views, as_views
 from featx.recipe import PRECISIONS, Recipe
 from featx.storage import ABANDONED_AFTER_S, TEMPORARY_PREFIX, StoragePath, as_data, as_storage_path
@@ -50,6 +51,10 @@ LISTING_BYTES = 900
 
 #: Seconds that are timed at a time.
 PASS_S = 2.0
+
+#: Seconds after which nothing but what an extraction would do is tried any more: starting a process for one more engine
+#: and precision, and converting a network for it, takes ten seconds or more.
+BUDGET_S = 25.0
 
 #: Images that are decoded at a time to see whether they can be read.
 _BATCH_SIZE = 16
@@ -69,8 +74,8 @@ def plan_extraction(
     """Return what `extract_features` with the same arguments will cost on this machine: time, disk and memory.
 
     Stage one is run on a sample of 64 images, always the same ones, with each engine and precision in a process of its
-    own. In the cache, digests of files and converted networks stay, from which the extraction profits; no store is
-    touched.
+    own: first with those that `extract_features` would take, then with as many others as half a minute allows. In the
+    cache, digests of files and converted networks stay, from which the extraction profits; no store is touched.
 
     >>> from pathlib import Path
     >>> plan = plan_extraction(Path("data"), image_size=(150, 150), deadline_s=8 * 3600)  # doctest: +SKIP
@@ -107,7 +112,8 @@ def plan_extraction(
     calibration = calibration_rows(choose_calibration(found.dataset), found.dataset)
     estimates = []
     with _work_folder(cache_dir) as work_dir:
-        for how, of in configurations:
+
+        def estimate(how: EngineOptions, of: Recipe, stop_at: float = math.inf) -> Estimate:
             images, images_views = missing_work(found, of, views, cache_dir)
             missing = Estimate(
                 engine=how.engine, precision=of.precision, images=images, views=images_views, listing_s=found.listing_s
@@ -127,10 +133,20 @@ def plan_extraction(
                 pass_s=PASS_S,
             )
             with waiting(f"plan {missing.name}", show=show):
-                estimates.append(_estimate(trial, found) if missing.n_missing else missing)
+                return _estimate(trial, found, stop_at) if missing.n_missing else missing
+
+        likely = _likely(configurations, recipe, engine_options)
+        tried = {likely: estimate(*configurations[likely])}
+        for number, one in enumerate(configurations):
+            if number not in tried:
+                tried[number] = estimate(*one, stop_at=started + BUDGET_S)
+        estimates = [tried[number] for number in range(len(configurations))]
+        chosen = _chosen(estimates, recipe, engine_options)
+        if chosen.reason == NOT_TRIED:
+            number = estimates.index(chosen)
+            estimates[number] = chosen = estimate(*configurations[number])
     if all(estimate.reason for estimate in estimates):
         raise FeatxError(f"{estimates[0].name} cannot run here: {estimates[0].reason}")
-    chosen = _chosen(estimates, recipe, engine_options)
     return Plan(
         data_dir=root,
         backbone=recipe.backbone,
@@ -239,8 +255,8 @@ def _work_folder(cache_dir: Path) -> Iterator[Path]:
         yield Path(folder.name)
 
 
-def _estimate(trial: Trial, found: Survey) -> Estimate:
-    """Return what the images that are missing cost, or why they cannot be computed so.
+def _estimate(trial: Trial, found: Survey, stop_at: float) -> Estimate:
+    """Return what the images that are missing cost, or why that is not known.
 
     Which images an int8 network is calibrated on depends on all of them. If not all were read, it is one for this plan
     only: an extraction that found it in the cache would go on using it.
@@ -249,10 +265,18 @@ def _estimate(trial: Trial, found: Survey) -> Estimate:
     if ENGINES[trial.options.engine].converts and not is_converted(trial.recipe, trial.cache_dir):
         is_for_all = not (found.n_unread and trial.recipe.precision == "int8")
         trial = replace(trial, missing=replace(estimate, is_converted=is_for_all))
-        estimate = try_out(trial, "convert")
+        estimate = try_out(trial, "convert", stop_at)
     if not estimate.reason:
-        estimate = try_out(replace(trial, missing=estimate), "measure")
+        estimate = try_out(replace(trial, missing=estimate), "measure", stop_at)
     return replace(estimate, peak_memory_bytes=estimate.peak_memory_bytes + LISTING_BYTES * found.n_images)
+
+
+def _likely(configurations: list[tuple[EngineOptions, Recipe]], recipe: Recipe, options: EngineOptions) -> int:
+    """Return the number of the configuration that `featx extract` takes, as far as can be told without Keras."""
+    engine = choose_engine(options, recipe) if cuda_capability() is None else "keras"
+    wanted = [(engine, recipe.precision), (configurations[0][0].engine, recipe.precision)]
+    kinds = [(how.engine, of.precision) for how, of in configurations]
+    return next((kinds.index(kind) for kind in wanted if kind in kinds), 0)
 
 
 def _chosen(estimates: list[Estimate], recipe: Recipe, options: EngineOptions) -> Estimate:

@@ -35,7 +35,7 @@ from featx.store import FeatureStore, row_names
 N_SAMPLE = 64
 
 #: All images are read for their digests if that takes no longer than this, by the rate at which some were read.
-DIGEST_LIMIT_S = 15.0
+DIGEST_LIMIT_S = 5.0
 
 #: The share of images that becomes the train split where there is no test split, as `featx.scan` has it. Which they
 #: are is decided by their content.

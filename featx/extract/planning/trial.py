@@ -43,6 +43,9 @@ N_FIRST = 8
 #: A trial that takes longer is given up.
 LIMIT_S = 600.0
 
+#: The reason of what was not tried, or not to the end, since the plan was to be made by then.
+NOT_TRIED = "It was not tried, so that the plan is made within half a minute."
+
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
@@ -197,11 +200,15 @@ def disk_usage(n_rows: int, feature_shape: tuple[int, ...], row_s: float, recipe
     return DiskUsage(round(size_bytes * n_rows / n), math.ceil(n_rows / n))
 
 
-def try_out(trial: Trial, method: str) -> Estimate:
+def try_out(trial: Trial, method: str, stop_at: float = math.inf) -> Estimate:
     """Return what a method of `trial` returns in a process of its own, which ends with this one.
 
-    If it cannot be done here or fails, the estimate has the reason.
+    If it cannot be done here or fails, the estimate has the reason: `NOT_TRIED` if it would have taken beyond
+    `stop_at`, by `time.perf_counter`.
     """
+    left_s = stop_at - time.perf_counter()
+    if left_s <= 0:
+        return replace(trial.missing, reason=NOT_TRIED)
     # It finds this featx, and what it writes for a while goes with `work_dir`.
     python_path = os.pathsep.join(filter(None, [str(Path(__file__).parents[3]), os.environ.get("PYTHONPATH")]))
     job = json.dumps([os.getpid(), method, asdict(trial), time.time()], default=str)
@@ -220,8 +227,10 @@ def try_out(trial: Trial, method: str) -> Estimate:
         ) as process,
     ):
         try:
-            answer, _ = process.communicate(job.encode(), LIMIT_S)
+            answer, _ = process.communicate(job.encode(), min(LIMIT_S, left_s))
         except subprocess.TimeoutExpired:
+            if left_s < LIMIT_S:
+                return replace(trial.missing, reason=NOT_TRIED)
             return replace(trial.missing, reason=f"It was given up after {LIMIT_S / 60:.0f} minutes.")
         finally:
             process.kill()

@@ -5,6 +5,7 @@ import io
 import json
 import logging
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -16,8 +17,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from featx.dataset.kaggle import credentials, download
-from featx.dataset.kaggle.fetch import MARK, fetch_data
+from featx.dataset.kaggle import credentials, demo, demo_data, download, ranges
+from featx.dataset.kaggle.fetch import MARK, fetch_data, fetch_part
+from featx.dataset.sample import is_sample
 from featx.dataset.scanning import scan
 from featx.errors import FeatxError
 from tests.dataset.kaggle.kaggle_server import COMPETITION, DATASET, SIGNATURE, basic, bearer, command, serving, zipped
@@ -757,3 +759,91 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(kaggle, here, featx):
     (here / "file").write_text("a file where a folder should be")
     result = featx("fetch", PETS, "--to", "file/data", exit_code=2)
     assert_error(result, "cannot be written to file/data: Not a directory", "--to")
+
+
+# A part of an archive, and the demo that is made of it
+
+FIRST_TWO = {name: content for name, content in FILES.items() if int(name.rsplit(".", 2)[1]) < 2}
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    monkeypatch.setattr(ranges, "_BLOCK_BYTES", 1024)
+
+
+def n_bytes_asked(server) -> int:
+    asked = (re.fullmatch(r"bytes=(\d+)-(\d+)", text) for text in server.ranges_asked())
+    return sum(int(match[2]) - int(match[1]) + 1 for match in asked if match)
+
+
+def test_a_part_is_fetched_by_its_bytes_and_never_twice(kaggle, here, small_blocks, caplog):
+    caplog.set_level(logging.INFO, "featx")
+    fetched = fetch_part(PETS, Path("some"), 2)
+    assert_fetched(Path("some"), FIRST_TWO)
+    assert (fetched.n_files, fetched.was_there) == (len(FIRST_TWO), False)
+    part = sum(map(len, FIRST_TWO.values()))
+    assert part < n_bytes_asked(kaggle) < len(ARCHIVE) / 2
+    assert f"Fetching 8 of the {len(FILES)} files of {PETS} from Kaggle: " in caplog.text
+    assert kaggle.authorizations("POST") == [""]
+    kaggle.seen.clear()
+    assert fetch_part(PETS, Path("some"), 2).was_there
+    assert not kaggle.seen
+
+
+def test_another_part_is_not_taken_for_the_one_that_is_there(kaggle, here):
+    fetch_part(PETS, Path("some"), 2)
+    with pytest.raises(FeatxError, match="is not empty"):
+        fetch_part(PETS, Path("some"), 3)
+
+
+@pytest.mark.parametrize(
+    ("trouble", "message"),
+    [
+        ({"ranges": False}, "only as a whole"),
+        ({"wrong_ranges": True}, "does not give a part"),
+        ({"cuts": [0, 10]}, "the network"),
+        ({"archives": {PETS: b"no zip file" * 500}}, "broken"),
+        ({"errors": {PETS: (429, "Too many requests")}}, "too often"),
+        ({"private": {PETS}}, "sign in"),
+    ],
+    ids=["no ranges", "wrong ranges", "cut", "no archive", "too often", "private"],
+)
+def test_without_a_part_the_reason_is_said_and_nothing_is_left(kaggle, here, trouble, message):
+    for name, value in trouble.items():
+        setattr(kaggle, name, value)
+    with pytest.raises(FeatxError, match=message):
+        fetch_part(PETS, Path("some"), 2)
+    assert not [path for path in here.iterdir() if path.suffix != ".part"]
+
+
+def test_the_demo_has_photographs_with_a_network(kaggle, here, monkeypatch):
+    monkeypatch.setattr(demo, "_N_PER_FOLDER", 2)
+    found = demo_data(Path("cache"))
+    assert found.folder == Path("cache/cats-and-dogs")
+    assert found.image_size == (150, 150)
+    scanned = scan(found.folder, Path("cache"))
+    assert (scanned.class_names, scanned.n_train, scanned.n_test) == (("cats", "dogs"), 4, 4)
+
+
+def test_the_demo_has_digits_without_a_network_and_says_what_they_can_show(kaggle, here, caplog):
+    caplog.set_level(logging.INFO, "featx")
+    kaggle.archives.clear()
+    found = demo_data(Path("cache"))
+    assert (found.folder, found.image_size) == (Path("cache/sample-digits"), (64, 64))
+    assert is_sample(found.folder)
+    assert "not what transfer learning can do" in caplog.text
+    assert "Kaggle has no" in caplog.text
+
+
+def test_a_bare_comparison_is_the_demo_and_options_count_more(kaggle, here, cache, featx, monkeypatch):
+    monkeypatch.setattr(demo, "_N_PER_FOLDER", 4)
+    words = ["--weights", "random", "--image-size", "48", "--epochs", "1", "--cache-dir", cache, "--json"]
+    comparison = json.loads(featx("compare", *words).stdout)
+    assert comparison["class_names"] == ["cats", "dogs"]
+    assert [one["name"] for one in comparison["approaches"]] == ["vgg16 + dense", "vgg16 + logreg", "report-cnn"]
+    assert [(one["weights"], one["image_size"]) for one in comparison["recipes"]] == [("random-0", [48, 48])]
+    assert "leave out DATA" in featx("compare", cache / "cats-and-dogs", "--demo", exit_code=2).output
+    assert featx("compare", "--demo", *words).stdout
+    Path("data").mkdir()
+    Path("data/notes.txt").touch()
+    assert "images in data" in featx("compare", *words, exit_code=2).output.replace("No images", "images")
