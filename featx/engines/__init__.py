@@ -18,7 +18,14 @@ from featx.engines.engine import (
     engines_for,
     needs_keras,
 )
-from featx.engines.networks import check_network, is_converted, kept_calibrations, network_path
+from featx.engines.networks import (
+    check_network,
+    is_converted,
+    kept_calibrations,
+    network_path,
+    pack_network,
+    unpack_network,
+)
 from featx.engines.openvino_engine import load_network
 from featx.engines.quantization import (
     N_CALIBRATION,

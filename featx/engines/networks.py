@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 import zipfile
 import zlib
 from contextlib import suppress
@@ -123,6 +124,37 @@ def write_network(network: Network, recipe: Recipe, cache_dir: StoragePath) -> N
             file.writestr("network.xml", network.xml)
             file.writestr("network.bin", network.weights)
         remove_abandoned_files(path.parent)
+
+
+def pack_network(recipe: Recipe, cache_dir: StoragePath, run_dir: Path) -> None:
+    """Copy the int8 network of `recipe` to a run folder, if the cache has it: the run then predicts on any machine.
+
+    Other networks can be made again from the weights alone.
+
+    Raises:
+        OSError: it cannot be copied.
+    """
+    if recipe.precision == "int8" and is_converted(recipe, cache_dir):
+        path = network_path(recipe, cache_dir)
+        shutil.copyfile(path, run_dir / path.name)
+
+
+def unpack_network(recipe: Recipe, run_dir: Path, cache_dir: StoragePath) -> None:
+    """Copy what `pack_network` put into a run folder to the cache, unless a network is there; a damaged one is said.
+
+    Raises:
+        FeatxError: it cannot be read or written.
+    """
+    path = network_path(recipe, cache_dir)
+    packed = run_dir / path.name
+    if recipe.precision != "int8" or path.exists() or not packed.is_file():
+        return
+    with system_errors(printable(packed), f"copied to {printable(path)}"):
+        if reason := check_network(packed):
+            log.warning("%s is damaged (%s) and is not used.", printable(packed), printable(reason))
+            return
+        with replacing(path) as temporary:
+            shutil.copyfile(packed, temporary)
 
 
 def kept_calibrations(recipe: Recipe, cache_dir: StoragePath) -> list[tuple[str, ...]]:

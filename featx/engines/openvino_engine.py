@@ -16,6 +16,7 @@ from featx.backbones import Weights, build_model
 from featx.dataset import ImageDataset
 from featx.engines.networks import Network, network_recipe, read_network, say_damaged, write_network
 from featx.engines.quantization import quantize
+from featx.engines.saturation import without_saturation
 from featx.errors import FeatxError
 from featx.recipe import Recipe
 from featx.storage import StoragePath
@@ -74,6 +75,8 @@ class OpenVinoEngine:
         height, width = recipe.image_size
         self.request_size = batch_size or max(1, min(32, REQUEST_PIXELS // (height * width)))
         model = load_network(recipe, weights, cache_dir, dataset, show=show)
+        if recipe.precision == "int8":
+            model = without_saturation(model)
         model.reshape([self.request_size, height, width, 3])
         with kept_signal_stack():
             compiled = _compile(model, recipe.precision, threads, streams)
@@ -218,7 +221,8 @@ def _converted(recipe: Recipe, weights: Weights, *, show: bool) -> Network:
         else:
             xml_path = Path(folder, "network.xml")
             model.export(str(xml_path), format="openvino", verbose=False)
-            converted = openvino.Core().read_model(xml_path)
+            # As bytes: Windows would not remove a file that is mapped into memory.
+            converted = openvino.Core().read_model(xml_path.read_bytes(), xml_path.with_suffix(".bin").read_bytes())
         return Network(*_serialized(_with_one_output(converted)))
 
 

@@ -22,7 +22,7 @@ from featx.backbones import (
     read_class_list,
 )
 from featx.dataset import Images, ManyImages, SkippedImage, as_source, digest_sources, images_in, source_path
-from featx.engines import EngineChoices, EngineOptions, needs_keras
+from featx.engines import EngineChoices, EngineOptions, needs_keras, unpack_network
 from featx.errors import FeatxError, WeightsError
 from featx.extract import (
     DEFAULT_CACHE_DIR,
@@ -303,6 +303,7 @@ class Classifier(ImageClassifier):
 
     def _find_weights(self) -> Weights:
         run = self.run
+        unpack_network(run.recipe, run.dir, self._cache_dir)
         if needs_keras(run.recipe, self._cache_dir, self._engine_options):
             return run.find_weights(self._cache_dir, self._weights_path)
         try:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from featx.backbones import CLASSIFIER_LAYER, Weights, find_weights_again
+from featx.engines import pack_network
 from featx.errors import FeatxError, printable, system_errors
 from featx.heads import HEADS, Epoch, Training, save_model
 from featx.recipe import Recipe
@@ -123,11 +124,12 @@ def write_run(
     training: Training,
     weights: Weights,
     warnings: Sequence[str] = (),
+    cache_dir: StoragePath | None = None,
 ) -> None:
     """Write the run folder `run_dir`: models, metrics, history, predictions, the recipe and the class names.
 
     Where the backbone's `weights` were is noted too: whoever predicts with the run needs them. So are `warnings` of the
-    data.
+    data. An int8 network comes from the cache, and depends on training images that may not be there later.
 
     Raises:
         FeatxError: the folder has something in it already, or cannot be written.
@@ -143,6 +145,8 @@ def write_run(
         (folder / "recipe.json").write_text(features.recipe.to_json() + "\n", encoding="utf-8")
         _write_csv(folder / "history.csv", columns, epochs)
         _write_predictions(folder / "predictions.csv", features, results)
+        if cache_dir is not None:
+            pack_network(features.recipe, cache_dir, folder)
 
 
 def _metrics(

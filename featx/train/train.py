@@ -91,7 +91,7 @@ def train_top(
     warnings = data_warnings(dataset, features.dataset, [store.dir])
     for warning in warnings[len(dataset.warnings) :]:  # the others were said when the images were found
         log.warning("%s", warning)
-    write_run(folder, features, results, training, weights, warnings)
+    write_run(folder, features, results, training, weights, warnings, cache_dir)
     return Run(folder, features, results, warnings)
 
 
