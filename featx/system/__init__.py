@@ -39,6 +39,7 @@ from featx.system.machine import (
     reset_peak_memory,
     versions,
 )
+from featx.system.missing_packages import import_failure, install_command
 from featx.system.prefetch import OnDemand, in_threads, prefetched
 from featx.system.progress import (
     Terminated,
