@@ -20,7 +20,14 @@ from featx.engines.saturation import without_saturation
 from featx.errors import FeatxError
 from featx.recipe import Recipe
 from featx.storage import StoragePath
-from featx.system import import_openvino, kept_signal_stack, keras_backend, n_cores, openvino_has_bfloat16
+from featx.system import (
+    import_nncf,
+    import_openvino,
+    kept_signal_stack,
+    keras_backend,
+    n_cores,
+    openvino_has_bfloat16,
+)
 
 log = logging.getLogger("featx")
 
@@ -189,6 +196,7 @@ def load_network(
         except RuntimeError as error:  # OpenVINO raises nothing else
             say_damaged(recipe, cache_dir, " ".join(str(error).split()))
     if recipe.precision == "int8":
+        import_nncf()  # if it is not installed, fail before the float network is converted
         floats = replace(recipe, precision="float32", calibration=None)
         floating = load_network(floats, weights, cache_dir, dataset, show=show)
         quantized, calibration = quantize(floating, recipe, dataset, cache_dir, show=show)

@@ -17,7 +17,7 @@ from featx.backbones import build_model
 from featx.errors import FeatxError
 from featx.heads import load_model
 from featx.recipe import Recipe
-from featx.system import import_keras
+from featx.system import import_failure, import_keras
 
 #: Pillow resizes with whole numbers: weights are rounded to multiples of 2**-22.
 _PILLOW_ONE = float(2**22)
@@ -213,7 +213,8 @@ def import_onnx() -> tuple[Any, Any]:
     try:
         return importlib.import_module("onnx"), importlib.import_module("tf2onnx")
     except ImportError as error:
-        raise FeatxError(f"The format onnx needs more packages ({error}): pip install 'featx[onnx]'.") from error
+        missing = error.name or "onnx"
+        raise FeatxError(f"{import_failure(missing, error, 'featx[onnx]')}, or choose another --format.") from error
 
 
 def write_onnx(graph: Graph, notes: dict[str, Any], path: Path) -> None:

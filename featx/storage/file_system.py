@@ -24,10 +24,11 @@ from typing import IO, Any, cast
 from featx.errors import FeatxError, printable, redacted
 from featx.storage.member_names import name_tar_members, name_zip_members, plain_path
 from featx.storage.stat_key import RACY_NS, StatKey, StatKeys
+from featx.system import install_command
 
-#: Packages for file systems, by the beginning of an address, as one would type them after `pip install`.
+#: Packages for file systems, by the beginning of an address, as pip names them.
 _PACKAGES = {
-    **dict.fromkeys(("s3", "s3a"), "'featx[s3]'"),
+    **dict.fromkeys(("s3", "s3a"), "featx[s3]"),
     **dict.fromkeys(("gs", "gcs"), "gcsfs"),
     **dict.fromkeys(("abfs", "abfss", "az"), "adlfs"),
     **dict.fromkeys(("http", "https"), "aiohttp"),
@@ -242,7 +243,7 @@ def _reason(error: Exception, protocol: str) -> str:
     words = textwrap.shorten(redacted(printable(" ".join(str(error).split()))), _MAX_WORDS, placeholder=" …")
     kind = type(error).__name__
     if isinstance(error, ImportError):
-        package = f"pip install {_PACKAGES[protocol]}" if protocol in _PACKAGES else words
+        package = install_command(_PACKAGES[protocol]) if protocol in _PACKAGES else words
         return f"{protocol}:// needs a package that is not installed: {package}"
     if isinstance(error, ValueError) and "Protocol not known" in words:
         return f"there is no kind of file system called {protocol}"

@@ -44,6 +44,7 @@ from featx.system.machine import (
     shell_line,
     versions,
 )
+from featx.system.missing_packages import import_failure, install_command
 from featx.system.prefetch import OnDemand, in_threads, prefetched
 from featx.system.progress import (
     Terminated,

@@ -16,6 +16,7 @@ from functools import cache
 from typing import Any
 
 from featx.errors import FeatxError
+from featx.system.missing_packages import import_failure, install_command
 from featx.system.progress import insistent_interrupts
 
 KERAS_BACKENDS = ("tensorflow", "jax", "torch")
@@ -54,8 +55,8 @@ def import_keras() -> Any:
             keras = importlib.import_module("keras")
     except ImportError as error:
         raise FeatxError(
-            f"Keras with the backend {backend!r} does not load ({error}). Install it, or choose another with "
-            f"KERAS_BACKEND={'|'.join(KERAS_BACKENDS)}."
+            f"Keras with the backend {backend!r} does not load ({error}). Install it with "
+            f"{install_command(backend)}, or choose another with KERAS_BACKEND={'|'.join(KERAS_BACKENDS)}."
         ) from error
     # The user's keras.json could change features without changing their recipe.
     keras.config.set_floatx("float32")
@@ -100,7 +101,7 @@ def import_nncf() -> Any:
     Raises:
         FeatxError: it is not installed, or does not load.
     """
-    return _import("nncf", "choose another --precision")
+    return _import("nncf", "choose another --precision", extra="nncf")
 
 
 @contextmanager
@@ -126,7 +127,7 @@ def kept_signal_stack() -> Iterator[None]:
             sigaltstack(ctypes.byref(before), None)
 
 
-def _import(name: str, way_out: str) -> Any:
+def _import(name: str, way_out: str, *, extra: str | None = None) -> Any:
     # Both fall back on a silent stand-in where this package is missing. They ask for it again when they convert, and
     # so it stays away for good, unless the program featx runs in has loaded it first.
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # None: not to be found
@@ -134,9 +135,8 @@ def _import(name: str, way_out: str) -> Any:
         with insistent_interrupts():
             return importlib.import_module(name)
     except ImportError as error:
-        raise FeatxError(
-            f"{name} does not load ({error}). Install it with pip install {name}, or {way_out}."
-        ) from error
+        requirement = f"featx[{extra}]" if extra else name
+        raise FeatxError(f"{import_failure(name, error, requirement)}, or {way_out}.") from error
 
 
 @contextmanager

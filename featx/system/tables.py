@@ -10,6 +10,7 @@ from itertools import chain
 from typing import Any
 
 from featx.errors import JOINERS, FeatxError, printable
+from featx.system.missing_packages import import_failure
 
 
 def text_table(header: Sequence[str], rows: Sequence[Sequence[str]], n_left: int = 1) -> str:
@@ -89,5 +90,5 @@ def data_frame(columns: Mapping[Any, Any]) -> Any:
     try:
         pandas = importlib.import_module("pandas")
     except ImportError as error:
-        raise FeatxError(f"pandas does not load ({error}). Install it with pip install 'featx[pandas]'.") from error
+        raise FeatxError(f"{import_failure('pandas', error, 'featx[pandas]')}.") from error
     return pandas.DataFrame(dict(columns))

@@ -460,7 +460,7 @@ def test_wrong_wishes_are_named(run_dir, options, message):
 
 def test_a_missing_package_is_named_with_the_way_to_install_it(run_dir, monkeypatch):
     monkeypatch.setitem(sys.modules, "tf2onnx", None)
-    with pytest.raises(FeatxError, match=re.escape("pip install 'featx[onnx]'")):
+    with pytest.raises(FeatxError, match=re.escape('pip install "featx[onnx]"')):
         export_run(run_dir, format="onnx")
 
 

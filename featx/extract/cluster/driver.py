@@ -26,6 +26,7 @@ from featx.errors import FeatxError, printable
 from featx.extract.cluster.scheduler import Scheduler
 from featx.extract.cluster.worker import Outcome, WorkerSlot
 from featx.recipe import Recipe
+from featx.system import import_failure
 
 #: Ray tries an address where nobody listens for two minutes; a machine that is there answers at once.
 CONNECT_S = 10.0
@@ -89,7 +90,7 @@ def _connect(address: str) -> Any:
     try:
         import ray
     except ImportError as error:
-        raise FeatxError(f"Ray does not load ({error}). Install it with pip install 'featx[ray]'.") from error
+        raise FeatxError(f"{import_failure('ray', error, 'featx[ray]')}.") from error
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except Exception as error:  # ConnectionError, ValueError, RuntimeError: Ray says what it likes

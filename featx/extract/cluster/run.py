@@ -25,7 +25,7 @@ from featx.extract.cluster.driver import ClusterFound, Stop
 from featx.extract.cluster.worker import Outcome, WorkerConfig, digest_of
 from featx.extract.pipeline import StageOne, StageResult
 from featx.storage import TEMPORARY_PREFIX, StoragePath
-from featx.system import held_interrupts, keras_backend, progress_bar, versions
+from featx.system import held_interrupts, install_command, keras_backend, progress_bar, versions
 
 log = logging.getLogger("featx")
 
@@ -60,7 +60,7 @@ def run_on_cluster(stage: StageOne, images: Images) -> StageResult:
     if stage.recipe.precision == "int8":
         choose_engine(options, stage.recipe)  # raises what it would raise on a node
     if importlib.util.find_spec("ray") is None:
-        raise FeatxError("Ray is not installed: install it with pip install 'featx[ray]'.")
+        raise FeatxError(f"Ray is not installed. Install it with {install_command('featx[ray]')}.")
     with closing(_Driver(address)) as driver:
         cluster = driver.find_cluster(stage)
         log.log(logging.INFO if show else logging.DEBUG, "Ray cluster %s: %s.", printable(address), cluster.description)
