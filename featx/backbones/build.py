@@ -70,7 +70,7 @@ def check_fit(backbone: str, layer: str, image_size: tuple[int, int], pooling: s
         )
     if min(image_size) < entry.min_size:
         raise BackboneError(
-            f"{backbone} takes images of {entry.min_size} pixels or more in height and in width: choose a larger "
+            f"{backbone} takes images of {entry.min_size} pixels or more in height and in width. Choose a larger "
             f"--image-size. Received: {received}"
         )
 

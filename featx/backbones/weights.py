@@ -20,7 +20,7 @@ from typing import Any
 from featx.backbones.table import OfficialFile, find_backbone
 from featx.dataset import digest_files
 from featx.errors import WeightsError, printable
-from featx.storage import StoragePath
+from featx.storage import StoragePath, nearest_folder
 from featx.store import DAMAGE_ERRORS, as_text, open_hdf5
 from featx.system import did_you_mean, import_keras, size
 
@@ -113,7 +113,12 @@ class _Wanted:
 
 
 def check_weights(weights: str) -> None:
-    """Raise WeightsError if `weights` is neither a word that `find_weights` knows nor a file that is there."""
+    """Raise WeightsError if `weights` is neither a word that `find_weights` knows nor a file that is there.
+
+    So does a folder for ImageNet's weights that is not there.
+    """
+    if weights == "imagenet":
+        _weights_folder()
     if weights in _WORDS or re.fullmatch(r"random:\d+", weights) or Path(weights).expanduser().is_file():
         return
     raise WeightsError(
@@ -239,16 +244,25 @@ def _imagenet_path(wanted: _Wanted) -> Path:
 
 def _local_path(wanted: _Wanted) -> Path | None:
     """Return the file in `FEATX_WEIGHTS_DIR`, else what Keras has downloaded; None if there is neither."""
-    folder = os.environ.get("FEATX_WEIGHTS_DIR")
-    path = _path_in_folder(wanted, Path(folder).expanduser()) if folder else None
+    folder = _weights_folder()
+    path = _path_in_folder(wanted, folder) if folder else None
     official = wanted.official_path
     return path or (official if official.is_file() else None)
 
 
+def _weights_folder() -> Path | None:
+    """Return the folder that `FEATX_WEIGHTS_DIR` names; None if it is not set."""
+    named = os.environ.get("FEATX_WEIGHTS_DIR")
+    if not named:
+        return None
+    folder = Path(named).expanduser()
+    if not folder.is_dir():
+        raise WeightsError(f"FEATX_WEIGHTS_DIR names no folder. Received: {printable(named)}.{nearest_folder(folder)}")
+    return folder
+
+
 def _path_in_folder(wanted: _Wanted, folder: Path) -> Path | None:
     """Return the file that is wanted in `folder`: the official one, else the only one called as one's own are."""
-    if not folder.is_dir():
-        raise WeightsError(f"FEATX_WEIGHTS_DIR names no folder. Received: {printable(folder)}")
     official = folder / wanted.official.name
     if official.exists():
         return official

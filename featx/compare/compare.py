@@ -1,6 +1,7 @@
 """The comparison: all approaches on one split, with the same seed, and what each of them cost."""
 
 import json
+import logging
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -44,10 +45,12 @@ from featx.extract import (
 from featx.heads import Training, check_training
 from featx.images import Views, as_views
 from featx.recipe import Recipe
-from featx.storage import StoragePath, as_path, as_storage_path, check_empty
+from featx.storage import StoragePath, as_cache_dir, as_path, check_empty
 from featx.store import FeatureStore
 from featx.system import as_workers, check_name, command_line, hardware, names, now, versions, waiting, whole_number
 from featx.train import DEFAULT_TRAINING, data_warnings, read_rows, validation_part
+
+log = logging.getLogger("featx")
 
 #: Each repeat has a seed of its own, and seeds have an end.
 MAX_REPEATS = 1000
@@ -111,8 +114,10 @@ def compare_approaches(
     of_report = report_resnet50_options(recipe_options) if REPORT_RESNET50 in baselines else None
     for recipe_of in [*of_backbones, *filter(None, [of_report])]:
         check_options(**recipe_of)
+    if (maps or class_list) and not direct:
+        log.warning("maps and class_list (--map, --class-list) are only used with direct (--direct).")
     network_classes = read_class_list(as_path(class_list)) if direct and class_list else ()
-    cache_dir, runs_dir = as_storage_path(cache_dir), as_path(runs_dir) if runs_dir else None
+    cache_dir, runs_dir = as_cache_dir(cache_dir), as_path(runs_dir) if runs_dir else None
     if runs_dir:
         check_empty(runs_dir)
     dataset = scanned = scan(data_dir, cache_dir, show=training.show)

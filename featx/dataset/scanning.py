@@ -17,7 +17,7 @@ from featx.dataset.layout import Layout, find_layout
 from featx.dataset.names import alike_warning, class_prefixes, near_match
 from featx.errors import DatasetError, ImageError, printable
 from featx.images import decode_image, format_read, read_file
-from featx.storage import RemotePath, StoragePath, as_data, as_storage_path, read_start
+from featx.storage import RemotePath, StoragePath, as_cache_dir, as_data, read_start
 from featx.system import waiting
 
 log = logging.getLogger("featx")
@@ -99,7 +99,7 @@ def scan_listed(
     show: bool = False,
 ) -> ImageDataset:
     """Return the data set of images that have been listed; arguments and errors as for `scan`."""
-    dataset = _with_images(_read(listed, as_storage_path(cache_dir), show=show), to_train=to_train)
+    dataset = _with_images(_read(listed, as_cache_dir(cache_dir), show=show), to_train=to_train)
     if dataset.n_test == 0:
         dataset = _split_by_content(dataset, test_fraction, to_train=to_train)
         empty = "The test split has no image: featx takes a test split from the train split, by content."

@@ -13,7 +13,7 @@ from featx.errors import FeatxError, printable, system_errors
 from featx.export.graph import Graph, build_graph, import_onnx, write_keras, write_onnx, write_savedmodel
 from featx.extract import DEFAULT_CACHE_DIR, size_bytes
 from featx.recipe import Recipe
-from featx.storage import StoragePath, as_path, as_storage_path, check_writable, replacing, replacing_folder
+from featx.storage import StoragePath, as_cache_dir, as_path, check_writable, replacing, replacing_folder
 from featx.system import brief, check_name, keras_backend, size, waiting
 from featx.train import SavedRun, read_run
 
@@ -93,7 +93,7 @@ def export_run(
     recipe = run.recipe
     if recipe.precision != "float32":
         log.info("The run computes in %s, the artefact in float32: probabilities differ a little.", recipe.precision)
-    weights_path = run.find_weights(as_storage_path(cache_dir), as_path(weights) if weights else None).path
+    weights_path = run.find_weights(as_cache_dir(cache_dir), as_path(weights) if weights else None).path
     write_whole = replacing if suffix else replacing_folder
     with waiting(f"export to {format}", show=show) as note:
         note("building the network")

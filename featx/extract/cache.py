@@ -8,7 +8,7 @@ from pathlib import Path
 from featx.dataset import DATABASE_NAME, check_database, quarantine_database
 from featx.engines import check_network
 from featx.errors import FeatxError, printable, system_errors
-from featx.storage import StoragePath, as_storage_path, local_dir, remove_whole
+from featx.storage import StoragePath, as_cache_dir, local_dir, remove_whole
 from featx.store import (
     Compaction,
     Damage,
@@ -79,7 +79,7 @@ def list_cache(cache_dir: StoragePath | str) -> list[CacheEntry]:
     Raises:
         FeatxError: the folder cannot be read.
     """
-    cache_dir = as_storage_path(cache_dir)
+    cache_dir = as_cache_dir(cache_dir)
     entries = [_entry(path) for folder in dict.fromkeys((cache_dir, local_dir(cache_dir))) for path in _visible(folder)]
     return sorted(entries, key=lambda entry: (_KINDS.index(entry.kind), entry.name))
 
@@ -102,7 +102,7 @@ def check_cache(
     Raises:
         FeatxError: there is no such entry, or the system cannot read or write one.
     """
-    cache_dir = as_storage_path(cache_dir)
+    cache_dir = as_cache_dir(cache_dir)
     entries = _chosen(cache_dir, names)
     stores: list[StoreCheck] = []
     damages: list[Damage] = []
@@ -132,7 +132,7 @@ def compact_cache(
     Raises:
         FeatxError: there is no such store, or the system cannot read or write one.
     """
-    cache_dir = as_storage_path(cache_dir)
+    cache_dir = as_cache_dir(cache_dir)
     stores = {entry.name: entry.store for entry in _chosen(cache_dir, names) if entry.store}
     recipes = {name: store.recipe for name, store in stores.items() if store.recipe}
     return {name: compact(FeatureStore(cache_dir, recipe), show=show) for name, recipe in recipes.items()}

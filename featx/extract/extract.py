@@ -17,7 +17,7 @@ from featx.extract.options import (
 from featx.extract.pipeline import Computed, compute_missing
 from featx.images import Views, as_views
 from featx.recipe import Recipe
-from featx.storage import StoragePath, as_storage_path
+from featx.storage import StoragePath, as_cache_dir
 from featx.store import FeatureStore
 
 DEFAULT_SETTINGS = ExtractionSettings()
@@ -101,7 +101,7 @@ def extract_features(
         engine_options=engine_options, workers=workers, strict=strict, show=show, ray_address=ray_address
     )
     check_options(**recipe_options)
-    cache_dir, views = as_storage_path(cache_dir), as_views(views)
+    cache_dir, views = as_cache_dir(cache_dir), as_views(views)
     dataset = scan(data_dir, cache_dir, to_train=False, show=show)
     recipe, weights = resolve_recipe(cache_dir, dataset, **recipe_options)
     return extract_dataset(dataset, recipe, weights, cache_dir, settings, views=views)

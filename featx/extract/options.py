@@ -30,7 +30,7 @@ from featx.engines import (
 from featx.errors import FeatxError
 from featx.images import Views
 from featx.recipe import DTYPES, POOLINGS, PRECISIONS, Recipe, as_image_size
-from featx.storage import RemotePath, StoragePath, as_storage_path
+from featx.storage import RemotePath, StoragePath, as_cache_dir, as_storage_path
 from featx.system import as_workers, check_name, did_you_mean, has_fast_bfloat16, shell_line, shown
 
 #: Where stores lie unless told otherwise.
@@ -260,7 +260,7 @@ def resolve_recipe(
         FeatxError: there is no such storage dtype, pooling or precision, or int8 lacks a data set.
         TypeError: there is no such option.
     """
-    cache_dir = as_storage_path(cache_dir)
+    cache_dir = as_cache_dir(cache_dir)
     chosen = check_options(**options)
     is_whole = chosen["layer"] == CLASSIFIER_LAYER
     if chosen["precision"] == AUTO:

@@ -23,7 +23,7 @@ from featx.extract.options import (
 )
 from featx.extract.pipeline import compute_missing
 from featx.recipe import Recipe
-from featx.storage import StoragePath, as_storage_path
+from featx.storage import StoragePath, as_cache_dir
 from featx.store import FeatureStore
 
 
@@ -116,7 +116,7 @@ class FeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
             FeatxError: `X` may mean something else, or the recipe, the weights or the store is not fit; the message
                 says what to do.
         """
-        cache_dir = as_storage_path(self.cache_dir)
+        cache_dir = as_cache_dir(self.cache_dir)
         given = {name: getattr(self, name) for name in get_type_hints(ExtractionOptions)}
         recipe_options, engine_options = split_options(cast("ExtractionOptions", given))
         check_options(**recipe_options)

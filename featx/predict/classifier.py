@@ -1,4 +1,4 @@
-"""A trained run, or a pretrained network as it is, as a classifier: image files in, classes out.
+"""A trained run, or a pretrained network as it is, as a classifier: images in, classes out.
 
 Features of images that were seen before come from the store.
 """
@@ -35,7 +35,7 @@ from featx.extract import (
 )
 from featx.heads import Head, read_head
 from featx.recipe import Recipe
-from featx.storage import StoragePath, as_path, as_storage_path
+from featx.storage import StoragePath, as_cache_dir, as_path
 from featx.store import FeatureStore
 from featx.system import as_rows, as_workers, brief, data_frame, names
 from featx.train import SavedRun, read_run
@@ -292,7 +292,7 @@ class Classifier(ImageClassifier):
         return cls(
             run,
             read_head(run.head_path(head)),
-            as_storage_path(cache_dir),
+            as_cache_dir(cache_dir),
             as_path(weights) if weights else None,
             options,
         )
@@ -370,13 +370,13 @@ class DirectClassifier(ImageClassifier):
         if recipe_options["layer"] not in {None, CLASSIFIER_LAYER} or recipe_options["pooling"]:
             raise FeatxError("A pretrained classifier takes no layer or pooling: leave them out.")
         wanted: RecipeOptions = {**recipe_options, "layer": CLASSIFIER_LAYER, "pooling": None}
-        recipe, weights = resolve_recipe(as_storage_path(cache_dir), **wanted)
+        recipe, weights = resolve_recipe(as_cache_dir(cache_dir), **wanted)
         n_network_classes = count_network_classes(recipe.backbone, weights.path)
         network_classes = read_class_list(as_path(class_list)) if class_list else ()
         class_map = make_class_map(names("maps", maps), n_network_classes, class_list=network_classes)
         if not maps and not class_list:
             log.info("Classes of ImageNet, for want of --map: %s.", class_map)
-        return cls(recipe, weights, class_map, as_storage_path(cache_dir), engine_options)
+        return cls(recipe, weights, class_map, as_cache_dir(cache_dir), engine_options)
 
     def __repr__(self) -> str:
         return f"<DirectClassifier {self._recipe.backbone}: {len(self.class_names)} classes>"

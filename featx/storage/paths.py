@@ -50,6 +50,20 @@ def as_storage_path(named: StoragePath | str | os.PathLike[str]) -> StoragePath:
     return Path(text)
 
 
+def as_cache_dir(named: StoragePath | str) -> StoragePath:
+    """Return the storage path of a folder that featx makes if need be.
+
+    Raises:
+        FeatxError: it, or a folder above it, is a file; or as for `as_storage_path`.
+    """
+    path = as_storage_path(named)
+    if isinstance(path, Path):
+        there = next((above for above in (path, *path.absolute().parents) if above.exists()), None)
+        if there and not there.is_dir():
+            raise FeatxError(f"The cache cannot be in a file: choose another --cache-dir. Received: {printable(path)}")
+    return path
+
+
 def as_path(named: StoragePath | str) -> Path:
     """Return the path of a file or folder that is on this machine.
 

@@ -12,7 +12,7 @@ from featx.errors import FeaturesMissingError, TrainingError, printable
 from featx.extract import DEFAULT_CACHE_DIR, RecipeOptions, check_options, extract_command, resolve_recipe
 from featx.images import Views, as_views
 from featx.recipe import Recipe
-from featx.storage import StoragePath, as_storage_path
+from featx.storage import StoragePath, as_cache_dir
 from featx.store import FeatureStore, Rows, StreamedViews, ViewRows, row_bytes, stored_rows, take, take_views
 from featx.system import MemoryLimit, Timings, as_mask, data_frame, size
 from featx.train.metrics import commonest_class
@@ -127,7 +127,7 @@ def load_features(
         FeaturesMissingError: the store lacks features; the message names the command that makes them.
         FeatxError: the data set, the weights or the store is not fit; the message says what to do.
     """
-    cache_dir, views = as_storage_path(cache_dir), as_views(views)
+    cache_dir, views = as_cache_dir(cache_dir), as_views(views)
     check_options(**options)
     if not isinstance(dataset, ImageDataset):
         dataset = scan(dataset, cache_dir)

@@ -13,7 +13,7 @@ from featx.dataset import Data, ImageDataset, scan, validation_mask
 from featx.extract import DEFAULT_CACHE_DIR, RecipeOptions, check_options, extract_command, resolve_recipe
 from featx.heads import HEADS, Training, check_training, head_names, predict_proba, train_head
 from featx.images import Views, as_views
-from featx.storage import StoragePath, as_path, as_storage_path, check_empty
+from featx.storage import StoragePath, as_cache_dir, as_path, check_empty
 from featx.store import FeatureStore, take
 from featx.system import brief, reset_peak_memory, waiting
 from featx.train.features import Features, data_warnings, stored_features, with_views
@@ -74,7 +74,7 @@ def train_top(
         FeaturesMissingError: the store lacks features; the message names the command that makes them.
         FeatxError: the data set, the weights or the store is not fit; the message says what to do.
     """
-    cache_dir, views, folder = as_storage_path(cache_dir), as_views(views), as_path(run_dir)
+    cache_dir, views, folder = as_cache_dir(cache_dir), as_views(views), as_path(run_dir)
     check_empty(folder)
     check_training(training)
     names = head_names(heads)

@@ -307,15 +307,26 @@ def test_random_weights_are_the_same_every_time_and_differ_by_seed(tmp_path):
 
 
 def test_unknown_layer_names_those_there_are(tmp_path):
-    recipe, _ = resolve_recipe(tmp_path, layer="block6_pool", **SMALL)
+    with pytest.raises(BackboneError, match=r"block5_pool.*Received: 'block6_pool'. Did you mean block5_pool?"):
+        resolve_recipe(tmp_path, layer="block6_pool", **SMALL)
+    recipe, _ = resolve_recipe(tmp_path, **SMALL)
     with pytest.raises(BackboneError, match=r"block5_pool.*Received: 'block6_pool'"):
+        build_model(replace(recipe, layer="block6_pool"), None)
+
+
+def test_a_backbone_without_a_list_of_layers_is_asked_for_them_itself(tmp_path, monkeypatch):
+    monkeypatch.setitem(BACKBONES, "densenet121", DENSENET121)
+    recipe, _ = resolve_recipe(tmp_path, backbone="densenet121", layer="no_such_layer", **SMALL)
+    with pytest.raises(BackboneError, match=r"densenet121 has no layer of this name.*bn, relu. Received: 'no_such"):
         build_model(recipe, None)
 
 
 def test_images_too_small_for_the_network_are_refused(tmp_path):
-    recipe, _ = resolve_recipe(tmp_path, weights="random", image_size=(16, 16))
-    with pytest.raises(BackboneError, match="--image-size. Received: 16x16"):
-        build_model(recipe, None)
+    with pytest.raises(BackboneError, match="vgg16 takes images of 32 pixels or more.* Received: 16x16"):
+        resolve_recipe(tmp_path, weights="random", image_size=(16, 16))
+    recipe, _ = resolve_recipe(tmp_path, weights="random", image_size=(64, 64))
+    with pytest.raises(BackboneError, match="--image-size. Received: 64x31"):
+        build_model(replace(recipe, image_size=(64, 31)), None)
 
 
 def test_unknown_backbone_is_refused():

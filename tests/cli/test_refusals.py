@@ -123,6 +123,8 @@ HOPELESS = [
     (["extract", "data", "--views", "2", "--zoom", "nan"], "zoom goes from 0"),
     (["train-top", "data", "--run-dir", "file/run"], "The folder file/run cannot be written"),
     (["compare", "data", "--report-dir", "file"], "The folder file cannot be written"),
+    (["extract", "data", "--cache-dir", "file/cache"], "The cache cannot be in a file"),
+    (["compare", "data", "--cache-dir", "file/cache"], "The cache cannot be in a file"),
     (["compare", "data", "--direct", "--class-list", "gone.json"], "The class list gone.json cannot be read"),
 ]
 
@@ -135,6 +137,18 @@ def test_what_cannot_work_is_refused_before_images_are_listed(here, featx, words
     assert "cats (" not in stderr  # said when images have been listed
     assert not Path("cache").exists()
     assert not [path for path in here.glob("r*/*") if path.is_dir()]
+
+
+def test_a_folder_of_weights_that_is_not_there_is_refused_before_images_are_listed(here, featx, monkeypatch):
+    Path("weights").mkdir()
+    monkeypatch.setenv("FEATX_WEIGHTS_DIR", "wieghts")
+    stderr = featx("extract", "data", exit_code=2).stderr
+    assert stderr == "featx: FEATX_WEIGHTS_DIR names no folder. Received: wieghts. Did you mean weights?\n"
+
+
+def test_a_map_without_direct_is_not_ignored_silently(here, featx):
+    stderr = featx("compare", "dat", *RANDOM, "--map", "cats=1", exit_code=2).stderr
+    assert "only used with direct (--direct)" in stderr
 
 
 def test_a_refusal_loads_nothing_that_is_slow(here):

@@ -40,7 +40,7 @@ from featx.extract.planning.survey import Survey, missing_work, sample_rows, sur
 from featx.extract.planning.trial import NOT_TRIED, Trial, try_out
 from featx.images import Views, as_views
 from featx.recipe import PRECISIONS, Recipe
-from featx.storage import ABANDONED_AFTER_S, TEMPORARY_PREFIX, StoragePath, as_data, as_storage_path
+from featx.storage import ABANDONED_AFTER_S, TEMPORARY_PREFIX, StoragePath, as_cache_dir, as_data
 from featx.system import as_workers, cuda_capability, shown, waiting
 
 #: Begins the name of a plan's folder in the cache, which goes when the plan is made.
@@ -97,7 +97,7 @@ def plan_extraction(
     """
     started = time.perf_counter()
     named = ImageFolders.of(data_dir)
-    root, cache_dir = _here(as_data(named.root)), _here(as_storage_path(cache_dir))
+    root, cache_dir = _here(as_data(named.root)), _here(as_cache_dir(cache_dir))
     recipe_options, engine_options = split_options(options)
     check_options(**recipe_options)
     views, workers = as_views(views), as_workers(workers)
