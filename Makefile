@@ -24,6 +24,7 @@ demo: $(INSTALLED)  ## compare transfer learning with a CNN from scratch on hand
 	$(BIN)/featx compare cache/sample-digits --backbone vgg16 --image-size 64 --weights imagenet-or-random --with-scratch-cnn
 
 test: $(INSTALLED)  ## run the tests, three files at a time, since many tests wait; ten minutes on two cores
+	@$(BIN)/python -m compileall -q featx  # hundreds of processes would compile it, where Python may not write bytecode
 	$(BIN)/python -m pytest --quiet --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 chaos: $(INSTALLED)  ## kill, fill up and damage featx hundreds of times, on a cluster too; ten minutes
