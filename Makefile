@@ -42,6 +42,7 @@ demo: $(INSTALLED)  ## compare transfer learning with a CNN from scratch: photog
 	$(BIN)/featx compare --demo
 
 test: $(DEVELOPED)  ## run the tests, three files at a time, since many tests wait; ten minutes on two cores
+	@$(BIN)/python -m compileall -q featx  # hundreds of processes would compile it, where Python may not write bytecode
 	$(BIN)/python -m pytest --quiet --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 chaos: $(DEVELOPED)  ## kill, fill up and damage featx hundreds of times, on a cluster too; ten minutes

@@ -1,12 +1,15 @@
 """What the tests share: real images, real weights where there are some, and the command line in one process."""
 
 import fcntl
+import importlib
 import os
 import shutil
 import signal
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 # Two or three test processes share the cores: threads of NumPy and scikit-learn that wait for work would only spin.
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
@@ -152,6 +155,18 @@ def _write_vgg16_weights(folder: Path) -> None:
     network = keras.applications.VGG16(include_top=False, weights=None, input_shape=(32, 32, 3))
     with h5py.File(folder / "vgg16_mine_notop.h5", "w") as file:
         legacy_h5_format.save_weights_to_hdf5_group(file, network)
+
+
+@pytest.fixture
+def benchmark_module(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], ModuleType]]:
+    """Import a module of the benchmarks, which are scripts that stand side by side."""
+    folder = str(Path(__file__).parents[1] / "benchmarks")
+    monkeypatch.syspath_prepend(folder)
+    before = set(sys.modules)
+    yield importlib.import_module
+    for name in set(sys.modules) - before:
+        if str(getattr(sys.modules[name], "__file__", "")).startswith(folder):
+            del sys.modules[name]
 
 
 @pytest.fixture

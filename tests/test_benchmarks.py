@@ -1,6 +1,5 @@
 """The benchmark runs, compares like with like, and its figures follow from its turns."""
 
-import importlib
 import json
 import os
 import statistics
@@ -21,17 +20,6 @@ VGG16 = [
     *((3, 64, 0), (64, 64, 0), (64, 128, 1), (128, 128, 1), (128, 256, 2), (256, 256, 2), (256, 256, 2)),
     *((256, 512, 3), (512, 512, 3), (512, 512, 3), (512, 512, 4), (512, 512, 4), (512, 512, 4)),
 ]
-
-
-@pytest.fixture
-def benchmark_module(monkeypatch):
-    """Import a module of the benchmarks, which are scripts that stand side by side."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    before = set(sys.modules)
-    yield importlib.import_module
-    for name in set(sys.modules) - before:
-        if str(getattr(sys.modules[name], "__file__", "")).startswith(str(BENCHMARKS)):
-            del sys.modules[name]
 
 
 @pytest.fixture(scope="module")

@@ -20,6 +20,7 @@ import pytest
 import featx
 from featx.cli.main import main
 from featx.dataset.skipped import SkippedImage, SkippedImages
+from featx.extract.planning import plan as plan_module
 from featx.recipe import Recipe
 from featx.store.feature_store import FeatureStore
 from featx.store.segment_file import new_segment_name
@@ -238,13 +239,14 @@ def test_names_in_the_guides_code_exist():
 
 
 def test_the_guides_code_runs(tmp_path, monkeypatch, make_photos, vgg16_weights, capsys):
-    """It plans for one engine in one precision, and trains for few epochs: it is not to take minutes."""
+    """It plans for one engine in one precision, in short passes, and trains for few epochs: it must not take long."""
     for name, options in {
         "plan_extraction": {"engine": "openvino", "precision": "float32"},
         "train_top": {"training": featx.Training(epochs=3)},
         "compare_approaches": {"training": featx.Training(epochs=3)},
     }.items():
         monkeypatch.setattr(featx, name, partial(getattr(featx, name), **options))
+    monkeypatch.setattr(plan_module, "PASS_S", 0.1)
     monkeypatch.setenv("FEATX_WEIGHTS_DIR", str(vgg16_weights))
     monkeypatch.chdir(tmp_path)
     make_photos(tmp_path / "data", classes=("cats", "dogs"))

@@ -14,6 +14,7 @@ import click
 import pytest
 
 import featx.cli.main
+from featx.dataset.scanning import scan
 
 FAST = ["--weights", "random", "--image-size", "32"]
 
@@ -113,7 +114,7 @@ def test_a_command_that_fails_leaves_no_empty_folders(data, tmp_path, monkeypatc
 
 
 def test_without_data_the_sample_is_used_and_said(here, featx):
-    result = featx("extract", *FAST, "--backbone", "mobilenetv2")
+    result = featx("extract", *FAST, "--backbone", "mobilenetv2", "--layer", "block_2_add")
     assert "built-in sample" in result.stderr
     assert "1,797 images in 10 classes (500 training, 1,297 test)" in result.stdout
 
@@ -182,12 +183,15 @@ def test_what_featx_has_written_is_not_taken_for_images(make_photos, here, featx
     (here / "sea" / "cache").mkdir()  # as if featx had once been started in a class folder
     shutil.copy(next((here / "sea").glob("*.jpg")), here / "sea" / "cache" / "sample.jpg")
     (here / "sea" / "cache" / ".featx-output").touch()
-    for number in range(2):
-        assert "cache" not in featx("compare", ".", *FAST, "--epochs", 1).stderr
-        featx("compare", ".", *FAST, "--epochs", 1, "--report-dir", f"mine/{number}")
+    assert "cache" not in featx("compare", ".", *FAST, "--epochs", 1).stderr
+    featx("compare", ".", *FAST, "--epochs", 1, "--report-dir", "mine/0")  # beside the first report, which has pictures
     reports = [json.loads(path.read_text()) for path in here.glob("*/*/results.json")]
-    assert [report["class_names"] for report in reports] == [["sea", "wood"]] * 4
+    assert [report["class_names"] for report in reports] == [["sea", "wood"]] * 2
     assert {report["n_train"] + report["n_validation"] + report["n_test"] for report in reports} == {40}
+    assert len(list(here.glob("*/*/*.png"))) > 4
+    dataset = scan(here, here / "cache")  # beside both
+    assert (dataset.class_names, dataset.n_images) == (("sea", "wood"), 40)
+    assert not [warning for warning in dataset.warnings if "cache" in warning]
 
 
 def test_letters_that_a_terminal_lacks_do_not_cost_the_result(data, cache):

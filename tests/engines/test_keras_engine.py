@@ -323,22 +323,15 @@ np.save(sys.argv[1], KerasEngine(RECIPE, RANDOM, 4).features(random_images(9)))
     np.testing.assert_allclose(features[1], features[0], rtol=1e-5, atol=1e-5 * features[0].max())
 
 
-def test_gpu_benchmark_compares_the_pipeline_with_the_network(make_photos, tmp_path):
+def test_gpu_benchmark_compares_the_pipeline_with_the_network(make_photos, tmp_path, benchmark_module, capsys):
     photos = make_photos(tmp_path / "photos")
     words = ["--backbone", "vgg16", "--pixels", "32", "--rounds", "1", "--batch-size", "8", "--json"]
     words += ["--work-dir", str(tmp_path)]
-    script = """
-import json, sys
-sys.path.insert(0, "benchmarks")
-from gpu import main
-for words in json.loads(sys.argv[1]):
-    main(words, standalone_mode=False)
-"""
-    calls = [[str(photos), *words], ["--images", "12", *words]]
-    rest = run_python("-c", script, json.dumps(calls)).stdout
-    for n in (32, 12):
-        figures, end = json.JSONDecoder().raw_decode(rest)
-        rest = rest[end:].lstrip()
+    gpu = benchmark_module("gpu")
+    capsys.readouterr()
+    for n, data in ((32, [str(photos)]), (12, ["--images", "12"])):
+        gpu.main([*data, *words], standalone_mode=False)
+        figures = json.loads(capsys.readouterr().out)
         assert figures["backend"] == keras_backend()
         (backbone,) = figures["backbones"]
         assert (backbone["n_images"], backbone["batch_size"], backbone["precision"]) == (n, 8, "bfloat16")
