@@ -75,7 +75,7 @@ def export_run(
         weights: file of the backbone's weights, if it is not where it was when the run was made.
 
     Raises:
-        WeightsError: the backbone's weights are not to be found.
+        WeightsError: the backbone's weights were not found.
         FeatxError: there is no sound run, something is there already, it cannot be written, or a package is missing.
     """
     start_s = time.perf_counter()

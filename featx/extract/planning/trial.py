@@ -222,7 +222,7 @@ def try_out(trial: Trial, method: str) -> Estimate:
         try:
             answer, _ = process.communicate(job.encode(), LIMIT_S)
         except subprocess.TimeoutExpired:
-            return replace(trial.missing, reason=f"It was given up after {LIMIT_S / 60:.0f} minutes.")
+            return replace(trial.missing, reason=f"It was stopped after {LIMIT_S / 60:.0f} minutes.")
         finally:
             process.kill()
             process.wait()
@@ -235,7 +235,7 @@ def try_out(trial: Trial, method: str) -> Estimate:
 def _cause(returncode: int, errors_path: Path) -> str:
     """Return what a process died of: a signal, or the last line that it wrote."""
     if returncode < 0:
-        return f"Its process was ended by the signal {signal.Signals(-returncode).name}."
+        return f"The signal ended its process: {signal.Signals(-returncode).name}."
     lines = errors_path.read_text(encoding="utf-8", errors="replace").split("\n")
     last = next((line for line in reversed(lines) if line.strip()), f"code {returncode}")
     return f"Its process failed: {printable(last.strip())[:300]}"
