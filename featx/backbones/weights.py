@@ -281,7 +281,8 @@ def _download(wanted: _Wanted, looked: str) -> None:
         raise WeightsError(
             f"Could not find or download the ImageNet weights of {wanted.backbone}. Looked for "
             f"{wanted.pattern} in {looked} and for {printable(place)}, then tried to download them ({reason}). "
-            f"Connect to the network once, put {official.name} into a folder and set FEATX_WEIGHTS_DIR to it, or name a file with --weights PATH."
+            f"Connect to the network once, put {official.name} into a folder and set FEATX_WEIGHTS_DIR to it, "
+            f"or name a file with --weights PATH."
         ) from error
 
 
