@@ -16,7 +16,7 @@ def run() -> None:
     except KeyboardInterrupt as interrupt:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
-        sys.stderr.write("featx: stopped; nothing was begun.\n")
+        sys.stderr.write("featx: stopped before anything was started.\n")
         sys.exit(130 if type(interrupt) is KeyboardInterrupt else 143)  # the other is `Terminated`
 
 

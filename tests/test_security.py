@@ -173,7 +173,7 @@ def test_hostile_model_of_the_old_format_is_refused_and_does_nothing(tmp_path):
 def test_hostile_head_is_refused_and_does_nothing(tmp_path):
     path, marker = tmp_path / "dense.keras", tmp_path / "marker"
     hostile_model(path, marker)
-    with pytest.raises(FeatxError, match="no sound Keras model"):
+    with pytest.raises(FeatxError, match="not a valid Keras model"):
         load_model(path)
     assert not marker.exists()
 

@@ -61,7 +61,7 @@ def test_the_main_job_needs_nothing_that_only_posix_has(make_photos, tmp_path):
     assert result.returncode == 0, result.stderr
     assert "warning" not in result.stderr
     assert "2 segments, now 1; 35 images were written again." in result.stdout
-    assert "35 images are sound." in result.stdout
+    assert "35 images, no damage." in result.stdout
     assert len([line for line in result.stdout.splitlines() if line.startswith(f"{data}/test/")]) == 8
     assert (tmp_path / "run" / "dense.keras").is_file()
     assert (tmp_path / "report" / "index.html").is_file()

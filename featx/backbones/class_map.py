@@ -298,7 +298,7 @@ def _read_json(path: Path, what: str) -> Any:
         json.dumps(content, ensure_ascii=False).encode("utf-8", "surrogateescape")  # half a character is no name
     except (ValueError, RecursionError) as error:
         reason = printable(" ".join(str(error).split())[:200])
-        raise FeatxError(f"The {what} {printable(path)} is no sound JSON file: {reason}.") from error
+        raise FeatxError(f"The {what} {printable(path)} is not a valid JSON file: {reason}.") from error
     return content
 
 

@@ -151,7 +151,7 @@ def find_weights(backbone: str, weights: str, cache_dir: StoragePath, *, whole: 
         try:
             return _weights_in_file(wanted, _imagenet_path(wanted), cache_dir)
         except WeightsError as error:
-            log.warning("%s Going on with random weights: the figures say nothing about transfer learning.", error)
+            log.warning("%s Continuing with random weights: the figures say nothing about transfer learning.", error)
             return find_weights(backbone, "random", cache_dir)
     path = _imagenet_path(wanted) if weights == "imagenet" else Path(weights).expanduser()
     return _weights_in_file(wanted, path, cache_dir)
@@ -198,7 +198,7 @@ def find_weights_again(
     looked += [f"{printable(path)} is not there" for path in named if not path.is_file()]
     where = f" ({'; '.join(looked)})" if looked else ""
     raise WeightsError(
-        f"The weights of {backbone} with the SHA-256 {digest[:16]}… are not to be found{where}. Name their file with "
+        f"The weights of {backbone} with the SHA-256 {digest[:16]}… were not found{where}. Name their file with "
         f"--weights PATH, or set FEATX_WEIGHTS_DIR to its folder."
     )
 
@@ -228,7 +228,7 @@ def _check_official(official: OfficialFile, path: Path) -> None:
     if md5 != official.md5:
         raise WeightsError(
             f"{printable(path)} bears the name of Keras's official weights but is not that file: MD5 expected "
-            f"{official.md5}, got {md5}. A download may have been cut short: move it away to have it "
+            f"{official.md5}, got {md5}. The download may be incomplete: move it away to have it "
             f"downloaded again, or rename it if the weights are your own. It was not used, and not touched."
         )
 
@@ -294,9 +294,10 @@ def _download(wanted: _Wanted, looked: str) -> None:
     except Exception as error:  # Keras raises a bare Exception when a download fails
         reason = textwrap.shorten(str(error), 300, placeholder=" …")
         raise WeightsError(
-            f"No ImageNet weights for {wanted.backbone} are to be had: looked for {wanted.pattern} in {looked}, for "
-            f"{printable(place)}, and tried to download them ({reason}). Connect to the network once; or put "
-            f"{official.name} into a folder and set FEATX_WEIGHTS_DIR to it; or name a file with --weights PATH."
+            f"Could not find or download the ImageNet weights of {wanted.backbone}. Looked for "
+            f"{wanted.pattern} in {looked} and for {printable(place)}, then tried to download them ({reason}). "
+            f"Connect to the network once, put {official.name} into a folder and set FEATX_WEIGHTS_DIR to it, "
+            f"or name a file with --weights PATH."
         ) from error
 
 

@@ -59,7 +59,7 @@ def ls(cache_dir: StoragePath, output: opt.Output) -> None:
 @cache.command()
 @NAMES
 @opt.CACHE_DIR
-@click.option("--mend", is_flag=True, help="Quarantine what is damaged, so that it is computed again.")
+@click.option("--mend", is_flag=True, help="Quarantine damaged files, so that featx computes it again.")
 @opt.OUTPUT
 def verify(names: tuple[str, ...], cache_dir: StoragePath, mend: bool, output: opt.Output) -> None:
     """Read everything, hold it against its checksums, and say what mending would cost; changes nothing by itself.
@@ -104,7 +104,7 @@ def rm(names: tuple[str, ...], cache_dir: StoragePath, quarantined: bool, yes: b
       featx cache rm vgg16-block5_pool-224x224
     """
     if not names and not quarantined:
-        raise FeatxError("Name what is to be removed, as featx cache ls shows it, or give --quarantined.")
+        raise FeatxError("Name what to remove, as featx cache ls shows it, or give --quarantined.")
     paths = removable(cache_dir, names, quarantined=quarantined)
     if paths and not yes and not click.confirm(_removal_question(paths), err=True):
         click.get_current_context().exit(1)
@@ -163,21 +163,21 @@ def check_text(check: CacheCheck, cache_dir: StoragePath, *, mended: bool) -> st
     lines = [line for store in check.stores for line in _store_lines(store)]
     lines += [_damage_line(damage) for damage in check.damages]
     if check.is_sound:
-        return "\n".join([*lines, "All of it is sound."])
+        return "\n".join([*lines, "No damage found."])
     if mended:
-        lines.append("What was damaged has been quarantined or removed.")
+        lines.append("The damaged files were quarantined or removed.")
     else:
         elsewhere = [] if cache_dir == Path(DEFAULT_CACHE_DIR) else ["--cache-dir", str(cache_dir)]
         command = shell_line(["featx", "cache", "verify", "--mend", *elsewhere])
-        lines.append(f"Nothing was changed. To quarantine what is damaged: {printable(command)}")
+        lines.append(f"Nothing was changed. To quarantine the damaged files: {printable(command)}")
     lost = [store for store in check.stores if store.recipe and _n_lost(store) != 0]
     if lost:
-        lines += ["Then compute what was lost:", *(f"  {_extraction(store)}" for store in lost)]
+        lines += ["Then compute the lost features again:", *(f"  {_extraction(store)}" for store in lost)]
     return "\n".join(lines)
 
 
 def _store_lines(store: StoreCheck) -> Iterator[str]:
-    yield f"{printable(store.dir.name)}: {store.n_rows:,} images are sound."
+    yield f"{printable(store.dir.name)}: {store.n_rows:,} images, no damage."
     yield from map(_damage_line, store.damages)
     n_lost = _n_lost(store)
     if n_lost != 0:
@@ -243,8 +243,8 @@ def _compaction_json(done: Mapping[str, Compaction]) -> dict[str, Any]:
 
 def _removal_question(paths: Sequence[StoragePath]) -> str:
     names = ", ".join(printable(path.name) for path in paths)
-    return f"Remove {names} ({size(sum(map(size_bytes, paths)))})? What is removed has to be computed again"
+    return f"Remove {names} ({size(sum(map(size_bytes, paths)))})? featx has to compute it again then"
 
 
 def _removal_text(names: Sequence[str]) -> str:
-    return f"Removed: {', '.join(map(printable, names))}." if names else "There is nothing to remove."
+    return f"Removed: {', '.join(map(printable, names))}." if names else "Nothing to remove."

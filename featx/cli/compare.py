@@ -36,7 +36,7 @@ log = logging.getLogger("featx")
     "baselines",
     type=opt.Choice(BASELINE_NAMES),
     multiple=True,
-    help="Add a system of the report; give the option again for another one.",
+    help="Add a baseline of the report; repeat the option for several.",
 )
 @opt.RECIPE
 @opt.CACHE_DIR
@@ -49,7 +49,7 @@ log = logging.getLogger("featx")
     "--repeats",
     type=click.IntRange(1, MAX_REPEATS),
     default=1,
-    help="Train each approach so often, with one seed after the other, and show how much that changes.",
+    help="Train each approach this many times with different seeds, and show the spread.",
 )
 @click.option(
     "--learning-curve",
@@ -129,4 +129,4 @@ def open_in_browser(page: Path) -> None:
     """Open a page in the browser of this machine's desktop; without a desktop, say so and open nothing."""
     has_display = sys.platform in {"darwin", "win32"} or any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY")))
     if not has_display or not webbrowser.open(page.absolute().as_uri()):
-        log.warning("The page was not opened: there is no display, or no browser.")
+        log.warning("Could not open the page: there is no display, or no browser.")

@@ -81,7 +81,7 @@ def extraction_text(extraction: Extraction) -> str:
     if len(skipped) > SKIPPED_SHOWN:
         lines.append(f"… and {len(skipped) - SKIPPED_SHOWN:,} more.")
     if skipped:
-        lines.append(f"All that was skipped: {printable(extraction.store_dir / 'skipped.csv')}")
+        lines.append(f"Skipped images: {printable(extraction.store_dir / 'skipped.csv')}")
     lines.append(f"Features: {printable(extraction.store_dir)}")
     if views:
         lines.append(f"Features of views: {printable(views.store_dir)}")

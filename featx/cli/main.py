@@ -71,7 +71,7 @@ def is_data(word: str) -> bool:
 def _stop(interrupt: KeyboardInterrupt) -> NoReturn:
     ignore_interrupts()
     _fail(
-        "stopped; what was finished is kept. Run the same command again to go on.",
+        "stopped; what was finished is kept. Run it again to resume.",
         143 if isinstance(interrupt, Terminated) else 130,
     )
 

@@ -229,7 +229,7 @@ BACKBONE_LIST = option(
     multiple=True,
     default=[RECIPE_OPTIONS["backbone"].default],
     show_default=True,
-    help="Pretrained network; give the option again for another one.",
+    help="Pretrained network; repeat the option for several.",
 )
 RECIPE = options(*map(recipe_option, ("image_size", "weights", "layer", "pooling", "precision", "dtype")))
 
@@ -265,9 +265,9 @@ TRAIN_VIEWS = combined(
         "[default: report, unless one of these is given]",
     ),
     option("--flip", is_flag=True, help="Swap left and right in one view of two."),
-    option("--rotation", type=float, help="Turn views by as many degrees at most, either way."),
-    option("--zoom", type=float, help="Scale height and width of views, each by 1 ± as much at most."),
-    option("--shear", type=float, help="Slant views by as many degrees at most, either way."),
+    option("--rotation", type=float, help="Rotate views by up to this many degrees, either way."),
+    option("--zoom", type=float, help="Scale height and width of views, each by up to 1 ± this much."),
+    option("--shear", type=float, help="Shear views by up to this many degrees, either way."),
 )
 VIEWS = options(
     TRAIN_VIEWS,
@@ -279,7 +279,7 @@ CACHE_DIR = option(
     "--cache-dir",
     type=StoragePathType(path_type=Path, file_okay=False),
     default=Path(DEFAULT_CACHE_DIR),
-    help="Where features lie: a folder, or an address like s3://bucket/features.",
+    help="Where featx keeps features: a folder, or an address like s3://bucket/features.",
 )
 STAGE_ONE = options(
     option(
@@ -314,19 +314,19 @@ STAGE_TWO = combined(
         "--epochs",
         type=click.IntRange(1),
         default=Training.epochs,
-        help="At most so many passes over the training images.",
+        help="Largest number of passes over the training images.",
     ),
     option(
         "--memory",
         type=Parsed("size", parse_size),
-        help="Features that take more, like 4GiB, are read from disk while training.  [default: half of what is free]",
+        help="Memory for training, like 4GiB; larger features are read from disk.  [default: half of what is free]",
     ),
 )
 DEADLINE = option(
     "--deadline",
     "deadline_s",
     type=Parsed("time", parse_duration),
-    help="Time in which all is to be done, like 90m, 8h or 1d12h: how many machines does that take?",
+    help="Deadline, like 90m, 8h or 1d12h: says how many machines meet it.",
 )
 MAP = options(
     option(
@@ -393,7 +393,7 @@ OUTPUT = combined(
         is_flag=True,
         expose_value=False,
         callback=_log_from(logging.DEBUG),
-        help="Say on standard error what is decided on the way.",
+        help="Log decisions on standard error.",
     ),
     option("--json", "as_json", is_flag=True, help="Results as JSON on standard output."),
 )

@@ -67,11 +67,11 @@ def _data_lines(plan: Plan) -> list[str]:
         lines.append(f"{plan.views.n:,} views of each {of}: {plan.views.augmentation}.")
     by_precision = {one.precision: one.images.n_cached for one in plan.estimates}  # engines share a store
     cached = [f"{n:,} in {precision}" for precision, n in by_precision.items() if n]
-    lines.append(f"With features already: {', '.join(cached) or 'none'}. Planned is what is missing.")
+    lines.append(f"With features already: {', '.join(cached) or 'none'}. The plan counts only what is missing.")
     if plan.n_unread:
         lines.append(
-            f"{plan.n_unread:,} images were only counted, as reading them all takes long: each is taken for readable "
-            f"and new."
+            f"{plan.n_unread:,} images were only counted, because reading them all takes long: the plan "
+            f"assumes that each is readable and new."
         )
     lines += [f"Cannot be read: {printable(path)} ({reason})" for path, reason in plan.unreadable[:UNREADABLE_SHOWN]]
     if len(plan.unreadable) > UNREADABLE_SHOWN:
@@ -115,22 +115,22 @@ def _table_notes(plan: Plan) -> list[str]:
         lines.append(
             f"Not tried, to answer quickly: {', '.join(names)}. Name one with --engine and --precision to try it."
         )
-    lines.append("* is what featx extract with the same options does.")
+    lines.append("* marks what featx extract does with the same options.")
     measured = [one for one in plan.estimates if any(work.pace for work in one.works)]
     if not measured:
-        return [*lines, "There is nothing to compute, so nothing was measured."]
+        return [*lines, "Nothing to compute, so nothing was measured."]
     spread = max(max(one.time_high_s / one.time_s - 1, MARGIN) for one in measured)
     lines.append(
         f"Timed on {plan.n_sample:,} images, in {duration(plan.elapsed_s)}: ±{100 * spread:.0f} % while the machine is "
-        f"as busy as now. What a cold disk or a slow network takes longer is not in it."
+        f"as busy as now. A cold disk or a slow network takes longer."
     )
     others = max(one.others_share for one in measured)
     if others > 0.05:
         lines.append(f"Other programs took up to {100 * others:.0f} % of the processors; without them, it takes less.")
     if kept := [f"{one.precision} {duration(one.convert_s)}" for one in measured if one.convert_s and one.is_converted]:
-        lines.append(f"Converted now, once for all, and kept in the cache: {', '.join(kept)}.")
+        lines.append(f"Converted and kept in the cache: {', '.join(kept)}.")
     lines += [
-        f"The time of {one.name} includes {duration(one.convert_s)} for its network, once for all."
+        f"The time of {one.name} includes {duration(one.convert_s)} to convert its network, which is needed only once."
         for one in measured
         if not one.is_converted
     ]

@@ -330,7 +330,7 @@ def _files_elsewhere(path: RemotePath) -> list[StoragePath]:
 
 def _no_images(folder: StoragePath | str, others: Sequence[str]) -> FeatxError:
     found = f": {by_suffix(others)}" if others else ""
-    return FeatxError(f"{printable(folder)} has no images that featx reads{found}.")
+    return FeatxError(f"{printable(folder)} has no images that featx can read{found}.")
 
 
 def _is_folder(entry: "os.DirEntry[str]") -> bool:

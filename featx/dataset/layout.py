@@ -297,9 +297,9 @@ class _Finder:
         used = {*splits.values(), *layout.train.values(), *(layout.test or {}).values(), base}
         strays = set(map(os.path.dirname, layout.strays)) - {base, *self._way_to(base)}
         no_classes, copy, neither = (
-            "having no class folders",
-            "having the same folders and file names as the classes",
-            "being neither a split nor a class",
+            "without class folders",
+            "with the same folders and file names as the classes",
+            "neither a split nor a class",
         )
         left_out: dict[str, list[str]] = {no_classes: [], copy: [], neither: []}
         for folder in (*self._way_to(base), base):

@@ -21,7 +21,7 @@ from featx.errors import DatasetError, printable
 
 _TELL = (
     "Say what you mean: --train-folder FOLDER names the folder whose sub-folders are the classes (. is {root} itself), "
-    "and --test-folder FOLDER does the same for the test split. Move out what is no class."
+    "and --test-folder FOLDER does the same for the test split. Move folders that are no class out of it."
 )
 _MAX_SHOWN = 4  # folders of a tree, at each level
 
@@ -151,9 +151,7 @@ def _index(folders: Folders, classes: dict[str, str]) -> str | None:
         and all(inside.casefold().startswith(name.casefold()) for inside in folders.filled(path))
         for name, path in classes.items()
     )
-    return (
-        f"{quoted(classes)} may be an index by first letters; if so, move the folders in them up" if is_index else None
-    )
+    return f"{quoted(classes)} may be an index by first letters; if so, move their folders up" if is_index else None
 
 
 def unclear(folders: Folders, top: str, why: str) -> DatasetError:

@@ -41,7 +41,7 @@ def write_sample(sample_dir: Path) -> Path:
     try:
         if sample_dir.exists() and not (sample_dir.is_dir() and not any(sample_dir.iterdir())):
             raise FeatxError(
-                f"{printable(sample_dir)} exists, and is not the whole sample; remove it, or name another folder."
+                f"{printable(sample_dir)} exists, and is not the complete sample; remove it, or name another folder."
             )
         _write_digits(unfinished_dir)
         rename_folder(unfinished_dir, named_dir)

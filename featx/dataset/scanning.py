@@ -148,7 +148,9 @@ def _listed(root: StoragePath, layout: Layout, folders: Folders) -> ImageDataset
             others += [path.removeprefix(prefix) for path in listing.others]
             unreadable += [(path.removeprefix(prefix), reason) for path, reason in listing.unreadable]
     strays = [path.removeprefix(prefix) for path in layout.strays]
-    other_files = f"Left out, as featx reads no images with these suffixes: {by_suffix(others)}." if others else ""
+    other_files = (
+        f"Left out, because featx does not read files with these suffixes: {by_suffix(others)}." if others else ""
+    )
     if not rows:
         raise _no_images(root, strays, list_folder(top, folders).others, unreadable)
     rows.sort()
@@ -164,7 +166,7 @@ def _listed(root: StoragePath, layout: Layout, folders: Folders) -> ImageDataset
         warnings=layout.warnings,
         unreadable=tuple(unreadable),
     )
-    return dataset.warned(other_files, _left_out("lying in no class folder", "image", strays))
+    return dataset.warned(other_files, _left_out("in no class folder", "image", strays))
 
 
 def _classes(dataset: ImageDataset, layout: Layout) -> str:
@@ -202,7 +204,7 @@ def _read(listed: ListedImages, cache_dir: StoragePath, *, show: bool) -> ImageD
     readable = np.ones(dataset.n_images, dtype=bool)
     readable[list(reasons)] = False
     unreadable = (*dataset.unreadable, *((dataset.paths[row], reason) for row, reason in reasons.items()))
-    warning = _left_out("being unreadable", "file", [f"{path} ({reason})" for path, reason in unreadable])
+    warning = _left_out("unreadable", "file", [f"{path} ({reason})" for path, reason in unreadable])
     if not readable.any():
         raise DatasetError(f"No image in {printable(dataset.root)} can be read. {warning}")
     kept = replace(replace(dataset, digests=digests).subset(readable), unreadable=unreadable)
@@ -315,12 +317,12 @@ def _no_images(
     if strays:
         return DatasetError(
             f"{printable(root)} has {_counted('image', strays)} in no class folder; put the images of each class "
-            f"into a folder of its own.{_prefixes(strays)} {EXPECTED}"
+            f"into their own folder.{_prefixes(strays)} {EXPECTED}"
         )
     folders = _counted("folder", [f"{path} ({reason})" for path, reason in unreadable])
     but = f" Not readable: {folders}." if unreadable else ""
     found = f" Found: {by_suffix(others)}." if others else ""
-    return DatasetError(f"{printable(root)} has no images that featx reads.{found}{but} {EXPECTED}")
+    return DatasetError(f"{printable(root)} has no images that featx can read.{found}{but} {EXPECTED}")
 
 
 def _prefixes(paths: Sequence[str]) -> str:

@@ -85,7 +85,7 @@ class SkippedImages:
     """`skipped.csv` of a store: a row for each file, and what is known of each content."""
 
     def __init__(self, path: StoragePath) -> None:
-        """Read the file at `path`, if there is one. It is only a memory: a damaged one is begun anew."""
+        """Read the file at `path`, if there is one. It is only a memory: a damaged one is written anew."""
         self._path = path
         self._known = _by_content(self._read())
 
@@ -145,7 +145,7 @@ class DimImages:
     """`dim.json` of a store: the largest value of each of them, by its digest, to be said whenever it is used."""
 
     def __init__(self, path: StoragePath) -> None:
-        """Read the file at `path`, if there is one. It is only a memory: a damaged one is begun anew."""
+        """Read the file at `path`, if there is one. It is only a memory: a damaged one is written anew."""
         self._path = path
         self._largest = self._read()
 
@@ -189,12 +189,12 @@ def dim_sentence(images: Iterable[DimImage]) -> str:
     factor = 65535 // (2**bits - 1)
     if len(different) == 1:
         return (
-            f"1 image has 16 bits a sample but no value above {largest:,} of 65,535, such as {path}, so it comes out "
+            f"1 image has 16 bits a sample but no value above {largest:,} of 65,535, such as {path}, so it looks "
             f"nearly black: if it holds {bits}-bit data, multiply its values by {factor}."
         )
     return (
         f"{len(different):,} images have 16 bits a sample but no value above {largest:,} of 65,535, such as {path}, so "
-        f"they come out nearly black: if they hold {bits}-bit data, multiply their values by {factor}."
+        f"they look nearly black: if they hold {bits}-bit data, multiply their values by {factor}."
     )
 
 
@@ -205,7 +205,7 @@ def _remembered(path: StoragePath, read: Callable[[], dict[str, _Known]]) -> dic
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, TypeError, AttributeError) as error:
-        log.warning("%s cannot be read (%s) and is begun anew.", printable(path), error)
+        log.warning("%s cannot be read (%s) and is written again from scratch.", printable(path), error)
         return {}
 
 

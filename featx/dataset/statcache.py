@@ -133,7 +133,7 @@ class StatCache:
                 self._give_up(rename_error)
                 return
             _log.warning(
-                "The digest cache %s was damaged or not featx's (%s); it is now %s, and images are read again.",
+                "The digest cache %s was damaged or not featx's (%s); it is now %s, and featx reads the images again.",
                 printable(self._path),
                 error,
                 printable(target.name),
@@ -143,7 +143,7 @@ class StatCache:
     def _give_up(self, error: Exception) -> None:
         self.close()
         _log.warning(
-            "The digest cache %s cannot be used (%s); going on without it, which is only slower.",
+            "The digest cache %s cannot be used (%s); continuing without it, which is slower.",
             printable(self._path),
             error,
         )

@@ -167,7 +167,7 @@ def choose_engine(options: EngineOptions, recipe: Recipe) -> str:
     chosen = cpu_engine(recipe.precision)
     if chosen != on_gpu:
         log.warning(
-            "There is a GPU, but Keras's backend %s cannot use it: going on with %s on the CPU.",
+            "There is a GPU, but Keras's backend %s cannot use it: continuing with %s on the CPU.",
             keras_backend(),
             chosen,
         )

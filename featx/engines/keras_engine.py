@@ -376,7 +376,7 @@ class _Worker:
     def _halve(self) -> None:
         """Free the device, and go on with smaller batches where features have not come back."""
         before, self.batch_size = self.batch_size, self.batch_size // 2
-        log.info("Out of %s at %d images a batch: going on with %d.", self._memory, before, self.batch_size)
+        log.info("Out of %s at %d images a batch: continuing with %d.", self._memory, before, self.batch_size)
         self._flying.clear()
         for job in self._jobs:
             job.start_again()

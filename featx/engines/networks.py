@@ -101,7 +101,7 @@ def check_network(path: Path) -> str | None:
 def say_damaged(recipe: Recipe, cache_dir: StoragePath, reason: str) -> None:
     """Warn that the network kept for `recipe` is of no use."""
     path = network_path(recipe, cache_dir)
-    log.warning("%s is damaged (%s); it is made again.", printable(path), printable(reason[:200]))
+    log.warning("%s is damaged (%s); featx makes it again.", printable(path), printable(reason[:200]))
 
 
 def write_network(network: Network, recipe: Recipe, cache_dir: StoragePath) -> None:

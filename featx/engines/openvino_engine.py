@@ -218,7 +218,7 @@ def _converted(recipe: Recipe, weights: Weights, *, show: bool) -> Network:
     """Have Keras convert the model of `recipe`, on whatever backend it runs."""
     openvino = import_openvino()  # first, without its telemetry: Keras would import it, too
     if show:
-        log.info("Converting %s for OpenVINO, once for all.", recipe.backbone)
+        log.info("Converting %s for OpenVINO; this is needed only once.", recipe.backbone)
     model = build_model(network_recipe(recipe), weights.path)
     with tempfile.TemporaryDirectory(prefix="featx-network-") as folder, _untouched_logging():
         if keras_backend() == "tensorflow":  # without Keras's `export`, which traces every layer once more

@@ -89,7 +89,7 @@ def quantize(
     digests, rows = _find_images(recipe, dataset, cache_dir)
     assert dataset is not None  # _find_images has seen to it
     if show:
-        log.info("Calibrating %s for int8 on %d training images, once for all.", recipe.backbone, len(rows))
+        log.info("Calibrating %s for int8 on %d training images; this is needed only once.", recipe.backbone, len(rows))
     with progress_bar(2 * len(rows), f"int8 {recipe.backbone}", "images", show=show) as bar:
         images = _decode(dataset, rows, recipe.image_size)
         with kept_signal_stack():
@@ -119,7 +119,7 @@ def _decode(dataset: ImageDataset, rows: np.ndarray, image_size: tuple[int, int]
     batches = read_batches(paths, dataset.digests[rows], image_size, _BATCH_SIZE)
     images = np.concatenate([batch.images for batch in batches])
     if not len(images):
-        raise FeatxError("Not one of the images to calibrate int8 on can be read; choose another --precision.")
+        raise FeatxError("None of the images for the int8 calibration can be read; choose another --precision.")
     return images
 
 

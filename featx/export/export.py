@@ -77,7 +77,7 @@ def export_run(
         show: show on stderr what is being done.
 
     Raises:
-        WeightsError: the backbone's weights are not to be found.
+        WeightsError: the backbone's weights were not found.
         FeatxError: there is no sound run, something is there already, it cannot be written, or a package is missing.
     """
     start_s = time.perf_counter()

@@ -89,7 +89,7 @@ def compute_missing(
         DtypeOverflowError: a feature does not fit the storage dtype. What was computed before is kept.
         ImageError: an image cannot be read, and `settings` are strict. What was computed before is kept.
         StoreError: the store cannot be read or written.
-        WeightsError: the weights are not to be found.
+        WeightsError: the weights were not found.
     """
     store = FeatureStore(cache_dir, recipe)
     memory = SkippedImages(store.dir / "skipped.csv")

@@ -58,7 +58,9 @@ def load_model(path: Path) -> Any:
     except Exception as error:  # a damaged archive ends in whatever zip, JSON, HDF5 or Keras raise
         check_readable(path)
         reason = " ".join(str(error).split())[:200]
-        raise FeatxError(f"{printable(path)}: this is no sound Keras model; train again. Received: {reason}") from error
+        raise FeatxError(
+            f"{printable(path)}: this is not a valid Keras model; train again. Received: {reason}"
+        ) from error
 
 
 @dataclass(frozen=True)

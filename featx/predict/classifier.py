@@ -183,7 +183,7 @@ class ImageClassifier(ABC):
 
         Raises:
             ImageError: `strict`, and an image cannot be read.
-            WeightsError: features have to be computed, and the backbone's weights are not to be found.
+            WeightsError: features have to be computed, and the backbone's weights were not found.
             FeatxError: `paths` are no images, or the store cannot be read or written.
         """
         workers = as_workers(workers)
@@ -375,7 +375,7 @@ class DirectClassifier(ImageClassifier):
         network_classes = read_class_list(as_path(class_list)) if class_list else ()
         class_map = make_class_map(names("maps", maps), n_network_classes, class_list=network_classes)
         if not maps and not class_list:
-            log.info("Classes of ImageNet, for want of --map: %s.", class_map)
+            log.info("Classes of ImageNet, since no --map is given: %s.", class_map)
         return cls(recipe, weights, class_map, as_cache_dir(cache_dir), engine_options)
 
     def __repr__(self) -> str:

@@ -247,7 +247,7 @@ def _kept(
         kept[f"{path}/" if kind == "folder" else path] = entry
     _check_ways(kept)
     if others:
-        warnings.append(f"Left out, being no ordinary file: {len(others):,}, such as {others[0]}.")
+        warnings.append(f"Left out because they are not ordinary files: {len(others):,}, such as {others[0]}.")
     if replaced:
         warnings.append(f"Left out, because a later file has the same name: {len(replaced):,}, such as {replaced[0]}.")
     return kept

@@ -318,8 +318,8 @@ class FeatureStore:
             else:  # HDF5's own words are long and for programmers; where the system gave a reason, it is enough
                 reason = os.strerror(error.errno) if error.errno else " ".join(str(error).split())
             raise StoreError(
-                f"Writing to the store {printable(self.dir)} failed: {reason}. What it held before is still good; "
-                f"mend this and run the same command again to go on."
+                f"Writing to the store {printable(self.dir)} failed: {reason}. What it held before is unharmed; "
+                f"fix this, then run the same command again to resume."
             ) from error
 
 

@@ -60,7 +60,7 @@ class SavedRun:
         They are downloaded again if `download` and they were Keras's own.
 
         Raises:
-            WeightsError: they are not to be found, or the file named holds others.
+            WeightsError: they were not found, or the file named holds others.
         """
         whole = self.recipe.layer == CLASSIFIER_LAYER
         candidates = [named.expanduser()] if named else [self.weights_path]
@@ -89,7 +89,7 @@ def read_run(run_dir: Path, head: str | None = None) -> SavedRun:
     class_names = _read_json(run_dir / "class_names.json", list)
     heads = tuple(head for head in HEADS if (run_dir / f"{head}.keras").is_file())
     if len(class_names) < 2 or not all(isinstance(name, str) for name in class_names) or not heads:
-        raise FeatxError(f"The run {printable(run_dir)} is not whole; train again with featx train-top.")
+        raise FeatxError(f"The run {printable(run_dir)} is incomplete; train again with featx train-top.")
     weights_path = metrics.get("weights_path")
     return SavedRun(
         dir=run_dir,

@@ -108,10 +108,10 @@ def test_names_that_are_not_one_class_are_an_error(text, message):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "no sound JSON file"),
+        (b"", "not a valid JSON file"),
         (b'{"cats": "1", "cats": "2"}', "cats is there twice"),
-        (b"\xff\xfe", "no sound JSON file"),
-        (b"[" * 100_000, "no sound JSON file"),
+        (b"\xff\xfe", "not a valid JSON file"),
+        (b"[" * 100_000, "not a valid JSON file"),
         (b"[]", r'holds no \{"CLASS"'),
         (b"{}", r'holds no \{"CLASS"'),
         (b'{" ": "1", "dogs": 2}', "a class has an empty name"),
@@ -189,7 +189,7 @@ def test_the_class_list_of_real_weights_is_read(shared):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("[", "no sound JSON file"),
+        ("[", "not a valid JSON file"),
         ("[]", "holds no list"),
         ("{}", "holds no list"),
         ('"tabby"', "holds no list"),

@@ -53,7 +53,7 @@ def test_whole_classifier_has_a_file_of_its_own(tmp_path, monkeypatch):
     weights_file(folder / "vgg16_mine_notop.h5")
     weights_file(folder / "vgg16_mine_no_top.h5")
     monkeypatch.setenv("FEATX_WEIGHTS_DIR", str(folder))
-    with pytest.raises(WeightsError, match=r"looked for vgg16\*\.h5 in .*vgg16_weights_tf_dim_ordering_tf_kernels\.h5"):
+    with pytest.raises(WeightsError, match=r"Looked for vgg16\*\.h5 in .*vgg16_weights_tf_dim_ordering_tf_kernels\.h5"):
         find_weights("vgg16", "imagenet", cache, whole=True)
     path = weights_file(folder / "vgg16_whole.h5")
     found = find_weights("vgg16", "imagenet", cache, whole=True)

@@ -22,8 +22,8 @@ from tests.chaos.tally import chosen
 EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 SIGNALS = sorted(EXIT_CODES)
 
-GO_ON = "featx: stopped; what was finished is kept. Run the same command again to go on.\n"
-NOTHING_BEGUN = "featx: stopped; nothing was begun.\n"
+GO_ON = "featx: stopped; what was finished is kept. Run it again to resume.\n"
+NOTHING_BEGUN = "featx: stopped before anything was started.\n"
 
 
 def start(*words: object) -> subprocess.Popen[str]:

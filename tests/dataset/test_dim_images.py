@@ -100,7 +100,7 @@ def data(make_photos, tmp_path):
 
 
 WARNING = (
-    "3 images have 16 bits a sample but no value above 4,095 of 65,535, such as {}, so they come out nearly black: "
+    "3 images have 16 bits a sample but no value above 4,095 of 65,535, such as {}, so they look nearly black: "
     "if they hold 12-bit data, multiply their values by 16."
 )
 

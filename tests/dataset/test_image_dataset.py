@@ -125,7 +125,7 @@ def test_an_unlabelled_test_folder_is_left_out_and_named(root, scanned):
     fill(root, train__cats=50, train__dogs=50, test=20)
     dataset = scanned()
     assert dataset.n_images == 100
-    assert "Left out, having no class folders: test/ (20 images)." in dataset.warnings
+    assert "Left out, without class folders: test/ (20 images)." in dataset.warnings
 
 
 def test_an_empty_test_split_is_as_good_as_none(root, scanned):
@@ -161,7 +161,7 @@ def test_images_in_no_class_folder_are_left_out_and_named(root, scanned):
     fill(root, train=1, train__cats=2, train__dogs=2, test__cats=1, test__dogs=1)
     dataset = scanned()
     assert dataset.n_images == 6
-    assert dataset.warnings == ("Left out, lying in no class folder: 1 image (train/0.jpg).",)
+    assert dataset.warnings == ("Left out, in no class folder: 1 image (train/0.jpg).",)
 
 
 # The files of a class
@@ -189,7 +189,7 @@ def test_files_that_are_no_images_are_counted_with_examples(root, scanned):
     dataset = scanned()
     assert dataset.n_images == 6
     assert dataset.warnings == (
-        "Left out, as featx reads no images with these suffixes: 1 .db, 1 .csv, 1 without suffix, 1 .txt, "
+        "Left out, because featx does not read files with these suffixes: 1 .db, 1 .csv, 1 without suffix, 1 .txt, "
         "such as train/dogs/Thumbs.db.",
     )
 
@@ -285,7 +285,7 @@ def test_what_cannot_be_read_is_left_out_with_its_reason(root, scanned, monkeypa
         ("train/dogs/socket.png", "a socket, not a file"),
     )
     (warning,) = dataset.warnings
-    assert warning.startswith("Left out, being unreadable: 3 files (train/cats/fifo.jpg (a FIFO, not a file), ")
+    assert warning.startswith("Left out, unreadable: 3 files (train/cats/fifo.jpg (a FIFO, not a file), ")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
@@ -304,8 +304,8 @@ def test_a_sub_folder_that_cannot_be_listed_is_reported(root, scanned):
     ("folders", "message"),
     [
         ({}, "There is no folder"),
-        ({"": 0}, "has no images that featx reads"),
-        ({"cats": 0, "dogs": 0}, "has no images that featx reads"),
+        ({"": 0}, "has no images that featx can read"),
+        ({"cats": 0, "dogs": 0}, "has no images that featx can read"),
         ({"": 3}, r"has 3 images \(0.jpg, 1.jpg, 2.jpg\) in no class folder"),
         ({"train": 2, "test": 1}, "in no class folder"),
         ({"train": 2}, "in no class folder"),
@@ -403,7 +403,7 @@ def test_images_of_other_formats_are_named_with_what_to_do(root, scanned):
     (root / "notes.txt").write_text("no image")
     with pytest.raises(DatasetError) as caught:
         scanned()
-    assert "has no images that featx reads. Found: 6 .heic, 1 .txt, such as" in str(caught.value)
+    assert "has no images that featx can read. Found: 6 .heic, 1 .txt, such as" in str(caught.value)
     assert "save HEIC images as JPEG or PNG" in str(caught.value)
 
 

@@ -109,8 +109,8 @@ def test_an_unlabelled_folder_is_set_apart_and_named_with_its_number(tmp_path):
     dataset = scan(root, tmp_path / "cache")
     assert counts(dataset) == {"sea": (4, 2), "wood": (4, 2)}
     assert dataset.warnings == (
-        "Left out, having no class folders: seg_pred/ (5 images).",
-        "Left out, being neither a split nor a class: seg_extra/ (1 image).",
+        "Left out, without class folders: seg_pred/ (5 images).",
+        "Left out, neither a split nor a class: seg_extra/ (1 image).",
     )
 
 
@@ -118,7 +118,7 @@ def test_folders_that_an_archive_holds_twice_are_left_out(tmp_path):
     fill(tmp_path / "cells", yes=40, no=40, cells__yes=40, cells__no=40)
     dataset = scan(tmp_path / "cells", tmp_path / "cache")
     assert dataset.n_images == 80
-    assert "Left out, having the same folders and file names as the classes: cells/ (80 images)." in dataset.warnings
+    assert "Left out, with the same folders and file names as the classes: cells/ (80 images)." in dataset.warnings
 
 
 def test_folders_in_every_class_are_said_to_be_part_of_it(tmp_path):
@@ -296,7 +296,7 @@ def test_images_above_the_classes_are_named_and_change_nothing(tmp_path):
     fill(tmp_path / "pets", **{".": 1, "data__train__cats": 40, "data__train__dogs": 40, "data": 1})
     fill(tmp_path / "flowers", **{".": 1, "flowers__rose": 20, "flowers__tulip": 20})
     pets = scan(tmp_path / "pets", tmp_path / "cache")
-    assert any("lying in no class folder: 2 images (0.jpg, data/0.jpg)" in warning for warning in pets.warnings)
+    assert any("in no class folder: 2 images (0.jpg, data/0.jpg)" in warning for warning in pets.warnings)
     assert scan(tmp_path / "flowers", tmp_path / "cache").class_names == ("rose", "tulip")
 
 
@@ -334,7 +334,7 @@ def test_a_named_folder_may_be_a_whole_path_and_what_it_leaves_out_is_said(tmp_p
     assert counts(named) == {"a": (8, 0), "b": (8, 0)}
     assert named.warnings == (
         "The images of a class include those in its sub-folders: a/ has x/, y/.",
-        "Left out, being neither a split nor a class: night/ (2 images).",
+        "Left out, neither a split nor a class: night/ (2 images).",
     )
 
 
@@ -345,7 +345,7 @@ def test_a_train_split_alone_may_be_named_beside_a_test_split(tmp_path):
     named = scan(ImageFolders(tmp_path / "pets", "train"), tmp_path / "cache")
     assert named.class_names == ("cats", "dogs")
     assert named.n_test > 0
-    assert "Left out, being neither a split nor a class: test/ (4 images)." in named.warnings
+    assert "Left out, neither a split nor a class: test/ (4 images)." in named.warnings
 
 
 def test_the_folder_itself_may_be_named_and_the_test_split_lie_in_it(tmp_path):

@@ -71,7 +71,7 @@ def test_something_else_is_never_overwritten(tmp_path):
     (tmp_path / "mine" / "notes.txt").write_text("mine")
     (tmp_path / "file").write_text("mine too")
     for name in ("mine", "file"):
-        with pytest.raises(FeatxError, match="is not the whole sample"):
+        with pytest.raises(FeatxError, match="is not the complete sample"):
             write_sample(tmp_path / name)
     assert content(tmp_path).keys() == {"mine/notes.txt", "file"}
 
@@ -79,7 +79,7 @@ def test_something_else_is_never_overwritten(tmp_path):
 def test_a_sample_that_lacks_images_is_an_error(tmp_path):
     sample_dir = write_sample(tmp_path / "sample")
     next(sample_dir.rglob("*.png")).unlink()
-    with pytest.raises(FeatxError, match="is not the whole sample"):
+    with pytest.raises(FeatxError, match="is not the complete sample"):
         write_sample(sample_dir)
 
 

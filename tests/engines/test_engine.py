@@ -68,7 +68,7 @@ def test_auto_takes_a_gpu_that_can_be_used_and_says_so_of_one_that_cannot(gpu, c
     assert not caplog.records
     gpu(is_usable=False)
     assert choose_engine(EngineOptions(), recipe_in("float32")) == "openvino"
-    assert "cannot use it: going on with openvino on the CPU" in caplog.text
+    assert "cannot use it: continuing with openvino on the CPU" in caplog.text
 
 
 def test_batches_are_large_for_an_engine_that_may_use_the_gpu_only(gpu):

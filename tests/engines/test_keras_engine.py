@@ -206,8 +206,8 @@ def test_too_little_memory_makes_batches_smaller(make_engine, caplog, memory_err
     assert engine.batch_size == 2
     where = "GPU memory" if keras_sees_gpu() else "memory"
     assert [record.getMessage() for record in caplog.records if record.name == "featx"] == [
-        f"Out of {where} at 8 images a batch: going on with 4.",
-        f"Out of {where} at 4 images a batch: going on with 2.",
+        f"Out of {where} at 8 images a batch: continuing with 4.",
+        f"Out of {where} at 4 images a batch: continuing with 2.",
     ]
 
 
@@ -240,7 +240,7 @@ assert engine.batch_size < 2048
 assert np.allclose(engine.features(images[:64]), expected[:64])
 """
     done = run_python("-c", script)
-    assert "Out of memory at 2048 images a batch: going on with 1024." in done.stderr
+    assert "Out of memory at 2048 images a batch: continuing with 1024." in done.stderr
 
 
 def test_error_in_one_job_leaves_the_others_alone(engine):

@@ -305,7 +305,7 @@ def test_lost_int8_network_is_not_made_from_other_images(photos, tmp_path, make_
     damage_bytes(network_path(recipe, cache))
     _, weights = resolve_recipe(cache, **PART)
     next((data / "train" / "sea").iterdir()).unlink()
-    with pytest.raises(FeatxError, match="calibrated on are not at hand"):
+    with pytest.raises(FeatxError, match="calibrated on are not available"):
         create_engine(recipe, weights, cache, scan(data, cache), EngineOptions())
 
 

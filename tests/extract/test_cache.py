@@ -117,8 +117,8 @@ def test_ls_knows_a_store_whose_recipe_json_is_damaged(filled):
 def test_a_sound_cache_is_verified_and_left_as_it_is(filled, featx):
     before = contents(filled.dir)
     output = featx("cache", "verify", "--cache-dir", filled.dir.parent).output
-    assert "30 images are sound" in output
-    assert "All of it is sound" in output
+    assert "30 images, no damage" in output
+    assert "No damage found" in output
     assert contents(filled.dir) == before
 
 

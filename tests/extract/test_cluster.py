@@ -44,7 +44,7 @@ SLOW: dict[str, Any] = {"weights": "random", "image_size": (96, 96), "precision"
 SLOW_WORDS = ["--weights", "random", "--image-size", "96", "--precision", "float32", "--batch-size", "4"]
 QUICK: dict[str, Any] = {"weights": "random", "image_size": (32, 32), "layer": "block2_pool", "precision": "float32"}
 
-GO_ON = "featx: stopped; what was finished is kept. Run the same command again to go on.\n"
+GO_ON = "featx: stopped; what was finished is kept. Run it again to resume.\n"
 
 
 @pytest.fixture(scope="module")

@@ -433,7 +433,7 @@ def test_interrupted_extraction_keeps_what_is_finished_and_says_how_to_go_on(
     process.send_signal(number)
     _, stderr = process.communicate()
     assert process.returncode == exit_code, stderr
-    assert "Run the same command again to go on" in stderr
+    assert "Run it again to resume" in stderr
     assert "Traceback" not in stderr
     kept = n_rows(cache, recipe)
     assert 4 <= kept < 600

@@ -466,7 +466,7 @@ def test_a_trial_that_is_killed_is_a_reason(data, cache, tmp_path):
     killing.start()
     reason = try_out(some_trial(data, cache, tmp_path), "measure").reason
     killing.join()
-    assert reason == "Its process was ended by the signal SIGKILL."
+    assert reason == "The signal ended its process: SIGKILL."
 
 
 @pytest.mark.parametrize(
@@ -482,7 +482,7 @@ def test_a_trial_that_fails_has_a_reason_of_one_line(data, cache, tmp_path, memb
 
 def test_a_trial_that_takes_too_long_is_given_up(data, cache, tmp_path, monkeypatch):
     monkeypatch.setattr(trial_module, "LIMIT_S", 0.1)
-    assert try_out(some_trial(data, cache, tmp_path), "measure").reason == "It was given up after 0 minutes."
+    assert try_out(some_trial(data, cache, tmp_path), "measure").reason == "It was stopped after 0 minutes."
 
 
 def test_a_configuration_that_cannot_run_does_not_keep_the_others_from_it(data, whole, featx, monkeypatch, tmp_path):

@@ -178,11 +178,11 @@ def test_a_missing_or_damaged_model_is_an_error(tmp_path):
     with pytest.raises(FeatxError, match="no model here"):
         load_model(path)
     path.write_bytes(b"no zip")
-    with pytest.raises(FeatxError, match="no sound Keras model"):
+    with pytest.raises(FeatxError, match="not a valid Keras model"):
         load_model(path)
     save_model(network(3), path)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(FeatxError, match="no sound Keras model"):
+    with pytest.raises(FeatxError, match="not a valid Keras model"):
         load_model(path)
 
 

@@ -277,10 +277,12 @@ def test_no_file_is_silently_missing(laid, extracts):
 def test_the_scan_warns_of_all_that_it_leaves_out(laid, extracts):
     lines = extracts["first"].lines
     n_unnamed = len(kinds(Outcome.NO_IMAGE_BY_NAME))
-    (left_out,) = [line for line in lines if "Left out, as featx reads no images with these suffixes: " in line]
+    (left_out,) = [
+        line for line in lines if "Left out, because featx does not read files with these suffixes: " in line
+    ]
     assert sum(map(int, re.findall(r"(\d+) (?:\.|without|other)", left_out))) == n_unnamed
     n_unscanned = sum(bool(kind.scan_reason) for kind in refused_kinds(laid))
-    assert any(f"Left out, being unreadable: {n_unscanned} files (" in line for line in lines)
+    assert any(f"Left out, unreadable: {n_unscanned} files (" in line for line in lines)
     n_copies = sum(kind.n_files - 1 for kind in table())
     assert n_copies == 1
     assert any("Exact copies of other images in the same split: 1, such as " in line for line in lines)
@@ -333,7 +335,7 @@ def test_people_are_told_how_many_were_skipped_and_where_to_read_of_all(laid, ex
     assert f"{n_skipped:,} skipped" in text
     assert f"… and {n_skipped - 10:,} more." in text
     listed = Path(extracts["first"].summary["store_dir"]) / "skipped.csv"
-    assert f"All that was skipped: {listed}" in text
+    assert f"Skipped images: {listed}" in text
     assert listed.is_file()
 
 

@@ -122,7 +122,7 @@ def test_damaged_head_is_an_error(run_dir, damage):
             '{"format": "featx-run", "format_version": 2}',
             "has the format 2; this featx knows",
         ),
-        ("class_names.json", '["sea"]', "is not whole"),
+        ("class_names.json", '["sea"]', "is incomplete"),
         ("class_names.json", "[" * 100_000, "is damaged"),
         ("class_names.json", None, "cannot be read"),
         ("recipe.json", "{}", "no featx recipe"),
@@ -337,7 +337,7 @@ def test_a_folder_or_an_archive_stands_for_its_images_unless_it_is_in_a_list(wor
     in_list = classifier.predict([folder, files[0]])
     assert [prediction.reason for prediction in in_list] == ["a folder, not a file", None]
     (tmp_path / "empty").mkdir()
-    with pytest.raises(FeatxError, match="has no images that featx reads"):
+    with pytest.raises(FeatxError, match="has no images that featx can read"):
         classifier.predict(tmp_path / "empty")
 
 
@@ -399,7 +399,7 @@ def test_words_become_files(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["empty"], "empty has no images that featx reads"),
+        (["empty"], "empty has no images that featx can read"),
         (["-"], "No image is"),
     ],
 )

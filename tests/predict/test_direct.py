@@ -113,7 +113,7 @@ def test_cats_and_dogs_of_imagenet_need_no_map_and_that_is_said(cache, photos, c
     options = {**RESNET, "image_size": (32, 32), "weights": "random", "cache_dir": cache}
     predictions = DirectClassifier.load(**options).predict(photos[:2])
     assert predictions.class_names == ("cats", "dogs")
-    assert "for want of --map: cats=281-285 dogs=151-268." in caplog.text
+    assert "since no --map is given: cats=281-285 dogs=151-268." in caplog.text
 
 
 def test_a_backbone_without_its_classifier_is_left_out_in_one_sentence(

@@ -326,7 +326,7 @@ def test_links_in_a_tar_file_are_files_if_they_stay_in_it(folder, files, tmp_pat
         data = scan(archive, tmp_path / "cache")
         assert data.digest == expected.digest
         (warning,) = (warning for warning in data.warnings if "ordinary" in warning)
-        assert warning.startswith("Left out, being no ordinary file: 1, such as ./train/")
+        assert warning.startswith("Left out because they are not ordinary files: 1, such as ./train/")
         assert warning.endswith("/loop.jpg.")
 
 
@@ -338,7 +338,7 @@ def test_links_in_a_zip_file_are_left_out_by_both_ways(files, tmp_path, seen):
         link = zipfile.ZipInfo("train/海/link.jpg")
         link.external_attr = 0o120777 << 16
         zip_file.writestr(link, "/etc/passwd")
-    assert seen(archive).warnings == ("Left out, being no ordinary file: 1, such as train/海/link.jpg.",)
+    assert seen(archive).warnings == ("Left out because they are not ordinary files: 1, such as train/海/link.jpg.",)
 
 
 @pytest.mark.parametrize("name", ["../evil.jpg", "/evil.jpg", "train/../../evil.jpg", "train/海/../../../evil.jpg"])

@@ -200,7 +200,7 @@ def test_a_store_elsewhere_is_listed_verified_compacted_and_removed(featx: Featx
     listing = featx("cache", "ls", "--cache-dir", store_address).output
     assert "vgg16-block2_pool-avg-32x32" in listing
     assert "networks" in listing
-    assert "All of it is sound." in featx("cache", "verify", "--cache-dir", store_address).output
+    assert "No damage found." in featx("cache", "verify", "--cache-dir", store_address).output
     assert "2 segments, now 1" in featx("cache", "compact", "--cache-dir", store_address).output
     (segment,) = bucket.segments("features")
     assert all(map(np.array_equal, before, rows(photos, store_address)))

@@ -97,4 +97,4 @@ def test_a_signal_while_modules_are_imported_is_one_line(number, exit_code):
     )
     result = subprocess.run([sys.executable, "-c", script, "--help"], capture_output=True, text=True, check=False)
     assert result.returncode == exit_code
-    assert result.stderr == "featx: stopped; nothing was begun.\n"
+    assert result.stderr == "featx: stopped before anything was started.\n"

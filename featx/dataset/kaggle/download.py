@@ -131,9 +131,9 @@ def refusal(error: "requests.HTTPError", source: KaggleSource, who: Credentials)
     if source.is_competition:
         first = f"accept the competition's rules at {source.url}/rules, then"
     sentences = {
-        403: f"Kaggle does not hand out {source}{said}: {first} run the same command again.",
-        404: f"Kaggle has no {source}{said}: look at {source.url}, and check how it is spelled.",
-        429: f"Kaggle has been asked too often{said}: wait a while, then run the same command again.",
+        403: f"Kaggle refuses {source}{said}: {first} run the same command again.",
+        404: f"Kaggle has no {source}{said}: see {source.url}, and check how it is spelled.",
+        429: f"Kaggle received too many requests{said}: wait a while, then run the same command again.",
     }
     return KaggleError(
         sentences.get(status, f"Kaggle answers with error {status}{said}: run the same command again later.")
@@ -153,8 +153,8 @@ def unreachable(error: Exception, n_kept: int) -> KaggleError:
     import requests
 
     reasons = {
-        requests.exceptions.ProxyError: "the proxy refuses to help",
-        requests.exceptions.SSLError: "its certificate is not trusted here",
+        requests.exceptions.ProxyError: "the proxy refuses the connection",
+        requests.exceptions.SSLError: "this machine does not trust its certificate",
         requests.exceptions.Timeout: "it does not answer in time",
     }
     if "timed out" in str(error):  # in the middle of an answer it is a mere ConnectionError
@@ -163,7 +163,7 @@ def unreachable(error: Exception, n_kept: int) -> KaggleError:
     if n_kept:
         return KaggleError(
             f"The download broke off, because {reason.replace('there is no connection', 'the connection was lost')}; "
-            f"what has come is kept: run the same command again to go on."
+            f"what was downloaded is kept. Run it again to resume."
         )
     return KaggleError(
         f"Kaggle cannot be reached, because {reason}: check the network, then run the same command again."
@@ -273,7 +273,7 @@ def _try(source: KaggleSource, partial: _Partial, *, show: bool) -> None:
     else:
         refused = refused or _sign_in_first(source)
         if unusable:  # which may be the reason for it
-            mend = ", or ".join(f"mend {printable(found.where)}, which {found.trouble}" for found in unusable)
+            mend = ", or ".join(f"fix {printable(found.where)}, which {found.trouble}" for found in unusable)
             refused = KaggleError(f"{str(refused).removesuffix('.')}, or {mend}.")
     raise refused
 

@@ -192,7 +192,7 @@ def fetch_data(slug: str, to: Path | str = "data", *, zip_encoding: str | None =
         return find_fetched(to, slug, zip_encoding) or _fetch(source, to, zip_encoding, show=show)
     except OSError as error:
         raise FeatxError(
-            f"{slug} cannot be written to {printable(to)}: {error.strerror or 'the disk fails'}. Mend this, or name "
+            f"{slug} cannot be written to {printable(to)}: {error.strerror or 'the disk fails'}. Fix this, or name "
             f"another folder with --to, and run the same command again; what was downloaded is kept."
         ) from error
 
@@ -323,7 +323,7 @@ def _unpack(source: KaggleSource, archive: Path, folder: Path, zip_encoding: str
         archive.unlink()
         raise FeatxError(
             f"The archive of {source} was not unpacked, because {str(error).removesuffix('.')}; it is removed: run the "
-            f"same command again to download it anew, or look at {source.url}."
+            f"same command again to download it afresh, or see {source.url}."
         ) from error
     for sorted_dir, class_names in sort_by_prefix(folder).items():
         where = printable(sorted_dir.relative_to(folder))

@@ -83,10 +83,10 @@ class _Ranges(io.RawIOBase):
             response.raise_for_status()
             expected = f"bytes {self._at}-{end - 1}/"
             if response.status_code != 206 or not response.headers.get("Content-Range", "").startswith(expected):
-                raise KaggleError(f"Kaggle does not give a part of {self._source}: run the same command again.")
+                raise KaggleError(f"Kaggle does not send parts of {self._source}: run the same command again.")
             content: bytes = response.content
         if len(content) != end - self._at:
-            raise KaggleError(f"Kaggle sent a part of {self._source} cut short: run the same command again.")
+            raise KaggleError(f"Kaggle sent an incomplete part of {self._source}: run the same command again.")
         return content
 
 

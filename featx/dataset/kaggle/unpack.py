@@ -186,7 +186,9 @@ def _spend(allowance: _Allowance, n_files: int, n_bytes: int) -> None:
     if n_files > allowance.n_files:
         raise ArchiveError(f"it holds more than {MAX_FILES:,} files.")
     if n_bytes > allowance.n_bytes:
-        raise ArchiveError(f"it would unpack to {size(n_bytes)}, which no archive of images does at its size.")
+        raise ArchiveError(
+            f"it would unpack to {size(n_bytes)}, far more than an archive of images of its size can hold."
+        )
     allowance.n_files -= n_files
     allowance.n_bytes -= n_bytes
 
@@ -212,7 +214,7 @@ def _write(zip_file: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path, bar: A
             file.write(piece)
             bar.update(len(piece))
         if file.tell() != entry.file_size:
-            raise ArchiveError(f"{printable(entry.filename)} in it has not the size that it claims.")
+            raise ArchiveError(f"{printable(entry.filename)} in it does not have the size that it claims.")
 
 
 def _pieces(zip_file: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Iterator[bytes]:

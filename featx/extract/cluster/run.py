@@ -200,7 +200,7 @@ class _Driver:
         reason = f" ({printable(words[:200])})" if words else ""
         return FeatxError(
             f"The Ray cluster {printable(self._address)} is lost{reason}. What was computed is kept: start it again, "
-            f"and run the same command to go on."
+            f"and run the same command to resume."
         )
 
     def close(self) -> None:

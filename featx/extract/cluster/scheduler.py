@@ -309,7 +309,7 @@ class Scheduler:
         if len(left.rows) and left.n_lost == MAX_LOST:
             first = printable(source_path(self.images.sources[left.rows[0]]))
             what = f"{MAX_LOST} workers were lost one after the other with the same images, from {first} on ({reason})"
-            self._end_early(FeatxError(f"{what}. What was computed is kept: mend this and run the same command again."))
+            self._end_early(FeatxError(f"{what}. What was computed is kept. Fix this, then run it again to resume."))
         elif self._n_lost[worker.slot.node_id] == MAX_LOST:
             what = f"{MAX_LOST} workers were lost one after the other on the node {node} ({reason})."
             self._leave_out(worker.slot, what)
@@ -337,8 +337,8 @@ class Scheduler:
         if self._is_over() or time.monotonic() - self._event_s < patience_s:
             return None
         return FeatxError(
-            f"On the Ray cluster, {what} for {patience_s:.0f} s. What was computed is kept: mend the cluster (see ray "
-            f"status) and run the same command again to go on."
+            f"On the Ray cluster, {what} for {patience_s:.0f} s. What was computed is kept: repair the cluster (see "
+            f"ray status), then run the same command again to resume."
         )
 
 

@@ -318,7 +318,7 @@ def test_a_process_stopped_half_way_leaves_nothing_half_and_the_next_one_goes_on
     process.send_signal(number)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == {signal.SIGKILL: -9, signal.SIGINT: 130, signal.SIGTERM: 143}[number]
-    stopped = "featx: stopped; what was finished is kept. Run the same command again to go on.\n"
+    stopped = "featx: stopped; what was finished is kept. Run it again to resume.\n"
     assert stderr == ("" if number == signal.SIGKILL else stopped)
     assert not (here / "data").exists()
     n_bytes = partial.stat().st_size
@@ -470,9 +470,9 @@ def test_credentials_that_cannot_be_sent_are_named(kaggle, here, featx, monkeypa
     (Path.home() / ".kaggle/kaggle.json").write_text(value)
     (Path.home() / ".kaggle/credentials.json").write_text(value)
     result = featx("fetch", DOGS_VS_CATS, exit_code=2)
-    assert_error(result, "only to those who sign in", f"or mend {Path.home()}/.kaggle/kaggle.json, which is not JSON")
-    assert "or mend ~/.kaggle/credentials.json, which holds no valid login" in result.stderr
-    in_no_token = "or mend KAGGLE_API_TOKEN, which has characters that no token has"
+    assert_error(result, "only to those who sign in", f"or fix {Path.home()}/.kaggle/kaggle.json, which is not JSON")
+    assert "or fix ~/.kaggle/credentials.json, which holds no valid login" in result.stderr
+    in_no_token = "or fix KAGGLE_API_TOKEN, which has characters that no token has"
     assert (in_no_token in result.stderr) == (value not in {"", "{"})
     assert kaggle.seen == []
 
@@ -552,7 +552,7 @@ def test_a_key_that_cannot_be_used_is_named_with_the_reason_and_without_the_key(
     else:
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
     result = featx("fetch", DOGS_VS_CATS, exit_code=2)
-    assert_error(result, "only to those who sign in: make an API token at", f", or mend {path}, which {trouble}")
+    assert_error(result, "only to those who sign in: make an API token at", f", or fix {path}, which {trouble}")
     assert "tong" not in result.stderr
     assert kaggle.seen == []
 
@@ -563,16 +563,16 @@ def test_a_file_of_tokens_that_cannot_be_used_is_named(kaggle, here, featx, monk
     monkeypatch.setenv("KAGGLE_CONFIG_DIR", str(Path.home() / "nothing"))
     assert_error(
         featx("fetch", DOGS_VS_CATS, exit_code=2),
-        "or mend ~/.kaggle/access_token, which cannot be read (Is a directory)",
-        "or mend ~/.kaggle/access_token.txt, which has characters that no token has",
-        "or mend KAGGLE_CONFIG_DIR, which names a folder without kaggle.json.",
+        "or fix ~/.kaggle/access_token, which cannot be read (Is a directory)",
+        "or fix ~/.kaggle/access_token.txt, which has characters that no token has",
+        "or fix KAGGLE_CONFIG_DIR, which names a folder without kaggle.json.",
     )
 
 
 @pytest.mark.parametrize(("there", "lacking"), [("KAGGLE_KEY", "KAGGLE_USERNAME"), ("KAGGLE_USERNAME", "KAGGLE_KEY")])
 def test_half_of_a_pair_is_named_or_completed_from_the_file(kaggle, here, featx, monkeypatch, there, lacking):
     monkeypatch.setenv(there, {"KAGGLE_KEY": KEY, "KAGGLE_USERNAME": "tong"}[there])
-    assert_error(featx("fetch", DOGS_VS_CATS, exit_code=2), f"or mend {there}, which is set without {lacking}.")
+    assert_error(featx("fetch", DOGS_VS_CATS, exit_code=2), f"or fix {there}, which is set without {lacking}.")
     write_json(Path.home() / ".kaggle/kaggle.json", **{"username": "tong", "key": KEY, there[7:].lower(): ""})
     fetch_data(DOGS_VS_CATS)
     assert kaggle.authorizations("POST") == [basic("tong", KEY)]
@@ -631,7 +631,7 @@ def test_no_log_and_no_file_holds_a_secret(kaggle, here, monkeypatch, caplog):
         (PETS, 404, "Dataset not found", ["Kaggle has no tongpython/cat-and-dog (Dataset not found)", "spelled"]),
         (PETS, 403, "Permission denied", ["only to those who sign in (Permission denied)", "KAGGLE_API_TOKEN"]),
         (PETS, 401, "Unauthenticated", ["only to those who sign in (Unauthenticated)", "access_token"]),
-        (PETS, 429, "Too many", ["has been asked too often", "wait"]),
+        (PETS, 429, "Too many", ["received too many requests", "wait"]),
         (PETS, 500, "a\nb\x1b[2J", ["error 500", r"a\nb\x1b[2J", "later"]),
         (DOGS_VS_CATS, 403, "You must accept the rules", ["https://www.kaggle.com/competitions/dogs-vs-cats/rules"]),
         (DOGS_VS_CATS, 401, "Unauthenticated", ["does not accept the credentials in KAGGLE_API_TOKEN"]),

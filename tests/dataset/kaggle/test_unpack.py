@@ -70,7 +70,7 @@ def test_links_and_devices_are_left_out_and_named(write, tmp_path, kind):
         zip_file.writestr(special, "/etc/passwd")
         zip_file.writestr("good.jpg", b"good")
     (warning,) = unpack(write(buffer.getvalue()), tmp_path / "out")
-    assert warning == r"Left out, being no ordinary file: 1, such as passwords\n."
+    assert warning == r"Left out because they are not ordinary files: 1, such as passwords\n."
     assert names_in(tmp_path / "out") == {"good.jpg"}
 
 
