@@ -154,13 +154,13 @@ class ErrorAnalysis:
     Attributes:
         approaches: in the comparison's order.
         backbone: whose features the rest is about; None if there were none, and then there is no rest.
-        n_near_duplicates: test images with a near-duplicate in the train split.
+        n_near_duplicates: test images with a near-duplicate in the train split; None if nobody has looked.
         near_duplicates: the closest of them.
         n_doubtful: images whose label is possibly wrong.
         doubtful: the most doubtful of them.
         map: some of the test images.
         skipped: (path, reason) of images that could not be read.
-        n_copies_within: pairs of near-duplicates in one split.
+        n_copies_within: pairs of near-duplicates in one split; None if nobody has looked.
         copies_within: some of them, those in different classes first, then the surest.
         copies: exact copies, by kind; a kind without copies is left out.
         classes: every class, with sample images.
@@ -168,20 +168,20 @@ class ErrorAnalysis:
 
     approaches: tuple[ApproachImages, ...]
     backbone: str | None
-    n_near_duplicates: int
+    n_near_duplicates: int | None
     near_duplicates: tuple[NearDuplicate, ...]
     n_doubtful: int
     doubtful: tuple[DoubtfulLabel, ...]
     map: tuple[MapPoint, ...]
     skipped: tuple[tuple[str, str], ...]
-    n_copies_within: int = 0
+    n_copies_within: int | None = None
     copies_within: tuple[CopyWithin, ...] = ()
     copies: tuple[ExactCopies, ...] = ()
     classes: tuple[ClassSample, ...] = ()
 
     def __repr__(self) -> str:
         return (
-            f"<ErrorAnalysis of {len(self.approaches)} approaches: {self.n_near_duplicates:,} near-duplicates, "
+            f"<ErrorAnalysis of {len(self.approaches)} approaches: {self.n_near_duplicates or 0:,} near-duplicates, "
             f"{self.n_doubtful:,} doubtful labels>"
         )
 
@@ -222,13 +222,13 @@ def analyse_errors(
     return ErrorAnalysis(
         approaches=tuple(_approach_images(dataset, name, rows, is_duplicate) for name, rows in probabilities.items()),
         backbone=backbone,
-        n_near_duplicates=len(across),
+        n_near_duplicates=None if near is None else len(across),
         near_duplicates=tuple(across[:N_DUPLICATES]),
         n_doubtful=len(doubtful),
         doubtful=tuple(doubtful[:N_DOUBTFUL]),
         map=() if X is None else _map(dataset, X, probabilities[best], seed),
         skipped=tuple(skipped),
-        n_copies_within=len(within),
+        n_copies_within=None if near is None else len(within),
         copies_within=tuple(within[:N_DUPLICATES]),
         copies=tuple(_copies(dataset)),
         classes=tuple(_class_samples(dataset)),

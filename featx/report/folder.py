@@ -142,8 +142,10 @@ def _problems(found: ErrorAnalysis) -> str:
         "Exact copies in different classes": of_copies.get("across classes", 0),
         "Files that could not be read": len(found.skipped),
     }
-    if found.backbone:
+    if found.n_near_duplicates is not None and found.n_copies_within is not None:
         counts["Test images that are near-duplicates of training images"] = found.n_near_duplicates
+        counts["Pairs of near-duplicates within a split"] = found.n_copies_within
+    if found.backbone:
         counts["Possibly wrong labels"] = found.n_doubtful
     return markdown_table(("Problem", "Images"), [(what, f"{n:,}") for what, n in counts.items()])
 
