@@ -24,6 +24,7 @@ def commands(command=main, words=()):
 
 
 def run(*words, **environment):
+    """Run a command in a fresh process: for streams, exit codes and what is decided before TensorFlow is needed."""
     return subprocess.run(
         [sys.executable, "-m", "featx", *map(str, words)],
         capture_output=True,
@@ -48,21 +49,24 @@ def data(make_photos, tmp_path):
     return make_photos(tmp_path / "data")
 
 
-def test_variables_stand_for_options_and_what_is_typed_counts_more(data, tmp_path, cache):
+def test_variables_stand_for_options_and_what_is_typed_counts_more(data, cache, featx, monkeypatch):
     variables = {"FEATX_WEIGHTS": "random", "FEATX_IMAGE_SIZE": "32", "FEATX_CACHE_DIR": str(cache), "FEATX_JSON": "1"}
-    by_variables = run("extract", data, **variables)
-    assert json.loads(by_variables.stdout)["n_computed"] == 32, by_variables.stderr
-    typed = run("extract", data, *FAST, "--cache-dir", cache, "--json")
-    assert json.loads(typed.stdout)["n_cached"] == 32
-    larger = run("extract", data, "--image-size", "40", **variables)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert json.loads(featx("extract", data).stdout)["n_computed"] == 32
+    larger = featx("extract", data, "--image-size", "40")
     assert "40x40" in json.loads(larger.stdout)["store_dir"]
+    for name in variables:
+        monkeypatch.delenv(name)
+    typed = run("extract", data, *FAST, "--cache-dir", cache, "--json")  # in a process that has no variables
+    assert json.loads(typed.stdout)["n_cached"] == 32, typed.stderr
 
 
-def test_several_backbones_in_one_variable(data, tmp_path, cache):
-    variables = {"FEATX_WEIGHTS": "random", "FEATX_IMAGE_SIZE": "32", "FEATX_BACKBONE": "vgg16 mobilenetv2"}
+def test_several_backbones_in_one_variable(data, tmp_path, cache, featx, monkeypatch):
+    for name, value in {"WEIGHTS": "random", "IMAGE_SIZE": "32", "BACKBONE": "vgg16 mobilenetv2"}.items():
+        monkeypatch.setenv(f"FEATX_{name}", value)
     words = ["compare", data, "--cache-dir", cache, "--report-dir", tmp_path / "report", "--json", "--epochs", "1"]
-    done = run(*words, **variables)
-    names = {approach["name"] for approach in json.loads(done.stdout)["approaches"]}
+    names = {approach["name"] for approach in json.loads(featx(*words).stdout)["approaches"]}
     assert names == {"vgg16 + dense", "vgg16 + logreg", "mobilenetv2 + dense", "mobilenetv2 + logreg"}
 
 

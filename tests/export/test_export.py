@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,6 +21,7 @@ from featx.export import export as export_module
 from featx.export.export import export_run
 from featx.export.graph import build_graph
 from featx.extract.extract import extract_features
+from featx.heads.dense import HEADS
 from featx.heads.training_loop import Training
 from featx.images.decode import decode_image
 from featx.predict.classifier import Classifier
@@ -29,6 +31,7 @@ from tests.conftest import SHARED
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "export.md").read_text(encoding="utf-8")
+PAGE_CODE = re.findall(r"^```python\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
 
 FORMATS = ("keras", "savedmodel", "onnx")
 
@@ -43,15 +46,15 @@ RUNS = {
 }
 
 WITHOUT_FEATX = """
-import json, os, sys
+import contextlib, io, json, os, sys, traceback
 sys.modules["featx"] = None
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 import numpy as np
 from PIL import Image
 """
 
-#: Does jobs, each an artefact, its format (or `bytes`: a SavedModel that is given the files as they are) and files.
-#: The files' pixels go in as one batch for each size.
+#: Runs the page's code, then does jobs, each an artefact, its format (or `bytes`: a SavedModel that is given the files
+#: as they are) and files. The files' pixels go in as one batch for each size.
 LOADER = (
     WITHOUT_FEATX
     + """
@@ -103,9 +106,18 @@ def do(artefact, form, files):
         found.update(zip(rows, probabilities.tolist(), strict=True))
     return names, [found[row] for row in range(len(files))]
 
+def run_page(code):
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output):
+        try:
+            exec(code, {"__name__": "__main__"})
+        except Exception:
+            traceback.print_exc(file=output)
+    return output.getvalue()
+
 with open(sys.argv[1]) as file:
-    jobs = json.load(file)
-answers = [do(*job) for job in jobs]
+    page, jobs = json.load(file)
+answers = run_page(page), [do(*job) for job in jobs]
 assert not [name for name, module in sys.modules.items() if name.split(".")[0] == "featx" and module]
 with open(sys.argv[2], "w") as file:
     json.dump(answers, file)
@@ -127,11 +139,11 @@ def write_photographs(folder: Path, sizes: list[tuple[int, int]], n: int, light:
     return sorted(folder.iterdir())
 
 
-def train(folder: Path, data: Path, **options: object) -> Path:
-    """Return the folder of a new run on `data`, with both heads."""
+def train(folder: Path, data: Path, heads: Sequence[str], **options: object) -> Path:
+    """Return the folder of a new run on `data` with these heads."""
     extract_features(data, cache_dir=folder / "cache", **options)
     run_dir = folder / "run"
-    train_top(data, run_dir=run_dir, cache_dir=folder / "cache", training=Training(epochs=10), **options)
+    train_top(data, heads=heads, run_dir=run_dir, cache_dir=folder / "cache", training=Training(epochs=10), **options)
     return run_dir
 
 
@@ -142,12 +154,17 @@ def run_python(code: str, *words: object, isolated: bool = True, **options: obje
     return result
 
 
-def load_elsewhere(folder: Path, *jobs: tuple[Path, str, list[Path]]) -> list[tuple[list[str], np.ndarray]]:
-    """Return the class names and the probabilities `(n, n_classes)` that a process without featx gets, for each job."""
-    (folder / "jobs.json").write_text(json.dumps(jobs, default=str))
+def load_elsewhere(
+    folder: Path, page: str, *jobs: tuple[Path, str, list[Path]]
+) -> tuple[str, list[tuple[list[str], np.ndarray]]]:
+    """Return what `page`, some code, prints in a process without featx, and what that gets for each job.
+
+    These are class names and probabilities `(n, n_classes)`.
+    """
+    (folder / "jobs.json").write_text(json.dumps([page, jobs], default=str))
     run_python(LOADER, folder / "jobs.json", folder / "answers.json", cwd=folder)
-    answers = json.loads((folder / "answers.json").read_text())
-    return [(names, np.array(probabilities)) for names, probabilities in answers]
+    printed, answers = json.loads((folder / "answers.json").read_text())
+    return printed, [(names, np.array(probabilities)) for names, probabilities in answers]
 
 
 def check_equal(probabilities: np.ndarray, expected: np.ndarray, at_most: float = 1e-3) -> None:
@@ -179,7 +196,8 @@ def world(tmp_path_factory):
         data = write_data(folder / head / "data", settings["classes"])
         options = {"weights": "random", "image_size": (32, 48), "precision": "float32"}
         options |= {name: settings[name] for name in ("backbone", "layer")}
-        run_dir = train(folder / head, data, **options)
+        heads = ["dense"] if head == "dense" else HEADS  # the other head is there to be told from this one
+        run_dir = train(folder / head, data, heads, **options)
         commands += [["export", str(run_dir), "--format", form, "--head", head, "--json"] for form in FORMATS]
     code = "import json, sys; from featx.cli.main import main\n"
     code += "for words in json.loads(sys.argv[1]): main(words, standalone_mode=False)"
@@ -235,7 +253,7 @@ def less_precise(photographs, tmp_path_factory):
     options = {"backbone": "vgg16", "layer": "block1_pool", "weights": "random", "image_size": (32, 48)}
     found = {}
     for precision in ("bfloat16", "int8"):
-        run_dir = train(folder / precision, data, precision=precision, **options)
+        run_dir = train(folder / precision, data, ["logreg"], precision=precision, **options)
         cache_dir = folder / precision / "cache"
         in_float32 = shutil.copytree(run_dir, folder / precision / "float32")
         recipe = json.loads((run_dir / "recipe.json").read_text()) | {"precision": "float32"}
@@ -262,15 +280,20 @@ def real(tmp_path_factory):
                 shutil.copy(path, data / split / name)
         photographs += sorted((data / "test" / name).iterdir())
     weights = SHARED / "weights" / "vgg16_tiny_imagenet_notop.h5"
-    run_dir = train(folder, data, weights=str(weights), image_size=(64, 64), precision="float32")
+    run_dir = train(folder, data, ["logreg"], weights=str(weights), image_size=(64, 64), precision="float32")
     expected = Classifier.load(run_dir, cache_dir=folder / "cache").predict_proba(photographs)
     paths = {form: export_run(run_dir, format=form, cache_dir=folder / "cache").path for form in FORMATS}
     return SimpleNamespace(paths=paths, photographs=photographs, expected=expected)
 
 
 @pytest.fixture(scope="module")
-def said(world, photographs, odd_files, turned, large, less_precise, real, tmp_path_factory):
-    """What every artefact says, in one process without featx, since TensorFlow takes seconds to start."""
+def elsewhere(world, photographs, odd_files, turned, large, less_precise, real, tmp_path_factory):
+    """What the page's code prints and what every artefact says, in one process without featx: TensorFlow is slow."""
+    folder = tmp_path_factory.mktemp("elsewhere")
+    for form, name in {"keras": "pets.keras", "onnx": "pets.onnx"}.items():
+        shutil.copy(world.paths["dense", form], folder / name)
+    shutil.copytree(world.paths["dense", "savedmodel"], folder / "pets" / "1")
+    shutil.copy(photographs[0], folder / "photo.jpg")
     jobs = {(head, form): (world.paths[head, form], form, photographs) for head in RUNS for form in FORMATS}
     encoded = [*photographs, *odd_files, *turned]
     jobs |= {(head, "bytes"): (world.paths[head, "savedmodel"], "bytes", encoded) for head in RUNS}
@@ -278,7 +301,14 @@ def said(world, photographs, odd_files, turned, large, less_precise, real, tmp_p
     jobs |= {precision: (path, "keras", photographs) for precision, (path, *_) in less_precise.items()}
     if real:
         jobs |= {("real", form): (path, form, real.photographs) for form, path in real.paths.items()}
-    return dict(zip(jobs, load_elsewhere(tmp_path_factory.mktemp("elsewhere"), *jobs.values()), strict=True))
+    printed, answers = load_elsewhere(folder, "\n".join(PAGE_CODE), *jobs.values())
+    return SimpleNamespace(printed=printed, said=dict(zip(jobs, answers, strict=True)))
+
+
+@pytest.fixture(scope="module")
+def said(elsewhere):
+    """What every artefact says: class names and probabilities, by what it is."""
+    return elsewhere.said
 
 
 # What artefacts say
@@ -398,16 +428,10 @@ def test_artefacts_say_what_they_are_made_of(world, head):
     assert set(notes) == set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE))
 
 
-def test_the_pages_code_runs_without_featx(world, photographs, tmp_path):
-    for form, name in {"keras": "pets.keras", "onnx": "pets.onnx"}.items():
-        shutil.copy(world.paths["dense", form], tmp_path / name)
-    shutil.copytree(world.paths["dense", "savedmodel"], tmp_path / "pets" / "1")
-    shutil.copy(photographs[0], tmp_path / "photo.jpg")
-    blocks = re.findall(r"^```python\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
-    assert len(blocks) == 4
-    result = run_python("\n".join([WITHOUT_FEATX, *blocks]), cwd=tmp_path)
+def test_the_pages_code_runs_without_featx(world, photographs, elsewhere):
+    assert len(PAGE_CODE) == 4
     label = classifier(world, "dense").predict([photographs[0]]).labels[0]
-    assert [line.split()[0] for line in result.stdout.splitlines()] == [label] * 4
+    assert [line.split()[0] for line in elsewhere.printed.splitlines()] == [label] * 4, elsewhere.printed
 
 
 # What is refused
@@ -476,7 +500,7 @@ def test_moved_weights_are_named(vgg16_weights, tmp_path, monkeypatch):
     weights = vgg16_weights / "vgg16_mine_notop.h5"
     data = write_data(tmp_path / "data", ("sea", "wood"))
     options = {"layer": "block1_pool", "image_size": (32, 32), "precision": "float32"}
-    run_dir = train(tmp_path, data, weights=str(weights), **options)
+    run_dir = train(tmp_path, data, ["logreg"], weights=str(weights), **options)
     moved = weights.rename(tmp_path / "moved.h5")
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     with pytest.raises(WeightsError, match="Name their file with --weights"):

@@ -4,6 +4,7 @@ import itertools
 import math
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -294,9 +295,16 @@ def test_a_markdown_row_has_as_many_cells_as_its_header_whatever_the_names_are()
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in lines}) == 1
 
 
-def test_markdown_holds_no_markup_from_names(tmp_path):
-    write_report(hostile_comparison(), tmp_path)
-    text = (tmp_path / "results.md").read_text(encoding="utf-8")
+@pytest.fixture(scope="module")
+def hostile_report(tmp_path_factory) -> Path:
+    """The folder of a report with hostile names; a warning about a missing letter would fail this."""
+    folder = tmp_path_factory.mktemp("hostile")
+    write_report(hostile_comparison(), folder)
+    return folder
+
+
+def test_markdown_holds_no_markup_from_names(hostile_report):
+    text = (hostile_report / "results.md").read_text(encoding="utf-8")
     assert not re.search(r"(?<!\\)<b>", text)
     assert not re.search(r"^# (dog|`c`)", text, re.MULTILINE)
     assert "\x1b" not in text
@@ -343,11 +351,10 @@ def test_nothing_half_written_is_left_when_writing_fails(tmp_path):
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
-def test_pictures_are_drawn_whatever_the_names_are_and_twice_the_size_of_a_page(tmp_path):
-    write_report(hostile_comparison(), tmp_path)  # a warning about a missing letter would fail this
-    with Image.open(tmp_path / "summary.png") as picture:
+def test_pictures_are_drawn_whatever_the_names_are_and_twice_the_size_of_a_page(hostile_report):
+    with Image.open(hostile_report / "summary.png") as picture:
         assert picture.width == 1800
-    assert len(list(tmp_path.glob("confusion-*.png"))) == 2
+    assert len(list(hostile_report.glob("confusion-*.png"))) == 2
 
 
 def test_pictures_have_no_training_curves_without_a_history():
