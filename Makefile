@@ -66,11 +66,13 @@ dist:  ## build the sdist, and the wheel from it, into dist/
 	builder=$$(mktemp -d) && $(PYTHON) -m venv $$builder && $$builder/bin/python -m pip install --quiet --disable-pip-version-check build \
 	&& $$builder/bin/python -m build --outdir dist . && rm -rf $$builder
 
-lock:  ## pin today's newest versions that fit pyproject.toml, for the Python versions that TensorFlow has a release for
+# For Python 3.14, TensorFlow has no release yet, so it is not pinned there, nor is h5py, whose version it limits.
+lock:  ## pin today's newest versions that fit pyproject.toml
 	rm -rf .venv
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
-	$(BIN)/python -m pip freeze --exclude-editable | sed -E 's/^tensorflow==(.*)/&\ntensorflow-cpu==\1/' > .ci/constraints.txt
+	$(BIN)/python -m pip freeze --exclude-editable | sed -E 's/^tensorflow==(.*)/&\ntensorflow-cpu==\1/' \
+	| sed -E '/^(tensorflow|tensorflow-cpu|h5py)==/s/$$/ ; python_version < "3.14"/' > .ci/constraints.txt
 	@touch .venv/tensorflow $(INSTALLED) $(DEVELOPED)
 
 clean:  ## remove .venv and what the tools leave behind; cache/, runs/ and reports/ stay

@@ -289,6 +289,14 @@ def test_test_images_do_not_calibrate(photos, cache, tmp_path, make_photos):
     assert int8_recipe(fewer, tmp_path / "b").calibration == recipe.calibration
 
 
+def test_int8_without_nncf_fails_before_a_network_is_converted(photos, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "nncf", None)  # as if it were not installed
+    message = r'^nncf is not installed\. Install it with .*pip install .*"featx\[nncf\]", or choose another --precision'
+    with pytest.raises(FeatxError, match=message):
+        extract_features(photos, cache_dir=tmp_path / "cache", precision="int8", **PART)
+    assert not list((tmp_path / "cache").rglob("*.zip"))
+
+
 def test_int8_needs_a_data_set_and_openvino(photos, cache):
     with pytest.raises(FeatxError, match="name the data set"):
         resolve_recipe(cache, precision="int8", **SMALL)
