@@ -40,6 +40,7 @@ SLOW_FILES = (
     *("extract/test_cluster.py", "engines/test_keras_engine.py", "predict/test_direct.py", "test_benchmarks.py"),
     *("images/test_augmentation.py", "backbones/test_table.py", "train/test_train.py", "compare/test_compare.py"),
     *("engines/test_without_bfloat16.py", "extract/test_extract.py", "predict/test_classifier.py"),
+    *("test_windows.py", "engines/test_int8_elsewhere.py"),
 )
 
 

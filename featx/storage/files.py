@@ -129,7 +129,8 @@ def replacing(path: _AnyPath) -> Iterator[_AnyPath]:
         patiently(lambda: temporary.replace(path), path)
         sync_folder(path.parent)
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # it has its name, or something worse is being raised
+            temporary.unlink()
 
 
 @contextmanager
