@@ -36,11 +36,12 @@ class Commands(click.Group):
         except KeyboardInterrupt as interrupt:
             _stop(interrupt)
 
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
         """Have data in the place of a command compared: `featx photos/` means `featx compare photos/`."""
-        if args and args[0] not in self.commands and is_data(args[0]):
-            args = ["compare", *args]
-        return super().parse_args(ctx, args)
+        is_command = args[0] in self.commands
+        return super().resolve_command(ctx, ["compare", *args] if not is_command and is_data(args[0]) else args)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; exit with 2 on an error, 130 on Ctrl-C, 143 on SIGTERM."""
@@ -62,10 +63,10 @@ class Commands(click.Group):
 
 
 def is_data(word: str) -> bool:
-    """Whether a word names a folder or an archive that is there, or an address."""
+    """Whether a word names a folder or an archive that is there, or is a path or an address, which no command is."""
     # A Path raises for a name that is too long; these say no.
     is_archive = archive_kind(word) is not None and os.path.isfile(word)  # noqa: PTH113
-    return "://" in word or os.path.isdir(word) or is_archive  # noqa: PTH112
+    return "/" in word or os.path.isdir(word) or is_archive  # noqa: PTH112
 
 
 def _stop(interrupt: KeyboardInterrupt) -> NoReturn:

@@ -112,9 +112,8 @@ def _table_notes(plan: Plan) -> list[str]:
     failed = [one for one in plan.estimates if one.reason and one.reason != NOT_TRIED]
     lines = [f"{one.name} cannot run here: {one.reason}" for one in failed]
     if names := [one.name for one in plan.estimates if one.reason == NOT_TRIED]:
-        lines.append(
-            f"Not tried, to answer quickly: {', '.join(names)}. Name one with --engine and --precision to try it."
-        )
+        advice = "Name one with --engine and --precision to try it."
+        lines.append(f"Not tried, to answer within half a minute: {', '.join(names)}. {advice}")
     lines.append("* marks what featx extract does with the same options.")
     measured = [one for one in plan.estimates if any(work.pace for work in one.works)]
     if not measured:

@@ -51,6 +51,8 @@ def test_data_in_the_place_of_a_command_is_compared(data, here, featx):
     result = featx(data, *FAST, "--epochs", 1, "--report-dir", "report")
     assert result.stdout.splitlines()[-1] == f"file://{here}/report/index.html"
     assert "No such command 'comprae'" in featx("comprae", data, exit_code=2).output
+    assert "nowhere" in featx("nowhere/", exit_code=2).stderr
+    assert "No such command" not in featx("nowhere/", exit_code=2).stderr
     (here / "extract").mkdir()
     assert "extract" not in featx("extract", data, *FAST).stderr  # a command is a command, whatever lies here
 

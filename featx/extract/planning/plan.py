@@ -146,7 +146,8 @@ def plan_extraction(
             number = estimates.index(chosen)
             estimates[number] = chosen = estimate(*configurations[number])
     if all(estimate.reason for estimate in estimates):
-        raise FeatxError(f"{estimates[0].name} cannot run here: {estimates[0].reason}")
+        failed = next((one for one in estimates if one.reason != NOT_TRIED), estimates[0])
+        raise FeatxError(f"{failed.name} cannot run here: {failed.reason}")
     return Plan(
         data_dir=root,
         backbone=recipe.backbone,
