@@ -76,9 +76,8 @@ def predict(
     on_terminal = sys.stdout.isatty()
     form = "jsonl" if output.as_json else form or ("table" if on_terminal else "csv")
     how = {name: options.pop(name) for name in ("workers", "strict")}
-    words = _image_words(run, images, direct=direct)
-    classifier = _classifier(run, direct=direct, **options)  # before a large folder is listed
-    predictions = classifier.predict(find_files(words, sys.stdin, zip_encoding), show=output.show, **how)
+    files = find_files(_image_words(run, images, direct=direct), sys.stdin, zip_encoding)
+    predictions = _classifier(run, direct=direct, **options).predict(files, show=output.show, **how)
     text = format_predictions(predictions, form, top_k, on_terminal=on_terminal)
     # Bytes: a program that reads them gets names as they are, whatever the terminal's letters.
     click.echo(text if on_terminal else text.encode("utf-8", "surrogateescape"))

@@ -387,10 +387,14 @@ def test_the_command_names_the_splits_too_and_so_does_what_it_advises(featx, tmp
 
 
 @pytest.mark.parametrize("command", ["extract", "train-top", "compare", "plan"])
-def test_every_command_says_the_classes_with_their_counts_first(featx, tmp_path, command):
-    root = tmp_path / "pets"
+def test_every_command_says_the_classes_with_their_counts_first(featx, tmp_path, monkeypatch, command):
+    root, weights = tmp_path / "pets", tmp_path / "weights"
     fill(root, train__cats=3, train__dogs=2, test__cats=1, test__dogs=1)
-    result = featx(command, root, "--cache-dir", tmp_path / "cache", "--weights", tmp_path / "no.h5", exit_code=2)
+    weights.mkdir()
+    for name in ("vgg16_a_notop.h5", "vgg16_b_notop.h5"):  # which of them is meant ends the command, once it looks
+        (weights / name).touch()
+    monkeypatch.setenv("FEATX_WEIGHTS_DIR", str(weights))
+    result = featx(command, root, "--cache-dir", tmp_path / "cache", exit_code=2)
     assert result.stderr.splitlines()[0] == (
         "featx: 2 classes, images in train/ (training) and test/ (test): cats (3 + 1), dogs (2 + 1)."
     )
