@@ -21,7 +21,7 @@ import featx
 from featx.cli.plan import plan_json, plan_text
 from featx.dataset.image_dataset import images_of
 from featx.dataset.scanning import scan
-from featx.engines.engine import EngineOptions
+from featx.engines.engine import EngineOptions, create_engine
 from featx.errors import FeatxError, ImageError
 from featx.extract.extract import extract_features
 from featx.extract.options import resolve_recipe
@@ -65,6 +65,10 @@ def whole(data, networks_dir, tmp_path_factory) -> tuple[Plan, Path]:
     """A plan of every configuration, with views and a deadline; and its cache."""
     cache = tmp_path_factory.mktemp("whole")
     (cache / "networks").symlink_to(networks_dir, target_is_directory=True)
+    # Converted here, where TensorFlow is loaded anyway. What a plan does about it in a process of its own, a test of a
+    # network that nobody else has shows below.
+    recipe, weights = resolve_recipe(cache, **PART, precision="float32")
+    create_engine(recipe, weights, cache, None, EngineOptions(engine="openvino")).close()
     made = plan_extraction(data, cache_dir=cache, **PART, views=Views(2), deadline_s=3600)
     return made, cache
 

@@ -347,9 +347,9 @@ def test_a_folder_or_an_archive_stands_for_its_images_unless_it_is_in_a_list(wor
 def test_run_whose_weights_are_gone_says_so(vgg16_weights, tmp_path, cache, make_photos, monkeypatch):
     data = make_photos(tmp_path / "data")
     path = shutil.move(vgg16_weights / "vgg16_mine_notop.h5", tmp_path / "mine.h5")
-    options = {"weights": str(path), "image_size": (32, 32), "cache_dir": cache}
+    options = {**OPTIONS, "weights": str(path), "cache_dir": cache}
     extract_features(data, **options)
-    train_top(data, run_dir=tmp_path / "run", training=Training(epochs=1), **options)
+    train_top(data, run_dir=tmp_path / "run", heads="logreg", training=Training(epochs=1), **options)
     assert read_run(tmp_path / "run").weights_path == path
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "nowhere"))
     moved = shutil.move(path, tmp_path / "moved.h5")
