@@ -302,7 +302,9 @@ class FeatureRequest:
         def keep(candidate: Candidate, result: Result) -> None:
             if runs_dir and candidate.features:
                 run_dir = runs_dir / run_name(candidate.name)
-                write_run(run_dir, candidate.features, [result], training, self._weights, dataset.warnings)
+                write_run(
+                    run_dir, candidate.features, [result], training, self._weights, dataset.warnings, self._cache_dir
+                )
 
         found: list[Evaluation] = []
         for candidate in self._candidates(features, viewed):

@@ -14,7 +14,8 @@ from featx.engines import network_path
 from featx.errors import FeatxError
 from featx.predict.classifier import Classifier
 from featx.train.run_folder import read_run
-from tests.engines.test_without_bfloat16 import OLD_PROCESSOR, on_old_processor, predicted
+from tests.engines.test_without_bfloat16 import OLD_PROCESSOR, predicted
+from tests.processes import FEATX, ForkServer
 
 WORDS = ["--weights", "random", "--image-size", "32", "--layer", "block2_pool", "--precision", "int8"]
 
@@ -94,10 +95,21 @@ def folder(tmp_path_factory, networks_dir) -> Path:
 def test_a_run_in_int8_predicts_the_same_on_an_old_processor_with_an_empty_cache(folder, tmp_path):
     files = sorted((folder / "data" / "test").rglob("*.jpg"))
     words = ["predict", folder / "run", folder / "data" / "test", "--top-k", "2", "--cache-dir", tmp_path]
-    result = on_old_processor(*words, "--format", "jsonl")
+    with ForkServer(tmp_path, {**OLD_PROCESSOR, "CUDA_VISIBLE_DEVICES": ""}) as server:
+        result = server.run(FEATX, "featx", *words, "--format", "jsonl")
+    assert result.returncode == 0, result.stderr
     assert not [line for line in result.stderr.splitlines() if "warning" in line]
     expected = Classifier.load(folder / "run", cache_dir=folder / "cache").predict_proba(files)
     np.testing.assert_allclose(predicted(result.stdout), expected, atol=1e-6)
+
+
+def test_the_runs_that_compare_keeps_have_their_network_too(folder, tmp_path):
+    where = [str(folder / "data"), *WORDS, "--cache-dir", str(folder / "cache"), "--quiet"]
+    main(["compare", *where, "--epochs", "1", "--report-dir", str(tmp_path / "report")], standalone_mode=False)
+    network = network_path(read_run(folder / "run").recipe, folder / "cache")
+    runs = sorted((tmp_path / "report" / "runs").iterdir())
+    assert [run.name for run in runs] == ["vgg16-dense", "vgg16-logreg"]
+    assert all((run / network.name).read_bytes() == network.read_bytes() for run in runs)
 
 
 def test_a_damaged_network_of_a_run_is_named_and_not_used(folder, tmp_path, caplog):
