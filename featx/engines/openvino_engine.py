@@ -1,5 +1,6 @@
 """The `openvino` engine, the fastest on a CPU: Keras converts a network once, the cache keeps it, OpenVINO runs it."""
 
+import importlib
 import logging
 import tempfile
 import threading
@@ -225,7 +226,9 @@ def _converted(recipe: Recipe, weights: Weights, *, show: bool) -> Network:
             import tensorflow as tf
 
             images = tf.TensorSpec(model.inputs[0].shape, "uint8", name="images")
-            converted = openvino.convert_model(tf.function(model, autograph=False).get_concrete_function(images))
+            function = tf.function(model, autograph=False).get_concrete_function(images)
+            with _told_tensorflows_version(tf.__version__):
+                converted = openvino.convert_model(function)
         else:
             xml_path = Path(folder, "network.xml")
             model.export(str(xml_path), format="openvino", verbose=False)
@@ -250,6 +253,21 @@ def _with_one_output(model: Any) -> Any:
     another output. The features are the first.
     """
     return import_openvino().Model([model.outputs[0]], model.get_parameters())
+
+
+@contextmanager
+def _told_tensorflows_version(version: str) -> Iterator[None]:
+    """Tell OpenVINO's converter the version of TensorFlow, which it fails to find out on Python 3.13 and newer.
+
+    It runs `exec("del tensorflow")`, and there `exec` no longer sees what an earlier one has defined (PEP 667).
+    """
+    utils = importlib.import_module("openvino.frontend.tensorflow.utils")
+    find_out = utils.get_environment_setup
+    utils.get_environment_setup = lambda _framework: {"tensorflow": version}
+    try:
+        yield
+    finally:
+        utils.get_environment_setup = find_out
 
 
 @contextmanager
