@@ -322,9 +322,10 @@ def test_names_reach_files_without_control_characters(session, name):
 
 def test_json_keeps_names_as_they_are(session):
     names = set(NAMES)
-    (results,), (classes,) = session.files("results.json"), session.files("class_names.json")
+    (results,), classes = session.files("results.json"), session.files("class_names.json")
     assert set(json.loads(results.read_text())["class_names"]) == names
-    assert set(json.loads(classes.read_text())) == names
+    assert len(classes) > 1  # of the run, and of those in the report
+    assert all(set(json.loads(path.read_text())) == names for path in classes)
 
 
 def paths_in(folder: Path) -> set[str]:
@@ -348,7 +349,7 @@ def test_predictions_name_files_that_open_and_classes_as_they_are(session):
 def test_a_run_and_a_store_name_files_and_classes_as_they_are(session):
     (data,) = (session.here / "data").glob("da*")
     (predictions,), (skipped,), (metrics,) = map(
-        session.files, ("predictions.csv", "*block1_pool*/skipped.csv", "metrics.json")
+        session.files, ("run */predictions.csv", "*block1_pool*/skipped.csv", "run */metrics.json")
     )
     rows = rows_of(predictions.read_bytes())
     assert {row["label"] for row in rows} == set(NAMES)
@@ -438,10 +439,10 @@ def test_markdown_shows_names_and_nothing_they_ask_for(session):
     assert r"\<script\>" in shown
     assert not re.search(r"(?<!\\)`tick|(?<!\\)\[a\]", shown)
     tables = re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE)
-    assert len(tables) == 3  # the third says which class has which number in the pictures
+    assert len(tables) == 5  # quality, cost, classes, problems, and which class has which number in the pictures
     for table in tables:
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1
-    assert sum(line.startswith("#") for line in shown.splitlines()) == 6
+    assert sum(line.startswith("#") for line in shown.splitlines()) == 7
 
 
 def test_tables_keep_their_columns(session):

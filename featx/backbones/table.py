@@ -117,5 +117,5 @@ def layer_names(backbone: str) -> tuple[str, ...]:
 
     Keras knows them, too, but takes seconds to start.
     """
-    layers = json.loads(Path(__file__).with_name("layers.json").read_text(encoding="ascii"))
+    layers = json.loads(Path(__file__).with_name("layers.json").read_text(encoding="utf-8"))
     return tuple(layers.get(backbone, ()))

@@ -428,7 +428,7 @@ def _wrapped(name: str, width: int) -> list[str]:
     """Return a name in lines of at most `width` columns; a longer word is shortened.
 
     >>> _wrapped("resnet50 + logreg, 8 views", 20)
-    ['resnet50 + logreg,', '8 views']
+    ['resnet50 + logreg, 8', 'views']
     """
     lines = [""]
     for word in (_cut(word, width) for word in name.split(" ")):

@@ -89,8 +89,11 @@ def test_every_entry_says_what_keras_says(backbone):
 
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_the_file_of_layers_has_those_that_keras_has(backbone):
-    official = getattr(import_keras().applications, BACKBONES[backbone].application)
-    network = official(weights=None, include_top=False, input_shape=(32, 32, 3))
+    keras = import_keras()
+    keras.backend.clear_session()  # it numbers the layers of all networks, of those in other tests too
+    network = getattr(keras.applications, BACKBONES[backbone].application)(
+        weights=None, include_top=False, input_shape=(32, 32, 3)
+    )
     expected = ["input_layer", *(layer.name for layer in network.layers[1:])]  # Keras numbers the first one
     assert list(layer_names(backbone)) == expected, f'write to layers.json: "{backbone}": {json.dumps(expected)}'
 
@@ -371,7 +374,7 @@ def test_pooled_features_are_the_mean_or_the_largest_of_each_channel(tmp_path, p
 
 def test_what_has_no_height_and_width_is_not_pooled(tmp_path):
     options = {**SMALL, "backbone": "resnet50", "layer": "predictions", "pooling": "avg"}
-    with pytest.raises(BackboneError, match=r"'predictions' in resnet50 is \(1000,\): leave --pooling out"):
+    with pytest.raises(BackboneError, match="cannot be pooled: leave --pooling out"):
         build_model(resolve_recipe(tmp_path, **options)[0], None)
 
 

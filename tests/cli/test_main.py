@@ -87,10 +87,10 @@ def test_the_page_is_opened_where_there_is_a_display_only(data, here, featx, mon
     words = ["compare", data, *FAST, "--epochs", 1, "--baseline", "report-dnn", "--open"]
     for name in ("DISPLAY", "WAYLAND_DISPLAY"):
         monkeypatch.delenv(name, raising=False)
-    assert "was not opened" in featx(*words, "--report-dir", "first").stderr
+    assert "Could not open the page" in featx(*words, "--report-dir", "first").stderr
     assert opened == []
     monkeypatch.setenv("DISPLAY", ":0")
-    assert "was not opened" not in featx(*words, "--report-dir", "second").stderr
+    assert "Could not open the page" not in featx(*words, "--report-dir", "second").stderr
     assert opened == [f"file://{here}/second/index.html"]
 
 

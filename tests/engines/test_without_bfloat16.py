@@ -153,7 +153,11 @@ def test_engines_advise_only_what_every_command_takes_that_runs_one():
 
 
 def test_every_option_that_a_message_names_is_one():
-    known = set().union(*(options_of(command) for command in all_commands(main))) | {"--help", "--version"}
+    known = set().union(*(options_of(command) for command in all_commands(main))) | {
+        "--help",
+        "--version",
+        "--python",
+    }  # of uv
     source = Path(__file__).parents[2] / "featx"
     for path in source.rglob("*.py"):
         if path.parent.name == "html":  # whose names are those of CSS

@@ -338,5 +338,5 @@ def test_rm_removes_a_link_not_what_it_leads_to(filled, tmp_path, featx):
 
 def test_a_cache_that_is_a_file_is_an_error_in_words(tmp_path):
     (tmp_path / "cache").write_text("x")
-    with pytest.raises(FeatxError, match="cannot be read"):
+    with pytest.raises(FeatxError, match="The cache cannot be in a file"):
         list_cache(tmp_path / "cache")

@@ -191,5 +191,5 @@ def test_a_fit_that_does_not_converge_says_so_in_the_details_only(monkeypatch):
 
 def test_an_unknown_head_is_an_error_that_lists_the_known():
     X, y, _, _ = digits(2, 20)
-    with pytest.raises(TrainingError, match=r"dense, logreg.*Received: svm"):
+    with pytest.raises(TrainingError, match="dense, logreg.*Received: 'svm'"):
         head("svm", X, y, 2)

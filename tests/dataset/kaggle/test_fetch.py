@@ -272,7 +272,7 @@ def test_a_connection_cut_half_way_is_taken_up_again_in_the_same_call(kaggle, he
 
 def test_a_call_that_had_to_give_up_is_gone_on_with_by_the_next_one(kaggle, here, featx):
     kaggle.cuts = [CUT, *[0] * 9]
-    assert_error(featx("fetch", PETS, exit_code=2), "what has come is kept", "run the same command again")
+    assert_error(featx("fetch", PETS, exit_code=2), "what was downloaded is kept", "Run it again")
     assert not (here / "data").exists()
     kaggle.cuts.clear()
     kaggle.seen.clear()
@@ -583,14 +583,12 @@ def test_a_key_that_cannot_be_used_is_named_only_where_it_may_be_the_reason(kagg
     (Path.home() / ".kaggle/kaggle.json").write_text("{'username'}")
     assert "kaggle.json" not in featx("fetch", PETS, "--to", "pets").stderr
     kaggle.errors[PETS] = (404, "Dataset not found")  # as it says of one that is private, too
-    assert_error(
-        featx("fetch", PETS, exit_code=2), "check how it is spelled, or mend", "kaggle.json, which is not JSON"
-    )
+    assert_error(featx("fetch", PETS, exit_code=2), "check how it is spelled, or fix", "kaggle.json, which is not JSON")
     kaggle.errors[PETS] = (429, "Too many")
     assert "kaggle.json" not in featx("fetch", PETS, exit_code=2).stderr
     monkeypatch.setenv("KAGGLE_API_TOKEN", "old")
     assert_error(
-        featx("fetch", DOGS_VS_CATS, exit_code=2), "does not accept the credentials in KAGGLE_API_TOKEN", "or mend"
+        featx("fetch", DOGS_VS_CATS, exit_code=2), "does not accept the credentials in KAGGLE_API_TOKEN", "or fix"
     )
 
 
@@ -676,7 +674,7 @@ def test_a_proxy_with_a_password_is_not_named(kaggle, here, featx, monkeypatch):
     assert_error(featx("fetch", PETS, exit_code=2), "the proxy")
 
 
-@pytest.mark.parametrize(("n_bytes", "part"), [(0, "cannot be reached"), (CUT, "what has come is kept")])
+@pytest.mark.parametrize(("n_bytes", "part"), [(0, "cannot be reached"), (CUT, "what was downloaded is kept")])
 def test_a_server_that_goes_silent_is_given_up_on(kaggle, here, featx, monkeypatch, n_bytes, part):
     monkeypatch.setattr(credentials, "TIMEOUT_S", (1.0, 0.2))
     kaggle.stalls = [n_bytes, *[0] * 9]
@@ -687,7 +685,7 @@ def test_a_server_that_goes_silent_is_given_up_on(kaggle, here, featx, monkeypat
 def test_a_broken_archive_is_one_sentence_and_is_downloaded_anew(kaggle, here, featx, content):
     kaggle.archives[PETS] = content
     assert_error(
-        featx("fetch", PETS, "--quiet", exit_code=2), f"The archive of {PETS} was not unpacked", "download it anew"
+        featx("fetch", PETS, "--quiet", exit_code=2), f"The archive of {PETS} was not unpacked", "download it afresh"
     )
     assert list(here.iterdir()) == []
     kaggle.archives[PETS] = ARCHIVE
@@ -800,10 +798,10 @@ def test_another_part_is_not_taken_for_the_one_that_is_there(kaggle, here):
     ("trouble", "message"),
     [
         ({"ranges": False}, "only as a whole"),
-        ({"wrong_ranges": True}, "does not give a part"),
+        ({"wrong_ranges": True}, "does not send parts"),
         ({"cuts": [0, 10]}, "the network"),
         ({"archives": {PETS: b"no zip file" * 500}}, "broken"),
-        ({"errors": {PETS: (429, "Too many requests")}}, "too often"),
+        ({"errors": {PETS: (429, "Too many requests")}}, "too many requests"),
         ({"private": {PETS}}, "sign in"),
     ],
     ids=["no ranges", "wrong ranges", "cut", "no archive", "too often", "private"],
