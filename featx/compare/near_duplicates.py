@@ -100,9 +100,12 @@ def find_copies(dataset: ImageDataset, X: Rows, *, show: bool = False) -> Copies
     alike = _look_alike(images, places)
     pairs, places = pairs[alike], places[alike]
     correlation = _correlations(images, places)
-    limits = _limits(images, dataset.labels[rows], len(dataset.class_names))
+    same = correlation >= SAME
+    pairs, correlation = pairs[same], correlation[same]
+    limits = {label: _limit(images, dataset.labels[rows] == label) for label in np.unique(dataset.labels[pairs])}
+    least = [max(limits[label] for label in dataset.labels[pair]) for pair in pairs]
     order = np.argsort(-correlation, kind="stable")
-    order = order[(correlation >= limits[dataset.labels[pairs]].max(axis=1))[order]]
+    order = order[correlation[order] >= np.array(least)[order]]
     return Copies(pairs[order], correlation[order])
 
 
@@ -173,24 +176,20 @@ def _typical_side(dataset: ImageDataset, rows: np.ndarray) -> float:
     return float(np.median(sides[1:] or sides))
 
 
-def _limits(images: npt.NDArray[np.uint8], labels: np.ndarray, n_classes: int) -> npt.NDArray[np.float64]:
-    """Return the correlation `(n_classes,)` from which on two images of a class are copies: SAME, or more.
+def _limit(images: npt.NDArray[np.uint8], is_in_class: np.ndarray) -> float:
+    """Return the correlation from which on two images of a class are copies: SAME, or more.
 
     Different images of a class can be as alike as copies, as handwritten ones are. By Fisher's transformation, the
     inverse hyperbolic tangent of correlations is nearly normal (On the "probable error" of a coefficient of
     correlation, 1921). So random pairs of the class tell what fewer than one of all its pairs reaches.
     """
-    rng = np.random.default_rng(0)
-    limits = np.full(n_classes, SAME)
-    for label in range(n_classes):
-        of_class = np.flatnonzero(labels == label)
-        if len(of_class) < _N_TO_JUDGE:
-            continue
-        pairs = np.column_stack([of_class, rng.permutation(of_class)])[:_N_RANDOM]
-        z = np.arctanh(np.clip(_correlations(images, pairs[pairs[:, 0] != pairs[:, 1]]), -0.999, 0.999))
-        rarest = NormalDist(float(z.mean()), float(z.std())).inv_cdf(1 - 2 / len(of_class) ** 2)
-        limits[label] = max(SAME, np.tanh(rarest))
-    return limits
+    of_class = np.flatnonzero(is_in_class)
+    if len(of_class) < _N_TO_JUDGE:
+        return SAME
+    pairs = np.column_stack([of_class, np.random.default_rng(0).permutation(of_class)])[:_N_RANDOM]
+    z = np.arctanh(np.clip(_correlations(images, pairs[pairs[:, 0] != pairs[:, 1]]), -0.999, 0.999))
+    rarest = NormalDist(float(z.mean()), float(z.std())).inv_cdf(1 - 2 / len(of_class) ** 2)
+    return max(SAME, float(np.tanh(rarest)))
 
 
 def _correlations(images: npt.NDArray[np.uint8], pairs: np.ndarray) -> npt.NDArray[np.float32]:

@@ -261,7 +261,7 @@ def _told_tensorflows_version(version: str) -> Iterator[None]:
 
     It runs `exec("del tensorflow")`, and there `exec` no longer sees what an earlier one has defined (PEP 667).
     """
-    utils = importlib.import_module("openvino.frontend.tensorflow.utils")
+    utils: Any = importlib.import_module("openvino.frontend.tensorflow.utils")
     find_out = utils.get_environment_setup
     utils.get_environment_setup = lambda _framework: {"tensorflow": version}
     try:

@@ -298,7 +298,7 @@ def _times(best: Approach, counterpart: Approach, escape: Callable[[str], str]) 
     if not fast.total_s or slow.total_s < 1.2 * fast.total_s:
         ours, theirs = duration(best.total_s), duration(counterpart.total_s)
         if ours == theirs:
-            return f"Both took {ours}."
+            return f"{escape(best.name)} and {escape(counterpart.name)} both took {ours}."
         return f"{escape(best.name)} took {ours}, {escape(counterpart.name)} {theirs}."
     ratio = slow.total_s / fast.total_s
     text = f"{ratio:.1f}" if ratio < 9.95 else f"{ratio:,.0f}"

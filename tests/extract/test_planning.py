@@ -470,7 +470,7 @@ def test_a_trial_that_is_killed_is_a_reason(data, cache, tmp_path):
     killing.start()
     reason = try_out(some_trial(data, cache, tmp_path), "measure").reason
     killing.join()
-    assert reason == "The signal ended its process: SIGKILL."
+    assert reason == "The signal SIGKILL ended its process."
 
 
 @pytest.mark.parametrize(

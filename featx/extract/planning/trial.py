@@ -244,7 +244,7 @@ def try_out(trial: Trial, method: str, stop_at: float = math.inf) -> Estimate:
 def _cause(returncode: int, errors_path: Path) -> str:
     """Return what a process died of: a signal, or the last line that it wrote."""
     if returncode < 0:
-        return f"The signal ended its process: {signal.Signals(-returncode).name}."
+        return f"The signal {signal.Signals(-returncode).name} ended its process."
     lines = errors_path.read_text(encoding="utf-8", errors="replace").split("\n")
     last = next((line for line in reversed(lines) if line.strip()), f"code {returncode}")
     return f"Its process failed: {printable(last.strip())[:300]}"
