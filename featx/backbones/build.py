@@ -100,6 +100,48 @@ def build_model(recipe: Recipe, weights_path: Path | None, precision: str = "flo
     if weights_path is None and not recipe.has_random_weights:
         raise WeightsError(f"The file with the weights of {recipe.backbone} is needed: name it with --weights PATH.")
     keras = import_keras()
+    network = _network_with_weights(keras, recipe, weights_path, precision)
+    trunk = keras.Model(network.input, _pooled(keras, _output_of_layer(network, recipe), recipe))
+    trunk.trainable = False
+    images = keras.Input((*recipe.image_size, 3), dtype="uint8", name="images")
+    features = trunk(_preprocess(keras, images, recipe.preprocessing), training=False)
+    return keras.Model(images, keras.ops.cast(features, "float32"))
+
+
+def build_tail(recipe: Recipe, weights_path: Path | None, after: str, precision: str = "float32") -> Any:
+    """Return the last part of a network, to be trained: the output of the layer `after` in, features of `recipe` out.
+
+    Batch normalization stays frozen: it normalizes by the statistics that the network was trained with.
+
+    Args:
+        recipe: whose layer and pooling are the output.
+        weights_path: as for `build_model`.
+        after: the layer whose output is the only input, see `featx.backbones.layer_before`.
+        precision: arithmetic: one of `DTYPE_POLICIES`. The output is float32 in both.
+
+    Returns:
+        a Keras model, `(n, …)` floating point in, `(n, …)` float32 out.
+
+    Raises:
+        BackboneError: what follows that layer needs the output of another one, too; or as for `build_model`.
+        WeightsError: as for `build_model`.
+    """
+    keras = import_keras()
+    network = _network_with_weights(keras, recipe, weights_path, precision)
+    output = _pooled(keras, _output_of_layer(network, recipe), recipe)
+    try:
+        tail = keras.Model(network.get_layer(after).output, keras.ops.cast(output, "float32"), name="tail")
+    except ValueError as error:
+        raise BackboneError(
+            f"The layers after {after} in {recipe.backbone} also need the output of an earlier layer, so they cannot "
+            f"be tuned on cached features: name another block, such as {find_backbone(recipe.backbone).last_block}."
+        ) from error
+    for layer in tail.layers:
+        layer.trainable = type(layer).__name__ != "BatchNormalization"
+    return tail
+
+
+def _network_with_weights(keras: Any, recipe: Recipe, weights_path: Path | None, precision: str) -> Any:
     with _dtype_policy(keras, DTYPE_POLICIES[precision]):
         network = _build_network(keras, recipe, weights_path)
     for layer in network.layers:
@@ -109,11 +151,7 @@ def build_model(recipe: Recipe, weights_path: Path | None, precision: str = "flo
         _set_random_weights(network, seed=int(recipe.weights.removeprefix("random-")))
     else:
         _load_weights(network, recipe, weights_path)
-    trunk = keras.Model(network.input, _pooled(keras, _output_of_layer(network, recipe), recipe))
-    trunk.trainable = False
-    images = keras.Input((*recipe.image_size, 3), dtype="uint8", name="images")
-    features = trunk(_preprocess(keras, images, recipe.preprocessing), training=False)
-    return keras.Model(images, keras.ops.cast(features, "float32"))
+    return network
 
 
 @contextmanager
