@@ -227,6 +227,6 @@ def _reserve(file: IO[bytes], size_bytes: int, cache_dir: Path) -> None:
         os.posix_fallocate(file.fileno(), 0, max(size_bytes, 1))
     except OSError as error:
         raise FeatxError(
-            f"Decoded images need {size_bytes / 2**20:,.0f} MiB in {printable(cache_dir)} while a network is trained "
-            f"from scratch: {os.strerror(error.errno or 0)}. Free some space, or choose another --cache-dir."
+            f"Training from scratch needs {size_bytes / 2**20:,.0f} MiB in {printable(cache_dir)} for decoded images: "
+            f"{os.strerror(error.errno or 0)}. Free some space, or choose another --cache-dir."
         ) from error

@@ -156,9 +156,7 @@ def direct_applications(
         raise next(iter(missing.values()))
     for advice in missing.values():
         log.warning("%s", advice)  # what to do about it; the report says no more than what is missing in it
-    return applications, [
-        f"{name} is not applied directly: there were no weights with its classifier." for name in missing
-    ]
+    return applications, [f"{name} direct is left out: featx found no weights with its classifier." for name in missing]
 
 
 @dataclass(frozen=True)

@@ -103,7 +103,7 @@ def compare_approaches(
         FeatxError: the data set, a backbone, the weights or the store is not fit; the message says what to do.
     """
     if "backbone" in options:
-        raise TypeError("there is no option 'backbone' here: name one or several in backbones")
+        raise TypeError("compare_approaches has no option 'backbone': use backbones, with one or more names")
     recipe_options, engine_options = split_options(options)
     check_training(training)
     backbones, baselines = _each_once("backbones", backbones), _each_once("baselines", baselines)
@@ -161,18 +161,19 @@ def _check_choice(backbones: Sequence[str], baselines: Sequence[str], options: R
     if not backbones and not baselines:
         raise FeatxError("There is nothing to compare: name a backbone or a baseline.")
     for name in baselines:
-        check_name(name, BASELINE_NAMES, f"A baseline is one of {', '.join(BASELINE_NAMES)}.")
+        check_name(name, BASELINE_NAMES, f"A baseline must be one of {', '.join(BASELINE_NAMES)}.")
     if len({*backbones, *([REPORT_BACKBONE] if REPORT_RESNET50 in baselines else [])}) <= 1:
         return
     weights = str(options["weights"])
     if not re.fullmatch(r"imagenet|random(:\d+)?|imagenet-or-random", weights):
         raise FeatxError(
-            f"A weights file belongs to one backbone: compare them one by one, or put a file for each into a folder "
-            f"and set FEATX_WEIGHTS_DIR to it. Received: --weights {printable(weights)}"
+            f"A weights file fits only one backbone. Compare one backbone at a time, or put a file for each into a "
+            f"folder and set FEATX_WEIGHTS_DIR to it. Received: --weights {printable(weights)}"
         )
     if options["layer"]:
         raise FeatxError(
-            f"A layer belongs to one backbone: compare them one by one. Received: --layer {options['layer']}"
+            f"A layer belongs to only one backbone. Compare one backbone at a time. "
+            f"Received: --layer {options['layer']}"
         )
 
 

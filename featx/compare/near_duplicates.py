@@ -82,12 +82,12 @@ def find_copies(dataset: ImageDataset, X: Rows, *, show: bool = False) -> Copies
         show: whether to show how far it is, on stderr.
     """
     if 2.0 * dataset.n_images**2 * X.shape[-1] > MAX_OPERATIONS:
-        log.info("Near-duplicates are not looked for: among so many images that would take too long.")
+        log.info("Skipping the search for near-duplicates: with so many images, it would take too long.")
         return None
     pairs = _candidates(pooled(X), dataset.is_test)
     rows = np.unique(pairs)
     if len(rows) and _typical_side(dataset, rows) < _SIDE:
-        log.info("Near-duplicates are not looked for: images of fewer than %d pixels have too few details.", _SIDE)
+        log.info("Skipping the search for near-duplicates: images below %d pixels have too little detail.", _SIDE)
         return None
     images = np.zeros((len(rows), _READ_SIDE, _READ_SIDE), np.uint8)
     sources = [dataset.root / dataset.paths[row] for row in rows]

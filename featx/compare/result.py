@@ -239,13 +239,13 @@ class Comparison:
             found = (fields.pop("format"), fields.pop("format_version"))
             if found != (FORMAT, FORMAT_VERSION):
                 raise FeatxError(
-                    f"These results are not in the format {FORMAT} {FORMAT_VERSION}; make them again with this "
-                    f"version of featx. Received: {found[0]} {found[1]}"
+                    f"These results are not in the format {FORMAT} {FORMAT_VERSION}. Run the comparison again with "
+                    f"this version of featx. Received: {found[0]} {found[1]}"
                 )
             fields["error_analysis"] = fields.pop("examination", None)
             comparison: Self = from_json_value(cls, fields)
         except (ValueError, TypeError, LookupError, AttributeError) as error:
-            raise FeatxError(f"This is no featx comparison ({error}). Received: {text[:80]!r}") from None
+            raise FeatxError(f"This is not a featx comparison ({error}). Received: {text[:80]!r}") from None
         return comparison
 
 
@@ -274,8 +274,8 @@ def with_p_values(approaches: Iterable[Approach], correct: Mapping[str, npt.NDAr
         counts = None if right is None else (int(right[0].sum()), right.shape[1])
         if counts != (approach.metrics.n_correct, approach.metrics.n_samples):
             raise FeatxError(
-                f"The answers of {printable(approach.name)} don't belong to its metrics, which count "
-                f"{approach.metrics.n_correct} right of {approach.metrics.n_samples}. Received: {counts}"
+                f"The answers of {printable(approach.name)} do not match its metrics, which count "
+                f"{approach.metrics.n_correct} of {approach.metrics.n_samples} as correct. Received: {counts}"
             )
     best = ranked(given)[0]
     return tuple(

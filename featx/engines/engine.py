@@ -118,7 +118,7 @@ class EngineOptions:
     streams: int | None = None
 
     def __post_init__(self) -> None:
-        check_name(self.engine, ENGINE_CHOICES, f"An engine is one of {', '.join(ENGINE_CHOICES)}.")
+        check_name(self.engine, ENGINE_CHOICES, f"An engine must be one of {', '.join(ENGINE_CHOICES)}.")
         for name in ("batch_size", "threads", "streams"):
             if (number := getattr(self, name)) is not None:
                 object.__setattr__(self, name, whole_number(name, number))
@@ -146,7 +146,7 @@ def check_precision(engine: str, precision: str) -> None:
     """Raise FeatxError if an engine, if it is not to be chosen, does not compute in this precision."""
     names = engines_for(precision)
     if engine != AUTO and engine not in names:
-        raise FeatxError(f"The {engine} engine has no {precision}; choose --engine {names[0]}.")
+        raise FeatxError(f"The {engine} engine does not support {precision}; choose --engine {names[0]}.")
 
 
 def choose_engine(options: EngineOptions, recipe: Recipe) -> str:

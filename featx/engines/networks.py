@@ -101,7 +101,7 @@ def check_network(path: Path) -> str | None:
 def say_damaged(recipe: Recipe, cache_dir: StoragePath, reason: str) -> None:
     """Warn that the network kept for `recipe` is of no use."""
     path = network_path(recipe, cache_dir)
-    log.warning("%s is damaged (%s); featx makes it again.", printable(path), printable(reason[:200]))
+    log.warning("%s is damaged (%s); featx creates it again.", printable(path), printable(reason[:200]))
 
 
 def write_network(network: Network, recipe: Recipe, cache_dir: StoragePath) -> None:
@@ -173,7 +173,7 @@ def kept_calibrations(recipe: Recipe, cache_dir: StoragePath) -> list[tuple[str,
 
 def _about(file: zipfile.ZipFile) -> dict[str, Any]:
     if any(member.compress_type != zipfile.ZIP_STORED for member in file.infolist()):
-        raise ValueError("it is compressed, which featx never does: it may unpack to any size")
+        raise ValueError("it is compressed, so it may unpack to any size")
     about: dict[str, Any] = json.loads(file.read("network.json"))
     if about["format"] != FORMAT or about["format_version"] > FORMAT_VERSION:
         raise ValueError("it has an unknown format")

@@ -107,9 +107,9 @@ def _find_images(
             if calibration_digest(digests) == recipe.calibration and len(rows) == len(digests):
                 return digests, rows
     raise FeatxError(
-        f"The int8 network of these features is not in the cache, and the images that it was calibrated on are not "
-        f"available to make it again. Copy {printable(network_path(recipe, cache_dir))} from the cache that they were "
-        f"made in, or run featx extract on the images with the same options as then."
+        f"The int8 network of these features is not in the cache, and featx cannot create it again without its "
+        f"calibration images. Copy {printable(network_path(recipe, cache_dir))} from the cache where the features were "
+        f"computed, or run featx extract on the images with the same options as before."
     )
 
 

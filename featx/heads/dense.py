@@ -103,7 +103,7 @@ def head_names(heads: Sequence[str] | str) -> tuple[str, ...]:
 
 
 def _check_head(name: str) -> None:
-    check_name(name, _TRAINERS, f"A head is one of {', '.join(HEADS)}.", TrainingError)
+    check_name(name, _TRAINERS, f"A head must be one of {', '.join(HEADS)}.", TrainingError)
 
 
 def _batch_size(n_rows: int) -> int:

@@ -113,7 +113,7 @@ def read_head(path: Path) -> Head:
     except _DAMAGE as error:
         check_readable(path)
         reason = " ".join(str(error).split())[:200]
-        raise FeatxError(f"{printable(path)} is no head that featx can run ({reason}); train again.") from error
+        raise FeatxError(f"featx cannot run the head {printable(path)} ({reason}); train again.") from error
 
 
 def _read(path: Path) -> Head:
@@ -124,7 +124,7 @@ def _read(path: Path) -> Head:
         layers = json.loads(file.read("config.json"))["config"]["layers"]
         weights = io.BytesIO(file.read("model.weights.h5"))
     if layers[0]["class_name"] != "InputLayer":
-        raise ValueError("its first layer is not its input")
+        raise ValueError("its first layer is not the input layer")
     feature_shape = tuple(layers[0]["config"]["batch_shape"][1:])
     with h5py.File(weights, "r") as file:
         variables = {group["vars"].attrs["name"]: group["vars"] for group in file["layers"].values()}
@@ -136,7 +136,7 @@ def _read(path: Path) -> Head:
 def _dense(layer: dict[str, Any], variables: dict[str, Any]) -> _Dense:
     config = layer["config"]
     if layer["class_name"] != "Dense" or not config["use_bias"] or config["activation"] not in _ACTIVATIONS:
-        raise ValueError(f"it has a layer that no head has: {layer['class_name']}")
+        raise ValueError(f"it has a layer that featx does not use in heads: {layer['class_name']}")
     kernel, bias = (variables[config["name"]][number][:].astype(np.float32) for number in "01")
     return _Dense(kernel, bias, config["activation"])
 

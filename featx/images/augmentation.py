@@ -53,7 +53,7 @@ class Augmentation:
         for name, limit, unit in (("rotation", 180.0, "degrees"), ("zoom", 0.99, ""), ("shear", 89.0, "degrees")):
             value = getattr(self, name)
             if not isinstance(value, Real) or not 0 <= float(value) <= limit:
-                raise FeatxError(f"{name} goes from 0 to {limit:g} {unit}".strip() + f". Received: {value}")
+                raise FeatxError(f"{name} must be from 0 to {limit:g} {unit}".strip() + f". Received: {value}")
             object.__setattr__(self, name, float(value))  # 20 and 20.0 are one setting, and one key
 
     @classmethod
@@ -113,10 +113,10 @@ class Views:
     def __post_init__(self) -> None:
         object.__setattr__(self, "n", whole_number("The number of views", self.n, 1, MAX_VIEWS))
         if not isinstance(self.augmentation, Augmentation):
-            raise FeatxError(f"The augmentation of views is an Augmentation. Received: {shown(self.augmentation)}")
+            raise FeatxError(f"The augmentation of views must be an Augmentation. Received: {shown(self.augmentation)}")
         if self.augmentation.changes_nothing:
             raise FeatxError(
-                "These views would be copies of their image: let them differ with --augment report, --flip, "
+                "These views would be copies of their image. Choose how they differ with --augment report, --flip, "
                 "--rotation, --zoom or --shear."
             )
 
@@ -148,9 +148,7 @@ def choose_views(n_views: int, augment: str | None, *, of_test: bool = False, **
     given = {name: value for name, value in settings.items() if value is not None}
     if not n_views:
         if augment or given or of_test:
-            raise FeatxError(
-                "These options are about augmented views: say with --views how many of each image, like 8."
-            )
+            raise FeatxError("These options need augmented views. Set their number per image, such as --views 8.")
         return None
     start = AUGMENTATIONS[augment] if augment else Augmentation() if given else REPORT
     return Views(n_views, replace(start, **given), of_test=of_test)  # type: ignore[arg-type]  # flip is a bool

@@ -313,7 +313,7 @@ def _reason_undecoded(error: Exception, data: bytes) -> str:
     if not isinstance(error, OSError | SyntaxError | ValueError):
         text = f"{type(error).__name__.lower()} {text}".strip()  # a KeyError says no more than the key
     if "unknown pixel mode" in text:
-        return "unreadable: samples of a kind that Pillow does not know: save it as RGB or gray of 8 bits"
+        return "unreadable: Pillow does not know this kind of sample: save it as 8-bit RGB or gray"
     if "requires a buffer" in text:  # struct's words for a header that is cut off
         return "truncated: the header is cut off"
     return f"{'truncated' if 'truncated' in text or _lacks_its_end(data) else 'unreadable'}: {text}"

@@ -26,7 +26,7 @@ READ_FORMATS = {
 
 _SAVE = "save it as JPEG or PNG"
 _DEVELOP = "develop it to JPEG or PNG"
-_FRAMES = "take its frames out as JPEG or PNG"
+_FRAMES = "extract its frames as JPEG or PNG"
 _UNPACK = "unpack it"
 _AGAIN = "download it again"
 
@@ -120,7 +120,7 @@ def reason_not_read(data: bytes) -> str:
     for pattern, name, advice in _OTHERS:
         if pattern.match(head):
             return f"{name}: {advice}"
-    return f"text, not an image: {_AGAIN}" if _is_text(head) else f"no image: first bytes {data[:4].hex()}"
+    return f"text, not an image: {_AGAIN}" if _is_text(head) else f"not an image: first bytes {data[:4].hex()}"
 
 
 def _is_text(head: bytes) -> bool:

@@ -32,7 +32,9 @@ from featx.report.text import (
 from featx.storage import as_path, replacing
 from featx.system import escape_markdown, markdown_table, shown
 
-NUMBERS_NOTE = "The pictures number the classes, because no font here has all their letters or two names look alike."
+NUMBERS_NOTE = (
+    "The pictures show numbers for the classes: no installed font has all their letters, or two names look the same."
+)
 
 #: With more classes than this, results.md has precision and recall of the hardest only.
 MAX_CLASS_ROWS = 40
@@ -52,7 +54,7 @@ def write_report(
         FeatxError: the folder cannot be made or written.
     """
     if not isinstance(comparison, Comparison):
-        raise FeatxError(f"write_report takes what compare_approaches returns. Received: {shown(comparison)}")
+        raise FeatxError(f"write_report needs the result of compare_approaches. Received: {shown(comparison)}")
     report_dir = as_path(report_dir)
     pictures = draw(comparison)
     files = {

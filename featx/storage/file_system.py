@@ -246,7 +246,7 @@ def _reason(error: Exception, protocol: str) -> str:
         package = install_command(_PACKAGES[protocol]) if protocol in _PACKAGES else words
         return f"{protocol}:// needs a package that is not installed: {package}"
     if isinstance(error, ValueError) and "Protocol not known" in words:
-        return f"there is no kind of file system called {protocol}"
+        return f"unknown kind of file system: {protocol}"
     how = _CREDENTIALS.get(protocol, "see the documentation of its fsspec package")
     if "Credential" in kind or "credentials" in words.lower():
         return f"no valid credentials were found; {how}"

@@ -47,7 +47,7 @@ def text_encoding(name: str) -> str:
         fits = False
     if not fits:
         raise FeatxError(
-            f"Name an encoding of file names that Python knows, such as gbk, shift_jis, euc_kr, cp866 or cp1252. "
+            f"Choose an encoding that Python supports for file names, such as gbk, shift_jis, euc_kr, cp866 or cp1252. "
             f"Received: {printable(name)}"
         )
     return name
@@ -170,8 +170,8 @@ def _decoded(
         example = error.object
         if encoding:
             raise NameEncodingError(
-                f"the name {_escaped(example)} in it is not in {encoding}; name another encoding with --zip-encoding "
-                f"(zip_encoding in Python)."
+                f"the name {_escaped(example)} in it is not valid {encoding}; choose another encoding with "
+                f"--zip-encoding (zip_encoding in Python)."
             ) from error
         used = (fallback, errors)
         texts = [name if isinstance(name, str) else name.decode(*used) for name in names]

@@ -40,12 +40,12 @@ def as_storage_path(named: StoragePath | str | os.PathLike[str]) -> StoragePath:
         return named
     text = os.fspath(named) if isinstance(named, str | os.PathLike) else None
     if not isinstance(text, str):
-        raise FeatxError(f"A file or folder is named by a path or an address. Received: {shown(named)}")
+        raise FeatxError(f"Give a path or an address for a file or folder. Received: {shown(named)}")
     if isinstance(named, str) and _ADDRESS.match(text):
         return _at_address(text)
     if (broken := _BROKEN_ADDRESS.match(text)) and not Path(text).exists():
         raise FeatxError(
-            f"Give an address as text: a Path drops a slash of {broken[1]}://. Received: {printable(text)}"
+            f"Give an address as text, because a Path removes a slash from {broken[1]}://. Received: {printable(text)}"
         )
     return Path(text)
 
@@ -118,8 +118,8 @@ def _at_address(text: str) -> StoragePath:
         return Path(re.sub(r"^/(?=[A-Za-z]:)", "", path) if IS_WINDOWS else path)
     if any(has_credentials(part) and not part.startswith(_WITH_USER) for part in text.split("::")):
         raise FeatxError(
-            f"Credentials do not belong in an address, where others see them; leave them to the environment "
-            f"(AWS_ACCESS_KEY_ID and the like). Received: {printable(redacted(text))}"
+            f"Do not put credentials into an address, where others can see them. Set them in the environment instead "
+            f"(such as AWS_ACCESS_KEY_ID). Received: {printable(redacted(text))}"
         )
     return RemotePath(FileSystem(text))
 

@@ -252,8 +252,8 @@ class RemotePath:
             StorageError: it cannot be written, or the file system writes in pieces.
         """
         if not self.system.writes_whole_files:
-            stores = "object stores only (s3, gs, abfs, …)"
-            raise StorageError(f"files are written whole to {stores}; name one of these or a local folder", str(self))
+            reason = "featx writes only to object stores (s3, gs, abfs, …) and local folders; choose one of these"
+            raise StorageError(reason, str(self))
         try:
             with self._asking() as (system, key):
                 system.pipe_file(key, bytes(data))

@@ -133,7 +133,10 @@ class FeatureStore:
             if len(still_left) < len(left):
                 left, deadline = still_left, time.monotonic() + PATIENCE_S
             if time.monotonic() > deadline:
-                raise StoreError(f"The segments of {printable(self.dir)} go faster than they can be read; try later.")
+                raise StoreError(
+                    f"Other processes remove the segments of {printable(self.dir)} faster than featx can read them; "
+                    f"try again later."
+                )
             self.reload()
             numbers, in_segment = self.locate(digests[left], views[left])
         return out
@@ -166,7 +169,7 @@ class FeatureStore:
             self.quarantine(segment.path, str(error))
             raise DamagedSegmentError(
                 f"A segment of {printable(self.dir)} was damaged ({printable(str(error))}) and has been quarantined; "
-                f"run the extraction again: only its {len(segment)} images are computed."
+                f"run the extraction again, which computes only its {len(segment)} images."
             ) from error
 
     def locate(self, digests: np.ndarray, views: np.ndarray | int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -253,8 +256,8 @@ class FeatureStore:
             held = [path for path in removed if not (is_shown and _unlink(path))]
         if held:
             log.warning(
-                "%d merged segments of %s stay, because another program has them or features.h5 open; when it has "
-                "ended, run featx cache compact again.",
+                "%d merged segments of %s could not be removed, because another program has them or features.h5 open. "
+                "Close that program, then run featx cache compact again.",
                 len(held),
                 printable(self.dir),
             )
@@ -272,7 +275,9 @@ class FeatureStore:
         except OSError as error:
             log.warning("%s is damaged (%s) and is not used; it cannot be renamed: %s.", name, why, error.strerror)
             return
-        log.warning("%s is damaged (%s). It was renamed to %s; its images are computed again.", name, why, target.name)
+        log.warning(
+            "%s is damaged (%s). It was renamed to %s; its images will be computed again.", name, why, target.name
+        )
 
     def _write_derived_files(self, segments: list[Segment]) -> bool:
         """Return whether it could be done: Windows replaces no file that another program has open, which is logged."""
@@ -286,7 +291,7 @@ class FeatureStore:
                 write_virtual_dataset(temporary, self.recipe, segments)
         except FileHeldError as error:
             log.warning(
-                "%s stays as it was: %s. No feature is lost, and the next featx extract writes it.",
+                "%s could not be updated: %s. No feature is lost, and the next featx extract updates it.",
                 printable(error.filename),
                 error.strerror,
             )
@@ -318,8 +323,8 @@ class FeatureStore:
             else:  # HDF5's own words are long and for programmers; where the system gave a reason, it is enough
                 reason = os.strerror(error.errno) if error.errno else " ".join(str(error).split())
             raise StoreError(
-                f"Writing to the store {printable(self.dir)} failed: {reason}. What it held before is unharmed; "
-                f"fix this, then run the same command again to resume."
+                f"Writing to the store {printable(self.dir)} failed: {reason}. Features stored before are safe. "
+                f"Fix this, then run the same command again to resume."
             ) from error
 
 

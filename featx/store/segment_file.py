@@ -119,10 +119,10 @@ def read_index(path: StoragePath, recipe: Recipe) -> Segment:
     with _opened(path, without_features=True) as file:
         attributes = dict(file.attrs)
         if as_text(attributes.get("format", "")) != FORMAT:
-            raise SegmentDamageError("it is no segment of featx")
+            raise SegmentDamageError("it is not a featx segment")
         if attributes["format_version"] > FORMAT_VERSION:
             raise StoreError(
-                f"{printable(path)} has the format version {attributes['format_version']}; this featx knows versions "
+                f"{printable(path)} has format version {attributes['format_version']}; this featx reads versions "
                 f"up to {FORMAT_VERSION}. Update featx, or use another --cache-dir."
             )
         if as_text(attributes["recipe"]) != recipe.to_json():

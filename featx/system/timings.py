@@ -58,7 +58,7 @@ class Timings:
         """
         known = {f.name: values[f.name] for f in fields(cls) if f.name in values}
         if not all(type(value) in {int, float} and math.isfinite(value) for value in known.values()):
-            raise ValueError("its timings are no numbers")
+            raise ValueError("its timings are not numbers")
         return cls(**known)
 
     def to_dict(self) -> dict[str, Any]:

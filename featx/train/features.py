@@ -237,8 +237,8 @@ def data_warnings(scanned: ImageDataset, readable: ImageDataset, store_dirs: Ite
 def _rows_on_disk(store: FeatureStore, digests: np.ndarray, memory: MemoryLimit, n_bytes: int) -> Rows:
     """Return the same, left on disk, and say so: with the views, if there are any, they would take `n_bytes`."""
     log.info(
-        "%s of %s features are read from disk as they are needed, and logistic regression is fitted by a streaming "
-        "solver: training on them in memory would take more than %s (--memory).",
+        "%s of %s features stay on disk during training, because they need more memory than %s (--memory). "
+        "A streaming solver fits logistic regression.",
         size(n_bytes),
         store.recipe.backbone,
         size(memory.n_bytes),

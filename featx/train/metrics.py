@@ -174,7 +174,7 @@ def mcnemar_p_value(correct_a: npt.ArrayLike, correct_b: npt.ArrayLike) -> float
     a, b = np.asarray(correct_a), np.asarray(correct_b)
     if a.ndim != 1 or a.shape != b.shape or a.dtype != bool or b.dtype != bool:
         raise FeatxError(
-            f"McNemar's test needs two boolean vectors of one length. "
+            f"McNemar's test needs two boolean vectors of the same length. "
             f"Received: {a.dtype} {a.shape} and {b.dtype} {b.shape}"
         )
     only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
@@ -232,7 +232,7 @@ def confusion_matrix(y: npt.ArrayLike, predicted: npt.ArrayLike, n_classes: int)
     """
     true, guess = _classes(y, n_classes), _classes(predicted, n_classes)
     if true.shape != guess.shape:
-        raise FeatxError(f"y and predicted must have one length. Received: {true.size} and {guess.size}")
+        raise FeatxError(f"y and predicted must have the same length. Received: {true.size} and {guess.size}")
     matrix = np.zeros((n_classes, n_classes), np.int64)
     np.add.at(matrix, (true, guess), 1)
     return matrix
@@ -313,7 +313,7 @@ def _checked(y: npt.ArrayLike, probabilities: npt.ArrayLike) -> tuple[npt.NDArra
     rows = np.asarray(probabilities, dtype=np.float64)
     if rows.ndim != 2 or rows.shape[0] == 0 or rows.shape[1] < 2:
         raise FeatxError(
-            f"Probabilities must have the shape (n_samples, n_classes), with a sample and two classes at least. "
+            f"Probabilities must have the shape (n_samples, n_classes), with at least one sample and two classes. "
             f"Received: {rows.shape}"
         )
     labels = _classes(y, rows.shape[1])

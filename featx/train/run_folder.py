@@ -83,8 +83,8 @@ def read_run(run_dir: Path, head: str | None = None) -> SavedRun:
     metrics = _read_json(run_dir / "metrics.json", dict)
     if metrics.get("format") != FORMAT or metrics.get("format_version") != FORMAT_VERSION:
         raise FeatxError(
-            f"The run {printable(run_dir)} has the format {printable(str(metrics.get('format_version')))}; this featx "
-            f"knows version {FORMAT_VERSION}. Use the featx that wrote it, or train again."
+            f"The run {printable(run_dir)} has format version {printable(str(metrics.get('format_version')))}; "
+            f"this featx reads version {FORMAT_VERSION}. Use the featx that wrote it, or train again."
         )
     class_names = _read_json(run_dir / "class_names.json", list)
     heads = tuple(head for head in HEADS if (run_dir / f"{head}.keras").is_file())
@@ -112,7 +112,8 @@ def _best_run(report_dir: Path, head: str | None) -> SavedRun:
         which = f" with the head {printable(head)}" if head else ""
         meant = "" if report_dir.exists() else nearest_folder(report_dir)
         raise FeatxError(
-            f"There is no run{which} in {printable(report_dir)}; make one with featx train-top or featx compare.{meant}"
+            f"There is no run{which} in {printable(report_dir)}; create one with featx train-top or featx "
+            f"compare.{meant}"
         )
     return min(found, key=lambda one: one[:2])[2]
 
@@ -218,7 +219,9 @@ def _read_json(path: Path, kind: Callable[[], Any]) -> Any:
     except (ValueError, RecursionError) as error:
         raise FeatxError(f"{printable(path)} is damaged ({error}); train again with featx train-top.") from error
     if type(value) is not kind:
-        raise FeatxError(f"{printable(path)} is not what featx writes there; train again with featx train-top.")
+        raise FeatxError(
+            f"{printable(path)} does not contain what featx writes there; train again with featx train-top."
+        )
     return value
 
 
@@ -226,5 +229,5 @@ def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        reason = error.strerror if isinstance(error, OSError) else "it is not text"
         raise FeatxError(f"{printable(path)} cannot be read: {reason}. Train again with featx train-top.") from error

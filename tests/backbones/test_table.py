@@ -336,7 +336,7 @@ def test_images_too_small_for_the_network_are_refused(tmp_path):
 
 
 def test_unknown_backbone_is_refused():
-    with pytest.raises(BackboneError, match="A backbone is one of vgg16, resnet50"):
+    with pytest.raises(BackboneError, match="A backbone must be one of vgg16, resnet50"):
         find_backbone("vgg19")
 
 

@@ -509,11 +509,11 @@ def test_a_configuration_that_cannot_run_does_not_keep_the_others_from_it(data, 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--deadline", "soon"], "A time is a number of days, hours or minutes"),
+        (["--deadline", "soon"], "A time must be a number of days, hours or minutes"),
         (["--weights", "nowhere.h5"], "There is no weights file nowhere.h5"),
         (["--layer", "nothing"], "nothing"),
-        (["--engine", "keras", "--precision", "int8"], "The keras engine has no int8"),
-        (["--flip"], "say with --views how many"),
+        (["--engine", "keras", "--precision", "int8"], "The keras engine does not support int8"),
+        (["--flip"], "Set their number per image"),
     ],
 )
 def test_what_cannot_be_planned_is_one_line(data, cache, featx, words, message):

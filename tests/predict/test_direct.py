@@ -129,7 +129,7 @@ def test_a_backbone_without_its_classifier_is_left_out_in_one_sentence(
     monkeypatch.setenv("FEATX_WEIGHTS_DIR", str(vgg16_weights))
     applications, warnings = direct_applications(["vgg16", "resnet50"], {}, lambda n: make_class_map(MAPS, n), cache)
     assert [options["backbone"] for options, _ in applications] == ["resnet50"]
-    assert warnings == ["vgg16 is not applied directly: there were no weights with its classifier."]
+    assert warnings == ["vgg16 direct is left out: featx found no weights with its classifier."]
     assert "vgg16_mine.h5" in caplog.text  # what to do about it
 
 
