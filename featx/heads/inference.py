@@ -1,9 +1,8 @@
 """Saved models: written, read by Keras, and heads run without it.
 
-The start of Keras takes longer than everything else there is to do for one image. A head is a `.keras` file (a zip of
-`config.json` and `model.weights.h5`) with a chain of `Dense` layers; what lies between them, `Flatten` and `Dropout`,
-does nothing to features that are one row for each image. NumPy multiplies as well as Keras does. Nothing in the file is
-run as code.
+Starting Keras takes longer than all other work for one image. A head is a `.keras` file (a zip of `config.json` and
+`model.weights.h5`) with a chain of `Dense` layers; the layers between them, `Flatten` and `Dropout`, do nothing to
+features that are one row for each image. NumPy multiplies as well as Keras does. Nothing in the file is run as code.
 """
 
 import io
@@ -48,7 +47,7 @@ def load_model(path: Path) -> Any:
     """Return the Keras model in the `.keras` file `path`, to predict with. Nothing in the file is run as code.
 
     Raises:
-        FeatxError: the file is missing, cannot be read, is damaged, or no Keras model.
+        FeatxError: the file is missing, cannot be read, is damaged, or is not a Keras model.
     """
     keras = import_keras()
     if not path.is_file():
@@ -104,7 +103,7 @@ def read_head(path: Path) -> Head:
     """Return the head in the `.keras` file `path`.
 
     Raises:
-        FeatxError: it is missing, cannot be read, is damaged, or no head that featx has trained.
+        FeatxError: it is missing, cannot be read, is damaged, or is not a head trained by featx.
     """
     try:
         return _read(path)

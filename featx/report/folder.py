@@ -43,12 +43,12 @@ MAX_CLASS_ROWS = 40
 def write_report(
     comparison: Comparison, report_dir: Path | str, data_dir: Data | None = None, *, claims: bool = False
 ) -> None:
-    """Write `index.html`, `results.json`, `results.md` and the pictures to a folder, which is made if need be.
+    """Write `index.html`, `results.json`, `results.md` and the pictures to a folder, which is created if necessary.
 
-    Thumbnails in the page are made from the images in the data set's folder `data_dir`; without it there are none.
-    With `claims`, the page shows what the report of 2020 claimed, also if the images are not those of the report.
+    The page's thumbnails come from the images in the data set's folder `data_dir`; without it, there are none. With
+    `claims`, the page shows the claims of the report of 2020, even if the images are not those of the report.
 
-    Each file is written under a temporary name and renamed, so that a final name never holds half a file.
+    Each file is written under a temporary name and then renamed, so a file with its final name is always complete.
 
     Raises:
         FeatxError: the folder cannot be made or written.

@@ -115,8 +115,8 @@ class FeatureStore:
     def read(self, digests: np.ndarray, views: np.ndarray | int = 0) -> np.ndarray:
         """Return the features `(n, …)` of the images with `digests`, `(n, 32)` uint8, in that order.
 
-        `views` is the number of each one's view, `(n,)`, or one number for all. Every row is held against its checksum.
-        The dtype is the recipe's.
+        `views` is the number of each one's view, `(n,)`, or one number for all. Every row is checked against its
+        checksum. The dtype is the recipe's.
 
         Raises:
             FeaturesMissingError: some are not in the store.
@@ -184,7 +184,7 @@ class FeatureStore:
         return self._index.locate(rows)
 
     def cost(self, digests: np.ndarray, views: np.ndarray | int = 0) -> Timings:
-        """Return what the features of the images with `digests`, `(n, 32)` uint8, cost when they were made.
+        """Return what the features of the images with `digests`, `(n, 32)` uint8, took to compute.
 
         `views` is the number of each one's view, `(n,)`, or one number for all.
         """
@@ -219,15 +219,15 @@ class FeatureStore:
             return write_segment_file(temporary, self.recipe, features, digests, numbers, cost)
 
     def check_writable(self) -> None:
-        """Raise StoreError if nothing can be written here, before hours of work show it."""
+        """Raise StoreError if nothing can be written here, before hours of work are lost."""
         with self._writing():
             check_writable(self.dir)
 
     def publish(self, *, again: bool = False) -> None:
-        """Bring everything that is derived from the segments up to date: `features.h5`, `recipe.json`, `timings.json`.
+        """Update the files derived from the segments: `features.h5`, `recipe.json`, `timings.json`.
 
-        Does nothing for a store without segments, and next to nothing if all is up to date, unless it is to be done
-        `again` in any case.
+        Does nothing for a store without segments, and almost nothing if the files are up to date, unless `again` is
+        true.
         """
         self.reload()
         # Another process may add a segment meanwhile, or write what it saw before that last of all, and be killed
@@ -243,7 +243,7 @@ class FeatureStore:
     def remove_merged(self, segments: Sequence[Segment]) -> None:
         """Remove segments whose rows the caller has all written again, to segments that are on disk by now.
 
-        No segment of another process will do: that process may be removing it in turn, for the sake of these.
+        A segment of another process does not count: that process may be removing it in favour of these.
 
         Raises:
             StoreError: the folder cannot be written.

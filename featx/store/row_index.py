@@ -104,7 +104,7 @@ class RowIndex:
         """Return `(n,)` int64: the row of each of `digests`, `(n, 32)` uint8, and `views`; -1 where there is none.
 
         Raises:
-            StoreError: they are no digests.
+            StoreError: they are not digests.
         """
         if np.shape(digests)[1:] != (32,) or getattr(digests, "dtype", None) != np.uint8:
             raise StoreError(f"Digests must be an array of shape (n, 32) and dtype uint8. Received: {shown(digests)}")

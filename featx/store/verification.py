@@ -29,7 +29,7 @@ class Damage:
     Attributes:
         path: where it is.
         reason: what is wrong with it, in a few words.
-        n_images: images that are lost with it and have to be computed again; None if it cannot be told.
+        n_images: images that are lost with it and must be computed again; None if unknown.
     """
 
     path: StoragePath
@@ -43,10 +43,10 @@ class StoreCheck:
 
     Attributes:
         dir: the store.
-        recipe: its recipe; None if nothing in it tells.
-        n_rows: different rows that are sound.
-        damages: segments and derived files that are not.
-        timings: what the sound rows have cost.
+        recipe: its recipe; None if it is unknown.
+        n_rows: number of different rows without damage.
+        damages: damaged segments and derived files.
+        timings: what it took to compute the rows without damage.
     """
 
     dir: StoragePath

@@ -1,4 +1,4 @@
-"""The run folder: what stage two leaves on disk, and what is read from it to predict with it."""
+"""Writes the run folder of stage two, and reads what predictions need from it."""
 
 import json
 from collections.abc import Callable, Iterable, Sequence
@@ -28,14 +28,14 @@ RUNS_NAME = "runs"
 
 @dataclass(frozen=True)
 class SavedRun:
-    """A finished stage two, as it lies on disk.
+    """A finished run of stage two on disk.
 
     Attributes:
         dir: the run folder.
         recipe: what its features are: backbone, weights, preprocessing, image size.
         class_names: the classes, in the order of the probabilities.
         heads: names of the heads that were trained, the default first.
-        weights_path: where the backbone's weights were; None if they are random, or not known.
+        weights_path: where the backbone's weights were; None if they are random or unknown.
     """
 
     dir: Path
@@ -70,13 +70,13 @@ class SavedRun:
 
 
 def read_run(run_dir: Path, head: str | None = None) -> SavedRun:
-    """Return what the run folder `run_dir` says of itself. No model is loaded.
+    """Return the run in the folder `run_dir`. No model is loaded.
 
-    In the place of a run there may be a report folder of `featx compare`: of the runs in it, the one whose head, or
-    whose head called `head`, did best on the test split is returned.
+    `run_dir` may also be a report folder of `featx compare`. Then this returns the run in it whose head, or whose head
+    called `head`, is the most accurate on the test split.
 
     Raises:
-        FeatxError: it is no run folder, not a whole one, or one of a newer featx.
+        FeatxError: it is not a run folder, is incomplete, or comes from a newer featx.
     """
     if not (run_dir / "metrics.json").is_file():
         return _best_run(run_dir, head)
@@ -129,11 +129,11 @@ def write_run(
 ) -> None:
     """Write the run folder `run_dir`: models, metrics, history, predictions, the recipe and the class names.
 
-    Where the backbone's `weights` were is noted too: whoever predicts with the run needs them. So are `warnings` of the
-    data. An int8 network comes from the cache, and depends on training images that may not be there later.
+    It also notes the path of the backbone's `weights`, which predictions need, and the `warnings` about the data. An
+    int8 network is copied from the cache, because it depends on training images that may be gone later.
 
     Raises:
-        FeatxError: the folder has something in it already, or cannot be written.
+        FeatxError: the folder is not empty, or cannot be written.
     """
     run_dir = run_dir.resolve()
     columns = ["head", *(column.name for column in fields(Epoch))]
