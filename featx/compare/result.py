@@ -90,7 +90,7 @@ class Approach:
         return wilson_interval(round(self.accuracy * self.metrics.n_samples), self.metrics.n_samples)
 
     def is_above(self, accuracy: float) -> bool:
-        """Return whether this is clearly better than a classifier of that accuracy: by the whole 95 % interval."""
+        """Return whether this is clearly better than that accuracy: its whole 95 % interval is above it."""
         return self.accuracy_interval[0] > accuracy
 
     @property

@@ -1,4 +1,4 @@
-"""Augmented views of images: what they may differ in, and their pixels, the same on every machine and in every run."""
+"""Augmented views of images: how they may differ, and their pixels, equal on every machine and in every run."""
 
 import hashlib
 import math
@@ -28,15 +28,15 @@ _SALT = b"featx view"
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """What a view may differ in from its image: Keras's `ImageDataGenerator`, with the same meaning and units.
+    """How a view may differ from its image, with the meaning and units of Keras's `ImageDataGenerator`.
 
-    Each image and view draws evenly from the whole range. All numbers are 0, or no change, unless given.
+    Each view of an image draws uniformly from the whole range. All numbers are 0, no change, by default.
 
     Attributes:
-        flip: left and right are swapped in one view of two.
-        rotation: degrees, from 0 to 180: turned by as much either way.
+        flip: every second view, on average, is mirrored left to right.
+        rotation: degrees, from 0 to 180: the largest rotation, in either direction.
         zoom: from 0 to below 1; height and width are each scaled by `1 - zoom` to `1 + zoom`.
-        shear: degrees, from 0 to below 90: slanted by as much either way.
+        shear: degrees, from 0 to below 90: the largest shear, in either direction.
         version: see `VIEWS_VERSION`.
 
     Raises:
@@ -98,7 +98,7 @@ class Views:
     """Augmented views of images.
 
     Attributes:
-        n: so many of each training image, numbered from 1.
+        n: number of views of each training image, numbered from 1.
         augmentation: how they are made.
         of_test: whether test images have them as well, to be averaged over.
 
@@ -122,7 +122,7 @@ class Views:
 
 
 def as_views(given: Views | int | None) -> Views | None:
-    """Return views as they are, or so many as in the report for a number.
+    """Return views as they are; for a number, as many views with the report's augmentation.
 
     >>> as_views(4) == Views(4, REPORT), as_views(None)
     (True, None)
@@ -134,13 +134,13 @@ def as_views(given: Views | int | None) -> Views | None:
 
 
 def choose_views(n_views: int, augment: str | None, *, of_test: bool = False, **settings: float | None) -> Views | None:
-    """Return the views that the options of a command line mean; None for no views.
+    """Return the views that the command-line options describe; None for no views.
 
     Args:
-        n_views: so many of each image.
+        n_views: number of views of each image.
         augment: a name in `AUGMENTATIONS`; if None and no settings are given, the report's.
         of_test: whether test images have them as well.
-        settings: members of `Augmentation`, which go before those of `augment`; None for what is not given.
+        settings: members of `Augmentation`, which override those of `augment`; None if not given.
 
     Raises:
         FeatxError: settings of views, but no views.
@@ -155,7 +155,7 @@ def choose_views(n_views: int, augment: str | None, *, of_test: bool = False, **
 
 
 def view_matrix(digest: bytes, view: int, augmentation: Augmentation, image_size: tuple[int, int]) -> np.ndarray:
-    """Return which point of an image is seen at each point of one of its views.
+    """Return the matrix that maps each point of a view to the point of the image that it shows.
 
     A pure function of its arguments. The geometry is that of `ImageDataGenerator.apply_transform` in Keras
     (`keras/src/legacy/preprocessing/image.py`): about the centre, rotation times shear times zoom from view to image,
@@ -199,14 +199,14 @@ def _rounded(coefficients: np.ndarray) -> np.ndarray:
 def make_view(pixels: np.ndarray, digest: bytes, view: int, augmentation: Augmentation) -> np.ndarray:
     """Return an augmented view of an image: the same pixels on every machine and in every run.
 
-    What lies beyond the image is as its nearest edge, and between pixels it is interpolated bilinearly: what
-    `ImageDataGenerator` does unless told otherwise.
+    Points outside the image take the value of the nearest edge. Values between pixels are interpolated bilinearly. Both
+    are the defaults of `ImageDataGenerator`.
 
     Args:
         pixels: `(height, width, 3)` uint8 RGB.
         digest: SHA-256 of the image file, 32 bytes.
         view: from 1.
-        augmentation: what a view may differ in.
+        augmentation: how a view may differ.
 
     Returns:
         `(height, width, 3)` uint8 RGB.

@@ -1,4 +1,4 @@
-"""What the members of a zip or tar file are called: one rule for reading an archive and for unpacking it."""
+"""Names of the members of a zip or tar file: one rule for reading an archive and for unpacking it."""
 
 import re
 import stat
@@ -24,11 +24,11 @@ _UNICODE_PATH = 0x7075  # the extra field of Info-ZIP that has a name in UTF-8
 
 
 class ArchiveError(FeatxError):
-    """An archive is broken, or asks for what no honest one does. Nothing of it stays unpacked."""
+    """An archive is broken, or does what no harmless archive does. Nothing of it stays unpacked."""
 
 
 class NameEncodingError(ArchiveError):
-    """Names in an archive are not in the encoding that the user has named."""
+    """Names in an archive are not in the encoding that the user chose."""
 
 
 def text_encoding(name: str) -> str:
@@ -38,7 +38,7 @@ def text_encoding(name: str) -> str:
     'gbk'
 
     Raises:
-        FeatxError: there is no such encoding, or slashes and plain letters are something else in it.
+        FeatxError: there is no such encoding, or it encodes slashes and plain letters differently.
     """
     plain = string.ascii_letters + string.digits + "/._- "
     try:

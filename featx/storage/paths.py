@@ -1,4 +1,4 @@
-"""Paths of files and folders, on this machine or elsewhere, and what users may name them by."""
+"""Paths of files and folders, on this machine or elsewhere, and how users may name them."""
 
 import hashlib
 import os
@@ -51,7 +51,7 @@ def as_storage_path(named: StoragePath | str | os.PathLike[str]) -> StoragePath:
 
 
 def as_cache_dir(named: StoragePath | str) -> StoragePath:
-    """Return the storage path of a folder that featx makes if need be.
+    """Return the storage path of a folder that featx creates if necessary.
 
     Raises:
         FeatxError: it, or a folder above it, is a file; or as for `as_storage_path`.
@@ -81,8 +81,8 @@ def as_data(named: StoragePath | str | os.PathLike[str], zip_encoding: str | Non
 
     Args:
         named: a folder or an archive.
-        zip_encoding: the encoding of names in the archive that do not say theirs, such as `"gbk"`. Without it, they are
-            in UTF-8 if all of them fit, or else featx warns.
+        zip_encoding: the encoding of names in the archive that do not say theirs, such as `"gbk"`. Without it, names
+            are read as UTF-8 if all of them fit; else featx warns.
 
     Raises:
         FeatxError: there is no such encoding, or as for `as_storage_path`.
@@ -99,7 +99,7 @@ def as_data(named: StoragePath | str | os.PathLike[str], zip_encoding: str | Non
 
 
 def local_dir(cache_dir: StoragePath) -> Path:
-    """Return the folder on this machine for what cannot lie on an object store: the cache itself if it is here.
+    """Return the folder on this machine for files that cannot be on an object store: the cache itself if it is local.
 
     For a cache elsewhere, it is a folder for each user and cache, named after its address without credentials.
     """

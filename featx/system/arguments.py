@@ -1,4 +1,4 @@
-"""What functions and commands are given, checked: names, numbers, sizes, times and JSON; and how these are written."""
+"""Checks what functions and commands receive: names, numbers, sizes, times and JSON; and formats these."""
 
 import difflib
 import operator
@@ -21,7 +21,7 @@ _SECONDS = {"d": 86_400, "h": 3600, "m": 60, "s": 1}
 
 
 def shown(value: object) -> str:
-    """Return what was received, for the end of an error: the value and its type, in one short line.
+    """Return the received value and its type in one short line, for the end of an error.
 
     >>> shown(64), shown([1, 2])
     ('64 (int)', '[1, 2] (list)')
@@ -53,7 +53,7 @@ def did_you_mean(word: object, known: Iterable[str]) -> str:
 
 
 def check_name(value: object, known: Collection[str], rule: str, error: type[FeatxError] = FeatxError) -> None:
-    """Raise `error` unless `value` is one of the `known` names: `rule`, what was received, and what may be meant.
+    """Raise `error` unless `value` is one of the `known` names, with `rule`, the value, and the nearest name.
 
     >>> check_name("vgg61", ["vgg16", "resnet50"], "A backbone must be vgg16 or resnet50.")
     Traceback (most recent call last):
@@ -73,7 +73,7 @@ def whole_number(what: str, value: object, least: int = 1, most: int | None = No
     5
 
     Raises:
-        FeatxError: it is no whole number, or below `least`, or above `most`.
+        FeatxError: it is not a whole number, or is below `least` or above `most`.
     """
     try:
         number = operator.index(value)  # type: ignore[arg-type]  # what it raises for is answered here
@@ -155,13 +155,13 @@ def size(size_bytes: int) -> str:
 
 
 def parse_size(text: str) -> int:
-    """Return the bytes that a size is; units are binary, with or without their letters.
+    """Return a size in bytes; units are binary, with or without the letters `i` and `B`.
 
     >>> [parse_size(text) for text in ("4GiB", "512 MB", "1.5g", "1048576")]
     [4294967296, 536870912, 1610612736, 1048576]
 
     Raises:
-        FeatxError: `text` is no size.
+        FeatxError: `text` is not a size.
     """
     match = re.fullmatch(r"(\d{1,12}(?:\.\d{1,6})?)\s*([KMGT]?)(?:i?B)?", text.strip(), re.ASCII | re.IGNORECASE)
     if not match:
@@ -178,7 +178,7 @@ def parse_duration(text: str) -> float:
     [5400.0, 28800.0, 129600.0, 5400.0, 45.0]
 
     Raises:
-        FeatxError: it is no such time, or none at all.
+        FeatxError: it is not such a time, or is zero.
     """
     units = "".join(rf"(?:(?P<{unit}>\d{{1,9}}(?:\.\d{{1,9}})?){unit})?" for unit in _SECONDS)
     found = re.fullmatch(units, re.sub(r"\s", "", text.lower()), re.ASCII)
@@ -191,7 +191,7 @@ def parse_duration(text: str) -> float:
 
 
 def duration(seconds: float) -> str:
-    """Return a time as people say it, to the precision that matters.
+    """Return a time for people, as precise as necessary.
 
     >>> [duration(s) for s in (0, 0.0042, 4.06, 41.2, 59.7, 123, 3900, 180_000)]
     ['0 s', '<0.01 s', '4.1 s', '41 s', '1 min 00 s', '2 min 03 s', '1 h 05 min', '2 d 02 h']
