@@ -1,4 +1,4 @@
-"""The group of all commands, and what becomes of an error or a signal."""
+"""The group of all commands, and what happens on an error or a signal."""
 
 import io
 import logging
@@ -39,7 +39,7 @@ class Commands(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Have data in the place of a command compared: `featx photos/` means `featx compare photos/`."""
+        """Treat data in place of a command as data to compare: `featx photos/` means `featx compare photos/`."""
         is_command = args[0] in self.commands
         return super().resolve_command(ctx, ["compare", *args] if not is_command and is_data(args[0]) else args)
 
@@ -72,7 +72,7 @@ def is_data(word: str) -> bool:
 def _stop(interrupt: KeyboardInterrupt) -> NoReturn:
     ignore_interrupts()
     _fail(
-        "stopped; what was finished is kept. Run it again to resume.",
+        "stopped; finished work is kept. Run it again to resume.",
         143 if isinstance(interrupt, Terminated) else 130,
     )
 
@@ -100,13 +100,13 @@ class _Handler(logging.Handler):
 )
 @click.version_option(package_name="featx", message="%(prog)s %(version)s")
 def main() -> None:
-    """Transfer learning on your own images: features extracted once, cached for ever, compared honestly.
+    """Transfer learning on your own images: extract features once, train on them in seconds, compare the results.
 
     \b
     DATA is a folder: train/CLASS/* with test/CLASS/*, or just CLASS/*; also a
     zip or tar file, or an address like s3://bucket/photos.
-    Without DATA: data/ if there is one, else the built-in sample; featx compare
-    runs a demo then. featx DATA means featx compare DATA.
+    Without DATA, featx uses data/ if there is one, else the built-in sample;
+    featx compare runs a demo instead. featx DATA means featx compare DATA.
 
     \b
     Example:

@@ -129,7 +129,9 @@ class _Driver:
 
     def __init__(self, address: str) -> None:
         if os.name == "nt":
-            raise FeatxError("featx uses a Ray cluster from Linux or macOS only; leave out --ray.")
+            raise FeatxError(
+                "featx cannot use a Ray cluster from Windows: leave out --ray, or run it on Linux or macOS."
+            )
         self._address = address
         self._pipe, theirs = Pipe()
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed in `close`

@@ -39,7 +39,7 @@ MAX_IMAGES = 8192
 #: How often to report, and to ask a worker how far it is; how often to ask Ray for nodes.
 TICK_S, LOOK_EVERY_S = 0.5, 2.0
 
-#: So many workers lost, without a task done, with the same images, or on the same node, are no accident.
+#: If this many workers are lost with the same images or on one node, and no task is done, that is no accident.
 MAX_LOST = 3
 
 #: Importing and looking at files takes a worker a while, so it may keep us waiting longer than no worker at all.
@@ -231,7 +231,7 @@ class Scheduler:
         if self._first_nodes and slot.node_id in self._first_nodes:
             self._end_early(FeatxError(reason))
         else:
-            self._outcome.warnings.append(f"{reason} It is left out.")
+            self._outcome.warnings.append(f"{reason} featx does not use this node.")
 
     # Workers compute
 
@@ -304,14 +304,14 @@ class Scheduler:
         self._n_lost[worker.slot.node_id] += 1
         if worker.is_ready:
             self._event_s = time.monotonic()
-            what = f"{len(left.rows):,} images go" if len(left.rows) else "work goes"
-            self._outcome.warnings.append(f"A worker on the node {node} was lost ({reason}); {what} on.")
+            what = f"its {len(left.rows):,} images" if len(left.rows) else "its work"
+            self._outcome.warnings.append(f"A worker on the node {node} was lost ({reason}); others take over {what}.")
         if len(left.rows) and left.n_lost == MAX_LOST:
             first = printable(source_path(self.images.sources[left.rows[0]]))
-            what = f"{MAX_LOST} workers were lost one after the other with the same images, from {first} on ({reason})"
+            what = f"{MAX_LOST} workers in a row were lost with the same images, from {first} on ({reason})"
             self._end_early(FeatxError(f"{what}. What was computed is kept. Fix this, then run it again to resume."))
         elif self._n_lost[worker.slot.node_id] == MAX_LOST:
-            what = f"{MAX_LOST} workers were lost one after the other on the node {node} ({reason})."
+            what = f"{MAX_LOST} workers in a row were lost on the node {node} ({reason})."
             self._leave_out(worker.slot, what)
 
     def _unstored(self, worker: _RunningWorker, task: Task) -> Task:
@@ -330,10 +330,10 @@ class Scheduler:
         if any(worker.is_ready for worker in self._workers):
             patience_s, what = STALLED_S, "no worker has finished an image"
         elif self._has_begun:
-            what = "no worker is left, and no other has come"
+            what = "no worker is left, and no other has joined"
         else:
             patience_s *= START_PATIENCE
-            what = "no worker could be started, as if all cores or GPUs were taken,"
+            what = "no worker could start (perhaps all cores or GPUs are taken)"
         if self._is_over() or time.monotonic() - self._event_s < patience_s:
             return None
         return FeatxError(

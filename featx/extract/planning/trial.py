@@ -43,8 +43,8 @@ N_FIRST = 8
 #: A trial that takes longer is given up.
 LIMIT_S = 600.0
 
-#: The reason of what was not tried, or not to the end, since the plan was to be made by then.
-NOT_TRIED = "It was not tried, so that the plan is made within half a minute."
+#: The reason of what was not tried, or not to the end, because the plan had to be finished.
+NOT_TRIED = "It was not tried, because the plan must take no longer than half a minute."
 
 
 @dataclass(frozen=True, kw_only=True)

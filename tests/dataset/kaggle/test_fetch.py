@@ -318,7 +318,7 @@ def test_a_process_stopped_half_way_leaves_nothing_half_and_the_next_one_goes_on
     process.send_signal(number)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == {signal.SIGKILL: -9, signal.SIGINT: 130, signal.SIGTERM: 143}[number]
-    stopped = "featx: stopped; what was finished is kept. Run it again to resume.\n"
+    stopped = "featx: stopped; finished work is kept. Run it again to resume.\n"
     assert stderr == ("" if number == signal.SIGKILL else stopped)
     assert not (here / "data").exists()
     n_bytes = partial.stat().st_size
