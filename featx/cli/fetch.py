@@ -1,4 +1,4 @@
-"""`featx fetch`: images from elsewhere."""
+"""`featx fetch`: downloads images from Kaggle, or writes the sample."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def _slug(text: str) -> str:
-    """Return the name of the sample, or of what is to be fetched from Kaggle, if `text` is one."""
+    """Return `text` if it names the sample or something at Kaggle; else raise FeatxError."""
     from featx.dataset.kaggle import parse_slug
 
     return "sample" if text == "sample" else str(parse_slug(text))

@@ -30,7 +30,7 @@ class Commands(click.Group):
     """The commands of featx: errors are one line on stderr, never a traceback."""
 
     def make_context(self, *args: Any, **options: Any) -> click.Context:
-        """Parse the words; click itself would end with 1 on Ctrl-C, and say no more than that it was aborted."""
+        """Parse the command line; on Ctrl-C, click itself would exit with 1 and say only that it was aborted."""
         try:
             return super().make_context(*args, **options)
         except KeyboardInterrupt as interrupt:
@@ -83,7 +83,7 @@ def _fail(message: str, exit_code: int) -> NoReturn:
 
 
 class _Handler(logging.Handler):
-    """Shows what the library has to say, above a progress bar if there is one."""
+    """Prints the log messages of the library, above a progress bar if there is one."""
 
     def emit(self, record: logging.LogRecord) -> None:
         from tqdm import tqdm

@@ -83,7 +83,7 @@ def predict(
     files = find_files(_image_words(run, images, direct=direct), sys.stdin, zip_encoding)
     predictions = _classifier(run, direct=direct, **options).predict(files, show=output.show, **how)
     text = format_predictions(predictions, form, top_k, on_terminal=on_terminal)
-    # Bytes: a program that reads them gets names as they are, whatever the terminal's letters.
+    # Bytes: a program that reads them gets exact names, whatever the encoding of the terminal.
     click.echo(text if on_terminal else text.encode("utf-8", "surrogateescape"))
     if predictions.n_unreadable == len(predictions):
         click.get_current_context().exit(1)
@@ -148,9 +148,9 @@ def format_predictions(predictions: "Predictions", form: str, top_k: int = 1, *,
     Args:
         predictions: what to show.
         form: `"table"`, `"csv"` or `"jsonl"`.
-        top_k: classes for each image, the likeliest first; at most as many as there are.
+        top_k: number of classes for each image, the most likely first; at most all of them.
         on_terminal: escape control characters in CSV, which no program reads there. A table always has them escaped,
-            and JSON has escapes of its own; otherwise names of files and classes are exact, see `csv_lines`.
+            and JSON has its own escapes; otherwise names of files and classes are exact, see `csv_lines`.
     """
     top_k = min(top_k, len(predictions.class_names))
     if form == "csv":

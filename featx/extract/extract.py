@@ -88,7 +88,7 @@ def extract_features(
         strict: raise on the first image that cannot be read, instead of skipping it.
         show: show progress on stderr.
         views: augmented views of the training images; of the test images, too, if it says so. A number means that many
-            views as in the report. Views have a store of their own.
+            views as in the report. Views have their own store.
         ray_address: the Ray cluster that computes the features, like `"auto"` or `"HOST:PORT"`; this process if None.
             On a cluster, `threads` are the cores of each worker.
         options: what the features are and how the backbone is run, by name; see `featx.extract.RecipeOptions` and

@@ -33,10 +33,10 @@ from featx.storage import StoragePath
 from featx.store import FeatureStore, SegmentWriter, row_names
 from featx.system import Stopwatch, Timings, held_interrupts, import_keras, progress_bar, reset_peak_memory, waiting
 
-#: Told of so many images more that are done with.
+#: Called with the number of images that were finished since the last call.
 Count = Callable[[int], object]
 
-#: Holds interruptions back while its block runs; yields what tells whether one has come.
+#: Holds interruptions back while its block runs; yields a function that says whether there was one.
 Holding = Callable[[], AbstractContextManager[Callable[[], bool]]]
 log = logging.getLogger("featx")
 
@@ -83,7 +83,7 @@ def compute_missing(
         settings: how they are computed.
         dataset: has the images that an int8 network is calibrated on.
         unreadable: files that are wanted, too, but have no digest.
-        whole_folder: the images are all that lie in this folder: others in it that were skipped once are forgotten.
+        whole_folder: a folder of which these are all images: forget others in it that were skipped before.
 
     Raises:
         DtypeOverflowError: a feature does not fit the storage dtype. What was computed before is kept.
@@ -100,7 +100,7 @@ def compute_missing(
     log.debug("Store: %s, %d segments, %d rows.", printable(store.dir), len(store.segments), len(store))
     known = [*unreadable, *_bad(images, missing, memory.reason)]
     todo = _todo(images, missing, known)
-    log.debug("Of %d images, %d are in the store and %d are to be computed.", len(images), is_cached.sum(), len(todo))
+    log.debug("Of %d images, %d are in the store and %d must be computed.", len(images), is_cached.sum(), len(todo))
     result = StageResult()
     try:
         if settings.strict and known:

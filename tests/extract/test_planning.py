@@ -374,7 +374,7 @@ def test_images_that_cannot_be_read_are_named_and_left_out(make_photos, cache, t
             path.write_bytes(b"no image %d" % number)
     result = featx("plan", data, *WORDS, "--cache-dir", cache, exit_code=2)
     assert re.fullmatch(
-        r"featx: None of \d+ images of \S+ can be read, such as .*\n", result.stderr.splitlines(True)[-1]
+        r"featx: None of \d+ images of \S+ can be read\. The first is .*\n", result.stderr.splitlines(True)[-1]
     )
 
 

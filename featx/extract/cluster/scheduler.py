@@ -30,7 +30,7 @@ TASK_S = 20.0
 #: Towards the end, when tasks are made smaller so that all workers end together, none is smaller than this.
 LEAST_S = 1.0
 
-#: A worker's first task tells how fast it is: so many batches.
+#: Batches in a worker's first task, which shows how fast it is.
 FIRST_BATCHES = 4
 
 #: A task is no larger, however fast the worker: its names have to travel, and its rows may be computed again.
@@ -54,7 +54,7 @@ class Progress:
     """What has happened since the last one; perhaps nothing, but the driver is alive.
 
     Attributes:
-        n_done: so many images more are done.
+        n_done: images that were finished since then.
         warnings: for the log.
     """
 
@@ -149,10 +149,10 @@ class Scheduler:
     Attributes:
         ray: the module, connected.
         find_slots: tells where there is room for workers at present.
-        command: gets `Progress`; whatever it sends means that the work is to end early.
+        command: gets `Progress`; anything that it sends means that the work must end early.
         images: whose features are wanted; their sources have absolute paths.
         config: for the workers.
-        patience_s: so long to wait for a worker where there is none.
+        patience_s: how long to wait for a worker if there is none.
     """
 
     ray: Any
@@ -262,7 +262,7 @@ class Scheduler:
             self.ray.kill(worker.actor)
 
     async def _compute(self, worker: _RunningWorker) -> None:
-        """Have a worker compute its next task, and count meanwhile how far it is."""
+        """Have a worker compute its next task, and count its progress."""
         n_ready = sum(other.is_ready for other in self._workers)
         worker.task = self._queue.take(worker.images_per_s, n_ready)
         worker.n_counted = 0
@@ -315,7 +315,7 @@ class Scheduler:
             self._leave_out(worker.slot, what)
 
     def _unstored(self, worker: _RunningWorker, task: Task) -> Task:
-        """Return what of the task of a lost worker is not in the store; what is there is counted as computed."""
+        """Return the part of a lost worker's task that is not in the store; count the rest as computed."""
         images = self.images[task.rows]
         self._store.reload()
         stored = self._store.contains(images.digests, images.views)

@@ -77,7 +77,7 @@ class Outcome(StageResult):
 
 
 class Worker:
-    """Computes features; Ray calls its methods: `progress` on a thread of its own, so that it can answer meanwhile."""
+    """Computes features; Ray calls its methods: `progress` on its own thread, so that it can answer at any time."""
 
     def __init__(self, slot: WorkerSlot, config: WorkerConfig) -> None:
         """Begin in `slot`; nothing is read before `start`."""

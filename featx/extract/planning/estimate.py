@@ -87,7 +87,7 @@ class Estimate:
         reason: why it cannot run here, or was not tried, one sentence; None if it was tried, and all else is known.
         on_gpu: whether it runs on a GPU.
         images: the images.
-        views: their augmented views; None if there are to be none.
+        views: their augmented views; None if there are none.
         listing_s: seconds for finding the files, and for reading those whose digests are not known.
         start_s: until the first image is through the network: libraries, weights, compiling; for views once more.
         convert_s: making the network, which is done once: in this plan if `is_converted`, else still to come.
@@ -126,7 +126,7 @@ class Estimate:
 
     @property
     def works(self) -> list[Work]:
-        """The images, and the views if there are to be any."""
+        """The images, and the views if there are any."""
         return [work for work in (self.images, self.views) if work]
 
     @property
@@ -142,7 +142,7 @@ class Estimate:
 
     @property
     def time_s(self) -> float:
-        """Seconds for all of it on this machine as it is now, from the start of the process to the end."""
+        """Seconds for the whole extraction on this machine as busy as now, from the start of the process to its end."""
         return float(self._range_s[1])
 
     @property

@@ -220,7 +220,7 @@ def _sample(
 
     Raises:
         ImageError: `strict`, and one cannot be read.
-        FeatxError: not one of them can be read.
+        FeatxError: none of them can be read.
     """
     rows = sample_rows(dataset)
     images = images_of(dataset)[rows]
@@ -232,7 +232,7 @@ def _sample(
         raise strict_error(SkippedImage.of(dataset.root / paths[first], b"", bad[first]))
     if len(bad) == len(rows):
         raise FeatxError(
-            f"None of {len(rows)} images of {printable(dataset.root)} can be read, such as {printable(paths[0])} "
+            f"None of {len(rows)} images of {printable(dataset.root)} can be read. The first is {printable(paths[0])} "
             f"({bad[0]})."
         )
     return np.delete(rows, list(bad)), [(paths[row], reason) for row, reason in bad.items()]
@@ -240,7 +240,7 @@ def _sample(
 
 @contextmanager
 def _work_folder(cache_dir: Path) -> Iterator[Path]:
-    """Yield a folder in the cache, on the disk that features are to lie on, that goes whatever happens."""
+    """Yield a folder in the cache, so on the disk of the features. It is always removed in the end."""
     try:
         cache_dir.mkdir(parents=True, exist_ok=True)
         for path in cache_dir.glob(f"{FOLDER_PREFIX}*"):
@@ -260,7 +260,7 @@ def _estimate(trial: Trial, found: Survey, stop_at: float) -> Estimate:
     """Return what the images that are missing cost, or why that is not known.
 
     Which images an int8 network is calibrated on depends on all of them. If not all were read, it is one for this plan
-    only: an extraction that found it in the cache would go on using it.
+    only: an extraction that found it in the cache would use it, too.
     """
     estimate = trial.missing
     if ENGINES[trial.options.engine].converts and not is_converted(trial.recipe, trial.cache_dir):
