@@ -177,7 +177,7 @@ def test_names_that_windows_refuses_are_unpacked_under_others(monkeypatch, tmp_p
         for name in ("what?/a:b.jpg", "what?/c. /d.jpg", "con/COM1.jpg", "plain/console.jpg"):
             file.writestr(name, name)
     (said,) = unpack.unpack(tmp_path / "a.zip", tmp_path / "to")
-    assert said == "Renamed, as Windows does not allow the names: 3, such as what?/a:b.jpg to what_/a_b.jpg."
+    assert said == "Renamed, because Windows does not allow the names: 3, such as what?/a:b.jpg to what_/a_b.jpg."
     found = {path.relative_to(tmp_path / "to").as_posix() for path in (tmp_path / "to").rglob("*.jpg")}
     assert found == {"what_/a_b.jpg", "what_/c_/d.jpg", "con_/COM1_.jpg", "plain/console.jpg"}
     assert (tmp_path / "to" / "what_" / "a_b.jpg").read_text() == "what?/a:b.jpg"
