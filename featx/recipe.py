@@ -88,7 +88,7 @@ class Recipe:
             augmentation = None if views is None else Augmentation.from_dict(views)
             recipe = cls(image_size=(height, width), augmentation=augmentation, **members)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError, FeatxError) as error:
-            raise FeatxError(f"This is no featx recipe ({error}). Received: {text[:80]!r}") from None
+            raise FeatxError(f"This is not a featx recipe ({error}). Received: {text[:80]!r}") from None
         return recipe
 
     @property
@@ -139,7 +139,7 @@ def as_image_size(given: object) -> tuple[int, int]:
     """
     sides = given if isinstance(given, tuple | list) else (given,)
     if isinstance(given, tuple | list) and len(sides) != 2:
-        raise FeatxError(f"An image size is one number of pixels, or (height, width). Received: {shown(given)}")
+        raise FeatxError(f"An image size must be one number of pixels, or (height, width). Received: {shown(given)}")
     text = "x".join(map(str, sides))
     match = re.fullmatch(r"(\d{1,5})(?:x(\d{1,5}))?", text.strip().lower(), re.ASCII)
     if match:
@@ -148,6 +148,6 @@ def as_image_size(given: object) -> tuple[int, int]:
         if 1 <= height <= 4096 and 1 <= width <= 4096:
             return height, width
     raise FeatxError(
-        f"An image size is a number of pixels, or HEIGHTxWIDTH, each from 1 to 4096, like 224 or 120x160. "
+        f"An image size must be a number of pixels, or HEIGHTxWIDTH, each from 1 to 4096, such as 224 or 120x160. "
         f"Received: {text!r}"
     )

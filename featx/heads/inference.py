@@ -1,9 +1,8 @@
 """Saved models: written, read by Keras, and heads run without it.
 
-The start of Keras takes longer than everything else there is to do for one image. A head is a `.keras` file (a zip of
-`config.json` and `model.weights.h5`) with a chain of `Dense` layers; what lies between them, `Flatten` and `Dropout`,
-does nothing to features that are one row for each image. NumPy multiplies as well as Keras does. Nothing in the file is
-run as code.
+Starting Keras takes longer than all other work for one image. A head is a `.keras` file (a zip of `config.json` and
+`model.weights.h5`) with a chain of `Dense` layers; the layers between them, `Flatten` and `Dropout`, do nothing to
+features that are one row for each image. NumPy multiplies as well as Keras does. Nothing in the file is run as code.
 """
 
 import io
@@ -48,7 +47,7 @@ def load_model(path: Path) -> Any:
     """Return the Keras model in the `.keras` file `path`, to predict with. Nothing in the file is run as code.
 
     Raises:
-        FeatxError: the file is missing, cannot be read, is damaged, or no Keras model.
+        FeatxError: the file is missing, cannot be read, is damaged, or is not a Keras model.
     """
     keras = import_keras()
     if not path.is_file():
@@ -104,7 +103,7 @@ def read_head(path: Path) -> Head:
     """Return the head in the `.keras` file `path`.
 
     Raises:
-        FeatxError: it is missing, cannot be read, is damaged, or no head that featx has trained.
+        FeatxError: it is missing, cannot be read, is damaged, or is not a head trained by featx.
     """
     try:
         return _read(path)
@@ -113,7 +112,7 @@ def read_head(path: Path) -> Head:
     except _DAMAGE as error:
         check_readable(path)
         reason = " ".join(str(error).split())[:200]
-        raise FeatxError(f"{printable(path)} is no head that featx can run ({reason}); train again.") from error
+        raise FeatxError(f"featx cannot run the head {printable(path)} ({reason}); train again.") from error
 
 
 def _read(path: Path) -> Head:
@@ -124,7 +123,7 @@ def _read(path: Path) -> Head:
         layers = json.loads(file.read("config.json"))["config"]["layers"]
         weights = io.BytesIO(file.read("model.weights.h5"))
     if layers[0]["class_name"] != "InputLayer":
-        raise ValueError("its first layer is not its input")
+        raise ValueError("its first layer is not the input layer")
     feature_shape = tuple(layers[0]["config"]["batch_shape"][1:])
     with h5py.File(weights, "r") as file:
         variables = {group["vars"].attrs["name"]: group["vars"] for group in file["layers"].values()}
@@ -136,7 +135,7 @@ def _read(path: Path) -> Head:
 def _dense(layer: dict[str, Any], variables: dict[str, Any]) -> _Dense:
     config = layer["config"]
     if layer["class_name"] != "Dense" or not config["use_bias"] or config["activation"] not in _ACTIVATIONS:
-        raise ValueError(f"it has a layer that no head has: {layer['class_name']}")
+        raise ValueError(f"it has a layer that featx does not use in heads: {layer['class_name']}")
     kernel, bias = (variables[config["name"]][number][:].astype(np.float32) for number in "01")
     return _Dense(kernel, bias, config["activation"])
 

@@ -73,7 +73,7 @@ def test_several_backbones_in_one_variable(data, tmp_path, cache, featx, monkeyp
 def test_a_wrong_variable_is_named(data):
     done = run("extract", data, FEATX_IMAGE_SIZE="large")
     assert done.returncode == 2
-    assert "'--image-size' (environment variable FEATX_IMAGE_SIZE): An image size is" in done.stderr
+    assert "'--image-size' (environment variable FEATX_IMAGE_SIZE): An image size must be" in done.stderr
     assert "environment variable" not in run("extract", data, "--image-size", "large").stderr
 
 

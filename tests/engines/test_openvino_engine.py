@@ -300,7 +300,7 @@ def test_int8_without_nncf_fails_before_a_network_is_converted(photos, tmp_path,
 def test_int8_needs_a_data_set_and_openvino(photos, cache):
     with pytest.raises(FeatxError, match="name the data set"):
         resolve_recipe(cache, precision="int8", **SMALL)
-    with pytest.raises(FeatxError, match="keras engine has no int8"):
+    with pytest.raises(FeatxError, match="keras engine does not support int8"):
         extract_features(
             photos, cache_dir=cache, engine="keras", precision="int8", image_size=(33, 33), weights="random"
         )

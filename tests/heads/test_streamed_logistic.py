@@ -133,7 +133,7 @@ def test_stage_two_is_the_same_from_disk(data, tmp_path, cache, caplog):
     assert isinstance(on_disk.features.X, FeatureArray)
     np.testing.assert_array_equal(on_disk.features.X[:], in_memory.features.X)
     assert on_disk.features.timings == in_memory.features.timings
-    assert [message for message in caplog.messages if "read from disk as they are needed" in message]
+    assert [message for message in caplog.messages if "stay on disk during training" in message]
     dense, logreg = on_disk.results
     assert {"solver": "streaming", "views": 2}.items() <= logreg.details.items()
     np.testing.assert_allclose(logreg.probabilities, in_memory.results[1].probabilities, atol=0.1)

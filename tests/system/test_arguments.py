@@ -159,25 +159,25 @@ def test_data_that_is_none_is_refused_in_one_sentence(tmp_path, monkeypatch, fun
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Training(seed=-1), "seed is a whole number from 0"),
-        (lambda: Training(seed=2**32), "seed is a whole number"),
-        (lambda: Training(epochs=0), "epochs is a whole number of 1 or more"),
+        (lambda: Training(seed=-1), "seed must be a whole number from 0"),
+        (lambda: Training(seed=2**32), "seed must be a whole number"),
+        (lambda: Training(epochs=0), "epochs must be a whole number of 1 or more"),
         (lambda: Training(epochs=2.5), r"Received: 2.5 \(float\)"),
         (lambda: Training(patience=-1), "patience"),
         (lambda: Training(batch_size="32"), "batch_size"),
-        (lambda: Training(memory="plenty"), "A size is"),
+        (lambda: Training(memory="plenty"), "A size must be"),
         (lambda: Training(memory=-1), "memory"),
         (lambda: Views("8"), "The number of views"),
-        (lambda: Views(8, "report"), "of views is an Augmentation"),
-        (lambda: Augmentation(rotation="20"), "rotation goes from 0"),
-        (lambda: Augmentation(zoom=float("nan")), "zoom goes from 0"),
+        (lambda: Views(8, "report"), "of views must be an Augmentation"),
+        (lambda: Augmentation(rotation="20"), "rotation must be from 0"),
+        (lambda: Augmentation(zoom=float("nan")), "zoom must be from 0"),
         (lambda: featx.scan("data", "cache", test_fraction="0.2"), "test fraction"),
-        (lambda: featx.list_cache(7), "named by a path"),
+        (lambda: featx.list_cache(7), "Give a path or an address"),
         (lambda: featx.check_cache("cache", 7), "list of names"),
         (lambda: featx.compact_cache("cache", [7]), "list of names"),
         (lambda: featx.fetch_data(7), "OWNER/NAME"),
         (lambda: featx.fetch_data("sample", "s3://bucket/x"), "on this machine"),
-        (lambda: featx.write_report("comparison", "report"), "what compare_approaches returns"),
+        (lambda: featx.write_report("comparison", "report"), "the result of compare_approaches"),
         (lambda: featx.FeatureStore("cache", "vgg16"), "A store needs a recipe"),
     ],
 )
@@ -197,7 +197,7 @@ def test_a_mask_that_is_none_selects_nothing_wrong(world, rows):
     folder, _ = world
     features = featx.load_features(folder / "data", cache_dir=folder / "cache", **SMALL)
     for has_rows in (features, features.dataset):
-        with pytest.raises(FeatxError, match="A mask has true or false for each of 32 images"):
+        with pytest.raises(FeatxError, match="A mask must have true or false for each of 32 images"):
             has_rows.subset(rows)
     assert features.subset([True] * 16 + [False] * 16).dataset.n_images == 16
 
@@ -210,7 +210,7 @@ def test_one_digest_is_not_thirty_two(world):
     assert np.array_equal(store.read(digests[:1])[0], features.X[0])
     for wrong in (digests[0], digests.tobytes(), digests.astype(int), [digests[0]]):
         for find in (store.read, store.contains, store.cost, store.locate):
-            with pytest.raises(FeatxError, match=r"\(n, 32\) uint8"):
+            with pytest.raises(FeatxError, match=r"shape \(n, 32\) and dtype uint8"):
                 find(wrong)
 
 
