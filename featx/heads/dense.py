@@ -13,7 +13,7 @@ loss each time.
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -76,14 +76,9 @@ def train_head(
     _check_head(name)
     import_keras()  # its start is no part of training
     start_s = time.perf_counter()
-    images = np.arange(len(X))
-    rows, n_views, batch_size = images[:, np.newaxis], {}, training.batch_size or _batch_size(len(X))
-    if views is not None:
-        n_views = {"views": views.shape[1]}
-        X, image_of = below(X, all_views(views)), np.concatenate([images, np.repeat(images, views.shape[1])])
-        rows = np.hstack([rows, np.arange(len(images), len(X)).reshape(len(images), -1)])
-        y, digests = y[image_of], digests[image_of]
-    head = _TRAINERS[name](_Task(X, y, digests, rows, is_validation, n_classes, batch_size, training))
+    task = Task.of(X, y, digests, is_validation, training, n_classes=n_classes, views=views)
+    head = _TRAINERS[name](task)
+    n_views = {} if views is None else {"views": views.shape[1]}
     return replace(head, fit_s=time.perf_counter() - start_s, details={**head.details, **n_views})
 
 
@@ -118,7 +113,7 @@ def _batch_size(n_rows: int) -> int:
 
 
 @dataclass(frozen=True)
-class _Task:
+class Task:
     """What a head is trained on, and how: n images, of which `X`, `y` and `digests` have one row or several each.
 
     Attributes:
@@ -136,6 +131,27 @@ class _Task:
     batch_size: int
     training: Training
 
+    @classmethod
+    def of(
+        cls,
+        X: Rows,
+        y: npt.NDArray[np.int64],
+        digests: npt.NDArray[np.uint8],
+        is_validation: npt.NDArray[np.bool_],
+        training: Training,
+        *,
+        n_classes: int,
+        views: ViewRows | None = None,
+    ) -> Self:
+        """Put images and their views below each other; the arguments are those of `train_head`."""
+        images = np.arange(len(X))
+        rows, batch_size = images[:, np.newaxis], training.batch_size or _batch_size(len(X))
+        if views is not None:
+            X, image_of = below(X, all_views(views)), np.concatenate([images, np.repeat(images, views.shape[1])])
+            rows = np.hstack([rows, np.arange(len(images), len(X)).reshape(len(images), -1)])
+            y, digests = y[image_of], digests[image_of]
+        return cls(X, y, digests, rows, is_validation, n_classes, batch_size, training)
+
     def fit(self, model: Any, optimizer: Any) -> Trained:
         """Train a Keras model on the rows of the images that are not held out."""
         train, validation = split(self.X, self.y, self.is_validation, self.rows)
@@ -143,7 +159,7 @@ class _Task:
         return fit(model, train, validation, self.training, **options)
 
 
-def _train_dense(task: _Task) -> Trained:
+def train_dense(task: Task) -> Trained:
     """Train the report's top model: Flatten → Dense(256, relu) → Dropout(0.5) → Dense(1, sigmoid) or Dense(n, softmax).
 
     Features are centred and brought to one root mean square while it trains, and that goes into the first layer
@@ -170,7 +186,7 @@ def _train_dense(task: _Task) -> Trained:
     return replace(trained, model=model, details={"feature_scale": scale})
 
 
-def _train_logreg(task: _Task) -> Trained:
+def _train_logreg(task: Task) -> Trained:
     """Fit L2-regularized logistic regression to all rows, C from cross-validation, and make it Flatten → Dense.
 
     The exact solver does it, or the streaming one for rows that are on disk.
@@ -192,7 +208,7 @@ def _train_logreg(task: _Task) -> Trained:
     return Trained("logreg", model, details=details, out_of_fold=fitted.out_of_fold)
 
 
-def _train_softmax(task: _Task) -> Trained:
+def _train_softmax(task: Task) -> Trained:
     """Train what the report put on its frozen ResNet50: Flatten → Dense(n, softmax), adam as Keras has it."""
     keras = import_keras()
     features = keras.Input(task.X.shape[1:], name="features")
@@ -201,8 +217,8 @@ def _train_softmax(task: _Task) -> Trained:
     return task.fit(model, keras.optimizers.Adam())
 
 
-_TRAINERS: dict[str, Callable[[_Task], Trained]] = {
-    "dense": _train_dense,
+_TRAINERS: dict[str, Callable[[Task], Trained]] = {
+    "dense": train_dense,
     "logreg": _train_logreg,
     "softmax": _train_softmax,
 }
