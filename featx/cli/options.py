@@ -6,7 +6,7 @@ import json
 import logging
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -17,9 +17,10 @@ from featx.dataset import ImageFolders, chosen_data, has_data
 from featx.engines import ENGINE_CHOICES, EngineOptions
 from featx.errors import FeatxError, printable, redacted
 from featx.extract import DEFAULT_CACHE_DIR, RECIPE_OPTIONS, option_flag, option_variable
-from featx.images import AUGMENTATIONS, MAX_VIEWS, choose_views
+from featx.heads import MAX_EPOCHS, MAX_SEED
+from featx.images import AUGMENTATIONS, MAX_VIEWS, Augmentation, choose_views
 from featx.storage import StoragePath, as_data, as_storage_path, text_encoding
-from featx.system import MemoryLimit, did_you_mean, parse_duration, parse_size
+from featx.system import MAX_THREADS, MemoryLimit, did_you_mean, parse_duration, parse_size
 from featx.train import Training
 
 log = logging.getLogger("featx")
@@ -249,6 +250,20 @@ def _views(
     return {"views": choose_views(n_views, augment, of_test=test_views, **settings)}
 
 
+def _setting(name: str) -> Parsed:
+    """Return the type of a number of `Augmentation`, refused before anything is looked for if it is out of range."""
+
+    def parse(text: str) -> float:
+        try:
+            number = float(text)
+        except ValueError:
+            raise FeatxError(f"{text!r} is not a number.") from None
+        replace(Augmentation(), **{name: number})  # type: ignore[arg-type]  # flip is a bool
+        return number
+
+    return Parsed("float", parse)
+
+
 TRAIN_VIEWS = combined(
     _views,
     option(
@@ -265,9 +280,9 @@ TRAIN_VIEWS = combined(
         "[default: report, unless one of these is given]",
     ),
     option("--flip", is_flag=True, help="Swap left and right in one view of two."),
-    option("--rotation", type=float, help="Rotate views by up to this many degrees, either way."),
-    option("--zoom", type=float, help="Scale height and width of views, each by up to 1 ± this much."),
-    option("--shear", type=float, help="Shear views by up to this many degrees, either way."),
+    option("--rotation", type=_setting("rotation"), help="Rotate views by up to this many degrees, either way."),
+    option("--zoom", type=_setting("zoom"), help="Scale height and width of views, each by up to 1 ± this much."),
+    option("--shear", type=_setting("shear"), help="Shear views by up to this many degrees, either way."),
 )
 VIEWS = options(
     TRAIN_VIEWS,
@@ -291,11 +306,15 @@ STAGE_ONE = options(
         "else openvino.",
     ),
     option("--batch-size", type=click.IntRange(1, 4096), help="Images in a batch.  [default: for the machine]"),
-    option("--threads", type=click.IntRange(1), help="Processor cores for openvino.  [default: all]"),
-    option("--streams", type=click.IntRange(1), help="Batches openvino runs side by side.  [default: for the machine]"),
+    option("--threads", type=click.IntRange(1, MAX_THREADS), help="Processor cores for openvino.  [default: all]"),
+    option(
+        "--streams",
+        type=click.IntRange(1, MAX_THREADS),
+        help="Batches openvino runs side by side.  [default: for the machine]",
+    ),
     option(
         "--workers",
-        type=click.IntRange(1),
+        type=click.IntRange(1, MAX_THREADS),
         help="Decoding threads.  [default: one for each core, more for images elsewhere]",
     ),
     option("--strict", is_flag=True, help="Stop at the first image that cannot be read, instead of skipping it."),
@@ -309,10 +328,10 @@ def _training(seed: int, epochs: int, memory: int | None, *, quiet: bool) -> dic
 
 STAGE_TWO = combined(
     _training,
-    option("--seed", type=click.IntRange(0), default=Training.seed, help="Seed of all training."),
+    option("--seed", type=click.IntRange(0, MAX_SEED), default=Training.seed, help="Seed of all training."),
     option(
         "--epochs",
-        type=click.IntRange(1),
+        type=click.IntRange(1, MAX_EPOCHS),
         default=Training.epochs,
         help="Largest number of passes over the training images.",
     ),

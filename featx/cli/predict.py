@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("featx")
 
+#: More classes for each image than anybody reads; each is two columns.
+MAX_TOP_K = 1000
+
 #: Options that are for a run only, and for a pretrained classifier only.
 _OF_RUN = ("head",)
 _OF_DIRECT = ("maps", "class_list", "backbone", "image_size", "precision")
@@ -37,7 +40,9 @@ _OF_DIRECT = ("maps", "class_list", "backbone", "image_size", "precision")
 @opt.BACKBONE
 @opt.recipe_option("image_size", help="With --direct: pixels, 224 or HEIGHTxWIDTH.")
 @opt.recipe_option("precision", help="With --direct: arithmetic of the forward pass, but for int8.  [default: auto]")
-@click.option("--top-k", type=click.IntRange(1), default=1, show_default=True, help="Classes to name for each image.")
+@click.option(
+    "--top-k", type=click.IntRange(1, MAX_TOP_K), default=1, show_default=True, help="Classes to name for each image."
+)
 @click.option(
     "--format",
     "form",

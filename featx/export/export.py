@@ -84,6 +84,7 @@ def export_run(
     check_name(format, FORMATS, f"A run is exported as {', '.join(FORMATS)}.")
     suffix, write = FORMATS[format]
     run = read_run(as_path(run_dir), head)
+    run.read_head(head)  # what is wrong with it is found before TensorFlow starts
     head_path = run.head_path(head)
     path = as_path(to_path) if to_path else run.dir / f"model-{head_path.stem}{suffix}"
     _check_path(path, format, suffix)

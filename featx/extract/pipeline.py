@@ -10,7 +10,7 @@ from itertools import chain
 
 import numpy as np
 
-from featx.backbones import Weights
+from featx.backbones import Weights, check_recipe
 from featx.dataset import (
     Batch,
     DimImage,
@@ -90,7 +90,9 @@ def compute_missing(
         ImageError: an image cannot be read, and `settings` are strict. What was computed before is kept.
         StoreError: the store cannot be read or written.
         WeightsError: the weights were not found.
+        UnknownRecipeError: this featx does not compute what the recipe says.
     """
+    check_recipe(recipe)
     store = FeatureStore(cache_dir, recipe)
     memory = SkippedImages(store.dir / "skipped.csv")
     dim = DimImages(store.dir / "dim.json")

@@ -4,12 +4,15 @@ A chunk that featx writes is its rows, one after the other, and four bytes of Fl
 time, under a lock of its own, and checks and copies it. Rows have a checksum of their own, so that is not needed.
 """
 
+import errno
+import hashlib
 import io
-import shutil
+import os
+import stat
 import struct
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
@@ -18,7 +21,8 @@ from typing import Any
 import h5py
 import numpy as np
 
-from featx.storage import RemotePath, StoragePath
+from featx.errors import printable, system_errors
+from featx.storage import READ_FLAGS, RemotePath, StoragePath
 
 #: Bytes that are read from a segment in one go.
 READ_BYTES = 8 << 20
@@ -40,6 +44,8 @@ _SUPERBLOCK = struct.Struct("<8s4B32s4s")
 _SIGNATURE, _MARKED_VERSION = b"\x89HDF\r\n\x1a\n", 3
 
 _WORD = 0xFFFFFFFF
+
+_NO_SPACE = " Free some space there, or set TMPDIR to another folder."
 
 
 @contextmanager
@@ -71,34 +77,42 @@ def open_hdf5(path: StoragePath, *, without_features: bool = False) -> Iterator[
 
 
 @contextmanager
-def openable(path: Path) -> Iterator[Path]:
-    """Yield the path of the HDF5 file at `path`, or of a copy while HDF5 refuses to open it for another program's sake.
+def private_copy(path: Path) -> Iterator[tuple[Path, str]]:
+    """Yield the path of a copy of the file at `path` that nobody else changes, and its SHA-256 in hexadecimal.
 
-    For libraries that open a file themselves, with locks and in their own way.
+    For libraries that open an HDF5 file themselves, with locks and in their own way: whatever becomes of the original
+    meanwhile, what they read is what the digest is of. HDF5 opens the copy also while it refuses to open the original
+    for another program's sake.
 
     Raises:
-        OSError: it cannot be copied.
+        FeatxError: the copy cannot be written.
+        OSError: the file cannot be read.
     """
-    if not _is_refused(path):
-        yield path
-        return
-    with tempfile.TemporaryDirectory(prefix="featx-") as folder:
-        copy = shutil.copyfile(path, Path(folder, path.name))
-        with copy.open("r+b") as file:
-            head = _without_marks(file.read(_SUPERBLOCK.size))
-            file.seek(0)
-            file.write(head)
-        yield copy
+    with ExitStack() as stack:
+        with system_errors("A folder for temporary files", "made", _NO_SPACE):
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="featx-weights-"))
+        copy = Path(folder, path.name)
+        yield copy, _copied(path, copy)
 
 
-def _is_refused(path: Path) -> bool:
-    """Return whether HDF5 refuses to open a file that can be read."""
-    try:
-        h5py.File(path, "r").close()
-    except OSError:
-        with suppress(OSError), open_hdf5(path):
-            return True
-    return False
+def _copied(path: Path, copy: Path) -> str:
+    """Copy a regular file, without the marks of who has it open, and return its SHA-256 in hexadecimal."""
+    what, digest = f"A copy of {printable(path)} in {printable(copy.parent)}", hashlib.sha256()
+    with os.fdopen(os.open(path, READ_FLAGS), "rb") as source:
+        status = os.fstat(source.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.ENODEV, "it is no regular file")
+        head = source.read(_SUPERBLOCK.size)
+        source.seek(0)
+        left = status.st_size  # of a file that grows meanwhile, no more than was there
+        with system_errors(what, "written", _NO_SPACE), copy.open("xb") as target:
+            while left and (block := source.read(min(left, READ_BYTES))):
+                digest.update(block)
+                target.write(block)
+                left -= len(block)
+            target.seek(0)
+            target.write(_without_marks(head))
+    return digest.hexdigest()
 
 
 class _Unmarked(io.FileIO):

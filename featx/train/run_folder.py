@@ -1,18 +1,19 @@
 """The run folder: what stage two leaves on disk, and what is read from it to predict with it."""
 
 import json
+import logging
+import math
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import asdict, astuple, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from featx.backbones import CLASSIFIER_LAYER, Weights, find_weights_again
+from featx.backbones import CLASSIFIER_LAYER, Weights, check_recipe, find_weights_again
 from featx.engines import pack_network
 from featx.errors import FeatxError, printable, system_errors
-from featx.heads import HEADS, Epoch, Training, save_model
+from featx.heads import HEADS, Epoch, Head, Training, read_head, save_model
 from featx.recipe import Recipe
 from featx.storage import StoragePath, nearest_folder, replacing_folder
 from featx.system import check_name, command_line, csv_lines, hardware, now, versions
@@ -21,6 +22,8 @@ from featx.train.metrics import Result
 
 FORMAT = "featx-run"
 FORMAT_VERSION = 1
+
+log = logging.getLogger("featx")
 
 #: The folder in a report folder that has the runs of a comparison.
 RUNS_NAME = "runs"
@@ -53,6 +56,21 @@ class SavedRun:
         name = head or self.heads[0]
         check_name(name, self.heads, f"The run {printable(self.dir)} has the heads {', '.join(self.heads)}.")
         return self.dir / f"{name}.keras"
+
+    def read_head(self, head: str | None = None) -> Head:
+        """Return the head called `head`, or the default one.
+
+        Raises:
+            FeatxError: the run has no such head, or it is damaged, or it has other classes than the run.
+        """
+        path = self.head_path(head)
+        found = read_head(path)
+        if found.n_classes != len(self.class_names):
+            raise FeatxError(
+                f"{printable(path)} tells {found.n_classes} classes apart, and the run {printable(self.dir)} names "
+                f"{len(self.class_names)}; train again with featx train-top."
+            )
+        return found
 
     def find_weights(self, cache_dir: StoragePath, named: Path | None = None, *, download: bool = True) -> Weights:
         """Return the weights that this run was trained with: `named` if given, or wherever they are found.
@@ -88,26 +106,57 @@ def read_run(run_dir: Path, head: str | None = None) -> SavedRun:
         )
     class_names = _read_json(run_dir / "class_names.json", list)
     heads = tuple(head for head in HEADS if (run_dir / f"{head}.keras").is_file())
-    if len(class_names) < 2 or not all(isinstance(name, str) for name in class_names) or not heads:
+    if len(class_names) < 2 or not all(map(_is_class_name, class_names)) or not heads:
         raise FeatxError(f"The run {printable(run_dir)} is incomplete; train again with featx train-top.")
+    if len(set(class_names)) < len(class_names):
+        raise FeatxError(f"The run {printable(run_dir)} names a class twice; train again with featx train-top.")
     weights_path = metrics.get("weights_path")
     return SavedRun(
         dir=run_dir,
-        recipe=Recipe.from_json(_read(run_dir / "recipe.json")),
+        recipe=_read_recipe(run_dir / "recipe.json"),
         class_names=tuple(class_names),
         heads=heads,
         weights_path=Path(weights_path) if isinstance(weights_path, str) else None,
     )
 
 
+def _is_class_name(name: object) -> bool:
+    """Return whether this can be the name of a folder: text, whose bytes were UTF-8 or are kept as `os.fsdecode` does.
+
+    Other lone surrogates can be in JSON, and in no file that featx writes.
+    """
+    if not isinstance(name, str) or not name:
+        return False
+    try:
+        name.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _read_recipe(path: Path) -> Recipe:
+    """Return the recipe of a run, which this featx computes as it says."""
+    text = _read(path)
+    try:
+        recipe = Recipe.from_json(text)
+        check_recipe(recipe)
+    except FeatxError as error:
+        raise FeatxError(f"{printable(path)}: {error}") from error
+    return recipe
+
+
 def _best_run(report_dir: Path, head: str | None) -> SavedRun:
     """Return the run in a report folder that did best, as a comparison ranks: by accuracy, then by loss."""
     found: list[tuple[float, float, SavedRun]] = []
     for path in sorted((report_dir / RUNS_NAME).glob("*/metrics.json")):
-        run, heads = read_run(path.parent), _read_json(path, dict).get("heads", {})
-        with suppress(KeyError, TypeError):  # another head
-            metrics = heads[head or run.heads[0]]
-            found.append((-metrics["accuracy"], metrics["loss"], run))
+        try:
+            run = read_run(path.parent)
+        except FeatxError as error:  # the others are as good as they were
+            log.warning("%s It is left out.", error)
+            continue
+        rank = _rank(_read_json(path, dict).get("heads"), head or run.heads[0])
+        if rank:
+            found.append((*rank, run))
     if not found:
         which = f" with the head {printable(head)}" if head else ""
         meant = "" if report_dir.exists() else nearest_folder(report_dir)
@@ -115,6 +164,19 @@ def _best_run(report_dir: Path, head: str | None) -> SavedRun:
             f"There is no run{which} in {printable(report_dir)}; make one with featx train-top or featx compare.{meant}"
         )
     return min(found, key=lambda one: one[:2])[2]
+
+
+def _rank(heads: object, name: str) -> tuple[float, float] | None:
+    """Return what the run with these metrics of its `heads` is sorted by; None if it has no such head."""
+    metrics = heads.get(name) if isinstance(heads, dict) else None
+    if not isinstance(metrics, dict):
+        return None
+    accuracy, loss = metrics.get("accuracy"), metrics.get("loss")
+    if not (
+        isinstance(accuracy, float) and isinstance(loss, float) and math.isfinite(accuracy) and math.isfinite(loss)
+    ):
+        return None
+    return -accuracy, loss
 
 
 def write_run(

@@ -7,7 +7,7 @@ from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from logging.handlers import BufferingHandler
 
-from featx.backbones import Weights
+from featx.backbones import Weights, check_recipe
 from featx.dataset import Images
 from featx.engines import ENGINES, EngineOptions
 from featx.errors import FeatxError, printable
@@ -139,7 +139,8 @@ class Worker:
 
 
 def check_node(slot: WorkerSlot, config: WorkerConfig) -> None:
-    """Raise FeatxError unless this node has the same versions and sees the same files as the machine that asks."""
+    """Raise FeatxError unless this node computes the same, and sees the same files, as the machine that asks."""
+    check_recipe(config.recipe)
     here = versions()
     for package, version in config.versions.items():
         if here.get(package) != version:
