@@ -129,16 +129,18 @@ class Recipe:
         }
         for name, values in known.items():
             if (value := getattr(self, name)) not in values:
-                raise UnknownRecipeError(name, value, " and ".join(str(one) for one in values if one is not None))
+                raise UnknownRecipeError(name, value, ", ".join(str(one) for one in values if one is not None))
         if self.augmentation and self.augmentation.version != VIEWS_VERSION:
             raise UnknownRecipeError("augmentation.version", self.augmentation.version, str(VIEWS_VERSION))
         if not all(1 <= side <= MAX_SIDE for side in self.image_size):
             raise UnknownRecipeError("image_size", list(self.image_size), f"sides from 1 to {MAX_SIDE} pixels")
         if not re.fullmatch(r"[0-9a-f]{64}|random-\d{1,20}", self.weights, re.ASCII):
-            raise UnknownRecipeError("weights", self.weights, "a SHA-256 in lower-case hexadecimal, and random-SEED")
+            raise UnknownRecipeError("weights", self.weights, "a SHA-256 in lower-case hexadecimal, or random-SEED")
         is_calibrated = bool(re.fullmatch(r"[0-9a-f]{64}", self.calibration or ""))
         if is_calibrated != (self.precision == "int8") or (self.calibration and not is_calibrated):
-            raise UnknownRecipeError("calibration", self.calibration, "a SHA-256 for int8, and none for the others")
+            raise UnknownRecipeError(
+                "calibration", self.calibration, "a SHA-256 for int8, and none for other precisions"
+            )
 
     @property
     def key(self) -> str:

@@ -148,7 +148,8 @@ def read_head(path: Path) -> Head:
     except FileNotFoundError as error:
         raise FeatxError(f"There is no head {printable(path)}; train one with featx train-top.") from error
     except _DAMAGE as error:
-        check_readable(path)
+        if isinstance(error, OSError) and error.errno:
+            raise FeatxError(f"{printable(path)} cannot be read: {os.strerror(error.errno)}.") from error
         reason = printable(" ".join(str(error).split())[:200])
         raise FeatxError(f"{printable(path)} is no head that featx can run ({reason}); train again.") from error
 

@@ -88,7 +88,9 @@ def _own_bytes(dataset: h5py.Dataset) -> int:
     plan = dataset.id.get_create_plist()
     if not {plan.get_filter(i)[0] for i in range(plan.get_nfilters())} <= _BUILT_IN_FILTERS:
         raise ValueError("it needs a filter that is not part of HDF5")
-    n_bytes: int = math.prod(dataset.shape or ()) * dataset.dtype.itemsize
+    if dataset.shape is None:
+        return 0
+    n_bytes: int = math.prod(dataset.shape) * dataset.dtype.itemsize
     is_written = dataset.chunks is None or dataset.id.get_num_chunks() == _n_chunks(dataset)
     if not is_written or (n_bytes and not dataset.id.get_storage_size()):
         raise ValueError("a part of its data was never written")
