@@ -1,7 +1,9 @@
 """The networks that OpenVINO runs, as files in the cache: converted once, checked when they are read."""
 
+import hashlib
 import json
 import logging
+import re
 import shutil
 import zipfile
 import zlib
@@ -38,6 +40,11 @@ class Network:
     calibration: tuple[str, ...] = ()
 
 
+def calibration_digest(digests: tuple[str, ...]) -> str:
+    """Return what stands for these images in a recipe: SHA-256, in hexadecimal, of their sorted digests."""
+    return hashlib.sha256("".join(sorted(digests)).encode("ascii")).hexdigest()
+
+
 def network_recipe(recipe: Recipe) -> Recipe:
     """Return what of `recipe` decides the network: not how features are stored, or of which views they are.
 
@@ -69,6 +76,7 @@ def read_network(recipe: Recipe, cache_dir: StoragePath) -> Network | None:
             about = _about(file)
             if about["recipe"] != network_recipe(recipe).to_json():
                 raise ValueError("it belongs to another recipe")
+            _check_calibration(about, recipe)
             return Network(file.read("network.xml"), file.read("network.bin"), tuple(about["calibration"]))
     except FileNotFoundError:
         return None
@@ -88,8 +96,11 @@ def check_network(path: Path) -> str | None:
     """
     try:
         with zipfile.ZipFile(path) as file:
-            if network_path(Recipe.from_json(_about(file)["recipe"]), path.parent).name != path.name:
+            about = _about(file)
+            recipe = Recipe.from_json(about["recipe"])
+            if network_path(recipe, path.parent).name != path.name:
                 return "it belongs to another recipe"
+            _check_calibration(about, recipe)
             if damaged := file.testzip():
                 return f"{damaged} does not match its checksum"
     except (*_DAMAGE, FeatxError) as error:
@@ -177,4 +188,12 @@ def _about(file: zipfile.ZipFile) -> dict[str, Any]:
     about: dict[str, Any] = json.loads(file.read("network.json"))
     if about["format"] != FORMAT or about["format_version"] > FORMAT_VERSION:
         raise ValueError("it has an unknown format")
+    if not all(re.fullmatch(r"[0-9a-f]{64}", digest) for digest in about["calibration"]):
+        raise ValueError("it does not say which images it was calibrated on")
     return about
+
+
+def _check_calibration(about: dict[str, Any], recipe: Recipe) -> None:
+    """Raise ValueError if an int8 network was calibrated on other images than its recipe says."""
+    if recipe.calibration and calibration_digest(tuple(about["calibration"])) != recipe.calibration:
+        raise ValueError("it was calibrated on other images")

@@ -4,7 +4,6 @@ Which images is in the recipe: always the same ones, whoever asks.
 """
 
 import contextlib
-import hashlib
 import io
 import logging
 from collections.abc import Callable, Iterator
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from featx.dataset import ImageDataset, read_batches
-from featx.engines.networks import kept_calibrations, network_path
+from featx.engines.networks import calibration_digest, kept_calibrations, network_path
 from featx.errors import FeatxError, printable
 from featx.recipe import Recipe
 from featx.storage import StoragePath
@@ -40,11 +39,6 @@ def choose_calibration(dataset: ImageDataset) -> tuple[str, ...]:
     They are of the train split, each content once, at most `N_CALIBRATION`; the same in whatever order the images come.
     """
     return tuple(sorted(_train_digests(dataset))[:N_CALIBRATION])
-
-
-def calibration_digest(digests: tuple[str, ...]) -> str:
-    """Return what stands for these images in a recipe: SHA-256, in hexadecimal, of their sorted digests."""
-    return hashlib.sha256("".join(sorted(digests)).encode("ascii")).hexdigest()
 
 
 def best_calibration(kept: list[tuple[str, ...]], dataset: ImageDataset) -> tuple[str, ...]:
