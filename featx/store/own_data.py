@@ -28,6 +28,12 @@ _HEAP_HEADER = struct.Struct("<8xQ")
 #: An object in it: its number, uses, four bytes of no meaning, its size.
 _OBJECT_HEADER = struct.Struct("<HHxxxxQ")
 
+#: So does a heap of the names in a group; then its size, where its first free piece is, and where it lies in the file.
+_NAMES = b"HEAP\x00"
+_NAMES_HEADER = struct.Struct("<8x3Q")
+#: A free piece has the place of the next and its own size. The last says that the next is at 1.
+_FREE_PIECE, _NO_MORE = struct.Struct("<2Q"), 1
+
 
 def check_own_file(path: Path, most_bytes: int) -> None:
     """Do as `check_own_data` for the file at `path`.
@@ -52,7 +58,8 @@ def check_own_data(file: h5py.File, content: bytes | mmap.mmap, most_bytes: int)
         content: its bytes.
         most_bytes: of all its arrays together.
     """
-    _check_heaps(content)
+    _check_texts(content)
+    _check_names(content)
     n_links, n_bytes = 0, 0
     groups, seen = [file["/"]], set()
     while groups:
@@ -101,7 +108,7 @@ def _n_chunks(dataset: h5py.Dataset) -> int:
     return math.prod(-(-side // chunk) for side, chunk in zip(dataset.shape, dataset.chunks, strict=True))
 
 
-def _check_heaps(content: bytes | mmap.mmap) -> None:
+def _check_texts(content: bytes | mmap.mmap) -> None:
     """Raise ValueError if reading a text may never end: an object without a length in a heap of them."""
     n_texts, start = 0, content.find(_HEAP)
     while start >= 0:
@@ -118,3 +125,18 @@ def _check_heaps(content: bytes | mmap.mmap) -> None:
                 raise ValueError("a heap of texts in it has no end")
             at += needed
         start = content.find(_HEAP, start + 1)
+
+
+def _check_names(content: bytes | mmap.mmap) -> None:
+    """Raise ValueError if the list of what is free among the names of a group, which HDF5 reads first, may never end."""
+    start = content.find(_NAMES)
+    while start >= 0:
+        header = content[start : start + _NAMES_HEADER.size]
+        size, at, begin = _NAMES_HEADER.unpack(header) if len(header) == _NAMES_HEADER.size else (0, _NO_MORE, 0)
+        seen: set[int] = set()
+        while at != _NO_MORE and at + _FREE_PIECE.size <= size and begin + size <= len(content):
+            if at in seen:
+                raise ValueError("the names in it have no end")
+            seen.add(at)
+            at, _ = _FREE_PIECE.unpack_from(content, begin + at)
+        start = content.find(_NAMES, start + 1)

@@ -451,6 +451,21 @@ def endless_heap(run: Run) -> None:
     run.change_head(change)
 
 
+def endless_names(run: Run) -> None:
+    """What is free among the names of a group leads round in a circle."""
+
+    def change(members: dict[str, bytes], rng: Rng) -> None:
+        data = bytearray(members["model.weights.h5"])
+        starts = [at for at in range(len(data) - 5) if data[at : at + 5] == b"HEAP\0"]
+        for start in starts if rng.random() < 0.5 else [rng.choice(starts)]:
+            begin = int.from_bytes(data[start + 24 : start + 32], "little")
+            data[start + 16 : start + 24] = (8).to_bytes(8, "little")
+            data[begin + 8 : begin + 24] = struct.pack("<2Q", 8, 16)
+        members["model.weights.h5"] = bytes(data)
+
+    run.change_head(change)
+
+
 def several(run: Run) -> None:
     """Two or three of the others at once."""
     for _ in range(run.rng.choice([2, 3])):
@@ -472,6 +487,7 @@ KINDS: dict[str, Callable[[Run], None]] = {
     "head: HDF5": head_hdf5,
     "head: HDF5, again": head_hdf5,
     "head: endless heap": endless_heap,
+    "head: endless names": endless_names,
     "several": several,
 }
 

@@ -111,6 +111,20 @@ def test_a_heap_that_never_ends_is_refused_and_letters_among_numbers_are_no_heap
     check(written(lambda file: file.create_dataset("x", data=numbers)))
 
 
+def test_names_whose_free_room_leads_round_in_a_circle_are_refused():
+    """Reading the first of them would never end, in HDF5's own code."""
+    content = bytearray(written(lambda file: file.create_dataset("x", data=np.zeros(3))))
+    check(bytes(content))
+    start = content.index(b"HEAP\x00")
+    begin = int.from_bytes(content[start + 24 : start + 32], "little")
+    content[start + 16 : start + 24] = (8).to_bytes(8, "little")
+    content[begin + 8 : begin + 24] = (8).to_bytes(8, "little") + (16).to_bytes(8, "little")
+    with pytest.raises(ValueError, match="the names in it have no end"):
+        check(bytes(content))
+    numbers = np.frombuffer((b"HEAP\x00" + bytes(3) + b"\xff" * 24) * 500, np.uint8)
+    check(written(lambda file: file.create_dataset("x", data=numbers)))
+
+
 def test_many_heaps_take_no_time():
     """Each of these would be walked through to the end of the file."""
     header = b"GCOL\x01" + bytes(3) + (1 << 21).to_bytes(8, "little")
