@@ -173,7 +173,7 @@ def test_what_cannot_be_done_is_one_line_and_nothing_is_computed(whole_resnet50,
     [
         (["--direct", "a.jpg", "--head", "dense"], "--head: such options are for a RUN"),
         (["runs/none", "a.jpg", "--map", "cats=1", "--image-size", "32"], "--map, --image-size: such options are for"),
-        (["--direct", "a.jpg", "--weights", "random", "--map", "cats=1"], "Two classes or more"),
+        (["--direct", "a.jpg", "--weights", "random", "--map", "cats=1"], "Map at least two classes"),
         (["--direct"], "No image is named"),
         (["runs/none"], "No image is named"),
         ([], "Missing argument 'RUN'"),
