@@ -313,13 +313,13 @@ def test_lost_int8_network_is_not_made_from_other_images(photos, tmp_path, make_
     damage_bytes(network_path(recipe, cache))
     _, weights = resolve_recipe(cache, **PART)
     next((data / "train" / "sea").iterdir()).unlink()
-    with pytest.raises(FeatxError, match="calibrated on are not available"):
+    with pytest.raises(FeatxError, match="without its calibration images"):
         create_engine(recipe, weights, cache, scan(data, cache), EngineOptions())
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"precision": "int4"}, "A precision is auto"), ({"engine": "tensorrt"}, "An engine is one")],
+    [({"precision": "int4"}, "A precision is auto"), ({"engine": "tensorrt"}, "An engine must be one")],
 )
 def test_unknown_names_are_refused(options, message, photos, cache):
     with pytest.raises(FeatxError, match=message):

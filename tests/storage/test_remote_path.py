@@ -561,7 +561,7 @@ def test_a_package_that_is_missing_is_named(address, module, package):
 
 
 def test_a_store_is_kept_only_where_files_are_written_whole(photos, cache):
-    with pytest.raises(StoreError, match="object stores only"):
+    with pytest.raises(StoreError, match="only to object stores"):
         extract_features(photos, cache_dir="memory://features", **FEW)
 
 
