@@ -71,8 +71,8 @@ def extraction_text(extraction: Extraction) -> str:
         rate = timings.n_images / timings.elapsed_s
         lines.append(
             f"{duration(timings.elapsed_s)} in {extraction.recipe.precision} ({rate:,.0f} images/s): "
-            f"start {duration(timings.start_s)}, then waiting for decode {duration(timings.decode_s)}, "
-            f"forward {duration(timings.forward_s)}, write {duration(timings.write_s)}; "
+            f"{duration(timings.start_s)} to start, then waits of {duration(timings.decode_s)} for decoding, "
+            f"{duration(timings.forward_s)} for the network, {duration(timings.write_s)} for writing; "
             f"{duration(extraction.elapsed_s)} in total."
         )
     if views:

@@ -48,7 +48,7 @@ def scan(
 ) -> ImageDataset:
     """Return the data set in a folder. Only files that are new or have changed are read.
 
-    The classes with their numbers of images are logged before any file is read.
+    It logs the classes with their numbers of images before it reads any file.
 
     Args:
         data: a folder laid out as `train/CLASS/*` with `test/CLASS/*`, or as `CLASS/*`; a zip or tar file of one; an

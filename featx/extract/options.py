@@ -254,7 +254,7 @@ def resolve_recipe(
     Raises:
         BackboneError: there is no such backbone or layer, or it does not take images of this size.
         WeightsError: there are no such weights.
-        FeatxError: there is no such storage dtype, pooling or precision, or int8 lacks a data set.
+        FeatxError: there is no such storage dtype, pooling or precision, or int8 has no data set.
         TypeError: there is no such option.
     """
     cache_dir = as_cache_dir(cache_dir)

@@ -284,7 +284,7 @@ class Classifier(ImageClassifier):
             engine_choices: how the backbone is run, by name; see `featx.engines.EngineOptions`.
 
         Raises:
-            FeatxError: there is no sound run.
+            FeatxError: there is no intact run.
         """
         run = read_run(as_path(run_dir), head)
         options = EngineOptions.of(engine_choices)
