@@ -62,6 +62,7 @@ def test_variables_stand_for_options_and_what_is_typed_counts_more(data, cache, 
     assert json.loads(typed.stdout)["n_cached"] == 32, typed.stderr
 
 
+@pytest.mark.usefixtures("without_rendering")
 def test_several_backbones_in_one_variable(data, tmp_path, cache, featx, monkeypatch):
     for name, value in {"WEIGHTS": "random", "IMAGE_SIZE": "32", "BACKBONE": "vgg16 mobilenetv2"}.items():
         monkeypatch.setenv(f"FEATX_{name}", value)

@@ -93,6 +93,7 @@ def test_test_images_seen_in_training_are_said_on_the_report(data, cache):
     assert not [warning for warning in comparison.warnings if "among the training images" in warning]
 
 
+@pytest.mark.usefixtures("without_rendering")
 def test_what_is_wrong_with_the_data_is_said_wherever_its_results_are(data, cache, tmp_path, featx):
     shutil.copy(data / "train" / "sea" / "sea.0.jpg", data / "train" / "wood" / "copy.jpg")
     shutil.copy(data / "train" / "sea" / "sea.1.jpg", data / "test" / "sea" / "leak.jpg")

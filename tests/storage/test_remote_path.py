@@ -261,6 +261,7 @@ def test_the_index_of_a_large_segment_is_read_without_its_features(photos, bucke
     assert np.array_equal(opened.read(digests), features)
 
 
+@pytest.mark.usefixtures("without_rendering")
 def test_stage_two_and_prediction_work_on_images_and_stores_elsewhere(
     featx: Featx, photos, bucket, store_address, tmp_path
 ):

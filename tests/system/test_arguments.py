@@ -37,6 +37,7 @@ def _without_layer(how):
     return {name: value for name, value in how.items() if name != "layer"}
 
 
+@pytest.mark.usefixtures("without_rendering")
 def test_text_does_for_every_folder_and_one_name_for_a_list(world, tmp_path):
     folder, comparison = world
     run, cache, data = (str(folder / name) for name in ("run", "cache", "data"))
@@ -214,6 +215,7 @@ def test_one_digest_is_not_thirty_two(world):
                 find(wrong)
 
 
+@pytest.mark.usefixtures("without_rendering")
 def test_a_data_set_does_wherever_a_folder_does(world, tmp_path):
     folder, comparison = world
     how = {"cache_dir": folder / "cache", **SMALL}
@@ -225,7 +227,7 @@ def test_a_data_set_does_wherever_a_folder_does(world, tmp_path):
     assert featx.train_top(some, run_dir=tmp_path / "run", heads="logreg", **how).features.dataset is not None
     of_some = featx.compare_approaches(some, training=Training(epochs=1), **_without_layer(how))
     assert (of_some.n_test, comparison.n_test) == (4, 8)
-    plan = featx.plan_extraction(some, precision="float32", **how)
+    plan = featx.plan_extraction(some, engine="openvino", precision="float32", **how)
     assert (plan.n_images, plan.n_train) == (16, 12)
     assert plan.size_bytes == sum((some.root / path).stat().st_size for path in some.paths)
     classifier = featx.Classifier.load(folder / "run", cache_dir=folder / "cache")
@@ -285,7 +287,7 @@ def test_what_is_shown_of_anything_public_is_short(world, tmp_path):
         warnings=("something is wrong",) * n,
     )
     run = featx.train_top(folder / "data", run_dir=tmp_path / "run", heads="logreg", **how)
-    plan = featx.plan_extraction(folder / "data", precision="float32", views=None, **how)
+    plan = featx.plan_extraction(folder / "data", engine="openvino", precision="float32", views=None, **how)
     classifier = featx.Classifier.load(tmp_path / "run", cache_dir=folder / "cache")
     predictions = classifier.predict(folder / "data")
     extraction = featx.extract_features(folder / "data", **how)
@@ -323,7 +325,7 @@ def test_features_print_and_sum_in_pandas_without_overflow(world):
     folder, _ = world
     features = featx.load_features(folder / "data", cache_dir=folder / "cache", **SMALL)
     assert features.X.dtype == np.float16
-    large = replace(features, X=np.full_like(features.X, 60_000))
+    large = replace(features, X=np.full_like(features.X[:, :2, :2, :4], 60_000))  # pandas is slow with many columns
     table = large.to_pandas()
     assert (table["f0"].dtype, table["f0"].mean()) == (np.float32, 60_000)
     assert "60000.0" in repr(table)

@@ -844,6 +844,7 @@ def test_the_demo_has_digits_without_a_network_and_says_what_they_can_show(kaggl
     assert "Kaggle has no" in caplog.text
 
 
+@pytest.mark.usefixtures("without_rendering")
 def test_a_bare_comparison_is_the_demo_and_options_count_more(kaggle, here, cache, featx, monkeypatch):
     monkeypatch.setattr(demo, "_N_PER_FOLDER", 4)
     words = ["--weights", "random", "--image-size", "48", "--epochs", "1", "--cache-dir", cache, "--json"]
