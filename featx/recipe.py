@@ -111,7 +111,7 @@ class Recipe:
         except UnknownRecipeError:
             raise
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError, FeatxError) as error:
-            raise FeatxError(f"This is no featx recipe ({error}). Received: {text[:80]!r}") from None
+            raise FeatxError(f"This is not a featx recipe ({error}). Received: {text[:80]!r}") from None
         return recipe
 
     def check_implemented(self) -> None:
@@ -211,7 +211,7 @@ def as_image_size(given: object) -> tuple[int, int]:
     """
     sides = given if isinstance(given, tuple | list) else (given,)
     if isinstance(given, tuple | list) and len(sides) != 2:
-        raise FeatxError(f"An image size is one number of pixels, or (height, width). Received: {shown(given)}")
+        raise FeatxError(f"An image size must be one number of pixels, or (height, width). Received: {shown(given)}")
     text = "x".join(map(str, sides))
     match = re.fullmatch(r"(\d{1,5})(?:x(\d{1,5}))?", text.strip().lower(), re.ASCII)
     if match:
@@ -220,6 +220,6 @@ def as_image_size(given: object) -> tuple[int, int]:
         if 1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE:
             return height, width
     raise FeatxError(
-        f"An image size is a number of pixels, or HEIGHTxWIDTH, each from 1 to {MAX_SIDE}, like 224 or 120x160. "
-        f"Received: {text!r}"
+        f"An image size must be a number of pixels, or HEIGHTxWIDTH, each from 1 to {MAX_SIDE}, such as 224 or "
+        f"120x160. Received: {text!r}"
     )

@@ -84,7 +84,7 @@ def test_json_round_trip():
     "text", ["", "[]", "{}", '{"image_size": 3}', "null", '{"image_size": [1, 2], "colour": "red"}']
 )
 def test_what_is_no_recipe_is_refused(text):
-    with pytest.raises(FeatxError, match="no featx recipe"):
+    with pytest.raises(FeatxError, match="not a featx recipe"):
         Recipe.from_json(text)
 
 

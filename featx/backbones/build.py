@@ -39,7 +39,7 @@ def count_network_classes(backbone: str, weights_path: Path | None) -> int:
     if n_classes is None:
         official = find_backbone(backbone).whole.name
         raise WeightsError(
-            f"{printable(weights_path)} does not hold the whole classifier of {backbone}, whose last layer has a "
+            f"{printable(weights_path)} does not contain the whole classifier of {backbone}, whose last layer has a "
             f"kernel (n_features, n_classes); files named …_notop.h5 lack it. Name the file of the whole one, like "
             f"Keras's {official}, with --weights PATH."
         )
@@ -182,8 +182,8 @@ def _load_weights(network: Any, recipe: Recipe, weights_path: Path) -> None:
         has_classifier = not is_whole and count_classes(weights_path) is not None
         hint = f" It ends in a classifier: whole networks are for --layer {CLASSIFIER_LAYER}." if has_classifier else ""
         raise WeightsError(
-            f"{printable(weights_path)} does not hold weights of {recipe.backbone} in the layout of Keras's official "
-            f"files {which}: {_one_line(error)}{hint}"
+            f"{printable(weights_path)} does not contain weights of {recipe.backbone} in the layout of Keras's "
+            f"official files {which}: {_one_line(error)}{hint}"
         ) from error
 
 

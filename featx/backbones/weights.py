@@ -254,9 +254,9 @@ def _check_official(official: OfficialFile, path: Path) -> None:
         raise WeightsError(f"The weights file {printable(path)} cannot be read: {error.strerror}.") from error
     if md5 != official.md5:
         raise WeightsError(
-            f"{printable(path)} bears the name of Keras's official weights but is not that file: MD5 expected "
-            f"{official.md5}, got {md5}. The download may be incomplete: move it away to have it "
-            f"downloaded again, or rename it if the weights are your own. It was not used, and not touched."
+            f"{printable(path)} has the name of Keras's official weights but is not that file: MD5 expected "
+            f"{official.md5}, got {md5}. The download may be incomplete: move the file away, and featx downloads it "
+            f"again. If the weights are your own, rename it. The file was neither used nor changed."
         )
 
 

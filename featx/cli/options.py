@@ -1,4 +1,4 @@
-"""What several commands share: options, each defined once, and the way in which results are printed."""
+"""What several commands share: options, each defined once, and how results are printed."""
 
 import functools
 import inspect
@@ -77,7 +77,7 @@ class LocalFolder(click.Path):
 
 
 def with_nearest(error: click.UsageError) -> str:
-    """Return what a usage error says; of an unknown command or option, also the nearest that there is."""
+    """Return the message of a usage error; for an unknown command or option, with the nearest one that exists."""
     command = error.ctx.command if error.ctx else click.Command(None)
     if isinstance(error, click.NoSuchOption):
         flags = [flag for param in command.params for flag in param.opts]
@@ -122,7 +122,7 @@ def combined(
 
 
 class _Option(click.Option):
-    """An option that says so where its value came from the environment and is wrong."""
+    """An option whose error says if the wrong value came from an environment variable."""
 
     def get_error_hint(self, ctx: click.Context | None) -> str:
         """Return what the option is called in an error."""
@@ -154,8 +154,8 @@ def recipe_option(name: str, *, help: str | None = None) -> Callable[[_Command],
 ZIP_ENCODING = option(
     "--zip-encoding",
     type=Parsed("encoding", text_encoding),
-    help="Encoding of names for which a zip or tar file states none, such as gbk, shift_jis or cp866.  "
-    "[default: utf-8 if all are valid in it]",
+    help="Encoding of file names in a zip or tar file that does not state it, such as gbk, shift_jis or cp866.  "
+    "[default: utf-8 if all names are valid in it]",
 )
 
 
@@ -188,12 +188,12 @@ def _data_or_demo(
     from featx.dataset.kaggle import demo_data
 
     if data and demo:
-        raise click.UsageError("--demo brings its own data: leave out DATA, or --demo.")
+        raise click.UsageError("--demo has its own data: leave out DATA, or --demo.")
     settings = {"image_size": image_size, "weights": weights, "baselines": baselines}
     if not demo and (data or has_data()):
         return {**_data(data, zip_encoding, train_folder, test_folder, cache_dir), **settings, "quiet": quiet}
     if not demo:
-        log.info("No data named, and nothing in data: this is the demo, as with --demo.")
+        log.info("You named no data, and there is nothing in data/: running the demo, as with --demo.")
     found = demo_data(cache_dir, show=not quiet)
     source = click.get_current_context().get_parameter_source
     settings |= {name: value for name, value in found.options.items() if source(name) is ParameterSource.DEFAULT}
@@ -218,8 +218,8 @@ DATA_OR_DEMO = combined(
     click.option(
         "--demo",
         is_flag=True,
-        help="Compare on the demo's data: photographs of cats and dogs from Kaggle, or without a network the built-in "
-        "handwritten digits.  [default: without DATA, if there is no folder data]",
+        help="Use the demo's data: photographs of cats and dogs from Kaggle; without a network, handwritten digits.  "
+        "[default: if you leave out DATA and there is no folder data]",
     ),
 )
 BACKBONE = recipe_option("backbone")
@@ -271,18 +271,20 @@ TRAIN_VIEWS = combined(
         "n_views",
         type=click.IntRange(0, MAX_VIEWS),
         default=0,
-        help="Augmented views of each training image, besides the image itself.",
+        help="Number of augmented views of each training image, besides the image itself.",
     ),
     option(
         "--augment",
         type=Choice(list(AUGMENTATIONS)),
-        help="How views are made: as in the report, --flip --rotation 20 --zoom 0.2 --shear 0.3.  "
-        "[default: report, unless one of these is given]",
+        help="How to make views; report means --flip --rotation 20 --zoom 0.2 --shear 0.3.  "
+        "[default: report, unless you give one of these]",
     ),
-    option("--flip", is_flag=True, help="Swap left and right in one view of two."),
-    option("--rotation", type=_setting("rotation"), help="Rotate views by up to this many degrees, either way."),
-    option("--zoom", type=_setting("zoom"), help="Scale height and width of views, each by up to 1 ± this much."),
-    option("--shear", type=_setting("shear"), help="Shear views by up to this many degrees, either way."),
+    option("--flip", is_flag=True, help="Swap left and right in half of the views."),
+    option("--rotation", type=_setting("rotation"), help="Rotate each view by up to this many degrees, either way."),
+    option(
+        "--zoom", type=_setting("zoom"), help="Scale height and width of each view by up to ± this share, like 0.2."
+    ),
+    option("--shear", type=_setting("shear"), help="Shear each view by up to this many degrees, either way."),
 )
 VIEWS = options(
     TRAIN_VIEWS,
@@ -302,20 +304,22 @@ STAGE_ONE = options(
         type=Choice(ENGINE_CHOICES),
         default=EngineOptions.engine,
         show_default=True,
-        help="What runs the backbone; auto is keras if it can use a GPU, or for bfloat16 where OpenVINO has none; "
+        help="What runs the backbone; auto is keras if it can use a GPU, or for bfloat16 if OpenVINO lacks it here; "
         "else openvino.",
     ),
-    option("--batch-size", type=click.IntRange(1, 4096), help="Images in a batch.  [default: for the machine]"),
-    option("--threads", type=click.IntRange(1, MAX_THREADS), help="Processor cores for openvino.  [default: all]"),
+    option("--batch-size", type=click.IntRange(1, 4096), help="Images in a batch.  [default: for this machine]"),
+    option(
+        "--threads", type=click.IntRange(1, MAX_THREADS), help="Processor cores that openvino uses.  [default: all]"
+    ),
     option(
         "--streams",
         type=click.IntRange(1, MAX_THREADS),
-        help="Batches openvino runs side by side.  [default: for the machine]",
+        help="Batches openvino runs in parallel.  [default: for this machine]",
     ),
     option(
         "--workers",
         type=click.IntRange(1, MAX_THREADS),
-        help="Decoding threads.  [default: one for each core, more for images elsewhere]",
+        help="Threads that decode images.  [default: one for each core, more for remote images]",
     ),
     option("--strict", is_flag=True, help="Stop at the first image that cannot be read, instead of skipping it."),
 )
@@ -328,24 +332,29 @@ def _training(seed: int, epochs: int, memory: int | None, *, quiet: bool) -> dic
 
 STAGE_TWO = combined(
     _training,
-    option("--seed", type=click.IntRange(0, MAX_SEED), default=Training.seed, help="Seed of all training."),
+    option(
+        "--seed",
+        type=click.IntRange(0, MAX_SEED),
+        default=Training.seed,
+        help="Seed for everything random in training.",
+    ),
     option(
         "--epochs",
         type=click.IntRange(1, MAX_EPOCHS),
         default=Training.epochs,
-        help="Largest number of passes over the training images.",
+        help="Most passes over the training images; early stopping may end training sooner.",
     ),
     option(
         "--memory",
         type=Parsed("size", parse_size),
-        help="Memory for training, like 4GiB; larger features are read from disk.  [default: half of what is free]",
+        help="Memory for training, like 4GiB; larger features are read from disk.  [default: half of the free memory]",
     ),
 )
 DEADLINE = option(
     "--deadline",
     "deadline_s",
     type=Parsed("time", parse_duration),
-    help="Deadline, like 90m, 8h or 1d12h: says how many machines meet it.",
+    help="Deadline, like 90m, 8h or 1d12h; the plan then says how many machines meet it.",
 )
 MAP = options(
     option(
@@ -353,24 +362,24 @@ MAP = options(
         "maps",
         multiple=True,
         metavar="CLASS=NUMBERS|FILE",
-        help="Which classes of a pretrained classifier make a class, numbered from 0, like cats=281-285; give the "
-        "option again for another class, or a JSON file.  [default: cats and dogs of ImageNet]",
+        help="The network's classes that make one of yours, numbered from 0, like cats=281-285; repeat the option for "
+        "each class, or name a JSON file.  [default: cats and dogs of ImageNet]",
     ),
     option(
         "--class-list",
         type=click.Path(path_type=Path),
-        help="JSON file with the names of a pretrained classifier's classes.",
+        help="JSON file with the names of the network's classes.",
     ),
 )
 
 
 @dataclass(frozen=True)
 class Output:
-    """How a command speaks.
+    """What a command prints.
 
     Attributes:
-        show: show progress, and a summary at the end.
-        as_json: print the result as JSON instead.
+        show: whether to show progress, and a summary at the end.
+        as_json: whether to print the result as JSON instead.
     """
 
     show: bool
@@ -405,14 +414,14 @@ OUTPUT = combined(
         "--quiet",
         is_flag=True,
         callback=_log_from(logging.WARNING),
-        help="No progress, no summary; warnings and errors only.",
+        help="Print no progress and no summary, only warnings and errors.",
     ),
     option(
         "--verbose",
         is_flag=True,
         expose_value=False,
         callback=_log_from(logging.DEBUG),
-        help="Log decisions on standard error.",
+        help="Also print on standard error what featx decides.",
     ),
-    option("--json", "as_json", is_flag=True, help="Results as JSON on standard output."),
+    option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard output."),
 )

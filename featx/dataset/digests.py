@@ -1,6 +1,6 @@
 """The SHA-256 of every image file, from the stat cache where the file has not changed since it was last read.
 
-A digest is what an image *is* in featx; its path is only where it lies. Reading 10,000 images to learn their digests
+A digest identifies an image in featx; its path only says where it is. Reading 10,000 images to learn their digests
 takes seconds, asking whether they have changed takes milliseconds, so `cache/digests.sqlite` remembers
 (path, size, mtime_ns, ctime_ns, inode) → digest. It is a cache and no more: without it, everything works, only slower.
 
@@ -82,7 +82,7 @@ def digest_files(
     Args:
         paths: files, on this machine (absolute, or relative to `folder`; any name the system allows, bytes are fastest)
             or elsewhere.
-        cache_dir: the folder of `digests.sqlite`, made if need be. If it cannot be used, one warning is logged.
+        cache_dir: the folder of `digests.sqlite`, made if it is missing. If it cannot be used, one warning is logged.
         folder: what paths are relative to; the working folder if None.
         show: whether to show progress.
         before_reading: called before files are read that are new or have changed; it may raise.
@@ -210,7 +210,7 @@ def _hash_remote(file: RemotePath, known: StatEntry | None) -> _Hashed:
 
 
 def _hash_file(name: bytes, keys: StatKeys) -> _Hashed:
-    """Read one file; again if it was written to meanwhile."""
+    """Read one file; read it again if something wrote to it during the first time."""
     try:
         # A FIFO may have taken the file's place since it was looked at, and must not hold us up.
         descriptor = os.open(name, READ_FLAGS)

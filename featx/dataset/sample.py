@@ -1,4 +1,4 @@
-"""The data when the user names none: the folder `data`, or else the built-in sample."""
+"""The data if the user names none: the folder `data`, or else the built-in sample."""
 
 import logging
 import os
@@ -41,7 +41,7 @@ def write_sample(sample_dir: Path) -> Path:
     try:
         if sample_dir.exists() and not (sample_dir.is_dir() and not any(sample_dir.iterdir())):
             raise FeatxError(
-                f"{printable(sample_dir)} exists, and is not the complete sample; remove it, or name another folder."
+                f"{printable(sample_dir)} exists, but is not the complete sample: remove it, or name another folder."
             )
         _write_digits(unfinished_dir)
         rename_folder(unfinished_dir, named_dir)
@@ -69,17 +69,17 @@ def chosen_data(data_dir: StoragePath | None, cache_dir: StoragePath) -> Storage
 def default_data(cache_dir: StoragePath, data_dir: Path = Path("data")) -> tuple[Path, str]:
     """Return the folder to use when the user names none, and one line that says which it is.
 
-    It is `data_dir` if there is anything in it, else the sample, written to `cache_dir` if need be.
+    It is `data_dir` if there is anything in it, else the sample, which is written to `cache_dir` if it is not there.
 
     Raises:
         FeatxError: `data_dir` cannot be read, or the sample cannot be written.
     """
     if has_data(data_dir):
-        return data_dir, f"No data named: using the images in {printable(data_dir)}."
+        return data_dir, f"You named no data: using the images in {printable(data_dir)}."
     sample_dir = write_sample(local_dir(cache_dir) / SAMPLE_NAME)
     return sample_dir, (
-        f"No data named, and nothing in {printable(data_dir)}: using the built-in sample, scikit-learn's handwritten "
-        f"digits, in {printable(sample_dir)}."
+        f"You named no data, and there is nothing in {printable(data_dir)}: using the built-in sample, scikit-learn's "
+        f"handwritten digits, in {printable(sample_dir)}."
     )
 
 

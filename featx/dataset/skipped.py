@@ -1,4 +1,4 @@
-"""What a store remembers of images: those that could not be read, and those that come out nearly black.
+"""What a store remembers about images: those that could not be read, and those that look nearly black.
 
 The nearly black ones have 16 bits a sample, but hold data of 8 to 14 bits. featx warns whenever it uses their store.
 """
@@ -74,10 +74,10 @@ def read_skipped(path: StoragePath) -> list[SkippedImage]:
         except csv.Error as error:
             raise ValueError(str(error)) from error
     if tuple(header) != _COLUMNS or any(len(row) != len(_COLUMNS) for row in rows):
-        raise ValueError("its columns are not those of a list of skipped images")
+        raise ValueError("its columns are not those of skipped.csv")
     images = [SkippedImage(path, digest, reason, decoder) for path, digest, reason, decoder in rows]
     if any(not re.fullmatch(r"(?:[0-9a-f]{64})?", image.digest) for image in images):
-        raise ValueError("a digest is none")
+        raise ValueError("a digest is not valid")
     return images
 
 
@@ -112,7 +112,7 @@ class SkippedImages:
         self._known = _by_content(rows)
         if rows != there:
             lines = csv_lines(_COLUMNS, (astuple(row)[: len(_COLUMNS)] for row in sorted(rows.values())))
-            _write(self._path, "".join(lines), "; what was skipped is tried again")
+            _write(self._path, "".join(lines), ", so featx will try the skipped images again")
 
 
 def _by_content(rows: Mapping[str, SkippedImage]) -> dict[str, SkippedImage]:
@@ -189,8 +189,8 @@ def dim_sentence(images: Iterable[DimImage]) -> str:
     factor = 65535 // (2**bits - 1)
     if len(different) == 1:
         return (
-            f"1 image has 16 bits a sample but no value above {largest:,} of 65,535, such as {path}, so it looks "
-            f"nearly black: if it holds {bits}-bit data, multiply its values by {factor}."
+            f"1 image has 16 bits a sample but no value above {largest:,} of 65,535, so it looks nearly black: {path}. "
+            f"If it holds {bits}-bit data, multiply its values by {factor}."
         )
     return (
         f"{len(different):,} images have 16 bits a sample but no value above {largest:,} of 65,535, such as {path}, so "

@@ -1,4 +1,4 @@
-"""The networks that OpenVINO runs, as files in the cache: converted once, checked when they are read."""
+"""The networks that OpenVINO runs, as files in the cache: converted once, and checked on every read."""
 
 import hashlib
 import json
@@ -46,7 +46,7 @@ def calibration_digest(digests: tuple[str, ...]) -> str:
 
 
 def network_recipe(recipe: Recipe) -> Recipe:
-    """Return what of `recipe` decides the network: not how features are stored, or of which views they are.
+    """Return the part of `recipe` that decides the network: not how features are stored, nor their views.
 
     bfloat16 runs the float32 network.
     """
@@ -55,17 +55,17 @@ def network_recipe(recipe: Recipe) -> Recipe:
 
 
 def network_path(recipe: Recipe, cache_dir: StoragePath) -> Path:
-    """Return where the network of `recipe` is kept: on this machine, also if the cache is elsewhere."""
+    """Return the path of the network of `recipe`: on this machine, even if the cache is elsewhere."""
     return local_dir(cache_dir) / "networks" / f"{network_recipe(recipe).slug}.zip"
 
 
 def is_converted(recipe: Recipe, cache_dir: StoragePath) -> bool:
-    """Return whether the network of `recipe` is in the cache, so that Keras need not be started to run it."""
+    """Return whether the network of `recipe` is in the cache, so that it runs without Keras."""
     return network_path(recipe, cache_dir).is_file()
 
 
 def read_network(recipe: Recipe, cache_dir: StoragePath) -> Network | None:
-    """Return the network that is kept for `recipe`; None if there is none, or a damaged one, which is said.
+    """Return the cached network of `recipe`; None if there is none, or, with a warning, if it is damaged.
 
     Raises:
         FeatxError: the file cannot be read.
@@ -89,7 +89,7 @@ def read_network(recipe: Recipe, cache_dir: StoragePath) -> Network | None:
 
 
 def check_network(path: Path) -> str | None:
-    """Return what is wrong with the network kept at `path`, in a few words; None if all of it is sound.
+    """Return what is wrong with the network at `path`, in a few words; None if it is not damaged.
 
     Raises:
         OSError: it cannot be read.
@@ -112,11 +112,11 @@ def check_network(path: Path) -> str | None:
 def say_damaged(recipe: Recipe, cache_dir: StoragePath, reason: str) -> None:
     """Warn that the network kept for `recipe` is of no use."""
     path = network_path(recipe, cache_dir)
-    log.warning("%s is damaged (%s); featx makes it again.", printable(path), printable(reason[:200]))
+    log.warning("%s is damaged (%s); featx creates it again.", printable(path), printable(reason[:200]))
 
 
 def write_network(network: Network, recipe: Recipe, cache_dir: StoragePath) -> None:
-    """Keep `network` for `recipe`, whole or not at all.
+    """Write `network` for `recipe` to the cache, as a whole or not at all.
 
     Raises:
         FeatxError: the file cannot be written.
@@ -140,7 +140,7 @@ def write_network(network: Network, recipe: Recipe, cache_dir: StoragePath) -> N
 def pack_network(recipe: Recipe, cache_dir: StoragePath, run_dir: Path) -> None:
     """Copy the int8 network of `recipe` to a run folder, if the cache has it: the run then predicts on any machine.
 
-    Other networks can be made again from the weights alone.
+    Other networks can be converted again from the weights alone.
 
     Raises:
         OSError: it cannot be copied.
@@ -151,7 +151,7 @@ def pack_network(recipe: Recipe, cache_dir: StoragePath, run_dir: Path) -> None:
 
 
 def unpack_network(recipe: Recipe, run_dir: Path, cache_dir: StoragePath) -> None:
-    """Copy what `pack_network` put into a run folder to the cache, unless a network is there; a damaged one is said.
+    """Copy the network in a run folder to the cache, unless it is there already; warn if it is damaged.
 
     Raises:
         FeatxError: it cannot be read or written.
@@ -184,7 +184,7 @@ def kept_calibrations(recipe: Recipe, cache_dir: StoragePath) -> list[tuple[str,
 
 def _about(file: zipfile.ZipFile) -> dict[str, Any]:
     if any(member.compress_type != zipfile.ZIP_STORED for member in file.infolist()):
-        raise ValueError("it is compressed, which featx never does: it may unpack to any size")
+        raise ValueError("it is compressed, so it may unpack to any size")
     about: dict[str, Any] = json.loads(file.read("network.json"))
     if about["format"] != FORMAT or about["format_version"] > FORMAT_VERSION:
         raise ValueError("it has an unknown format")

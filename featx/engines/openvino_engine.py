@@ -1,4 +1,4 @@
-"""The `openvino` engine, the fastest on a CPU: Keras converts a network once, the cache keeps it, OpenVINO runs it."""
+"""The `openvino` engine, the fastest on a CPU: Keras converts a network once, the cache stores it, OpenVINO runs it."""
 
 import importlib
 import logging
@@ -65,7 +65,7 @@ class OpenVinoEngine:
         streams: int | None = None,
         show: bool = False,
     ) -> None:
-        """Load the network, converting it if need be, and compile it for this processor.
+        """Load the network, converted first if necessary, and compile it for this processor.
 
         Args:
             recipe: what to run.
@@ -74,11 +74,11 @@ class OpenVinoEngine:
             dataset: has the images that an int8 network is calibrated on.
             batch_size: images in one request; chosen by their size if None.
             threads: processor cores to use; all if None.
-            streams: requests that run side by side; as many as OpenVINO thinks best if None.
+            streams: requests that run at the same time; OpenVINO chooses if None.
             show: show progress on stderr.
 
         Raises:
-            FeatxError: the network cannot be made, or this processor lacks the precision.
+            FeatxError: the network cannot be converted, or this processor lacks the precision.
         """
         height, width = recipe.image_size
         self.request_size = batch_size or max(1, min(32, REQUEST_PIXELS // (height * width)))
@@ -115,7 +115,7 @@ class OpenVinoEngine:
         return self.submit(images).result()
 
     def close(self) -> None:
-        """Wait for what is under way: OpenVINO must not call back into an interpreter that ends."""
+        """Wait for the requests in progress: OpenVINO must not call back into an interpreter that is ending."""
         self._requests.wait_all()
 
     def _filled_up(self, images: np.ndarray) -> np.ndarray:
@@ -181,7 +181,7 @@ def _compile(model: Any, precision: str, threads: int | None, streams: int | Non
 def load_network(
     recipe: Recipe, weights: Weights, cache_dir: StoragePath, dataset: ImageDataset | None, *, show: bool = False
 ) -> Any:
-    """Return the `openvino.Model` of a recipe: from the cache, or converted now and kept there.
+    """Return the `openvino.Model` of a recipe: from the cache, or converted now and stored there.
 
     It takes `(n, height, width, 3)` uint8 RGB and gives `(n, …)` float32, for any n.
 
@@ -195,7 +195,7 @@ def load_network(
     Raises:
         BackboneError: the layer does not exist, or the images are too small for the network.
         WeightsError: the file does not fit the network.
-        FeatxError: the network is not in the cache and cannot be made or kept there.
+        FeatxError: the network is not in the cache, and cannot be converted or stored there.
     """
     network = read_network(recipe, cache_dir)
     if network is not None:

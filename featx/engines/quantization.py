@@ -1,6 +1,6 @@
 """An int8 network from a float one: post-training quantization by NNCF, its ranges set by images of the train split.
 
-Which images is in the recipe: always the same ones, whoever asks.
+The recipe says which images, so they are always the same.
 """
 
 import contextlib
@@ -44,7 +44,7 @@ def choose_calibration(dataset: ImageDataset) -> tuple[str, ...]:
 def best_calibration(kept: list[tuple[str, ...]], dataset: ImageDataset) -> tuple[str, ...]:
     """Return the calibration of `kept` that fits `dataset` best; a new one if none does.
 
-    A few images more or less must not mean another recipe, for then all features would have to be computed again.
+    A few images more or less must not change the recipe: then all features would have to be computed again.
     """
     train = _train_digests(dataset)
 
@@ -101,9 +101,9 @@ def _find_images(
             if calibration_digest(digests) == recipe.calibration and len(rows) == len(digests):
                 return digests, rows
     raise FeatxError(
-        f"The int8 network of these features is not in the cache, and the images that it was calibrated on are not "
-        f"available to make it again. Copy {printable(network_path(recipe, cache_dir))} from the cache that they were "
-        f"made in, or run featx extract on the images with the same options as then."
+        f"The int8 network of these features is not in the cache, and featx cannot create it again without its "
+        f"calibration images. Copy {printable(network_path(recipe, cache_dir))} from the cache where the features were "
+        f"computed, or run featx extract on the images with the same options as before."
     )
 
 

@@ -1,4 +1,4 @@
-"""What lies in a cache folder: listed, checked and mended, tidied, removed."""
+"""The entries of a cache folder: lists, checks, repairs, compacts and removes them."""
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -54,7 +54,7 @@ class CacheCheck:
 
     Attributes:
         stores: of each store that was checked.
-        damages: of what is no store: converted networks and the digest cache. They are made again when they are needed.
+        damages: of converted networks and the digest cache. featx makes these again when it needs them.
     """
 
     stores: tuple[StoreCheck, ...]
@@ -72,9 +72,9 @@ class CacheCheck:
 
 
 def list_cache(cache_dir: StoragePath | str) -> list[CacheEntry]:
-    """Return what is in a cache folder, stores first, sorted by name. Nothing in it is changed.
+    """Return what is in a cache folder, stores first, sorted by name. Change nothing.
 
-    Of a cache elsewhere, what is kept of it on this machine is listed, too.
+    For a remote cache, this includes what featx keeps of it on this machine.
 
     Raises:
         FeatxError: the folder cannot be read.
@@ -92,8 +92,8 @@ def check_cache(
     Args:
         cache_dir: the folder.
         names: of entries; all if empty.
-        mend: quarantine damaged segments and a damaged digest cache, remove damaged networks, and write derived files
-            again. Otherwise nothing is changed.
+        mend: whether to quarantine damaged segments and a damaged digest cache, remove damaged networks, and write
+            derived files again. If not, change nothing.
         show: show progress on stderr.
 
     Returns:
@@ -122,7 +122,7 @@ def check_cache(
 def compact_cache(
     cache_dir: StoragePath | str, names: Sequence[str] | str = (), *, show: bool = False
 ) -> dict[str, Compaction]:
-    """Merge small segments in the stores of a cache folder, and return by name what was done.
+    """Merge small segments in the stores of a cache folder. Return what was done, by the name of the store.
 
     Args:
         cache_dir: the folder.
@@ -139,7 +139,7 @@ def compact_cache(
 
 
 def removable(cache_dir: StoragePath, names: Sequence[str], *, quarantined: bool = False) -> list[StoragePath]:
-    """Return the paths that `remove` is to be given: of the entries called `names`, and of what was quarantined.
+    """Return the paths to pass to `remove`: of the entries called `names`, and of quarantined files.
 
     Raises:
         FeatxError: there is no such entry.
@@ -153,7 +153,7 @@ def removable(cache_dir: StoragePath, names: Sequence[str], *, quarantined: bool
 
 
 def remove(paths: Iterable[StoragePath]) -> None:
-    """Remove files and folders of a cache. On a disk, a folder goes as a whole: no half of a store is left.
+    """Remove files and folders of a cache. On a disk, a folder is removed as a whole: no half of a store remains.
 
     Raises:
         FeatxError: one of them cannot be removed.
@@ -203,7 +203,7 @@ def _named(name: str, entries: Sequence[CacheEntry], cache_dir: StoragePath) -> 
     listing = ", ".join(printable(entry.name) for entry in found or entries) or "nothing"
     problem = "has several entries that begin with" if found else "has no"
     meant = "" if found else did_you_mean(name, (entry.name for entry in entries))
-    raise FeatxError(f"The cache {printable(cache_dir)} {problem} {printable(name)}. There is: {listing}.{meant}")
+    raise FeatxError(f"The cache {printable(cache_dir)} {problem} {printable(name)}. It has: {listing}.{meant}")
 
 
 def _check_networks(folder: Path) -> list[Damage]:

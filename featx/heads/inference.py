@@ -1,9 +1,8 @@
 """Saved models: written, read by Keras, and heads run without it.
 
-The start of Keras takes longer than everything else there is to do for one image. A head is a `.keras` file (a zip of
-`config.json` and `model.weights.h5`) with a chain of `Dense` layers; what lies between them, `Flatten` and `Dropout`,
-does nothing to features that are one row for each image. NumPy multiplies as well as Keras does. Nothing in the file is
-run as code.
+Starting Keras takes longer than all other work for one image. A head is a `.keras` file (a zip of `config.json` and
+`model.weights.h5`) with a chain of `Dense` layers; the layers between them, `Flatten` and `Dropout`, do nothing to
+features that are one row for each image. NumPy multiplies as well as Keras does. Nothing in the file is run as code.
 """
 
 import io
@@ -61,7 +60,7 @@ def load_model(path: Path) -> Any:
     """Return the Keras model in the `.keras` file `path`, to predict with. Nothing in the file is run as code.
 
     Raises:
-        FeatxError: the file is missing, cannot be read, is damaged, or no Keras model.
+        FeatxError: the file is missing, cannot be read, is damaged, or is not a Keras model.
     """
     keras = import_keras()
     if not path.is_file():
@@ -141,7 +140,7 @@ def read_head(path: Path) -> Head:
     """Return the head in the `.keras` file `path`.
 
     Raises:
-        FeatxError: it is missing, cannot be read, is damaged, or no head that featx has trained.
+        FeatxError: it is missing, cannot be read, is damaged, or is not a head trained by featx.
     """
     try:
         return _read(path)
@@ -151,7 +150,7 @@ def read_head(path: Path) -> Head:
         if isinstance(error, OSError) and error.errno:
             raise FeatxError(f"{printable(path)} cannot be read: {os.strerror(error.errno)}.") from error
         reason = printable(" ".join(str(error).split())[:200])
-        raise FeatxError(f"{printable(path)} is no head that featx can run ({reason}); train again.") from error
+        raise FeatxError(f"featx cannot run the head {printable(path)} ({reason}); train again.") from error
 
 
 def _read(path: Path) -> Head:
@@ -196,7 +195,7 @@ def _shapes(layers: list[dict[str, Any]]) -> tuple[tuple[int, ...], list[_Shape]
         LookupError, TypeError, AttributeError: it is no such description at all.
     """
     if layers[0]["class_name"] != "InputLayer":
-        raise ValueError("its first layer is not its input")
+        raise ValueError("its first layer is not the input layer")
     _, *sides = layers[0]["config"]["batch_shape"]
     feature_shape = tuple(map(_size, sides))
     dense: list[_Shape] = []
@@ -206,7 +205,7 @@ def _shapes(layers: list[dict[str, Any]]) -> tuple[tuple[int, ...], list[_Shape]
         if kind in _WITHOUT_NUMBERS:
             continue
         if kind != "Dense" or config["use_bias"] is not True or config["activation"] not in _ACTIVATIONS:
-            raise ValueError(f"it has a layer that no head has: {kind}")
+            raise ValueError(f"it has a layer that featx does not use in heads: {kind}")
         dense.append(_Shape(str(config["name"]), n_inputs, _size(config["units"]), config["activation"]))
         n_inputs = dense[-1].n_outputs
     if not dense or dense[-1].activation != ("sigmoid" if n_inputs == 1 else "softmax"):

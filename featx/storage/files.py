@@ -1,6 +1,6 @@
 """Writes files whole or not at all: on a disk under a temporary name in the same folder, then synced and renamed.
 
-An object store has neither temporary names nor renames, and needs none: it takes a whole file, or nothing.
+An object store has neither temporary names nor renames. It needs none, because it stores a whole file or nothing.
 """
 
 import datetime as dt
@@ -48,11 +48,11 @@ _REASONS = {
 
 
 def read_whole(path: StoragePath, most_bytes: int) -> bytes | None:
-    """Return all of a file; None if it is larger than `most_bytes`. Waits for nothing but the disk, or the network.
+    """Return all of a file; None if it is larger than `most_bytes`. Waits only for the disk or the network.
 
     Raises:
-        OSError: it is no regular file (a FIFO, socket, device or folder), or cannot be read; `strerror` is the reason
-            in few words.
+        OSError: it is not a regular file (a FIFO, socket, device or folder), or cannot be read; `strerror` is the short
+            reason.
     """
     if isinstance(path, RemotePath):
         data = path.read_up_to(most_bytes + 1)
@@ -115,7 +115,7 @@ def _opened(path: Path) -> Iterator[int]:
 def replacing(path: _AnyPath) -> Iterator[_AnyPath]:
     """Yield a path with the same suffix to write to once; if the block succeeds, what was written there is at `path`.
 
-    Whatever happens, `path` is either what it was before or the whole new file. The folder is made if need be.
+    Whatever happens, `path` is either unchanged or the whole new file. The folder is created if necessary.
     """
     if isinstance(path, RemotePath):
         yield path
@@ -158,7 +158,7 @@ def move(path: StoragePath, target: StoragePath) -> None:
 
 
 def remove_whole(path: StoragePath) -> None:
-    """Remove a file or a folder with all that is in it. On a disk, a folder goes as a whole: no half of it is left.
+    """Remove a file, or a folder with everything in it. On a disk, a folder is removed as a whole, never in part.
 
     Raises:
         OSError: it cannot be removed.
@@ -182,10 +182,10 @@ def write_text(path: StoragePath, text: str) -> None:
 
 
 def check_writable(folder: StoragePath) -> None:
-    """Raise OSError if nothing can be written to `folder`, which need not be there, before hours of work show it.
+    """Raise OSError if nothing can be written to `folder`, which need not exist, before hours of work are lost.
 
-    On a disk nothing is written. An object store tells only when something is: the folder above gets the mark that
-    keeps it from being taken for images.
+    On a disk, nothing is written. An object store reports errors only on a write, so the folder above gets the mark
+    that says that it contains no images.
     """
     if isinstance(folder, RemotePath):
         (folder.parent / OUTPUT_MARK).touch()
@@ -198,10 +198,10 @@ def check_writable(folder: StoragePath) -> None:
 
 
 def check_readable(path: StoragePath) -> None:
-    """Read all of a file that seems damaged: libraries do not always say what the system told them.
+    """Read all of a file that seems damaged, because libraries do not always pass on the system's error.
 
     Raises:
-        FileNotFoundError: it is not there, or no more.
+        FileNotFoundError: it does not exist.
         StoreError: the system cannot read it.
     """
     try:
@@ -213,7 +213,7 @@ def check_readable(path: StoragePath) -> None:
 
 
 def remove_abandoned_files(folder: StoragePath) -> None:
-    """Remove what killed processes have left unfinished in `folder`."""
+    """Remove unfinished files of killed processes from `folder`."""
     if isinstance(folder, RemotePath):  # nothing is ever unfinished there
         return
     for path in folder.glob(f"{TEMPORARY_PREFIX}*"):
@@ -223,7 +223,7 @@ def remove_abandoned_files(folder: StoragePath) -> None:
 
 
 def nearest_folder(path: StoragePath) -> str:
-    """Return the end of an error about a folder that is not there: the nearest one beside it, or nothing."""
+    """Return the end of an error about a missing folder: the one with the nearest name, or nothing."""
     if not isinstance(path, Path):
         return ""
     with suppress(OSError):
@@ -232,9 +232,9 @@ def nearest_folder(path: StoragePath) -> str:
 
 
 def check_empty(folder: Path) -> None:
-    """Raise FeatxError if `folder` has something in it, or cannot be written to: before work that would be lost.
+    """Raise FeatxError if `folder` is not empty or cannot be written to, before work that would be lost.
 
-    It need not be there. What a killed process has left unfinished there does not count.
+    It need not exist. Unfinished files of killed processes do not count.
     """
     with system_errors(f"The folder {printable(folder)}", "written"):
         inside = folder.iterdir() if folder.exists() else ()
@@ -246,12 +246,12 @@ def check_empty(folder: Path) -> None:
 
 @contextmanager
 def new_folder(path: Path | None, parent: Path) -> Iterator[Path]:
-    """Make and yield the folder `path`, or one named after the time in `parent`: before the work, not after it.
+    """Create and yield the folder `path`, or one named after the time in `parent`, before the work begins.
 
-    If the work fails and has left nothing in it, the folder goes again, and so do the folders that were made above it.
+    If the work fails and leaves it empty, the folder is removed again, and so are the folders created above it.
 
     Raises:
-        FeatxError: it exists and has something in it, or cannot be made.
+        FeatxError: it exists and is not empty, or cannot be created.
     """
     with system_errors(f"The folder {printable(path or parent)}", "made"):
         above = path.absolute().parent if path else parent.absolute()

@@ -1,4 +1,4 @@
-"""Many small segments become few: nothing is removed before all of its rows are on disk once more, and read back.
+"""Merges many small segments into few. None is removed before all its rows are written again and read back.
 
 Two compactions may run at once, on one machine or on two. Each removes only segments whose rows it has written again
 itself, and a segment can only have been written again after it was written: so the youngest copy of a row always

@@ -115,8 +115,8 @@ class FeatureStore:
     def read(self, digests: np.ndarray, views: np.ndarray | int = 0) -> np.ndarray:
         """Return the features `(n, …)` of the images with `digests`, `(n, 32)` uint8, in that order.
 
-        `views` is the number of each one's view, `(n,)`, or one number for all. Every row is held against its checksum.
-        The dtype is the recipe's.
+        `views` is the number of each one's view, `(n,)`, or one number for all. Every row is checked against its
+        checksum. The dtype is the recipe's.
 
         Raises:
             FeaturesMissingError: some are not in the store.
@@ -133,7 +133,10 @@ class FeatureStore:
             if len(still_left) < len(left):
                 left, deadline = still_left, time.monotonic() + PATIENCE_S
             if time.monotonic() > deadline:
-                raise StoreError(f"The segments of {printable(self.dir)} go faster than they can be read; try later.")
+                raise StoreError(
+                    f"Other processes remove the segments of {printable(self.dir)} faster than featx can read them; "
+                    f"try again later."
+                )
             self.reload()
             numbers, in_segment = self.locate(digests[left], views[left])
         return out
@@ -166,7 +169,7 @@ class FeatureStore:
             self.quarantine(segment.path, str(error))
             raise DamagedSegmentError(
                 f"A segment of {printable(self.dir)} was damaged ({printable(str(error))}) and has been quarantined; "
-                f"run the extraction again: only its {len(segment)} images are computed."
+                f"run the extraction again, which computes only its {len(segment)} images."
             ) from error
 
     def locate(self, digests: np.ndarray, views: np.ndarray | int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -181,7 +184,7 @@ class FeatureStore:
         return self._index.locate(rows)
 
     def cost(self, digests: np.ndarray, views: np.ndarray | int = 0) -> Timings:
-        """Return what the features of the images with `digests`, `(n, 32)` uint8, cost when they were made.
+        """Return what the features of the images with `digests`, `(n, 32)` uint8, took to compute.
 
         `views` is the number of each one's view, `(n,)`, or one number for all.
         """
@@ -216,15 +219,15 @@ class FeatureStore:
             return write_segment_file(temporary, self.recipe, features, digests, numbers, cost)
 
     def check_writable(self) -> None:
-        """Raise StoreError if nothing can be written here, before hours of work show it."""
+        """Raise StoreError if nothing can be written here, before hours of work are lost."""
         with self._writing():
             check_writable(self.dir)
 
     def publish(self, *, again: bool = False) -> None:
-        """Bring everything that is derived from the segments up to date: `features.h5`, `recipe.json`, `timings.json`.
+        """Update the files derived from the segments: `features.h5`, `recipe.json`, `timings.json`.
 
-        Does nothing for a store without segments, and next to nothing if all is up to date, unless it is to be done
-        `again` in any case.
+        Does nothing for a store without segments, and almost nothing if the files are up to date, unless `again` is
+        true.
         """
         self.reload()
         # Another process may add a segment meanwhile, or write what it saw before that last of all, and be killed
@@ -240,7 +243,7 @@ class FeatureStore:
     def remove_merged(self, segments: Sequence[Segment]) -> None:
         """Remove segments whose rows the caller has all written again, to segments that are on disk by now.
 
-        No segment of another process will do: that process may be removing it in turn, for the sake of these.
+        A segment of another process does not count: that process may be removing it in favour of these.
 
         Raises:
             StoreError: the folder cannot be written.
@@ -253,8 +256,8 @@ class FeatureStore:
             held = [path for path in removed if not (is_shown and _unlink(path))]
         if held:
             log.warning(
-                "%d merged segments of %s stay, because another program has them or features.h5 open; when it has "
-                "ended, run featx cache compact again.",
+                "%d merged segments of %s could not be removed, because another program has them or features.h5 open. "
+                "Close that program, then run featx cache compact again.",
                 len(held),
                 printable(self.dir),
             )
@@ -272,7 +275,9 @@ class FeatureStore:
         except OSError as error:
             log.warning("%s is damaged (%s) and is not used; it cannot be renamed: %s.", name, why, error.strerror)
             return
-        log.warning("%s is damaged (%s). It was renamed to %s; its images are computed again.", name, why, target.name)
+        log.warning(
+            "%s is damaged (%s). It was renamed to %s; its images will be computed again.", name, why, target.name
+        )
 
     def _write_derived_files(self, segments: list[Segment]) -> bool:
         """Return whether it could be done: Windows replaces no file that another program has open, which is logged."""
@@ -286,7 +291,7 @@ class FeatureStore:
                 write_virtual_dataset(temporary, self.recipe, segments)
         except FileHeldError as error:
             log.warning(
-                "%s stays as it was: %s. No feature is lost, and the next featx extract writes it.",
+                "%s could not be updated: %s. No feature is lost, and the next featx extract updates it.",
                 printable(error.filename),
                 error.strerror,
             )
@@ -318,8 +323,8 @@ class FeatureStore:
             else:  # HDF5's own words are long and for programmers; where the system gave a reason, it is enough
                 reason = os.strerror(error.errno) if error.errno else " ".join(str(error).split())
             raise StoreError(
-                f"Writing to the store {printable(self.dir)} failed: {reason}. What it held before is unharmed; "
-                f"fix this, then run the same command again to resume."
+                f"Writing to the store {printable(self.dir)} failed: {reason}. Features stored before are safe. "
+                f"Fix this, then run the same command again to resume."
             ) from error
 
 

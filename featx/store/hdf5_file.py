@@ -1,4 +1,4 @@
-"""HDF5 files: opened wherever they lie and whoever holds them, and read without HDF5 where that is faster.
+"""HDF5 files: opened anywhere, even if another program has them open, and read without HDF5 where that is faster.
 
 A chunk that featx writes is its rows, one after the other, and four bytes of Fletcher-32. HDF5 reads one chunk at a
 time, under a lock of its own, and checks and copies it. Rows have a checksum of their own, so that is not needed.
@@ -53,10 +53,10 @@ def open_hdf5(path: StoragePath, *, without_features: bool = False) -> Iterator[
     """Open the HDF5 file at `path`; one elsewhere is fetched as a whole, unless it is wanted `without_features`.
 
     The files of a store never change, so HDF5's file locks, which many network folders do not support, are not needed.
-    Nor does it matter whether another program has the file open to write, or was killed while it had.
+    It also works if another program has the file open for writing, or was killed in that state.
 
     Raises:
-        OSError: it cannot be read, or is none.
+        OSError: it cannot be read, or is not an HDF5 file.
     """
     if not isinstance(path, Path):
         with h5py.File(_Pieces(path) if without_features else io.BytesIO(path.read_bytes()), "r") as file:

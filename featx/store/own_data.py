@@ -128,7 +128,7 @@ def _check_texts(content: bytes | mmap.mmap) -> None:
 
 
 def _check_names(content: bytes | mmap.mmap) -> None:
-    """Raise ValueError if the list of what is free among the names of a group, which HDF5 reads first, may never end."""
+    """Raise ValueError if the list of free room among the names of a group, which HDF5 reads first, may never end."""
     start = content.find(_NAMES)
     while start >= 0:
         header = content[start : start + _NAMES_HEADER.size]

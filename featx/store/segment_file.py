@@ -119,10 +119,10 @@ def read_index(path: StoragePath, recipe: Recipe) -> Segment:
     with _opened(path, without_features=True) as file:
         attributes = dict(file.attrs)
         if as_text(attributes.get("format", "")) != FORMAT:
-            raise SegmentDamageError("it is no segment of featx")
+            raise SegmentDamageError("it is not a featx segment")
         if attributes["format_version"] > FORMAT_VERSION:
             raise StoreError(
-                f"{printable(path)} has the format version {attributes['format_version']}; this featx knows versions "
+                f"{printable(path)} has format version {attributes['format_version']}; this featx reads versions "
                 f"up to {FORMAT_VERSION}. Update featx, or use another --cache-dir."
             )
         if as_text(attributes["recipe"]) != recipe.to_json():
@@ -149,8 +149,8 @@ def read_index(path: StoragePath, recipe: Recipe) -> Segment:
 def read_rows(segment: Segment, rows: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
     """Yield the features of `rows`, `(n,)` int64, sorted: which of them, and `(k, …)` in the dtype they are stored in.
 
-    Reads some megabytes at a time, and holds every row against its checksum. That is CRC-32, which covers all of a row.
-    HDF5, which would check its own as well, takes twice as long: only a segment that featx has not written needs it.
+    Reads some megabytes at a time, and checks every row against its checksum: CRC-32, which covers all of a row. HDF5,
+    which would check its own as well, takes twice as long: only a segment that featx has not written needs it.
 
     Raises:
         SegmentDamageError: a row fails, or the file is broken.
@@ -168,7 +168,7 @@ def read_rows(segment: Segment, rows: np.ndarray) -> Iterator[tuple[slice, np.nd
 
 
 def check_rows(segment: Segment) -> None:
-    """Read all of a segment as other programs would see it, through HDF5, and hold it against its checksums.
+    """Read all of a segment as other programs see it, through HDF5, and check it against its checksums.
 
     Raises:
         SegmentDamageError: a row fails, or the file is broken.

@@ -29,7 +29,7 @@ class Damage:
     Attributes:
         path: where it is.
         reason: what is wrong with it, in a few words.
-        n_images: images that are lost with it and have to be computed again; None if it cannot be told.
+        n_images: images that are lost with it and must be computed again; None if unknown.
     """
 
     path: StoragePath
@@ -43,10 +43,10 @@ class StoreCheck:
 
     Attributes:
         dir: the store.
-        recipe: its recipe; None if nothing in it tells.
-        n_rows: different rows that are sound.
-        damages: segments and derived files that are not.
-        timings: what the sound rows have cost.
+        recipe: its recipe; None if it is unknown.
+        n_rows: number of different rows without damage.
+        damages: damaged segments and derived files.
+        timings: what it took to compute the rows without damage.
     """
 
     dir: StoragePath
@@ -56,7 +56,7 @@ class StoreCheck:
     timings: Timings = field(default_factory=Timings)
 
     def __repr__(self) -> str:
-        return f"<StoreCheck of {brief(self.dir)}: {self.n_rows:,} sound rows, {len(self.damages):,} damages>"
+        return f"<StoreCheck of {brief(self.dir)}: {self.n_rows:,} good rows, {len(self.damages):,} problems>"
 
     @property
     def mending_s(self) -> float | None:
@@ -112,7 +112,7 @@ def check_store(store_dir: StoragePath, advance: Callable[[int], object] = lambd
     """
     recipe = _recipe_of(store_dir)
     if recipe is None:
-        reason = "neither recipe.json nor a segment says whose features these are"
+        reason = "neither recipe.json nor a segment says which recipe these features have"
         return StoreCheck(store_dir, None, damages=(Damage(store_dir, reason, None),))
     # Few at once: of a store elsewhere, all of a segment is in memory while it is checked.
     seen = look_at_segments(store_dir, partial(_check_segment, recipe=recipe, advance=advance), at_once=2)
@@ -196,11 +196,11 @@ def _derived_damages(store_dir: StoragePath, recipe: Recipe, sound: list[Segment
             check_readable(store_dir / name)
     if sound and complete:
         texts = outdated_texts(store_dir, recipe, sound)
-        damages += [Damage(store_dir / name, "not what the segments say") for name in texts]
+        damages += [Damage(store_dir / name, "it does not match the segments") for name in texts]
         virtual_path = store_dir / "features.h5"
         names = [segment.path.name for segment in sound]
         if shown_segments(virtual_path) != names or not is_virtual_dataset_of(virtual_path, sound):
-            damages.append(Damage(virtual_path, "it does not show what the segments hold"))
+            damages.append(Damage(virtual_path, "it does not show the rows of the segments"))
     skipped_path = store_dir / "skipped.csv"
     try:
         read_skipped(skipped_path)

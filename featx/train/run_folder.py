@@ -1,4 +1,4 @@
-"""The run folder: what stage two leaves on disk, and what is read from it to predict with it."""
+"""Writes the run folder of stage two, and reads what predictions need from it."""
 
 import json
 import logging
@@ -34,14 +34,14 @@ RUNS_NAME = "runs"
 
 @dataclass(frozen=True)
 class SavedRun:
-    """A finished stage two, as it lies on disk.
+    """A finished run of stage two on disk.
 
     Attributes:
         dir: the run folder.
         recipe: what its features are: backbone, weights, preprocessing, image size.
         class_names: the classes, in the order of the probabilities.
         heads: names of the heads that were trained, the default first.
-        weights_path: where the backbone's weights were; None if they are random, or not known.
+        weights_path: where the backbone's weights were; None if they are random or unknown.
     """
 
     dir: Path
@@ -91,21 +91,21 @@ class SavedRun:
 
 
 def read_run(run_dir: Path, head: str | None = None) -> SavedRun:
-    """Return what the run folder `run_dir` says of itself. No model is loaded.
+    """Return the run in the folder `run_dir`. No model is loaded.
 
-    In the place of a run there may be a report folder of `featx compare`: of the runs in it, the one whose head, or
-    whose head called `head`, did best on the test split is returned.
+    `run_dir` may also be a report folder of `featx compare`. Then this returns the run in it whose head, or whose head
+    called `head`, is the most accurate on the test split.
 
     Raises:
-        FeatxError: it is no run folder, not a whole one, or one of a newer featx.
+        FeatxError: it is not a run folder, is incomplete, or comes from a newer featx.
     """
     if not (run_dir / "metrics.json").is_file():
         return _best_run(run_dir, head)
     metrics = _read_json(run_dir / "metrics.json", dict)
     if metrics.get("format") != FORMAT or metrics.get("format_version") != FORMAT_VERSION:
         raise FeatxError(
-            f"The run {printable(run_dir)} has the format {printable(str(metrics.get('format_version')))}; this featx "
-            f"knows version {FORMAT_VERSION}. Use the featx that wrote it, or train again."
+            f"The run {printable(run_dir)} has format version {printable(str(metrics.get('format_version')))}; "
+            f"this featx reads version {FORMAT_VERSION}. Use the featx that wrote it, or train again."
         )
     class_names = _read_json(run_dir / "class_names.json", list)
     heads = tuple(head for head in HEADS if (run_dir / f"{head}.keras").is_file())
@@ -164,7 +164,8 @@ def _best_run(report_dir: Path, head: str | None) -> SavedRun:
         which = f" with the head {printable(head)}" if head else ""
         meant = "" if report_dir.exists() else nearest_folder(report_dir)
         raise FeatxError(
-            f"There is no run{which} in {printable(report_dir)}; make one with featx train-top or featx compare.{meant}"
+            f"There is no run{which} in {printable(report_dir)}; create one with featx train-top or featx "
+            f"compare.{meant}"
         )
     return min(found, key=lambda one: one[:2])[2]
 
@@ -193,11 +194,11 @@ def write_run(
 ) -> None:
     """Write the run folder `run_dir`: models, metrics, history, predictions, the recipe and the class names.
 
-    Where the backbone's `weights` were is noted too: whoever predicts with the run needs them. So are `warnings` of the
-    data. An int8 network comes from the cache, and depends on training images that may not be there later.
+    It also notes the path of the backbone's `weights`, which predictions need, and the `warnings` about the data. An
+    int8 network is copied from the cache, because it depends on training images that may be gone later.
 
     Raises:
-        FeatxError: the folder has something in it already, or cannot be written.
+        FeatxError: the folder is not empty, or cannot be written.
     """
     run_dir = run_dir.resolve()
     columns = ["head", *(column.name for column in fields(Epoch))]
@@ -283,7 +284,9 @@ def _read_json(path: Path, kind: Callable[[], Any]) -> Any:
     except (ValueError, RecursionError) as error:
         raise FeatxError(f"{printable(path)} is damaged ({error}); train again with featx train-top.") from error
     if type(value) is not kind:
-        raise FeatxError(f"{printable(path)} is not what featx writes there; train again with featx train-top.")
+        raise FeatxError(
+            f"{printable(path)} does not contain what featx writes there; train again with featx train-top."
+        )
     return value
 
 
@@ -292,7 +295,7 @@ def _read(path: Path) -> str:
         content = read_whole(path, _MAX_JSON_BYTES)
         text = None if content is None else content.decode("utf-8")
     except (OSError, UnicodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        reason = error.strerror if isinstance(error, OSError) else "it is not text"
         raise FeatxError(f"{printable(path)} cannot be read: {reason}. Train again with featx train-top.") from error
     if text is None:
         raise FeatxError(f"{printable(path)} is larger than {size(_MAX_JSON_BYTES)}; train again with featx train-top.")

@@ -163,7 +163,7 @@ def test_class_probabilities_are_stored_as_float32_unless_told_otherwise(tmp_pat
 
 
 def test_unknown_names_are_refused(tmp_path):
-    with pytest.raises(BackboneError, match="A backbone is one of vgg16"):
+    with pytest.raises(BackboneError, match="A backbone must be one of vgg16"):
         resolve_recipe(tmp_path, backbone="vgg17")
     with pytest.raises(FeatxError, match="float16 or float32"):
         resolve_recipe(tmp_path, weights="random", dtype="int8")

@@ -129,7 +129,7 @@ def test_verify_finds_a_flipped_bit_says_what_it_costs_and_changes_nothing(fille
     result = featx("cache", "verify", "--cache-dir", filled.dir.parent, exit_code=1)
     assert contents(filled.dir) == before
     assert f"DAMAGED {path}" in result.output
-    assert "10 images have to be computed again, about 5" in result.output  # half a second each
+    assert "10 images must be computed again, about 5" in result.output  # half a second each
     assert "featx cache verify --mend" in result.output
     assert "featx extract DATA --weights random:3 --layer block5_pool --image-size 64 --precision" in result.output
     assert f"--dtype float16 --cache-dir {filled.dir.parent}" in result.output
@@ -213,7 +213,7 @@ def test_damaged_networks_and_digests_are_found_and_made_again(make_photos, tmp_
 
 def test_an_unknown_name_lists_what_there_is(filled, featx):
     result = featx("cache", "verify", "resnet", "--cache-dir", filled.dir.parent, exit_code=2)
-    assert f"There is: {filled.dir.name}" in result.output
+    assert f"It has: {filled.dir.name}" in result.output
 
 
 # compact

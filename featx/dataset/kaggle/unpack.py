@@ -1,4 +1,4 @@
-"""Zip files from strangers: nothing is written outside the folder, nothing is a link or larger than announced."""
+"""Unpacks zip files that may be hostile: writes nothing outside the folder, no links, no file larger than announced."""
 
 import errno
 import logging
@@ -113,7 +113,8 @@ def _name_for_windows(entries: Sequence[zipfile.ZipInfo]) -> list[str]:
         return []
     old, new = next(iter(changed.items()))
     return [
-        f"Renamed, as Windows does not allow the names: {len(changed):,}, such as {printable(old)} to {printable(new)}."
+        f"Renamed, because Windows does not allow the names: {len(changed):,}, such as {printable(old)} to "
+        f"{printable(new)}."
     ]
 
 
