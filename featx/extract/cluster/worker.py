@@ -139,7 +139,7 @@ class Worker:
 
 
 def check_node(slot: WorkerSlot, config: WorkerConfig) -> None:
-    """Raise FeatxError unless this node computes the same, from the same files, as the machine that runs the command."""
+    """Raise FeatxError unless this node computes the same as the machine that runs the command, of the same files."""
     check_recipe(config.recipe)
     here = versions()
     for package, version in config.versions.items():
