@@ -217,6 +217,6 @@ def test_weights_are_in_their_file(vgg16_weights, tmp_path, where):
         else:
             file.create_dataset(name, data.shape, data.dtype, chunks=data.shape, fillvalue=0.5)
     recipe, weights = resolve_recipe(tmp_path / "cache", weights=str(path), **TINY)
-    with pytest.raises(WeightsError, match=r"does not hold weights of vgg16 .*(another file|never written)"):
+    with pytest.raises(WeightsError, match=r"does not contain weights of vgg16 .*(another file|never written)"):
         build_model(recipe, weights.path)
     assert count_classes(path) is None

@@ -123,7 +123,7 @@ HOPELESS = [
     (["predict", "run", "x.jpg", "--top-k", "1000000000"], "not in the range"),
     (["extract", "data", "--weights", f"random:{10**30}"], "of 20 digits at most"),
     (["extract", "data", "--image-size", "99999"], "each from 1 to 4096"),
-    (["compare", "--demo", "--views", "2", "--rotation", "nan"], "rotation goes from 0"),
+    (["compare", "--demo", "--views", "2", "--rotation", "nan"], "rotation must be from 0"),
     (["compare", "--demo", "--views", "2", "--shear", "much"], "'much' is not a number"),
     (["compare", "--demo", "--seed", "4294967296"], "not in the range"),
     (["train-top", "data", "--memory", "plenty"], "A size must be"),
