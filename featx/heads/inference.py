@@ -19,13 +19,16 @@ import h5py
 import numpy as np
 
 from featx.errors import FeatxError, printable
-from featx.storage import check_readable, replacing
+from featx.storage import check_readable, check_regular, replacing
 from featx.system import import_keras
 
 _WITHOUT_NUMBERS = {"InputLayer", "Flatten", "Dropout"}
 
 #: What a damaged file makes zipfile, JSON and HDF5 raise.
 _DAMAGE = (zipfile.BadZipFile, zlib.error, OSError, ValueError, KeyError, TypeError, RuntimeError, NotImplementedError)
+
+#: Larger than any head: the kernel of a dense one has 1 KiB for each of an image's features.
+_HEAD_BYTES = 4 << 30
 
 #: Images at a time: enough to keep the processor busy.
 _SLAB_ROWS = 512
@@ -117,6 +120,7 @@ def read_head(path: Path) -> Head:
 
 
 def _read(path: Path) -> Head:
+    check_regular(path, _HEAD_BYTES)
     with zipfile.ZipFile(path) as file:
         for member in file.infolist():
             if member.compress_type != zipfile.ZIP_STORED:  # Keras does not compress: a bomb would

@@ -14,7 +14,7 @@ from featx.engines import pack_network
 from featx.errors import FeatxError, printable, system_errors
 from featx.heads import HEADS, Epoch, Training, save_model
 from featx.recipe import Recipe
-from featx.storage import StoragePath, nearest_folder, replacing_folder
+from featx.storage import StoragePath, nearest_folder, read_small, replacing_folder
 from featx.system import check_name, command_line, csv_lines, hardware, now, versions
 from featx.train.features import Features
 from featx.train.metrics import Result
@@ -224,7 +224,7 @@ def _read_json(path: Path, kind: Callable[[], Any]) -> Any:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return read_small(path).decode("utf-8")
     except (OSError, UnicodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no text"
         raise FeatxError(f"{printable(path)} cannot be read: {reason}. Train again with featx train-top.") from error
