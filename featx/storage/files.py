@@ -92,7 +92,12 @@ def check_regular(path: StoragePath, most_bytes: int | None = None) -> None:
         OSError: it is not there, or cannot be asked.
     """
     if isinstance(path, Path):
-        status = path.stat()
+        try:
+            status = path.stat()
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                raise OddFileError(errno.ELOOP, _REASONS[errno.ELOOP]) from error
+            raise
         _check_status(status)
         if most_bytes is not None and status.st_size > most_bytes:
             raise OddFileError(errno.EFBIG, _too_large(most_bytes))

@@ -56,7 +56,7 @@ def outdated_texts(store_dir: StoragePath, recipe: Recipe, segments: Sequence[Se
     outdated = []
     for name, expected in derived_texts(recipe, segments).items():
         try:
-            is_right = read_small(store_dir / name) == expected.encode()
+            is_right = read_small(store_dir / name, len(expected)) == expected.encode()
         except OSError:
             is_right = False
         if not is_right:

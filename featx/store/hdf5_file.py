@@ -6,7 +6,6 @@ time, under a lock of its own, and checks and copies it. Rows have a checksum of
 
 import io
 import math
-import mmap
 import shutil
 import struct
 import tempfile
@@ -21,6 +20,7 @@ import h5py
 import numpy as np
 
 from featx.storage import RemotePath, StoragePath, check_regular
+from featx.store.hdf5_structure import check_structure, has_sound_texts
 
 #: Bytes that are read from a segment in one go.
 READ_BYTES = 8 << 20
@@ -40,13 +40,6 @@ _FLETCHER32_BYTES = 4
 #: A root attribute is a word, a number or a line of JSON.
 _ATTRIBUTE_BYTES = 1 << 20
 
-#: HDF5 keeps strings of variable length in global heaps, which have no checksum. So they begin.
-_HEAP_SIGNATURE, _HEAP_VERSION = b"GCOL", 1
-_HEAP_HEADER_BYTES, _OBJECT_HEADER_BYTES = 16, 16
-
-#: A larger file is not searched for them; a segment has some 32 MiB.
-_HEAP_FILE_BYTES = 1 << 30
-
 #: How an HDF5 file begins: signature, version, sizes of offsets and of lengths, marks, four offsets, checksum.
 _SUPERBLOCK = struct.Struct("<8s4B32s4s")
 _SIGNATURE, _MARKED_VERSION = b"\x89HDF\r\n\x1a\n", 3
@@ -55,8 +48,10 @@ _WORD = 0xFFFFFFFF
 
 
 @contextmanager
-def open_hdf5(path: StoragePath, *, without_features: bool = False) -> Iterator[h5py.File]:
+def open_hdf5(path: StoragePath, *, of_store: bool = False, without_features: bool = False) -> Iterator[h5py.File]:
     """Open the HDF5 file at `path`; one elsewhere is fetched as a whole, unless it is wanted `without_features`.
+
+    One `of_store` is looked at before, for what HDF5 would never come back from.
 
     The files of a store never change, so HDF5's file locks, which many network folders do not support, are not needed.
     Nor does it matter whether another program has the file open to write, or was killed while it had.
@@ -64,12 +59,19 @@ def open_hdf5(path: StoragePath, *, without_features: bool = False) -> Iterator[
     Raises:
         OddFileError: it is no regular file.
         OSError: it cannot be read, or is none.
+        ValueError: it is `of_store`, and HDF5 would not come back from it.
     """
     check_regular(path)
     if not isinstance(path, Path):
-        with h5py.File(_Pieces(path) if without_features else io.BytesIO(path.read_bytes()), "r") as file:
+        source = _Pieces(path) if without_features else io.BytesIO(path.read_bytes())
+        if of_store:
+            check_structure(path, source)
+        with h5py.File(source, "r") as file:
             yield file
         return
+    if of_store:
+        with path.open("rb", buffering=0) as beginning:
+            check_structure(path, beginning)
     try:
         opened = h5py.File(path, "r", locking=False)
     except FileNotFoundError:
@@ -356,7 +358,7 @@ def read_attribute(file: h5py.File, name: str, path: StoragePath) -> str | int:
         raise ValueError(f"the attribute {name} is neither a text nor a number")
     if attribute.get_storage_size() > _ATTRIBUTE_BYTES:
         raise ValueError(f"the attribute {name} is too long")
-    if is_text and kind.is_variable_str() and not _has_sound_heaps(path):
+    if is_text and kind.is_variable_str() and not has_sound_texts(path):
         raise ValueError(f"the attribute {name} is damaged")
     value = np.asarray(file.attrs[name]).item()
     if not is_text:
@@ -367,50 +369,6 @@ def read_attribute(file: h5py.File, name: str, path: StoragePath) -> str | int:
 def as_text(value: Any) -> str:
     """Return an attribute that is a string of fixed or of variable length."""
     return value.decode("utf-8") if isinstance(value, bytes) else str(value)
-
-
-def has_sound_heaps(content: "bytes | mmap.mmap") -> bool:
-    """Return whether all global heaps in a file of this `content` can be read to their end.
-
-    In some others, HDF5 goes round for ever, and no signal stops it.
-    """
-    start = content.find(_HEAP_SIGNATURE)
-    while start >= 0:
-        if not _is_sound_heap(content, start):
-            return False
-        start = content.find(_HEAP_SIGNATURE, start + 1)
-    return True
-
-
-def _has_sound_heaps(path: StoragePath) -> bool:
-    """Return whether those of the file at `path` can."""
-    if not isinstance(path, Path):
-        return has_sound_heaps(path.read_bytes())
-    check_regular(path, _HEAP_FILE_BYTES)
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        return has_sound_heaps(content)
-
-
-def _is_sound_heap(content: "bytes | mmap.mmap", start: int) -> bool:
-    """Return whether the global heap that begins at `start`, if it is one, can be read to its end."""
-    if content[start + 4 : start + 5] != bytes([_HEAP_VERSION]):  # HDF5 refuses it, or it is a number in a feature
-        return True
-    end = start + _number(content, start + 8, 8)
-    if end > len(content):
-        return False
-    at = start + _HEAP_HEADER_BYTES
-    while end - at >= _OBJECT_HEADER_BYTES:
-        index, size = _number(content, at, 2), _number(content, at + 8, 8)
-        # Object 0 is what is free, and counts its own header; the others are padded to eight bytes.
-        needed = size if index == 0 else _OBJECT_HEADER_BYTES + (size + 7) // 8 * 8
-        if not _OBJECT_HEADER_BYTES <= needed <= end - at:
-            return False
-        at += needed
-    return at <= end
-
-
-def _number(content: "bytes | mmap.mmap", at: int, n_bytes: int) -> int:
-    return int.from_bytes(content[at : at + n_bytes], "little")
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from isal.isal_zlib import crc32  # zlib's, five to ten times as fast: reading w
 
 from featx.errors import StoreError, printable
 from featx.recipe import Recipe
-from featx.storage import StorageError, StoragePath, check_readable
+from featx.storage import OddFileError, StorageError, StoragePath, check_readable
 from featx.store.hdf5_file import (
     DAMAGE_ERRORS,
     READ_BYTES,
@@ -321,7 +321,7 @@ def _row_checksums(features: np.ndarray, digests: np.ndarray, views: np.ndarray)
 @contextmanager
 def _opened(path: StoragePath, *, without_features: bool = False) -> Iterator[h5py.File]:
     """Open a segment by HDF5, and tell damage from trouble of the system."""
-    with _reading(path), open_hdf5(path, without_features=without_features) as file:
+    with _reading(path), open_hdf5(path, of_store=True, without_features=without_features) as file:
         yield file
 
 
@@ -332,6 +332,8 @@ def _reading(path: StoragePath) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise
+    except OddFileError as error:
+        raise SegmentDamageError(str(error.strerror)) from error
     except StorageError as error:
         raise StoreError(f"{printable(path)} cannot be read: {error.strerror}.") from error
     except DAMAGE_ERRORS as error:

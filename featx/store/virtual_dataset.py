@@ -12,18 +12,18 @@ from featx.store.hdf5_file import (
     DAMAGE_ERRORS,
     as_text,
     find_chunks,
-    has_sound_heaps,
     open_hdf5,
     stored_dataset,
     without_marks,
 )
+from featx.store.hdf5_structure import has_sound_heaps
 from featx.store.segment_file import Segment, new_file, stamp
 
 #: Names of more than a million segments.
 _NAMES_BYTES = 64 << 20
 
 #: Larger than the file that shows them.
-_FILE_BYTES = 1 << 30
+_FILE_BYTES = 128 << 20
 
 
 def write_virtual_dataset(path: StoragePath, recipe: Recipe, segments: list[Segment]) -> None:
@@ -57,7 +57,7 @@ def write_virtual_dataset(path: StoragePath, recipe: Recipe, segments: list[Segm
 def shown_segments(path: StoragePath) -> list[str]:
     """Return the names of the segments that the file at `path` shows; none if it is missing or damaged."""
     try:
-        with open_hdf5(path) as file:
+        with open_hdf5(path, of_store=True) as file:
             names = stored_dataset(file, "segments")
             find_chunks(names)
             if names.dtype.kind != "S" or names.nbytes > _NAMES_BYTES:
