@@ -7,7 +7,7 @@ written, and tells beforehand what mending will cost.
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -68,7 +68,12 @@ class StoreCheck:
     @property
     def has_derived_damage(self) -> bool:
         """Whether a file that can be made from the segments is damaged."""
-        return any(damage.path.name in _DERIVED for damage in self.damages)
+        return self.of_segments != self
+
+    @property
+    def of_segments(self) -> "StoreCheck":
+        """The same without what is wrong with files that can be made from the segments."""
+        return replace(self, damages=tuple(damage for damage in self.damages if damage.path.name not in _DERIVED))
 
     @property
     def mending_s(self) -> float | None:
@@ -130,13 +135,16 @@ def check_store(store_dir: StoragePath, advance: Callable[[int], object] = lambd
     check = partial(_check_segment, recipe=recipe, advance=advance)
     seen: Mapping[StoragePath, tuple[Segment | None, str]] = look_at_segments(store_dir, check, at_once=2)
     found, deadline = _judged(store_dir, recipe, seen), time.monotonic() + _PATIENCE_S
-    while found.has_derived_damage and time.monotonic() < deadline:
-        # Another process may have been writing: what is damaged is so again at the next look.
+    # Another process may be writing: what is damaged is so again at the next look, when nothing else has changed.
+    is_same = False
+    while found.has_derived_damage and not (is_same and not _is_being_written(store_dir)):
+        if time.monotonic() > deadline:
+            return found if is_same else found.of_segments
         time.sleep(_PAUSE_S)
-        before, seen = found, look_at_segments(store_dir, check, seen, at_once=2)
+        before, known = found, seen
+        seen = look_at_segments(store_dir, check, known, at_once=2)
         found = _judged(store_dir, recipe, seen)
-        if found.damages == before.damages and not _is_being_written(store_dir):
-            break
+        is_same = found.damages == before.damages and seen.keys() == known.keys()
     return found
 
 
