@@ -9,7 +9,6 @@ https://docs.hdfgroup.org/archive/support/HDF5/doc/H5.format.html
 
 import io
 import struct
-import sys
 from collections.abc import Callable, Iterator
 
 from featx.storage import RemotePath, StoragePath, read_small
@@ -38,8 +37,11 @@ Read = Callable[[int, int], bytes]
 
 def check_structure(path: StoragePath, source: io.RawIOBase | io.BufferedIOBase) -> None:
     """Raise ValueError if HDF5 might never come back from the root group of the file at `path`, open as `source`."""
+    size = source.seek(0, io.SEEK_END)
 
     def read(offset: int, n_bytes: int) -> bytes:
+        if offset >= size:
+            return b""
         source.seek(offset)
         return source.read(n_bytes) or b""
 
@@ -98,7 +100,7 @@ def _has_old_group(read: Read, first: tuple[int, int], flags: int) -> bool:
         if number == len(blocks):
             return False
         offset, n_bytes = blocks[number]
-        block = read(min(offset, sys.maxsize), min(n_bytes, _BLOCK_BYTES))
+        block = read(offset, min(n_bytes, _BLOCK_BYTES))
         for kind, data in _messages(block, has_order=bool(flags & _HAS_ORDER)):
             if kind == _OLD_GROUP:
                 return True

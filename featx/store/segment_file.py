@@ -44,6 +44,10 @@ LIBVER = ("v110", "v110")
 _TOO_LITTLE_MEMORY = ("allocation failed", "t allocate", "to allocate")
 
 
+#: What memory is tried for at most.
+_LARGEST_BUFFER = 1 << 30
+
+
 class SegmentDamageError(Exception):
     """The bytes of a segment are not what was written. The message says what is wrong, in a few words."""
 
@@ -346,6 +350,15 @@ def _reading(path: StoragePath) -> Iterator[None]:
         check_readable(path)
         if isinstance(error, OSError) and error.errno:  # the system's word: permission, input/output, too many files
             raise StoreError(f"{printable(path)} cannot be read: {os.strerror(error.errno)}.") from error
-        if any(words in str(error) for words in _TOO_LITTLE_MEMORY):
+        if any(words in str(error) for words in _TOO_LITTLE_MEMORY) and not _is_memory_for(path):
             raise MemoryError(str(error)) from error
         raise SegmentDamageError(" ".join(str(error).split())) from error
+
+
+def _is_memory_for(path: StoragePath) -> bool:
+    """Return whether there is memory for all that is in a file: if HDF5 wants more, the file claims what it has not."""
+    try:
+        np.empty(2 * min(path.stat().st_size, _LARGEST_BUFFER), np.uint8)
+    except MemoryError:
+        return False
+    return True

@@ -15,6 +15,7 @@ from featx.errors import DamagedSegmentError
 from featx.store import verification
 from featx.store.feature_array import stored_rows
 from featx.store.feature_store import FeatureStore
+from featx.store.hdf5_file import _lookup3
 from featx.store.segment_file import new_segment_name, write_segment_file
 from featx.store.verification import check_store, list_store, mend_store
 from featx.system.timings import Timings
@@ -202,6 +203,17 @@ def test_a_list_of_free_places_that_leads_back_to_itself_is_found(store):
     content[data + 8 : data + 24] = (8).to_bytes(8, "little") + (16).to_bytes(8, "little")
     path.write_bytes(content)
     assert list_store(store.dir).n_images == 9
+    assert_holds(store)
+
+
+@pytest.mark.parametrize("address", [2**64 - 16, 2**63, 2**62, 0, 8])
+def test_a_root_group_that_is_nowhere_is_damage(store, address):
+    path = put(hostile_path(store), *rows(range(20, 25)))
+    content = bytearray(path.read_bytes())
+    content[36:44] = address.to_bytes(8, "little")
+    content[44:48] = _lookup3(bytes(content[:44])).to_bytes(4, "little")
+    path.write_bytes(content)
+    assert [damage.path for damage in check_store(store.dir).damages] == [path]
     assert_holds(store)
 
 
