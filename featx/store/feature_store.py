@@ -65,7 +65,7 @@ def outdated_texts(store_dir: StoragePath, recipe: Recipe, segments: Sequence[Se
 
 
 def misfits(
-    segments: Sequence[Segment], known_shape: tuple[int, ...] | None, damage_of: Callable[[Segment], str]
+    segments: Sequence[Segment], known_shape: tuple[int, ...] | None, check: Callable[[Segment], str]
 ) -> dict[Segment, str]:
     """Return the segments that do not fit the others, each with what is wrong with it.
 
@@ -76,7 +76,7 @@ def misfits(
     Args:
         segments: whose shapes may differ. If they do not, nothing is read.
         known_shape: of the store's features, where this process has computed some itself; it decides.
-        damage_of: reads all of a segment, and returns what is wrong with its rows, or nothing.
+        check: reads all of a segment, and returns what is wrong with its rows, or nothing.
     """
     found: dict[Segment, str] = {}
     shapes = {segment.feature_shape for segment in segments}
@@ -84,7 +84,7 @@ def misfits(
         return found
     for segment in sorted(segments, key=_since):
         if known_shape is None:
-            if reason := damage_of(segment):
+            if reason := check(segment):
                 found[segment] = reason
                 continue
             known_shape = segment.feature_shape
@@ -128,7 +128,7 @@ class FeatureStore:
         """Read the names of all rows again, those that other processes have added included."""
         self._looked_at = look_at_segments(self.dir, self._open_segment, self._looked_at)
         opened = [segment for segment in self._looked_at.values() if segment]
-        unfit = misfits(opened, self._shape, _damage_of)
+        unfit = misfits(opened, self._shape, damage_of)
         for segment, reason in unfit.items():
             self.quarantine(segment.path, reason)
         segments = [segment for segment in opened if segment not in unfit]
@@ -378,7 +378,7 @@ class FeatureStore:
             ) from error
 
 
-def _damage_of(segment: Segment) -> str:
+def damage_of(segment: Segment) -> str:
     """Read all of a segment, and return what is wrong with its rows; nothing also if it has gone."""
     try:
         check_rows(segment)

@@ -16,7 +16,7 @@ from featx.dataset import read_skipped
 from featx.errors import FeatxError
 from featx.recipe import Recipe
 from featx.storage import TEMPORARY_PREFIX, OddFileError, StoragePath, check_readable, check_regular, read_small
-from featx.store.feature_store import DAMAGED_PREFIX, FeatureStore, misfits, outdated_texts
+from featx.store.feature_store import DAMAGED_PREFIX, FeatureStore, damage_of, misfits, outdated_texts
 from featx.store.row_index import RowIndex, look_at_segments, segment_paths
 from featx.store.segment_file import Segment, SegmentDamageError, check_rows, read_index, row_names, stated_recipe
 from featx.store.virtual_dataset import is_virtual_dataset_of, shown_segments
@@ -92,7 +92,7 @@ class StoreListing:
         recipe: what the folder's name and something in it agree on; None if nothing does.
         segments: paths of the segments, sorted.
         quarantined: paths of damaged segments that were quarantined, sorted.
-        n_images: different rows in segments that are sound as far as can be told without reading features.
+        n_images: different rows in segments that are sound as far as can be told without reading their features.
     """
 
     recipe: Recipe | None
@@ -117,7 +117,9 @@ def list_store(store_dir: StoragePath) -> StoreListing:
     seen = look_at_segments(store_dir, open_segment)
     quarantined: list[StoragePath] = [*store_dir.glob(f"{DAMAGED_PREFIX}*")]
     quarantined.sort(key=lambda path: path.name)
-    n_images = len(RowIndex([segment for segment in seen.values() if segment]))
+    opened = [segment for segment in seen.values() if segment]
+    unfit = misfits(opened, None, damage_of)
+    n_images = len(RowIndex([segment for segment in opened if segment not in unfit]))
     return StoreListing(recipe, tuple(seen), tuple(quarantined), n_images)
 
 

@@ -61,6 +61,7 @@ def test_a_claim_of_thousands_of_rows_of_another_shape_evicts_nothing(store):
     digests = np.frombuffer(np.random.default_rng(0).bytes(2000 * 32), np.uint8).reshape(-1, 32)
     path = hostile_path(store)
     put(path, np.zeros((2000, 7), np.float16), digests, makes={"features": never_written})
+    assert list_store(store.dir).n_images == 9
     assert [damage.path for damage in check_store(store.dir).damages] == [path]
     assert_holds(store)
 
@@ -70,6 +71,7 @@ def test_right_rows_of_another_shape_that_come_later_evict_nothing(store, n):
     path = hostile_path(store)
     digests = rows(range(100, 100 + n))[1]
     put(path, np.ones((n, 2, 2, 7), np.float16), digests)
+    assert list_store(store.dir).n_images == 9
     assert [damage.path for damage in check_store(store.dir).damages] == [path]
     mend_store(check_store(store.dir), store.dir.parent)
     assert path.with_name(f"damaged-{path.name}").exists()
