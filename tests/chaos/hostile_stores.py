@@ -591,13 +591,8 @@ def check_case(number: int, sound: Path, folder: Path) -> None:
         kind(store_dir, rng)
     is_refused = newer in kinds
 
+    check_listing(cache, is_refused=is_refused)
     for again in (False, True):
-        entries = {entry.name: entry for entry in list_cache(cache)}
-        listed = entries[OTHER.slug].store
-        assert listed
-        assert listed.n_images == len(BESIDE)
-        assert entries[RECIPE.slug].kind == "store"
-        assert bool(entries[RECIPE.slug].problem) == is_refused, entries[RECIPE.slug].problem
         check = check_cache(cache, mend=again)
         checks = {store.dir.name: store for store in check.stores}
         assert not checks[OTHER.slug].damages
@@ -609,7 +604,7 @@ def check_case(number: int, sound: Path, folder: Path) -> None:
         assert FeatureStore(cache, OTHER).read(BESIDE).tobytes() == features_of(BESIDE).tobytes()
         if number % 25 == 0:
             run_commands(cache)
-    if number % 3 == 0:
+    if number % 5 == 0:
         try:
             compact_cache(cache)
         except FeatxError:
@@ -618,6 +613,16 @@ def check_case(number: int, sound: Path, folder: Path) -> None:
     assert {path: path.read_bytes() for path in (cache / OTHER.slug).iterdir()} == beside
     if is_refused:
         assert {path: path.read_bytes() for path in good} == good
+
+
+def check_listing(cache: Path, *, is_refused: bool) -> None:
+    """List the cache: the store beside is as it was, and the one that was attacked is there."""
+    entries = {entry.name: entry for entry in list_cache(cache)}
+    listed = entries[OTHER.slug].store
+    assert listed
+    assert listed.n_images == len(BESIDE)
+    assert entries[RECIPE.slug].kind == "store"
+    assert bool(entries[RECIPE.slug].problem) == is_refused, entries[RECIPE.slug].problem
 
 
 def kinds_make_folders(store_dir: Path) -> bool:

@@ -5,24 +5,29 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from tests.chaos.hostile_stores import KINDS
 from tests.chaos.tally import chosen
 
 ROOT = Path(__file__).parents[2]
 
-#: Processes one after the other; in each, cases of every kind.
-N_PARTS = chosen(full=20, quick=2)
-CASES_PER_PART = chosen(full=150, quick=len(KINDS) * 3)
+#: Processes side by side; each works through cases of every kind.
+N_PROCESSES = 2
+N_CASES = chosen(full=3000, quick=len(KINDS) * 6)
 
 
-@pytest.mark.parametrize("part", range(N_PARTS))
-def test_hostile_stores_harm_nobody_within_bounds_of_time_and_memory(tmp_path, part):
-    first = part * CASES_PER_PART
-    words = [sys.executable, "-m", "tests.chaos.hostile_stores", tmp_path, str(first), str(first + CASES_PER_PART)]
+def test_hostile_stores_harm_nobody_within_bounds_of_time_and_memory(tmp_path):
+    share = N_CASES // N_PROCESSES
+    parts = [range(first, first + share) for first in range(0, N_CASES, share)]
+    processes = [start(tmp_path / str(part.start), part) for part in parts]
+    answers = [process.communicate() for process in processes]
+    for process, part, (cases, errors) in zip(processes, parts, answers, strict=True):
+        assert process.returncode == 0, f"{cases.splitlines()[-1:]}\n{errors[-5000:]}"
+        assert len(cases.splitlines()) == len(part)
+
+
+def start(folder: Path, part: range) -> subprocess.Popen[str]:
+    """Begin with the cases of these numbers; the process ends with the first one that fails or takes too long."""
+    folder.mkdir()
+    words = [sys.executable, "-m", "tests.chaos.hostile_stores", folder, str(part.start), str(part.stop)]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, env=environment, check=False)
-    cases = done.stdout.splitlines()
-    assert done.returncode == 0, f"{cases[-1:]}\n{done.stderr[-5000:]}"
-    assert len(cases) == CASES_PER_PART
+    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=environment)
