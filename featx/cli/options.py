@@ -389,8 +389,8 @@ class Output:
         """Print a result on standard output: as JSON, as text, or not at all."""
         if self.as_json:
             click.echo(json.dumps(to_json(result), indent=2))
-        elif self.show:
-            click.echo(to_text(result))
+        elif self.show and (text := to_text(result)):
+            click.echo(text)
 
 
 def _output(*, quiet: bool, as_json: bool) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from featx.errors import FeatxError, printable, system_errors
-from featx.storage import StoragePath, local_dir, rename_folder
+from featx.storage import StoragePath, local_dir, read_small, rename_folder
 
 log = logging.getLogger("featx")
 
@@ -97,7 +97,7 @@ def has_data(data_dir: Path = Path("data")) -> bool:
 def is_sample(sample_dir: Path) -> bool:
     """Whether the whole sample is in `sample_dir`."""
     try:
-        return (sample_dir / "README.txt").read_text("ascii") == _README and _n_png(sample_dir) == _N_IMAGES
+        return read_small(sample_dir / "README.txt").decode("ascii") == _README and _n_png(sample_dir) == _N_IMAGES
     except (OSError, ValueError):
         return False
 

@@ -15,16 +15,13 @@ from featx.engines import pack_network
 from featx.errors import FeatxError, printable, system_errors
 from featx.heads import HEADS, Epoch, Head, Training, read_head, save_model
 from featx.recipe import Recipe
-from featx.storage import StoragePath, nearest_folder, read_whole, replacing_folder
-from featx.system import check_name, command_line, csv_lines, hardware, now, size, versions
+from featx.storage import StoragePath, nearest_folder, read_small, replacing_folder
+from featx.system import check_name, command_line, csv_lines, hardware, now, versions
 from featx.train.features import Features
 from featx.train.metrics import Result
 
 FORMAT = "featx-run"
 FORMAT_VERSION = 1
-
-#: A run with a hundred thousand classes has JSON files of a few MiB.
-_MAX_JSON_BYTES = 256 << 20
 
 log = logging.getLogger("featx")
 
@@ -292,11 +289,7 @@ def _read_json(path: Path, kind: Callable[[], Any]) -> Any:
 
 def _read(path: Path) -> str:
     try:
-        content = read_whole(path, _MAX_JSON_BYTES)
-        text = None if content is None else content.decode("utf-8")
+        return read_small(path).decode("utf-8")
     except (OSError, UnicodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
         raise FeatxError(f"{printable(path)} cannot be read: {reason}. Train again with featx train-top.") from error
-    if text is None:
-        raise FeatxError(f"{printable(path)} is larger than {size(_MAX_JSON_BYTES)}; train again with featx train-top.")
-    return text

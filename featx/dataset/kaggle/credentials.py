@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from featx.storage import read_small
+
 if TYPE_CHECKING:
     import requests
 
@@ -160,7 +162,7 @@ def _read(path: Path) -> tuple[str, str] | None:
     It is in UTF-8, or in UTF-16 or UTF-32, as `>` writes it in PowerShell.
     """
     try:
-        content = path.read_bytes()
+        content = read_small(path)
         return content.decode(json.detect_encoding(content)).strip(), ""
     except (FileNotFoundError, NotADirectoryError):
         return None

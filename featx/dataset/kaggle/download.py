@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from featx.dataset.kaggle.credentials import ANONYMOUS, Credentials, find_credentials, kaggle_session
 from featx.errors import FeatxError, printable
-from featx.storage import write_text
+from featx.storage import read_small, write_text
 from featx.system import did_you_mean, progress_bar, size
 
 if TYPE_CHECKING:
@@ -196,7 +196,7 @@ class _Partial:
     def belongs_to(self, response: "requests.Response") -> bool:
         """Whether the bytes are the beginning of what `response` is about to bring."""
         try:
-            noted = json.loads(self._note_path.read_text(encoding="utf-8"))
+            noted = json.loads(read_small(self._note_path))
         except (OSError, ValueError):
             return False
         return noted is not None and noted == validator(response)

@@ -23,8 +23,10 @@ from featx.storage import (
     IS_WINDOWS,
     ArchiveError,
     NameEncodingError,
+    OddFileError,
     as_path,
     name_zip_members,
+    read_small,
     rename_folder,
     text_encoding,
 )
@@ -120,11 +122,11 @@ def _read_mark(folder: Path, slug: str) -> tuple[dict[str, int], str | None]:
     Without a mark that says so, there are no files.
     """
     try:
-        content = json.loads((folder / MARK).read_text(encoding="ascii"))
+        content = json.loads(read_small(folder / MARK).decode("ascii"))
         if content["format_version"] != _FORMAT_VERSION or content["slug"] != slug:
             return {}, None
         return {str(name): int(n_bytes) for name, n_bytes in content["files"].items()}, content.get("zip_encoding")
-    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+    except (FileNotFoundError, OddFileError, ValueError, KeyError, TypeError, AttributeError):
         return {}, None
 
 
