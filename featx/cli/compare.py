@@ -83,7 +83,7 @@ def compare(
     from featx.report import PAGE_NAME, fill_report
 
     baselines = ("report-cnn", *baselines) if with_scratch_cnn else baselines
-    with new_folder(report_dir, Path(REPORTS_NAME), last=PAGE_NAME) as making:
+    with new_folder(report_dir, Path(REPORTS_NAME), last=PAGE_NAME, precious=RUNS_NAME) as making:
         comparison = compare_approaches(data, baselines=baselines, runs_dir=making.built / RUNS_NAME, **options)
         making.is_worth_keeping = True
         with waiting("report", show=output.show):
