@@ -112,7 +112,7 @@ def new_file(path: Path) -> Iterator[Making]:
         making = Making(shop / f"whole{path.suffix}", path)
         yield making
         with system_errors(printable(path), "written"):
-            _put_in_place(making, shop)
+            _put_in_place(making, shop, folder / path.name)
 
 
 @contextmanager
@@ -129,7 +129,7 @@ def _making(path: Path, last: str, precious: str | None) -> Iterator[Making]:
 
         def put_in_place() -> None:
             with system_errors(f"The folder {printable(making.path)}", "written"):
-                _put_in_place(making, shop, last)
+                _put_in_place(making, shop, target, last)
 
         try:
             yield making
@@ -266,13 +266,12 @@ def _held(target: Path, room: Path) -> Iterator[Path]:
         yield shop
 
 
-def _put_in_place(making: Making, shop: Path, last: str = "") -> None:
-    """Give what is built its name; if somebody has taken that, the next free one beside it, which is logged.
+def _put_in_place(making: Making, shop: Path, wanted: Path, last: str = "") -> None:
+    """Give what is built the name `wanted`; if somebody has taken it, the next free one beside it, which is logged.
 
     Raises:
         OSError: it can be given none. It stays where it is.
     """
-    wanted = making.path.resolve()
     try:
         try:
             place(making.built, wanted, last)
@@ -315,9 +314,10 @@ def place(built: Path, target: Path, last: str = "") -> None:
     sync_tree(built) if built.is_dir() else sync_file(built)
     if target in built.parents:
         _move_inside(built, target, last)
+        sync_folder(target)
     else:
         _rename(built, target)
-    sync_folder(target.parent)
+        sync_folder(target.parent)
 
 
 def _rename(built: Path, target: Path) -> None:
@@ -344,6 +344,4 @@ def _move_inside(built: Path, target: Path, last: str) -> None:
     if taken := [name for name in names if os.path.lexists(target / name)]:
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target / taken[0]))
     for name in names:
-        rename = partial((built / name).rename, target / name)
-        patiently(rename, built / name)
-    sync_folder(target)
+        patiently(partial((built / name).rename, target / name), built / name)

@@ -60,6 +60,7 @@ def test_what_earlier_versions_have_left_is_known_by_what_is_in_it(data, tmp_pat
     ]
     if is_marked:
         made.append(fill(data / "reports" / "2025-01-03-030405", ("views.png",)))
+        fill(data / "reports", ("notes/to myself.txt",))
         for folder in (*made, data / "reports", data / "runs"):
             (folder / OUTPUT_MARK).touch()
     root = data
@@ -119,5 +120,8 @@ def test_a_cache_is_not_put_into_a_folder_of_images(data, tmp_path):
     with pytest.raises(DatasetError, match=r"cannot be in .*/sea, where images lie, such as sea\.0\.jpg"):
         scan(data, data / "sea")
     assert sorted(data.rglob("*")) == before
+    (data / "sea" / OUTPUT_MARK).touch()  # as an earlier featx did
+    with pytest.raises(DatasetError, match="where images lie"):
+        scan(data, data / "sea")
     assert scan(data, data / "cache").n_images == 80
     assert (data / "cache" / OUTPUT_MARK).stat().st_size
