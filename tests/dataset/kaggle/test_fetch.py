@@ -857,3 +857,71 @@ def test_a_bare_comparison_is_the_demo_and_options_count_more(kaggle, here, cach
     Path("data").mkdir()
     Path("data/notes.txt").touch()
     assert "The demo" not in featx("compare", *words, exit_code=2).output
+
+
+# Others who may write beside the folder
+
+
+@pytest.mark.parametrize("kind", ["link", "open folder", "folder of another user"])
+def test_a_planted_workshop_is_refused_and_nothing_of_its_victim_is_touched(kaggle, here, featx, kind):
+    victim = here.parent / "victim"
+    victim.mkdir()
+    (victim / "lock").write_bytes(b"precious")
+    shop = here / ".pets-fetch"
+    if kind == "link":
+        shop.symlink_to(victim)
+    else:
+        shop.mkdir()
+        (shop / "lock").symlink_to(victim / "lock")
+        (shop / "lock-journal").write_bytes(b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7" + bytes(504))
+        shop.chmod(0o777)
+    if kind == "folder of another user":
+        if os.geteuid() != 0:
+            pytest.skip("only root may give a folder away")
+        os.chown(shop, 12345, 12345)
+    result = featx("fetch", PETS, "--to", "pets", exit_code=2)
+    assert_error(result, f"featx does not use {here}/.pets-fetch, because it ", "remove it")
+    assert (victim / "lock").read_bytes() == b"precious"
+    assert kaggle.seen == []
+
+
+def test_an_archive_that_featx_did_not_download_does_not_count(kaggle, here):
+    shop = here / ".data-fetch"
+    shop.mkdir(mode=0o700)
+    planted = zipped({"train/cats/planted.jpg": jpeg(1), "train/dogs/planted.jpg": jpeg(2)})
+    (shop / "tongpython+cat-and-dog.zip").write_bytes(planted)
+    (shop / "tongpython+cat-and-dog.zip.json").write_text(json.dumps({"n_bytes": len(planted), "sha256": "0" * 64}))
+    fetch_data(PETS)
+    assert_fetched(here / "data")
+
+
+def test_an_archive_that_was_downloaded_is_not_downloaded_again(kaggle, here, monkeypatch):
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("featx.dataset.kaggle.fetch.unpack", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            fetch_data(PETS)
+    kaggle.seen.clear()
+    fetch_data(PETS)
+    assert kaggle.seen == []
+    assert_fetched(here / "data")
+
+
+def test_a_mount_point_is_filled(kaggle, here, featx):
+    (here / "data").mkdir()
+    mounting = subprocess.run(["mount", "-t", "tmpfs", "tmpfs", here / "data"], capture_output=True, check=False)
+    if mounting.returncode:
+        pytest.skip("nothing can be mounted here")
+    try:
+        kaggle.cuts = [CUT, *[0] * 9]
+        featx("fetch", PETS, exit_code=2)
+        kaggle.cuts.clear()
+        featx("fetch", PETS)
+        assert kaggle.ranges_asked()[-1] == f"bytes={CUT}-"
+        assert_fetched(here / "data")
+        assert {path.name for path in (here / "data").iterdir()} == {MARK, "training_set", "test_set"}
+        assert fetch_data(PETS).was_there
+    finally:
+        subprocess.run(["umount", "--lazy", here / "data"], check=True)
