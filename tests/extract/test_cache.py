@@ -420,6 +420,8 @@ def test_a_folder_that_was_removed_is_named_as_the_reason(tmp_path, featx, monke
     (tmp_path / "here").rmdir()
     result = featx("cache", "ls", exit_code=2)
     assert result.output == "featx: the folder that you are in has been removed; go to another one with cd.\n"
+
+
 @pytest.mark.parametrize("name", ["", "mine", "my"])
 def test_rm_removes_only_what_featx_has_made(filled, featx, name):
     """An empty name begins every name, and so removed the one entry that there was."""
