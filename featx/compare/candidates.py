@@ -218,7 +218,6 @@ def _evaluation(candidate: Candidate, name: str, results: list[Result], cost: Ti
     dataset, result = candidate.dataset, results[0]
     y = dataset.labels[dataset.is_test]
     predicted = np.array([one.probabilities.argmax(axis=1) for one in results])
-    confusion = confusion_matrix(y, predicted[0], len(dataset.class_names))
     approach = Approach(
         name=name,
         kind=candidate.kind,
@@ -229,7 +228,7 @@ def _evaluation(candidate: Candidate, name: str, results: list[Result], cost: Ti
         peak_memory_bytes=max(result.peak_memory_bytes, cost.peak_memory_bytes),
         history=result.history,
         kept_epoch=result.kept_epoch,
-        confusion=tuple(map(tuple, confusion.tolist())),
+        confusion=confusion_matrix(y, predicted[0], len(dataset.class_names)),
         p_value=None,
         image_size=candidate.image_size,
         details=result.details,
