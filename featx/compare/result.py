@@ -250,8 +250,8 @@ class Comparison:
             found = (fields.pop("format"), fields.pop("format_version"))
             if found not in {(FORMAT, VERSION_OF_ROWS), (FORMAT, VERSION_OF_CELLS)}:
                 raise FeatxError(
-                    f"These results are not in the format {FORMAT} {VERSION_OF_ROWS} or {VERSION_OF_CELLS}; make them again with this "
-                    f"version of featx. Received: {found[0]} {found[1]}"
+                    f"These results are not in the format {FORMAT} {VERSION_OF_ROWS} or {VERSION_OF_CELLS}; make them "
+                    f"again with this version of featx. Received: {found[0]} {found[1]}"
                 )
             fields["error_analysis"] = fields.pop("examination", None)
             for approach in fields["approaches"]:

@@ -258,11 +258,12 @@ def _reason(error: Exception, protocol: str) -> str:
 
 
 def _nanoseconds(value: object) -> int:
-    """Return a time as nanoseconds since 1970, 0 if it is in words of its own."""
+    """Return a time as nanoseconds since 1970; 0 if it is in words of its own, or no clock shows it."""
     if isinstance(value, dt.datetime):
         return int(value.timestamp() * 1e9)
     if isinstance(value, int | float):
-        return int(value * 1e9)
+        nanoseconds = value * 1e9
+        return int(nanoseconds) if abs(nanoseconds) < 1 << 62 else 0  # whoever packs a tar file may write infinity
     return 0
 
 

@@ -1,5 +1,6 @@
 import json
 import math
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -200,6 +201,29 @@ def test_many_classes_have_their_cells_in_json_and_few_their_rows(n_classes, ver
     cells = [[true, guess, n] for true, row in enumerate(c.approaches[0].confusion) for guess, n in enumerate(row) if n]
     assert written == (cells if version == 4 else list(map(list, c.approaches[0].confusion)))
     assert Comparison.from_json(c.to_json()) == c
+
+
+def test_thousands_of_classes_take_no_more_memory_than_their_images():
+    n_classes = 3000
+    tracemalloc.start()
+    try:
+        c = replace(
+            comparison({"a + b": 1.0}, n_test=50),
+            class_names=tuple(map(str, range(n_classes))),
+            approaches=(
+                replace(
+                    comparison({"a + b": 1.0}).best,
+                    confusion=confusion_matrix(range(n_classes), np.roll(range(n_classes), 1), n_classes),
+                ),
+            ),
+        )
+        text = c.to_json()
+        assert Comparison.from_json(text) == c
+        assert tracemalloc.get_traced_memory()[1] < 20e6
+    finally:
+        tracemalloc.stop()
+    assert len(text) < 200_000
+    assert c.best.confusion[7] == (0,) * 6 + (1,) + (0,) * (n_classes - 7)
 
 
 def test_chance_is_the_commonest_class():
