@@ -22,7 +22,7 @@ from featx.extract import (
     remove,
     size_bytes,
 )
-from featx.storage import StoragePath, local_dir
+from featx.storage import StoragePath, is_held, local_dir
 from featx.store import Compaction, Damage, StoreCheck
 from featx.system import duration, shell_line, size, text_table
 
@@ -132,10 +132,18 @@ def _listing_text(entries: Sequence[CacheEntry], cache_dir: StoragePath) -> str:
 
 def _about(entry: CacheEntry) -> str:
     if entry.store is None:
-        return {"networks": "converted networks", "digests": "digests of image files"}.get(entry.kind, "")
+        return {
+            "networks": "converted networks",
+            "digests": "digests of image files",
+            "data": "images of featx's own",
+            "quarantined": "damaged, quarantined",
+            "unfinished": "another featx is at work here" if is_held(entry.path) else "left by a featx that was killed",
+        }.get(entry.kind, "not featx's")
     parts = [f"{entry.store.recipe.precision}, {entry.store.recipe.dtype}" if entry.store.recipe else "no known recipe"]
     if entry.store.quarantined:
         parts.append(f"{len(entry.store.quarantined)} damaged segments quarantined")
+    if entry.unfinished_bytes:
+        parts.append(f"{size(entry.unfinished_bytes)} unfinished")
     return "; ".join(parts)
 
 
@@ -149,6 +157,7 @@ def _listing_json(entries: Sequence[CacheEntry]) -> list[dict[str, Any]]:
             "name": entry.name,
             "kind": entry.kind,
             "size_bytes": entry.size_bytes,
+            "unfinished_bytes": entry.unfinished_bytes,
             "n_images": entry.store.n_images if entry.store else None,
             "n_segments": len(entry.store.segments) if entry.store else None,
             "n_set_aside": len(entry.store.quarantined) if entry.store else None,

@@ -14,7 +14,7 @@ from featx.backbones import CLASSIFIER_LAYER, ClassMap, count_network_classes, f
 from featx.compare.baselines import BASELINES, REPORT_HEAD, REPORT_RESNET50, train_on_pixels
 from featx.compare.result import Approach, CurvePoint
 from featx.dataset import Data, ImageDataset, sample_mask
-from featx.errors import DamagedSegmentError, WeightsError, reason_of
+from featx.errors import DamagedSegmentError, WeightsError, printable, reason_of, system_errors
 from featx.extract import (
     Extraction,
     ExtractionSettings,
@@ -27,7 +27,7 @@ from featx.extract import (
 from featx.heads import HEADS, Trained, Training
 from featx.images import Views
 from featx.recipe import Recipe
-from featx.storage import StoragePath
+from featx.storage import StoragePath, new_folder
 from featx.store import FeatureStore
 from featx.system import MemoryLimit, Timings, progress_bar, reset_peak_memory, waiting
 from featx.train import (
@@ -319,10 +319,10 @@ class FeatureRequest:
 
         def keep(candidate: Candidate, result: Result) -> None:
             if runs_dir and candidate.features:
-                run_dir = runs_dir / run_name(candidate.name)
-                write_run(
-                    run_dir, candidate.features, [result], training, self._weights, dataset.warnings, self._cache_dir
-                )
+                runs_dir.mkdir(parents=True, exist_ok=True)  # it is in a report folder, which is marked
+                run_dir, rest = runs_dir / run_name(candidate.name), (dataset.warnings, self._cache_dir)
+                with system_errors(f"The run folder {printable(run_dir)}", "written"), new_folder(run_dir) as making:
+                    write_run(making.built, candidate.features, [result], training, self._weights, *rest)
 
         found: list[Evaluation] = []
         for candidate in self._candidates(features, viewed):

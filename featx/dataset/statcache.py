@@ -14,10 +14,10 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from featx.dataset.folders import DATABASE_NAME, check_cache_dir
 from featx.errors import FeatxError, printable
-from featx.storage import OUTPUT_MARK, StatKey
+from featx.storage import StatKey, make_cache
 
-DATABASE_NAME = "digests.sqlite"
 #: How long to wait for another process that is writing.
 BUSY_TIMEOUT_S = 10.0
 _APPLICATION_ID = 0x66747864  # "ftxd": marks the database as ours
@@ -59,9 +59,8 @@ class StatCache:
         self._inode: int | None = None
         self._recovered = False
         try:
-            cache_dir.mkdir(parents=True, exist_ok=True)
-            with suppress(OSError):  # a cache that can only be read needs no mark
-                (cache_dir / OUTPUT_MARK).touch()
+            check_cache_dir(cache_dir)
+            make_cache(cache_dir)
         except OSError as error:
             self._give_up(error)
         else:

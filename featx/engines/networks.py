@@ -12,7 +12,7 @@ from typing import Any
 
 from featx.errors import FeatxError, printable, system_errors
 from featx.recipe import DTYPES, Recipe
-from featx.storage import StoragePath, check_readable, local_dir, remove_abandoned_files, replacing
+from featx.storage import StoragePath, check_readable, local_dir, replacing, sweep
 
 log = logging.getLogger("featx")
 
@@ -123,7 +123,7 @@ def write_network(network: Network, recipe: Recipe, cache_dir: StoragePath) -> N
             file.writestr("network.json", json.dumps(about, indent=2))
             file.writestr("network.xml", network.xml)
             file.writestr("network.bin", network.weights)
-        remove_abandoned_files(path.parent)
+        sweep(path.parent)
 
 
 def pack_network(recipe: Recipe, cache_dir: StoragePath, run_dir: Path) -> None:

@@ -5,10 +5,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from featx.dataset import DATABASE_NAME, check_database, quarantine_database
+from featx.dataset import DATA_NAMES, DATABASE_NAME, check_database, quarantine_database
 from featx.engines import check_network
 from featx.errors import FeatxError, printable, system_errors
-from featx.storage import StoragePath, as_cache_dir, local_dir, remove_whole
+from featx.storage import TEMPORARY_PREFIX, StoragePath, as_cache_dir, is_held, local_dir, remove_whole, sweep
 from featx.store import (
     Compaction,
     Damage,
@@ -33,8 +33,11 @@ class CacheEntry:
     Attributes:
         name: the name of the file or folder, by which it can be checked, compacted or removed.
         path: where it is.
-        kind: `"store"`, `"networks"`, `"digests"` or `"other"`: what featx did not write, or not for its cache.
+        kind: `"store"`, `"networks"`, `"digests"`, `"data"` (the sample or the demo's photographs), `"unfinished"`
+            (what a process is building, or was when it was killed), `"quarantined"`, or `"other"`: what featx did not
+            make.
         size_bytes: of all files in it.
+        unfinished_bytes: of those that a process is writing, or was when it was killed.
         store: what a store holds; else None.
     """
 
@@ -43,6 +46,7 @@ class CacheEntry:
     kind: str
     size_bytes: int
     store: StoreListing | None = None
+    unfinished_bytes: int = 0
 
     def __repr__(self) -> str:
         return f"<CacheEntry {brief(self.name)}: {self.kind}, {size(self.size_bytes)}>"
@@ -80,7 +84,7 @@ def list_cache(cache_dir: StoragePath | str) -> list[CacheEntry]:
         FeatxError: the folder cannot be read.
     """
     cache_dir = as_cache_dir(cache_dir)
-    entries = [_entry(path) for folder in dict.fromkeys((cache_dir, local_dir(cache_dir))) for path in _visible(folder)]
+    entries = [_entry(path) for folder in dict.fromkeys((cache_dir, local_dir(cache_dir))) for path in _listed(folder)]
     return sorted(entries, key=lambda entry: (_KINDS.index(entry.kind), entry.name))
 
 
@@ -142,13 +146,21 @@ def removable(cache_dir: StoragePath, names: Sequence[str], *, quarantined: bool
     """Return the paths that `remove` is to be given: of the entries called `names`, and of what was quarantined.
 
     Raises:
-        FeatxError: there is no such entry.
+        FeatxError: there is no such entry, or featx has not made it.
     """
-    paths = [entry.path for entry in _chosen(cache_dir, names)] if names else []
+    chosen = _chosen(cache_dir, names) if names else []
+    if others := [entry for entry in chosen if entry.kind == "other"]:
+        raise FeatxError(
+            f"featx did not make {printable(others[0].path)}, and does not remove it: remove it yourself if you want."
+        )
+    for entry in chosen:
+        if entry.kind == "unfinished" and is_held(entry.path):
+            raise FeatxError(f"Another featx is at work in {printable(entry.path)}: wait until it is done.")
+    paths = [entry.path for entry in chosen]
     if quarantined:
         entries = list_cache(cache_dir)
         paths += [path for entry in entries if entry.store for path in entry.store.quarantined]
-        paths += [entry.path for entry in entries if entry.name.startswith(f"{DATABASE_NAME}.damaged-")]
+        paths += [entry.path for entry in entries if entry.kind == "quarantined"]
     return list(dict.fromkeys(paths))
 
 
@@ -161,11 +173,13 @@ def remove(paths: Iterable[StoragePath]) -> None:
     for path in paths:
         with system_errors(printable(path), "removed"):
             remove_whole(path)
+            sweep(path.parent)
 
 
-def _visible(folder: StoragePath) -> list[StoragePath]:
+def _listed(folder: StoragePath) -> list[StoragePath]:
+    """Return what is in a cache folder: all that is visible, and what is unfinished."""
     with system_errors(f"The cache {printable(folder)}", "read"), suppress(FileNotFoundError):
-        return [path for path in folder.iterdir() if not path.name.startswith(".")]
+        return [path for path in folder.iterdir() if path.name.startswith(TEMPORARY_PREFIX) or path.name[0] != "."]
     return []
 
 
@@ -178,14 +192,22 @@ def size_bytes(path: StoragePath) -> int:
 
 def _entry(path: StoragePath) -> CacheEntry:
     size = size_bytes(path)
+    if path.name.startswith(TEMPORARY_PREFIX):
+        return CacheEntry(path.name, path, "unfinished", size, unfinished_bytes=size)
     if path.is_dir():
+        unfinished = sum(map(size_bytes, path.glob(f"{TEMPORARY_PREFIX}*")))
         store = list_store(path)
-        if store.segments or store.recipe:
-            return CacheEntry(path.name, path, "store", size, store)
+        if store.segments or store.recipe or store.quarantined:
+            return CacheEntry(path.name, path, "store", size, store, unfinished)
         if path.name == NETWORKS_NAME and isinstance(path, Path):
-            return CacheEntry(path.name, path, "networks", size)
-    is_digests = path.name == DATABASE_NAME and isinstance(path, Path)
-    return CacheEntry(path.name, path, "digests" if is_digests else "other", size)
+            return CacheEntry(path.name, path, "networks", size, None, unfinished)
+        if path.name in DATA_NAMES:
+            return CacheEntry(path.name, path, "data", size)
+    kind = "other"
+    if isinstance(path, Path) and path.is_file():
+        kind = "digests" if path.name == DATABASE_NAME else kind
+        kind = "quarantined" if path.name.startswith(f"{DATABASE_NAME}.damaged-") else kind
+    return CacheEntry(path.name, path, kind, size)
 
 
 def _chosen(cache_dir: StoragePath, names: Sequence[str] | str) -> list[CacheEntry]:
@@ -197,7 +219,11 @@ def _chosen(cache_dir: StoragePath, names: Sequence[str] | str) -> list[CacheEnt
 
 
 def _named(name: str, entries: Sequence[CacheEntry], cache_dir: StoragePath) -> CacheEntry:
-    found = [entry for entry in entries if entry.name == name] or [e for e in entries if e.name.startswith(name)]
+    if not name:
+        raise FeatxError("The name of an entry is empty: name one as featx cache ls shows it.")
+    found = [entry for entry in entries if entry.name == name] or [
+        entry for entry in entries if entry.name.startswith(name) and entry.kind not in {"other", "unfinished"}
+    ]
     if len(found) == 1:
         return found[0]
     listing = ", ".join(printable(entry.name) for entry in found or entries) or "nothing"
@@ -242,5 +268,5 @@ class _Megabytes:
         self._tell((self._n_bytes >> 20) - before)
 
 
-_KINDS = ("store", "networks", "digests", "other")
+_KINDS = ("store", "networks", "digests", "data", "quarantined", "unfinished", "other")
 _CHECKS: dict[str, Callable[[Path], list[Damage]]] = {"networks": _check_networks, "digests": _check_digests}

@@ -3,15 +3,11 @@
 An object store has neither temporary names nor renames, and needs none: it takes a whole file, or nothing.
 """
 
-import datetime as dt
 import errno
 import hashlib
-import itertools
 import os
 import shutil
 import stat
-import time
-import uuid
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -19,22 +15,15 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar, cast
 
-from featx.errors import FeatxError, StoreError, printable, system_errors
+from featx.errors import StoreError, printable
+from featx.storage.marks import mark_folder
 from featx.storage.paths import StoragePath
 from featx.storage.remote_path import RemotePath
-from featx.storage.windows import READ_FLAGS, patiently, rename_folder, sync_folder
+from featx.storage.windows import READ_FLAGS, patiently, sync_folder
+from featx.storage.workshops import sync_file, temporary_path, workshop
 from featx.system import did_you_mean
 
 _AnyPath = TypeVar("_AnyPath", bound=StoragePath)
-
-#: Begins the name of everything unfinished.
-TEMPORARY_PREFIX = ".tmp-"
-
-#: A temporary file older than this belongs to nobody: none takes more than minutes to write.
-ABANDONED_AFTER_S = 3600.0
-
-#: Lies in a folder of what featx has made, which is never taken for a folder of images.
-OUTPUT_MARK = ".featx-output"
 
 _BLOCK_BYTES = 1 << 20
 
@@ -121,29 +110,15 @@ def replacing(path: _AnyPath) -> Iterator[_AnyPath]:
         yield path
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}{path.suffix}")
+    temporary = temporary_path(path, path.suffix)
     try:
         yield cast("_AnyPath", temporary)
-        with temporary.open("r+b") as file:  # Windows syncs only what is open to write
-            os.fsync(file.fileno())
+        sync_file(temporary)
         patiently(lambda: temporary.replace(path), path)
         sync_folder(path.parent)
     finally:
         with suppress(OSError):  # it has its name, or something worse is being raised
             temporary.unlink()
-
-
-@contextmanager
-def replacing_folder(path: Path) -> Iterator[Path]:
-    """Yield an empty folder to fill; if the block succeeds, it is at `path`, where at most an empty folder was."""
-    temporary = path.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}")
-    try:
-        temporary.mkdir(parents=True)
-        yield temporary
-        rename_folder(temporary, path)
-        sync_folder(path.parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def move(path: StoragePath, target: StoragePath) -> None:
@@ -166,13 +141,14 @@ def remove_whole(path: StoragePath) -> None:
     if isinstance(path, RemotePath):
         path.remove_tree()
         return
-    gone = path.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}")
-    patiently(lambda: path.rename(gone), path)
-    sync_folder(path.parent)
-    if gone.is_dir() and not gone.is_symlink():
-        shutil.rmtree(gone)
-    else:
-        gone.unlink()
+    with workshop(temporary_path(path)) as folder:  # the next command sweeps it, should this one be killed
+        gone = folder / "gone"
+        patiently(lambda: path.rename(gone), path)
+        sync_folder(path.parent)
+        if gone.is_dir() and not gone.is_symlink():
+            shutil.rmtree(gone)
+        else:
+            gone.unlink()
 
 
 def write_text(path: StoragePath, text: str) -> None:
@@ -184,11 +160,11 @@ def write_text(path: StoragePath, text: str) -> None:
 def check_writable(folder: StoragePath) -> None:
     """Raise OSError if nothing can be written to `folder`, which need not be there, before hours of work show it.
 
-    On a disk nothing is written. An object store tells only when something is: the folder above gets the mark that
-    keeps it from being taken for images.
+    On a disk nothing is written. An object store tells only when something is: the folder gets the mark that keeps it
+    from being taken for images.
     """
     if isinstance(folder, RemotePath):
-        (folder.parent / OUTPUT_MARK).touch()
+        mark_folder(folder)
         return
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not there.is_dir():
@@ -212,16 +188,6 @@ def check_readable(path: StoragePath) -> None:
         raise StoreError(f"{printable(path)} cannot be read: {error.strerror}.") from error
 
 
-def remove_abandoned_files(folder: StoragePath) -> None:
-    """Remove what killed processes have left unfinished in `folder`."""
-    if isinstance(folder, RemotePath):  # nothing is ever unfinished there
-        return
-    for path in folder.glob(f"{TEMPORARY_PREFIX}*"):
-        with suppress(OSError):  # another process was quicker, or may do more here
-            if time.time() - path.stat().st_mtime > ABANDONED_AFTER_S:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
 def nearest_folder(path: StoragePath) -> str:
     """Return the end of an error about a folder that is not there: the nearest one beside it, or nothing."""
     if not isinstance(path, Path):
@@ -229,72 +195,3 @@ def nearest_folder(path: StoragePath) -> str:
     with suppress(OSError):
         return did_you_mean(path.name, [str(other.name) for other in path.parent.iterdir() if other.is_dir()])
     return ""
-
-
-def check_empty(folder: Path) -> None:
-    """Raise FeatxError if `folder` has something in it, or cannot be written to: before work that would be lost.
-
-    It need not be there. What a killed process has left unfinished there does not count.
-    """
-    with system_errors(f"The folder {printable(folder)}", "written"):
-        inside = folder.iterdir() if folder.exists() else ()
-        is_empty = all(path.name.startswith(TEMPORARY_PREFIX) for path in inside)
-        check_writable(folder)
-    if not is_empty:
-        raise FeatxError(f"The folder {printable(folder)} is not empty; choose another one.")
-
-
-@contextmanager
-def new_folder(path: Path | None, parent: Path) -> Iterator[Path]:
-    """Make and yield the folder `path`, or one named after the time in `parent`: before the work, not after it.
-
-    If the work fails and has left nothing in it, the folder goes again, and so do the folders that were made above it.
-
-    Raises:
-        FeatxError: it exists and has something in it, or cannot be made.
-    """
-    with system_errors(f"The folder {printable(path or parent)}", "made"):
-        above = path.absolute().parent if path else parent.absolute()
-        missing = [folder for folder in (above, *above.parents) if not folder.exists()]
-        above.mkdir(parents=True, exist_ok=True)
-        if path is None:
-            (parent / OUTPUT_MARK).touch()
-            path = _make_new(parent, dt.datetime.now().astimezone().strftime("%Y-%m-%d-%H%M%S"))
-        check_empty(path)
-        path.mkdir(exist_ok=True)
-        remove_abandoned_files(path)
-    try:
-        yield path
-        (path / OUTPUT_MARK).touch()
-    except BaseException:
-        with suppress(OSError):  # there is something in it
-            path.rmdir()
-            for folder in missing:
-                _remove_unused(folder)
-        raise
-
-
-def _remove_unused(folder: Path) -> None:
-    """Remove a folder with nothing in it but the mark; raise OSError if there is more."""
-    mark = folder / OUTPUT_MARK
-    is_marked = mark.exists()
-    if is_marked and len(list(folder.iterdir())) == 1:
-        mark.unlink()
-    try:
-        folder.rmdir()
-    except OSError:
-        if is_marked:  # another process has made something in it, just now
-            mark.touch()
-        raise
-
-
-def _make_new(parent: Path, name: str) -> Path:
-    """Make and return a folder in `parent` that was not there: two runs may begin in the same second."""
-    for number in itertools.count(1):
-        path = parent / (name if number == 1 else f"{name}-{number}")
-        try:
-            path.mkdir()
-        except FileExistsError:
-            continue
-        return path
-    raise AssertionError("there is always a next number")

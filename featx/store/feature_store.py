@@ -21,8 +21,8 @@ from featx.storage import (
     check_writable,
     move,
     patiently,
-    remove_abandoned_files,
     replacing,
+    sweep,
     write_text,
 )
 from featx.store.row_index import PATIENCE_S, RowIndex, grouped, look_at_segments
@@ -235,7 +235,7 @@ class FeatureStore:
                     break
             again = False
             self.reload()
-        remove_abandoned_files(self.dir)
+        sweep(self.dir)
 
     def remove_merged(self, segments: Sequence[Segment]) -> None:
         """Remove segments whose rows the caller has all written again, to segments that are on disk by now.

@@ -11,10 +11,10 @@ import numpy as np
 
 from featx.backbones import CLASSIFIER_LAYER, Weights, find_weights_again
 from featx.engines import pack_network
-from featx.errors import FeatxError, printable, system_errors
+from featx.errors import FeatxError, printable
 from featx.heads import HEADS, Epoch, Training, save_model
 from featx.recipe import Recipe
-from featx.storage import StoragePath, nearest_folder, replacing_folder
+from featx.storage import StoragePath, nearest_folder
 from featx.system import check_name, command_line, csv_lines, hardware, now, versions
 from featx.train.features import Features
 from featx.train.metrics import Result
@@ -24,6 +24,12 @@ FORMAT_VERSION = 1
 
 #: The folder in a report folder that has the runs of a comparison.
 RUNS_NAME = "runs"
+
+#: The folder of report folders that the user has not named.
+REPORTS_NAME = "reports"
+
+#: Without this file, a run folder is none.
+METRICS_NAME = "metrics.json"
 
 
 @dataclass(frozen=True)
@@ -78,9 +84,9 @@ def read_run(run_dir: Path, head: str | None = None) -> SavedRun:
     Raises:
         FeatxError: it is no run folder, not a whole one, or one of a newer featx.
     """
-    if not (run_dir / "metrics.json").is_file():
+    if not (run_dir / METRICS_NAME).is_file():
         return _best_run(run_dir, head)
-    metrics = _read_json(run_dir / "metrics.json", dict)
+    metrics = _read_json(run_dir / METRICS_NAME, dict)
     if metrics.get("format") != FORMAT or metrics.get("format_version") != FORMAT_VERSION:
         raise FeatxError(
             f"The run {printable(run_dir)} has the format {printable(str(metrics.get('format_version')))}; this featx "
@@ -103,7 +109,7 @@ def read_run(run_dir: Path, head: str | None = None) -> SavedRun:
 def _best_run(report_dir: Path, head: str | None) -> SavedRun:
     """Return the run in a report folder that did best, as a comparison ranks: by accuracy, then by loss."""
     found: list[tuple[float, float, SavedRun]] = []
-    for path in sorted((report_dir / RUNS_NAME).glob("*/metrics.json")):
+    for path in sorted((report_dir / RUNS_NAME).glob(f"*/{METRICS_NAME}")):
         run, heads = read_run(path.parent), _read_json(path, dict).get("heads", {})
         with suppress(KeyError, TypeError):  # another head
             metrics = heads[head or run.heads[0]]
@@ -118,7 +124,7 @@ def _best_run(report_dir: Path, head: str | None) -> SavedRun:
 
 
 def write_run(
-    run_dir: Path,
+    folder: Path,
     features: Features,
     results: Sequence[Result],
     training: Training,
@@ -126,27 +132,25 @@ def write_run(
     warnings: Sequence[str] = (),
     cache_dir: StoragePath | None = None,
 ) -> None:
-    """Write the run folder `run_dir`: models, metrics, history, predictions, the recipe and the class names.
+    """Fill the empty `folder` with a run: models, metrics, history, predictions, the recipe and the class names.
 
     Where the backbone's `weights` were is noted too: whoever predicts with the run needs them. So are `warnings` of the
     data. An int8 network comes from the cache, and depends on training images that may not be there later.
 
     Raises:
-        FeatxError: the folder has something in it already, or cannot be written.
+        OSError: the folder cannot be written.
     """
-    run_dir = run_dir.resolve()
     columns = ["head", *(column.name for column in fields(Epoch))]
     epochs = ([result.name, *astuple(epoch)] for result in results for epoch in result.history)
-    with system_errors(f"The run folder {printable(run_dir)}", "written"), replacing_folder(run_dir) as folder:
-        for result in results:
-            save_model(result.model, folder / f"{result.name}.keras")
-        _write_json(folder / "metrics.json", _metrics(features, results, training, weights, warnings))
-        _write_json(folder / "class_names.json", features.dataset.class_names)
-        (folder / "recipe.json").write_text(features.recipe.to_json() + "\n", encoding="utf-8")
-        _write_csv(folder / "history.csv", columns, epochs)
-        _write_predictions(folder / "predictions.csv", features, results)
-        if cache_dir is not None:
-            pack_network(features.recipe, cache_dir, folder)
+    for result in results:
+        save_model(result.model, folder / f"{result.name}.keras")
+    _write_json(folder / METRICS_NAME, _metrics(features, results, training, weights, warnings))
+    _write_json(folder / "class_names.json", features.dataset.class_names)
+    (folder / "recipe.json").write_text(features.recipe.to_json() + "\n", encoding="utf-8")
+    _write_csv(folder / "history.csv", columns, epochs)
+    _write_predictions(folder / "predictions.csv", features, results)
+    if cache_dir is not None:
+        pack_network(features.recipe, cache_dir, folder)
 
 
 def _metrics(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from featx.dataset.kaggle.credentials import ANONYMOUS, Credentials, find_credentials, kaggle_session
 from featx.errors import FeatxError, printable
-from featx.storage import write_text
+from featx.storage import file_digest, write_text
 from featx.system import did_you_mean, progress_bar, size
 
 if TYPE_CHECKING:
@@ -207,24 +207,51 @@ class _Partial:
         write_text(self._note_path, json.dumps(validator(response)))
 
     def finish(self, archive: Path) -> None:
-        """Give the whole archive its name."""
+        """Give the whole archive its name, with a record of what is in it beside it."""
+        write_text(_record_path(archive), json.dumps(_record(self.path)))
         self.path.replace(archive)
         self._note_path.unlink()
 
 
-def download(source: KaggleSource, archive: Path, *, show: bool = False) -> None:
-    """Bring the archive of `source` to the file `archive`, going on where an earlier call was cut off.
+def _record_path(archive: Path) -> Path:
+    return archive.with_name(f"{archive.name}.json")
 
-    Data sets are asked for anonymously first; credentials are sent only if that does not do.
+
+def _record(path: Path) -> dict[str, Any]:
+    return {"n_bytes": path.stat().st_size, "sha256": file_digest(path).hex()}
+
+
+def _is_downloaded(archive: Path) -> bool:
+    """Return whether `download` has brought this very file: no other one counts, whoever has put it there."""
+    try:
+        noted = json.loads(_record_path(archive).read_text(encoding="utf-8"))
+        return archive.is_file() and bool(noted == _record(archive))
+    except (OSError, ValueError):
+        return False
+
+
+def has_downloads(folder: Path) -> bool:
+    """Return whether there is an archive in `folder`, or a part of one."""
+    return any(path.suffix in {".zip", ".part"} for path in folder.iterdir())
+
+
+def download(source: KaggleSource, folder: Path, *, show: bool = False) -> Path:
+    """Bring the archive of `source` to a folder that only this user may write to, and return its path.
+
+    It goes on where an earlier call was cut off. Data sets are asked for anonymously first; credentials are sent only
+    if that does not do.
 
     Raises:
-        KaggleError: it cannot be had; what has come of it is kept beside `archive` for the next call.
+        KaggleError: it cannot be had; what has come of it is kept in `folder` for the next call.
         FeatxError: there is not enough room on the disk.
         OSError: it cannot be written.
     """
     import requests
 
-    partial = _Partial(archive.with_suffix(".part"))
+    archive = folder / f"{source.file_name}.zip"
+    if _is_downloaded(archive):
+        return archive
+    partial = _Partial(folder / f"{source.file_name}.part")
     pauses: list[float] = []
     while True:
         n_before = partial.n_bytes
@@ -244,7 +271,7 @@ def download(source: KaggleSource, archive: Path, *, show: bool = False) -> None
             raise
         else:
             partial.finish(archive)
-            return
+            return archive
 
 
 def _try(source: KaggleSource, partial: _Partial, *, show: bool) -> None:
