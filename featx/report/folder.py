@@ -105,7 +105,7 @@ def _write(folder: Path, files: Mapping[str, bytes], report_dir: Path) -> None:
 
 def draw(comparison: Comparison) -> dict[str, bytes]:
     """Return the PNG files of a comparison by file name; `training-curves.png` only if an approach has a history."""
-    charts: "dict[str, Callable[[], Figure]]" = {
+    charts: dict[str, Callable[[], Figure]] = {
         "summary.png": partial(summary_chart, comparison),
         "accuracy.png": partial(accuracy_chart, comparison),
         "time.png": partial(time_chart, comparison),
