@@ -470,7 +470,7 @@ def tar_of_links(rng: random.Random, entries: list[Entry]) -> None:
         target = target.rpartition("/")[2]
     entries.append(_entry(f"{folder}/loop.jpg", b"", kind, target))
     if rng.random() < 0.3:
-        numbers = range(rng.choice([3, 45, 400]))
+        numbers = range(rng.choice([3, 45, 4000]))
         entries += [_entry(f"{folder}/l{n}.jpg", b"", tarfile.SYMTYPE, f"l{n + 1}.jpg") for n in numbers]
 
 
