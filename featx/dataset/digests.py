@@ -29,7 +29,6 @@ from featx.storage import (
     StatKeys,
     StoragePath,
     as_storage_path,
-    file_digest,
     is_distant,
     local_dir,
 )
@@ -204,9 +203,20 @@ def _hash_remote(file: RemotePath, known: StatEntry | None) -> _Hashed:
             return _Hashed(known.digest)
         if key and key.size > MAX_FILE_MIB << 20:
             return _Hashed(reason=f"larger than {MAX_FILE_MIB} MiB")
-        return _Hashed(file_digest(file), key)
+        return _hash_blocks(file, key)
     except OSError as error:
         return _Hashed(reason=_why(error))
+
+
+def _hash_blocks(file: RemotePath, key: StatKey | None) -> _Hashed:
+    """Read a file whose server may not know, or not tell, how large it is."""
+    digest, n_bytes = hashlib.sha256(), 0
+    for block in file.blocks():
+        n_bytes += len(block)
+        if n_bytes > MAX_FILE_MIB << 20:
+            return _Hashed(reason=f"larger than {MAX_FILE_MIB} MiB")
+        digest.update(block)
+    return _Hashed(digest.digest(), key)
 
 
 def _hash_file(name: bytes, keys: StatKeys) -> _Hashed:

@@ -258,11 +258,12 @@ def _reason(error: Exception, protocol: str) -> str:
 
 
 def _nanoseconds(value: object) -> int:
-    """Return a time as nanoseconds since 1970, 0 if it is in words of its own."""
+    """Return a time as nanoseconds since 1970; 0 if it is in words of its own, or no clock shows it."""
     if isinstance(value, dt.datetime):
         return int(value.timestamp() * 1e9)
     if isinstance(value, int | float):
-        return int(value * 1e9)
+        nanoseconds = value * 1e9
+        return int(nanoseconds) if abs(nanoseconds) < 1 << 62 else 0  # whoever packs a tar file may write infinity
     return 0
 
 
@@ -328,15 +329,22 @@ def _members(file: IO[bytes], kind: str | None, encoding: str | None) -> tuple[A
     from fsspec.implementations.tar import TarFileSystem
     from fsspec.implementations.zip import ZipFileSystem
 
+    warnings: list[str] = []
+
+    class Members(TarFileSystem):  # type: ignore[misc]  # fsspec has no types
+        """A tar file whose members are named before fsspec lists them: it takes hours to follow thousands of links."""
+
+        def _index(self) -> None:
+            warnings.extend(name_tar_members(self.tar, encoding))
+            super()._index()
+
     try:
         if kind == "zip":
             system = ZipFileSystem(fo=file)
             return system, name_zip_members(system.zip, encoding)
         # fsspec goes by a name, this one rather than the file's own, whether there is something to uncompress.
         setattr(file, "original", "plain.tar")  # noqa: B010 - it is no attribute that a file is known to have
-        system = TarFileSystem(fo=file)
-        warnings = name_tar_members(system.tar, encoding)
-        system._index()  # noqa: SLF001 - lists the members again, by their new names
+        system = Members(fo=file)
     except BaseException:
         file.close()
         raise

@@ -36,6 +36,7 @@ from featx.system.machine import (
     command_line,
     cpu_seconds,
     cuda_capability,
+    free_memory_bytes,
     hardware,
     has_fast_bfloat16,
     n_cores,
