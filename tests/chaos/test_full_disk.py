@@ -202,6 +202,24 @@ def test_no_space_for_the_converted_network_is_one_line(scenario, tmp_path, tall
         tally.assert_whole(scenario, cache)
 
 
+@pytest.mark.parametrize("size", [4096, 100_000, 160_000] if chosen(full=1, quick=0) else [100_000])
+def test_no_space_for_temporary_files_is_one_line(scenario, tmp_path, tally, featx, monkeypatch, size):
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    with small_disk(tmp_path / "disk", size) as disk:
+        monkeypatch.setattr(tempfile, "tempdir", str(disk))
+        result = featx(*extract_words(scenario.data, cache), exit_code=2)
+        tally.faults["disk full: temporary files"] += 1
+        assert result.stderr == (
+            f"featx: The folder for temporary files {disk} cannot be written: No space left on device. Free some space "
+            "there, or name another folder with TMPDIR.\n"
+        )
+        assert list(disk.iterdir()) == []
+        remount(disk, f"size={64 << 20}")
+        featx(*extract_words(scenario.data, cache))
+        tally.assert_whole(scenario, cache)
+
+
 # The folders of stage two
 
 
