@@ -23,6 +23,7 @@ from featx.storage.files import (
     replacing_folder,
     write_text,
 )
+from featx.storage.free_space import check_reserve, check_space
 from featx.storage.member_names import ArchiveError, NameEncodingError, name_zip_members, text_encoding
 from featx.storage.paths import StoragePath, as_cache_dir, as_data, as_path, as_storage_path, local_dir
 from featx.storage.remote_path import RemotePath, is_distant
