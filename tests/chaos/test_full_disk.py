@@ -247,6 +247,21 @@ def test_no_space_for_the_run_folder_is_one_line_and_leaves_none(scenario, warm,
         assert {path.name for path in (disk / "run").iterdir()} >= {"metrics.json", "dense.keras", "logreg.keras"}
 
 
+@pytest.mark.parametrize("size", [4096, 1 << 20, 16 << 20] if chosen(full=1, quick=0) else [1 << 20])
+@pytest.mark.parametrize("form", ["savedmodel", "keras", "onnx"])
+def test_no_space_for_an_export_is_one_line_and_leaves_nothing(scenario, warm, tmp_path, tally, featx, size, form):
+    run = tmp_path / "run"
+    featx("train-top", scenario.data, "--cache-dir", warm, "--run-dir", run, *STAGE_TWO_WORDS)
+    with small_disk(tmp_path / "disk", size) as disk:
+        target = disk / "out" / {"savedmodel": "pets", "keras": "pets.keras", "onnx": "pets.onnx"}[form]
+        result = featx("export", run, "--format", form, "--to", target, "--cache-dir", warm, "--quiet", exit_code=2)
+        tally.faults["disk full: export"] += 1
+        (line,) = errors_of(result.stderr.splitlines())
+        assert line.startswith(f"featx: {target} cannot be written: ")
+        assert "No space left on device" in line
+        assert not [path for path in disk.rglob("*") if path.is_file()]
+
+
 @pytest.mark.parametrize("size", [4096, 60_000, 150_000] if chosen(full=1, quick=0) else [60_000])
 def test_no_space_for_the_report_folder_is_one_line(scenario, warm, tmp_path, tally, featx, size):
     with small_disk(tmp_path / "disk", size) as disk:
