@@ -1,8 +1,10 @@
 """Web servers that never end: bounds of memory and time, and Ctrl-C at once."""
 
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from featx.errors import FeatxError
 from featx.images import read_file
 from featx.storage import remote_path, web
 from featx.storage.paths import as_data, as_storage_path
+from tests.chaos.test_full_disk import small_disk
 from tests.conftest import write_photos
 from tests.storage.hostile_web import HostileWeb, hostile_web
 
@@ -111,6 +114,15 @@ def test_more_files_than_any_collection_has_are_one_sentence(server, tmp_path, m
     server.pages["/photos"] = "".join(f'<a href="{number}.jpg">x</a>' for number in range(1500))
     with pytest.raises(FeatxError, match="more than 1,000 files"):
         scan(f"http://{server.host}/photos", tmp_path / "cache")
+
+
+def test_a_copy_of_an_endless_tar_file_leaves_room_on_the_disk(server, tmp_path, monkeypatch):
+    server.endless.add("/photos.tar")
+    with small_disk(tmp_path / "disk", 80 << 20) as disk:
+        monkeypatch.setattr(tempfile, "tempdir", str(disk))
+        with pytest.raises(FeatxError, match=r"does not fit: only .* are left on the disk of .*TMPDIR"):
+            scan(f"http://{server.host}/photos.tar", tmp_path / "cache")
+        assert shutil.disk_usage(disk).free > 79 << 20
 
 
 @pytest.mark.parametrize(
