@@ -13,6 +13,7 @@ from typing import Any, TypeVar, cast
 import click
 from click.core import ParameterSource
 
+from featx.cli.streams import print_result
 from featx.dataset import ImageFolders, chosen_data, has_data
 from featx.engines import ENGINE_CHOICES, EngineOptions
 from featx.errors import FeatxError, printable, redacted
@@ -388,9 +389,9 @@ class Output:
     def say(self, result: Any, to_text: Callable[[Any], str], to_json: Callable[[Any], Any]) -> None:
         """Print a result on standard output: as JSON, as text, or not at all."""
         if self.as_json:
-            click.echo(json.dumps(to_json(result), indent=2))
+            print_result(json.dumps(to_json(result), indent=2))
         elif self.show and (text := to_text(result)):
-            click.echo(text)
+            print_result(text)
 
 
 def _output(*, quiet: bool, as_json: bool) -> dict[str, Any]:
