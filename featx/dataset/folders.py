@@ -1,4 +1,4 @@
-"""What lies in the folders of a data set, on this machine or elsewhere. Each folder is listed once."""
+"""The content of the folders of a data set, on this machine or remote. featx lists each folder once."""
 
 import logging
 import os

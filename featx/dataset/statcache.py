@@ -33,6 +33,9 @@ _OLD_TABLE = """CREATE TABLE IF NOT EXISTS digests (
     path BLOB PRIMARY KEY, size INTEGER, mtime_ns INTEGER, inode INTEGER, digest BLOB, crc32 INTEGER
 ) WITHOUT ROWID"""
 
+_WHOSE = """SELECT application_id, user_version, (SELECT count(*) FROM sqlite_master)
+FROM pragma_application_id, pragma_user_version"""
+
 # SQLITE_ERROR is what our fixed statements give on tables that are not ours.
 _DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR}
 
@@ -188,9 +191,8 @@ def _read(
 
 def _is_ours(connection: sqlite3.Connection) -> bool:
     """Return whether the database has our table; False if it is empty, or has only that of an older featx."""
-    (application_id,) = connection.execute("PRAGMA application_id").fetchone()
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    (n_tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    # One statement sees one state: another process may be making the tables.
+    application_id, version, n_tables = connection.execute(_WHOSE).fetchone()
     if (application_id, version, n_tables) == (0, 0, 0):
         return False
     if (application_id, version) != (_APPLICATION_ID, _FORMAT_VERSION):

@@ -5,11 +5,14 @@ Only this room uses fsspec. Other rooms use a `StoragePath`: a `pathlib.Path`, o
 
 from featx.storage.file_system import StorageError, archive_kind
 from featx.storage.files import (
+    OddFileError,
     check_readable,
+    check_regular,
     check_writable,
     file_digest,
     move,
     nearest_folder,
+    read_small,
     read_start,
     read_whole,
     remove_whole,
