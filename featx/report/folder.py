@@ -57,7 +57,7 @@ def write_report(
     The page's thumbnails come from the images in the data set's folder `data_dir`; without it, there are none. With
     `claims`, the page shows the claims of the report of 2020, even if the images are not those of the report.
 
-    A folder that is empty or new gets the report as a whole or not at all. In another folder, each file is written
+    If the folder is empty or new, the report is there as a whole or not at all. In another folder, each file is written
     under a temporary name and then renamed, so a file with its final name is always complete.
 
     Raises:

@@ -223,10 +223,9 @@ def _record(path: Path) -> dict[str, Any]:
 
 
 def _is_downloaded(archive: Path) -> bool:
-    """Return whether `download` has brought this very file: no other one counts, whoever has put it there."""
+    """Return whether `download` has written this very file. No other file counts."""
     try:
-        noted = json.loads(_record_path(archive).read_text(encoding="utf-8"))
-        return archive.is_file() and bool(noted == _record(archive))
+        return archive.is_file() and bool(json.loads(read_small(_record_path(archive))) == _record(archive))
     except (OSError, ValueError):
         return False
 
@@ -237,13 +236,12 @@ def has_downloads(folder: Path) -> bool:
 
 
 def download(source: KaggleSource, folder: Path, *, show: bool = False) -> Path:
-    """Bring the archive of `source` to a folder that only this user may write to, and return its path.
+    """Download the archive of `source` to a folder of this user's alone, and return its path; resume a download.
 
-    It goes on where an earlier call was cut off. Data sets are asked for anonymously first; credentials are sent only
-    if that does not do.
+    It asks for data sets anonymously first, and sends credentials only if Kaggle refuses.
 
     Raises:
-        KaggleError: it cannot be had; what has come of it is kept in `folder` for the next call.
+        KaggleError: it cannot be downloaded; the part that was downloaded stays in `folder` for the next call.
         FeatxError: there is not enough room on the disk.
         OSError: it cannot be written.
     """
