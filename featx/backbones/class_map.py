@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from featx.errors import FeatxError, printable, system_errors
+from featx.storage import read_small
 from featx.system import did_you_mean
 
 #: Network classes of the 1000 of ImageNet, as Keras numbers them, from 0.
@@ -291,7 +292,7 @@ def _distinct_names(class_list: Sequence[NetworkClass]) -> list[str]:
 def _read_json(path: Path, what: str) -> Any:
     try:
         with system_errors(f"The {what} {printable(path)}", "read"):
-            text = path.read_text(encoding="utf-8-sig")  # editors on Windows begin a file with a byte order mark
+            text = read_small(path).decode("utf-8-sig")  # editors on Windows begin a file with a byte order mark
         content = json.loads(text, object_pairs_hook=_without_twins)
         json.dumps(content, ensure_ascii=False).encode("utf-8", "surrogateescape")  # half a character is no name
     except (ValueError, RecursionError) as error:

@@ -22,7 +22,7 @@ from featx.extract import (
     remove,
     size_bytes,
 )
-from featx.storage import StoragePath, local_dir
+from featx.storage import StoragePath, is_held, local_dir
 from featx.store import Compaction, Damage, StoreCheck
 from featx.system import duration, shell_line, size, text_table
 
@@ -64,7 +64,7 @@ def ls(cache_dir: StoragePath, output: opt.Output) -> None:
 def verify(names: tuple[str, ...], cache_dir: StoragePath, mend: bool, output: opt.Output) -> None:
     """Read everything, compare it with its checksums, and say what is damaged. Without --mend, change nothing.
 
-    Exits with 1 if something is damaged.
+    Exits with 1 if something is damaged, and with 2 if something cannot be checked. featx checks the rest all the same.
 
     \b
     Example:
@@ -72,6 +72,8 @@ def verify(names: tuple[str, ...], cache_dir: StoragePath, mend: bool, output: o
     """
     check = check_cache(cache_dir, names, mend=mend, show=output.show)
     output.say(check, partial(check_text, cache_dir=cache_dir, mended=mend), _check_json)
+    if check.problems:
+        raise FeatxError(" ".join(check.problems))
     if not check.is_sound:
         click.get_current_context().exit(1)
 
@@ -131,11 +133,21 @@ def _listing_text(entries: Sequence[CacheEntry], cache_dir: StoragePath) -> str:
 
 
 def _about(entry: CacheEntry) -> str:
+    if entry.problem:
+        return printable(entry.problem)
     if entry.store is None:
-        return {"networks": "converted networks", "digests": "digests of image files"}.get(entry.kind, "")
+        return {
+            "networks": "converted networks",
+            "digests": "digests of image files",
+            "data": "images of featx's own",
+            "quarantined": "damaged, quarantined",
+            "unfinished": "another featx is at work here" if is_held(entry.path) else "left by a featx that was killed",
+        }.get(entry.kind, "not featx's")
     parts = [f"{entry.store.recipe.precision}, {entry.store.recipe.dtype}" if entry.store.recipe else "no known recipe"]
     if entry.store.quarantined:
         parts.append(f"{len(entry.store.quarantined)} damaged segments quarantined")
+    if entry.unfinished_bytes:
+        parts.append(f"{size(entry.unfinished_bytes)} unfinished")
     return "; ".join(parts)
 
 
@@ -149,10 +161,12 @@ def _listing_json(entries: Sequence[CacheEntry]) -> list[dict[str, Any]]:
             "name": entry.name,
             "kind": entry.kind,
             "size_bytes": entry.size_bytes,
+            "unfinished_bytes": entry.unfinished_bytes,
             "n_images": entry.store.n_images if entry.store else None,
             "n_segments": len(entry.store.segments) if entry.store else None,
             "n_set_aside": len(entry.store.quarantined) if entry.store else None,
             "recipe_key": entry.store.recipe.key if entry.store and entry.store.recipe else None,
+            "problem": entry.problem or None,
         }
         for entry in entries
     ]
@@ -163,7 +177,7 @@ def check_text(check: CacheCheck, cache_dir: StoragePath, *, mended: bool) -> st
     lines = [line for store in check.stores for line in _store_lines(store)]
     lines += [_damage_line(damage) for damage in check.damages]
     if check.is_sound:
-        return "\n".join([*lines, "No damage found."])
+        return "\n".join([*lines, *([] if check.problems else ["No damage found."])])
     if mended:
         lines.append("The damaged files were quarantined or removed.")
     else:
@@ -221,6 +235,7 @@ def _check_json(check: CacheCheck) -> dict[str, Any]:
             for store in check.stores
         ],
         "damages": list(map(_damage_json, check.damages)),
+        "problems": list(check.problems),
     }
 
 

@@ -12,7 +12,7 @@ from featx.errors import printable
 from featx.extract import ExtractedViews, Extraction, extract_features
 from featx.storage import StoragePath, new_folder
 from featx.system import duration
-from featx.train import data_warnings
+from featx.train import REPORTS_NAME, data_warnings
 
 #: Skipped images that the terminal names; `skipped.csv` has all.
 SKIPPED_SHOWN = 10
@@ -47,9 +47,9 @@ def extract(data: ImageFolders, cache_dir: StoragePath, preview: bool, output: o
         from featx.report import draw_preview
 
         chosen = {name: options[name] for name in ("views", "backbone", "image_size")}
-        with new_folder(None, Path("reports")) as folder:
-            picture = draw_preview(data, folder, cache_dir=cache_dir, **chosen)
-        output.say(picture, lambda path: f"Views: {printable(path)}", lambda path: {"preview": str(path)})
+        with new_folder(None, Path(REPORTS_NAME)) as making:
+            name = draw_preview(data, making.built, cache_dir=cache_dir, **chosen).name
+        output.say(making.path / name, lambda path: f"Views: {printable(path)}", lambda path: {"preview": str(path)})
     else:
         extraction = extract_features(data, cache_dir=cache_dir, show=output.show, **options)
         output.say(extraction, extraction_text, extraction_json)

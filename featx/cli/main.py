@@ -18,6 +18,7 @@ from featx.cli.fetch import fetch
 from featx.cli.options import with_nearest
 from featx.cli.plan import plan
 from featx.cli.predict import predict
+from featx.cli.streams import output_refused
 from featx.cli.train_top import train_top
 from featx.errors import FeatxError, printable, redacted
 from featx.storage import archive_kind
@@ -35,6 +36,10 @@ class Commands(click.Group):
             return super().make_context(*args, **options)
         except KeyboardInterrupt as interrupt:
             _stop(interrupt)
+        except BrokenPipeError:
+            raise
+        except OSError as error:  # nothing but `--help` is printed here
+            _fail(str(output_refused(error)), 2)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -59,7 +64,7 @@ class Commands(click.Group):
         except MemoryError as error:
             _fail(f"not enough memory: {error}. Choose smaller images, a later layer or smaller batches.", 2)
         except OSError as error:
-            _fail(f"{error.strerror or error}: {printable(error.filename or '')}", 2)
+            _fail(": ".join(filter(None, [error.strerror or str(error), printable(error.filename or "")])), 2)
 
 
 def is_data(word: str) -> bool:
@@ -80,6 +85,14 @@ def _stop(interrupt: KeyboardInterrupt) -> NoReturn:
 def _fail(message: str, exit_code: int) -> NoReturn:
     click.echo(f"featx: {message}", err=True)
     sys.exit(exit_code)
+
+
+def _check_working_dir() -> None:
+    """Raise FeatxError if the working directory was removed: every relative path would be said not to be there."""
+    try:
+        os.getcwd()  # noqa: PTH109 - and nothing else
+    except FileNotFoundError as error:
+        raise FeatxError("the folder that you are in has been removed; go to another one with cd.") from error
 
 
 class _Handler(logging.Handler):
@@ -113,6 +126,7 @@ def main() -> None:
       featx photos/
       featx compare data/ --backbone vgg16 --with-scratch-cnn
     """
+    _check_working_dir()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal may lack letters; the work must not be lost for them

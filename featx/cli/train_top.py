@@ -8,7 +8,6 @@ import click
 from featx.cli import options as opt
 from featx.dataset import ImageFolders
 from featx.errors import printable
-from featx.storage import new_folder
 from featx.system import duration
 from featx.train import Metrics, Run
 from featx.train import train_top as train
@@ -23,7 +22,7 @@ from featx.train import train_top as train
 @opt.TRAIN_VIEWS
 @click.option("--run-dir", type=opt.LocalFolder(path_type=Path), help="Run folder.  [default: a new one in runs/]")
 @opt.OUTPUT
-def train_top(data: ImageFolders, run_dir: Path | None, output: opt.Output, **options: Any) -> None:
+def train_top(data: ImageFolders, output: opt.Output, **options: Any) -> None:
     """Stage two: train two heads on cached features.
 
     The heads are dense, a small neural network, and logreg, logistic regression.
@@ -32,9 +31,7 @@ def train_top(data: ImageFolders, run_dir: Path | None, output: opt.Output, **op
     Example:
       featx train-top data/ --backbone vgg16 --image-size 150 --run-dir runs/first
     """
-    with new_folder(run_dir, Path("runs")) as folder:
-        run = train(data, run_dir=folder, **options)
-    output.say(run, run_text, run_json)
+    output.say(train(data, **options), run_text, run_json)
 
 
 def run_text(run: Run) -> str:

@@ -6,33 +6,18 @@ HDF5 does what a file says. It reads other files (external links and storage, vi
 
 import math
 import mmap
-import struct
 from pathlib import Path
 
 import h5py
 
 from featx.store.hdf5_file import open_hdf5
+from featx.store.hdf5_structure import has_sound_heaps, has_sound_names
 
 #: Filters that are part of HDF5 or h5py, by number: deflate, shuffle, Fletcher-32, szip, n-bit, scale-offset, LZF.
 _BUILT_IN_FILTERS = {1, 2, 3, 4, 5, 6, 32000}
 
 #: More links than any network has layers and weights: walking through all of them is to take no time.
 _MAX_LINKS = 20_000
-
-#: More texts than any of these files has, for the same reason.
-_MAX_TEXTS = 1_000_000
-
-#: A heap of texts begins with its signature, a version, three bytes of no meaning, and its size.
-_HEAP = b"GCOL\x01"
-_HEAP_HEADER = struct.Struct("<8xQ")
-#: An object in it: its number, uses, four bytes of no meaning, its size.
-_OBJECT_HEADER = struct.Struct("<HHxxxxQ")
-
-#: So does a heap of the names in a group; then its size, where its first free piece is, and where it lies in the file.
-_NAMES = b"HEAP\x00"
-_NAMES_HEADER = struct.Struct("<8x3Q")
-#: A free piece has the place of the next and its own size. The last says that the next is at 1.
-_FREE_PIECE, _NO_MORE = struct.Struct("<2Q"), 1
 
 
 def check_own_file(path: Path, most_bytes: int) -> None:
@@ -58,8 +43,8 @@ def check_own_data(file: h5py.File, content: bytes | mmap.mmap, most_bytes: int)
         content: its bytes.
         most_bytes: of all its arrays together.
     """
-    _check_texts(content)
-    _check_names(content)
+    if not (has_sound_heaps(content, beyond=True) and has_sound_names(content, beyond=True)):
+        raise ValueError("a list of texts or names in it has no end")
     n_links, n_bytes = 0, 0
     groups, seen = [file["/"]], set()
     while groups:
@@ -106,37 +91,3 @@ def _own_bytes(dataset: h5py.Dataset) -> int:
 
 def _n_chunks(dataset: h5py.Dataset) -> int:
     return math.prod(-(-side // chunk) for side, chunk in zip(dataset.shape, dataset.chunks, strict=True))
-
-
-def _check_texts(content: bytes | mmap.mmap) -> None:
-    """Raise ValueError if reading a text may never end: an object without a length in a heap of them."""
-    n_texts, start = 0, content.find(_HEAP)
-    while start >= 0:
-        at, end = start + _HEAP_HEADER.size, start
-        if at <= len(content):
-            end += _HEAP_HEADER.unpack_from(content, start)[0]
-        # What ends beyond the file is no heap, but four letters among the numbers: HDF5 would not read it, either.
-        while end <= len(content) and end - at >= _OBJECT_HEADER.size:
-            number, _, size = _OBJECT_HEADER.unpack_from(content, at)
-            # Object 0 is what is free, and counts its own header; the others are padded to eight bytes.
-            needed = size if number == 0 else _OBJECT_HEADER.size + (size + 7) // 8 * 8
-            n_texts += 1
-            if not _OBJECT_HEADER.size <= needed <= end - at or n_texts > _MAX_TEXTS:
-                raise ValueError("a heap of texts in it has no end")
-            at += needed
-        start = content.find(_HEAP, start + 1)
-
-
-def _check_names(content: bytes | mmap.mmap) -> None:
-    """Raise ValueError if the list of free room among the names of a group, which HDF5 reads first, may never end."""
-    start = content.find(_NAMES)
-    while start >= 0:
-        header = content[start : start + _NAMES_HEADER.size]
-        size, at, begin = _NAMES_HEADER.unpack(header) if len(header) == _NAMES_HEADER.size else (0, _NO_MORE, 0)
-        seen: set[int] = set()
-        while at != _NO_MORE and at + _FREE_PIECE.size <= size and begin + size <= len(content):
-            if at in seen:
-                raise ValueError("the names in it have no end")
-            seen.add(at)
-            at, _ = _FREE_PIECE.unpack_from(content, begin + at)
-        start = content.find(_NAMES, start + 1)

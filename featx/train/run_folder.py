@@ -12,24 +12,27 @@ import numpy as np
 
 from featx.backbones import CLASSIFIER_LAYER, Weights, check_recipe, find_weights_again
 from featx.engines import pack_network
-from featx.errors import FeatxError, printable, system_errors
+from featx.errors import FeatxError, printable
 from featx.heads import HEADS, Epoch, Head, Training, read_head, save_model
 from featx.recipe import Recipe
-from featx.storage import StoragePath, nearest_folder, read_whole, replacing_folder
-from featx.system import check_name, command_line, csv_lines, hardware, now, size, versions
+from featx.storage import StoragePath, nearest_folder, read_small
+from featx.system import check_name, command_line, csv_lines, hardware, now, versions
 from featx.train.features import Features
 from featx.train.metrics import Result
 
 FORMAT = "featx-run"
 FORMAT_VERSION = 1
 
-#: A run with a hundred thousand classes has JSON files of a few MiB.
-_MAX_JSON_BYTES = 256 << 20
-
 log = logging.getLogger("featx")
 
 #: The folder in a report folder that has the runs of a comparison.
 RUNS_NAME = "runs"
+
+#: The folder of report folders that the user has not named.
+REPORTS_NAME = "reports"
+
+#: Without this file, a run folder is none.
+METRICS_NAME = "metrics.json"
 
 
 @dataclass(frozen=True)
@@ -99,9 +102,9 @@ def read_run(run_dir: Path, head: str | None = None) -> SavedRun:
     Raises:
         FeatxError: it is not a run folder, is incomplete, or comes from a newer featx.
     """
-    if not (run_dir / "metrics.json").is_file():
+    if not (run_dir / METRICS_NAME).is_file():
         return _best_run(run_dir, head)
-    metrics = _read_json(run_dir / "metrics.json", dict)
+    metrics = _read_json(run_dir / METRICS_NAME, dict)
     if metrics.get("format") != FORMAT or metrics.get("format_version") != FORMAT_VERSION:
         raise FeatxError(
             f"The run {printable(run_dir)} has format version {printable(str(metrics.get('format_version')))}; "
@@ -151,7 +154,7 @@ def _read_recipe(path: Path) -> Recipe:
 def _best_run(report_dir: Path, head: str | None) -> SavedRun:
     """Return the run in a report folder that did best, as a comparison ranks: by accuracy, then by loss."""
     found: list[tuple[float, float, SavedRun]] = []
-    for path in sorted((report_dir / RUNS_NAME).glob("*/metrics.json")):
+    for path in sorted((report_dir / RUNS_NAME).glob(f"*/{METRICS_NAME}")):
         try:
             run = read_run(path.parent)
         except FeatxError as error:  # the others are as good as they were
@@ -182,7 +185,7 @@ def _rank(heads: object, name: str) -> tuple[float, float] | None:
 
 
 def write_run(
-    run_dir: Path,
+    folder: Path,
     features: Features,
     results: Sequence[Result],
     training: Training,
@@ -190,27 +193,25 @@ def write_run(
     warnings: Sequence[str] = (),
     cache_dir: StoragePath | None = None,
 ) -> None:
-    """Write the run folder `run_dir`: models, metrics, history, predictions, the recipe and the class names.
+    """Fill the empty `folder` with a run: models, metrics, history, predictions, the recipe and the class names.
 
     It also notes the path of the backbone's `weights`, which predictions need, and the `warnings` about the data. An
     int8 network is copied from the cache, because it depends on training images that may be gone later.
 
     Raises:
-        FeatxError: the folder is not empty, or cannot be written.
+        OSError: the folder cannot be written.
     """
-    run_dir = run_dir.resolve()
     columns = ["head", *(column.name for column in fields(Epoch))]
     epochs = ([result.name, *astuple(epoch)] for result in results for epoch in result.history)
-    with system_errors(f"The run folder {printable(run_dir)}", "written"), replacing_folder(run_dir) as folder:
-        for result in results:
-            save_model(result.model, folder / f"{result.name}.keras")
-        _write_json(folder / "metrics.json", _metrics(features, results, training, weights, warnings))
-        _write_json(folder / "class_names.json", features.dataset.class_names)
-        (folder / "recipe.json").write_text(features.recipe.to_json() + "\n", encoding="utf-8")
-        _write_csv(folder / "history.csv", columns, epochs)
-        _write_predictions(folder / "predictions.csv", features, results)
-        if cache_dir is not None:
-            pack_network(features.recipe, cache_dir, folder)
+    for result in results:
+        save_model(result.model, folder / f"{result.name}.keras")
+    _write_json(folder / METRICS_NAME, _metrics(features, results, training, weights, warnings))
+    _write_json(folder / "class_names.json", features.dataset.class_names)
+    (folder / "recipe.json").write_text(features.recipe.to_json() + "\n", encoding="utf-8")
+    _write_csv(folder / "history.csv", columns, epochs)
+    _write_predictions(folder / "predictions.csv", features, results)
+    if cache_dir is not None:
+        pack_network(features.recipe, cache_dir, folder)
 
 
 def _metrics(
@@ -290,11 +291,7 @@ def _read_json(path: Path, kind: Callable[[], Any]) -> Any:
 
 def _read(path: Path) -> str:
     try:
-        content = read_whole(path, _MAX_JSON_BYTES)
-        text = None if content is None else content.decode("utf-8")
+        return read_small(path).decode("utf-8")
     except (OSError, UnicodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
         raise FeatxError(f"{printable(path)} cannot be read: {reason}. Train again with featx train-top.") from error
-    if text is None:
-        raise FeatxError(f"{printable(path)} is larger than {size(_MAX_JSON_BYTES)}; train again with featx train-top.")
-    return text

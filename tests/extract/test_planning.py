@@ -34,6 +34,7 @@ from featx.extract.planning.survey import N_SAMPLE, sample_rows, survey
 from featx.extract.planning.trial import Trial, disk_usage, try_out
 from featx.images.augmentation import Views
 from featx.recipe import Recipe
+from featx.storage import workshop
 from featx.system.arguments import from_json_value, parse_duration
 
 #: One configuration, so that most plans take seconds; the whole table is made once.
@@ -321,14 +322,16 @@ def children(pid: int) -> list[int]:
 
 
 def test_what_a_killed_plan_left_behind_goes_with_the_next(data, cache):
-    old, young = cache / ".tmp-plan-old", cache / ".tmp-plan-young"
-    for folder in (old, young):
+    old, young, killed, held = (cache / f".tmp-plan-{name}" for name in ("old", "young", "killed", "held"))
+    for folder in (old, young, killed):
         folder.mkdir()
         (folder / "file").touch()
+    (killed / "lock").touch()
     long_ago = time.time() - 7200
     os.utime(old, (long_ago, long_ago))
-    plan_extraction(data, cache_dir=cache, **FAST)
-    assert stores(cache) == [young.name]
+    with workshop(held):
+        plan_extraction(data, cache_dir=cache, **FAST)
+        assert sorted(stores(cache)) == [held.name, young.name]
 
 
 def test_a_trial_ends_with_whoever_started_it(data, cache):

@@ -25,6 +25,7 @@ from featx.dataset.scanning import scan
 from featx.dataset.statcache import StatCache
 from featx.errors import DatasetError, FeatxError, StoreError, redacted
 from featx.extract.extract import extract_features
+from featx.storage import mark_folder
 from featx.storage.paths import as_data, as_storage_path, local_dir
 from featx.storage.remote_path import RemotePath
 from featx.store.feature_store import FeatureStore
@@ -300,7 +301,7 @@ def test_folders_on_s3_are_understood_as_they_are_on_disk(tmp_path, photos, buck
     for name in ("train/sea/deep/er/y.jpg", "reports/pictures/z.jpg"):
         (photos / name).parent.mkdir(parents=True)
         shutil.copy(photos / "train" / "sea" / "sea.0.jpg", photos / name)
-    (photos / "reports" / ".featx-output").touch()
+    mark_folder(photos / "reports")
     nested = tmp_path / "nest"
     nested.mkdir()
     photos.rename(nested / "inner")
