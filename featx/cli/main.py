@@ -18,6 +18,7 @@ from featx.cli.fetch import fetch
 from featx.cli.options import with_nearest
 from featx.cli.plan import plan
 from featx.cli.predict import predict
+from featx.cli.streams import output_refused
 from featx.cli.train_top import train_top
 from featx.errors import FeatxError, printable, redacted
 from featx.storage import archive_kind
@@ -35,6 +36,10 @@ class Commands(click.Group):
             return super().make_context(*args, **options)
         except KeyboardInterrupt as interrupt:
             _stop(interrupt)
+        except BrokenPipeError:
+            raise
+        except OSError as error:  # nothing but `--help` is printed here
+            _fail(str(output_refused(error)), 2)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -59,7 +64,7 @@ class Commands(click.Group):
         except MemoryError as error:
             _fail(f"not enough memory: {error}. Choose smaller images, a later layer or smaller batches.", 2)
         except OSError as error:
-            _fail(f"{error.strerror or error}: {printable(error.filename or '')}", 2)
+            _fail(": ".join(filter(None, [error.strerror or str(error), printable(error.filename or "")])), 2)
 
 
 def is_data(word: str) -> bool:

@@ -13,6 +13,7 @@ from typing import Any, TypeVar, cast
 import click
 from click.core import ParameterSource
 
+from featx.cli.streams import print_result
 from featx.dataset import ImageFolders, chosen_data, has_data
 from featx.engines import ENGINE_CHOICES, EngineOptions
 from featx.errors import FeatxError, printable, redacted
@@ -342,7 +343,7 @@ STAGE_TWO = combined(
         "--epochs",
         type=click.IntRange(1, MAX_EPOCHS),
         default=Training.epochs,
-        help="Most passes over the training images; early stopping may end training sooner.",
+        help="Largest number of passes over the training images; early stopping may end sooner.",
     ),
     option(
         "--memory",
@@ -388,9 +389,9 @@ class Output:
     def say(self, result: Any, to_text: Callable[[Any], str], to_json: Callable[[Any], Any]) -> None:
         """Print a result on standard output: as JSON, as text, or not at all."""
         if self.as_json:
-            click.echo(json.dumps(to_json(result), indent=2))
+            print_result(json.dumps(to_json(result), indent=2))
         elif self.show and (text := to_text(result)):
-            click.echo(text)
+            print_result(text)
 
 
 def _output(*, quiet: bool, as_json: bool) -> dict[str, Any]:
@@ -421,7 +422,7 @@ OUTPUT = combined(
         is_flag=True,
         expose_value=False,
         callback=_log_from(logging.DEBUG),
-        help="Also print on standard error what featx decides.",
+        help="Also print details on standard error, such as the recipe and the engine.",
     ),
     option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard output."),
 )

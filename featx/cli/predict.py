@@ -12,6 +12,7 @@ import click
 from click.core import ParameterSource
 
 from featx.cli import options as opt
+from featx.cli.streams import print_result
 from featx.dataset import files_of
 from featx.errors import FeatxError, printable
 from featx.storage import RemotePath, StoragePath, as_data, as_storage_path
@@ -75,9 +76,9 @@ def predict(
 
     IMAGES are files, folders, archives, patterns, or - for a list of files on standard input.
 
-    RUN is a run folder of featx train-top, or a report folder of featx compare, for its best head. With --direct, featx
-    uses a pretrained classifier instead. If an image cannot be read, its line has the reason; if none can be read, the
-    exit code is 1. Known features come from the cache.
+    RUN is a run folder of featx train-top, or a report folder of featx compare, whose best head is used. With --direct,
+    featx uses a pretrained classifier instead. If an image cannot be read, its line has the reason; if none can be
+    read, the exit code is 1. Features that are in the cache are not computed again.
 
     \b
     Example:
@@ -91,7 +92,7 @@ def predict(
     predictions = _classifier(run, direct=direct, **options).predict(files, show=output.show, **how)
     text = format_predictions(predictions, form, top_k, on_terminal=on_terminal)
     # Bytes: a program that reads them gets exact names, whatever the encoding of the terminal.
-    click.echo(text if on_terminal else text.encode("utf-8", "surrogateescape"))
+    print_result(text if on_terminal else text.encode("utf-8", "surrogateescape"))
     if predictions.n_unreadable == len(predictions):
         click.get_current_context().exit(1)
 
