@@ -20,7 +20,7 @@ from typing import Any
 from featx.backbones.table import OfficialFile, find_backbone
 from featx.dataset import digest_files
 from featx.errors import WeightsError, printable
-from featx.storage import StoragePath, nearest_folder
+from featx.storage import StoragePath, expanded, nearest_folder
 from featx.store import DAMAGE_ERRORS, as_text, open_hdf5
 from featx.system import did_you_mean, import_keras, size
 
@@ -104,7 +104,7 @@ class _Wanted:
     @property
     def official_path(self) -> Path:
         """Where Keras keeps its file: in its own cache folder, as Keras finds it."""
-        return Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras") / "models" / self.official.name
+        return Path(os.environ.get("KERAS_HOME") or expanded("~/.keras")) / "models" / self.official.name
 
     @property
     def pattern(self) -> str:
@@ -119,7 +119,7 @@ def check_weights(weights: str) -> None:
     """
     if weights == "imagenet":
         _weights_folder()
-    if weights in _WORDS or re.fullmatch(r"random:\d+", weights) or Path(weights).expanduser().is_file():
+    if weights in _WORDS or re.fullmatch(r"random:\d+", weights) or expanded(weights).is_file():
         return
     raise WeightsError(
         f"There is no weights file {printable(weights)}. Give --weights a file, or imagenet."
@@ -153,7 +153,7 @@ def find_weights(backbone: str, weights: str, cache_dir: StoragePath, *, whole: 
         except WeightsError as error:
             log.warning("%s Continuing with random weights: the figures say nothing about transfer learning.", error)
             return find_weights(backbone, "random", cache_dir)
-    path = _imagenet_path(wanted) if weights == "imagenet" else Path(weights).expanduser()
+    path = _imagenet_path(wanted) if weights == "imagenet" else expanded(weights)
     return _weights_in_file(wanted, path, cache_dir)
 
 
@@ -255,7 +255,7 @@ def _weights_folder() -> Path | None:
     named = os.environ.get("FEATX_WEIGHTS_DIR")
     if not named:
         return None
-    folder = Path(named).expanduser()
+    folder = expanded(named)
     if not folder.is_dir():
         raise WeightsError(f"FEATX_WEIGHTS_DIR names no folder. Received: {printable(named)}.{nearest_folder(folder)}")
     return folder

@@ -7,9 +7,9 @@ import click
 
 from featx.cli import options as opt
 from featx.dataset import ImageFolders
-from featx.errors import printable
 from featx.storage import new_folder
 from featx.system import duration
+from featx.text import Shown, shown_text
 from featx.train import Metrics, Run
 from featx.train import train_top as train
 
@@ -21,7 +21,7 @@ from featx.train import train_top as train
 @opt.CACHE_DIR
 @opt.STAGE_TWO
 @opt.TRAIN_VIEWS
-@click.option("--run-dir", type=opt.LocalFolder(path_type=Path), help="Run folder.  [default: a new one in runs/]")
+@click.option("--run-dir", type=opt.LocalPath(path_type=Path), help="Run folder.  [default: a new one in runs/]")
 @opt.OUTPUT
 def train_top(data: ImageFolders, run_dir: Path | None, output: opt.Output, **options: Any) -> None:
     """Stage two: train the dense top model and the logistic-regression baseline on cached features.
@@ -35,7 +35,7 @@ def train_top(data: ImageFolders, run_dir: Path | None, output: opt.Output, **op
     output.say(run, run_text, run_json)
 
 
-def run_text(run: Run) -> str:
+def run_text(run: Run) -> Shown:
     """Return what the heads achieved, in a few lines."""
     features, recipe = run.features, run.features.recipe
     commonest, share = features.test_baseline
@@ -52,9 +52,9 @@ def run_text(run: Run) -> str:
             f"({_percent(metrics.accuracy_low)} to {_percent(metrics.accuracy_high)}), loss {metrics.loss:.3f}, "
             f"trained in {duration(result.fit_s)}{_against(metrics, commonest, share)}"
         )
-    lines.append(f"Always answering {printable(commonest)}, the commonest class, gets {_percent(share)} of them right.")
-    lines.append(f"Run: {printable(run.dir)}")
-    return "\n".join(lines)
+    lines.append(f"Always answering {commonest}, the commonest class, gets {_percent(share)} of them right.")
+    lines.append(f"Run: {run.dir}")
+    return shown_text(lines)
 
 
 def _against(metrics: Metrics, commonest: str, share: float) -> str:
@@ -62,7 +62,7 @@ def _against(metrics: Metrics, commonest: str, share: float) -> str:
     if metrics.is_above(share):
         return ""
     how = "not clearly" if metrics.accuracy > share else "no"
-    return f"; {how} better than always answering {printable(commonest)}"
+    return f"; {how} better than always answering {commonest}"
 
 
 def _percent(share: float) -> str:

@@ -184,6 +184,8 @@ class RemotePath:
         """
         with self._asking() as (system, key):
             found = system.find(key, withdirs=True, detail=True)
+            # Of a single file, some file systems say nothing but its name.
+            found = {path: info or system.info(path) for path, info in found.items()}
         for fsspec_path, info in found.items():
             path = self.system.tail(fsspec_path).removeprefix(f"{self._tail}/" if self._tail else "")
             if info["type"] == "directory" and path:

@@ -19,6 +19,7 @@ from featx.system.arguments import (
     size,
     whole_number,
 )
+from featx.system.commands import as_argument, command_line, shell_line
 from featx.system.late_imports import (
     import_keras,
     import_nncf,
@@ -32,7 +33,6 @@ from featx.system.machine import (
     HALF_OF_FREE,
     MemoryLimit,
     as_memory_limit,
-    command_line,
     cpu_seconds,
     cuda_capability,
     hardware,
@@ -41,7 +41,6 @@ from featx.system.machine import (
     now,
     peak_memory_bytes,
     reset_peak_memory,
-    shell_line,
     versions,
 )
 from featx.system.missing_packages import import_failure, install_command
