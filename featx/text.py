@@ -50,21 +50,29 @@ def one_line(text: object) -> str:
     >>> one_line("http://me:secret@host/photos is gone:\n\x1b[2J")
     'http://***@host/photos is gone:\\n\\x1b[2J'
     """
-    return redacted(printable(text))
+    return redacted(_escaped(_as_text(text)))
 
 
 def printable(name: object) -> str:
     r"""Return `name` fit for a terminal, a table or a log: one line, control and undecodable characters escaped.
 
     For people only: a program reads the name itself, in a file or in JSON. Joiners stay where they change how a word
-    or an emoji looks.
+    or an emoji looks. Of an address, secrets are hidden.
 
     >>> printable("cat\n\x1b[31m.jpg")
     'cat\\n\\x1b[31m.jpg'
     >>> printable("ça va 🐈.jpg")
     'ça va 🐈.jpg'
     """
-    text = os.fsdecode(name) if isinstance(name, str | bytes | os.PathLike) else str(name)
+    text = _as_text(name)
+    return _escaped(redacted_address(text) if _ADDRESS.match(text) else text)
+
+
+def _as_text(name: object) -> str:
+    return os.fsdecode(name) if isinstance(name, str | bytes | os.PathLike) else str(name)
+
+
+def _escaped(text: str) -> str:
     if text.isascii() and text.isprintable():
         return str(text)
     return "".join(
@@ -107,8 +115,8 @@ def _joining_letters() -> frozenset[str]:
 #: What stands for a credential.
 STARS = "***"
 
-#: Protocols whose addresses are mere paths, with neither users nor queries.
-_PATHS = {"file", "local", "zip", "tar"}
+#: Protocols whose addresses are mere paths, with neither users nor queries; the latter, unless they name a host.
+_IN_ARCHIVE, _HERE = {"zip", "tar"}, {"file", "local"}
 #: Protocols whose addresses have no ports: what is behind a colon is a secret, even a number.
 _BUCKETS = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oci", "oss", "hf"}
 #: Protocols in which a name before the @ is a container or a user, and no token.
@@ -147,7 +155,8 @@ class _Link:
     @classmethod
     def of(cls, text: str) -> "_Link":
         match = _LINK.fullmatch(text)
-        if not match or (protocol := match[1].lower()) in _PATHS:
+        protocol = match[1].lower() if match else ""
+        if not match or protocol in _IN_ARCHIVE or (protocol in _HERE and match[2] != "://"):
             return cls("", "", text)
         start, rest = match[1] + match[2], match[3]
         authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
@@ -172,7 +181,10 @@ def _links(address: str) -> list[_Link]:
     """Return the links of a chain as fsspec splits it, up to the first of which nobody knows where it ends."""
     texts, links = address.split("::"), list[_Link]()
     for number, text in enumerate(texts):
-        links.append(_Link.of(text))
+        link = _Link.of(text)
+        if links and links[-1].user and not link.protocol and "@" in text:  # the secret had two colons in it
+            link = _Link("", "", STARS, (text,), is_open=True)
+        links.append(link)
         if links[-1].is_open:
             links.append(_Link("", "", "", tuple(texts[number + 1 :])))
             break

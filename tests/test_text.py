@@ -91,6 +91,7 @@ def test_a_log_that_others_show_is_safe_too(caplog):
         ("http://h/x??SECRET", "http://h/x?***"),
         ("http://h/x?***SECRET", "http://h/x?***"),
         ("abfs://photos@account/x?sv=1&sig=SECRET", "abfs://photos@account/x?***"),
+        ("file://me:SECRET@host/x", "file://***@host/x"),
         ("sftp://me@host/x", "sftp://me@host/x"),
         ("sftp://me:SECRET@host/x", "sftp://***@host/x"),
         *((same, same) for same in ("s3://b/x#y", "zip://a?b#c@d:e::/tmp/x.zip", "file:///a?b=c", "http://h:80/a@b")),

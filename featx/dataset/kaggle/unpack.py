@@ -16,7 +16,7 @@ from typing import IO, Any
 from featx.dataset.kaggle.download import check_space
 from featx.errors import printable
 from featx.storage import IS_WINDOWS, TEMPORARY_PREFIX, ArchiveError, name_zip_members, windows_paths
-from featx.system import progress_bar, size
+from featx.system import brief, progress_bar, size
 
 log = logging.getLogger("featx")
 
@@ -197,7 +197,8 @@ def _write(zip_file: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path, bar: A
     """Make a folder, or write one entry to a file that was not there; `zipfile` sees to its checksum.
 
     Raises:
-        ArchiveError: its bytes are not what it says they are, or its path is a folder's or goes through a file.
+        ArchiveError: its bytes are not what it says they are, or its path is a folder's, goes through a file, or is too
+            long.
     """
     try:
         if entry.is_dir():
@@ -207,6 +208,10 @@ def _write(zip_file: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path, bar: A
         file = path.open("xb")
     except (FileExistsError, NotADirectoryError) as error:
         raise ArchiveError(f"{printable(entry.filename)} in it is both a file and a folder.") from error
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        raise ArchiveError(f"a name in it is longer than the disk takes: {brief(entry.filename)}.") from error
     except ValueError as error:  # a letter that the file system has not
         raise _broken(error) from error
     with file:

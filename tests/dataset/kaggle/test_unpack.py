@@ -160,6 +160,13 @@ def test_too_many_files_are_refused(write, monkeypatch):
     assert_refused(write({f"{i}.jpg": b"" for i in range(4)}), "more than 3 files")
 
 
+@pytest.mark.parametrize("name", [f"{'n' * 300}.jpg", "folder/" * 1000 + "a.jpg"])
+def test_a_name_that_is_too_long_is_said(write, name):
+    assert_refused(
+        write({"good.jpg": b"good", name: b"a"}), r"a name in it is longer than the disk takes: [nf].*….*\.jpg\.$"
+    )
+
+
 def test_a_name_that_the_disk_refuses_does_not_make_the_archive_broken(write, monkeypatch, tmp_path):
     archive = write({"what?.jpg": b"a"})
 
