@@ -12,7 +12,7 @@ from featx.text import printable as printable  # noqa: PLC0414 - it is imported 
 
 
 class FeatxError(Exception):
-    """Something the user can mend; the message says how.
+    """Something the user can fix; the message says how.
 
     It is one line without control characters and secrets, whatever it was made of.
     """

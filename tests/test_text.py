@@ -161,7 +161,7 @@ def test_a_chain_is_split_as_fsspec_splits_it(parts):
 @pytest.mark.parametrize("protocol", ["s3", "simplecache::gs", "zip://x::s3", "github"])
 def test_secrets_are_refused_in_addresses_of_stores_that_take_them_from_the_environment(protocol):
     assert has_credentials(f"{protocol}://K:SECRET@b/x", but_for=["http"])
-    with pytest.raises(FeatxError, match=r"Credentials do not belong in an address.*\*\*\*@b/x$"):
+    with pytest.raises(FeatxError, match=r"Do not put credentials into an address.*\*\*\*@b/x$"):
         as_storage_path(f"{protocol}://K:SECRET@b/x")
     assert not has_credentials(f"{protocol}://b/x")
 

@@ -7,8 +7,6 @@ import shutil
 import sys
 import textwrap
 import webbrowser
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +16,10 @@ from featx.cli import options as opt
 from featx.compare import BASELINE_NAMES, MAX_REPEATS, Comparison, compare_approaches
 from featx.dataset import ImageFolders
 from featx.extract import DEFAULT_CACHE_DIR
-from featx.storage import StoragePath, new_folder, replacing_folder
+from featx.storage import StoragePath, new_folder
 from featx.system import as_argument, shell_line, waiting
 from featx.text import Shown, shown_text
-from featx.train import RUNS_NAME
+from featx.train import REPORTS_NAME, RUNS_NAME
 
 log = logging.getLogger("featx")
 
@@ -35,14 +33,14 @@ log = logging.getLogger("featx")
     "baselines",
     type=opt.Choice(BASELINE_NAMES),
     multiple=True,
-    help="Add a baseline of the report; repeat the option for several.",
+    help="Add a baseline of the report of 2020; repeat the option for several.",
 )
 @opt.RECIPE
 @opt.CACHE_DIR
 @opt.STAGE_ONE
 @opt.STAGE_TWO
 @opt.VIEWS
-@click.option("--direct", is_flag=True, help="Add each backbone's whole pretrained network, applied as it is.")
+@click.option("--direct", is_flag=True, help="Add each backbone's complete pretrained network, without training.")
 @opt.MAP
 @opt.option(
     "--repeats",
@@ -58,7 +56,7 @@ log = logging.getLogger("featx")
 @click.option(
     "--claims",
     is_flag=True,
-    help="Show what the report of 2020 claimed, also if these are not its images.",
+    help="Show what the report of 2020 claimed, even if these are not its images.",
 )
 @click.option(
     "--report-dir", type=opt.LocalPath(path_type=Path), help="Report folder.  [default: a new one in reports/]"
@@ -75,33 +73,27 @@ def compare(
     output: opt.Output,
     **options: Any,
 ) -> None:
-    """Compare all approaches on one split: a table, and a report folder with results, plots and the trained heads.
+    """Compare all approaches on one split, and write a report.
+
+    It prints a table and a verdict. The report folder has a page, the results, plots and the trained heads.
 
     \b
     Example:
       featx compare data/ --backbone vgg16 --backbone resnet50 --with-scratch-cnn
     """
-    from featx.report import write_report
+    from featx.report import PAGE_NAME, fill_report
 
     baselines = ("report-cnn", *baselines) if with_scratch_cnn else baselines
-    with new_folder(report_dir, Path("reports")) as folder, kept_runs(folder) as runs_dir:
-        comparison = compare_approaches(data, baselines=baselines, runs_dir=runs_dir, **options)
+    with new_folder(report_dir, Path(REPORTS_NAME), last=PAGE_NAME, precious=RUNS_NAME) as making:
+        comparison = compare_approaches(data, baselines=baselines, runs_dir=making.built / RUNS_NAME, **options)
+        making.is_worth_keeping = True
         with waiting("report", show=output.show):
-            write_report(comparison, folder, data.root, claims=claims)
+            fill_report(making.built, comparison, making.path, data.root, claims=claims)
+    folder = making.path
     predict = predict_command(folder, options["cache_dir"])
     output.say(comparison, lambda done: comparison_text(done, folder, predict), lambda done: json.loads(done.to_json()))
     if open_page:
         open_in_browser(folder / "index.html")
-
-
-@contextmanager
-def kept_runs(report_dir: Path) -> Iterator[Path]:
-    """Yield a folder for the runs, which are in the report folder when the report is: all of them, or none."""
-    runs_dir = report_dir / RUNS_NAME
-    with replacing_folder(runs_dir) as folder:
-        yield folder
-    with suppress(OSError):  # there are runs
-        runs_dir.rmdir()
 
 
 def comparison_text(comparison: Comparison, report_dir: Path, predict: str = "") -> Shown:

@@ -1,4 +1,4 @@
-"""`featx train-top`: stage two, on features that are in the cache."""
+"""`featx train-top`: stage two, on cached features."""
 
 from pathlib import Path
 from typing import Any
@@ -7,7 +7,6 @@ import click
 
 from featx.cli import options as opt
 from featx.dataset import ImageFolders
-from featx.storage import new_folder
 from featx.system import duration
 from featx.text import Shown, shown_text
 from featx.train import Metrics, Run
@@ -23,16 +22,16 @@ from featx.train import train_top as train
 @opt.TRAIN_VIEWS
 @click.option("--run-dir", type=opt.LocalPath(path_type=Path), help="Run folder.  [default: a new one in runs/]")
 @opt.OUTPUT
-def train_top(data: ImageFolders, run_dir: Path | None, output: opt.Output, **options: Any) -> None:
-    """Stage two: train the dense top model and the logistic-regression baseline on cached features.
+def train_top(data: ImageFolders, output: opt.Output, **options: Any) -> None:
+    """Stage two: train two heads on cached features.
+
+    The heads are dense, a small neural network, and logreg, logistic regression.
 
     \b
     Example:
       featx train-top data/ --backbone vgg16 --image-size 150 --run-dir runs/first
     """
-    with new_folder(run_dir, Path("runs")) as folder:
-        run = train(data, run_dir=folder, **options)
-    output.say(run, run_text, run_json)
+    output.say(train(data, **options), run_text, run_json)
 
 
 def run_text(run: Run) -> Shown:
@@ -41,7 +40,7 @@ def run_text(run: Run) -> Shown:
     commonest, share = features.test_baseline
     lines = [
         f"{recipe.backbone} features {features.X.shape[1:]} of {features.dataset.n_train:,} training and "
-        f"{features.dataset.n_test:,} test images; they took {duration(features.timings.elapsed_s)} to make."
+        f"{features.dataset.n_test:,} test images, extracted in {duration(features.timings.elapsed_s)}."
     ]
     if recipe.has_random_weights:
         lines.append("The backbone has random weights: these figures say nothing about transfer learning.")
@@ -52,7 +51,7 @@ def run_text(run: Run) -> Shown:
             f"({_percent(metrics.accuracy_low)} to {_percent(metrics.accuracy_high)}), loss {metrics.loss:.3f}, "
             f"trained in {duration(result.fit_s)}{_against(metrics, commonest, share)}"
         )
-    lines.append(f"Always answering {commonest}, the commonest class, gets {_percent(share)} of them right.")
+    lines.append(f"Always answering {commonest}, the most common class, gets {_percent(share)} right.")
     lines.append(f"Run: {run.dir}")
     return shown_text(lines)
 

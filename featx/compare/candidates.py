@@ -1,4 +1,4 @@
-"""The candidates of a comparison: the features they stand on, how each is evaluated, and what fewer images do to it."""
+"""The candidates of a comparison: the features they use, how each is evaluated, and their learning curves."""
 
 import logging
 import re
@@ -14,7 +14,7 @@ from featx.backbones import CLASSIFIER_LAYER, ClassMap, count_network_classes, f
 from featx.compare.baselines import BASELINES, REPORT_HEAD, REPORT_RESNET50, train_on_pixels
 from featx.compare.result import Approach, CurvePoint
 from featx.dataset import Data, ImageDataset, sample_mask
-from featx.errors import DamagedSegmentError, WeightsError
+from featx.errors import DamagedSegmentError, WeightsError, printable, system_errors
 from featx.extract import (
     Extraction,
     ExtractionSettings,
@@ -27,7 +27,7 @@ from featx.extract import (
 from featx.heads import HEADS, Trained, Training
 from featx.images import Views
 from featx.recipe import Recipe
-from featx.storage import StoragePath
+from featx.storage import StoragePath, new_folder
 from featx.store import FeatureStore
 from featx.system import MemoryLimit, Timings, progress_bar, reset_peak_memory, waiting
 from featx.train import (
@@ -126,7 +126,7 @@ def baseline_candidate(dataset: ImageDataset, name: str, cache_dir: StoragePath,
 def direct_applications(
     backbones: Sequence[str], options: RecipeOptions, map_to: Callable[[int], ClassMap], cache_dir: StoragePath
 ) -> tuple[list[tuple[RecipeOptions, ClassMap]], list[str]]:
-    """Return what the direct application of each backbone needs, and a warning for each that has to be left out.
+    """Return what is needed to apply each backbone directly, and a warning for each that is left out.
 
     Args:
         backbones: their names.
@@ -156,14 +156,12 @@ def direct_applications(
         raise next(iter(missing.values()))
     for advice in missing.values():
         log.warning("%s", advice)  # what to do about it; the report says no more than what is missing in it
-    return applications, [
-        f"{name} is not applied directly: there were no weights with its classifier." for name in missing
-    ]
+    return applications, [f"{name} direct is left out: featx found no weights with its classifier." for name in missing]
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A candidate that has been trained and measured, with what it says of the test images.
+    """A candidate that has been trained and measured, with its predictions for the test images.
 
     Attributes:
         approach: what goes into the comparison.
@@ -197,7 +195,7 @@ def evaluate(
         training: how it is trained.
         repeats: how often, each time with the next seed. All figures but the accuracies are the first one's.
         with_curve: train it on parts of the training images, too.
-        keep: is given the first result, if something was trained.
+        keep: called with the first result, if something was trained.
     """
     dataset, features = candidate.dataset, candidate.features
     everything = np.ones(dataset.n_images, bool)
@@ -261,8 +259,8 @@ class FeatureRequest:
 
         Args:
             dataset: whose images they are of.
-            data_dir: what the user called it.
-            cache_dir: where stores lie.
+            data_dir: the data set as the user named it.
+            cache_dir: where the feature stores are.
             settings: how features are computed.
             options: what the features are.
             views: the augmented views that are wanted with them.
@@ -301,10 +299,10 @@ class FeatureRequest:
 
         def keep(candidate: Candidate, result: Result) -> None:
             if runs_dir and candidate.features:
-                run_dir = runs_dir / run_name(candidate.name)
-                write_run(
-                    run_dir, candidate.features, [result], training, self._weights, dataset.warnings, self._cache_dir
-                )
+                runs_dir.mkdir(parents=True, exist_ok=True)  # it is in a report folder, which is marked
+                run_dir, rest = runs_dir / run_name(candidate.name), (dataset.warnings, self._cache_dir)
+                with system_errors(f"The run folder {printable(run_dir)}", "written"), new_folder(run_dir) as making:
+                    write_run(making.built, candidate.features, [result], training, self._weights, *rest)
 
         found: list[Evaluation] = []
         for candidate in self._candidates(features, viewed):

@@ -48,12 +48,12 @@ PORTION = 8
 
 
 def images_in(given: object) -> Sequence[object]:
-    """Return the images that a user gives: what a list or its like holds, or one image in a list of its own.
+    """Return the images that a user gives: the items of a list or other sequence, or one image in a list.
 
     A folder or an archive stands for all images in it, unless it is in a list: there, each item is one image.
 
     Raises:
-        FeatxError: it may mean something else; the message says what is expected.
+        FeatxError: it is ambiguous or not images; the message says what to give.
     """
     if isinstance(given, str | os.PathLike | RemotePath):
         return files_of(as_data(given))
@@ -65,9 +65,10 @@ def images_in(given: object) -> Sequence[object]:
         return _images_in_array(given)
     is_frame = hasattr(given, "columns")
     if is_frame or isinstance(given, _DOUBTFUL) or not isinstance(given, Iterable):
-        one = ", of which one column may be given" if is_frame else ""
+        one = "; give one column of it" if is_frame else ""
         raise FeatxError(
-            f"Images are paths, arrays or Pillow images, in a list; or a folder. Received: {type(given).__name__}{one}"
+            f"Give images as a list of paths, arrays or Pillow images, or as a folder. Received: "
+            f"{type(given).__name__}{one}"
         )
     return list(given)
 
@@ -216,7 +217,7 @@ class Unreadable:
 
 @dataclass(frozen=True)
 class Dim:
-    """An image of 16 bits that comes out nearly black, as if it held data of fewer bits.
+    """An image of 16 bits that looks nearly black, as if it held data of fewer bits.
 
     Attributes:
         row: its position in the sequence that was asked for.
@@ -235,7 +236,7 @@ class Batch:
         images: `(n, height, width, 3)` uint8 RGB.
         rows: `(n,)` int64, the position of each image in the sequence that was asked for.
         unreadable: those left out.
-        dim: those that come out nearly black; of several views of one image perhaps only the first.
+        dim: those that look nearly black; of several views of one image perhaps only the first.
     """
 
     images: np.ndarray

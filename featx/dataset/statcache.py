@@ -14,10 +14,10 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from featx.dataset.folders import DATABASE_NAME, check_cache_dir
 from featx.errors import FeatxError, printable
-from featx.storage import OUTPUT_MARK, StatKey
+from featx.storage import StatKey, make_cache
 
-DATABASE_NAME = "digests.sqlite"
 #: How long to wait for another process that is writing.
 BUSY_TIMEOUT_S = 10.0
 _APPLICATION_ID = 0x66747864  # "ftxd": marks the database as ours
@@ -32,6 +32,9 @@ _ROWS = "SELECT path, size, mtime_ns, ctime_ns, inode, digest, crc32 FROM states
 _OLD_TABLE = """CREATE TABLE IF NOT EXISTS digests (
     path BLOB PRIMARY KEY, size INTEGER, mtime_ns INTEGER, inode INTEGER, digest BLOB, crc32 INTEGER
 ) WITHOUT ROWID"""
+
+_WHOSE = """SELECT application_id, user_version, (SELECT count(*) FROM sqlite_master)
+FROM pragma_application_id, pragma_user_version"""
 
 # SQLITE_ERROR is what our fixed statements give on tables that are not ours.
 _DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR}
@@ -59,9 +62,8 @@ class StatCache:
         self._inode: int | None = None
         self._recovered = False
         try:
-            cache_dir.mkdir(parents=True, exist_ok=True)
-            with suppress(OSError):  # a cache that can only be read needs no mark
-                (cache_dir / OUTPUT_MARK).touch()
+            check_cache_dir(cache_dir)
+            make_cache(cache_dir)
         except OSError as error:
             self._give_up(error)
         else:
@@ -189,9 +191,8 @@ def _read(
 
 def _is_ours(connection: sqlite3.Connection) -> bool:
     """Return whether the database has our table; False if it is empty, or has only that of an older featx."""
-    (application_id,) = connection.execute("PRAGMA application_id").fetchone()
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    (n_tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    # One statement sees one state: another process may be making the tables.
+    application_id, version, n_tables = connection.execute(_WHOSE).fetchone()
     if (application_id, version, n_tables) == (0, 0, 0):
         return False
     if (application_id, version) != (_APPLICATION_ID, _FORMAT_VERSION):

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from featx.backbones import build_model
-from featx.errors import FeatxError
-from featx.heads import load_model
+from featx.errors import FeatxError, printable
+from featx.heads import Head, read_head
 from featx.recipe import Recipe
 from featx.system import import_failure, import_keras
 
@@ -61,7 +61,13 @@ def build_graph(recipe: Recipe, weights_path: Path | None, head_path: Path) -> G
     """
     keras = import_keras()
     resizer = _resizer(keras, recipe.image_size)
-    classifier = _classifier(keras, recipe, build_model(recipe, weights_path), load_model(head_path))
+    head, network = read_head(head_path), build_model(recipe, weights_path)
+    if head.feature_shape != network.output_shape[1:]:
+        raise FeatxError(
+            f"The head {printable(head_path)} takes features of the shape {head.feature_shape}, and those of its "
+            f"recipe have {network.output_shape[1:]}; train again with featx train-top."
+        )
+    classifier = _classifier(keras, recipe, network, head)
     images = _any_images(keras)
     probabilities = keras.layers.Activation("linear", name="probabilities")(classifier(resizer(images)))
     return Graph(resizer, classifier, keras.Model(images, probabilities, name="featx"))
@@ -71,9 +77,9 @@ def _any_images(keras: Any) -> Any:
     return keras.Input((None, None, 3), dtype="uint8", name="images")
 
 
-def _classifier(keras: Any, recipe: Recipe, network: Any, head: Any) -> Any:
+def _classifier(keras: Any, recipe: Recipe, network: Any, head: Head) -> Any:
     resized = keras.Input((*recipe.image_size, 3), dtype="uint8", name="resized")
-    probabilities = head(_as_stored(keras.ops, network(resized), recipe.dtype))
+    probabilities = head.to_keras()(_as_stored(keras.ops, network(resized), recipe.dtype))
     if probabilities.shape[-1] == 1:
         probabilities = keras.ops.concatenate([1.0 - probabilities, probabilities], axis=-1)
     return keras.Model(resized, probabilities, name="classifier")

@@ -1,6 +1,7 @@
 """The report folder: a comparison as a page, as pictures, as Markdown, and as JSON."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from featx.compare import Approach, Comparison, ErrorAnalysis
@@ -29,10 +30,15 @@ from featx.report.text import (
     title,
     verdict_lines,
 )
-from featx.storage import as_path, replacing
+from featx.storage import as_path, new_folder, replacing
 from featx.system import escape_markdown, markdown_table, shown
 
-NUMBERS_NOTE = "The pictures number the classes, because no font here has all their letters or two names look alike."
+NUMBERS_NOTE = (
+    "The pictures show numbers for the classes: no installed font has all their letters, or two names look the same."
+)
+
+#: The report's page: a folder with it is a whole report.
+PAGE_NAME = "index.html"
 
 #: With more classes than this, results.md has precision and recall of the hardest only.
 MAX_CLASS_ROWS = 40
@@ -41,30 +47,48 @@ MAX_CLASS_ROWS = 40
 def write_report(
     comparison: Comparison, report_dir: Path | str, data_dir: Data | None = None, *, claims: bool = False
 ) -> None:
-    """Write `index.html`, `results.json`, `results.md` and the pictures to a folder, which is made if need be.
+    """Write `index.html`, `results.json`, `results.md` and the pictures to a folder, which is created if necessary.
 
-    Thumbnails in the page are made from the images in the data set's folder `data_dir`; without it there are none.
-    With `claims`, the page shows what the report of 2020 claimed, also if the images are not those of the report.
+    The page's thumbnails come from the images in the data set's folder `data_dir`; without it, there are none. With
+    `claims`, the page shows the claims of the report of 2020, even if the images are not those of the report.
 
-    Each file is written under a temporary name and renamed, so that a final name never holds half a file.
+    A folder that is empty or new gets the report as a whole or not at all. In another folder, each file is written
+    under a temporary name and then renamed, so a file with its final name is always complete.
 
     Raises:
         FeatxError: the folder cannot be made or written.
     """
     if not isinstance(comparison, Comparison):
-        raise FeatxError(f"write_report takes what compare_approaches returns. Received: {shown(comparison)}")
+        raise FeatxError(f"write_report needs the result of compare_approaches. Received: {shown(comparison)}")
     report_dir = as_path(report_dir)
+    if report_dir.is_dir() and any(report_dir.iterdir()):
+        fill_report(report_dir, comparison, report_dir, data_dir, claims=claims)
+        return
+    with new_folder(report_dir, last=PAGE_NAME) as making:
+        fill_report(making.built, comparison, making.path, data_dir, claims=claims)
+
+
+def fill_report(
+    folder: Path, comparison: Comparison, report_dir: Path, data_dir: Data | None = None, *, claims: bool = False
+) -> None:
+    """Write the files of a report into `folder`, which will be at `report_dir`; the rest is as for `write_report`.
+
+    The figures are written first: whatever becomes of the pictures and the page, they are kept.
+    """
+    _write(folder, {"results.json": comparison.to_json().encode()}, report_dir)
     pictures = draw(comparison)
     files = {
         **pictures,
-        "index.html": page_html(comparison, data_dir, report_dir, claims=claims).encode(),
-        "results.json": comparison.to_json().encode(),
         "results.md": results_page(comparison, has_curves="training-curves.png" in pictures).encode(),
+        PAGE_NAME: page_html(comparison, data_dir, report_dir, claims=claims).encode(),
     }
+    _write(folder, files, report_dir)
+
+
+def _write(folder: Path, files: Mapping[str, bytes], report_dir: Path) -> None:
     try:
-        report_dir.mkdir(parents=True, exist_ok=True)
         for name, content in files.items():
-            with replacing(report_dir / name) as temporary:
+            with replacing(folder / name) as temporary:
                 temporary.write_bytes(content)
     except OSError as error:
         raise FeatxError(

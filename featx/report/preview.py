@@ -1,4 +1,4 @@
-"""A picture of some training images beside their augmented views, to look at before any of them is paid for."""
+"""A picture of some training images and their augmented views, to look at before the views are computed."""
 
 import logging
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from featx.errors import FeatxError, ImageError, printable
 from featx.extract import DEFAULT_CACHE_DIR, RECIPE_DEFAULTS
 from featx.images import Views, decode_image, make_view, read_file
 from featx.report.plots.page import DPI, are_numbered, class_labels, page_style, png
-from featx.storage import StoragePath
+from featx.storage import StoragePath, replacing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -62,10 +62,11 @@ def draw_preview(
     with page_style(dataset.class_names):
         picture = png(_figure(dataset, rows, views))
     path = picture_dir / "views.png"
-    path.write_bytes(picture)
+    with replacing(path) as temporary:
+        temporary.write_bytes(picture)
     if are_numbered(dataset.class_names, _LABEL_WIDTH):
         numbers = (f"{n} is {printable(name)}" for n, name in enumerate(dataset.class_names, start=1))
-        log.warning("The picture numbers the classes: %s.", ", ".join(numbers))
+        log.warning("The picture shows numbers for the classes: %s.", ", ".join(numbers))
     return path
 
 

@@ -1,8 +1,8 @@
-"""A file system that fsspec opens when it is first asked for something: elsewhere, or the members of an archive.
+"""A file system that fsspec opens on first use: elsewhere, or the members of an archive.
 
-Nothing of an archive is unpacked but the members that are asked for. A zip file has a list of what is in it at its end.
-A tar file has none and can only be read from start to end: a compressed or a distant one is first copied, uncompressed,
-to a temporary file without a name.
+Only the requested members of an archive are unpacked. A zip file has a list of what is in it at its end. A tar file has
+none and can only be read from start to end: a compressed or a distant one is first copied, uncompressed, to a temporary
+file without a name.
 """
 
 import datetime as dt
@@ -69,9 +69,9 @@ _COMPRESSIONS = {"tgz": "gzip", "tbz2": "bz2", "txz": "xz"}
 
 
 class StorageError(FeatxError, OSError):
-    """A file system elsewhere cannot do what was asked for. `strerror` says why and what to do, the message also where.
+    """A file system elsewhere cannot do what was requested. `strerror` says why and what to do, the message also where.
 
-    Code that handles the `OSError`s of a disk handles this one too. Where nobody does, the user reads the message.
+    Code that handles the `OSError`s of a disk handles this one, too. If none does, the user reads the message.
     """
 
     def __init__(self, reason: str, where: str) -> None:
@@ -103,7 +103,7 @@ class FileSystem:
     Attributes:
         address: what fsspec opens, credentials included. Never shown.
         protocol: its beginning, such as `s3`.
-        zip_encoding: of names in an archive that do not say theirs; None to find out.
+        zip_encoding: of names in an archive that do not state theirs; None to detect it.
     """
 
     def __init__(self, address: str, archive_path: Path | None = None, zip_encoding: str | None = None) -> None:
@@ -133,7 +133,7 @@ class FileSystem:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What the user should know of the names in an archive, one sentence each. Opens the archive."""
+        """What the user should know about the names in an archive, one sentence each. Opens the archive."""
         _, _, archive = self._opened()
         return archive.warnings if archive else ()
 
@@ -265,7 +265,7 @@ def _reason(error: Exception, address: str) -> str:
         package = install_command(_PACKAGES[protocol]) if protocol in _PACKAGES else words
         return f"{protocol}:// needs a package that is not installed: {package}"
     if isinstance(error, ValueError) and "Protocol not known" in words:
-        return f"there is no kind of file system called {words.rpartition(': ')[2]}"
+        return f"unknown kind of file system: {words.rpartition(': ')[2]}"
     how = _CREDENTIALS.get(protocol, "see the documentation of its fsspec package")
     if "Credential" in kind or "credentials" in words.lower():
         return f"no valid credentials were found; {how}"

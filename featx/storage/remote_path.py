@@ -19,8 +19,8 @@ class _Stat(NamedTuple):
 class RemotePath:
     """The path of a file elsewhere or in an archive: its file system, and the path below the system's root.
 
-    It has the methods of `pathlib.Path` that featx uses. What a listing said of a file is kept in the paths that the
-    listing gave, and not asked for again; `exists` always asks.
+    It has the methods of `pathlib.Path` that featx uses. Paths from a listing keep what it said about the file, so that
+    it is not asked again; `exists` always asks.
 
     Attributes:
         system: the file system that it is on.
@@ -38,7 +38,7 @@ class RemotePath:
         self._key = key
 
     def __str__(self) -> str:
-        """Return the address, fit to be shown: without credentials."""
+        """Return the address without credentials, to be shown."""
         return self.system.shown(self._tail)
 
     def __repr__(self) -> str:
@@ -127,7 +127,7 @@ class RemotePath:
         return self._has_type("directory")
 
     def is_file(self) -> bool:
-        """Return whether it is there, and no folder."""
+        """Return whether it is there and is not a folder."""
         return self._has_type("file")
 
     def _has_type(self, kind: str) -> bool:
@@ -248,14 +248,14 @@ class RemotePath:
             file.close()
 
     def write_bytes(self, data: bytes | memoryview) -> int:
-        """Write the whole file, which is there in full or not at all; return the number of bytes.
+        """Write the whole file, as a whole or not at all; return the number of bytes.
 
         Raises:
             StorageError: it cannot be written, or the file system writes in pieces.
         """
         if not self.system.writes_whole_files:
-            stores = "object stores only (s3, gs, abfs, …)"
-            raise StorageError(f"files are written whole to {stores}; name one of these or a local folder", str(self))
+            reason = "featx writes only to object stores (s3, gs, abfs, …) and local folders; choose one of these"
+            raise StorageError(reason, str(self))
         try:
             with self._asking() as (system, key):
                 system.pipe_file(key, bytes(data))

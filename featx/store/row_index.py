@@ -54,8 +54,8 @@ def look_at_segments(
     while (paths := segment_paths(store_dir)) != before or not seen.keys() >= set(paths):
         if time.monotonic() > deadline:
             raise StoreError(
-                f"The segments of {printable(store_dir)} come and go faster than they can be read; "
-                f"try again when fewer processes work on this store."
+                f"Other processes change the segments of {printable(store_dir)} faster than featx can read them; "
+                f"try again when fewer processes use this store."
             )
         seen |= _looked_at([path for path in paths if path not in seen], look, at_once)
         before = paths
@@ -104,10 +104,10 @@ class RowIndex:
         """Return `(n,)` int64: the row of each of `digests`, `(n, 32)` uint8, and `views`; -1 where there is none.
 
         Raises:
-            StoreError: they are no digests.
+            StoreError: they are not digests.
         """
         if np.shape(digests)[1:] != (32,) or getattr(digests, "dtype", None) != np.uint8:
-            raise StoreError(f"Images are found by their digests, (n, 32) uint8. Received: {shown(digests)}")
+            raise StoreError(f"Digests must be an array of shape (n, 32) and dtype uint8. Received: {shown(digests)}")
         views = np.broadcast_to(views, len(digests)).astype(np.uint16)
         keys, wanted = _keys(digests, views), row_names(digests, views)
         found = np.full(len(digests), -1, np.int64)

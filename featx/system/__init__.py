@@ -4,6 +4,7 @@ Nothing here knows of images.
 """
 
 from featx.system.arguments import (
+    MAX_THREADS,
     as_mask,
     as_rows,
     as_workers,

@@ -23,10 +23,10 @@ KERAS_BACKENDS = ("tensorflow", "jax", "torch")
 
 
 def keras_backend() -> str:
-    """Return the backend that Keras runs on: what `KERAS_BACKEND` names, `"tensorflow"` unless told otherwise.
+    """Return the backend that Keras runs on: what `KERAS_BACKEND` names, by default `"tensorflow"`.
 
     Raises:
-        FeatxError: the name is no Keras backend that can train.
+        FeatxError: the name is not a Keras backend that can train.
     """
     backend = os.environ.get("KERAS_BACKEND") or "tensorflow"
     if backend not in KERAS_BACKENDS:
@@ -89,8 +89,8 @@ def import_openvino() -> Any:
 def openvino_has_bfloat16() -> bool:
     """Return whether OpenVINO multiplies bfloat16 on this processor.
 
-    Only OpenVINO knows: some processors have bfloat16 that it does not use. Where it has none, it computes in float32
-    whatever it is asked for, and does not say so.
+    Only OpenVINO knows: it does not use the bfloat16 of some processors. Without bfloat16, it silently computes in
+    float32.
     """
     return "BF16" in import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 

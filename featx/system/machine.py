@@ -1,4 +1,4 @@
-"""What this machine is, how much of it is free, and what runs on it: cores, memory, versions."""
+"""Facts about this machine and process: cores, memory, versions."""
 
 import ctypes
 import datetime as dt
@@ -94,7 +94,7 @@ def cuda_capability() -> tuple[int, int] | None:
 
 @dataclass(frozen=True)
 class MemoryLimit:
-    """How much memory training may take.
+    """How much memory training may use.
 
     Attributes:
         limit_bytes: in bytes; half of what is free if None.

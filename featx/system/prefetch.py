@@ -1,4 +1,4 @@
-"""Items that are made by threads while others are in use, or only when they are asked for."""
+"""Items that threads make while others are in use, or that are made on demand."""
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -16,7 +16,7 @@ _Item = TypeVar("_Item")
 def prefetched(items: Iterator[_Item]) -> Generator[_Item, None, None]:
     """Yield `items`, none of them None. While one is in use, the next is made.
 
-    What making them raises is raised here. Who stops early waits for the one that is being made.
+    Exceptions from making them are raised here. A caller that stops early waits for the one in progress.
     """
     with ThreadPoolExecutor(1, thread_name_prefix="featx-prefetch") as thread:
         coming = thread.submit(next, items, None)
@@ -43,7 +43,7 @@ def in_threads(use: Callable[[_Item], _Result], items: Iterator[_Item]) -> Itera
 
 
 class OnDemand(Sequence[_Item]):
-    """What `make` returns of each of `keys`, made when it is asked for: a million items take no memory before."""
+    """What `make` returns for each of `keys`, made on demand, so that a million items take no memory before."""
 
     def __init__(self, keys: Sequence[Any] | np.ndarray, make: Callable[[Any], _Item]) -> None:
         self._keys, self._make = keys, make

@@ -1,6 +1,6 @@
 """Stage two: loads the features of a data set, trains the heads, measures them, writes a run folder.
 
-The test split is touched once, at the end.
+The test split is used once, at the end.
 """
 
 from featx.heads import Training
@@ -15,5 +15,5 @@ from featx.train.metrics import (
     repeated_p_value,
     wilson_interval,
 )
-from featx.train.run_folder import RUNS_NAME, SavedRun, read_run, write_run
+from featx.train.run_folder import REPORTS_NAME, RUNS_NAME, SavedRun, read_run, write_run
 from featx.train.train import DEFAULT_TRAINING, Run, train_on_features, train_top, validation_part

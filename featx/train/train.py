@@ -10,15 +10,16 @@ import numpy as np
 import numpy.typing as npt
 
 from featx.dataset import Data, ImageDataset, scan, validation_mask
+from featx.errors import printable, system_errors
 from featx.extract import DEFAULT_CACHE_DIR, RecipeOptions, check_options, extract_command, resolve_recipe
 from featx.heads import HEADS, Training, check_training, head_names, predict_proba, train_head
 from featx.images import Views, as_views
-from featx.storage import StoragePath, as_cache_dir, as_path, check_empty
+from featx.storage import StoragePath, as_cache_dir, as_path, new_folder
 from featx.store import FeatureStore, take
 from featx.system import brief, reset_peak_memory, waiting
 from featx.train.features import Features, data_warnings, stored_features, with_views
 from featx.train.metrics import Result
-from featx.train.run_folder import write_run
+from featx.train.run_folder import METRICS_NAME, RUNS_NAME, write_run
 
 log = logging.getLogger("featx")
 
@@ -30,13 +31,13 @@ VALIDATION_FRACTION = 0.1
 
 @dataclass(frozen=True)
 class Run:
-    """A finished stage two.
+    """A finished run of stage two.
 
     Attributes:
         dir: the run folder.
         features: what was trained on.
         results: one for each head.
-        warnings: what the user should know of the data, one sentence each.
+        warnings: what the user should know about the data, one sentence each.
     """
 
     dir: Path
@@ -53,46 +54,47 @@ def train_top(
     data_dir: Data,
     *,
     heads: Sequence[str] | str = HEADS,
-    run_dir: Path | str,
+    run_dir: Path | str | None = None,
     cache_dir: StoragePath | str = DEFAULT_CACHE_DIR,
     training: Training = DEFAULT_TRAINING,
     views: Views | int | None = None,
     **options: Unpack[RecipeOptions],
 ) -> Run:
-    """Train heads on the cached features of the images in `data_dir` and write the run folder `run_dir`.
+    """Train heads on the cached features of the images in `data_dir` and write the run folder `run_dir`, whole.
 
     Args:
-        data_dir: what `extract_features` was given.
+        data_dir: as for `extract_features`.
         heads: names in `featx.heads.dense.HEADS`, or one of them.
-        run_dir: an empty folder, or one that does not exist yet.
-        cache_dir: where stores lie.
+        run_dir: an empty or new folder; a new one in `runs` if None.
+        cache_dir: where the feature stores are.
         training: how the heads are trained.
         views: the augmented views to train on as well, at most as many as are stored.
         options: the recipe, see `featx.extract.options.RecipeOptions`.
 
     Raises:
-        FeaturesMissingError: the store lacks features; the message names the command that makes them.
-        FeatxError: the data set, the weights or the store is not fit; the message says what to do.
+        FeaturesMissingError: the store lacks features; the message names the command that computes them.
+        FeatxError: the data set, the weights or the store cannot be used; the message says what to do.
     """
-    cache_dir, views, folder = as_cache_dir(cache_dir), as_views(views), as_path(run_dir)
-    check_empty(folder)
+    cache_dir, views = as_cache_dir(cache_dir), as_views(views)
     check_training(training)
     names = head_names(heads)
-    check_options(**options)
-    dataset = scan(data_dir, cache_dir, show=training.show)
-    recipe, weights = resolve_recipe(cache_dir, dataset, **options)
-    store = FeatureStore(cache_dir, recipe)
-    command = extract_command(data_dir, cache_dir, views, **options)
-    with waiting("read the features", show=training.show):
-        features = stored_features(dataset, store, command, training.memory)
-        if views:
-            features = with_views(features, views, cache_dir, command, training.memory)
-    results = tuple(train_on_features(features, head, training) for head in names)
-    warnings = data_warnings(dataset, features.dataset, [store.dir])
-    for warning in warnings[len(dataset.warnings) :]:  # the others were said when the images were found
-        log.warning("%s", warning)
-    write_run(folder, features, results, training, weights, warnings, cache_dir)
-    return Run(folder, features, results, warnings)
+    with new_folder(as_path(run_dir) if run_dir else None, Path(RUNS_NAME), last=METRICS_NAME) as making:
+        check_options(**options)
+        dataset = scan(data_dir, cache_dir, show=training.show)
+        recipe, weights = resolve_recipe(cache_dir, dataset, **options)
+        store = FeatureStore(cache_dir, recipe)
+        command = extract_command(data_dir, cache_dir, views, **options)
+        with waiting("read the features", show=training.show):
+            features = stored_features(dataset, store, command, training.memory)
+            if views:
+                features = with_views(features, views, cache_dir, command, training.memory)
+        results = tuple(train_on_features(features, head, training) for head in names)
+        warnings = data_warnings(dataset, features.dataset, [store.dir])
+        for warning in warnings[len(dataset.warnings) :]:  # the others were said when the images were found
+            log.warning("%s", warning)
+        with system_errors(f"The run folder {printable(making.path)}", "written"):
+            write_run(making.built, features, results, training, weights, warnings, cache_dir)
+    return Run(making.path, features, results, warnings)
 
 
 def train_on_features(features: Features, head: str, training: Training) -> Result:

@@ -321,7 +321,7 @@ def test_content_decides_not_the_name(tmp_path):
 )
 def test_formats_that_were_not_asked_for_are_refused(file_format, name):
     data = encoded(smooth(), file_format)
-    unnamed = f"no image: first bytes {data[:4].hex()}"
+    unnamed = f"not an image: first bytes {data[:4].hex()}"
     assert reason(data) == (f"{name}: save it as JPEG or PNG" if name else unnamed)
 
 
@@ -507,7 +507,7 @@ def test_the_reason_for_a_truncated_file_is_worded_the_same_each_time():
         (b"", "empty file"),
         (b"<html><body>404 Not Found</body></html>", "web page (HTML), not an image: download it again"),
         (b"hello", "text, not an image: download it again"),
-        (b"\0" * 1000, "no image: first bytes 00000000"),
+        (b"\0" * 1000, "not an image: first bytes 00000000"),
         (b"BMW builds cars, and " * 9, "text, not an image"),
         (b"\x89PNG\r\n\x1a\n\0\0", "truncated: the header is cut off"),
         (b"\x89PNG\r\n\x1a\n", "truncated: "),
@@ -520,7 +520,7 @@ def test_what_is_no_image_is_refused_with_its_reason(data, expected):
 
 
 def test_random_bytes_are_refused():
-    assert reason(noise().tobytes()).startswith("no image: first bytes ")
+    assert reason(noise().tobytes()).startswith("not an image: first bytes ")
 
 
 def bomb_png():

@@ -211,7 +211,7 @@ def test_a_head_that_is_no_better_than_one_answer_for_all_is_called_so(lopsided)
     for n_correct, said in ((20, "; no better than always answering cats"), (21, "; not clearly better than always")):
         text = run_text(scoring(lopsided, n_correct))
         assert text.count(said) == 2
-        assert "Always answering cats, the commonest class, gets 95.2 % of them right." in text
+        assert "Always answering cats, the most common class, gets 95.2 % right." in text
     better = scoring(lopsided, 1000, 1000)
     assert "better than" not in run_text(better)
     assert run_json(better)["better_than_baseline"] == {"dense": True, "logreg": True}

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from featx.storage import read_small
+
 if TYPE_CHECKING:
     import requests
 
@@ -63,7 +65,7 @@ _EXAMPLE = '{"username": "NAME", "key": "KEY"}'
 def find_credentials() -> Iterator[Credentials]:
     """Yield all credentials there are, in the order in which `kaggle` tries them: token, key, `kaggle auth login`.
 
-    What lies there and cannot be used is among them, with its `trouble`.
+    Credentials that cannot be used are among them, with their `trouble`.
     """
     for name in ("kagglesdk", "urllib3"):  # what they have to say would end up on standard error
         logging.getLogger(name).addHandler(logging.NullHandler())
@@ -122,7 +124,7 @@ def _api_key() -> Iterator[Credentials]:
 def _key_file(typed: tuple[str, ...]) -> Credentials | None:
     """Return user and key, as secrets, or why they cannot be used; None if there is no `kaggle.json`.
 
-    What is in `typed` counts more than what is in the file.
+    `typed` overrides the file.
     """
     for path in _key_files():
         if (read := _read(path)) is None:
@@ -132,13 +134,13 @@ def _key_file(typed: tuple[str, ...]) -> Credentials | None:
             content = json.loads(text)
         except (ValueError, RecursionError) as error:
             at = f" (line {error.lineno}, column {error.colno})" if isinstance(error, json.JSONDecodeError) else ""
-            no_json = f"is not JSON{at}; it has to be like {_EXAMPLE}, in straight double quotes"
+            no_json = f"is not JSON{at}; it must look like {_EXAMPLE}, with straight double quotes"
             return Credentials(str(path), trouble=trouble or no_json)
         found = [content.get(name) if isinstance(content, dict) else None for name in ("username", "key")]
         there = (value.strip() if isinstance(value, str) else "" for value in found)
         values = tuple(value or other for value, other in zip(typed, there, strict=True))
         lacking = [name for name, value in zip(("username", "key"), values, strict=True) if not value]
-        trouble = f"has no text for {' and '.join(lacking)}; it has to be like {_EXAMPLE}" if lacking else ""
+        trouble = f"has no text for {' and '.join(lacking)}; it must look like {_EXAMPLE}" if lacking else ""
         return Credentials(str(path), secrets=values, trouble=trouble)
     if os.environ.get("KAGGLE_CONFIG_DIR"):
         return Credentials("KAGGLE_CONFIG_DIR", trouble="names a folder without kaggle.json")
@@ -160,7 +162,7 @@ def _read(path: Path) -> tuple[str, str] | None:
     It is in UTF-8, or in UTF-16 or UTF-32, as `>` writes it in PowerShell.
     """
     try:
-        content = path.read_bytes()
+        content = read_small(path)
         return content.decode(json.detect_encoding(content)).strip(), ""
     except (FileNotFoundError, NotADirectoryError):
         return None
@@ -187,7 +189,7 @@ def _login() -> Iterator[Credentials]:
         yield _bearer("~/.kaggle/credentials.json", token)
     elif os.path.lexists(_home() / ".kaggle" / "credentials.json"):
         yield Credentials(
-            "~/.kaggle/credentials.json", trouble="holds no valid login; kaggle auth login makes a new one"
+            "~/.kaggle/credentials.json", trouble="has no valid login; run kaggle auth login to make a new one"
         )
 
 

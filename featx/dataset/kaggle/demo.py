@@ -1,20 +1,20 @@
-"""The demo's data: photographs from Kaggle, or without a network the handwritten digits that need none."""
+"""The demo's data: photographs from Kaggle, or without a network the built-in handwritten digits."""
 
 import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from featx.dataset.folders import DEMO_NAME, SAMPLE_NAME
 from featx.dataset.kaggle.download import KaggleError
 from featx.dataset.kaggle.fetch import fetch_part
-from featx.dataset.sample import SAMPLE_NAME, write_sample
+from featx.dataset.sample import write_sample
 from featx.errors import printable, system_errors
 from featx.storage import ArchiveError, StoragePath, local_dir
 
 log = logging.getLogger("featx")
 
 _SLUG = "tongpython/cat-and-dog"
-_FOLDER_NAME = "cats-and-dogs"
 
 #: Photographs of each class and split: enough to tell transfer learning from training from scratch, in two minutes.
 _N_PER_FOLDER = 200
@@ -39,24 +39,24 @@ class Demo:
 
 
 def demo_data(cache_dir: StoragePath, *, show: bool = False) -> Demo:
-    """Return the demo's data in the cache, fetched or written there if need be; what it is, is logged.
+    """Return the demo's data in the cache; fetch or write it first if it is not there. Log which data it is.
 
     Raises:
         FeatxError: it cannot be written, or the photographs that were fetched earlier are no longer whole.
     """
-    photos_dir, digits_dir = (local_dir(cache_dir) / name for name in (_FOLDER_NAME, SAMPLE_NAME))
+    photos_dir, digits_dir = (local_dir(cache_dir) / name for name in (DEMO_NAME, SAMPLE_NAME))
     log.info("The demo compares on photographs of cats and dogs.")
     try:
         with system_errors("The demo's photographs", "written"):
             fetched = fetch_part(_SLUG, photos_dir, _N_PER_FOLDER, show=show)
     except (KaggleError, ArchiveError) as error:
         write_sample(digits_dir)
-        log.info("The photographs cannot be fetched from Kaggle. %s", error)
+        log.info("Could not fetch the photographs from Kaggle. %s", error)
         log.info(
             "Using the built-in handwritten digits instead, in %s. They show how featx works, not what transfer "
             "learning can do: they are 8×8 pixels, and a CNN trained from scratch may win.",
             printable(digits_dir),
         )
         return Demo(digits_dir, (64, 64))
-    log.info("The photographs, %s of them, are in %s.", f"{fetched.n_files:,}", printable(photos_dir))
+    log.info("The %s photographs are in %s.", f"{fetched.n_files:,}", printable(photos_dir))
     return Demo(photos_dir, (150, 150))

@@ -1,4 +1,4 @@
-"""Kaggle's archives: one zip file for each data set or competition, brought to the disk, in several goes if need be."""
+"""Downloads Kaggle's archives: one zip file for each data set or competition, in several attempts if necessary."""
 
 import json
 import logging
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from featx.dataset.kaggle.credentials import ANONYMOUS, Credentials, find_credentials, kaggle_session
 from featx.errors import FeatxError, printable
-from featx.storage import write_text
+from featx.storage import file_digest, read_small, write_text
 from featx.system import did_you_mean, progress_bar, size
 
 if TYPE_CHECKING:
@@ -48,8 +48,8 @@ def check_space(folder: Path, n_bytes: int, what: str) -> None:
     free_bytes = shutil.disk_usage(folder).free
     if n_bytes + RESERVE_BYTES > free_bytes:
         raise FeatxError(
-            f"{what} takes {size(n_bytes)}, and only {size(free_bytes)} are free on the disk of "
-            f"{printable(folder)}; make room, or name a folder on another disk with --to."
+            f"{what} needs {size(n_bytes)}, but only {size(free_bytes)} are free on the disk of "
+            f"{printable(folder)}: make room, or name a folder on another disk with --to."
         )
 
 
@@ -132,7 +132,7 @@ def refusal(error: "requests.HTTPError", source: KaggleSource, who: Credentials)
         first = f"accept the competition's rules at {source.url}/rules, then"
     sentences = {
         403: f"Kaggle refuses {source}{said}: {first} run the same command again.",
-        404: f"Kaggle has no {source}{said}: see {source.url}, and check how it is spelled.",
+        404: f"Kaggle has no {source}{said}: see {source.url}, and check the spelling.",
         429: f"Kaggle received too many requests{said}: wait a while, then run the same command again.",
     }
     return KaggleError(
@@ -142,7 +142,7 @@ def refusal(error: "requests.HTTPError", source: KaggleSource, who: Credentials)
 
 def _sign_in_first(source: KaggleSource, said: str = "") -> KaggleError:
     """Return the error for what is given to those only who say who they are."""
-    return KaggleError(f"Kaggle gives {source} only to those who sign in{said}: {_HOW_TO_SIGN_IN}.")
+    return KaggleError(f"You must sign in to Kaggle for {source}{said}: {_HOW_TO_SIGN_IN}.")
 
 
 def unreachable(error: Exception, n_kept: int) -> KaggleError:
@@ -162,7 +162,7 @@ def unreachable(error: Exception, n_kept: int) -> KaggleError:
     reason = next((text for kind, text in reasons.items() if isinstance(error, kind)), "there is no connection")
     if n_kept:
         return KaggleError(
-            f"The download broke off, because {reason.replace('there is no connection', 'the connection was lost')}; "
+            f"The download stopped, because {reason.replace('there is no connection', 'the connection was lost')}; "
             f"what was downloaded is kept. Run it again to resume."
         )
     return KaggleError(
@@ -180,7 +180,7 @@ def _said(error: "requests.HTTPError", who: Credentials) -> str:
 
 @dataclass(frozen=True)
 class _Partial:
-    """The part of an archive that has come. The server's name for these very bytes lies beside it."""
+    """The part of an archive that was downloaded. The server's name for exactly these bytes is in a file beside it."""
 
     path: Path
 
@@ -196,7 +196,7 @@ class _Partial:
     def belongs_to(self, response: "requests.Response") -> bool:
         """Whether the bytes are the beginning of what `response` is about to bring."""
         try:
-            noted = json.loads(self._note_path.read_text(encoding="utf-8"))
+            noted = json.loads(read_small(self._note_path))
         except (OSError, ValueError):
             return False
         return noted is not None and noted == validator(response)
@@ -207,24 +207,51 @@ class _Partial:
         write_text(self._note_path, json.dumps(validator(response)))
 
     def finish(self, archive: Path) -> None:
-        """Give the whole archive its name."""
+        """Give the whole archive its name, with a record of what is in it beside it."""
+        write_text(_record_path(archive), json.dumps(_record(self.path)))
         self.path.replace(archive)
         self._note_path.unlink()
 
 
-def download(source: KaggleSource, archive: Path, *, show: bool = False) -> None:
-    """Bring the archive of `source` to the file `archive`, going on where an earlier call was cut off.
+def _record_path(archive: Path) -> Path:
+    return archive.with_name(f"{archive.name}.json")
 
-    Data sets are asked for anonymously first; credentials are sent only if that does not do.
+
+def _record(path: Path) -> dict[str, Any]:
+    return {"n_bytes": path.stat().st_size, "sha256": file_digest(path).hex()}
+
+
+def _is_downloaded(archive: Path) -> bool:
+    """Return whether `download` has brought this very file: no other one counts, whoever has put it there."""
+    try:
+        noted = json.loads(_record_path(archive).read_text(encoding="utf-8"))
+        return archive.is_file() and bool(noted == _record(archive))
+    except (OSError, ValueError):
+        return False
+
+
+def has_downloads(folder: Path) -> bool:
+    """Return whether there is an archive in `folder`, or a part of one."""
+    return any(path.suffix in {".zip", ".part"} for path in folder.iterdir())
+
+
+def download(source: KaggleSource, folder: Path, *, show: bool = False) -> Path:
+    """Bring the archive of `source` to a folder that only this user may write to, and return its path.
+
+    It goes on where an earlier call was cut off. Data sets are asked for anonymously first; credentials are sent only
+    if that does not do.
 
     Raises:
-        KaggleError: it cannot be had; what has come of it is kept beside `archive` for the next call.
+        KaggleError: it cannot be had; what has come of it is kept in `folder` for the next call.
         FeatxError: there is not enough room on the disk.
         OSError: it cannot be written.
     """
     import requests
 
-    partial = _Partial(archive.with_suffix(".part"))
+    archive = folder / f"{source.file_name}.zip"
+    if _is_downloaded(archive):
+        return archive
+    partial = _Partial(folder / f"{source.file_name}.part")
     pauses: list[float] = []
     while True:
         n_before = partial.n_bytes
@@ -237,14 +264,14 @@ def download(source: KaggleSource, archive: Path, *, show: bool = False) -> None
                 raise unreachable(error, partial.n_bytes) from None
             time.sleep(pauses.pop(0))
         except (requests.RequestException, ValueError, TypeError, KeyError, AttributeError):
-            raise KaggleError("Kaggle's answer cannot be understood: run the same command again later.") from None
+            raise KaggleError("Could not understand Kaggle's answer: run the same command again later.") from None
         except OSError as error:
             if error.errno is None:  # not the disk: `requests` does not find its certificates
-                raise KaggleError(f"Kaggle cannot be asked: {printable(str(error))}.") from None
+                raise KaggleError(f"Could not connect to Kaggle: {printable(str(error))}.") from None
             raise
         else:
             partial.finish(archive)
-            return
+            return archive
 
 
 def _try(source: KaggleSource, partial: _Partial, *, show: bool) -> None:
@@ -279,7 +306,7 @@ def _try(source: KaggleSource, partial: _Partial, *, show: bool) -> None:
 
 
 def request_archive(client: Any, source: KaggleSource) -> Any:
-    """Return the `requests.Response` that brings the archive: Kaggle says where it lies, and from there it comes."""
+    """Return the `requests.Response` with the archive; Kaggle redirects the request to the place where it is."""
     from kagglesdk.competitions.types.competition_api_service import ApiDownloadDataFilesRequest
     from kagglesdk.datasets.types.dataset_api_service import ApiDownloadDatasetRequest
 
@@ -309,7 +336,7 @@ def _receive(session: "requests.Session", whole: "requests.Response", partial: _
         coming = announced_bytes(response)
         log.debug("Downloading from byte %s on.", there)
         if coming is not None:  # what is unpacked takes as much again, or more
-            check_space(partial.path.parent, coming + there + coming, "The archive, with what is in it,")
+            check_space(partial.path.parent, coming + there + coming, "The archive, with its content,")
         total = None if coming is None else there + coming
         bar = progress_bar(total, "downloading", "B", show=show, n_done=there)
         with partial.path.open("ab") as file, bar:

@@ -1,32 +1,36 @@
-"""Images from elsewhere: downloaded, unpacked beside their folder, and put in place when all is there."""
+"""Downloads images from Kaggle, unpacks them beside their folder, and moves them into place when they are complete."""
 
 import json
 import logging
 import os
 import re
 import shutil
-import sqlite3
 import zipfile
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from featx.dataset.kaggle.download import KaggleSource, download, parse_slug
+from featx.dataset.kaggle.download import KaggleSource, download, has_downloads, parse_slug
 from featx.dataset.kaggle.ranges import distant_archive
 from featx.dataset.kaggle.unpack import open_zip, unpack, unpack_members
 from featx.dataset.sample import is_sample, write_sample
 from featx.errors import FeatxError, printable
 from featx.images import IMAGE_SUFFIXES
 from featx.storage import (
-    IS_WINDOWS,
     ArchiveError,
+    HeldError,
     NameEncodingError,
+    OddFileError,
     as_path,
+    make_folder,
     name_zip_members,
-    rename_folder,
+    place,
+    read_small,
+    room_for,
     text_encoding,
+    workshop,
 )
 from featx.system import shown, size
 
@@ -40,14 +44,14 @@ log = logging.getLogger("featx")
 
 @dataclass(frozen=True)
 class Fetched:
-    """Images from elsewhere, in a folder.
+    """Images that were fetched to a folder.
 
     Attributes:
         slug: what was asked for.
         folder: where it is.
         n_files: how many files belong to it.
         size_bytes: their size.
-        was_there: whether it had all been there before, so that nothing was done.
+        was_there: whether everything was there already, so nothing was done.
         warnings: what was left out, one sentence each.
     """
 
@@ -90,21 +94,21 @@ def find_fetched(folder: Path, slug: str, zip_encoding: str | None = None) -> Fe
     if not os.path.lexists(folder):
         return None
     if not folder.is_dir():
-        raise FeatxError(f"{printable(folder)} is no folder; name another one with --to.")
+        raise FeatxError(f"{printable(folder)} is not a folder; name another one with --to.")
     there = file_sizes(folder)
     expected, unpacked_as = _read_mark(folder, slug)
     if not there.keys() & expected.keys():
-        if any(path.name != MARK for path in folder.iterdir()):
+        if any(path.name not in {MARK, _workshop_name(folder)} for path in folder.iterdir()):
             raise FeatxError(
-                f"The folder {printable(folder)} is not empty, and {printable(slug)} is not in it; name another one "
+                f"The folder {printable(folder)} is not empty, and {printable(slug)} is not in it: name another one "
                 f"with --to, or empty it."
             )
         return None
     if missing := [name for name, n_bytes in expected.items() if there.get(name) != n_bytes]:
         raise FeatxError(
             f"{len(missing):,} of the {len(expected):,} files that were fetched to {printable(folder)} are missing or "
-            f"changed, such as {printable(missing[0])}; remove the folder and run the same command again to have them "
-            f"back, or name another one with --to."
+            f"changed, such as {printable(missing[0])}: remove the folder and run the same command again to fetch them "
+            f"again, or name another folder with --to."
         )
     if zip_encoding not in {None, unpacked_as} and not all(map(str.isascii, expected)):
         raise FeatxError(
@@ -120,11 +124,11 @@ def _read_mark(folder: Path, slug: str) -> tuple[dict[str, int], str | None]:
     Without a mark that says so, there are no files.
     """
     try:
-        content = json.loads((folder / MARK).read_text(encoding="ascii"))
+        content = json.loads(read_small(folder / MARK).decode("ascii"))
         if content["format_version"] != _FORMAT_VERSION or content["slug"] != slug:
             return {}, None
         return {str(name): int(n_bytes) for name, n_bytes in content["files"].items()}, content.get("zip_encoding")
-    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+    except (FileNotFoundError, OddFileError, ValueError, KeyError, TypeError, AttributeError):
         return {}, None
 
 
@@ -132,7 +136,7 @@ def sort_by_prefix(root: Path) -> dict[Path, list[str]]:
     """Move images into class folders wherever their names tell the class; return the class names by folder.
 
     That is in a folder in which every image is named `PREFIX.NUMBER.SUFFIX`, with two prefixes or more, and in which
-    nothing bears the name of a class yet. All other folders stay as they are: `test1/1.jpg` has no class.
+    nothing has the name of a class yet. All other folders stay as they are: `test1/1.jpg` has no class.
     """
     found = {}
     for folder, subfolders, names in os.walk(root, topdown=False):
@@ -163,25 +167,25 @@ def _classes(names: list[str]) -> dict[str, str]:
 
 
 def fetch_data(slug: str, to: Path | str = "data", *, zip_encoding: str | None = None, show: bool = False) -> Fetched:
-    """Bring images to the folder `to`; do nothing if they are there.
+    """Download images to the folder `to`; do nothing if they are there.
 
-    Everything is downloaded and unpacked in a hidden folder beside `to`, which is there as a whole or not at all. The
-    next call resumes one that was cut off.
+    featx downloads and unpacks everything in a hidden folder beside `to`, and moves it into place when it is complete.
+    If a download was interrupted, the next call resumes it.
 
     Args:
         slug: `"sample"`; a data set at Kaggle, `"OWNER/NAME"` or `"OWNER/NAME/versions/NUMBER"`; or
             `"competition:NAME"`.
         to: a folder that is empty or not there yet.
-        zip_encoding: the encoding of names in the archive that do not say theirs, such as `"gbk"`. Without it, they are
-            in UTF-8 if all of them fit, or else featx warns.
+        zip_encoding: the encoding of names in the archive that do not state theirs, such as `"gbk"`. Without it, featx
+            reads them as UTF-8 if all of them are valid in it, and warns if not.
         show: whether to show progress.
 
     Raises:
-        FeatxError: it cannot be had, is not what it should be, or does not fit; the message says what to do.
+        FeatxError: it cannot be downloaded, is damaged, or does not fit on the disk; the message says what to do.
     """
     to = as_path(to)
     if not isinstance(slug, str):
-        raise FeatxError(f"A data set is named like OWNER/NAME. Received: {shown(slug)}")
+        raise FeatxError(f"Name a data set like OWNER/NAME. Received: {shown(slug)}")
     if slug == "sample":
         was_there = is_sample(to)
         sizes = file_sizes(write_sample(to))
@@ -199,14 +203,12 @@ def fetch_data(slug: str, to: Path | str = "data", *, zip_encoding: str | None =
 
 def _fetch(source: KaggleSource, to: Path, zip_encoding: str | None, *, show: bool) -> Fetched:
     folder = to.resolve()  # the link to a folder on a larger disk stays
-    with _workshop(folder) as workshop:
+    with _workshop(folder) as shop:
         if fetched := find_fetched(to, str(source), zip_encoding):  # by another process, just now
             return fetched
-        archive = workshop / f"{source.file_name}.zip"
-        if not archive.exists():
-            download(source, archive, show=show)
-        warnings = _unpack(source, archive, workshop / "unpacked", zip_encoding, show=show)
-        _put_in_place(workshop / "unpacked", folder)
+        archive = download(source, shop, show=show)
+        warnings = _unpack(source, archive, shop / "unpacked", zip_encoding, show=show)
+        place(shop / "unpacked", folder, last=MARK)
         archive.unlink()
     for warning in warnings:
         log.warning("%s", warning)
@@ -215,9 +217,9 @@ def _fetch(source: KaggleSource, to: Path, zip_encoding: str | None, *, show: bo
 
 
 def fetch_part(slug: str, to: Path, n_per_folder: int, *, show: bool = False) -> Fetched:
-    """Bring the first images of each folder in a data set's archive to the folder `to`; do nothing if they are there.
+    """Download the first images of each folder in a data set's archive to the folder `to`, if they are not there yet.
 
-    Nothing else is downloaded but the archive's table of contents. How much it is, is logged first.
+    Besides these, it downloads only the archive's table of contents. It logs the size first.
 
     Args:
         slug: a data set at Kaggle that anybody may have, as for `fetch_data`.
@@ -226,15 +228,15 @@ def fetch_part(slug: str, to: Path, n_per_folder: int, *, show: bool = False) ->
         show: whether to show progress.
 
     Raises:
-        KaggleError: it cannot be had, or only as a whole.
-        FeatxError: it is not what it should be, or does not fit; the message says what to do.
+        KaggleError: it cannot be downloaded, or only as a whole.
+        FeatxError: it is damaged, or does not fit on the disk; the message says what to do.
         OSError: it cannot be written.
     """
     source, folder = parse_slug(slug), to.resolve()
     name = f"{source}, {n_per_folder} images of each folder"
     if fetched := find_fetched(to, name):
         return fetched
-    with _workshop(folder) as workshop, distant_archive(source) as archive, open_zip(archive) as zip_file:
+    with _workshop(folder) as shop, distant_archive(source) as archive, open_zip(archive) as zip_file:
         whole_size, n_files = archive.seek(0, os.SEEK_END), len(zip_file.infolist())
         name_zip_members(zip_file)
         entries = _first_images(zip_file, n_per_folder)
@@ -247,17 +249,17 @@ def fetch_part(slug: str, to: Path, n_per_folder: int, *, show: bool = False) ->
             size(part_size),
             size(whole_size),
         )
-        unpacked = workshop / "unpacked"
+        unpacked = shop / "unpacked"
         shutil.rmtree(unpacked, ignore_errors=True)  # of a process that was killed
         unpack_members(zip_file, entries, unpacked, "downloading", show=show)
         write_mark(unpacked, name)
-        _put_in_place(unpacked, folder)
+        place(unpacked, folder, last=MARK)
     sizes = file_sizes(folder)
     return Fetched(name, to, len(sizes), sum(sizes.values()))
 
 
 def _first_images(zip_file: zipfile.ZipFile, n_per_folder: int) -> list[zipfile.ZipInfo]:
-    """Return images that lie at the beginning of each folder, in the order in which they lie in the archive."""
+    """Return the first images of each folder, in the order of the archive."""
     n_found: Counter[PurePosixPath] = Counter()
     chosen = []
     for entry in sorted(zip_file.infolist(), key=lambda entry: entry.header_offset):
@@ -271,45 +273,27 @@ def _first_images(zip_file: zipfile.ZipFile, n_per_folder: int) -> list[zipfile.
 
 @contextmanager
 def _workshop(folder: Path) -> Iterator[Path]:
-    """Yield a hidden folder beside `folder`, always the same one, for one process at a time.
+    """Yield a hidden folder for what is to be in `folder`, always the same one, for one process at a time.
 
-    It is removed if there is nothing downloaded in it.
+    It is beside `folder`; in it, if no folder can be renamed to that, say a mount point. It stays if something
+    downloaded is in it.
 
     Raises:
-        FeatxError: another process uses it.
+        FeatxError: another process uses it, or what is in it may be anybody's.
     """
-    workshop = folder.with_name(f".{folder.name}-fetch")
-    workshop.mkdir(parents=True, exist_ok=True)
+    make_folder(folder.parent)
+    with suppress(FileNotFoundError):
+        (folder / MARK).unlink()  # of files that have gone
+    room = room_for(folder)
     try:
-        with _locked(workshop / "lock", folder):
-            try:
-                yield workshop
-            finally:
-                if not any(path.suffix in {".zip", ".part"} for path in workshop.iterdir()):
-                    shutil.rmtree(workshop, ignore_errors=True)
-    finally:
-        if IS_WINDOWS:  # which has not removed the lock while it was open
-            with suppress(OSError):
-                (workshop / "lock").unlink()
-                workshop.rmdir()
+        with workshop(room / _workshop_name(folder), has_downloads) as shop:
+            yield shop
+    except HeldError:
+        raise FeatxError(f"Another featx fetch is writing to {printable(folder)}; wait until it is done.") from None
 
 
-@contextmanager
-def _locked(lock_path: Path, folder: Path) -> Iterator[None]:
-    """Hold a lock that SQLite has for every system; nothing is written to its file.
-
-    Raises:
-        FeatxError: another process has it, and so writes to `folder`.
-    """
-    with closing(sqlite3.connect(lock_path, timeout=0, isolation_level=None)) as lock:
-        try:
-            lock.execute("BEGIN EXCLUSIVE")
-        except sqlite3.Error as error:  # or else a file system without locks
-            if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
-                raise FeatxError(
-                    f"Another featx fetch is writing to {printable(folder)}; wait until it is done."
-                ) from None
-        yield
+def _workshop_name(folder: Path) -> str:
+    return f".{folder.resolve().name}-fetch"
 
 
 def _unpack(source: KaggleSource, archive: Path, folder: Path, zip_encoding: str | None, *, show: bool) -> list[str]:
@@ -322,18 +306,11 @@ def _unpack(source: KaggleSource, archive: Path, folder: Path, zip_encoding: str
     except ArchiveError as error:
         archive.unlink()
         raise FeatxError(
-            f"The archive of {source} was not unpacked, because {str(error).removesuffix('.')}; it is removed: run the "
-            f"same command again to download it afresh, or see {source.url}."
+            f"The archive of {source} was not unpacked, because {str(error).removesuffix('.')}. featx removed it: run "
+            f"the same command to download it again, or see {source.url}."
         ) from error
     for sorted_dir, class_names in sort_by_prefix(folder).items():
         where = printable(sorted_dir.relative_to(folder))
         log.info("Sorted by their names, in %s: %s.", where, ", ".join(map(printable, class_names)))
     write_mark(folder, str(source), zip_encoding)
     return warnings
-
-
-def _put_in_place(unpacked: Path, folder: Path) -> None:
-    """Give what is unpacked its name; an empty folder of that name gives way, also one with nothing but a mark."""
-    with suppress(FileNotFoundError):
-        (folder / MARK).unlink()
-    rename_folder(unpacked, folder)

@@ -1,4 +1,4 @@
-"""An archive at Kaggle as a file: what is read of it is downloaded, and nothing else."""
+"""An archive at Kaggle as a file; featx downloads only the parts that are read."""
 
 import io
 from collections.abc import Iterator
@@ -26,10 +26,10 @@ _BLOCK_BYTES = 1 << 20
 
 @contextmanager
 def distant_archive(source: KaggleSource) -> Iterator[IO[bytes]]:
-    """Yield the archive of a data set that anybody may have, as a file to read from.
+    """Yield the archive of a public data set as a file to read from.
 
     Raises:
-        KaggleError: it cannot be had, or only as a whole; also while it is read.
+        KaggleError: it cannot be downloaded, or only as a whole; also while it is read.
     """
     with _kaggle_errors(source), kaggle_session() as (client, session):
         with request_archive(client, source) as whole:
@@ -92,7 +92,7 @@ class _Ranges(io.RawIOBase):
 
 @contextmanager
 def _kaggle_errors(source: KaggleSource) -> Iterator[None]:
-    """Raise KaggleError for whatever the network, or Kaggle, may answer with."""
+    """Raise KaggleError for any error of the network or of Kaggle."""
     import requests
 
     try:
@@ -102,8 +102,8 @@ def _kaggle_errors(source: KaggleSource) -> Iterator[None]:
     except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
         raise unreachable(error, 0) from None
     except requests.RequestException:
-        raise KaggleError("Kaggle's answer cannot be understood: run the same command again later.") from None
+        raise KaggleError("Could not understand Kaggle's answer: run the same command again later.") from None
     except OSError as error:
         if error.errno is None:  # not the disk: `requests` does not find its certificates
-            raise KaggleError(f"Kaggle cannot be asked: {printable(str(error))}.") from None
+            raise KaggleError(f"Could not connect to Kaggle: {printable(str(error))}.") from None
         raise

@@ -1,4 +1,4 @@
-"""Zip files from strangers: nothing is written outside the folder, nothing is a link or larger than announced."""
+"""Unpacks zip files that may be hostile: writes nothing outside the folder, no links, no file larger than announced."""
 
 import errno
 import logging
@@ -14,9 +14,9 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from featx.dataset.kaggle.download import check_space
-from featx.errors import printable
+from featx.errors import FeatxError, printable
 from featx.storage import IS_WINDOWS, TEMPORARY_PREFIX, ArchiveError, name_zip_members, windows_paths
-from featx.system import brief, progress_bar, size
+from featx.system import progress_bar, size
 
 log = logging.getLogger("featx")
 
@@ -113,7 +113,8 @@ def _name_for_windows(entries: Sequence[zipfile.ZipInfo]) -> list[str]:
         return []
     old, new = next(iter(changed.items()))
     return [
-        f"Renamed, as Windows does not allow the names: {len(changed):,}, such as {printable(old)} to {printable(new)}."
+        f"Renamed, because Windows does not allow the names: {len(changed):,}, such as {printable(old)} to "
+        f"{printable(new)}."
     ]
 
 
@@ -197,8 +198,8 @@ def _write(zip_file: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path, bar: A
     """Make a folder, or write one entry to a file that was not there; `zipfile` sees to its checksum.
 
     Raises:
-        ArchiveError: its bytes are not what it says they are, or its path is a folder's, goes through a file, or is too
-            long.
+        ArchiveError: its bytes are not what it says they are, or its path is a folder's or goes through a file.
+        FeatxError: its name is too long for the file system.
     """
     try:
         if entry.is_dir():
@@ -208,12 +209,15 @@ def _write(zip_file: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path, bar: A
         file = path.open("xb")
     except (FileExistsError, NotADirectoryError) as error:
         raise ArchiveError(f"{printable(entry.filename)} in it is both a file and a folder.") from error
+    except ValueError as error:  # a letter that the file system has not
+        raise _broken(error) from error
     except OSError as error:
         if error.errno != errno.ENAMETOOLONG:
             raise
-        raise ArchiveError(f"a name in it is longer than the disk takes: {brief(entry.filename)}.") from error
-    except ValueError as error:  # a letter that the file system has not
-        raise _broken(error) from error
+        raise FeatxError(
+            f"A name in the archive is longer than this file system allows: {printable(entry.filename[:80])}… Download "
+            f"the archive yourself and name it in place of a folder: featx reads archives without unpacking them."
+        ) from error
     with file:
         for piece in _pieces(zip_file, entry):
             file.write(piece)

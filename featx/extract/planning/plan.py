@@ -1,11 +1,10 @@
 """Plans an extraction: what is missing, what a sample of it takes, and what all of it will take."""
 
 import math
-import shutil
-import tempfile
 import time
+import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from numbers import Real
 from pathlib import Path
@@ -40,7 +39,7 @@ from featx.extract.planning.survey import Survey, missing_work, sample_rows, sur
 from featx.extract.planning.trial import NOT_TRIED, Trial, try_out
 from featx.images import Views, as_views
 from featx.recipe import PRECISIONS, Recipe
-from featx.storage import ABANDONED_AFTER_S, TEMPORARY_PREFIX, StoragePath, as_cache_dir, as_data
+from featx.storage import TEMPORARY_PREFIX, StoragePath, as_cache_dir, as_data, make_cache, workshop
 from featx.system import as_workers, cuda_capability, shown, waiting
 
 #: Begins the name of a plan's folder in the cache, which goes when the plan is made.
@@ -73,9 +72,9 @@ def plan_extraction(
 ) -> Plan:
     """Return what `extract_features` with the same arguments will cost on this machine: time, disk and memory.
 
-    Stage one is run on a sample of 64 images, always the same ones, with each engine and precision in a process of its
-    own: first with those that `extract_features` would take, then with as many others as half a minute allows. In the
-    cache, digests of files and converted networks stay, from which the extraction profits; no store is touched.
+    It runs stage one on a sample of 64 images, always the same ones, with each engine and precision in its own process:
+    first with those that `extract_features` would use, then with as many others as half a minute allows. Digests of
+    files and converted networks stay in the cache, and the extraction uses them; stores do not change.
 
     >>> from pathlib import Path
     >>> plan = plan_extraction(Path("data"), image_size=(150, 150), deadline_s=8 * 3600)  # doctest: +SKIP
@@ -83,16 +82,16 @@ def plan_extraction(
 
     Args:
         data_dir: `train/CLASS/*` with `test/CLASS/*`, or `CLASS/*`.
-        cache_dir: where stores lie.
+        cache_dir: the cache.
         workers: decoding threads; as many as cores if None.
         strict: raise on the first image of the sample that cannot be read, instead of leaving it out.
         show: show progress on stderr.
         views: augmented views to plan for as well.
-        deadline_s: seconds in which all is to be done; how many machines does that take?
-        options: see `extract_features`; each engine and each precision is measured if it is `"auto"`.
+        deadline_s: seconds in which the extraction must be done, to learn how many machines that takes.
+        options: see `extract_features`. `"auto"`, for the engine or the precision, measures several.
 
     Raises:
-        FeatxError: the data set, the backbone or the weights are not fit, no image of the sample can be read, or no
+        FeatxError: the data set, the backbone or the weights cannot be used, no image of the sample can be read, or no
             engine runs here; the message says what to do.
     """
     started = time.perf_counter()
@@ -178,8 +177,8 @@ def _here(path: StoragePath) -> Path:
     if isinstance(path, Path):
         return path
     raise FeatxError(
-        f"A plan is made of images that lie on this machine, with a cache on it: copy some hundred images here, and "
-        f"plan for those. Received: {printable(path)}"
+        f"A plan needs images and a cache on this machine: copy a few hundred images here, and plan for those. "
+        f"Received: {printable(path)}"
     )
 
 
@@ -220,7 +219,7 @@ def _sample(
 
     Raises:
         ImageError: `strict`, and one cannot be read.
-        FeatxError: not one of them can be read.
+        FeatxError: none of them can be read.
     """
     rows = sample_rows(dataset)
     images = images_of(dataset)[rows]
@@ -232,35 +231,31 @@ def _sample(
         raise strict_error(SkippedImage.of(dataset.root / paths[first], b"", bad[first]))
     if len(bad) == len(rows):
         raise FeatxError(
-            f"Not one of {len(rows)} images of {printable(dataset.root)} can be read: the first is "
-            f"{printable(paths[0])}, {bad[0]}."
+            f"None of {len(rows)} images of {printable(dataset.root)} can be read. The first is {printable(paths[0])} "
+            f"({bad[0]})."
         )
     return np.delete(rows, list(bad)), [(paths[row], reason) for row, reason in bad.items()]
 
 
 @contextmanager
 def _work_folder(cache_dir: Path) -> Iterator[Path]:
-    """Yield a folder in the cache, on the disk that features are to lie on, that goes whatever happens."""
-    try:
-        cache_dir.mkdir(parents=True, exist_ok=True)
-        for path in cache_dir.glob(f"{FOLDER_PREFIX}*"):
-            with suppress(OSError):  # of a plan that was killed
-                if time.time() - path.stat().st_mtime > ABANDONED_AFTER_S:
-                    shutil.rmtree(path)
-        folder = tempfile.TemporaryDirectory(prefix=FOLDER_PREFIX, dir=cache_dir, ignore_cleanup_errors=True)
-    except OSError as error:
-        raise FeatxError(
-            f"The cache {printable(cache_dir)} cannot be written ({error.strerror}); choose another --cache-dir."
-        ) from error
-    with folder:
-        yield Path(folder.name)
+    """Yield a folder in the cache, so on the disk of the features. It is always removed in the end."""
+    with ExitStack() as stack:
+        try:
+            make_cache(cache_dir)
+            folder = stack.enter_context(workshop(cache_dir / f"{FOLDER_PREFIX}{uuid.uuid4().hex}"))
+        except OSError as error:
+            raise FeatxError(
+                f"The cache {printable(cache_dir)} cannot be written ({error.strerror}); choose another --cache-dir."
+            ) from error
+        yield folder
 
 
 def _estimate(trial: Trial, found: Survey, stop_at: float) -> Estimate:
     """Return what the images that are missing cost, or why that is not known.
 
     Which images an int8 network is calibrated on depends on all of them. If not all were read, it is one for this plan
-    only: an extraction that found it in the cache would go on using it.
+    only: an extraction that found it in the cache would use it, too.
     """
     estimate = trial.missing
     if ENGINES[trial.options.engine].converts and not is_converted(trial.recipe, trial.cache_dir):
