@@ -12,8 +12,8 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from featx.compare import Comparison
-from featx.errors import JOINERS, printable
 from featx.system import n_columns
+from featx.text import JOINERS, printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
