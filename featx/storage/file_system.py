@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
 
-from featx.errors import FeatxError, printable
+from featx.errors import FeatxError, printable, system_errors
 from featx.storage.free_space import check_reserve
 from featx.storage.member_names import name_tar_members, name_zip_members, plain_path
 from featx.storage.stat_key import RACY_NS, StatKey, StatKeys
@@ -353,7 +353,8 @@ def _copied(file: IO[bytes], name: str) -> IO[bytes]:
     import fsspec
 
     compression = fsspec.utils.infer_compression(name.lower()) or _COMPRESSIONS.get(name.lower().rpartition(".")[2])
-    copy = tempfile.TemporaryFile(prefix="featx-")  # noqa: SIM115 - it is open as long as the archive is
+    with system_errors("A temporary file", "made", " Free some space, or name another folder with TMPDIR."):
+        copy = tempfile.TemporaryFile(prefix="featx-")  # noqa: SIM115 - it is open as long as the archive is
     try:
         with file:
             plain = fsspec.compression.compr[compression](file, mode="rb") if compression else file

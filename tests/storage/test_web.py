@@ -116,6 +116,13 @@ def test_more_files_than_any_collection_has_are_one_sentence(server, tmp_path, m
         scan(f"http://{server.host}/photos", tmp_path / "cache")
 
 
+def test_no_folder_for_temporary_files_is_not_said_to_be_a_missing_archive(server, tmp_path, monkeypatch):
+    server.files["/photos.tar"] = bytes(10_240)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    with pytest.raises(FeatxError, match="A temporary file cannot be made: No such file or directory.*TMPDIR"):
+        scan(f"http://{server.host}/photos.tar", tmp_path / "cache")
+
+
 def test_a_copy_of_an_endless_tar_file_leaves_room_on_the_disk(server, tmp_path, monkeypatch):
     server.endless.add("/photos.tar")
     with small_disk(tmp_path / "disk", 80 << 20) as disk:
