@@ -65,6 +65,10 @@ class TrainingError(FeatxError):
     """Stage two cannot train on what it was given."""
 
 
+class NotEnoughMemoryError(TrainingError, MemoryError):
+    """A head would take more memory than is free."""
+
+
 @contextmanager
 def system_errors(what: str, done: str, advice: str = "", kind: type[FeatxError] = FeatxError) -> Iterator[None]:
     """Raise `kind` when the system refuses something inside: `what` cannot be `done`, for its reason; then `advice`."""
@@ -72,3 +76,14 @@ def system_errors(what: str, done: str, advice: str = "", kind: type[FeatxError]
         yield
     except OSError as error:
         raise kind(f"{what} cannot be {done}: {error.strerror or error}.{advice}") from error
+
+
+def reason_of(error: BaseException) -> str:
+    """Return why something failed, whatever error it was, as the end of a sentence.
+
+    >>> reason_of(MemoryError("Unable to allocate 91.6 MiB")), reason_of(ValueError("no such colour"))
+    ('not enough memory', 'ValueError: no such colour')
+    """
+    if isinstance(error, FeatxError):
+        return str(error).removesuffix(".")
+    return "not enough memory" if isinstance(error, MemoryError) else f"{type(error).__name__}: {one_line(error)}"

@@ -166,6 +166,7 @@ DOORS = {
         "system.progress",
         "__main__",
     ): r"print|input|click\.(?:secho|echo|confirm|prompt)|sys\.(?:__)?std(?:out|err)(?:__)?\.write",
+    ("cli.terminal",): r"print_result",
     ("text", "system.tables"): r"Shown",
     ("system.commands",): r"shlex\.\w+|subprocess\.list2cmdline",
 }

@@ -56,7 +56,7 @@ log = logging.getLogger("featx")
 @click.option(
     "--claims",
     is_flag=True,
-    help="Show what the report of 2020 claimed, even if these are not its images.",
+    help="Show what the report of 2020 claimed, even for images that are not the report's.",
 )
 @click.option(
     "--report-dir", type=opt.LocalPath(path_type=Path), help="Report folder.  [default: a new one in reports/]"

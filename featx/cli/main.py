@@ -18,6 +18,7 @@ from featx.cli.fetch import fetch
 from featx.cli.options import with_nearest
 from featx.cli.plan import plan
 from featx.cli.predict import predict
+from featx.cli.streams import output_refused
 from featx.cli.terminal import say
 from featx.cli.train_top import train_top
 from featx.errors import FeatxError
@@ -40,6 +41,10 @@ class Commands(click.Group):
             _stop(interrupt)
         except click.UsageError as error:
             raise self._safe(error) from None
+        except BrokenPipeError:
+            raise
+        except OSError as error:  # nothing but `--help` is printed here
+            _fail(str(output_refused(error)), 2)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -65,7 +70,7 @@ class Commands(click.Group):
         except MemoryError as error:
             _fail(f"not enough memory: {error}. Choose smaller images, a later layer or smaller batches.", 2)
         except OSError as error:
-            _fail(f"{error.strerror or error}: {os.fsdecode(error.filename or '')}", 2)
+            _fail(": ".join(filter(None, [error.strerror or str(error), os.fsdecode(error.filename or "")])), 2)
 
     def _safe(self, error: click.UsageError) -> click.UsageError:
         """Return a usage error with the nearest word, fit for a terminal: what was typed is in it."""

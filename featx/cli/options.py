@@ -344,7 +344,7 @@ STAGE_TWO = combined(
         "--epochs",
         type=click.IntRange(1, MAX_EPOCHS),
         default=Training.epochs,
-        help="Most passes over the training images; early stopping may end training sooner.",
+        help="Largest number of passes over the training images; early stopping may end sooner.",
     ),
     option(
         "--memory",
@@ -423,7 +423,7 @@ OUTPUT = combined(
         is_flag=True,
         expose_value=False,
         callback=_log_from(logging.DEBUG),
-        help="Also print on standard error what featx decides.",
+        help="Also print details on standard error, such as the recipe and the engine.",
     ),
     option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard output."),
 )

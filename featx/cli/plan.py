@@ -32,7 +32,7 @@ UNREADABLE_SHOWN = 5
 def plan(data: "ImageFolders", cache_dir: StoragePath, output: opt.Output, **options: Any) -> None:
     """Estimate what an extraction will cost: time, disk and memory.
 
-    It takes the options of featx extract, and times it on a sample. It tries first what featx extract would use, then
+    It takes the options of featx extract, and times it on a sample. It first times what featx extract would use, then
     as many other engines and precisions as half a minute allows.
 
     \b
@@ -125,7 +125,7 @@ def _table_notes(plan: Plan) -> list[str]:
     )
     others = max(one.others_share for one in measured)
     if others > 0.05:
-        lines.append(f"Other programs took up to {100 * others:.0f} % of the processors; without them, it takes less.")
+        lines.append(f"Other programs took up to {100 * others:.0f} % of the processors; without them, it is faster.")
     if kept := [f"{one.precision} {duration(one.convert_s)}" for one in measured if one.convert_s and one.is_converted]:
         lines.append(f"Converted and kept in the cache: {', '.join(kept)}.")
     lines += [
@@ -136,8 +136,8 @@ def _table_notes(plan: Plan) -> list[str]:
     if plan.deadline_s:
         cannot = any(one.n_machines is None for one in measured)
         lines.append(
-            f"Machines: how many like this finish within {duration(plan.deadline_s)}, at the slow end of the range; "
-            f"{'–: the start alone takes longer' if cannot else 'each needs its own start'}."
+            f"Machines: how many like this one finish within {duration(plan.deadline_s)}, at the slow end of the range"
+            f"; {'–: the start alone takes longer' if cannot else 'each needs its own start'}."
         )
     return lines
 

@@ -77,9 +77,9 @@ def predict(
 
     IMAGES are files, folders, archives, patterns, or - for a list of files on standard input.
 
-    RUN is a run folder of featx train-top, or a report folder of featx compare, for its best head. With --direct, featx
-    uses a pretrained classifier instead. If an image cannot be read, its line has the reason; if none can be read, the
-    exit code is 1. Known features come from the cache.
+    RUN is a run folder of featx train-top, or a report folder of featx compare, whose best head is used. With --direct,
+    featx uses a pretrained classifier instead. If an image cannot be read, its line has the reason; if none can be
+    read, the exit code is 1. Features that are in the cache are not computed again.
 
     \b
     Example:

@@ -5,17 +5,21 @@ What programs read, JSON and CSV, is exact instead.
 
 import click
 
+from featx.cli.streams import print_result
 from featx.text import Shown, one_line
 
 
 def say(text: Shown, *, err: bool = False) -> None:
     """Print text for people, on standard output or standard error."""
-    click.echo(text, err=err)
+    if err:
+        click.echo(text, err=True)
+    else:
+        print_result(text)
 
 
 def say_data(data: str | bytes) -> None:
     """Print what a program reads on standard output."""
-    click.echo(data)
+    print_result(data)
 
 
 def ask(question: str) -> bool:

@@ -14,7 +14,7 @@ from featx.backbones import CLASSIFIER_LAYER, ClassMap, count_network_classes, f
 from featx.compare.baselines import BASELINES, REPORT_HEAD, REPORT_RESNET50, train_on_pixels
 from featx.compare.result import Approach, CurvePoint
 from featx.dataset import Data, ImageDataset, sample_mask
-from featx.errors import DamagedSegmentError, WeightsError, printable, system_errors
+from featx.errors import DamagedSegmentError, WeightsError, printable, reason_of, system_errors
 from featx.extract import (
     Extraction,
     ExtractionSettings,
@@ -184,6 +184,7 @@ def evaluate(
     candidate: Candidate,
     training: Training,
     repeats: int,
+    left_out: list[str],
     *,
     with_curve: bool,
     keep: Callable[[Candidate, Result], None] | None = None,
@@ -194,9 +195,25 @@ def evaluate(
         candidate: the candidate.
         training: how it is trained.
         repeats: how often, each time with the next seed. All figures but the accuracies are the first one's.
+        left_out: gets a sentence if there is not enough memory for it: the others go on.
         with_curve: train it on parts of the training images, too.
         keep: called with the first result, if something was trained.
     """
+    try:
+        yield from _evaluated(candidate, training, repeats, with_curve=with_curve, keep=keep)
+    except MemoryError as error:
+        left_out.append(f"{candidate.name} is left out: {reason_of(error)}.")
+        log.warning("%s", left_out[-1])
+
+
+def _evaluated(
+    candidate: Candidate,
+    training: Training,
+    repeats: int,
+    *,
+    with_curve: bool,
+    keep: Callable[[Candidate, Result], None] | None,
+) -> Iterator[Evaluation]:
     dataset, features = candidate.dataset, candidate.features
     everything = np.ones(dataset.n_images, bool)
     seeds = range(training.seed, training.seed + (repeats if candidate.is_trained else 1))
@@ -216,7 +233,6 @@ def _evaluation(candidate: Candidate, name: str, results: list[Result], cost: Ti
     dataset, result = candidate.dataset, results[0]
     y = dataset.labels[dataset.is_test]
     predicted = np.array([one.probabilities.argmax(axis=1) for one in results])
-    confusion = confusion_matrix(y, predicted[0], len(dataset.class_names))
     approach = Approach(
         name=name,
         kind=candidate.kind,
@@ -227,7 +243,7 @@ def _evaluation(candidate: Candidate, name: str, results: list[Result], cost: Ti
         peak_memory_bytes=max(result.peak_memory_bytes, cost.peak_memory_bytes),
         history=result.history,
         kept_epoch=result.kept_epoch,
-        confusion=tuple(map(tuple, confusion.tolist())),
+        confusion=confusion_matrix(y, predicted[0], len(dataset.class_names)),
         p_value=None,
         image_size=candidate.image_size,
         details=result.details,
@@ -284,13 +300,15 @@ class FeatureRequest:
         dataset: ImageDataset,
         training: Training,
         repeats: int,
+        left_out: list[str],
         *,
         with_curve: bool,
         runs_dir: Path | None = None,
     ) -> tuple[ImageDataset, list[Evaluation]]:
         """Evaluate all candidates on these features; when this returns, the features are no longer in memory.
 
-        Each head that is trained leaves a run folder in `runs_dir`, if that is given.
+        Each head that is trained leaves a run folder in `runs_dir`, if that is given. `left_out` is as for the function
+        `evaluate`.
 
         Also returns the images that could be read: what cannot is left out for everybody.
         """
@@ -306,7 +324,7 @@ class FeatureRequest:
 
         found: list[Evaluation] = []
         for candidate in self._candidates(features, viewed):
-            found += evaluate(candidate, training, repeats, with_curve=with_curve, keep=keep)
+            found += evaluate(candidate, training, repeats, left_out, with_curve=with_curve, keep=keep)
         return features.dataset, found
 
     def features(self, dataset: ImageDataset, memory: MemoryLimit) -> tuple[Features, Features | None]:

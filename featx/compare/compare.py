@@ -32,7 +32,7 @@ from featx.compare.error_analysis import ErrorAnalysis, analyse_errors
 from featx.compare.near_duplicates import find_copies
 from featx.compare.result import Comparison, ranked, with_p_values
 from featx.dataset import Data, ImageDataset, SkippedImage, is_sample, scan
-from featx.errors import FeatxError, printable
+from featx.errors import FeatxError, printable, reason_of
 from featx.extract import (
     DEFAULT_CACHE_DIR,
     RECIPE_DEFAULTS,
@@ -138,17 +138,22 @@ def compare_approaches(
     for one in requests:
         skipped |= dict.fromkeys(one.extract(scanned).skipped)
     evaluations: list[Evaluation] = []
+    left_out: list[str] = []
     for one in requests:
-        dataset, found = one.evaluate(dataset, training, repeats, with_curve=learning_curve, runs_dir=runs_dir)
+        dataset, found = one.evaluate(
+            dataset, training, repeats, left_out, with_curve=learning_curve, runs_dir=runs_dir
+        )
         evaluations += found
     for name in baselines:
         if name != REPORT_RESNET50:
             candidate = baseline_candidate(dataset, name, cache_dir, workers)
-            evaluations += evaluate(candidate, training, repeats, with_curve=learning_curve)
+            evaluations += evaluate(candidate, training, repeats, left_out, with_curve=learning_curve)
+    if not evaluations:
+        raise FeatxError(" ".join(left_out))
     recipes = list(dict.fromkeys(chain.from_iterable(one.recipes for one in requests)))
     stores = [cache_dir / recipe.slug for recipe in recipes]
     limits = [*_random_weights_warnings(recipes), *_sample_warnings(scanned)]
-    warnings = [*limits, *data_warnings(scanned, dataset, stores), *warnings]
+    warnings = [*limits, *data_warnings(scanned, dataset, stores), *warnings, *left_out]
     comparison = _comparison(dataset, recipes, evaluations, training.seed, warnings)
     found_errors = _analyse_errors(comparison, dataset, evaluations, list(skipped), cache_dir, training)
     return replace(comparison, error_analysis=found_errors)
@@ -214,8 +219,26 @@ def _analyse_errors(
     skipped: Sequence[SkippedImage],
     cache_dir: StoragePath,
     training: Training,
+) -> ErrorAnalysis | None:
+    """Look at the comparison image by image, with the features of the backbone that does best.
+
+    Return None if that fails, for whatever reason, and say so: what was trained is not lost for it.
+    """
+    try:
+        return _analysed(comparison, dataset, evaluations, skipped, cache_dir, training)
+    except Exception as error:  # noqa: BLE001
+        log.warning("The comparison has no error analysis, because it failed: %s.", reason_of(error))
+        return None
+
+
+def _analysed(
+    comparison: Comparison,
+    dataset: ImageDataset,
+    evaluations: Sequence[Evaluation],
+    skipped: Sequence[SkippedImage],
+    cache_dir: StoragePath,
+    training: Training,
 ) -> ErrorAnalysis:
-    """Look at the comparison image by image, with the features of the backbone that does best."""
     evaluation_of = {one.approach.name: one for one in evaluations}
     on_features = [approach for approach in ranked(comparison.approaches) if approach.kind == "features"]
     recipe = evaluation_of[on_features[0].name].recipe if on_features else None

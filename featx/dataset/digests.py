@@ -12,7 +12,7 @@ import os
 import stat
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -29,12 +29,11 @@ from featx.storage import (
     StatKeys,
     StoragePath,
     as_storage_path,
-    file_digest,
     is_distant,
     local_dir,
     working_folder,
 )
-from featx.system import progress_bar
+from featx.system import ReaderThreads, progress_bar
 
 #: How often digests are committed, so that an interrupted first run keeps what it has read.
 COMMIT_EVERY_S = 2.0
@@ -96,7 +95,7 @@ def digest_files(
     with (
         closing(StatCache(local_dir(cache_dir))) as cache,
         progress_bar(len(paths), "digests", "files", show=show) as bar,
-        ThreadPoolExecutor(threads) as pool,
+        ReaderThreads(threads, "featx-digest") as pool,
     ):
         digesting = _Digesting(cache, pool, bar, len(paths), before_reading)
         for start in range(0, len(paths), PORTION):
@@ -108,7 +107,7 @@ class _Digesting:
     """The digests and reasons of all files, filled in a portion at a time."""
 
     def __init__(
-        self, cache: StatCache, pool: ThreadPoolExecutor, bar: Any, n_files: int, before_reading: Callable[[], object]
+        self, cache: StatCache, pool: Executor, bar: Any, n_files: int, before_reading: Callable[[], object]
     ) -> None:
         self.digests = np.zeros((n_files, 32), np.uint8)
         self.reasons: dict[int, str] = {}
@@ -205,9 +204,20 @@ def _hash_remote(file: RemotePath, known: StatEntry | None) -> _Hashed:
             return _Hashed(known.digest)
         if key and key.size > MAX_FILE_MIB << 20:
             return _Hashed(reason=f"larger than {MAX_FILE_MIB} MiB")
-        return _Hashed(file_digest(file), key)
+        return _hash_blocks(file, key)
     except OSError as error:
         return _Hashed(reason=_why(error))
+
+
+def _hash_blocks(file: RemotePath, key: StatKey | None) -> _Hashed:
+    """Read a file whose server may not know, or not tell, how large it is."""
+    digest, n_bytes = hashlib.sha256(), 0
+    for block in file.blocks():
+        n_bytes += len(block)
+        if n_bytes > MAX_FILE_MIB << 20:
+            return _Hashed(reason=f"larger than {MAX_FILE_MIB} MiB")
+        digest.update(block)
+    return _Hashed(digest.digest(), key)
 
 
 def _hash_file(name: bytes, keys: StatKeys) -> _Hashed:

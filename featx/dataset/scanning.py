@@ -3,7 +3,6 @@
 import logging
 import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from numbers import Real
@@ -18,7 +17,7 @@ from featx.dataset.names import alike_warning, class_prefixes, near_match
 from featx.errors import DatasetError, ImageError, printable
 from featx.images import decode_image, format_read, read_file
 from featx.storage import OUTPUT_MARK, RemotePath, StoragePath, as_cache_dir, as_data, read_start
-from featx.system import waiting
+from featx.system import ReaderThreads, waiting
 
 log = logging.getLogger("featx")
 
@@ -310,7 +309,7 @@ def _repeats(dataset: ImageDataset) -> Iterator[str]:
     rows = np.unique(np.concatenate([pairs[:, 0] for pairs, _ in kinds])).tolist()
     # Decoding takes a while: of very many, only the beginnings are looked at.
     look = partial(_is_image, dataset, whole=len(rows) <= _MAX_DECODED)
-    with ThreadPoolExecutor(_THREADS) as pool:
+    with ReaderThreads(_THREADS, "featx-look") as pool:
         is_image = dict(zip(rows, pool.map(look, rows), strict=True))
     for all_pairs, what in kinds:
         # Empty files and error pages are alike, and no copies of an image.

@@ -3,6 +3,7 @@
 It is made of stock layers and operations only, so that `keras.models.load_model` reads it where there is no featx.
 """
 
+import errno
 import importlib
 import json
 import zipfile
@@ -152,6 +153,9 @@ def write_savedmodel(graph: Graph, notes: dict[str, Any], folder: Path) -> None:
     Its signatures are `serving_default`, from `images (n, h, w, 3)` uint8, and `serve_bytes`, from `image_bytes (n,)`,
     encoded images. Both give `probabilities (n, n_classes)` and `class_names (n, n_classes)`: TensorFlow Serving wants
     one row for each image in every output.
+
+    Raises:
+        OSError: it cannot be written.
     """
     tf = importlib.import_module("tensorflow")
     module = tf.Module()
@@ -164,7 +168,10 @@ def write_savedmodel(graph: Graph, notes: dict[str, Any], folder: Path) -> None:
         "serving_default": module.serve.get_concrete_function(_images_spec(tf)),
         "serve_bytes": module.serve_bytes.get_concrete_function(tf.TensorSpec((None,), tf.string, name="image_bytes")),
     }
-    tf.saved_model.save(module, str(folder), signatures=signatures)
+    try:
+        tf.saved_model.save(module, str(folder), signatures=signatures)
+    except tf.errors.OpError as error:  # what the system refuses has a kind of its own: the path, and then the reason
+        raise OSError(errno.EIO, error.message.rpartition("; ")[2]) from error
     (folder / "assets.extra").mkdir()
     (folder / "assets.extra" / NOTES_NAME).write_text(json.dumps(notes, indent=2), encoding="utf-8")
 

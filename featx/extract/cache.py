@@ -1,5 +1,6 @@
 """The entries of a cache folder: lists, checks, repairs, compacts and removes them."""
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -23,6 +24,9 @@ from featx.store import (
 from featx.system import brief, did_you_mean, progress_bar, size
 from featx.system import names as as_names
 
+#: How the name of a store ends: in eight digits of its recipe's key.
+_STORE_NAME = re.compile(r"-[0-9a-f]{8}$")
+
 NETWORKS_NAME = "networks"
 
 
@@ -34,8 +38,7 @@ class CacheEntry:
         name: the name of the file or folder, by which it can be checked, compacted or removed.
         path: where it is.
         kind: `"store"`, `"networks"`, `"digests"`, `"data"` (the sample or the demo's photographs), `"unfinished"`
-            (what a process is building, or was building when it was killed), `"quarantined"`, or `"other"`: what featx
-            did not make.
+            (a process is building it, or was killed), `"quarantined"`, or `"other"`: featx did not make it.
         size_bytes: of all files in it, as far as they can be seen.
         unfinished_bytes: of those that a process is writing, or was writing when it was killed.
         store: what a store holds; else None.
@@ -47,8 +50,8 @@ class CacheEntry:
     kind: str
     size_bytes: int
     store: StoreListing | None = None
-    unfinished_bytes: int = 0
     problem: str = ""
+    unfinished_bytes: int = 0
 
     def __repr__(self) -> str:
         return f"<CacheEntry {brief(self.name)}: {self.kind}, {size(self.size_bytes)}>"
@@ -109,7 +112,7 @@ def check_cache(
         show: show progress on stderr.
 
     Returns:
-        What was found, before it was mended. An entry that cannot be checked or mended keeps no other from being so.
+        What was found, before it was mended. If one entry cannot be checked or mended, the others still are.
 
     Raises:
         FeatxError: there is no such entry, or the folder cannot be read.
@@ -166,7 +169,7 @@ def removable(cache_dir: StoragePath, names: Sequence[str], *, quarantined: bool
         FeatxError: there is no such entry, or featx has not made it.
     """
     chosen = _chosen(cache_dir, names) if names else []
-    if others := [entry for entry in chosen if entry.kind == "other"]:
+    if others := [entry for entry in chosen if not _is_made_by_featx(entry)]:
         raise FeatxError(
             f"featx did not make {printable(others[0].path)}, and does not remove it: remove it yourself if you want."
         )
@@ -217,24 +220,32 @@ def size_bytes(path: StoragePath) -> int:
 
 def _entry(path: StoragePath) -> CacheEntry | None:
     """Return what `path` is; None if it has gone."""
-    kind, store, problems = "other", None, list[str]()
+    kind, store, unfinished, problems = "other", None, 0, list[str]()
     size = size_bytes(path)
     if path.name.startswith(TEMPORARY_PREFIX):
         return CacheEntry(path.name, path, "unfinished", size, unfinished_bytes=size)
     if path.is_dir():
-        unfinished = 0
         with _noted(path, problems):
-            unfinished = sum(map(size_bytes, path.glob(f"{TEMPORARY_PREFIX}*")))
             store = list_store(path)
+            unfinished = sum(map(size_bytes, path.glob(f"{TEMPORARY_PREFIX}*")))
         if problems or (store and (store.segments or store.recipe or store.quarantined)):
-            return CacheEntry(path.name, path, "store", size, store, unfinished, "".join(problems))
-        if path.name == NETWORKS_NAME and isinstance(path, Path):
-            return CacheEntry(path.name, path, "networks", size, None, unfinished)
-        kind = "data" if path.name in DATA_NAMES else kind
-    elif isinstance(path, Path):
-        kind = "digests" if path.name == DATABASE_NAME else kind
-        kind = "quarantined" if path.name.startswith(f"{DATABASE_NAME}.damaged-") else kind
-    return CacheEntry(path.name, path, kind, size) if path.exists() or path.is_symlink() else None
+            kind = "store"
+        else:
+            store = None
+            kind = "data" if path.name in DATA_NAMES else kind
+            kind = "networks" if path.name == NETWORKS_NAME and isinstance(path, Path) else kind
+    elif path.name == DATABASE_NAME and isinstance(path, Path):
+        kind = "digests"
+    elif path.name.startswith(f"{DATABASE_NAME}.damaged-"):
+        kind = "quarantined"
+    if not (path.exists() or path.is_symlink()):
+        return None
+    return CacheEntry(path.name, path, kind, size, store, "".join(problems), unfinished)
+
+
+def _is_made_by_featx(entry: CacheEntry) -> bool:
+    """Return whether featx made an entry; one that cannot be read is known by its name."""
+    return entry.kind != "other" and not (entry.problem and not _STORE_NAME.search(entry.name))
 
 
 @contextmanager

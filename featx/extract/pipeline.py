@@ -242,10 +242,10 @@ class StageOne:
             first = next(batches, None)
             if first is not None:
                 under_way = _UnderWay(self._started_engine(stopwatch), writer, stopwatch, reader)
-                with holding() as interrupted:
+                with holding() as reader.interrupted:
                     for batch in chain([first], batches):
                         under_way.submit(batch)
-                        if interrupted():
+                        if reader.interrupted():
                             break
                     under_way.collect(0)
         return writer.timings
@@ -264,6 +264,10 @@ class StageOne:
         return self._engine
 
 
+def _never() -> bool:
+    return False
+
+
 @dataclass
 class _Reader:
     """Reads images in batches, and keeps what there is to say of them.
@@ -275,6 +279,7 @@ class _Reader:
         count: told of the images that cannot be read.
         skipped: those, so far.
         dim: images that came out nearly black, so far.
+        interrupted: whether somebody wants to stop; a server may never send the images that are waited for.
     """
 
     images: Images
@@ -283,6 +288,7 @@ class _Reader:
     count: Count
     skipped: list[SkippedImage] = field(default_factory=list, init=False)
     dim: list[DimImage] = field(default_factory=list, init=False)
+    interrupted: Callable[[], bool] = field(default_factory=lambda: _never, init=False)
 
     def batches(self, stopwatch: Stopwatch) -> Generator[Batch, None, None]:
         """Yield the batches that have an image.
@@ -298,6 +304,7 @@ class _Reader:
             self.settings.workers,
             views=self.images.views,
             augmentation=self.recipe.augmentation,
+            interrupted=lambda: self.interrupted(),  # noqa: PLW0108 - another function once there is work
         )
         with closing(read):
             for batch in stopwatch.waiting("decode", read):

@@ -267,8 +267,8 @@ def predict_proba(
             outputs[which] = keras.ops.convert_to_numpy(model.predict_on_batch(slab))[: len(features)]
     if outputs.shape[1] == 1:
         return np.hstack([1 - outputs, outputs])
-    total: npt.NDArray[np.float64] = outputs.sum(axis=1, keepdims=True)
-    return outputs / total
+    outputs /= outputs.sum(axis=1, keepdims=True)
+    return outputs
 
 
 def count_parameters(model: Any) -> int:

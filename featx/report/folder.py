@@ -1,12 +1,14 @@
 """The report folder: a comparison as a page, as pictures, as Markdown, and as JSON."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from featx.compare import Approach, Comparison, ErrorAnalysis
 from featx.dataset import Data
-from featx.errors import FeatxError, printable
+from featx.errors import FeatxError, printable, reason_of
 from featx.report.html.page import page_html
 from featx.report.plots.diagnostics import (
     confusion_chart,
@@ -33,6 +35,9 @@ from featx.report.text import (
 from featx.storage import as_path, new_folder, replacing
 from featx.system import escape_markdown, markdown_table, shown
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 NUMBERS_NOTE = (
     "The pictures show numbers for the classes: no installed font has all their letters, or two names look the same."
 )
@@ -52,7 +57,7 @@ def write_report(
     The page's thumbnails come from the images in the data set's folder `data_dir`; without it, there are none. With
     `claims`, the page shows the claims of the report of 2020, even if the images are not those of the report.
 
-    A folder that is empty or new gets the report as a whole or not at all. In another folder, each file is written
+    If the folder is empty or new, the report is there as a whole or not at all. In another folder, each file is written
     under a temporary name and then renamed, so a file with its final name is always complete.
 
     Raises:
@@ -76,12 +81,15 @@ def fill_report(
     The figures are written first: whatever becomes of the pictures and the page, they are kept.
     """
     _write(folder, {"results.json": comparison.to_json().encode()}, report_dir)
-    pictures = draw(comparison)
-    files = {
-        **pictures,
-        "results.md": results_page(comparison, has_curves="training-curves.png" in pictures).encode(),
-        PAGE_NAME: page_html(comparison, data_dir, report_dir, claims=claims).encode(),
-    }
+    try:
+        pictures = draw(comparison)
+        files = {
+            **pictures,
+            "results.md": results_page(comparison, has_curves="training-curves.png" in pictures).encode(),
+            PAGE_NAME: page_html(comparison, data_dir, report_dir, claims=claims).encode(),
+        }
+    except Exception as error:  # of any library: the figures are worth more than a traceback
+        raise FeatxError(f"The pictures and the page of the report cannot be made: {reason_of(error)}.") from error
     _write(folder, files, report_dir)
 
 
@@ -99,19 +107,19 @@ def _write(folder: Path, files: Mapping[str, bytes], report_dir: Path) -> None:
 
 def draw(comparison: Comparison) -> dict[str, bytes]:
     """Return the PNG files of a comparison by file name; `training-curves.png` only if an approach has a history."""
-    with page_style(texts_of(comparison)):
-        pictures = {
-            "summary.png": summary_chart(comparison),
-            "accuracy.png": accuracy_chart(comparison),
-            "time.png": time_chart(comparison),
-        }
-        if any(approach.history for approach in comparison.approaches):
-            pictures["training-curves.png"] = training_curves_chart(comparison)
-        if comparison.learning_curve:
-            pictures["learning-curve.png"] = learning_curve_chart(comparison)
-        for approach, name in zip(comparison.approaches, confusion_file_names(comparison), strict=True):
-            pictures[name] = confusion_chart(comparison, approach)
-        return {name: png(figure) for name, figure in pictures.items()}
+    charts: dict[str, Callable[[], Figure]] = {
+        "summary.png": partial(summary_chart, comparison),
+        "accuracy.png": partial(accuracy_chart, comparison),
+        "time.png": partial(time_chart, comparison),
+    }
+    if any(approach.history for approach in comparison.approaches):
+        charts["training-curves.png"] = partial(training_curves_chart, comparison)
+    if comparison.learning_curve:
+        charts["learning-curve.png"] = partial(learning_curve_chart, comparison)
+    for approach, name in zip(comparison.approaches, confusion_file_names(comparison), strict=True):
+        charts[name] = partial(confusion_chart, comparison, approach)
+    with page_style(texts_of(comparison)):  # one after the other: each takes its pixels many times over
+        return {name: png(chart()) for name, chart in charts.items()}
 
 
 def results_page(comparison: Comparison, *, has_curves: bool) -> str:

@@ -19,6 +19,7 @@ from featx.storage.files import (
     replacing,
     write_text,
 )
+from featx.storage.free_space import check_reserve, check_space
 from featx.storage.marks import OUTPUT_MARK, mark_folder
 from featx.storage.member_names import ArchiveError, NameEncodingError, name_zip_members, text_encoding
 from featx.storage.outputs import Making, check_empty, make_cache, new_file, new_folder, place, room_for

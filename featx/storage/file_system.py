@@ -9,7 +9,6 @@ import datetime as dt
 import errno
 import hashlib
 import os
-import shutil
 import tempfile
 import textwrap
 import threading
@@ -22,8 +21,10 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from featx.errors import FeatxError, printable
+from featx.storage.free_space import check_reserve
 from featx.storage.member_names import name_tar_members, name_zip_members, plain_path
 from featx.storage.stat_key import RACY_NS, StatKey, StatKeys
+from featx.storage.web import web_options
 from featx.system import install_command
 from featx.text import one_line, redacted_address, without_secrets
 
@@ -45,6 +46,9 @@ _CREDENTIALS = {
 }
 
 _MAX_WORDS = 240  # characters of what a library says
+
+_COPY_BYTES = 1 << 20
+_UNPACK_IT = "unpack it yourself, or name a folder on another disk with TMPDIR"
 
 #: Object stores put a whole file under a name, or nothing. Other file systems write in pieces.
 _OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oci", "oss", "hf"}
@@ -148,6 +152,16 @@ class FileSystem:
         return self.protocol in _OBJECT_STORES and not self._archive_address
 
     @property
+    def lists_all_at_once(self) -> bool:
+        """Whether one listing has all that is below a folder; else each folder is listed by itself."""
+        return self.protocol in _OBJECT_STORES or bool(self._archive_path or self._archive_address)
+
+    @property
+    def is_web(self) -> bool:
+        """Whether its files come from a web server."""
+        return self.protocol in {"http", "https"} and not self._archive_address
+
+    @property
     def name(self) -> str:
         """What the root is called."""
         return (self._inside or redacted_address(self._archive_address or self.address)).rstrip("/")
@@ -178,6 +192,9 @@ class FileSystem:
         except FeatxError as error:
             raise StorageError(without_secrets(str(error), self.address).removesuffix("."), self.shown(tail)) from error
         except FileNotFoundError as error:
+            if self.is_web and (cause := error.__cause__) and getattr(cause, "status", None) not in {404, 410}:
+                # fsspec says so whatever happens when it asks a server about a file.
+                raise StorageError(_reason(cast("Exception", cause), self.protocol), self.shown(tail)) from error
             raise FileNotFoundError(errno.ENOENT, _missing(error), self.shown(tail)) from error
         except Exception as error:  # of any library
             raise StorageError(_reason(error, self.address), self.shown(tail)) from error
@@ -212,8 +229,6 @@ class FileSystem:
             return self._open
 
     def _opened_now(self) -> tuple[Any, str, _Archive | None]:
-        import fsspec
-
         if self._archive_path is not None:
             archive = _open_archive(self._archive_path, encoding=self.zip_encoding)
             return archive.system, "", archive
@@ -221,8 +236,16 @@ class FileSystem:
             kind = self.protocol if self.protocol in _ARCHIVE_PROTOCOLS else None
             archive = _open_archive(self._archive_address, kind, self.zip_encoding)
             return archive.system, plain_path(self._inside), archive
-        system, root = fsspec.url_to_fs(self.address, use_listings_cache=False)
-        return system, str(root).rstrip("/"), None
+        system, root = _file_system(self.address)
+        return system, root.rstrip("/"), None
+
+
+def _file_system(address: str) -> tuple[Any, str]:
+    """Return the fsspec file system of an address, and the path in it."""
+    import fsspec
+
+    system, path = fsspec.url_to_fs(address, use_listings_cache=False, **web_options(address))
+    return system, str(path)
 
 
 def _around_tail(address: str) -> tuple[str, str]:
@@ -277,11 +300,12 @@ def _reason(error: Exception, address: str) -> str:
 
 
 def _nanoseconds(value: object) -> int:
-    """Return a time as nanoseconds since 1970, 0 if it is in words of its own."""
+    """Return a time as nanoseconds since 1970; 0 if it is in words of its own, or no clock shows it."""
     if isinstance(value, dt.datetime):
         return int(value.timestamp() * 1e9)
     if isinstance(value, int | float):
-        return int(value * 1e9)
+        nanoseconds = value * 1e9
+        return int(nanoseconds) if abs(nanoseconds) < 1 << 62 else 0  # whoever packs a tar file may write infinity
     return 0
 
 
@@ -313,10 +337,9 @@ def _open_file(source: Path | str) -> tuple[IO[bytes], object]:
         opened = source.open("rb")
         key = StatKeys().of(os.fsencode(source.absolute()), os.fstat(opened.fileno()))
         return opened, tuple(key) if key.is_settled(now_ns) else None
-    import fsspec
     from fsspec.implementations.local import LocalFileSystem
 
-    system, path = fsspec.url_to_fs(source, use_listings_cache=False)
+    system, path = _file_system(source)
     if isinstance(system, LocalFileSystem):
         return _open_file(Path(path))
     info = system.info(path)
@@ -334,7 +357,9 @@ def _copied(file: IO[bytes], name: str) -> IO[bytes]:
     try:
         with file:
             plain = fsspec.compression.compr[compression](file, mode="rb") if compression else file
-            shutil.copyfileobj(plain, copy, 1 << 20)
+            while block := plain.read(_COPY_BYTES):
+                check_reserve(Path(tempfile.gettempdir()), f"A copy of {printable(name)}", _UNPACK_IT)
+                copy.write(block)
     except BaseException:
         copy.close()
         raise
@@ -347,15 +372,22 @@ def _members(file: IO[bytes], kind: str | None, encoding: str | None) -> tuple[A
     from fsspec.implementations.tar import TarFileSystem
     from fsspec.implementations.zip import ZipFileSystem
 
+    warnings: list[str] = []
+
+    class Members(TarFileSystem):  # type: ignore[misc]  # fsspec has no types
+        """A tar file whose members are named before fsspec lists them: it takes hours to follow thousands of links."""
+
+        def _index(self) -> None:
+            warnings.extend(name_tar_members(self.tar, encoding))
+            super()._index()
+
     try:
         if kind == "zip":
             system = ZipFileSystem(fo=file)
             return system, name_zip_members(system.zip, encoding)
         # fsspec goes by a name, this one rather than the file's own, whether there is something to uncompress.
         setattr(file, "original", "plain.tar")  # noqa: B010 - it is no attribute that a file is known to have
-        system = TarFileSystem(fo=file)
-        warnings = name_tar_members(system.tar, encoding)
-        system._index()  # noqa: SLF001 - lists the members again, by their new names
+        system = Members(fo=file)
     except BaseException:
         file.close()
         raise

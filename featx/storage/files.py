@@ -244,8 +244,8 @@ def write_text(path: StoragePath, text: str) -> None:
 def check_writable(folder: StoragePath) -> None:
     """Raise OSError if nothing can be written to `folder`, which need not exist, before hours of work are lost.
 
-    On a disk, nothing is written. An object store reports errors only on a write, so the folder above gets the mark
-    that says that it contains no images.
+    On a disk, nothing is written. An object store reports errors only on a write, so the folder gets the mark that says
+    that it contains no images.
     """
     if isinstance(folder, RemotePath):
         mark_folder(folder)

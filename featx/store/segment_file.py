@@ -128,6 +128,8 @@ def read_index(path: StoragePath, recipe: Recipe) -> Segment:
         FileNotFoundError: it is not there.
         StoreError: the system cannot read it, or it was written by a newer featx.
     """
+    if "%" in path.name or not path.name.isprintable():  # HDF5 takes the former for a pattern; others are no text
+        raise SegmentDamageError("its name cannot be in features.h5")
     with _opened(path, without_features=True) as file:
         _check_stamp(file, path, recipe)
         arrays = {name: stored_dataset(file, name) for name in ("features", "digest", "view", "crc32")}

@@ -22,6 +22,7 @@ from featx.system.arguments import (
 )
 from featx.system.commands import as_argument, command_line, shell_line
 from featx.system.late_imports import (
+    hide_with,
     import_keras,
     import_nncf,
     import_openvino,
@@ -36,6 +37,7 @@ from featx.system.machine import (
     as_memory_limit,
     cpu_seconds,
     cuda_capability,
+    free_memory_bytes,
     hardware,
     has_fast_bfloat16,
     n_cores,
@@ -45,7 +47,7 @@ from featx.system.machine import (
     versions,
 )
 from featx.system.missing_packages import import_failure, install_command
-from featx.system.prefetch import OnDemand, in_threads, prefetched
+from featx.system.prefetch import OnDemand, ReaderThreads, in_threads, prefetched
 from featx.system.progress import (
     Terminated,
     held_interrupts,

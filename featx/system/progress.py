@@ -110,7 +110,8 @@ def progress_bar(total: int | None, what: str, unit: str, *, show: bool, n_done:
 
     It begins at `n_done`, which does not make the rate look better. The unit is a plural, or `"B"` for bytes.
     """
-    on_terminal = sys.stderr.isatty()
+    can_be_seen = sys.stderr is not None  # a program without a console has none
+    on_terminal = can_be_seen and sys.stderr.isatty()
     bar = _Bar if on_terminal else _Lines
     return bar(
         total=total,
@@ -118,7 +119,7 @@ def progress_bar(total: int | None, what: str, unit: str, *, show: bool, n_done:
         initial=n_done,
         unit=unit,
         bar_format="{desc}: {said}{postfix}" if total is None else "{desc}: {percentage:2.0f} % {bar} {said}{postfix}",
-        disable=not show,
+        disable=not (show and can_be_seen),
         delay=DELAY_S,
         mininterval=0.2 if on_terminal else LOG_INTERVAL_S,
         dynamic_ncols=_knows_its_width(),
@@ -133,7 +134,7 @@ def _knows_its_width() -> bool:
     """Return whether stderr is a terminal that says how wide it is; on one that says 0, tqdm would draw nothing."""
     try:
         return os.get_terminal_size(sys.stderr.fileno()).columns > 0
-    except (OSError, ValueError):
+    except (OSError, ValueError, AttributeError):
         return False
 
 

@@ -6,6 +6,7 @@ The test split is used once, at the end.
 from featx.heads import Training
 from featx.train.features import Features, data_warnings, load_features, read_rows, stored_features, with_views
 from featx.train.metrics import (
+    Confusion,
     Metrics,
     ReliabilityBin,
     Result,

@@ -179,11 +179,9 @@ def _rank(heads: object, name: str) -> tuple[float, float] | None:
     if not isinstance(metrics, dict):
         return None
     accuracy, loss = metrics.get("accuracy"), metrics.get("loss")
-    if not (
-        isinstance(accuracy, float) and isinstance(loss, float) and math.isfinite(accuracy) and math.isfinite(loss)
-    ):
+    if not isinstance(accuracy, int | float) or not isinstance(loss, int | float) or not math.isfinite(accuracy):
         return None
-    return -accuracy, loss
+    return -accuracy, loss if math.isfinite(loss) else math.inf
 
 
 def write_run(

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from featx.dataset import Data, ImageDataset, scan, validation_mask
 from featx.errors import printable, system_errors
 from featx.extract import DEFAULT_CACHE_DIR, RecipeOptions, check_options, extract_command, resolve_recipe
-from featx.heads import HEADS, Training, check_training, head_names, predict_proba, train_head
+from featx.heads import HEADS, Training, check_memory, check_training, head_names, predict_proba, train_head
 from featx.images import Views, as_views
 from featx.storage import StoragePath, as_cache_dir, as_path, new_folder
 from featx.store import FeatureStore, take
@@ -88,6 +88,8 @@ def train_top(
             features = stored_features(dataset, store, command, training.memory)
             if views:
                 features = with_views(features, views, cache_dir, command, training.memory)
+        for head in names:  # before the first of them is trained, for minutes
+            check_head_memory(features, head)
         results = tuple(train_on_features(features, head, training) for head in names)
         warnings = data_warnings(dataset, features.dataset, [store.dir])
         for warning in warnings[len(dataset.warnings) :]:  # the others were said when the images were found
@@ -97,9 +99,22 @@ def train_top(
     return Run(making.path, features, results, warnings)
 
 
+def check_head_memory(features: Features, head: str) -> None:
+    """Raise NotEnoughMemoryError if the head named `head` cannot be trained on the training split."""
+    views, dataset = features.train_views, features.dataset
+    n_rows = dataset.n_train * (1 if views is None else 1 + views.shape[1])
+    check_memory(head, features.X, n_rows, len(dataset.class_names))
+
+
 def train_on_features(features: Features, head: str, training: Training) -> Result:
-    """Return the head named `head`, trained on the training split and measured on the test split."""
+    """Return the head named `head`, trained on the training split and measured on the test split.
+
+    Raises:
+        NotEnoughMemoryError: it would take more memory than is free.
+        TrainingError: it cannot be trained on this.
+    """
     dataset, is_test = features.dataset, features.dataset.is_test
+    check_head_memory(features, head)
     reset_peak_memory()
     trained = train_head(
         head,

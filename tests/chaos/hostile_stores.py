@@ -403,6 +403,14 @@ def _all(content: bytes, mark: bytes) -> list[int]:
     return [at for at in range(0, len(content), 8) if content[at : at + len(mark)] == mark]
 
 
+def odd_names(store_dir: Path, rng: Rng) -> None:
+    """Sound segments under names that are no text, or mean something to HDF5 or a terminal."""
+    names = ["\udcff", "%b", "%0b", "%%", "\n\x1b[2J", "x" * 247, "é", "", " ", "..", "*", "\u202e"]
+    for name in rng.sample(names, rng.randint(1, 3)):
+        digests = some(rng)
+        write(new_path(store_dir, rng), features_of(digests), digests).rename(store_dir / f"seg-{name}.h5")
+
+
 # Other files
 
 
@@ -564,6 +572,7 @@ KINDS: tuple[Callable[[Path, Rng], None], ...] = (
     zero_digests,
     odd_layout,
     circles,
+    odd_names,
     odd_derived_file,
     odd_segment_file,
     sparse_segment,

@@ -121,6 +121,49 @@ def test_baselines_alone_can_be_compared(data, cache):
     assert comparison.approaches[0].representations_s == 0
 
 
+def test_an_error_analysis_that_fails_costs_nothing_that_was_trained(data, cache, tmp_path, monkeypatch, caplog):
+    def fail(*arguments, **options):
+        raise MemoryError("Unable to allocate 91.6 MiB")
+
+    monkeypatch.setattr("featx.compare.compare.analyse_errors", fail)
+    comparison = compare_approaches(data, cache_dir=cache, training=FAST, runs_dir=tmp_path / "runs", **OPTIONS)
+    assert comparison.error_analysis is None
+    assert "The comparison has no error analysis, because it failed: not enough memory." in caplog.text
+    assert {path.name for path in (tmp_path / "runs").iterdir()} >= {"vgg16-dense", "vgg16-logreg"}
+    write_report(comparison, tmp_path / "report", data)
+    assert (tmp_path / "report" / "index.html").exists()
+
+
+@pytest.mark.parametrize("error", [MemoryError("Unable to allocate 9.31 GiB"), ValueError("no such colour")])
+@pytest.mark.parametrize("target", ["featx.report.folder.page_html", "featx.report.folder.summary_chart"])
+def test_a_page_that_fails_costs_nothing_that_was_trained(data, cache, tmp_path, monkeypatch, featx, error, target):
+    def fail(*arguments, **options):
+        raise error
+
+    monkeypatch.setattr(target, fail)
+    words = ["compare", data, "--cache-dir", cache, "--weights", "random", "--image-size", 32, "--epochs", 1]
+    report_dir = tmp_path / "report"
+    output = featx(*words, "--report-dir", report_dir, "--quiet", exit_code=2).output
+    reason = "not enough memory" if isinstance(error, MemoryError) else "ValueError: no such colour"
+    assert f"featx: The pictures and the page of the report cannot be made: {reason}." in output
+    assert f"What was finished is in {report_dir}." in output
+    comparison = Comparison.from_json((report_dir / "results.json").read_text())
+    assert len(comparison.approaches) == 2
+    assert not (report_dir / "index.html").exists()
+    featx("predict", report_dir, data / "test" / "sea" / "sea.0.jpg", "--cache-dir", cache)
+
+
+def test_a_head_that_memory_does_not_hold_is_left_out_and_the_others_go_on(data, cache, tmp_path, monkeypatch):
+    monkeypatch.setattr("featx.heads.dense.free_memory_bytes", lambda: 1000)
+    comparison = compare_approaches(data, cache_dir=cache, training=FAST, **OPTIONS)
+    assert [approach.name for approach in comparison.approaches] == ["vgg16 + dense"]
+    (warning,) = (warning for warning in comparison.warnings if "left out" in warning)
+    assert warning.startswith("vgg16 + logreg is left out: logreg needs about 9.7 KiB of memory for 2 classes")
+    with pytest.raises(FeatxError, match="--head dense"):
+        train_top(data, run_dir=tmp_path / "run", cache_dir=cache, training=FAST, **OPTIONS)
+    assert not (tmp_path / "run").exists()
+
+
 def test_nothing_to_compare_is_an_error(data, cache):
     with pytest.raises(FeatxError, match="nothing to compare"):
         compare_approaches(data, backbones=[], cache_dir=cache)

@@ -344,6 +344,48 @@ def test_a_cache_that_is_a_file_is_an_error_in_words(tmp_path):
         list_cache(tmp_path / "cache")
 
 
+@pytest.mark.parametrize("name", ["", "mine", "my"])
+def test_rm_removes_only_what_featx_has_made(filled, featx, name):
+    """An empty name begins every name, and so removed the one entry that there was."""
+    cache_dir = filled.dir.parent
+    shutil.rmtree(filled.dir)
+    (cache_dir / "mine").mkdir()
+    (cache_dir / "mine" / "thesis.txt").write_text("years of work")
+    result = featx("cache", "rm", name, "--yes", "--cache-dir", cache_dir, exit_code=2)
+    said = {"": "The name of an entry is empty", "mine": f"featx did not make {cache_dir}/mine", "my": "has no my"}
+    assert said[name] in result.stderr
+    assert (cache_dir / "mine" / "thesis.txt").read_text() == "years of work"
+
+
+def test_rm_of_an_empty_name_removes_no_store(filled, featx):
+    result = featx("cache", "rm", "", "--yes", "--cache-dir", filled.dir.parent, exit_code=2)
+    assert "name one as featx cache ls shows it" in result.stderr
+    assert_holds(filled.dir.parent, range(30))
+
+
+def test_ls_shows_what_was_left_unfinished_and_rm_sweeps_it(filled, featx):
+    cache_dir = filled.dir.parent
+    left = cache_dir / ".tmp-plan-1"
+    left.mkdir()
+    (left / "lock").touch()
+    (left / "big").write_bytes(bytes(3000))
+    (filled.dir / ".tmp-1.h5").write_bytes(bytes(2000))
+    listed = {e["name"]: e for e in json.loads(featx("cache", "ls", "--cache-dir", cache_dir, "--json").output)}
+    assert (listed[left.name]["kind"], listed[left.name]["size_bytes"]) == ("unfinished", 3000)
+    assert listed[filled.dir.name]["unfinished_bytes"] == 2000
+    text = featx("cache", "ls", "--cache-dir", cache_dir).output
+    assert "left by a featx that was killed" in text
+    assert "2.0 KiB unfinished" in text
+    with workshop(left):
+        assert "another featx is at work here" in featx("cache", "ls", "--cache-dir", cache_dir).output
+        held = featx("cache", "rm", left.name, "--yes", "--cache-dir", cache_dir, exit_code=2)
+        assert "wait until it is done" in held.stderr
+    left.mkdir()
+    (left / "lock").touch()
+    featx("cache", "rm", filled.dir.name, "--yes", "--cache-dir", cache_dir)
+    assert list(cache_dir.iterdir()) == []
+
+
 # One bad entry
 
 
@@ -420,45 +462,3 @@ def test_a_folder_that_was_removed_is_named_as_the_reason(tmp_path, featx, monke
     (tmp_path / "here").rmdir()
     result = featx("cache", "ls", exit_code=2)
     assert result.output == "featx: the folder that you are in has been removed; go to another one with cd.\n"
-
-
-@pytest.mark.parametrize("name", ["", "mine", "my"])
-def test_rm_removes_only_what_featx_has_made(filled, featx, name):
-    """An empty name begins every name, and so removed the one entry that there was."""
-    cache_dir = filled.dir.parent
-    shutil.rmtree(filled.dir)
-    (cache_dir / "mine").mkdir()
-    (cache_dir / "mine" / "thesis.txt").write_text("years of work")
-    result = featx("cache", "rm", name, "--yes", "--cache-dir", cache_dir, exit_code=2)
-    said = {"": "The name of an entry is empty", "mine": f"featx did not make {cache_dir}/mine", "my": "has no my"}
-    assert said[name] in result.stderr
-    assert (cache_dir / "mine" / "thesis.txt").read_text() == "years of work"
-
-
-def test_rm_of_an_empty_name_removes_no_store(filled, featx):
-    result = featx("cache", "rm", "", "--yes", "--cache-dir", filled.dir.parent, exit_code=2)
-    assert "name one as featx cache ls shows it" in result.stderr
-    assert_holds(filled.dir.parent, range(30))
-
-
-def test_ls_shows_what_was_left_unfinished_and_rm_sweeps_it(filled, featx):
-    cache_dir = filled.dir.parent
-    left = cache_dir / ".tmp-plan-1"
-    left.mkdir()
-    (left / "lock").touch()
-    (left / "big").write_bytes(bytes(3000))
-    (filled.dir / ".tmp-1.h5").write_bytes(bytes(2000))
-    listed = {e["name"]: e for e in json.loads(featx("cache", "ls", "--cache-dir", cache_dir, "--json").output)}
-    assert (listed[left.name]["kind"], listed[left.name]["size_bytes"]) == ("unfinished", 3000)
-    assert listed[filled.dir.name]["unfinished_bytes"] == 2000
-    text = featx("cache", "ls", "--cache-dir", cache_dir).output
-    assert "left by a featx that was killed" in text
-    assert "2.0 KiB unfinished" in text
-    with workshop(left):
-        assert "another featx is at work here" in featx("cache", "ls", "--cache-dir", cache_dir).output
-        held = featx("cache", "rm", left.name, "--yes", "--cache-dir", cache_dir, exit_code=2)
-        assert "wait until it is done" in held.stderr
-    left.mkdir()
-    (left / "lock").touch()
-    featx("cache", "rm", filled.dir.name, "--yes", "--cache-dir", cache_dir)
-    assert list(cache_dir.iterdir()) == []

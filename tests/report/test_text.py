@@ -58,7 +58,7 @@ def approach(name, n_correct, n_test=1000, n_classes=2, times=(100.0, 4.0), firs
         peak_memory_bytes=1_500_000_000,
         history=history,
         kept_epoch=2 if history else None,
-        confusion=tuple(tuple(row) for row in confusion_matrix(y, predicted, n_classes).tolist()),
+        confusion=confusion_matrix(y, predicted, n_classes),
         p_value=None,
         image_size=(64, 48),
         details={"C": 0.01},

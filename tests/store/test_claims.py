@@ -226,6 +226,17 @@ def test_timings_that_nobody_measured_are_damage(store, timings):
     assert_holds(store)
 
 
+@pytest.mark.parametrize("name", ["\udcff", "%b", "%%", "\x1b[2J"])
+def test_a_name_that_features_h5_cannot_hold_is_damage(store, name):
+    path = store.dir / f"seg-{name}.h5"
+    put(hostile_path(store), *rows(range(20, 25))).rename(path)
+    assert [damage.path for damage in check_store(store.dir).damages] == [path]
+    opened = reopened(store)
+    opened.publish()
+    assert path.with_name(f"damaged-{path.name}").exists()
+    assert_holds(store)
+
+
 # Files that are derived
 
 

@@ -17,6 +17,7 @@ from featx.errors import FeaturesMissingError, FeatxError, TrainingError
 from featx.extract.extract import extract_features
 from featx.heads.dense import HEADS
 from featx.heads.training_loop import Training
+from featx.storage import OUTPUT_MARK
 from featx.store.feature_store import FeatureStore
 from featx.train.metrics import measure
 from featx.train.train import train_on_features, train_top
@@ -66,6 +67,7 @@ def read_csv(path):
 
 def test_run_folder_holds_everything(run, trained):
     assert {path.name for path in run.dir.iterdir()} == {
+        OUTPUT_MARK,
         "dense.keras",
         "logreg.keras",
         "metrics.json",

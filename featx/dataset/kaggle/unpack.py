@@ -13,9 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from featx.dataset.kaggle.download import check_space
+from featx.dataset.kaggle.download import MAKE_ROOM
 from featx.errors import FeatxError, printable
-from featx.storage import IS_WINDOWS, TEMPORARY_PREFIX, ArchiveError, name_zip_members, windows_paths
+from featx.storage import (
+    IS_WINDOWS,
+    TEMPORARY_PREFIX,
+    ArchiveError,
+    check_space,
+    name_zip_members,
+    windows_paths,
+)
 from featx.system import progress_bar, size
 
 log = logging.getLogger("featx")
@@ -130,7 +137,7 @@ def unpack_members(
     """
     folder.mkdir()
     n_bytes = sum(entry.file_size for entry in entries)
-    check_space(folder, n_bytes, f"Unpacking {len(entries):,} files")
+    check_space(folder, n_bytes, f"Unpacking {len(entries):,} files", MAKE_ROOM)
     with progress_bar(n_bytes, what, "B", show=show) as bar:
         for entry in entries:
             _write(zip_file, entry, folder / entry.filename, bar)

@@ -269,13 +269,12 @@ def _sampled(comparison: Comparison) -> list[ClassSample]:
 
 def _confusions(approach: Approach, names: Sequence[str]) -> list[dict[str, Any]]:
     """Return the most common confusions: true class, predicted class, number of images, share of the true class."""
-    counts = np.array(approach.confusion)
-    wrong = counts - np.diag(counts.diagonal())
-    largest = np.argsort(-wrong, axis=None, kind="stable")[:N_CONFUSIONS]
+    confusion = approach.confusion
+    n_true = confusion.n_true
+    wrong = [cell for cell in confusion.cells if cell[0] != cell[1]]
     return [
-        {"label": names[true], "predicted": names[guess], "n": int(wrong[true, guess]), "of": int(counts[true].sum())}
-        for true, guess in zip(*np.unravel_index(largest, wrong.shape), strict=True)
-        if wrong[true, guess]
+        {"label": names[true], "predicted": names[guess], "n": n, "of": int(n_true[true])}
+        for true, guess, n in sorted(wrong, key=lambda cell: -cell[2])[:N_CONFUSIONS]
     ]
 
 

@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import time
@@ -22,6 +23,7 @@ from featx.dataset.kaggle.fetch import MARK, fetch_data, fetch_part
 from featx.dataset.sample import is_sample
 from featx.dataset.scanning import scan
 from featx.errors import FeatxError
+from tests.chaos.test_full_disk import small_disk
 from tests.dataset.kaggle.kaggle_server import COMPETITION, DATASET, SIGNATURE, basic, bearer, command, serving, zipped
 from tests.storage.archives import Member, zip_bytes
 
@@ -764,6 +766,31 @@ def test_a_disk_that_fills_up_is_one_sentence_and_costs_nothing_that_was_downloa
     assert len(kaggle.seen) == (3 if limit == CUT else 0)
 
 
+def test_an_archive_without_a_length_leaves_room_on_the_disk(kaggle, here, featx, tmp_path):
+    """It never ends, and the disk is a real one."""
+    kaggle.endless = {"archive"}
+    with small_disk(tmp_path / "disk", 80 << 20) as disk:
+        result = featx("fetch", PETS, "--to", disk / "data", exit_code=2)
+        assert_error(result, "whose size Kaggle does not say, does not fit", str(disk), "make room", "--to")
+        assert shutil.disk_usage(disk).free > 79 << 20, "what is of no use is removed"
+        assert list(disk.iterdir()) == []
+        kaggle.endless = set()
+        kaggle.archives[PETS] = ARCHIVE
+        featx("fetch", PETS, "--to", disk / "data")
+        assert_fetched(disk / "data")
+
+
+@pytest.mark.parametrize("what", ["error", "redirect"])
+def test_what_kaggle_says_without_end_takes_no_memory(kaggle, here, featx, what):
+    kaggle.endless = {what}
+    if what == "redirect":
+        featx("fetch", PETS)
+        assert_fetched(here / "data")
+    else:
+        assert_error(featx("fetch", PETS, exit_code=2), "Kaggle")
+    assert kaggle.n_endless < 64 << 20  # what was on its way
+
+
 def test_a_folder_that_cannot_be_written_is_one_sentence(kaggle, here, featx):
     (here / "file").write_text("a file where a folder should be")
     result = featx("fetch", PETS, "--to", "file/data", exit_code=2)
@@ -810,12 +837,13 @@ def test_another_part_is_not_taken_for_the_one_that_is_there(kaggle, here):
     [
         ({"ranges": False}, "only as a whole"),
         ({"wrong_ranges": True}, "does not send parts"),
+        ({"endless": {"part"}}, "fewer or more bytes"),
         ({"cuts": [0, 10]}, "the network"),
         ({"archives": {PETS: b"no zip file" * 500}}, "broken"),
         ({"errors": {PETS: (429, "Too many requests")}}, "too many requests"),
         ({"private": {PETS}}, "sign in"),
     ],
-    ids=["no ranges", "wrong ranges", "cut", "no archive", "too often", "private"],
+    ids=["no ranges", "wrong ranges", "endless part", "cut", "no archive", "too often", "private"],
 )
 def test_without_a_part_the_reason_is_said_and_nothing_is_left(kaggle, here, trouble, message):
     for name, value in trouble.items():
