@@ -163,6 +163,7 @@ def test_only_the_cluster_knows_of_ray():
 DOORS = {
     (
         "cli.terminal",
+        "cli.streams",
         "system.progress",
         "__main__",
     ): r"print|input|click\.(?:secho|echo|confirm|prompt)|sys\.(?:__)?std(?:out|err)(?:__)?\.write",
