@@ -163,11 +163,9 @@ def test_only_the_cluster_knows_of_ray():
 DOORS = {
     (
         "cli.terminal",
-        "cli.streams",
         "system.progress",
         "__main__",
     ): r"print|input|click\.(?:secho|echo|confirm|prompt)|sys\.(?:__)?std(?:out|err)(?:__)?\.write",
-    ("cli.terminal",): r"print_result",
     ("text", "system.tables"): r"Shown",
     ("system.commands",): r"shlex\.\w+|subprocess\.list2cmdline",
 }

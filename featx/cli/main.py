@@ -102,14 +102,6 @@ def _fail(message: str, exit_code: int) -> NoReturn:
     sys.exit(exit_code)
 
 
-def _check_working_dir() -> None:
-    """Raise FeatxError if the working directory was removed: every relative path would be said not to be there."""
-    try:
-        os.getcwd()  # noqa: PTH109 - and nothing else
-    except FileNotFoundError as error:
-        raise FeatxError("the folder that you are in has been removed; go to another one with cd.") from error
-
-
 class _Handler(logging.Handler):
     """Prints the log messages of the library, above a progress bar if there is one."""
 
@@ -141,7 +133,6 @@ def main() -> None:
       featx photos/
       featx compare data/ --backbone vgg16 --with-scratch-cnn
     """
-    _check_working_dir()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal may lack letters; the work must not be lost for them
