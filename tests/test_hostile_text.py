@@ -1,5 +1,6 @@
 """Hostile text in all that featx shows: no terminal obeys it, no secret gets out, no command runs it."""
 
+import gc
 import json
 import os
 import re
@@ -21,6 +22,9 @@ from featx.extract.options import RECIPE_OPTIONS, option_variable
 from featx.train.train import train_top
 from tests.conftest import write_photos
 from tests.storage.elsewhere import web_server
+
+# fsspec closes the connections of a file system that is no longer used without waiting for their end.
+pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning")
 
 SMALL = {"weights": "random", "layer": "block1_pool", "image_size": (32, 32), "precision": "float32"}
 WORDS = ("--weights", "random", "--layer", "block1_pool", "--image-size", "32", "--precision", "float32")
@@ -130,8 +134,7 @@ def test_names_of_data_and_cache_and_reasons_are_shown_and_advised_safely(sessio
     rows = [skipped.read_text(), f'"{quoted}",{line[1]},"{quoted}",{line[3]}\n']
     skipped.write_bytes("".join(rows).encode("utf-8", "surrogateescape"))
     folder = ["--", data] if text.startswith("-") else [data]
-    for command in ("extract", "train-top"):
-        session.run(command, *WORDS, f"--cache-dir={cache}", *folder)
+    session.run("extract", *WORDS, f"--cache-dir={cache}", *folder)
     missing = session.run("train-top", *WORDS, f"--cache-dir={cache}", "--pooling", "avg", *folder)
     assert missing.exit_code == 2
     ((_, _, named, *options),) = session.advised(missing.stderr)
@@ -224,8 +227,6 @@ def written(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-# fsspec closes the connections of a file system that is no longer used without waiting for their end.
-@pytest.mark.filterwarnings("ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning")
 def test_a_secret_in_an_address_is_in_nothing_that_is_said_or_written(session, made, new_cache, monkeypatch):
     password = f"pa@{SECRET}:%2F'\"$"
     served = session.here / "served"
@@ -284,6 +285,7 @@ def test_a_secret_in_an_address_is_in_nothing_that_is_said_or_written(session, m
     assert names <= {path.name for path in files}
     assert not [path for path, content in files.items() if SECRET.encode() in content or SECRET in str(path)]
     assert f"http://***@{host}/photos" in (session.here / "run0" / "metrics.json").read_text()
+    gc.collect()
 
 
 def test_a_file_behind_http_is_predicted(session, made):
@@ -293,6 +295,7 @@ def test_a_file_behind_http_is_predicted(session, made):
         result = session.run("predict", made / "run", photo, "--cache-dir", made / "cache")
     assert result.exit_code == 0, result.output
     assert result.stdout.splitlines()[1].startswith(f"http://***@{host}/test/sea/sea.0.jpg,")
+    gc.collect()
 
 
 # The folder that featx runs in
