@@ -1,4 +1,4 @@
-"""Transfer learning on your own images: features extracted once, cached for ever, compared honestly.
+"""Transfer learning on your own images: extract features once, cache them, and compare approaches fairly.
 
 >>> from pathlib import Path
 >>> import featx

@@ -13,7 +13,7 @@ from functools import cache
 
 
 class FeatxError(Exception):
-    """Something the user can mend; the message says how."""
+    """Something the user can fix; the message says how."""
 
 
 class DatasetError(FeatxError):

@@ -31,6 +31,7 @@ PAGES = sorted([ROOT / "README.md", ROOT / "cache" / "README.md", *(ROOT / "docs
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 FORMAT = (ROOT / "docs" / "format.md").read_text(encoding="utf-8")
 COMMANDS = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
+OPTION = r"(?<![\w-])--[a-z][a-z-]*"
 
 
 def page_id(path: Path) -> str:
@@ -50,10 +51,23 @@ def section(text: str, heading: str) -> str:
     return found[1]
 
 
-def option_rows(name: str) -> dict[str, str]:
-    """Return the defaults in the table of a command's section, by what is in the first column."""
-    rows = re.findall(r"^\| `(\S+?)[ `].*\| (.*?) ?\|$", section(COMMANDS, f"## {name}"), re.MULTILINE)
-    return dict(rows)
+def rows_of(text: str) -> dict[str, str]:
+    """Return the defaults in the tables of options in a text, by what is in the first column."""
+    return dict(re.findall(r"^\| `(\S+?)[ `].*\| (.*?) ?\|$", text, re.MULTILINE))
+
+
+def shared_sections(name: str) -> list[str]:
+    """Return the sections on shared options that a command's section links."""
+    line = re.search(r"^Shared options: (.*?\.)$", section(COMMANDS, f"## {name}"), re.DOTALL | re.MULTILINE)
+    linked = re.findall(r"\(#([\w-]+)\)", line[1]) if line else []
+    shared = re.findall(r"^### .*$", section(COMMANDS, "## Shared options"), re.MULTILINE)
+    by_anchor = {heading.removeprefix("### ").lower().replace(" ", "-"): heading for heading in shared}
+    return [section(COMMANDS, by_anchor[anchor]) for anchor in linked]
+
+
+def sections_of(name: str) -> list[str]:
+    """Return all sections that say what a command's options do; its own is the last, and the one that decides."""
+    return [*shared_sections(name), section(COMMANDS, f"## {name}")]
 
 
 def commands(name: str = "featx", command: click.Command = main) -> list[tuple[str, click.Command]]:
@@ -105,7 +119,7 @@ def test_every_command_and_option_has_help(name, command):
 
 @pytest.mark.parametrize(("name", "command"), commands())
 def test_every_option_is_in_the_documentation_with_its_default(name, command):
-    rows = option_rows(name)
+    rows = rows_of("\n".join(sections_of(name)))
     for param in shown(command):
         row = param.human_readable_name.upper() if isinstance(param, click.Argument) else param.opts[0]
         assert row in rows, f"docs/commands.md does not say what {row} of {name} does"
@@ -116,8 +130,7 @@ def test_every_option_is_in_the_documentation_with_its_default(name, command):
 
 @pytest.mark.parametrize(("name", "command"), commands())
 def test_every_option_has_an_example_in_the_documentation(name, command):
-    text = section(COMMANDS, f"## {name}")
-    words = {word for block in blocks(text, "sh") for word in block.split()}
+    words = {word for text in sections_of(name) for block in blocks(text, "sh") for word in block.split()}
     for param in shown(command):
         assert not isinstance(param, click.Option) or words & set(param.opts), (
             f"no example of {param.opts[0]} of {name}"
@@ -127,8 +140,19 @@ def test_every_option_has_an_example_in_the_documentation(name, command):
 @pytest.mark.parametrize(("name", "command"), commands())
 def test_the_documentation_invents_no_option(name, command):
     known = {option for param in command.params for option in param.opts if option.startswith("--")} | {"--help"}
-    for option in re.findall(r"(?<![\w-])--[a-z][a-z-]*", section(COMMANDS, f"## {name}")):
+    shared = [row for text in shared_sections(name) for row in rows_of(text) if row.startswith("--")]
+    for option in [*shared, *re.findall(OPTION, section(COMMANDS, f"## {name}"))]:
         assert option in known, f"{name} has no {option}"
+
+
+def test_the_sections_on_shared_options_invent_no_option():
+    known = {option for _, command in commands() for param in command.params for option in param.opts} | {"--help"}
+    text = section(COMMANDS, "## Shared options")
+    assert set(re.findall(OPTION, text)) <= known
+    linked = {text for name, _ in commands() for text in shared_sections(name)}
+    for heading in re.findall(r"^### .*$", text, re.MULTILINE):
+        shared = section(COMMANDS, heading)
+        assert shared in linked or not any(row.startswith("--") for row in rows_of(shared)), f"nobody links {heading}"
 
 
 def test_every_command_has_a_section():

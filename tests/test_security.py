@@ -147,7 +147,7 @@ SUFFIXES = [".keras", ".h5", ".hdf5", ".weights.h5", ".weights.json", ".pt", ".n
 def test_hostile_weights_are_refused_and_do_nothing(tmp_path, write, suffix):
     path, marker = tmp_path / f"vgg16_mine_notop{suffix}", tmp_path / "marker"
     write(path, marker)
-    with pytest.raises(WeightsError, match="does not hold weights of vgg16"):
+    with pytest.raises(WeightsError, match="does not contain weights of vgg16"):
         load_weights(path)
     assert not marker.exists()
 
@@ -165,7 +165,7 @@ def load_weights(path: Path) -> None:
 def test_hostile_model_of_the_old_format_is_refused_and_does_nothing(tmp_path):
     path, marker = tmp_path / "vgg16_mine_notop.h5", tmp_path / "marker"
     hostile_model(path, marker)
-    with pytest.raises(WeightsError, match="does not hold weights of vgg16"):
+    with pytest.raises(WeightsError, match="does not contain weights of vgg16"):
         load_weights(path)
     assert not marker.exists()
 

@@ -101,7 +101,7 @@ def test_features_h5_that_another_program_reads_costs_no_feature(store, strict, 
         (said,) = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
         compact_cache(cache)
         assert len(list(store.dir.glob("seg-*.h5"))) == 3, "the reader's rows have gone"
-    assert said.startswith(f"{store.dir}/features.h5 stays as it was: another program has it open")
+    assert said.startswith(f"{store.dir}/features.h5 could not be updated: another program has it open")
     caplog.clear()
     compact_cache(cache)
     assert len(list(store.dir.glob("seg-*.h5"))) == 1
@@ -115,7 +115,7 @@ def test_a_segment_that_another_program_reads_stays_until_it_is_closed(store, st
     with store.segments[0].path.open("rb"):
         compact_cache(cache)
         (said,) = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
-        assert said.startswith(f"1 merged segments of {store.dir} stay")
+        assert said.startswith(f"1 merged segments of {store.dir} could not be removed")
         assert check_cache(cache).is_sound
     compact_cache(cache)
     assert len(list(store.dir.glob("seg-*.h5"))) == 1
@@ -177,7 +177,7 @@ def test_names_that_windows_refuses_are_unpacked_under_others(monkeypatch, tmp_p
         for name in ("what?/a:b.jpg", "what?/c. /d.jpg", "con/COM1.jpg", "plain/console.jpg"):
             file.writestr(name, name)
     (said,) = unpack.unpack(tmp_path / "a.zip", tmp_path / "to")
-    assert said == "Renamed, as Windows does not allow the names: 3, such as what?/a:b.jpg to what_/a_b.jpg."
+    assert said == "Renamed, because Windows does not allow the names: 3, such as what?/a:b.jpg to what_/a_b.jpg."
     found = {path.relative_to(tmp_path / "to").as_posix() for path in (tmp_path / "to").rglob("*.jpg")}
     assert found == {"what_/a_b.jpg", "what_/c_/d.jpg", "con_/COM1_.jpg", "plain/console.jpg"}
     assert (tmp_path / "to" / "what_" / "a_b.jpg").read_text() == "what?/a:b.jpg"

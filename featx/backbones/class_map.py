@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from featx.errors import FeatxError, printable, system_errors
+from featx.storage import read_small
 from featx.system import did_you_mean
 
 #: Network classes of the 1000 of ImageNet, as Keras numbers them, from 0.
@@ -88,7 +89,7 @@ def read_class_list(path: Path) -> tuple[NetworkClass, ...]:
     if isinstance(content, dict):
         content = [content.get(str(number)) for number in range(len(content))]
     if not isinstance(content, list) or not content:
-        raise FeatxError(f"The class list {printable(path)} holds no list of classes.")
+        raise FeatxError(f"The class list {printable(path)} contains no list of classes.")
     return tuple(_network_class(item, number, path) for number, item in enumerate(content))
 
 
@@ -161,7 +162,7 @@ def _entries(word: str) -> list[tuple[str, list[str]]]:
 def _entries_of_file(path: Path) -> list[tuple[str, list[str]]]:
     content = _read_json(path, "map of classes")
     if not isinstance(content, dict) or not content:
-        raise FeatxError(f'The map of classes {printable(path)} holds no {{"CLASS": "281-285", …}}.')
+        raise FeatxError(f'The map of classes {printable(path)} contains no {{"CLASS": "281-285", …}}.')
     entries = []
     for name, value in content.items():
         if not name.strip():
@@ -231,14 +232,12 @@ def _built_in(n_network_classes: int, class_names: Sequence[str] | None) -> dict
     known = {name: _BUILT_IN[name.casefold()] for name in names if name.casefold() in _BUILT_IN}
     if n_network_classes != _N_IMAGENET:
         raise FeatxError(
-            f"This network has {n_network_classes} classes of its own, not the {_N_IMAGENET} of ImageNet: say which of "
-            f"them make which class with --map CLASS=NUMBERS."
+            f"This network has {n_network_classes} classes of its own, not the {_N_IMAGENET} of ImageNet: map them "
+            f"to your classes with --map CLASS=NUMBERS."
         )
     if len(known) < len(names):
         unknown = ", ".join(printable(name) for name in names if name not in known)
-        raise FeatxError(
-            f"Only cats and dogs are mapped without being told how: add --map CLASS=NUMBERS for {unknown}."
-        )
+        raise FeatxError(f"Only cats and dogs have a built-in map: add --map CLASS=NUMBERS for {unknown}.")
     return known
 
 
@@ -253,7 +252,7 @@ def _check_names(mapped: Mapping[str, object], class_names: Sequence[str]) -> No
             f"The class {printable(missing[0])} has no network classes: add --map {printable(missing[0])}=NUMBERS."
         )
     if len(class_names) < 2:
-        raise FeatxError(f"Two classes or more have to be mapped. Received: {listed} only")
+        raise FeatxError(f"Map at least two classes. Received: {listed} only")
 
 
 def _check_once(mapped: Mapping[str, Sequence[int]]) -> None:
@@ -263,7 +262,7 @@ def _check_once(mapped: Mapping[str, Sequence[int]]) -> None:
     for number, n_times in counts.items():
         if n_times > 1:
             names = sorted({printable(name) for owner, name in owners if owner == number})
-            raise FeatxError(f"The network class {number} may be there only once. Received: in {' and '.join(names)}")
+            raise FeatxError(f"The network class {number} may occur only once. Received: in {' and '.join(names)}")
 
 
 def _network_class(item: Any, number: int, path: Path) -> NetworkClass:
@@ -293,7 +292,7 @@ def _distinct_names(class_list: Sequence[NetworkClass]) -> list[str]:
 def _read_json(path: Path, what: str) -> Any:
     try:
         with system_errors(f"The {what} {printable(path)}", "read"):
-            text = path.read_text(encoding="utf-8-sig")  # editors on Windows begin a file with a byte order mark
+            text = read_small(path).decode("utf-8-sig")  # editors on Windows begin a file with a byte order mark
         content = json.loads(text, object_pairs_hook=_without_twins)
         json.dumps(content, ensure_ascii=False).encode("utf-8", "surrogateescape")  # half a character is no name
     except (ValueError, RecursionError) as error:
@@ -306,7 +305,7 @@ def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Return a JSON object; raise ValueError where `json` would silently keep the last of several equal names."""
     names = Counter(name for name, _ in pairs)
     if twins := [name for name, n_times in names.items() if n_times > 1]:
-        raise ValueError(f"{twins[0]} is there twice")
+        raise ValueError(f"{twins[0]} occurs twice")
     return dict(pairs)
 
 

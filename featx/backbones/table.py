@@ -107,7 +107,7 @@ def find_backbone(name: str) -> Backbone:
     Raises:
         BackboneError: there is none.
     """
-    check_name(name, BACKBONES, f"A backbone is one of {', '.join(BACKBONES)}.", BackboneError)
+    check_name(name, BACKBONES, f"A backbone must be one of {', '.join(BACKBONES)}.", BackboneError)
     return BACKBONES[name]
 
 

@@ -1,4 +1,4 @@
-"""`featx cache`: what is cached, whether it is sound, how to tidy and remove it."""
+"""`featx cache`: lists, checks, compacts and removes what is in the cache."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -31,10 +31,10 @@ NAMES = click.argument("names", nargs=-1)
 
 @click.group()
 def cache() -> None:
-    """List, check, tidy and remove what is cached.
+    """List, check, compact and remove what is in the cache.
 
     \b
-    NAMES are names that `featx cache ls` shows, or how only one of them begins.
+    NAMES are names that `featx cache ls` shows, or the beginning of one of them.
 
     \b
     Example:
@@ -46,7 +46,7 @@ def cache() -> None:
 @opt.CACHE_DIR
 @opt.OUTPUT
 def ls(cache_dir: StoragePath, output: opt.Output) -> None:
-    """List what is in the cache: stores of features, converted networks, digests. With --quiet: names, one a line.
+    """List what is in the cache: stores of features, converted networks, digests. With --quiet, print only names.
 
     \b
     Example:
@@ -59,12 +59,12 @@ def ls(cache_dir: StoragePath, output: opt.Output) -> None:
 @cache.command()
 @NAMES
 @opt.CACHE_DIR
-@click.option("--mend", is_flag=True, help="Quarantine damaged files, so that featx computes it again.")
+@click.option("--mend", is_flag=True, help="Quarantine damaged files, so that featx computes their content again.")
 @opt.OUTPUT
 def verify(names: tuple[str, ...], cache_dir: StoragePath, mend: bool, output: opt.Output) -> None:
-    """Read everything, hold it against its checksums, and say what mending would cost; changes nothing by itself.
+    """Read everything, compare it with its checksums, and say what is damaged. Without --mend, change nothing.
 
-    Ends with 1 if something is damaged.
+    Exits with 1 if something is damaged, and with 2 if something cannot be checked. featx checks the rest all the same.
 
     \b
     Example:
@@ -72,6 +72,8 @@ def verify(names: tuple[str, ...], cache_dir: StoragePath, mend: bool, output: o
     """
     check = check_cache(cache_dir, names, mend=mend, show=output.show)
     output.say(check, partial(check_text, cache_dir=cache_dir, mended=mend), _check_json)
+    if check.problems:
+        raise FeatxError(" ".join(check.problems))
     if not check.is_sound:
         click.get_current_context().exit(1)
 
@@ -81,7 +83,7 @@ def verify(names: tuple[str, ...], cache_dir: StoragePath, mend: bool, output: o
 @opt.CACHE_DIR
 @opt.OUTPUT
 def compact(names: tuple[str, ...], cache_dir: StoragePath, output: opt.Output) -> None:
-    """Merge small segments into few; every row is on disk twice before its old segment is removed.
+    """Merge small segments into large ones. Every row is on disk twice before its old segment is removed.
 
     \b
     Example:
@@ -97,7 +99,7 @@ def compact(names: tuple[str, ...], cache_dir: StoragePath, output: opt.Output) 
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @opt.OUTPUT
 def rm(names: tuple[str, ...], cache_dir: StoragePath, quarantined: bool, yes: bool, output: opt.Output) -> None:
-    """Remove something from the cache, after asking; ends with 1 if the answer is no.
+    """Ask, then remove something from the cache. Exits with 1 if you answer no.
 
     \b
     Example:
@@ -131,6 +133,8 @@ def _listing_text(entries: Sequence[CacheEntry], cache_dir: StoragePath) -> str:
 
 
 def _about(entry: CacheEntry) -> str:
+    if entry.problem:
+        return printable(entry.problem)
     if entry.store is None:
         return {
             "networks": "converted networks",
@@ -162,6 +166,7 @@ def _listing_json(entries: Sequence[CacheEntry]) -> list[dict[str, Any]]:
             "n_segments": len(entry.store.segments) if entry.store else None,
             "n_set_aside": len(entry.store.quarantined) if entry.store else None,
             "recipe_key": entry.store.recipe.key if entry.store and entry.store.recipe else None,
+            "problem": entry.problem or None,
         }
         for entry in entries
     ]
@@ -172,7 +177,7 @@ def check_text(check: CacheCheck, cache_dir: StoragePath, *, mended: bool) -> st
     lines = [line for store in check.stores for line in _store_lines(store)]
     lines += [_damage_line(damage) for damage in check.damages]
     if check.is_sound:
-        return "\n".join([*lines, "No damage found."])
+        return "\n".join([*lines, *([] if check.problems else ["No damage found."])])
     if mended:
         lines.append("The damaged files were quarantined or removed.")
     else:
@@ -191,8 +196,8 @@ def _store_lines(store: StoreCheck) -> Iterator[str]:
     n_lost = _n_lost(store)
     if n_lost != 0:
         cost = "" if store.mending_s is None else f", about {duration(store.mending_s)} at the rate of the others"
-        images = "An unknown number of images has" if n_lost is None else f"{n_lost:,} images have"
-        yield f"  {images} to be computed again{cost}."
+        images = "An unknown number of images" if n_lost is None else f"{n_lost:,} images"
+        yield f"  {images} must be computed again{cost}."
 
 
 def _damage_line(damage: Damage) -> str:
@@ -230,6 +235,7 @@ def _check_json(check: CacheCheck) -> dict[str, Any]:
             for store in check.stores
         ],
         "damages": list(map(_damage_json, check.damages)),
+        "problems": list(check.problems),
     }
 
 
@@ -243,7 +249,7 @@ def _compaction_text(done: Mapping[str, Compaction]) -> str:
         f"{compaction.n_rows:,} images were written again."
         for name, compaction in done.items()
     ]
-    return "\n".join(lines) or "There is no store."
+    return "\n".join(lines) or "There are no stores to compact."
 
 
 def _compaction_json(done: Mapping[str, Compaction]) -> dict[str, Any]:
@@ -252,7 +258,7 @@ def _compaction_json(done: Mapping[str, Compaction]) -> dict[str, Any]:
 
 def _removal_question(paths: Sequence[StoragePath]) -> str:
     names = ", ".join(printable(path.name) for path in paths)
-    return f"Remove {names} ({size(sum(map(size_bytes, paths)))})? featx has to compute it again then"
+    return f"Remove {names} ({size(sum(map(size_bytes, paths)))})? If you need it later, featx computes it again"
 
 
 def _removal_text(names: Sequence[str]) -> str:

@@ -34,14 +34,14 @@ log = logging.getLogger("featx")
     "baselines",
     type=opt.Choice(BASELINE_NAMES),
     multiple=True,
-    help="Add a baseline of the report; repeat the option for several.",
+    help="Add a baseline of the report of 2020; repeat the option for several.",
 )
 @opt.RECIPE
 @opt.CACHE_DIR
 @opt.STAGE_ONE
 @opt.STAGE_TWO
 @opt.VIEWS
-@click.option("--direct", is_flag=True, help="Add each backbone's whole pretrained network, applied as it is.")
+@click.option("--direct", is_flag=True, help="Add each backbone's complete pretrained network, without training.")
 @opt.MAP
 @opt.option(
     "--repeats",
@@ -57,7 +57,7 @@ log = logging.getLogger("featx")
 @click.option(
     "--claims",
     is_flag=True,
-    help="Show what the report of 2020 claimed, also if these are not its images.",
+    help="Show what the report of 2020 claimed, even for images that are not the report's.",
 )
 @click.option(
     "--report-dir", type=opt.LocalFolder(path_type=Path), help="Report folder.  [default: a new one in reports/]"
@@ -74,7 +74,9 @@ def compare(
     output: opt.Output,
     **options: Any,
 ) -> None:
-    """Compare all approaches on one split: a table, and a report folder with results, plots and the trained heads.
+    """Compare all approaches on one split, and write a report.
+
+    It prints a table and a verdict. The report folder has a page, the results, plots and the trained heads.
 
     \b
     Example:
@@ -83,7 +85,7 @@ def compare(
     from featx.report import PAGE_NAME, fill_report
 
     baselines = ("report-cnn", *baselines) if with_scratch_cnn else baselines
-    with new_folder(report_dir, Path(REPORTS_NAME), last=PAGE_NAME) as making:
+    with new_folder(report_dir, Path(REPORTS_NAME), last=PAGE_NAME, precious=RUNS_NAME) as making:
         comparison = compare_approaches(data, baselines=baselines, runs_dir=making.built / RUNS_NAME, **options)
         making.is_worth_keeping = True
         with waiting("report", show=output.show):

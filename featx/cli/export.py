@@ -26,14 +26,16 @@ if TYPE_CHECKING:
 @click.option(
     "--to",
     type=click.Path(path_type=Path),
-    help="File or folder to write, not there yet.  [default: RUN/model-HEAD.keras, .onnx, or no suffix]",
+    help="File or folder to write; must not exist.  [default: RUN/model-HEAD.keras, .onnx, or no suffix]",
 )
 @click.option("--head", type=opt.Choice(["dense", "logreg"]), help="Head to use.  [default: dense]")
-@click.option("--weights", type=click.Path(path_type=Path), help="File of the backbone's weights, if it was moved.")
+@click.option("--weights", type=click.Path(path_type=Path), help="File of the backbone's weights, if you moved it.")
 @opt.CACHE_DIR
 @opt.OUTPUT
 def export(run: Path, form: str, to: Path | None, output: opt.Output, **options: Any) -> None:
-    """Write a trained run as one artefact: images of any size in, probabilities and class names out. It needs no featx.
+    """Export a trained run, for use without featx.
+
+    The file or folder takes images of any size, and returns probabilities and class names.
 
     \b
     Example:

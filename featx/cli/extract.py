@@ -14,7 +14,7 @@ from featx.storage import StoragePath, new_folder
 from featx.system import duration
 from featx.train import REPORTS_NAME, data_warnings
 
-#: So many skipped images are named on the terminal; `skipped.csv` has all.
+#: Skipped images that the terminal names; `skipped.csv` has all.
 SKIPPED_SHOWN = 10
 
 
@@ -28,14 +28,14 @@ SKIPPED_SHOWN = 10
     "--ray",
     "ray_address",
     metavar="ADDRESS",
-    help="Compute on a Ray cluster: auto on one of its machines, HOST:PORT, or ray://HOST:PORT. All of them must see "
-    "DATA and the cache under the same path.  [default: this machine alone]",
+    help="Compute on a Ray cluster: auto on one of its machines, HOST:PORT, or ray://HOST:PORT. All its machines need "
+    "DATA and the cache under the same paths.  [default: this machine only]",
 )
 @opt.VIEWS
-@click.option("--preview", is_flag=True, help="Only draw some images with their views, to look at; extract nothing.")
+@click.option("--preview", is_flag=True, help="Draw some images with their views into a picture, and extract nothing.")
 @opt.OUTPUT
 def extract(data: ImageFolders, cache_dir: StoragePath, preview: bool, output: opt.Output, **options: Any) -> None:
-    """Stage one: compute the features that the store lacks, and nothing else.
+    """Stage one: compute the features that are not in the store yet.
 
     \b
     Example:
@@ -65,15 +65,15 @@ def extraction_text(extraction: Extraction) -> str:
     )
     n_undecoded = len(skipped) - len(dataset.unreadable)  # of those that the data set has
     n_copies = dataset.n_images - extraction.n_computed - extraction.n_cached - n_undecoded
-    lines = [f"{line}, {n_copies:,} the same as another." if n_copies else f"{line}."]
+    lines = [f"{line}, {n_copies:,} exact copies." if n_copies else f"{line}."]
     timings = extraction.timings
     if timings.n_images:
         rate = timings.n_images / timings.elapsed_s
         lines.append(
             f"{duration(timings.elapsed_s)} in {extraction.recipe.precision} ({rate:,.0f} images/s): "
-            f"start {duration(timings.start_s)}, then waiting for decode {duration(timings.decode_s)}, "
-            f"forward {duration(timings.forward_s)}, write {duration(timings.write_s)}; "
-            f"{duration(extraction.elapsed_s)} in all."
+            f"{duration(timings.start_s)} to start, then waits of {duration(timings.decode_s)} for decoding, "
+            f"{duration(timings.forward_s)} for the network, {duration(timings.write_s)} for writing; "
+            f"{duration(extraction.elapsed_s)} in total."
         )
     if views:
         lines += _views_lines(views)

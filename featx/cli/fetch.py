@@ -1,4 +1,4 @@
-"""`featx fetch`: images from elsewhere."""
+"""`featx fetch`: downloads images from Kaggle, or writes the sample."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def _slug(text: str) -> str:
-    """Return the name of the sample, or of what is to be fetched from Kaggle, if `text` is one."""
+    """Return `text` if it names the sample or something at Kaggle; else raise FeatxError."""
     from featx.dataset.kaggle import parse_slug
 
     return "sample" if text == "sample" else str(parse_slug(text))
@@ -28,12 +28,14 @@ def _slug(text: str) -> str:
     type=click.Path(path_type=Path),
     default=Path("data"),
     show_default=True,
-    help="Folder to write, empty or not there yet.",
+    help="Folder to write; must be empty or new.",
 )
 @opt.ZIP_ENCODING
 @opt.OUTPUT
 def fetch(slug: str, to: Path, zip_encoding: str | None, output: opt.Output) -> None:
-    """Download and unpack a data set or a competition from Kaggle, or write the built-in sample.
+    """Download a data set or a competition from Kaggle.
+
+    It unpacks what it downloads. For the slug sample, it writes the built-in sample instead.
 
     \b
     SLUG is one of

@@ -1,4 +1,4 @@
-"""The group of all commands, and what becomes of an error or a signal."""
+"""The group of all commands, and what happens on an error or a signal."""
 
 import io
 import logging
@@ -18,6 +18,7 @@ from featx.cli.fetch import fetch
 from featx.cli.options import with_nearest
 from featx.cli.plan import plan
 from featx.cli.predict import predict
+from featx.cli.streams import output_refused
 from featx.cli.train_top import train_top
 from featx.errors import FeatxError, printable, redacted
 from featx.storage import archive_kind
@@ -30,16 +31,20 @@ class Commands(click.Group):
     """The commands of featx: errors are one line on stderr, never a traceback."""
 
     def make_context(self, *args: Any, **options: Any) -> click.Context:
-        """Parse the words; click itself would end with 1 on Ctrl-C, and say no more than that it was aborted."""
+        """Parse the command line; on Ctrl-C, click itself would exit with 1 and say only that it was aborted."""
         try:
             return super().make_context(*args, **options)
         except KeyboardInterrupt as interrupt:
             _stop(interrupt)
+        except BrokenPipeError:
+            raise
+        except OSError as error:  # nothing but `--help` is printed here
+            _fail(str(output_refused(error)), 2)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Have data in the place of a command compared: `featx photos/` means `featx compare photos/`."""
+        """Treat data in place of a command as data to compare: `featx photos/` means `featx compare photos/`."""
         is_command = args[0] in self.commands
         return super().resolve_command(ctx, ["compare", *args] if not is_command and is_data(args[0]) else args)
 
@@ -59,7 +64,7 @@ class Commands(click.Group):
         except MemoryError as error:
             _fail(f"not enough memory: {error}. Choose smaller images, a later layer or smaller batches.", 2)
         except OSError as error:
-            _fail(f"{error.strerror or error}: {printable(error.filename or '')}", 2)
+            _fail(": ".join(filter(None, [error.strerror or str(error), printable(error.filename or "")])), 2)
 
 
 def is_data(word: str) -> bool:
@@ -72,7 +77,7 @@ def is_data(word: str) -> bool:
 def _stop(interrupt: KeyboardInterrupt) -> NoReturn:
     ignore_interrupts()
     _fail(
-        "stopped; what was finished is kept. Run it again to resume.",
+        "stopped; finished work is kept. Run it again to resume.",
         143 if isinstance(interrupt, Terminated) else 130,
     )
 
@@ -82,8 +87,16 @@ def _fail(message: str, exit_code: int) -> NoReturn:
     sys.exit(exit_code)
 
 
+def _check_working_dir() -> None:
+    """Raise FeatxError if the working directory was removed: every relative path would be said not to be there."""
+    try:
+        os.getcwd()  # noqa: PTH109 - and nothing else
+    except FileNotFoundError as error:
+        raise FeatxError("the folder that you are in has been removed; go to another one with cd.") from error
+
+
 class _Handler(logging.Handler):
-    """Shows what the library has to say, above a progress bar if there is one."""
+    """Prints the log messages of the library, above a progress bar if there is one."""
 
     def emit(self, record: logging.LogRecord) -> None:
         from tqdm import tqdm
@@ -100,19 +113,20 @@ class _Handler(logging.Handler):
 )
 @click.version_option(package_name="featx", message="%(prog)s %(version)s")
 def main() -> None:
-    """Transfer learning on your own images: features extracted once, cached for ever, compared honestly.
+    """Transfer learning on your own images: extract features once, train on them in seconds, compare the results.
 
     \b
     DATA is a folder: train/CLASS/* with test/CLASS/*, or just CLASS/*; also a
     zip or tar file, or an address like s3://bucket/photos.
-    Without DATA: data/ if there is one, else the built-in sample; featx compare
-    runs a demo then. featx DATA means featx compare DATA.
+    Without DATA, featx uses data/ if there is one, else the built-in sample;
+    featx compare runs a demo instead. featx DATA means featx compare DATA.
 
     \b
     Example:
       featx photos/
       featx compare data/ --backbone vgg16 --with-scratch-cnn
     """
+    _check_working_dir()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal may lack letters; the work must not be lost for them

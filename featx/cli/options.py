@@ -1,4 +1,4 @@
-"""What several commands share: options, each defined once, and the way in which results are printed."""
+"""What several commands share: options, each defined once, and how results are printed."""
 
 import functools
 import inspect
@@ -6,20 +6,22 @@ import json
 import logging
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import click
 from click.core import ParameterSource
 
+from featx.cli.streams import print_result
 from featx.dataset import ImageFolders, chosen_data, has_data
 from featx.engines import ENGINE_CHOICES, EngineOptions
 from featx.errors import FeatxError, printable, redacted
 from featx.extract import DEFAULT_CACHE_DIR, RECIPE_OPTIONS, option_flag, option_variable
-from featx.images import AUGMENTATIONS, MAX_VIEWS, choose_views
+from featx.heads import MAX_EPOCHS, MAX_SEED
+from featx.images import AUGMENTATIONS, MAX_VIEWS, Augmentation, choose_views
 from featx.storage import StoragePath, as_data, as_storage_path, text_encoding
-from featx.system import MemoryLimit, did_you_mean, parse_duration, parse_size
+from featx.system import MAX_THREADS, MemoryLimit, did_you_mean, parse_duration, parse_size
 from featx.train import Training
 
 log = logging.getLogger("featx")
@@ -76,7 +78,7 @@ class LocalFolder(click.Path):
 
 
 def with_nearest(error: click.UsageError) -> str:
-    """Return what a usage error says; of an unknown command or option, also the nearest that there is."""
+    """Return the message of a usage error; for an unknown command or option, with the nearest one that exists."""
     command = error.ctx.command if error.ctx else click.Command(None)
     if isinstance(error, click.NoSuchOption):
         flags = [flag for param in command.params for flag in param.opts]
@@ -121,7 +123,7 @@ def combined(
 
 
 class _Option(click.Option):
-    """An option that says so where its value came from the environment and is wrong."""
+    """An option whose error says if the wrong value came from an environment variable."""
 
     def get_error_hint(self, ctx: click.Context | None) -> str:
         """Return what the option is called in an error."""
@@ -153,8 +155,8 @@ def recipe_option(name: str, *, help: str | None = None) -> Callable[[_Command],
 ZIP_ENCODING = option(
     "--zip-encoding",
     type=Parsed("encoding", text_encoding),
-    help="Encoding of names for which a zip or tar file states none, such as gbk, shift_jis or cp866.  "
-    "[default: utf-8 if all are valid in it]",
+    help="Encoding of file names in a zip or tar file that does not state it, such as gbk, shift_jis or cp866.  "
+    "[default: utf-8 if all names are valid in it]",
 )
 
 
@@ -187,12 +189,12 @@ def _data_or_demo(
     from featx.dataset.kaggle import demo_data
 
     if data and demo:
-        raise click.UsageError("--demo brings its own data: leave out DATA, or --demo.")
+        raise click.UsageError("--demo has its own data: leave out DATA, or --demo.")
     settings = {"image_size": image_size, "weights": weights, "baselines": baselines}
     if not demo and (data or has_data()):
         return {**_data(data, zip_encoding, train_folder, test_folder, cache_dir), **settings, "quiet": quiet}
     if not demo:
-        log.info("No data named, and nothing in data: this is the demo, as with --demo.")
+        log.info("You named no data, and there is nothing in data/: running the demo, as with --demo.")
     found = demo_data(cache_dir, show=not quiet)
     source = click.get_current_context().get_parameter_source
     settings |= {name: value for name, value in found.options.items() if source(name) is ParameterSource.DEFAULT}
@@ -217,8 +219,8 @@ DATA_OR_DEMO = combined(
     click.option(
         "--demo",
         is_flag=True,
-        help="Compare on the demo's data: photographs of cats and dogs from Kaggle, or without a network the built-in "
-        "handwritten digits.  [default: without DATA, if there is no folder data]",
+        help="Use the demo's data: photographs of cats and dogs from Kaggle; without a network, handwritten digits.  "
+        "[default: if you leave out DATA and there is no folder data]",
     ),
 )
 BACKBONE = recipe_option("backbone")
@@ -249,6 +251,20 @@ def _views(
     return {"views": choose_views(n_views, augment, of_test=test_views, **settings)}
 
 
+def _setting(name: str) -> Parsed:
+    """Return the type of a number of `Augmentation`, refused before anything is looked for if it is out of range."""
+
+    def parse(text: str) -> float:
+        try:
+            number = float(text)
+        except ValueError:
+            raise FeatxError(f"{text!r} is not a number.") from None
+        replace(Augmentation(), **{name: number})  # type: ignore[arg-type]  # flip is a bool
+        return number
+
+    return Parsed("float", parse)
+
+
 TRAIN_VIEWS = combined(
     _views,
     option(
@@ -256,18 +272,20 @@ TRAIN_VIEWS = combined(
         "n_views",
         type=click.IntRange(0, MAX_VIEWS),
         default=0,
-        help="Augmented views of each training image, besides the image itself.",
+        help="Number of augmented views of each training image, besides the image itself.",
     ),
     option(
         "--augment",
         type=Choice(list(AUGMENTATIONS)),
-        help="How views are made: as in the report, --flip --rotation 20 --zoom 0.2 --shear 0.3.  "
-        "[default: report, unless one of these is given]",
+        help="How to make views; report means --flip --rotation 20 --zoom 0.2 --shear 0.3.  "
+        "[default: report, unless you give one of these]",
     ),
-    option("--flip", is_flag=True, help="Swap left and right in one view of two."),
-    option("--rotation", type=float, help="Rotate views by up to this many degrees, either way."),
-    option("--zoom", type=float, help="Scale height and width of views, each by up to 1 ± this much."),
-    option("--shear", type=float, help="Shear views by up to this many degrees, either way."),
+    option("--flip", is_flag=True, help="Swap left and right in half of the views."),
+    option("--rotation", type=_setting("rotation"), help="Rotate each view by up to this many degrees, either way."),
+    option(
+        "--zoom", type=_setting("zoom"), help="Scale height and width of each view by up to ± this share, like 0.2."
+    ),
+    option("--shear", type=_setting("shear"), help="Shear each view by up to this many degrees, either way."),
 )
 VIEWS = options(
     TRAIN_VIEWS,
@@ -287,16 +305,22 @@ STAGE_ONE = options(
         type=Choice(ENGINE_CHOICES),
         default=EngineOptions.engine,
         show_default=True,
-        help="What runs the backbone; auto is keras if it can use a GPU, or for bfloat16 where OpenVINO has none; "
+        help="What runs the backbone; auto is keras if it can use a GPU, or for bfloat16 if OpenVINO lacks it here; "
         "else openvino.",
     ),
-    option("--batch-size", type=click.IntRange(1, 4096), help="Images in a batch.  [default: for the machine]"),
-    option("--threads", type=click.IntRange(1), help="Processor cores for openvino.  [default: all]"),
-    option("--streams", type=click.IntRange(1), help="Batches openvino runs side by side.  [default: for the machine]"),
+    option("--batch-size", type=click.IntRange(1, 4096), help="Images in a batch.  [default: for this machine]"),
+    option(
+        "--threads", type=click.IntRange(1, MAX_THREADS), help="Processor cores that openvino uses.  [default: all]"
+    ),
+    option(
+        "--streams",
+        type=click.IntRange(1, MAX_THREADS),
+        help="Batches openvino runs in parallel.  [default: for this machine]",
+    ),
     option(
         "--workers",
-        type=click.IntRange(1),
-        help="Decoding threads.  [default: one for each core, more for images elsewhere]",
+        type=click.IntRange(1, MAX_THREADS),
+        help="Threads that decode images.  [default: one for each core, more for remote images]",
     ),
     option("--strict", is_flag=True, help="Stop at the first image that cannot be read, instead of skipping it."),
 )
@@ -309,24 +333,29 @@ def _training(seed: int, epochs: int, memory: int | None, *, quiet: bool) -> dic
 
 STAGE_TWO = combined(
     _training,
-    option("--seed", type=click.IntRange(0), default=Training.seed, help="Seed of all training."),
+    option(
+        "--seed",
+        type=click.IntRange(0, MAX_SEED),
+        default=Training.seed,
+        help="Seed for everything random in training.",
+    ),
     option(
         "--epochs",
-        type=click.IntRange(1),
+        type=click.IntRange(1, MAX_EPOCHS),
         default=Training.epochs,
-        help="Largest number of passes over the training images.",
+        help="Largest number of passes over the training images; early stopping may end sooner.",
     ),
     option(
         "--memory",
         type=Parsed("size", parse_size),
-        help="Memory for training, like 4GiB; larger features are read from disk.  [default: half of what is free]",
+        help="Memory for training, like 4GiB; larger features are read from disk.  [default: half of the free memory]",
     ),
 )
 DEADLINE = option(
     "--deadline",
     "deadline_s",
     type=Parsed("time", parse_duration),
-    help="Deadline, like 90m, 8h or 1d12h: says how many machines meet it.",
+    help="Deadline, like 90m, 8h or 1d12h; the plan then says how many machines meet it.",
 )
 MAP = options(
     option(
@@ -334,24 +363,24 @@ MAP = options(
         "maps",
         multiple=True,
         metavar="CLASS=NUMBERS|FILE",
-        help="Which classes of a pretrained classifier make a class, numbered from 0, like cats=281-285; give the "
-        "option again for another class, or a JSON file.  [default: cats and dogs of ImageNet]",
+        help="The network's classes that make one of yours, numbered from 0, like cats=281-285; repeat the option for "
+        "each class, or name a JSON file.  [default: cats and dogs of ImageNet]",
     ),
     option(
         "--class-list",
         type=click.Path(path_type=Path),
-        help="JSON file with the names of a pretrained classifier's classes.",
+        help="JSON file with the names of the network's classes.",
     ),
 )
 
 
 @dataclass(frozen=True)
 class Output:
-    """How a command speaks.
+    """What a command prints.
 
     Attributes:
-        show: show progress, and a summary at the end.
-        as_json: print the result as JSON instead.
+        show: whether to show progress, and a summary at the end.
+        as_json: whether to print the result as JSON instead.
     """
 
     show: bool
@@ -360,9 +389,9 @@ class Output:
     def say(self, result: Any, to_text: Callable[[Any], str], to_json: Callable[[Any], Any]) -> None:
         """Print a result on standard output: as JSON, as text, or not at all."""
         if self.as_json:
-            click.echo(json.dumps(to_json(result), indent=2))
-        elif self.show:
-            click.echo(to_text(result))
+            print_result(json.dumps(to_json(result), indent=2))
+        elif self.show and (text := to_text(result)):
+            print_result(text)
 
 
 def _output(*, quiet: bool, as_json: bool) -> dict[str, Any]:
@@ -386,14 +415,14 @@ OUTPUT = combined(
         "--quiet",
         is_flag=True,
         callback=_log_from(logging.WARNING),
-        help="No progress, no summary; warnings and errors only.",
+        help="Print no progress and no summary, only warnings and errors.",
     ),
     option(
         "--verbose",
         is_flag=True,
         expose_value=False,
         callback=_log_from(logging.DEBUG),
-        help="Log decisions on standard error.",
+        help="Also print details on standard error, such as the recipe and the engine.",
     ),
-    option("--json", "as_json", is_flag=True, help="Results as JSON on standard output."),
+    option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard output."),
 )

@@ -16,7 +16,7 @@ from featx.system import duration, size, text_table
 if TYPE_CHECKING:
     from featx.dataset import ImageFolders
 
-#: So many images that cannot be read are named.
+#: Unreadable images that the terminal names.
 UNREADABLE_SHOWN = 5
 
 
@@ -30,10 +30,10 @@ UNREADABLE_SHOWN = 5
 @opt.DEADLINE
 @opt.OUTPUT
 def plan(data: "ImageFolders", cache_dir: StoragePath, output: opt.Output, **options: Any) -> None:
-    """Say what an extraction will cost: time, disk and memory, for each engine and precision, from a timed sample.
+    """Estimate what an extraction will cost: time, disk and memory.
 
-    Takes the options of featx extract. Without --engine or --precision, what featx extract would take is tried first,
-    then as many others as half a minute allows.
+    It takes the options of featx extract, and times it on a sample. It first times what featx extract would use, then
+    as many other engines and precisions as half a minute allows.
 
     \b
     Example:
@@ -67,10 +67,10 @@ def _data_lines(plan: Plan) -> list[str]:
         lines.append(f"{plan.views.n:,} views of each {of}: {plan.views.augmentation}.")
     by_precision = {one.precision: one.images.n_cached for one in plan.estimates}  # engines share a store
     cached = [f"{n:,} in {precision}" for precision, n in by_precision.items() if n]
-    lines.append(f"With features already: {', '.join(cached) or 'none'}. The plan counts only what is missing.")
+    lines.append(f"Already in the store: {', '.join(cached) or 'none'}. The plan counts only what is missing.")
     if plan.n_unread:
         lines.append(
-            f"{plan.n_unread:,} images were only counted, because reading them all takes long: the plan "
+            f"{plan.n_unread:,} images were only counted, because reading them all would take too long: the plan "
             f"assumes that each is readable and new."
         )
     lines += [f"Cannot be read: {printable(path)} ({reason})" for path, reason in plan.unreadable[:UNREADABLE_SHOWN]]
@@ -112,9 +112,9 @@ def _table_notes(plan: Plan) -> list[str]:
     failed = [one for one in plan.estimates if one.reason and one.reason != NOT_TRIED]
     lines = [f"{one.name} cannot run here: {one.reason}" for one in failed]
     if names := [one.name for one in plan.estimates if one.reason == NOT_TRIED]:
-        advice = "Name one with --engine and --precision to try it."
-        lines.append(f"Not tried, to answer within half a minute: {', '.join(names)}. {advice}")
-    lines.append("* marks what featx extract does with the same options.")
+        advice = "To try one, name it with --engine and --precision."
+        lines.append(f"Not tried, to keep the plan short: {', '.join(names)}. {advice}")
+    lines.append("* marks what featx extract uses with the same options.")
     measured = [one for one in plan.estimates if any(work.pace for work in one.works)]
     if not measured:
         return [*lines, "Nothing to compute, so nothing was measured."]
@@ -125,7 +125,7 @@ def _table_notes(plan: Plan) -> list[str]:
     )
     others = max(one.others_share for one in measured)
     if others > 0.05:
-        lines.append(f"Other programs took up to {100 * others:.0f} % of the processors; without them, it takes less.")
+        lines.append(f"Other programs took up to {100 * others:.0f} % of the processors; without them, it is faster.")
     if kept := [f"{one.precision} {duration(one.convert_s)}" for one in measured if one.convert_s and one.is_converted]:
         lines.append(f"Converted and kept in the cache: {', '.join(kept)}.")
     lines += [
@@ -136,8 +136,8 @@ def _table_notes(plan: Plan) -> list[str]:
     if plan.deadline_s:
         cannot = any(one.n_machines is None for one in measured)
         lines.append(
-            f"Machines like this one for {duration(plan.deadline_s)}, at the slow end of the range; "
-            f"{'–: the start alone takes longer' if cannot else 'the start is paid on each'}."
+            f"Machines: how many like this one finish within {duration(plan.deadline_s)}, at the slow end of the range"
+            f"; {'–: the start alone takes longer' if cannot else 'each needs its own start'}."
         )
     return lines
 
@@ -149,8 +149,8 @@ def _features_lines(plan: Plan) -> list[str]:
     n_segments = "–".join(f"{n:,}" for n in dict.fromkeys((min(segments), max(segments))))
     unit = "segment" if max(segments) == 1 else "segments"
     return [
-        f"Features {plan.feature_shape} {plan.dtype}, in {n_segments} {unit}. Stage two holds those of all images in "
-        f"memory several times over: {size(plan.training_bytes)} each time."
+        f"Features {plan.feature_shape} {plan.dtype}, in {n_segments} {unit}. Stage two holds several copies of all "
+        f"features in memory: {size(plan.training_bytes)} each."
     ]
 
 

@@ -1,4 +1,4 @@
-"""`featx predict`: the images that its words name, and their classes as a table, CSV or JSON lines."""
+"""`featx predict`: finds the images that you name, and prints their classes as a table, CSV or JSON lines."""
 
 import glob
 import json
@@ -12,6 +12,7 @@ import click
 from click.core import ParameterSource
 
 from featx.cli import options as opt
+from featx.cli.streams import print_result
 from featx.dataset import files_of
 from featx.errors import FeatxError, printable
 from featx.storage import RemotePath, StoragePath, as_data, as_storage_path
@@ -22,7 +23,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("featx")
 
-#: Options that are for a run only, and for a pretrained classifier only.
+#: More classes for each image than anybody reads; each is two columns.
+MAX_TOP_K = 1000
+
+#: Options for a run only, and for a pretrained classifier only.
 _OF_RUN = ("head",)
 _OF_DIRECT = ("maps", "class_list", "backbone", "image_size", "precision")
 
@@ -32,22 +36,28 @@ _OF_DIRECT = ("maps", "class_list", "backbone", "image_size", "precision")
 @click.argument("images", nargs=-1)
 @opt.ZIP_ENCODING
 @click.option("--head", type=opt.Choice(["dense", "logreg"]), help="Head to use.  [default: dense]")
-@click.option("--direct", is_flag=True, help="Apply a pretrained classifier as it is; there is no RUN then.")
+@click.option("--direct", is_flag=True, help="Use a pretrained classifier without training; leave out RUN.")
 @opt.MAP
 @opt.BACKBONE
-@opt.recipe_option("image_size", help="With --direct: pixels, 224 or HEIGHTxWIDTH.")
-@opt.recipe_option("precision", help="With --direct: arithmetic of the forward pass, but for int8.  [default: auto]")
-@click.option("--top-k", type=click.IntRange(1), default=1, show_default=True, help="Classes to name for each image.")
+@opt.recipe_option("image_size", help="With --direct: image size in pixels, 224 or HEIGHTxWIDTH.")
+@opt.recipe_option("precision", help="With --direct: arithmetic of the network, but not int8.  [default: auto]")
+@click.option(
+    "--top-k",
+    type=click.IntRange(1, MAX_TOP_K),
+    default=1,
+    show_default=True,
+    help="Number of classes to print for each image.",
+)
 @click.option(
     "--format",
     "form",
     type=opt.Choice(["table", "csv", "jsonl"]),
-    help="How to print them.  [default: table on a terminal, else csv]",
+    help="How to print the classes.  [default: table on a terminal, else csv]",
 )
 @click.option(
     "--weights",
-    help="File of the backbone's weights, if it was moved; with --direct the whole classifier's: imagenet, a file, or "
-    "random for tests.",
+    help="File of the backbone's weights, if you moved it. With --direct, weights of the complete classifier: "
+    "imagenet, a file, or random for tests.",
 )
 @opt.CACHE_DIR
 @opt.STAGE_ONE
@@ -62,11 +72,13 @@ def predict(
     output: opt.Output,
     **options: Any,
 ) -> None:
-    """Classify images with a trained run: files, folders, patterns, or - for a list of files on standard input.
+    """Classify images with a trained run.
 
-    RUN is a folder of featx train-top, or of featx compare, of whose heads the best is used. With --direct, a
-    pretrained classifier is applied as it is, and nothing is trained. An image that cannot be read is a line with the
-    reason; if none can be read, the exit code is 1. What was computed before comes from the cache.
+    IMAGES are files, folders, archives, patterns, or - for a list of files on standard input.
+
+    RUN is a run folder of featx train-top, or a report folder of featx compare, whose best head is used. With --direct,
+    featx uses a pretrained classifier instead. If an image cannot be read, its line has the reason; if none can be
+    read, the exit code is 1. Features that are in the cache are not computed again.
 
     \b
     Example:
@@ -79,8 +91,8 @@ def predict(
     files = find_files(_image_words(run, images, direct=direct), sys.stdin, zip_encoding)
     predictions = _classifier(run, direct=direct, **options).predict(files, show=output.show, **how)
     text = format_predictions(predictions, form, top_k, on_terminal=on_terminal)
-    # Bytes: a program that reads them gets names as they are, whatever the terminal's letters.
-    click.echo(text if on_terminal else text.encode("utf-8", "surrogateescape"))
+    # Bytes: a program that reads them gets exact names, whatever the encoding of the terminal.
+    print_result(text if on_terminal else text.encode("utf-8", "surrogateescape"))
     if predictions.n_unreadable == len(predictions):
         click.get_current_context().exit(1)
 
@@ -96,11 +108,11 @@ def _classifier(run: str, *, direct: bool, **options: Any) -> "ImageClassifier":
     """Return the classifier of a run, or a pretrained one; fail if an option was typed that is for the other."""
     from featx.predict import Classifier, DirectClassifier
 
-    others, why = (_OF_RUN, "are for a RUN, and --direct has none") if direct else (_OF_DIRECT, "are for --direct")
+    others, why = (_OF_RUN, "a RUN, without --direct") if direct else (_OF_DIRECT, "--direct")
     ctx = click.get_current_context()
     flags = {param.name: param.opts[0] for param in ctx.command.params}
     if typed := [flags[name] for name in others if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE]:
-        raise click.UsageError(f"{', '.join(typed)}: such options {why}.")
+        raise click.UsageError(f"{', '.join(typed)} can be used only with {why}.")
     own = {name: value for name, value in options.items() if name not in others}
     own["weights"] = own["weights"] or None
     return DirectClassifier.load(**own) if direct else Classifier.load(Path(run), **own)
@@ -126,7 +138,7 @@ def find_files(words: Sequence[str], listed: Iterable[str] = (), zip_encoding: s
         path = as_data(word, zip_encoding)
         files += files_of(path) if isinstance(path, RemotePath) else _files_here(path, word)
     if not files:
-        raise FeatxError("No image is named: name files, folders or patterns, or - for a list on standard input.")
+        raise FeatxError("You named no image: name files, folders or patterns, or - for a list on standard input.")
     return files
 
 
@@ -144,9 +156,9 @@ def format_predictions(predictions: "Predictions", form: str, top_k: int = 1, *,
     Args:
         predictions: what to show.
         form: `"table"`, `"csv"` or `"jsonl"`.
-        top_k: classes for each image, the likeliest first; at most as many as there are.
+        top_k: number of classes for each image, the most likely first; at most all of them.
         on_terminal: escape control characters in CSV, which no program reads there. A table always has them escaped,
-            and JSON has escapes of its own; otherwise names of files and classes are exact, see `csv_lines`.
+            and JSON has its own escapes; otherwise names of files and classes are exact, see `csv_lines`.
     """
     top_k = min(top_k, len(predictions.class_names))
     if form == "csv":

@@ -1,4 +1,4 @@
-"""`featx train-top`: stage two, on features that are in the cache."""
+"""`featx train-top`: stage two, on cached features."""
 
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,9 @@ from featx.train import train_top as train
 @click.option("--run-dir", type=opt.LocalFolder(path_type=Path), help="Run folder.  [default: a new one in runs/]")
 @opt.OUTPUT
 def train_top(data: ImageFolders, output: opt.Output, **options: Any) -> None:
-    """Stage two: train the dense top model and the logistic-regression baseline on cached features.
+    """Stage two: train two heads on cached features.
+
+    The heads are dense, a small neural network, and logreg, logistic regression.
 
     \b
     Example:
@@ -38,7 +40,7 @@ def run_text(run: Run) -> str:
     commonest, share = features.test_baseline
     lines = [
         f"{recipe.backbone} features {features.X.shape[1:]} of {features.dataset.n_train:,} training and "
-        f"{features.dataset.n_test:,} test images; they took {duration(features.timings.elapsed_s)} to make."
+        f"{features.dataset.n_test:,} test images, extracted in {duration(features.timings.elapsed_s)}."
     ]
     if recipe.has_random_weights:
         lines.append("The backbone has random weights: these figures say nothing about transfer learning.")
@@ -49,7 +51,7 @@ def run_text(run: Run) -> str:
             f"({_percent(metrics.accuracy_low)} to {_percent(metrics.accuracy_high)}), loss {metrics.loss:.3f}, "
             f"trained in {duration(result.fit_s)}{_against(metrics, commonest, share)}"
         )
-    lines.append(f"Always answering {printable(commonest)}, the commonest class, gets {_percent(share)} of them right.")
+    lines.append(f"Always answering {printable(commonest)}, the most common class, gets {_percent(share)} right.")
     lines.append(f"Run: {printable(run.dir)}")
     return "\n".join(lines)
 

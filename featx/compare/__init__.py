@@ -1,7 +1,7 @@
-"""All approaches on one split: what each is worth, what it cost, and where it is wrong.
+"""Compares approaches on one split: their accuracy, their cost and their mistakes.
 
-`candidates` and `baselines` define what is compared. `result` holds the outcome. `error_analysis` looks at the mistakes
-image by image.
+`candidates` and `baselines` define what is compared. `result` contains the outcome. `error_analysis` looks at the
+mistakes image by image.
 """
 
 from featx.compare.baselines import BASELINE_NAMES

@@ -1,4 +1,4 @@
-"""The baselines of features: networks trained from the pixels of a data set, and measured on its test split.
+"""The baselines: networks trained from the pixels of a data set and measured on its test split.
 
 `report-resnet50`, the report's other experiment, is a head on features. Its recipe and its views are defined here.
 """
@@ -37,12 +37,12 @@ _PORTION = 256
 
 
 def report_resnet50_options(options: RecipeOptions) -> RecipeOptions:
-    """Return what the experiment's features are, and of `options` what it leaves open: weights, precision, dtype."""
+    """Return the experiment's recipe options; `options` sets what it leaves open: weights, precision, dtype."""
     return {**options, "backbone": REPORT_BACKBONE, "image_size": (256, 256), "pooling": "avg", "layer": None}
 
 
 def report_resnet50_views(views: Views | None) -> Views:
-    """Return the views the experiment is trained on: the report's augmentation, as many as `views` if given."""
+    """Return the experiment's views: the report's augmentation, and the number of `views` if given."""
     return replace(views, augmentation=REPORT, of_test=False) if views else Views(REPORT_N_VIEWS)
 
 
@@ -92,7 +92,7 @@ class Baseline:
             n_classes: number of classes, 2 or more.
 
         Raises:
-            TrainingError: it cannot be trained on this.
+            TrainingError: it cannot be trained on this data.
         """
         train, validation = split(pixels, y, is_validation)
         model = self.build(pixels.shape[1:3], n_classes, training.seed)
@@ -107,7 +107,7 @@ def train_on_pixels(
     Images are decoded once, into a temporary file in `cache_dir`; that time is part of the training.
 
     Raises:
-        ImageError: an image has changed or gone since the data set was scanned.
+        ImageError: an image has changed or disappeared since the data set was scanned.
     """
     baseline, is_test = BASELINES[name], dataset.is_test
     import_keras()  # its start is no part of training
@@ -227,6 +227,6 @@ def _reserve(file: IO[bytes], size_bytes: int, cache_dir: Path) -> None:
         os.posix_fallocate(file.fileno(), 0, max(size_bytes, 1))
     except OSError as error:
         raise FeatxError(
-            f"Decoded images need {size_bytes / 2**20:,.0f} MiB in {printable(cache_dir)} while a network is trained "
-            f"from scratch: {os.strerror(error.errno or 0)}. Free some space, or choose another --cache-dir."
+            f"Training from scratch needs {size_bytes / 2**20:,.0f} MiB in {printable(cache_dir)} for decoded images: "
+            f"{os.strerror(error.errno or 0)}. Free some space, or choose another --cache-dir."
         ) from error

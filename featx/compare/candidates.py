@@ -1,4 +1,4 @@
-"""The candidates of a comparison: the features they stand on, how each is evaluated, and what fewer images do to it."""
+"""The candidates of a comparison: the features they use, how each is evaluated, and their learning curves."""
 
 import logging
 import re
@@ -126,7 +126,7 @@ def baseline_candidate(dataset: ImageDataset, name: str, cache_dir: StoragePath,
 def direct_applications(
     backbones: Sequence[str], options: RecipeOptions, map_to: Callable[[int], ClassMap], cache_dir: StoragePath
 ) -> tuple[list[tuple[RecipeOptions, ClassMap]], list[str]]:
-    """Return what the direct application of each backbone needs, and a warning for each that has to be left out.
+    """Return what is needed to apply each backbone directly, and a warning for each that is left out.
 
     Args:
         backbones: their names.
@@ -156,14 +156,12 @@ def direct_applications(
         raise next(iter(missing.values()))
     for advice in missing.values():
         log.warning("%s", advice)  # what to do about it; the report says no more than what is missing in it
-    return applications, [
-        f"{name} is not applied directly: there were no weights with its classifier." for name in missing
-    ]
+    return applications, [f"{name} direct is left out: featx found no weights with its classifier." for name in missing]
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A candidate that has been trained and measured, with what it says of the test images.
+    """A candidate that has been trained and measured, with its predictions for the test images.
 
     Attributes:
         approach: what goes into the comparison.
@@ -199,7 +197,7 @@ def evaluate(
         repeats: how often, each time with the next seed. All figures but the accuracies are the first one's.
         left_out: gets a sentence if there is not enough memory for it: the others go on.
         with_curve: train it on parts of the training images, too.
-        keep: is given the first result, if something was trained.
+        keep: called with the first result, if something was trained.
     """
     try:
         yield from _evaluated(candidate, training, repeats, with_curve=with_curve, keep=keep)
@@ -277,8 +275,8 @@ class FeatureRequest:
 
         Args:
             dataset: whose images they are of.
-            data_dir: what the user called it.
-            cache_dir: where stores lie.
+            data_dir: the data set as the user named it.
+            cache_dir: where the feature stores are.
             settings: how features are computed.
             options: what the features are.
             views: the augmented views that are wanted with them.

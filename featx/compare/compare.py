@@ -1,4 +1,4 @@
-"""The comparison: all approaches on one split, with the same seed, and what each of them cost."""
+"""The comparison: all approaches on one split, with the same seed, and the cost of each."""
 
 import json
 import logging
@@ -74,36 +74,38 @@ def compare_approaches(
     runs_dir: Path | str | None = None,
     **options: Unpack[ExtractionOptions],
 ) -> Comparison:
-    """Return how the heads on each backbone's features, and the baselines, do on the images in `data_dir`.
+    """Compare heads on each backbone's features, and the baselines, on the images in `data_dir`.
 
-    Features that are missing are extracted first; what they cost is counted also when they come from the cache.
+    Missing features are extracted first. Their time counts even if they come from the cache.
 
     Args:
         data_dir: `train/CLASS/*` with `test/CLASS/*`, or `CLASS/*`; see `featx.dataset.scanning.scan`.
         backbones: names in `featx.backbones.table.BACKBONES`, or one of them.
         baselines: names in `featx.compare.baselines.BASELINE_NAMES`, or one of them.
-        cache_dir: where stores lie.
-        training: how heads and baselines are trained; `batch_size` of a baseline is its own.
+        cache_dir: where the feature stores are.
+        training: how heads and baselines are trained; baselines use their own batch size.
         workers: decoding threads; as many as cores if None.
         strict: raise on the first image that cannot be read, instead of skipping it.
         learning_curve: also train every approach on smaller parts of the training images, see
             `featx.compare.candidates.learning_curve`.
         views: augmented views that each head is trained on as well, in a row of its own.
         repeats: how often each approach is trained, each time with the next seed.
-        direct: also apply each backbone's whole pretrained network as it is. A backbone whose weights with the
-            classifier cannot be found is left out with a warning, unless none is left.
-        maps: for that, which of the network's classes make which class; see `featx.backbones.class_map.make_class_map`.
-        class_list: for that, a JSON file with the network's classes; see `featx.backbones.class_map.read_class_list`.
-        runs_dir: an empty folder, or one that does not exist yet, that gets a run folder for each head on features,
-            such as `vgg16-dense`, as soon as it is trained; none are kept if None.
+        direct: also use each backbone's whole pretrained network with its own classifier. A backbone without weights
+            for the classifier is left out with a warning. If all lack them, that is an error.
+        maps: with `direct`, which of the network's classes form which class; see
+            `featx.backbones.class_map.make_class_map`.
+        class_list: with `direct`, a JSON file with the network's classes; see
+            `featx.backbones.class_map.read_class_list`.
+        runs_dir: an empty or new folder. Each head on features, such as `vgg16-dense`, gets a run folder there as soon
+            as it is trained. If None, no runs are kept.
         options: of stage one, by name; see `featx.extract.options.RecipeOptions`, without `backbone`, and
             `featx.engines.EngineOptions`.
 
     Raises:
-        FeatxError: the data set, a backbone, the weights or the store is not fit; the message says what to do.
+        FeatxError: the data set, a backbone, the weights or the store cannot be used; the message says what to do.
     """
     if "backbone" in options:
-        raise TypeError("there is no option 'backbone' here: name one or several in backbones")
+        raise TypeError("compare_approaches has no option 'backbone': use backbones, with one or more names")
     recipe_options, engine_options = split_options(options)
     check_training(training)
     backbones, baselines = _each_once("backbones", backbones), _each_once("baselines", baselines)
@@ -166,18 +168,19 @@ def _check_choice(backbones: Sequence[str], baselines: Sequence[str], options: R
     if not backbones and not baselines:
         raise FeatxError("There is nothing to compare: name a backbone or a baseline.")
     for name in baselines:
-        check_name(name, BASELINE_NAMES, f"A baseline is one of {', '.join(BASELINE_NAMES)}.")
+        check_name(name, BASELINE_NAMES, f"A baseline must be one of {', '.join(BASELINE_NAMES)}.")
     if len({*backbones, *([REPORT_BACKBONE] if REPORT_RESNET50 in baselines else [])}) <= 1:
         return
     weights = str(options["weights"])
     if not re.fullmatch(r"imagenet|random(:\d+)?|imagenet-or-random", weights):
         raise FeatxError(
-            f"A weights file belongs to one backbone: compare them one by one, or put a file for each into a folder "
-            f"and set FEATX_WEIGHTS_DIR to it. Received: --weights {printable(weights)}"
+            f"A weights file fits only one backbone. Compare one backbone at a time, or put a file for each into a "
+            f"folder and set FEATX_WEIGHTS_DIR to it. Received: --weights {printable(weights)}"
         )
     if options["layer"]:
         raise FeatxError(
-            f"A layer belongs to one backbone: compare them one by one. Received: --layer {options['layer']}"
+            f"A layer belongs to only one backbone. Compare one backbone at a time. "
+            f"Received: --layer {options['layer']}"
         )
 
 

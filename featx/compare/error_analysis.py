@@ -62,8 +62,8 @@ class ApproachImages:
         mistakes: the most confident first.
         cells: one for each pair of classes that has images.
         reliability: how often it is right, by its confidence.
-        accuracy_without_duplicates: on the test images without those that have a near-duplicate in the train split;
-            None if that is not known, or leaves none.
+        accuracy_without_duplicates: on the test images without a near-duplicate in the train split; None if it is
+            unknown or no image is left.
     """
 
     name: str
@@ -153,15 +153,15 @@ class ErrorAnalysis:
 
     Attributes:
         approaches: in the comparison's order.
-        backbone: whose features the rest is about; None if there were none, and then there is no rest.
-        n_near_duplicates: test images with a near-duplicate in the train split; None if nobody has looked.
+        backbone: whose features the remaining attributes use; None if there were no features, and then they are empty.
+        n_near_duplicates: test images with a near-duplicate in the train split; None if they were not searched.
         near_duplicates: the closest of them.
         n_doubtful: images whose label is possibly wrong.
         doubtful: the most doubtful of them.
         map: some of the test images.
         skipped: (path, reason) of images that could not be read.
-        n_copies_within: pairs of near-duplicates in one split; None if nobody has looked.
-        copies_within: some of them, those in different classes first, then the surest.
+        n_copies_within: pairs of near-duplicates in one split; None if they were not searched.
+        copies_within: some of them, those in different classes first, then the most certain.
         copies: exact copies, by kind; a kind without copies is left out.
         classes: every class, with sample images.
     """
@@ -208,9 +208,9 @@ def analyse_errors(
         seed: of the map.
         backbone: whose features `X` are.
         X: `(n, …)`, the features of all images of `dataset`; None if there are none.
-        near: the near-duplicates among them; None if nobody has looked.
+        near: the near-duplicates among them; None if they were not searched.
         out_of_fold: `(n_train, n_classes)`, see `featx.heads.training_loop.Trained`; None if there are none.
-        judge: the approach that `out_of_fold` belongs to, whose probabilities tell of the test images' labels.
+        judge: the approach that `out_of_fold` belongs to, whose probabilities check the test images' labels.
         skipped: (path, reason) of images that could not be read.
     """
     across, within = ([], []) if near is None else _near_duplicates(dataset, near)
@@ -344,7 +344,7 @@ def _map(dataset: ImageDataset, X: Rows, probabilities: np.ndarray, seed: int) -
 def feature_map(X: npt.NDArray[np.generic], seed: int) -> npt.NDArray[np.float32]:
     """Return a place `(n, 2)` float32 for each of the features `X (n, …)`: PCA to 50 dimensions, then t-SNE to 2.
 
-    Coordinates are from 0 to 1; neither they nor distances between far points mean anything, only who is near whom.
+    Coordinates are from 0 to 1. Only which points are close together has a meaning, not coordinates or large distances.
     With fewer than five different images, PCA alone.
     """
     rows = X.reshape(len(X), -1).astype(np.float32)

@@ -1,8 +1,8 @@
 """Finds images that show the same photograph in other bytes: re-encoded, resized, brighter, cropped, mirrored.
 
-Features find the candidates, pixels decide. The pooled features of copies are alike also if one is mirrored or cropped,
-but so are those of some different photographs; and where a backbone was trained on something else, of many. The details
-of two small grey pictures laid over each other agree for copies only.
+Features find the candidates, and pixels decide. The pooled features of copies are similar, even if one is mirrored or
+cropped. But so are those of some different photographs, and of many if the backbone was trained on other data. The
+details of two small gray pictures, laid over each other, agree for copies only.
 """
 
 import logging
@@ -56,7 +56,7 @@ _N_PAIRS = 256
 
 @dataclass(frozen=True)
 class Copies:
-    """Pairs of images that show the same photograph, the surest first.
+    """Pairs of images that show the same photograph, the most certain first.
 
     Attributes:
         rows: `(n, 2)` int64, rows of the data set, the lower one first.
@@ -68,13 +68,13 @@ class Copies:
 
 
 def find_copies(dataset: ImageDataset, X: Rows, *, show: bool = False) -> Copies | None:
-    """Return the pairs of images that show the same photograph; None, and say why, if they cannot be found.
+    """Return the pairs of images that show the same photograph; None, with a message, if the search is skipped.
 
-    They cannot among so many images that it would take more than about ten minutes, nor if most images have fewer than
-    32 pixels on a side: those have too few details.
+    It is skipped if it would take more than about ten minutes, or if most images have fewer than 32 pixels on a side,
+    and so too little detail.
 
     It finds copies that are cropped by up to a tenth of their width and height, mirrored, resized, re-encoded, brighter
-    or darker. Images without details, such as of one colour, are no copies of each other.
+    or darker. Images without details, such as of one colour, are not copies of each other.
 
     Args:
         dataset: the images.
@@ -82,12 +82,12 @@ def find_copies(dataset: ImageDataset, X: Rows, *, show: bool = False) -> Copies
         show: whether to show how far it is, on stderr.
     """
     if 2.0 * dataset.n_images**2 * X.shape[-1] > MAX_OPERATIONS:
-        log.info("Near-duplicates are not looked for: among so many images that would take too long.")
+        log.info("Skipping the search for near-duplicates: with so many images, it would take too long.")
         return None
     pairs = _candidates(pooled(X), dataset.is_test)
     rows = np.unique(pairs)
     if len(rows) and _typical_side(dataset, rows) < _SIDE:
-        log.info("Near-duplicates are not looked for: images of fewer than %d pixels have too few details.", _SIDE)
+        log.info("Skipping the search for near-duplicates: images below %d pixels have too little detail.", _SIDE)
         return None
     images = np.zeros((len(rows), _READ_SIDE, _READ_SIDE), np.uint8)
     sources = [dataset.root / dataset.paths[row] for row in rows]

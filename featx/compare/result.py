@@ -1,4 +1,4 @@
-"""What a comparison is: approaches measured on one split, with all that is needed to believe or repeat it."""
+"""The result of a comparison: approaches measured on one split, with everything needed to check or repeat it."""
 
 import json
 import math
@@ -35,12 +35,12 @@ class Approach:
     Attributes:
         name: unique in its comparison, e.g. `"vgg16 + logreg"` or `"report-cnn"`.
         kind: `"features"` for a head on bottleneck features, `"scratch"` for a network trained from pixels, `"direct"`
-            for a pretrained network with its own classifier, which learns nothing here.
+            for a pretrained network with its own classifier, which is not trained here.
         metrics: measured on the test split.
-        representations_s: seconds that the features cost when they were made; 0 from scratch.
+        representations_s: seconds it took to extract the features, even if they came from the cache; 0 from scratch.
         top_s: seconds of training, of the head or of the whole network.
         n_parameters: number of trained parameters, without the frozen backbone's.
-        peak_memory_bytes: the most memory held at once.
+        peak_memory_bytes: the most memory used at once.
         history: the epochs, counted from 1; empty where there are none (`logreg`).
         kept_epoch: the epoch whose weights were kept, `None` without a history.
         confusion: `confusion[true][predicted]`, number of test images; may be given as rows of numbers.
@@ -97,23 +97,23 @@ class Approach:
         return wilson_interval(round(self.accuracy * self.metrics.n_samples), self.metrics.n_samples)
 
     def is_above(self, accuracy: float) -> bool:
-        """Return whether this is clearly better than a classifier of that accuracy: by the whole 95 % interval."""
+        """Return whether this is clearly better than that accuracy: its whole 95 % interval is above it."""
         return self.accuracy_interval[0] > accuracy
 
     @property
     def differs_from_best(self) -> bool:
-        """Whether the best is better than this beyond chance, as far as it was tested."""
+        """Whether the best is significantly better than this; False if it was not tested."""
         return self.p_value is not None and self.p_value < SIGNIFICANCE
 
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """What an approach reaches with a part of the training images.
+    """The accuracy of an approach with a part of the training images.
 
     Attributes:
         approach: its name.
         fraction: the share of the training images, up to 1.
-        n_train: so many, the validation part among them.
+        n_train: number of training images, including the validation part.
         accuracies: on all test images, one for each seed.
     """
 
@@ -138,20 +138,20 @@ class Comparison:
         class_names: in the order of the confusion matrices.
         n_train: number of images trained on, without the validation part.
         n_validation: number of images that chose the epoch or the regularization.
-        n_test: number of images that everything here is measured on.
+        n_test: number of images that everything is measured on.
         seed: the seed of every approach.
         approaches: at least one, their names unique.
         recipes: the recipes of the features, as JSON values.
         warnings: sentences that limit what the figures mean; shown on every table, page and picture.
         versions: of the libraries, by name.
         hardware: what it ran on, as JSON values.
-        command: the command line that makes it again.
+        command: the command line that repeats it.
         created_at: ISO 8601 date and time.
-        error_analysis: the same, image by image; None if nobody has looked. The file has it as `examination`.
-        learning_curve: what each approach reaches with fewer training images; empty if that was not asked for.
+        error_analysis: the same, image by image; None if it was not made. The JSON file calls it `examination`.
+        learning_curve: the accuracy of each approach with fewer training images; empty if it was not requested.
 
     Raises:
-        FeatxError: no approach, two of one name, or a confusion matrix of another size than the classes.
+        FeatxError: no approach, two with the same name, or a confusion matrix that does not fit the classes.
     """
 
     dataset: str
@@ -194,9 +194,9 @@ class Comparison:
 
     @property
     def counterpart(self) -> Approach | None:
-        """What the best is held against: of features and training from scratch, the best of the other one.
+        """What the best is compared with: of features and training from scratch, the best of the other kind.
 
-        Without one, the best of any other kind; without that, the runner-up; `None` if the best is alone.
+        If there is none, the best of any other kind; if there is none, the runner-up; `None` if the best is alone.
         """
         best, *others = ranked(self.approaches)
         of_another_kind = [approach for approach in others if approach.kind != best.kind]
@@ -205,12 +205,12 @@ class Comparison:
 
     @property
     def commonest_share(self) -> float:
-        """The accuracy of always answering `commonest_class`: what nobody needs to learn anything for."""
+        """The accuracy of always answering `commonest_class`, which needs no training."""
         return max(self._n_test_of_class) / max(sum(self._n_test_of_class), 1)
 
     @property
     def commonest_class(self) -> str:
-        """The commonest class of the test images."""
+        """The most common class of the test images."""
         return self.class_names[self._n_test_of_class.index(max(self._n_test_of_class))]
 
     @property
@@ -243,15 +243,15 @@ class Comparison:
         """Return the comparison that `to_json` wrote, equal to it.
 
         Raises:
-            FeatxError: `text` is no comparison, or one in a format of another version.
+            FeatxError: `text` is not a comparison, or has another format version.
         """
         try:
             fields: dict[str, Any] = json.loads(text)
             found = (fields.pop("format"), fields.pop("format_version"))
             if found not in {(FORMAT, VERSION_OF_ROWS), (FORMAT, VERSION_OF_CELLS)}:
                 raise FeatxError(
-                    f"These results are not in the format {FORMAT} {VERSION_OF_ROWS} or {VERSION_OF_CELLS}; make them "
-                    f"again with this version of featx. Received: {found[0]} {found[1]}"
+                    f"These results are not in the format {FORMAT} {VERSION_OF_ROWS} or {VERSION_OF_CELLS}. Run the "
+                    f"comparison again with this version of featx. Received: {found[0]} {found[1]}"
                 )
             fields["error_analysis"] = fields.pop("examination", None)
             for approach in fields["approaches"]:
@@ -260,7 +260,7 @@ class Comparison:
                 approach["confusion"] = {"n_classes": len(fields["class_names"]), "cells": cells}
             comparison: Self = from_json_value(cls, fields)
         except (ValueError, TypeError, LookupError, AttributeError) as error:
-            raise FeatxError(f"This is no featx comparison ({error}). Received: {text[:80]!r}") from None
+            raise FeatxError(f"This is not a featx comparison ({error}). Received: {text[:80]!r}") from None
         return comparison
 
 
@@ -289,8 +289,8 @@ def with_p_values(approaches: Iterable[Approach], correct: Mapping[str, npt.NDAr
         counts = None if right is None else (int(right[0].sum()), right.shape[1])
         if counts != (approach.metrics.n_correct, approach.metrics.n_samples):
             raise FeatxError(
-                f"The answers of {printable(approach.name)} don't belong to its metrics, which count "
-                f"{approach.metrics.n_correct} right of {approach.metrics.n_samples}. Received: {counts}"
+                f"The answers of {printable(approach.name)} do not match its metrics, which count "
+                f"{approach.metrics.n_correct} of {approach.metrics.n_samples} as correct. Received: {counts}"
             )
     best = ranked(given)[0]
     return tuple(

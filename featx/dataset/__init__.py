@@ -1,4 +1,4 @@
-"""A data set: which images there are, with which labels, digests and splits, and the batches of their pixels.
+"""A data set: its images with their labels, digests and splits, and batches of their pixels.
 
 This room decides which folders are splits and classes, and which files are images, and tells the user.
 """

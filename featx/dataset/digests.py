@@ -1,6 +1,6 @@
 """The SHA-256 of every image file, from the stat cache where the file has not changed since it was last read.
 
-A digest is what an image *is* in featx; its path is only where it lies. Reading 10,000 images to learn their digests
+A digest identifies an image in featx; its path only says where it is. Reading 10,000 images to learn their digests
 takes seconds, asking whether they have changed takes milliseconds, so `cache/digests.sqlite` remembers
 (path, size, mtime_ns, ctime_ns, inode) → digest. It is a cache and no more: without it, everything works, only slower.
 
@@ -11,8 +11,8 @@ import hashlib
 import os
 import stat
 import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -32,7 +32,7 @@ from featx.storage import (
     is_distant,
     local_dir,
 )
-from featx.system import progress_bar
+from featx.system import ReaderThreads, progress_bar
 
 #: How often digests are committed, so that an interrupted first run keeps what it has read.
 COMMIT_EVERY_S = 2.0
@@ -66,7 +66,12 @@ class _ToRead(NamedTuple):
 
 
 def digest_files(
-    paths: Sequence[_File], cache_dir: StoragePath, *, folder: bytes | None = None, show: bool = False
+    paths: Sequence[_File],
+    cache_dir: StoragePath,
+    *,
+    folder: bytes | None = None,
+    show: bool = False,
+    before_reading: Callable[[], object] = lambda: None,
 ) -> tuple[np.ndarray, dict[int, str]]:
     """Return the SHA-256 digest of every file's bytes, and the reason for each file that has none.
 
@@ -76,9 +81,10 @@ def digest_files(
     Args:
         paths: files, on this machine (absolute, or relative to `folder`; any name the system allows, bytes are fastest)
             or elsewhere.
-        cache_dir: the folder of `digests.sqlite`, made if need be. If it cannot be used, one warning is logged.
+        cache_dir: the folder of `digests.sqlite`, made if it is missing. If it cannot be used, one warning is logged.
         folder: what paths are relative to; the working folder if None.
         show: whether to show progress.
+        before_reading: called before files are read that are new or have changed; it may raise.
 
     Returns:
         `(n, 32)` uint8, row `i` for `paths[i]`, zeros where the file could not be read; and the reasons by row.
@@ -88,9 +94,9 @@ def digest_files(
     with (
         closing(StatCache(local_dir(cache_dir))) as cache,
         progress_bar(len(paths), "digests", "files", show=show) as bar,
-        ThreadPoolExecutor(threads) as pool,
+        ReaderThreads(threads, "featx-digest") as pool,
     ):
-        digesting = _Digesting(cache, pool, bar, len(paths))
+        digesting = _Digesting(cache, pool, bar, len(paths), before_reading)
         for start in range(0, len(paths), PORTION):
             digesting.portion(start, paths[start : start + PORTION], here)
     return digesting.digests, digesting.reasons
@@ -99,12 +105,15 @@ def digest_files(
 class _Digesting:
     """The digests and reasons of all files, filled in a portion at a time."""
 
-    def __init__(self, cache: StatCache, pool: ThreadPoolExecutor, bar: Any, n_files: int) -> None:
+    def __init__(
+        self, cache: StatCache, pool: Executor, bar: Any, n_files: int, before_reading: Callable[[], object]
+    ) -> None:
         self.digests = np.zeros((n_files, 32), np.uint8)
         self.reasons: dict[int, str] = {}
         self._cache = cache
         self._pool = pool
         self._bar = bar
+        self._before_reading = before_reading
         self._keys = StatKeys()
 
     def portion(self, start: int, files: Sequence[_File], here: bytes) -> None:
@@ -126,6 +135,8 @@ class _Digesting:
                 to_read.append(_ToRead(row, name, remote, entry))
         self.digests[rows] = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 32)
         self._bar.update(len(files) - len(to_read))
+        if to_read:
+            self._before_reading()
         self._read(to_read)
 
     def _key(self, row: int, name: bytes) -> StatKey | None:
@@ -209,7 +220,7 @@ def _hash_blocks(file: RemotePath, key: StatKey | None) -> _Hashed:
 
 
 def _hash_file(name: bytes, keys: StatKeys) -> _Hashed:
-    """Read one file; again if it was written to meanwhile."""
+    """Read one file; read it again if something wrote to it during the first time."""
     try:
         # A FIFO may have taken the file's place since it was looked at, and must not hold us up.
         descriptor = os.open(name, READ_FLAGS)

@@ -1,4 +1,4 @@
-"""What lies in the folders of a data set, on this machine or elsewhere. Each folder is listed once."""
+"""The content of the folders of a data set, on this machine or remote. featx lists each folder once."""
 
 import logging
 import os
@@ -200,14 +200,18 @@ class Folders:
         except OSError:
             return False
         files = {name for name, _, is_folder in entries if not is_folder}
+        subfolders = {name: path for name, path, is_folder in entries if is_folder}
         images = {name for name in files if _suffix(name) in IMAGE_SUFFIXES}
-        if images:
-            return all(name.endswith(".png") for name in images) and any(kind <= files for kind in _WITH_PICTURES)
-        if any(kind <= files for kind in _KINDS) or ("recipe.json" in files and any(map(_is_segment, files))):
-            return True
-        return all(
-            name in _CACHE_FOLDERS or self._is_output(path) for name, path, is_folder in entries if is_folder
-        ) and (mark is not None or DATABASE_NAME in files)
+        if images or any(kind <= files for kind in _KINDS):
+            kinds = _WITH_PICTURES if images else _KINDS
+            return all(name.endswith(".png") for name in images) and any(kind <= files for kind in kinds)
+        is_store = "recipe.json" in files and any(map(_is_segment, files))
+        is_above = mark is not None or DATABASE_NAME in files
+        return is_store or (is_above and not any(self._has_others(*one) for one in subfolders.items()))
+
+    def _has_others(self, name: str, folder: str) -> bool:
+        """Return whether there are images in a folder of a cache, or of reports or runs, that are not featx's."""
+        return name not in _CACHE_FOLDERS and not self._is_output(folder) and bool(self.holders(folder))
 
     def _entries(self, folder: str) -> Iterable[_Entry]:
         """Return what is in a folder.
@@ -313,9 +317,9 @@ class Elsewhere(Folders):
 def check_cache_dir(folder: Path) -> None:
     """Raise DatasetError if images of somebody else's lie in `folder`, which is to be a cache."""
     with suppress(OSError), os.scandir(folder) as entries:
-        names = {entry.name for entry in entries}
-        image = min((name for name in names if _suffix(name) in IMAGE_SUFFIXES), default=None)
-        if image and not names & {OUTPUT_MARK, DATABASE_NAME}:
+        sizes = {entry.name: entry.stat().st_size if entry.name == OUTPUT_MARK else 0 for entry in entries}
+        image = min((name for name in sizes if _suffix(name) in IMAGE_SUFFIXES), default=None)
+        if image and DATABASE_NAME not in sizes and not sizes.get(OUTPUT_MARK):
             raise DatasetError(
                 f"The cache cannot be in {printable(folder)}, where images lie, such as {printable(image)}: choose "
                 f"another --cache-dir, a folder that is empty or not there yet."

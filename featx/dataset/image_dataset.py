@@ -1,6 +1,6 @@
-"""A data set: images with their classes, digests and splits, and what puts an image into a split.
+"""A data set: images with their classes, digests and splits, and the rule that puts an image into a split.
 
-What an image *is* decides its split, never its name or where it lies. Identical images always get the same answer, so
+The content of an image decides its split, never its name or folder. Identical images always get the same answer, so
 that no copy of a training image is among those that measure it.
 """
 
@@ -24,13 +24,13 @@ _SAMPLE_SALT = b"featx sample, seed %d"
 
 @dataclass(frozen=True)
 class ImageFolders:
-    """A data set's folder, and the folders in it that are its splits, for where their names do not say it.
+    """A data set's folder, and the folders in it that are its splits, in case their names do not show it.
 
     Attributes:
         root: the folder of the data set, an archive of it, or its address.
         train: the folder whose sub-folders are the classes of the train split, relative to `root`; `"."` is `root`
-            itself. If None, names and contents tell.
-        test: the same of the test split; if it is None and `train` is not, featx takes a test split by content.
+            itself. If None, featx finds it by names and contents.
+        test: the same for the test split; if it is None and `train` is not, featx takes a test split by content.
     """
 
     root: StoragePath | str
@@ -39,7 +39,7 @@ class ImageFolders:
 
     @classmethod
     def of(cls, data: "Data") -> Self:
-        """Return what `data` says; just a path or an address says no more than the folder."""
+        """Return the folders that `data` names; a path or an address names only the root."""
         if isinstance(data, ImageDataset):
             return cls(data.root, data.train_folder, data.test_folder)
         return data if isinstance(data, cls) else cls(data)  # type: ignore[arg-type]  # it is one or the other
@@ -54,16 +54,16 @@ class ImageDataset:
     """The images of a folder. Row `i` of every column is one image file; rows are ordered by class, then by path.
 
     Attributes:
-        root: the folder, on this machine or elsewhere.
+        root: the folder, on this machine or remote.
         class_names: sorted names of the class folders.
         paths: n paths relative to `root`.
         labels: `(n,)` int64, indices into `class_names`.
         is_test: `(n,)` bool, true for the test split, false for the train split.
         digests: `(n, 32)` uint8, SHA-256 of each file's bytes.
-        warnings: what the user should know of the data, one sentence each.
+        warnings: what the user should know about the data, one sentence each.
         unreadable: (path relative to `root`, reason) of image files that could not be read; they have no row.
         train_folder: the folder of the train split that the user has named, see `ImageFolders.train`.
-        test_folder: the same of the test split.
+        test_folder: the same for the test split.
     """
 
     root: StoragePath
@@ -132,10 +132,10 @@ class ImageDataset:
         return hashed.hexdigest()
 
     def subset(self, mask: np.ndarray) -> "ImageDataset":
-        """Return the rows where `mask`, `(n,)` bool, is true. The classes stay; the warnings were of the whole.
+        """Return the rows where `mask`, `(n,)` bool, is true. All classes stay; warnings do not.
 
         Raises:
-            FeatxError: `mask` is no such array: numbers of rows would be taken for something else.
+            FeatxError: `mask` is not such an array.
         """
         rows = np.flatnonzero(as_mask(mask, self.n_images))
         return replace(
@@ -297,7 +297,7 @@ def sample_mask(
         labels: `(n,)` integers.
         seed: another seed, other images.
         fraction: from 0 to 1.
-        at_least: so many of each class, or all if it has fewer.
+        at_least: the least number of images of each class, or all if it has fewer.
     """
     mask = np.zeros(len(digests), bool)
     lots = _lots(digests, _SAMPLE_SALT % seed)

@@ -1,4 +1,4 @@
-"""Where a data set's images lie: which folders are its splits, which its classes, and what is left out.
+"""Finds a data set's images: which folders are its splits and its classes, and what is left out.
 
 It understands `CLASS/*` without splits, and `train/CLASS/*` with `test/CLASS/*`. These may have other usual names, and
 may be some folders deeper, as in archives. A name alone decides nothing: `train` may be a class of vehicles, and is a
@@ -75,7 +75,7 @@ class _Finder:
         train_dir = self._named(train)
         test_dir = None if test is None else self._named(test)
         if train_dir == test_dir:
-            raise DatasetError(f"--train-folder and --test-folder are one folder: {printable(train_dir)}.")
+            raise DatasetError(f"--train-folder and --test-folder are the same folder: {printable(train_dir)}.")
         layout = Layout(
             train=self._beside(train_dir, test_dir),
             test=None if test_dir is None else self._beside(test_dir, train_dir),
@@ -228,7 +228,7 @@ class _Finder:
             self._check_train_is_no_class(base, splits["train"])
         elif role_name == "test" and "validation" in splits:
             name = printable(Path(splits["validation"]).name)
-            warnings.append(f"Left out: {name}, as featx takes its own validation part from the train split.")
+            warnings.append(f"Left out: {name}, because featx takes its own validation images from the train split.")
         classes = {name: path for name, path in self._below(train).items() if path not in splits.values()}
         return Layout(
             train=classes,

@@ -1,4 +1,4 @@
-"""Why folders may be no classes, though nothing in their names forbids it, and the error that shows them."""
+"""Reasons why folders may not be classes, although their names allow it, and the error that shows them."""
 
 import os
 from collections import Counter
@@ -20,14 +20,14 @@ from featx.dataset.names import (
 from featx.errors import DatasetError, printable
 
 _TELL = (
-    "Say what you mean: --train-folder FOLDER names the folder whose sub-folders are the classes (. is {root} itself), "
-    "and --test-folder FOLDER does the same for the test split. Move folders that are no class out of it."
+    "Say what you mean: with --train-folder FOLDER, name the folder whose sub-folders are the classes (. is {root} "
+    "itself); with --test-folder FOLDER, the same for the test split. Move folders that are not classes out of it."
 )
 _MAX_SHOWN = 4  # folders of a tree, at each level
 
 
 def find_doubt(folders: Folders, train: dict[str, str], test: dict[str, str] | None) -> str | None:
-    """Return why these folders may be no classes; None if nothing speaks against it.
+    """Return why these folders may not be classes; None if there is no such reason.
 
     Args:
         folders: what lies in them.
@@ -179,7 +179,7 @@ def _drawn(folders: Folders, folder: str, why: str, depth: int = 3) -> str:
 def _pictures(classes: Collection[str]) -> str | None:
     """Return the doubt if a folder called `images` lies among the classes."""
     pictures = [name for name in classes if says_pictures(name)]
-    return f"{quoted(pictures)} may be no class" if pictures and len(classes) - len(pictures) > 1 else None
+    return f"{quoted(pictures)} may not be a class" if pictures and len(classes) - len(pictures) > 1 else None
 
 
 def _is_flat(folders: Folders, path: str) -> bool:

@@ -4,8 +4,8 @@ import hashlib
 import io
 import os
 from collections import deque
-from collections.abc import Generator, Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from featx.dataset.image_dataset import ImageDataset, Images, Source, images_of
 from featx.errors import FeatxError, ImageError, printable
 from featx.images import MAX_PIXELS, Augmentation, decode_image, decode_into, make_view, quiet_pillow, read_file
 from featx.storage import RemotePath, StoragePath, as_data, as_storage_path, file_digest, is_distant
-from featx.system import n_cores, shown
+from featx.system import ReaderThreads, n_cores, shown
 
 #: What users give for several images, or for one: see `images_in`.
 ManyImages = Iterable[Any] | StoragePath | str | Image.Image | ImageDataset | np.ndarray
@@ -43,17 +43,20 @@ LOOK_AHEAD_BYTES = 128 << 20
 #: Threads at least where images lie elsewhere: most of them wait for the network.
 REMOTE_WORKERS = 32
 
+#: Seconds between two looks at whether whoever waits for a batch wants it still.
+_POLL_S = 0.2
+
 #: Files that a thread takes on at a time. Handing out one would cost more than decoding a small image.
 PORTION = 8
 
 
 def images_in(given: object) -> Sequence[object]:
-    """Return the images that a user gives: what a list or its like holds, or one image in a list of its own.
+    """Return the images that a user gives: the items of a list or other sequence, or one image in a list.
 
     A folder or an archive stands for all images in it, unless it is in a list: there, each item is one image.
 
     Raises:
-        FeatxError: it may mean something else; the message says what is expected.
+        FeatxError: it is ambiguous or not images; the message says what to give.
     """
     if isinstance(given, str | os.PathLike | RemotePath):
         return files_of(as_data(given))
@@ -65,9 +68,10 @@ def images_in(given: object) -> Sequence[object]:
         return _images_in_array(given)
     is_frame = hasattr(given, "columns")
     if is_frame or isinstance(given, _DOUBTFUL) or not isinstance(given, Iterable):
-        one = ", of which one column may be given" if is_frame else ""
+        one = "; give one column of it" if is_frame else ""
         raise FeatxError(
-            f"Images are paths, arrays or Pillow images, in a list; or a folder. Received: {type(given).__name__}{one}"
+            f"Give images as a list of paths, arrays or Pillow images, or as a folder. Received: "
+            f"{type(given).__name__}{one}"
         )
     return list(given)
 
@@ -216,7 +220,7 @@ class Unreadable:
 
 @dataclass(frozen=True)
 class Dim:
-    """An image of 16 bits that comes out nearly black, as if it held data of fewer bits.
+    """An image of 16 bits that looks nearly black, as if it held data of fewer bits.
 
     Attributes:
         row: its position in the sequence that was asked for.
@@ -235,7 +239,7 @@ class Batch:
         images: `(n, height, width, 3)` uint8 RGB.
         rows: `(n,)` int64, the position of each image in the sequence that was asked for.
         unreadable: those left out.
-        dim: those that come out nearly black; of several views of one image perhaps only the first.
+        dim: those that look nearly black; of several views of one image perhaps only the first.
     """
 
     images: np.ndarray
@@ -253,6 +257,7 @@ def read_batches(
     *,
     views: np.ndarray | int = 0,
     augmentation: Augmentation | None = None,
+    interrupted: Callable[[], bool] = lambda: False,
 ) -> Generator[Batch, None, None]:
     """Yield the images from `sources`, or views of them, in batches made of `batch_size` each.
 
@@ -268,6 +273,7 @@ def read_batches(
             elsewhere. Pillow decodes and resizes without Python's lock.
         views: the number of each one's view, `(n,)`, or one number for all; 0 is the image itself.
         augmentation: how views other than 0 are made.
+        interrupted: whether to end before the next batch that is not ready yet.
     """
     views = np.broadcast_to(views, len(sources))
     is_remote = len(sources) and is_distant(sources[0])
@@ -285,7 +291,8 @@ def read_batches(
         )
         return [result for result in results if result]
 
-    with quiet_pillow(), ThreadPoolExecutor(workers, thread_name_prefix="featx-decode") as pool:
+    pool = ReaderThreads(workers, "featx-decode")
+    with quiet_pillow():
         waiting: deque[_Decoding] = deque()
         try:
             for first in range(0, len(sources), batch_size):
@@ -294,12 +301,16 @@ def read_batches(
                 tasks = [pool.submit(decode, first + start, pixels[start : start + portion]) for start in starts]
                 waiting.append(_Decoding(first, pixels, tasks))
                 if len(waiting) == n_ahead:
+                    if not waiting[0].is_ready(unless=interrupted):
+                        return
                     yield waiting.popleft().batch()
             while waiting:
+                if not waiting[0].is_ready(unless=interrupted):
+                    return
                 yield waiting.popleft().batch()
         finally:
-            # Whoever stops early does not wait for what was decoded in advance.
-            pool.shutdown(wait=True, cancel_futures=True)
+            # Whoever stops early does not wait for what is decoded in advance, or never comes.
+            pool.shutdown(cancel_futures=True)
 
 
 def look_ahead(image_size: tuple[int, int], batch_size: int) -> int:
@@ -319,8 +330,15 @@ class _Decoding:
     pixels: np.ndarray
     tasks: list[Future[list[Unreadable | Dim]]]
 
+    def is_ready(self, unless: Callable[[], bool]) -> bool:
+        """Wait for the threads; give up, and return False, as soon as `unless` says so."""
+        while wait(self.tasks, _POLL_S).not_done:
+            if unless():
+                return False
+        return True
+
     def batch(self) -> Batch:
-        """Wait for the threads, and return the batch."""
+        """Return the batch, once the threads are ready."""
         noted = [note for task in self.tasks for note in task.result()]
         unreadable = tuple(note for note in noted if isinstance(note, Unreadable))
         dim = tuple(note for note in noted if isinstance(note, Dim))

@@ -250,7 +250,7 @@ def alike_warning(names: Sequence[str]) -> str:
     """Return a warning of classes whose names differ in letter case, or in what cannot be seen.
 
     Raises:
-        DatasetError: the names of two classes differ in no more than blanks or Unicode form.
+        DatasetError: the names of two classes differ only in blanks or Unicode form.
     """
     known: dict[str, str] = {}
     pairs = [(other, name) for name in names if (other := known.setdefault(looks_of(name), name)) != name]

@@ -1,4 +1,4 @@
-"""The data when the user names none: the folder `data`, or else the built-in sample."""
+"""The data if the user names none: the folder `data`, or else the built-in sample."""
 
 import logging
 import os
@@ -15,6 +15,7 @@ from featx.storage import (
     local_dir,
     make_folder,
     place,
+    read_small,
     room_for,
     sweep,
     temporary_path,
@@ -49,7 +50,7 @@ def write_sample(sample_dir: Path) -> Path:
     try:
         if sample_dir.exists() and not _is_empty_folder(sample_dir):
             raise FeatxError(
-                f"{printable(sample_dir)} exists, and is not the complete sample; remove it, or name another folder."
+                f"{printable(sample_dir)} exists, but is not the complete sample: remove it, or name another folder."
             )
         make_folder(named_dir.parent)
         room = room_for(named_dir)
@@ -83,17 +84,17 @@ def chosen_data(data_dir: StoragePath | None, cache_dir: StoragePath) -> Storage
 def default_data(cache_dir: StoragePath, data_dir: Path = Path("data")) -> tuple[Path, str]:
     """Return the folder to use when the user names none, and one line that says which it is.
 
-    It is `data_dir` if there is anything in it, else the sample, written to `cache_dir` if need be.
+    It is `data_dir` if there is anything in it, else the sample, which is written to `cache_dir` if it is not there.
 
     Raises:
         FeatxError: `data_dir` cannot be read, or the sample cannot be written.
     """
     if has_data(data_dir):
-        return data_dir, f"No data named: using the images in {printable(data_dir)}."
+        return data_dir, f"You named no data: using the images in {printable(data_dir)}."
     sample_dir = write_sample(local_dir(cache_dir) / SAMPLE_NAME)
     return sample_dir, (
-        f"No data named, and nothing in {printable(data_dir)}: using the built-in sample, scikit-learn's handwritten "
-        f"digits, in {printable(sample_dir)}."
+        f"You named no data, and there is nothing in {printable(data_dir)}: using the built-in sample, scikit-learn's "
+        f"handwritten digits, in {printable(sample_dir)}."
     )
 
 
@@ -111,7 +112,7 @@ def has_data(data_dir: Path = Path("data")) -> bool:
 def is_sample(sample_dir: Path) -> bool:
     """Whether the whole sample is in `sample_dir`."""
     try:
-        return (sample_dir / _README_NAME).read_text("ascii") == _README and _n_png(sample_dir) == _N_IMAGES
+        return read_small(sample_dir / _README_NAME).decode("ascii") == _README and _n_png(sample_dir) == _N_IMAGES
     except (OSError, ValueError):
         return False
 

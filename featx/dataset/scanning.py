@@ -1,9 +1,8 @@
-"""From a folder to a data set: its images listed, digested and split, and checked for what would spoil a comparison."""
+"""From a folder to a data set: lists, digests and splits its images, and checks them for problems such as copies."""
 
 import logging
 import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from numbers import Real
@@ -18,7 +17,7 @@ from featx.dataset.names import alike_warning, class_prefixes, near_match
 from featx.errors import DatasetError, ImageError, printable
 from featx.images import decode_image, format_read, read_file
 from featx.storage import OUTPUT_MARK, RemotePath, StoragePath, as_cache_dir, as_data, read_start
-from featx.system import waiting
+from featx.system import ReaderThreads, waiting
 
 log = logging.getLogger("featx")
 
@@ -35,7 +34,7 @@ class ListedImages:
     Attributes:
         dataset: all its classes, and digests of zero.
         folders: the folders that they are in.
-        has_test_dir: whether there is a folder for the test split, be it empty.
+        has_test_dir: whether there is a folder for the test split, even if it is empty.
     """
 
     dataset: ImageDataset
@@ -48,21 +47,21 @@ def scan(
 ) -> ImageDataset:
     """Return the data set in a folder. Only files that are new or have changed are read.
 
-    The classes with their numbers of images are logged before any file is read.
+    It logs the classes with their numbers of images before it reads any file.
 
     Args:
-        data: a folder laid out as `train/CLASS/*` with `test/CLASS/*`, or as `CLASS/*`; or an address that fsspec
-            opens, such as `s3://bucket/photos`, or a zip or tar file; or one of them with its splits. A data set
-            that was scanned before, or a subset of one, is returned as it is.
+        data: a folder laid out as `train/CLASS/*` with `test/CLASS/*`, or as `CLASS/*`; a zip or tar file of one; an
+            address that fsspec opens, such as `s3://bucket/photos`; or an `ImageFolders`, which names the splits. A
+            data set that was scanned before, or a subset of one, is returned unchanged.
         cache_dir: the folder of the stat cache.
-        test_fraction: the share of images, from 0 to below 1, that becomes the test split where there is none.
-            An image's side is decided by its content alone.
-        to_train: whether a classifier is to be trained on it. If not, what only training needs (two classes, both
+        test_fraction: the share of images, from 0 to below 1, that becomes the test split if there is none. Whether an
+            image is one of them depends only on its content.
+        to_train: whether you will train a classifier on it. If not, what only training needs (two classes, both
             splits, images of every class) may be missing.
         show: whether to show progress.
 
     Raises:
-        DatasetError: there is nothing here to train a classifier on; the message says why, and what to do.
+        DatasetError: no classifier can be trained on these images; the message says why, and what to do.
     """
     if isinstance(data, ImageDataset):
         return _checked(data) if to_train else data
@@ -102,7 +101,7 @@ def scan_listed(
     dataset = _with_images(_read(listed, as_cache_dir(cache_dir), show=show), to_train=to_train)
     if dataset.n_test == 0:
         dataset = _split_by_content(dataset, test_fraction, to_train=to_train)
-        empty = "The test split has no image: featx takes a test split from the train split, by content."
+        empty = "The test split is empty: featx takes test images from the train split, by a hash of their content."
         dataset = _warn(dataset, empty if listed.has_test_dir else "")
     return _warn(dataset, _untested(dataset), *_repeats(dataset))
 
@@ -233,7 +232,7 @@ def _read(listed: ListedImages, cache_dir: StoragePath, *, show: bool) -> ImageD
 
 
 def _with_images(dataset: ImageDataset, *, to_train: bool) -> ImageDataset:
-    """Return `dataset` with the classes that have training images; all that have images if nothing is to be trained.
+    """Return `dataset` with the classes that have training images; all that have images if not `to_train`.
 
     Raises:
         DatasetError: two classes cannot be told apart by their names; or there are fewer than two to train on, or the
@@ -266,7 +265,7 @@ def _with_classes(dataset: ImageDataset, has_images: np.ndarray, what: str) -> I
     """
     names = _named(dataset, has_images)
     labels = np.searchsorted(np.flatnonzero(has_images), dataset.labels).astype(np.int64)
-    left_out = _left_out(f"having no {what}", "class", _named(dataset, ~has_images))
+    left_out = _left_out(f"without {what}s", "class", _named(dataset, ~has_images))
     return _warn(replace(dataset, class_names=tuple(names), labels=labels), left_out, alike_warning(names))
 
 
@@ -274,7 +273,7 @@ def _split_by_content(dataset: ImageDataset, test_fraction: float, *, to_train: 
     """Return `dataset` with a test split taken from its images.
 
     Raises:
-        DatasetError: a classifier is to be trained, and there are too few images to have both splits.
+        DatasetError: `to_train`, and there are too few images for both splits.
     """
     split = replace(dataset, is_test=hashed_test_mask(dataset.digests, test_fraction))
     if not to_train:
@@ -284,7 +283,7 @@ def _split_by_content(dataset: ImageDataset, test_fraction: float, *, to_train: 
     if all_test := _named(split, n_train == 0):
         taken = f"every image of {_counted('class', all_test)}"
     elif test_fraction and not n_test.any():
-        taken = f"not one of {split.n_images} images"
+        taken = f"none of {split.n_images} images"
     if taken:
         raise DatasetError(
             f"featx takes about {test_fraction:.0%} of the images for testing, chosen by their content; in "
@@ -304,13 +303,13 @@ def _repeats(dataset: ImageDataset) -> Iterator[str]:
     """Yield a sentence each for copies within a split, between the splits, and between classes."""
     kinds = (
         (dataset.duplicates(), "Exact copies of other images in the same split"),
-        (dataset.leaks(), "Test images that are in the train split too, which flatters every result"),
+        (dataset.leaks(), "Test images that are also in the train split, so results look better than they are"),
         (dataset.label_conflicts(), "Identical images in different classes"),
     )
     rows = np.unique(np.concatenate([pairs[:, 0] for pairs, _ in kinds])).tolist()
     # Decoding takes a while: of very many, only the beginnings are looked at.
     look = partial(_is_image, dataset, whole=len(rows) <= _MAX_DECODED)
-    with ThreadPoolExecutor(_THREADS) as pool:
+    with ReaderThreads(_THREADS, "featx-look") as pool:
         is_image = dict(zip(rows, pool.map(look, rows), strict=True))
     for all_pairs, what in kinds:
         # Empty files and error pages are alike, and no copies of an image.

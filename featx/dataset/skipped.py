@@ -1,4 +1,4 @@
-"""What a store remembers of images: those that could not be read, and those that come out nearly black.
+"""What a store remembers about images: those that could not be read, and those that look nearly black.
 
 The nearly black ones have 16 bits a sample, but hold data of 8 to 14 bits. featx warns whenever it uses their store.
 """
@@ -20,7 +20,7 @@ from featx.dataset.image_dataset import Images
 from featx.dataset.loader import Dim, source_path
 from featx.errors import printable
 from featx.images import READS_VERSION
-from featx.storage import StoragePath, write_text
+from featx.storage import StoragePath, read_small, write_text
 from featx.system import csv_lines
 
 log = logging.getLogger("featx")
@@ -68,16 +68,16 @@ def read_skipped(path: StoragePath) -> list[SkippedImage]:
         ValueError: it is no such list, or not a sound one.
         OSError: it cannot be read.
     """
-    with io.StringIO(path.read_bytes().decode("utf-8", "surrogateescape"), newline="") as file:
+    with io.StringIO(read_small(path).decode("utf-8", "surrogateescape"), newline="") as file:
         try:
             header, *rows = csv.reader(file, strict=True)
         except csv.Error as error:
             raise ValueError(str(error)) from error
     if tuple(header) != _COLUMNS or any(len(row) != len(_COLUMNS) for row in rows):
-        raise ValueError("its columns are not those of a list of skipped images")
+        raise ValueError("its columns are not those of skipped.csv")
     images = [SkippedImage(path, digest, reason, decoder) for path, digest, reason, decoder in rows]
     if any(not re.fullmatch(r"(?:[0-9a-f]{64})?", image.digest) for image in images):
-        raise ValueError("a digest is none")
+        raise ValueError("a digest is not valid")
     return images
 
 
@@ -112,7 +112,7 @@ class SkippedImages:
         self._known = _by_content(rows)
         if rows != there:
             lines = csv_lines(_COLUMNS, (astuple(row)[: len(_COLUMNS)] for row in sorted(rows.values())))
-            _write(self._path, "".join(lines), "; what was skipped is tried again")
+            _write(self._path, "".join(lines), ", so featx will try the skipped images again")
 
 
 def _by_content(rows: Mapping[str, SkippedImage]) -> dict[str, SkippedImage]:
@@ -151,8 +151,10 @@ class DimImages:
 
     def _read(self) -> dict[str, int]:
         def read() -> dict[str, int]:
-            largest = json.loads(self._path.read_bytes())
-            return {str(bytes.fromhex(digest).hex()): int(value) for digest, value in largest.items()}
+            largest = json.loads(read_small(self._path))
+            if not all(type(value) is int and 0 < value < 1 << _USUAL_BITS[-1] for value in largest.values()):
+                raise ValueError("it has values that no such image has")
+            return {bytes.fromhex(digest).hex(): value for digest, value in largest.items()}
 
         return _remembered(self._path, read)
 
@@ -189,8 +191,8 @@ def dim_sentence(images: Iterable[DimImage]) -> str:
     factor = 65535 // (2**bits - 1)
     if len(different) == 1:
         return (
-            f"1 image has 16 bits a sample but no value above {largest:,} of 65,535, such as {path}, so it looks "
-            f"nearly black: if it holds {bits}-bit data, multiply its values by {factor}."
+            f"1 image has 16 bits a sample but no value above {largest:,} of 65,535, so it looks nearly black: {path}. "
+            f"If it holds {bits}-bit data, multiply its values by {factor}."
         )
     return (
         f"{len(different):,} images have 16 bits a sample but no value above {largest:,} of 65,535, such as {path}, so "
@@ -204,7 +206,7 @@ def _remembered(path: StoragePath, read: Callable[[], dict[str, _Known]]) -> dic
         return read()
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         log.warning("%s cannot be read (%s) and is written again from scratch.", printable(path), error)
         return {}
 

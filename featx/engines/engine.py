@@ -1,4 +1,4 @@
-"""What an engine is, what each can do, and which one runs a recipe on this machine."""
+"""The engines: what each can do, and which one runs a recipe on this machine."""
 
 import importlib.util
 import logging
@@ -10,7 +10,7 @@ from typing import Any, Protocol, Self, TypedDict
 
 import numpy as np
 
-from featx.backbones import DTYPE_POLICIES, Weights
+from featx.backbones import DTYPE_POLICIES, Weights, check_recipe
 from featx.dataset import ImageDataset
 from featx.engines.keras_engine import KerasEngine
 from featx.engines.networks import is_converted
@@ -19,6 +19,7 @@ from featx.errors import FeatxError
 from featx.recipe import PRECISIONS, Recipe
 from featx.storage import StoragePath
 from featx.system import (
+    MAX_THREADS,
     check_name,
     cuda_capability,
     keras_backend,
@@ -35,12 +36,15 @@ AUTO = "auto"
 #: Images in a batch unless told otherwise. More is no faster on a CPU; a GPU needs them to be busy.
 CPU_BATCH_SIZE, GPU_BATCH_SIZE = 32, 256
 
+#: More than any GPU computes at once.
+MAX_BATCH_SIZE = 1 << 16
+
 
 class Engine(Protocol):
     """Runs one backbone on this machine.
 
     Attributes:
-        depth: how many batches that are under way at once keep the machine busy.
+        depth: how many batches must be in progress to keep the machine busy.
     """
 
     @property
@@ -59,7 +63,7 @@ class Engine(Protocol):
         ...
 
     def close(self) -> None:
-        """Wait for what is under way, and free what the engine holds."""
+        """Wait for the batches in progress, and free the engine's resources."""
         ...
 
 
@@ -74,7 +78,7 @@ class EngineEntry:
         precisions: what it computes in.
         converts: whether Keras converts the network for it, once; else Keras itself runs the network.
         uses_gpu: whether it can use a GPU.
-        has_streams: whether it runs several batches side by side on the cores of a CPU.
+        has_streams: whether it runs several batches at the same time on the cores of a CPU.
         has_bfloat16: returns whether it computes bfloat16 on this processor.
     """
 
@@ -89,7 +93,7 @@ class EngineEntry:
 
 
 class EngineChoices(TypedDict, total=False):
-    """The attributes of `EngineOptions`, for functions that take them by name; what is not given is chosen."""
+    """The attributes of `EngineOptions`, for functions that take them by name; the others get their defaults."""
 
     engine: str | None
     batch_size: int | None
@@ -99,17 +103,17 @@ class EngineChoices(TypedDict, total=False):
 
 @dataclass(frozen=True, kw_only=True)
 class EngineOptions:
-    """How a backbone is run; none of it decides what the features are.
+    """How a backbone is run; none of this changes what the features are.
 
     Attributes:
         engine: one of `ENGINES`; `"auto"` is `keras` where there is a GPU that it can use, or for bfloat16 on a
             processor where OpenVINO has none; else `openvino`.
         batch_size: images in a batch; chosen for the machine if None.
         threads: processor cores for `openvino`; all if None.
-        streams: batches that `openvino` runs side by side; chosen for the machine if None.
+        streams: batches that `openvino` runs at the same time; chosen for the machine if None.
 
     Raises:
-        FeatxError: there is no such engine, or a number is no whole one of 1 or more.
+        FeatxError: there is no such engine, or a number is not whole, or is too small or too large.
     """
 
     engine: str = AUTO
@@ -118,10 +122,10 @@ class EngineOptions:
     streams: int | None = None
 
     def __post_init__(self) -> None:
-        check_name(self.engine, ENGINE_CHOICES, f"An engine is one of {', '.join(ENGINE_CHOICES)}.")
-        for name in ("batch_size", "threads", "streams"):
+        check_name(self.engine, ENGINE_CHOICES, f"An engine must be one of {', '.join(ENGINE_CHOICES)}.")
+        for name, most in (("batch_size", MAX_BATCH_SIZE), ("threads", MAX_THREADS), ("streams", MAX_THREADS)):
             if (number := getattr(self, name)) is not None:
-                object.__setattr__(self, name, whole_number(name, number))
+                object.__setattr__(self, name, whole_number(name, number, most=most))
 
     @classmethod
     def of(cls, choices: EngineChoices) -> Self:
@@ -136,17 +140,17 @@ def engines_for(precision: str) -> list[str]:
 
 
 def default_batch_size(options: EngineOptions) -> int:
-    """Return how many images a batch has."""
+    """Return the number of images in a batch."""
     may_use_gpu = options.engine == AUTO or ENGINES[options.engine].uses_gpu
     on_gpu = may_use_gpu and cuda_capability() is not None
     return options.batch_size or (GPU_BATCH_SIZE if on_gpu else CPU_BATCH_SIZE)
 
 
 def check_precision(engine: str, precision: str) -> None:
-    """Raise FeatxError if an engine, if it is not to be chosen, does not compute in this precision."""
+    """Raise FeatxError if the engine, unless it is `auto`, does not compute in this precision."""
     names = engines_for(precision)
     if engine != AUTO and engine not in names:
-        raise FeatxError(f"The {engine} engine has no {precision}; choose --engine {names[0]}.")
+        raise FeatxError(f"The {engine} engine does not support {precision}; choose --engine {names[0]}.")
 
 
 def choose_engine(options: EngineOptions, recipe: Recipe) -> str:
@@ -203,16 +207,18 @@ def create_engine(
     Args:
         recipe: what to run.
         weights: the weights that the recipe names.
-        cache_dir: where converted networks lie.
+        cache_dir: where the converted networks are.
         dataset: has the images that an int8 network is calibrated on.
         options: how to run it.
         show: show progress on stderr.
 
     Raises:
+        UnknownRecipeError: this featx does not compute what the recipe says.
         BackboneError: the layer does not exist, or the images are too small for the network.
         WeightsError: the file does not fit the network.
         FeatxError: there is no engine for this precision here.
     """
+    check_recipe(recipe)
     options = options or EngineOptions()
     chosen = choose_engine(options, recipe)
     log.debug("Engine: %s, %s.", chosen, options)

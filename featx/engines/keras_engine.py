@@ -1,4 +1,4 @@
-"""The `keras` engine: whatever backend `KERAS_BACKEND` names, the GPU if there is one.
+"""The `keras` engine: the backend that `KERAS_BACKEND` names, on the GPU if there is one.
 
 Two layers above the networks that each backend compiles: a thread that keeps the device busy with batches and makes
 them smaller when memory runs out; and the engine, which hands out futures.
@@ -187,8 +187,8 @@ _NETWORKS: dict[str, Callable[[Any, str], CompiledNetwork]] = {
 class KerasEngine:
     """Runs a backbone with Keras in batches of one fixed size, on a thread of its own.
 
-    On a GPU, the next batch travels and the last one returns while one is computed. If the GPU's memory does not hold
-    a batch, its size is halved, and the work goes on.
+    On a GPU, the next batch travels and the last one returns while one is computed. If a batch does not fit into the
+    GPU's memory, its size is halved, and the work continues.
 
     Attributes:
         depth: how many submitted batches keep the device busy: those on the device, and one to follow at once.
@@ -201,7 +201,7 @@ class KerasEngine:
         Raises:
             BackboneError: the layer does not exist, or the images are too small for the network.
             WeightsError: the file does not fit the network.
-            FeatxError: the precision is none of Keras's, or one image is too large for the device's memory.
+            FeatxError: Keras does not support the precision, or one image is too large for the device's memory.
         """
         if recipe.precision not in DTYPE_POLICIES:
             raise FeatxError(
@@ -225,14 +225,14 @@ class KerasEngine:
 
     @property
     def batch_size(self) -> int:
-        """How many images are computed at once: what was asked for, or what fits into memory if that is less."""
+        """How many images are computed at once: the number requested, or fewer if only those fit into memory."""
         return self._worker.batch_size
 
     def submit(self, images: np.ndarray) -> "Future[np.ndarray]":
         """Begin with `images`, `(n, height, width, 3)` uint8 RGB, and return the future of their features.
 
         These are `(n, *feature_shape)` float32. The array must not change before the future is done. Submitted arrays
-        are worked off in order. The future raises FeatxError if not even one image fits into the device's memory.
+        are processed in order. The future raises FeatxError if not even one image fits into the device's memory.
         """
         future: Future[np.ndarray] = Future()
         if not self._end.alive:
@@ -248,7 +248,7 @@ class KerasEngine:
         return self.submit(images).result()
 
     def close(self) -> None:
-        """End the thread once the batch that it is at is done; what is unfinished then is cancelled."""
+        """End the thread after its current batch; unfinished batches are cancelled."""
         self._end()
 
 

@@ -1,18 +1,21 @@
-"""The networks that OpenVINO runs, as files in the cache: converted once, checked when they are read."""
+"""The networks that OpenVINO runs, as files in the cache: converted once, and checked on every read."""
 
+import hashlib
 import json
 import logging
+import re
 import shutil
 import zipfile
 import zlib
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from featx.errors import FeatxError, printable, system_errors
 from featx.recipe import DTYPES, Recipe
-from featx.storage import StoragePath, check_readable, local_dir, replacing, sweep
+from featx.storage import OddFileError, StoragePath, check_readable, check_regular, local_dir, replacing, sweep
 
 log = logging.getLogger("featx")
 
@@ -21,6 +24,10 @@ FORMAT_VERSION = 1
 
 #: What reading a damaged zip file, or one of another making, ends in.
 _DAMAGE = (zipfile.BadZipFile, zlib.error, KeyError, ValueError, EOFError, NotImplementedError, RuntimeError, TypeError)
+
+
+#: Larger than any network, and than what one says of itself.
+_NETWORK_BYTES, _ABOUT_BYTES = 8 << 30, 64 << 20
 
 
 @dataclass(frozen=True)
@@ -38,8 +45,13 @@ class Network:
     calibration: tuple[str, ...] = ()
 
 
+def calibration_digest(digests: tuple[str, ...]) -> str:
+    """Return what stands for these images in a recipe: SHA-256, in hexadecimal, of their sorted digests."""
+    return hashlib.sha256("".join(sorted(digests)).encode("ascii")).hexdigest()
+
+
 def network_recipe(recipe: Recipe) -> Recipe:
-    """Return what of `recipe` decides the network: not how features are stored, or of which views they are.
+    """Return the part of `recipe` that decides the network: not how features are stored, nor their views.
 
     bfloat16 runs the float32 network.
     """
@@ -48,29 +60,33 @@ def network_recipe(recipe: Recipe) -> Recipe:
 
 
 def network_path(recipe: Recipe, cache_dir: StoragePath) -> Path:
-    """Return where the network of `recipe` is kept: on this machine, also if the cache is elsewhere."""
+    """Return the path of the network of `recipe`: on this machine, even if the cache is elsewhere."""
     return local_dir(cache_dir) / "networks" / f"{network_recipe(recipe).slug}.zip"
 
 
 def is_converted(recipe: Recipe, cache_dir: StoragePath) -> bool:
-    """Return whether the network of `recipe` is in the cache, so that Keras need not be started to run it."""
+    """Return whether the network of `recipe` is in the cache, so that it runs without Keras."""
     return network_path(recipe, cache_dir).is_file()
 
 
 def read_network(recipe: Recipe, cache_dir: StoragePath) -> Network | None:
-    """Return the network that is kept for `recipe`; None if there is none, or a damaged one, which is said.
+    """Return the cached network of `recipe`; None if there is none, or, with a warning, if it is damaged.
 
     Raises:
         FeatxError: the file cannot be read.
     """
     path = network_path(recipe, cache_dir)
     try:
-        with zipfile.ZipFile(path) as file:
+        with _opened(path) as file:
             about = _about(file)
             if about["recipe"] != network_recipe(recipe).to_json():
                 raise ValueError("it belongs to another recipe")
+            _check_calibration(about, recipe)
             return Network(file.read("network.xml"), file.read("network.bin"), tuple(about["calibration"]))
     except FileNotFoundError:
+        return None
+    except OddFileError as error:
+        say_damaged(recipe, cache_dir, str(error.strerror))
         return None
     except _DAMAGE as error:
         check_readable(path)
@@ -81,17 +97,22 @@ def read_network(recipe: Recipe, cache_dir: StoragePath) -> Network | None:
 
 
 def check_network(path: Path) -> str | None:
-    """Return what is wrong with the network kept at `path`, in a few words; None if all of it is sound.
+    """Return what is wrong with the network at `path`, in a few words; None if it is not damaged.
 
     Raises:
         OSError: it cannot be read.
     """
     try:
-        with zipfile.ZipFile(path) as file:
-            if network_path(Recipe.from_json(_about(file)["recipe"]), path.parent).name != path.name:
+        with _opened(path) as file:
+            about = _about(file)
+            recipe = Recipe.from_json(about["recipe"])
+            if network_path(recipe, path.parent).name != path.name:
                 return "it belongs to another recipe"
+            _check_calibration(about, recipe)
             if damaged := file.testzip():
                 return f"{damaged} does not match its checksum"
+    except OddFileError as error:
+        return str(error.strerror)
     except (*_DAMAGE, FeatxError) as error:
         check_readable(path)
         return " ".join(str(error).split())
@@ -101,11 +122,11 @@ def check_network(path: Path) -> str | None:
 def say_damaged(recipe: Recipe, cache_dir: StoragePath, reason: str) -> None:
     """Warn that the network kept for `recipe` is of no use."""
     path = network_path(recipe, cache_dir)
-    log.warning("%s is damaged (%s); featx makes it again.", printable(path), printable(reason[:200]))
+    log.warning("%s is damaged (%s); featx creates it again.", printable(path), printable(reason[:200]))
 
 
 def write_network(network: Network, recipe: Recipe, cache_dir: StoragePath) -> None:
-    """Keep `network` for `recipe`, whole or not at all.
+    """Write `network` for `recipe` to the cache, as a whole or not at all.
 
     Raises:
         FeatxError: the file cannot be written.
@@ -129,7 +150,7 @@ def write_network(network: Network, recipe: Recipe, cache_dir: StoragePath) -> N
 def pack_network(recipe: Recipe, cache_dir: StoragePath, run_dir: Path) -> None:
     """Copy the int8 network of `recipe` to a run folder, if the cache has it: the run then predicts on any machine.
 
-    Other networks can be made again from the weights alone.
+    Other networks can be converted again from the weights alone.
 
     Raises:
         OSError: it cannot be copied.
@@ -140,7 +161,7 @@ def pack_network(recipe: Recipe, cache_dir: StoragePath, run_dir: Path) -> None:
 
 
 def unpack_network(recipe: Recipe, run_dir: Path, cache_dir: StoragePath) -> None:
-    """Copy what `pack_network` put into a run folder to the cache, unless a network is there; a damaged one is said.
+    """Copy the network in a run folder to the cache, unless it is there already; warn if it is damaged.
 
     Raises:
         FeatxError: it cannot be read or written.
@@ -164,17 +185,40 @@ def kept_calibrations(recipe: Recipe, cache_dir: StoragePath) -> list[tuple[str,
     wanted = replace(network_recipe(recipe), calibration=None)
     found = []
     for path in sorted((local_dir(cache_dir) / "networks").glob("*.zip")):
-        with suppress(OSError, FeatxError, *_DAMAGE), zipfile.ZipFile(path) as file:
+        with suppress(OSError, FeatxError, *_DAMAGE), _opened(path) as file:
             about = _about(file)
             if replace(Recipe.from_json(about["recipe"]), calibration=None) == wanted:
                 found.append(tuple(about["calibration"]))
     return found
 
 
+@contextmanager
+def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
+    """Open the network at `path`.
+
+    Raises:
+        OddFileError: it is no regular file, or larger than any network.
+        OSError: it cannot be read.
+    """
+    check_regular(path, _NETWORK_BYTES)
+    with zipfile.ZipFile(path) as file:
+        yield file
+
+
 def _about(file: zipfile.ZipFile) -> dict[str, Any]:
     if any(member.compress_type != zipfile.ZIP_STORED for member in file.infolist()):
-        raise ValueError("it is compressed, which featx never does: it may unpack to any size")
+        raise ValueError("it is compressed, so it may unpack to any size")
+    if file.getinfo("network.json").file_size > _ABOUT_BYTES:
+        raise ValueError("its description is too long")
     about: dict[str, Any] = json.loads(file.read("network.json"))
     if about["format"] != FORMAT or about["format_version"] > FORMAT_VERSION:
         raise ValueError("it has an unknown format")
+    if not all(re.fullmatch(r"[0-9a-f]{64}", digest) for digest in about["calibration"]):
+        raise ValueError("it does not say which images it was calibrated on")
     return about
+
+
+def _check_calibration(about: dict[str, Any], recipe: Recipe) -> None:
+    """Raise ValueError if an int8 network was calibrated on other images than its recipe says."""
+    if recipe.calibration and calibration_digest(tuple(about["calibration"])) != recipe.calibration:
+        raise ValueError("it was calibrated on other images")

@@ -1,10 +1,9 @@
 """An int8 network from a float one: post-training quantization by NNCF, its ranges set by images of the train split.
 
-Which images is in the recipe: always the same ones, whoever asks.
+The recipe says which images, so they are always the same.
 """
 
 import contextlib
-import hashlib
 import io
 import logging
 from collections.abc import Callable, Iterator
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from featx.dataset import ImageDataset, read_batches
-from featx.engines.networks import kept_calibrations, network_path
+from featx.engines.networks import calibration_digest, kept_calibrations, network_path
 from featx.errors import FeatxError, printable
 from featx.recipe import Recipe
 from featx.storage import StoragePath
@@ -42,15 +41,10 @@ def choose_calibration(dataset: ImageDataset) -> tuple[str, ...]:
     return tuple(sorted(_train_digests(dataset))[:N_CALIBRATION])
 
 
-def calibration_digest(digests: tuple[str, ...]) -> str:
-    """Return what stands for these images in a recipe: SHA-256, in hexadecimal, of their sorted digests."""
-    return hashlib.sha256("".join(sorted(digests)).encode("ascii")).hexdigest()
-
-
 def best_calibration(kept: list[tuple[str, ...]], dataset: ImageDataset) -> tuple[str, ...]:
     """Return the calibration of `kept` that fits `dataset` best; a new one if none does.
 
-    A few images more or less must not mean another recipe, for then all features would have to be computed again.
+    A few images more or less must not change the recipe: then all features would have to be computed again.
     """
     train = _train_digests(dataset)
 
@@ -107,9 +101,9 @@ def _find_images(
             if calibration_digest(digests) == recipe.calibration and len(rows) == len(digests):
                 return digests, rows
     raise FeatxError(
-        f"The int8 network of these features is not in the cache, and the images that it was calibrated on are not "
-        f"available to make it again. Copy {printable(network_path(recipe, cache_dir))} from the cache that they were "
-        f"made in, or run featx extract on the images with the same options as then."
+        f"The int8 network of these features is not in the cache, and featx cannot create it again without its "
+        f"calibration images. Copy {printable(network_path(recipe, cache_dir))} from the cache where the features were "
+        f"computed, or run featx extract on the images with the same options as before."
     )
 
 

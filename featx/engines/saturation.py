@@ -1,6 +1,6 @@
 """int8 networks on x86 processors without VNNI, where products of 8 bits are added in pairs of 16 bits.
 
-Such a pair is at most 255·127·2 = 64,770, and what exceeds 32,767 is cut off: features then differ from those of other
+Such a pair is at most 255·127·2 = 64,770, but sums above 32,767 are clipped: features then differ from those of other
 processors. Where each weight is the sum of two of at most 64, which multiply the same input, no pair exceeds 32,640.
 All sums are what they are with VNNI, bit for bit, and the network is still faster than in float32.
 """
@@ -17,7 +17,7 @@ _N_CHANNELS = 64
 
 
 def without_saturation(model: Any) -> Any:
-    """Return an int8 `openvino.Model` so that its sums are exact on this processor; it is changed in place."""
+    """Return an int8 `openvino.Model` whose sums are exact on this processor; it is changed in place."""
     if int8_saturates():
         split_weights(model)
     return model
@@ -25,7 +25,7 @@ def without_saturation(model: Any) -> Any:
 
 @cache
 def int8_saturates() -> bool:
-    """Return whether OpenVINO cuts off sums of int8 products here. Only a product that is known tells."""
+    """Return whether OpenVINO clips sums of int8 products here, by computing a product with a known result."""
     openvino = import_openvino()
     ops = openvino.opset13
     images = ops.parameter([1, _N_CHANNELS, 8, 8], openvino.Type.u8)

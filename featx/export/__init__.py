@@ -1,4 +1,4 @@
-"""A run as one artefact that needs no featx: images in, probabilities and class names out.
+"""Writes a run as one file or folder that needs no featx: images in, probabilities and class names out.
 
 `graph` joins resizing, backbone and head, and writes them as a Keras file, a SavedModel or ONNX.
 """

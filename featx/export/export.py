@@ -1,4 +1,4 @@
-"""A run as one artefact that needs no featx: images of any size in, probabilities and class names out."""
+"""Writes a run as one file or folder that needs no featx: images of any size in, probabilities and class names out."""
 
 import json
 import logging
@@ -30,14 +30,14 @@ FORMATS: dict[str, tuple[str, Callable[[Graph, dict[str, Any], Path], None]]] = 
 
 @dataclass(frozen=True)
 class Export:
-    """An artefact that was written.
+    """A file or folder that was written.
 
     Attributes:
         path: the file, or for `savedmodel` the folder.
         format: `"keras"`, `"savedmodel"` or `"onnx"`.
         head: the head in it.
         class_names: the classes, in the order of the probabilities.
-        recipe: what the features are. Whatever its precision, the artefact computes in float32.
+        recipe: what the features are. The export computes in float32, whatever the precision of the recipe.
         size_bytes: of the file, or of all files in the folder.
         elapsed_s: seconds it took.
     """
@@ -65,26 +65,26 @@ def export_run(
     weights: Path | str | None = None,
     show: bool = False,
 ) -> Export:
-    """Write the run in `run_dir` as one artefact, whole or not at all.
+    """Write the run in `run_dir` as one file or folder, whole or not at all.
 
     Args:
-        run_dir: a folder that `featx train-top` has written, or `featx compare`: of the runs in its report folder, the
-            one that did best is taken.
-        to_path: the file or folder to write, which must not be there yet; in the run folder if None.
+        run_dir: a run folder of `featx train-top`; or a report folder of `featx compare`, for its best run.
+        to_path: the file or folder to write, which must not exist; in the run folder if None.
         format: `"keras"`, `"savedmodel"` or `"onnx"`.
         head: `"dense"` or `"logreg"`; the run's first if None.
         cache_dir: remembers digests of weights files.
-        weights: file of the backbone's weights, if it is not where it was when the run was made.
-        show: show on stderr what is being done.
+        weights: file of the backbone's weights, if you moved it since the run was made.
+        show: show progress on stderr.
 
     Raises:
         WeightsError: the backbone's weights were not found.
-        FeatxError: there is no sound run, something is there already, it cannot be written, or a package is missing.
+        FeatxError: there is no intact run, `to_path` exists or cannot be written, or a package is missing.
     """
     start_s = time.perf_counter()
-    check_name(format, FORMATS, f"A run is exported as {', '.join(FORMATS)}.")
+    check_name(format, FORMATS, f"The format is one of {', '.join(FORMATS)}.")
     suffix, write = FORMATS[format]
     run = read_run(as_path(run_dir), head)
+    run.read_head(head)  # what is wrong with it is found before TensorFlow starts
     head_path = run.head_path(head)
     path = as_path(to_path) if to_path else run.dir / f"model-{head_path.stem}{suffix}"
     _check_path(path, format, suffix)
@@ -93,7 +93,7 @@ def export_run(
     _check_names(run, format)
     recipe = run.recipe
     if recipe.precision != "float32":
-        log.info("The run computes in %s, the artefact in float32: probabilities differ a little.", recipe.precision)
+        log.info("The run computes in %s, the export in float32, so probabilities differ slightly.", recipe.precision)
     weights_path = run.find_weights(as_cache_dir(cache_dir), as_path(weights) if weights else None).path
     begin = new_file if suffix else partial(new_folder, last="saved_model.pb")
     with waiting(f"export to {format}", show=show) as note, begin(path) as making:
@@ -109,9 +109,9 @@ def export_run(
 def _check_path(path: Path, form: str, suffix: str) -> None:
     """Raise FeatxError if nothing new can be written to `path`: before a network is built."""
     if path.exists() or path.is_symlink():
-        raise FeatxError(f"{printable(path)} is there already; remove it, or choose another place with --to.")
+        raise FeatxError(f"{printable(path)} already exists: remove it, or choose another path with --to.")
     if form == "savedmodel" and path.suffix in {".keras", ".onnx"}:
-        raise FeatxError(f"A savedmodel is a folder: its name has no such suffix. Received: {printable(path)}")
+        raise FeatxError(f"A savedmodel is a folder: give it a name without this suffix. Received: {printable(path)}")
     if suffix and path.suffix != suffix:
         raise FeatxError(f"The name of a {form} file ends in {suffix}. Received: {printable(path)}")
     with system_errors(printable(path), "written"):
@@ -122,7 +122,7 @@ def _check_packages(form: str) -> None:
     """Raise FeatxError if the format cannot be written here: before a network is built."""
     if form != "keras" and keras_backend() != "tensorflow":
         raise FeatxError(
-            f"The format {form} is written by TensorFlow: unset KERAS_BACKEND, or set KERAS_BACKEND=tensorflow. "
+            f"TensorFlow writes the format {form}: unset KERAS_BACKEND, or set KERAS_BACKEND=tensorflow. "
             f"Received: {keras_backend()}"
         )
     if form == "onnx":

@@ -1,7 +1,8 @@
-"""What lies in a cache folder: listed, checked and mended, tidied, removed."""
+"""The entries of a cache folder: lists, checks, repairs, compacts and removes them."""
 
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,9 @@ from featx.store import (
 from featx.system import brief, did_you_mean, progress_bar, size
 from featx.system import names as as_names
 
+#: How the name of a store ends: in eight digits of its recipe's key.
+_STORE_NAME = re.compile(r"-[0-9a-f]{8}$")
+
 NETWORKS_NAME = "networks"
 
 
@@ -34,11 +38,11 @@ class CacheEntry:
         name: the name of the file or folder, by which it can be checked, compacted or removed.
         path: where it is.
         kind: `"store"`, `"networks"`, `"digests"`, `"data"` (the sample or the demo's photographs), `"unfinished"`
-            (what a process is building, or was when it was killed), `"quarantined"`, or `"other"`: what featx did not
-            make.
-        size_bytes: of all files in it.
-        unfinished_bytes: of those that a process is writing, or was when it was killed.
+            (a process is building it, or was killed), `"quarantined"`, or `"other"`: featx did not make it.
+        size_bytes: of all files in it, as far as they can be seen.
+        unfinished_bytes: of those that a process is writing, or was writing when it was killed.
         store: what a store holds; else None.
+        problem: why what it holds cannot be told, a sentence; empty if it can.
     """
 
     name: str
@@ -46,6 +50,7 @@ class CacheEntry:
     kind: str
     size_bytes: int
     store: StoreListing | None = None
+    problem: str = ""
     unfinished_bytes: int = 0
 
     def __repr__(self) -> str:
@@ -58,33 +63,39 @@ class CacheCheck:
 
     Attributes:
         stores: of each store that was checked.
-        damages: of what is no store: converted networks and the digest cache. They are made again when they are needed.
+        damages: of converted networks and the digest cache. featx makes these again when it needs them.
+        problems: why other entries could not be checked or mended, a sentence each: a newer featx wrote them, or the
+            system cannot read them. That is no damage.
     """
 
     stores: tuple[StoreCheck, ...]
     damages: tuple[Damage, ...]
+    problems: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         n_damages = len(self.damages) + sum(len(store.damages) for store in self.stores)
         found = f"{n_damages:,} damages" if n_damages else "no damage found"
-        return f"<CacheCheck of {len(self.stores):,} stores: {found}>"
+        unchecked = f", {len(self.problems):,} not checked" if self.problems else ""
+        return f"<CacheCheck of {len(self.stores):,} stores: {found}{unchecked}>"
 
     @property
     def is_sound(self) -> bool:
-        """Whether nothing is damaged."""
+        """Whether nothing that was checked is damaged."""
         return not self.damages and not any(store.damages for store in self.stores)
 
 
 def list_cache(cache_dir: StoragePath | str) -> list[CacheEntry]:
-    """Return what is in a cache folder, stores first, sorted by name. Nothing in it is changed.
+    """Return what is in a cache folder, stores first, sorted by name. Change nothing.
 
-    Of a cache elsewhere, what is kept of it on this machine is listed, too.
+    For a remote cache, this includes what featx keeps of it on this machine. An entry that cannot be read has the
+    reason. Entries that another process removes meanwhile are left out.
 
     Raises:
         FeatxError: the folder cannot be read.
     """
     cache_dir = as_cache_dir(cache_dir)
-    entries = [_entry(path) for folder in dict.fromkeys((cache_dir, local_dir(cache_dir))) for path in _listed(folder)]
+    folders = dict.fromkeys((cache_dir, local_dir(cache_dir)))
+    entries = [entry for folder in folders for path in _listed(folder) if (entry := _entry(path))]
     return sorted(entries, key=lambda entry: (_KINDS.index(entry.kind), entry.name))
 
 
@@ -96,37 +107,39 @@ def check_cache(
     Args:
         cache_dir: the folder.
         names: of entries; all if empty.
-        mend: quarantine damaged segments and a damaged digest cache, remove damaged networks, and write derived files
-            again. Otherwise nothing is changed.
+        mend: whether to quarantine damaged segments and a damaged digest cache, remove damaged networks, and write
+            derived files again. If not, change nothing.
         show: show progress on stderr.
 
     Returns:
-        What was found, before it was mended.
+        What was found, before it was mended. An entry that cannot be checked or mended keeps no other from being so.
 
     Raises:
-        FeatxError: there is no such entry, or the system cannot read or write one.
+        FeatxError: there is no such entry, or the folder cannot be read.
     """
     cache_dir = as_cache_dir(cache_dir)
     entries = _chosen(cache_dir, names)
     stores: list[StoreCheck] = []
     damages: list[Damage] = []
+    problems: list[str] = []
     with progress_bar(sum(e.size_bytes for e in entries) >> 20, "verify", "MiB", show=show) as bar:
         read = _Megabytes(bar.update)
         for entry in entries:
-            if entry.kind == "store":
-                stores.append(check_store(entry.path, read))
-            elif entry.kind in _CHECKS and isinstance(entry.path, Path):
-                damages += _CHECKS[entry.kind](entry.path)
-                read(entry.size_bytes)
+            with _noted(entry.path, problems):
+                if entry.kind == "store":
+                    stores.append(check_store(entry.path, read))
+                elif entry.kind in _CHECKS and isinstance(entry.path, Path):
+                    damages += _CHECKS[entry.kind](entry.path)
+                    read(entry.size_bytes)
     if mend:
-        _mend(stores, damages, cache_dir)
-    return CacheCheck(tuple(stores), tuple(damages))
+        _mend(stores, damages, cache_dir, problems)
+    return CacheCheck(tuple(stores), tuple(damages), tuple(problems))
 
 
 def compact_cache(
     cache_dir: StoragePath | str, names: Sequence[str] | str = (), *, show: bool = False
 ) -> dict[str, Compaction]:
-    """Merge small segments in the stores of a cache folder, and return by name what was done.
+    """Merge small segments in the stores of a cache folder. Return what was done, by the name of the store.
 
     Args:
         cache_dir: the folder.
@@ -134,22 +147,29 @@ def compact_cache(
         show: show progress on stderr.
 
     Raises:
-        FeatxError: there is no such store, or the system cannot read or write one.
+        FeatxError: there is no such store, or some could not be compacted; all others have been.
     """
     cache_dir = as_cache_dir(cache_dir)
-    stores = {entry.name: entry.store for entry in _chosen(cache_dir, names) if entry.store}
-    recipes = {name: store.recipe for name, store in stores.items() if store.recipe}
-    return {name: compact(FeatureStore(cache_dir, recipe), show=show) for name, recipe in recipes.items()}
+    done: dict[str, Compaction] = {}
+    problems: list[str] = []
+    for entry in _chosen(cache_dir, names):
+        problems += [entry.problem] if entry.problem else []
+        if entry.store and entry.store.recipe:
+            with _noted(entry.path, problems):
+                done[entry.name] = compact(FeatureStore(cache_dir, entry.store.recipe), show=show)
+    if problems:
+        raise FeatxError(" ".join((*problems, f"Compacted: {', '.join(map(printable, done)) or 'nothing'}.")))
+    return done
 
 
 def removable(cache_dir: StoragePath, names: Sequence[str], *, quarantined: bool = False) -> list[StoragePath]:
-    """Return the paths that `remove` is to be given: of the entries called `names`, and of what was quarantined.
+    """Return the paths to pass to `remove`: of the entries called `names`, and of quarantined files.
 
     Raises:
         FeatxError: there is no such entry, or featx has not made it.
     """
     chosen = _chosen(cache_dir, names) if names else []
-    if others := [entry for entry in chosen if entry.kind == "other"]:
+    if others := [entry for entry in chosen if not _is_made_by_featx(entry)]:
         raise FeatxError(
             f"featx did not make {printable(others[0].path)}, and does not remove it: remove it yourself if you want."
         )
@@ -165,13 +185,13 @@ def removable(cache_dir: StoragePath, names: Sequence[str], *, quarantined: bool
 
 
 def remove(paths: Iterable[StoragePath]) -> None:
-    """Remove files and folders of a cache. On a disk, a folder goes as a whole: no half of a store is left.
+    """Remove files and folders of a cache. On a disk, a folder is removed as a whole: no half of a store remains.
 
     Raises:
         FeatxError: one of them cannot be removed.
     """
     for path in paths:
-        with system_errors(printable(path), "removed"):
+        with system_errors(printable(path), "removed"), suppress(FileNotFoundError):  # another process was quicker
             remove_whole(path)
             sweep(path.parent)
 
@@ -184,30 +204,61 @@ def _listed(folder: StoragePath) -> list[StoragePath]:
 
 
 def size_bytes(path: StoragePath) -> int:
-    """Return the bytes of a file, or of all files in a folder; links count as nothing."""
-    if path.is_dir() and not path.is_symlink():
-        return sum(size_bytes(below) for below in path.iterdir())
-    return 0 if path.is_symlink() else path.stat().st_size
+    """Return the bytes of a file, or of all files in a folder that can be seen; links count as nothing."""
+    total, left = 0, [path]
+    while left:
+        here = left.pop()
+        with suppress(OSError):  # it has gone, or may not be looked at
+            if here.is_symlink():
+                continue
+            if here.is_dir():
+                left += here.iterdir()
+            else:
+                total += here.stat().st_size
+    return total
 
 
-def _entry(path: StoragePath) -> CacheEntry:
+def _entry(path: StoragePath) -> CacheEntry | None:
+    """Return what `path` is; None if it has gone."""
+    kind, store, unfinished, problems = "other", None, 0, list[str]()
     size = size_bytes(path)
     if path.name.startswith(TEMPORARY_PREFIX):
         return CacheEntry(path.name, path, "unfinished", size, unfinished_bytes=size)
     if path.is_dir():
-        unfinished = sum(map(size_bytes, path.glob(f"{TEMPORARY_PREFIX}*")))
-        store = list_store(path)
-        if store.segments or store.recipe or store.quarantined:
-            return CacheEntry(path.name, path, "store", size, store, unfinished)
-        if path.name == NETWORKS_NAME and isinstance(path, Path):
-            return CacheEntry(path.name, path, "networks", size, None, unfinished)
-        if path.name in DATA_NAMES:
-            return CacheEntry(path.name, path, "data", size)
-    kind = "other"
-    if isinstance(path, Path) and path.is_file():
-        kind = "digests" if path.name == DATABASE_NAME else kind
-        kind = "quarantined" if path.name.startswith(f"{DATABASE_NAME}.damaged-") else kind
-    return CacheEntry(path.name, path, kind, size)
+        with _noted(path, problems):
+            store = list_store(path)
+            unfinished = sum(map(size_bytes, path.glob(f"{TEMPORARY_PREFIX}*")))
+        if problems or (store and (store.segments or store.recipe or store.quarantined)):
+            kind = "store"
+        else:
+            store = None
+            kind = "data" if path.name in DATA_NAMES else kind
+            kind = "networks" if path.name == NETWORKS_NAME and isinstance(path, Path) else kind
+    elif path.name == DATABASE_NAME and isinstance(path, Path):
+        kind = "digests"
+    elif path.name.startswith(f"{DATABASE_NAME}.damaged-"):
+        kind = "quarantined"
+    if not (path.exists() or path.is_symlink()):
+        return None
+    return CacheEntry(path.name, path, kind, size, store, "".join(problems), unfinished)
+
+
+def _is_made_by_featx(entry: CacheEntry) -> bool:
+    """Return whether featx made an entry; one that cannot be read is known by its name."""
+    return entry.kind != "other" and not (entry.problem and not _STORE_NAME.search(entry.name))
+
+
+@contextmanager
+def _noted(path: StoragePath, problems: list[str]) -> Iterator[None]:
+    """Note in `problems`, as a sentence, why the block could not do its work on `path`; others go on."""
+    try:
+        yield
+    except FeatxError as error:
+        problems.append(str(error))
+    except OSError as error:
+        problems.append(f"{printable(path)} cannot be read: {error.strerror or error}.")
+    except MemoryError:
+        problems.append(f"{printable(path)} cannot be read: not enough memory.")
 
 
 def _chosen(cache_dir: StoragePath, names: Sequence[str] | str) -> list[CacheEntry]:
@@ -229,13 +280,16 @@ def _named(name: str, entries: Sequence[CacheEntry], cache_dir: StoragePath) -> 
     listing = ", ".join(printable(entry.name) for entry in found or entries) or "nothing"
     problem = "has several entries that begin with" if found else "has no"
     meant = "" if found else did_you_mean(name, (entry.name for entry in entries))
-    raise FeatxError(f"The cache {printable(cache_dir)} {problem} {printable(name)}. There is: {listing}.{meant}")
+    raise FeatxError(f"The cache {printable(cache_dir)} {problem} {printable(name)}. It has: {listing}.{meant}")
 
 
 def _check_networks(folder: Path) -> list[Damage]:
-    with system_errors(printable(folder), "read"):
-        found = {path: check_network(path) for path in sorted(folder.glob("*.zip"))}
-    return [Damage(path, reason) for path, reason in found.items() if reason]
+    damages = []
+    for path in sorted(folder.glob("*.zip")):
+        with system_errors(printable(path), "read"), suppress(FileNotFoundError):
+            if reason := check_network(path):
+                damages.append(Damage(path, reason))
+    return damages
 
 
 def _check_digests(path: Path) -> list[Damage]:
@@ -243,12 +297,13 @@ def _check_digests(path: Path) -> list[Damage]:
     return [Damage(path, reason)] if reason else []
 
 
-def _mend(stores: Sequence[StoreCheck], damages: Sequence[Damage], cache_dir: StoragePath) -> None:
+def _mend(stores: Sequence[StoreCheck], damages: Sequence[Damage], cache_dir: StoragePath, problems: list[str]) -> None:
     for store in stores:
         if store.damages:
-            mend_store(store, cache_dir)
+            with _noted(store.dir, problems):
+                mend_store(store, cache_dir)
     for damage in damages:
-        with system_errors(printable(damage.path), "mended"):
+        with _noted(damage.path, problems), system_errors(printable(damage.path), "mended"):
             if damage.path.name == DATABASE_NAME and isinstance(damage.path, Path):
                 quarantine_database(damage.path)
             else:

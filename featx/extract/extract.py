@@ -25,10 +25,10 @@ DEFAULT_SETTINGS = ExtractionSettings()
 
 @dataclass(frozen=True, kw_only=True)
 class ExtractedViews(Computed):
-    """What an extraction did about augmented views; see also `Computed`.
+    """What an extraction did with augmented views; see also `Computed`.
 
     Attributes:
-        views: what was asked for.
+        views: the views that were asked for.
         n_images: images that have views.
     """
 
@@ -48,8 +48,9 @@ class Extraction(Computed):
 
     Attributes:
         dataset: the images.
-        elapsed_s: the whole call, in seconds.
-        views: the same of augmented views; None if none were asked for. All else here is about the images themselves.
+        elapsed_s: seconds that the whole call took.
+        views: what it did with augmented views; None if there are none. The other attributes are about the images
+            themselves.
     """
 
     dataset: ImageDataset
@@ -74,7 +75,7 @@ def extract_features(
     ray_address: str | None = None,
     **options: Unpack[ExtractionOptions],
 ) -> Extraction:
-    """Make the store hold the features of every image in `data_dir`, and of augmented views if there are to be any.
+    """Compute the features of images that the store does not have yet, and of augmented views of these images.
 
     >>> from pathlib import Path
     >>> extraction = extract_features(Path("data"), backbone="vgg16", image_size=(150, 150))  # doctest: +SKIP
@@ -82,19 +83,19 @@ def extract_features(
     Args:
         data_dir: `train/CLASS/*` with `test/CLASS/*`, or `CLASS/*`: a folder, a zip or tar file, or an address that
             fsspec opens, as text, such as `"s3://bucket/photos"`; or an `ImageFolders`, which names its splits.
-        cache_dir: where stores lie: a folder, or the address of one on an object store.
+        cache_dir: the cache: a folder, or the address of one on an object store.
         workers: decoding threads; as many as cores if None.
         strict: raise on the first image that cannot be read, instead of skipping it.
         show: show progress on stderr.
-        views: augmented views, of training images only unless it says otherwise; they have a store of their own. A
-            number means so many as in the report.
-        ray_address: the Ray cluster that computes them, like `"auto"` or `"HOST:PORT"`; this process if None. There,
-            `threads` are the cores of each worker.
+        views: augmented views of the training images; of the test images, too, if it says so. A number means that many
+            views as in the report. Views have their own store.
+        ray_address: the Ray cluster that computes the features, like `"auto"` or `"HOST:PORT"`; this process if None.
+            On a cluster, `threads` are the cores of each worker.
         options: what the features are and how the backbone is run, by name; see `featx.extract.RecipeOptions` and
             `featx.engines.EngineOptions`.
 
     Raises:
-        FeatxError: the data set, the backbone, the weights or the store is not fit; the message says what to do.
+        FeatxError: the data set, the backbone, the weights or the store cannot be used; the message says what to do.
     """
     recipe_options, engine_options = split_options(options)
     settings = ExtractionSettings(
@@ -116,7 +117,7 @@ def extract_dataset(
     *,
     views: Views | None = None,
 ) -> Extraction:
-    """Make the store of `recipe` hold the features of every image of `dataset`, and of `views` if there are to be any.
+    """Compute the features of `dataset` that the store of `recipe` does not have yet, and of `views` of its images.
 
     Raises:
         DtypeOverflowError: a feature does not fit the storage dtype. What was computed before is kept.

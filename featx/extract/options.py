@@ -1,4 +1,4 @@
-"""From what a user asks for to the recipe that it means on this machine, and back to the command that asks for it."""
+"""Turns a user's options into the recipe that they mean on this machine, and a recipe into the command for it."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -67,17 +67,17 @@ class Option:
 
 
 class RecipeOptions(TypedDict, total=False):
-    """What a user may choose about a recipe: the one table of these options.
+    """The options of a recipe: the only table of them.
 
-    Every function that takes a recipe takes these, by name. What is not given, or None, means the default.
+    Every function that takes a recipe takes these by name. An option that is left out, or None, means the default.
 
     backbone: name in `featx.backbones.table.BACKBONES`.
     weights: see `featx.backbones.weights.find_weights`.
     layer: name of the layer whose output is stored; the backbone's last one if None; `"predictions"` for the class
         probabilities of the whole classifier, whose weights are in another file.
-    pooling: `"avg"` or `"max"`, for the mean or the largest of each channel alone; all of the output if None.
+    pooling: `"avg"` or `"max"`, for the mean or the maximum of each channel; the complete output if None.
     image_size: in pixels, `(height, width)`, one number for both, or text like `"120x160"`; the backbone's own if None.
-    precision: `"float32"`, `"bfloat16"`, `"int8"`, or `"auto"`: bfloat16 where the hardware speeds it up, else float32.
+    precision: `"float32"`, `"bfloat16"`, `"int8"`, or `"auto"`: bfloat16 where the hardware is fast, else float32.
     dtype: storage dtype, `"float16"` or `"float32"`; if None, float32 for class probabilities, float16 for the rest.
     """
 
@@ -85,17 +85,16 @@ class RecipeOptions(TypedDict, total=False):
     weights: Annotated[
         Path | str | None,
         Option(
-            help="imagenet (looked for in FEATX_WEIGHTS_DIR, then downloaded by Keras), a file in the layout of "
-            "Keras's official ones (…_notop.h5), random or random:SEED for tests, or imagenet-or-random for "
-            "demonstrations.",
+            help="imagenet (from FEATX_WEIGHTS_DIR, else downloaded by Keras), a file in the layout of Keras's "
+            "official ones (…_notop.h5), random or random:SEED for tests, or imagenet-or-random for demonstrations.",
             default="imagenet",
         ),
     ]
-    layer: Annotated[str | None, Option(help="Layer whose output is stored.", default_words="the backbone's last one")]
+    layer: Annotated[str | None, Option(help="Layer whose output to store.", default_words="the backbone's last")]
     pooling: Annotated[
         str | None,
         Option(
-            help="Store the mean, or the largest, of each channel only.",
+            help="Store only the mean or the maximum of each channel.",
             choices=POOLINGS,
             rule=f"Features are pooled by {' or '.join(POOLINGS)}.",
         ),
@@ -103,7 +102,7 @@ class RecipeOptions(TypedDict, total=False):
     image_size: Annotated[
         tuple[int, int] | int | str | None,
         Option(
-            help="Pixels, 224 or HEIGHTxWIDTH.",
+            help="Image size in pixels, 224 or HEIGHTxWIDTH.",
             default_words="the backbone's own",
             parse=as_image_size,
             metavar="size",
@@ -112,7 +111,7 @@ class RecipeOptions(TypedDict, total=False):
     precision: Annotated[
         str | None,
         Option(
-            help="Arithmetic of the forward pass; auto is bfloat16 where the hardware speeds it up, else float32.",
+            help="Arithmetic of the network; auto is bfloat16 where the hardware is fast at it, else float32.",
             default=AUTO,
             choices=(AUTO, *PRECISIONS),
             rule=f"A precision is auto, {', '.join(PRECISIONS)}.",
@@ -139,7 +138,7 @@ RECIPE_DEFAULTS: dict[str, Any] = {name: option.default for name, option in RECI
 
 
 class ExtractionOptions(RecipeOptions, EngineChoices, total=False):
-    """What a user may choose about an extraction: the recipe, and how the backbone is run.
+    """The options of an extraction: of the recipe, and of how the backbone is run.
 
     Every function that extracts takes these by name; see `RecipeOptions` and `featx.engines.EngineOptions`.
     """
@@ -192,9 +191,7 @@ def _check_names(options: Mapping[str, object], known: type) -> None:
     """Raise as Python does for a misspelled argument: left alone, it would mean the default, without a word."""
     for name in options.keys() - get_type_hints(known).keys():
         there_are = sorted(get_type_hints(known))
-        raise TypeError(
-            f"there is no option {name!r}; there are {', '.join(there_are)}.{did_you_mean(name, there_are)}"
-        )
+        raise TypeError(f"there is no option {name!r}. Options: {', '.join(there_are)}.{did_you_mean(name, there_are)}")
 
 
 def with_defaults(options: RecipeOptions) -> RecipeOptions:
@@ -257,7 +254,7 @@ def resolve_recipe(
     Raises:
         BackboneError: there is no such backbone or layer, or it does not take images of this size.
         WeightsError: there are no such weights.
-        FeatxError: there is no such storage dtype, pooling or precision, or int8 lacks a data set.
+        FeatxError: there is no such storage dtype, pooling or precision, or int8 has no data set.
         TypeError: there is no such option.
     """
     cache_dir = as_cache_dir(cache_dir)
@@ -274,9 +271,7 @@ def resolve_recipe(
 def _calibrated(recipe: Recipe, cache_dir: StoragePath, dataset: ImageDataset | None) -> Recipe:
     """Return an int8 recipe with the images that it is calibrated on."""
     if dataset is None:
-        raise FeatxError(
-            "An int8 recipe depends on the images it is calibrated on: name the data set, or choose another precision."
-        )
+        raise FeatxError("int8 needs a data set for calibration: name one, or choose another precision.")
     chosen = best_calibration(kept_calibrations(recipe, cache_dir), dataset)
     return replace(recipe, calibration=calibration_digest(chosen))
 

@@ -1,4 +1,4 @@
-"""Stage one: what a store lacks of some images is found, read, computed and written; reader → engine → writer."""
+"""Stage one: finds the features that a store does not have, and computes them; reader → engine → writer."""
 
 import logging
 from collections import deque
@@ -10,7 +10,7 @@ from itertools import chain
 
 import numpy as np
 
-from featx.backbones import Weights
+from featx.backbones import Weights, check_recipe
 from featx.dataset import (
     Batch,
     DimImage,
@@ -33,25 +33,25 @@ from featx.storage import StoragePath
 from featx.store import FeatureStore, SegmentWriter, row_names
 from featx.system import Stopwatch, Timings, held_interrupts, import_keras, progress_bar, reset_peak_memory, waiting
 
-#: Told of so many images more that are done with.
+#: Called with the number of images that were finished since the last call.
 Count = Callable[[int], object]
 
-#: Holds interruptions back while its block runs; yields what tells whether one has come.
+#: Holds interruptions back while its block runs; yields a function that says whether there was one.
 Holding = Callable[[], AbstractContextManager[Callable[[], bool]]]
 log = logging.getLogger("featx")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Computed:
-    """What a store has gained.
+    """What was added to a store.
 
     Attributes:
         recipe: what its features are.
-        store_dir: where they are.
+        store_dir: the folder of the store.
         n_computed: images, or views, computed now.
-        n_cached: images, or views, whose features were there.
+        n_cached: images, or views, whose features were in the store already.
         skipped: images that could not be read.
-        timings: what was computed now has cost.
+        timings: what it took to compute the new ones.
     """
 
     recipe: Recipe
@@ -73,7 +73,7 @@ def compute_missing(
     unreadable: Sequence[SkippedImage] = (),
     whole_folder: StoragePath | None = None,
 ) -> Computed:
-    """Make the store of `recipe` hold the features of `images`.
+    """Compute the features of `images` that the store of `recipe` does not have yet.
 
     Args:
         images: what is wanted; views other than 0 if the recipe says how they are made.
@@ -83,14 +83,16 @@ def compute_missing(
         settings: how they are computed.
         dataset: has the images that an int8 network is calibrated on.
         unreadable: files that are wanted, too, but have no digest.
-        whole_folder: the images are all that lie in this folder: others in it that were skipped once are forgotten.
+        whole_folder: a folder of which these are all images: forget others in it that were skipped before.
 
     Raises:
         DtypeOverflowError: a feature does not fit the storage dtype. What was computed before is kept.
         ImageError: an image cannot be read, and `settings` are strict. What was computed before is kept.
         StoreError: the store cannot be read or written.
         WeightsError: the weights were not found.
+        UnknownRecipeError: this featx does not compute what the recipe says.
     """
+    check_recipe(recipe)
     store = FeatureStore(cache_dir, recipe)
     memory = SkippedImages(store.dir / "skipped.csv")
     dim = DimImages(store.dir / "dim.json")
@@ -100,7 +102,7 @@ def compute_missing(
     log.debug("Store: %s, %d segments, %d rows.", printable(store.dir), len(store.segments), len(store))
     known = [*unreadable, *_bad(images, missing, memory.reason)]
     todo = _todo(images, missing, known)
-    log.debug("Of %d images, %d are in the store and %d are to be computed.", len(images), is_cached.sum(), len(todo))
+    log.debug("Of %d images, %d are in the store and %d must be computed.", len(images), is_cached.sum(), len(todo))
     result = StageResult()
     try:
         if settings.strict and known:
@@ -141,7 +143,7 @@ def _run(stage: "StageOne", images: Images) -> "StageResult":
 
 def strict_error(image: SkippedImage) -> ImageError:
     """Return the error that `--strict` makes of a skipped image."""
-    return ImageError(f"{printable(image.path)} cannot be read: {image.reason}. Without --strict it would be skipped.")
+    return ImageError(f"{printable(image.path)} cannot be read: {image.reason}. Without --strict, featx skips it.")
 
 
 def _bad(images: Images, rows: np.ndarray, reason_of: Callable[[bytes], str | None]) -> Iterator[SkippedImage]:
@@ -240,10 +242,10 @@ class StageOne:
             first = next(batches, None)
             if first is not None:
                 under_way = _UnderWay(self._started_engine(stopwatch), writer, stopwatch, reader)
-                with holding() as interrupted:
+                with holding() as reader.interrupted:
                     for batch in chain([first], batches):
                         under_way.submit(batch)
-                        if interrupted():
+                        if reader.interrupted():
                             break
                     under_way.collect(0)
         return writer.timings
@@ -262,6 +264,10 @@ class StageOne:
         return self._engine
 
 
+def _never() -> bool:
+    return False
+
+
 @dataclass
 class _Reader:
     """Reads images in batches, and keeps what there is to say of them.
@@ -273,6 +279,7 @@ class _Reader:
         count: told of the images that cannot be read.
         skipped: those, so far.
         dim: images that came out nearly black, so far.
+        interrupted: whether somebody wants to stop; a server may never send the images that are waited for.
     """
 
     images: Images
@@ -281,6 +288,7 @@ class _Reader:
     count: Count
     skipped: list[SkippedImage] = field(default_factory=list, init=False)
     dim: list[DimImage] = field(default_factory=list, init=False)
+    interrupted: Callable[[], bool] = field(default_factory=lambda: _never, init=False)
 
     def batches(self, stopwatch: Stopwatch) -> Generator[Batch, None, None]:
         """Yield the batches that have an image.
@@ -296,6 +304,7 @@ class _Reader:
             self.settings.workers,
             views=self.images.views,
             augmentation=self.recipe.augmentation,
+            interrupted=lambda: self.interrupted(),  # noqa: PLW0108 - another function once there is work
         )
         with closing(read):
             for batch in stopwatch.waiting("decode", read):
@@ -360,4 +369,4 @@ def _to_storage(features: np.ndarray, dtype: str, images: Images) -> np.ndarray:
             f"The features of {name} reach {largest:.6g}, more than {dtype} holds ({np.finfo(dtype).max:.6g}). "
             f"Extract with --dtype float32."
         )
-    raise DtypeOverflowError(f"The features of {name} are not finite: the weights do not suit this network.")
+    raise DtypeOverflowError(f"The features of {name} are not finite: the weights do not fit this network.")

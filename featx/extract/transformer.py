@@ -1,4 +1,4 @@
-"""Stage one as a scikit-learn transformer: paths or arrays in, features out, each image computed once, ever.
+"""Stage one as a scikit-learn transformer: paths or arrays in, features out. featx computes each image only once.
 
 The only module that imports scikit-learn when it is loaded, which is when somebody asks for `featx.FeatureExtractor`.
 """
@@ -30,7 +30,7 @@ from featx.store import FeatureStore
 class FeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
     """Turns images into the features of a pretrained backbone.
 
-    Nothing is learned from the images, so folds and grids cost only what is not in the cache yet.
+    It learns nothing from the images, so cross-validation and grid searches compute only what is not in the cache yet.
 
     >>> from sklearn.linear_model import LogisticRegression
     >>> from sklearn.pipeline import make_pipeline
@@ -42,18 +42,18 @@ class FeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         backbone: name in `featx.backbones.table.BACKBONES`; `"vgg16"` if None.
         image_size: `(height, width)`, one number for both, or text like `"120x160"`; the backbone's own if None.
         weights: see `featx.backbones.weights.find_weights`; `"imagenet"` if None.
-        layer: name of the layer whose output is wanted; the backbone's last one if None.
-        pooling: `"avg"` or `"max"`, for the mean or the largest of each channel alone; all of the output if None.
+        layer: name of the layer whose output to return; the backbone's last one if None.
+        pooling: `"avg"` or `"max"`, for the mean or the maximum of each channel; the complete output if None.
         precision: `"auto"`, which None means, `"float32"` or `"bfloat16"`; int8 depends on the data set.
-        dtype: how features are stored, `"float16"` or `"float32"`; float32 for class probabilities, else float16, if
-            None.
-        cache_dir: where stores lie.
+        dtype: how features are stored, `"float16"` or `"float32"`; if None, float32 for class probabilities, else
+            float16.
+        cache_dir: the cache.
         engine: what runs the backbone, `"auto"` if None; see `featx.engines.EngineOptions`, also for the next three.
         batch_size: images in a batch.
         threads: processor cores for `openvino`.
-        streams: batches that `openvino` runs side by side.
+        streams: batches that `openvino` runs in parallel.
         workers: decoding threads; as many as cores if None.
-        flatten: return `(n, n_features)`, as scikit-learn's estimators want it, instead of the backbone's own shape.
+        flatten: return `(n, n_features)`, which scikit-learn's estimators need, instead of the backbone's own shape.
         show: show progress on stderr.
     """
 
@@ -93,12 +93,12 @@ class FeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         self.show = show
 
     def fit(self, X: ManyImages, y: object = None) -> Self:  # noqa: ARG002 - scikit-learn's signature
-        """Compute the features of `X`, so that they are there, and learn nothing."""
+        """Compute and store the features of `X`; learn nothing."""
         self.fit_transform(X)
         return self
 
     def fit_transform(self, X: ManyImages, y: object = None) -> np.ndarray:  # noqa: ARG002
-        """Do as `transform`."""
+        """Return the same as `transform`."""
         features = self.transform(X)
         self._n_features_out = int(np.prod(features.shape[1:]))
         return features
@@ -113,8 +113,8 @@ class FeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
 
         Raises:
             ImageError: an image cannot be read.
-            FeatxError: `X` may mean something else, or the recipe, the weights or the store is not fit; the message
-                says what to do.
+            FeatxError: `X` is ambiguous, or the recipe, the weights or the store cannot be used; the message says what
+                to do.
         """
         cache_dir = as_cache_dir(self.cache_dir)
         given = {name: getattr(self, name) for name in get_type_hints(ExtractionOptions)}

@@ -106,14 +106,14 @@ def logreg_bytes(n_rows: int, n_features: int, n_classes: int, *, in_memory: boo
 def fit_logreg(
     features: Scaled, y: npt.NDArray[np.int64], folds: npt.NDArray[np.int64], n_images: int, note: Note
 ) -> Fitted:
-    """Fit L2-regularized logistic regression to features in memory, with the C that cross-validation likes best.
+    """Fit L2-regularized logistic regression to features in memory, with C chosen by cross-validation.
 
     Args:
         features: of `n_images` images first, and then of views of them.
         y: `(n,)` labels.
         folds: `(n,)`, see `folds_of`.
         n_images: how many images there are; they are what is held out.
-        note: is told what is being done.
+        note: called with a description of each step.
     """
     n_features = features.mean.size
     if len(features.X) > min(MAX_GRAM_ROWS, n_features // 2):

@@ -1,8 +1,8 @@
 """The one training loop: rows of an array in, the weights of the best epoch out.
 
 Both the dense head (rows are features) and the baselines (rows are pixels) go through `fit` and `predict_proba`, so
-early stopping, shuffling and probabilities mean the same for all of them. Rows stay where they are, in an array, a
-memory map or a store: some at a time are read, and cast inside the graph.
+early stopping, shuffling and probabilities mean the same for all of them. Rows stay in their array, memory map or
+store. Some at a time are read, and cast inside the graph.
 """
 
 import importlib
@@ -34,6 +34,9 @@ _Parts = Generator[tuple[npt.NDArray[np.int64], npt.NDArray[Any]], None, None]
 #: Keras and NumPy take seeds of 32 bits; repeats count on from the first.
 MAX_SEED = 2**32 - 2**16
 
+#: More passes than any training has use for, and more rows in one step than any data set has.
+MAX_EPOCHS, _MOST = 1_000_000, 2**31 - 1
+
 #: Batches per call into TensorFlow: a head's step is so short that calling it from Python costs as much as running it.
 STEPS_PER_EXECUTION = 16
 
@@ -53,15 +56,15 @@ class Training:
 
     Attributes:
         seed: of the initial weights, the order of images, dropout, and the choice of the validation part.
-        epochs: at most so many passes over the training images.
+        epochs: the maximum number of passes over the training images.
         patience: epochs without a better validation loss after which training stops.
         batch_size: images in one step of the dense head's optimizer, chosen by their number if None. A baseline has its
             own.
         show: show progress on stderr.
-        memory: how much features may take: a `featx.system.machine.MemoryLimit`, bytes, or text like `"4GiB"`.
+        memory: how much memory training may use: a `featx.system.machine.MemoryLimit`, bytes, or text like `"4GiB"`.
 
     Raises:
-        FeatxError: a number is no whole one, or too small.
+        FeatxError: a number is not whole, or is too small or too large.
     """
 
     seed: int = 0
@@ -72,15 +75,21 @@ class Training:
     memory: MemoryLimit = HALF_OF_FREE
 
     def __post_init__(self) -> None:
-        for name, least in (("seed", 0), ("epochs", 1), ("patience", 0), ("batch_size", 1)):
+        limits = {
+            "seed": (0, MAX_SEED),
+            "epochs": (1, MAX_EPOCHS),
+            "patience": (0, MAX_EPOCHS),
+            "batch_size": (1, _MOST),
+        }
+        for name, (least, most) in limits.items():
             value = getattr(self, name)
             if value is not None or name != "batch_size":
-                object.__setattr__(self, name, whole_number(name, value, least, MAX_SEED if name == "seed" else None))
+                object.__setattr__(self, name, whole_number(name, value, least, most))
         object.__setattr__(self, "memory", as_memory_limit(self.memory))
 
 
 def check_training(training: Training) -> None:
-    """Raise FeatxError unless `training` is what its name says."""
+    """Raise FeatxError unless `training` is a `Training`."""
     if not isinstance(training, Training):
         raise FeatxError(f"Training options are a featx.Training(seed=…, epochs=…). Received: {shown(training)}")
 
@@ -184,7 +193,7 @@ def output_layer(keras: Any, n_classes: int, seed: int, *, always_softmax: bool 
 
 
 def layer_seeds(seed: int) -> Iterator[int]:
-    """Yield a seed for each layer, all from `seed`: two layers of one shape and one seed would start equal."""
+    """Yield a seed for each layer, all from `seed`: layers with the same shape and seed would start equal."""
     for word in np.random.SeedSequence(seed).generate_state(64):
         yield int(word >> 1)  # some backends keep seeds as signed 32-bit integers
 

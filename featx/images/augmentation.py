@@ -1,4 +1,4 @@
-"""Augmented views of images: what they may differ in, and their pixels, the same on every machine and in every run."""
+"""Augmented views of images: how they may differ, and their pixels, equal on every machine and in every run."""
 
 import hashlib
 import math
@@ -28,15 +28,15 @@ _SALT = b"featx view"
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """What a view may differ in from its image: Keras's `ImageDataGenerator`, with the same meaning and units.
+    """How a view may differ from its image, with the meaning and units of Keras's `ImageDataGenerator`.
 
-    Each image and view draws evenly from the whole range. All numbers are 0, or no change, unless given.
+    Each view of an image draws uniformly from the whole range. All numbers are 0, no change, by default.
 
     Attributes:
-        flip: left and right are swapped in one view of two.
-        rotation: degrees, from 0 to 180: turned by as much either way.
+        flip: every second view, on average, is mirrored left to right.
+        rotation: degrees, from 0 to 180: the largest rotation, in either direction.
         zoom: from 0 to below 1; height and width are each scaled by `1 - zoom` to `1 + zoom`.
-        shear: degrees, from 0 to below 90: slanted by as much either way.
+        shear: degrees, from 0 to below 90: the largest shear, in either direction.
         version: see `VIEWS_VERSION`.
 
     Raises:
@@ -53,7 +53,7 @@ class Augmentation:
         for name, limit, unit in (("rotation", 180.0, "degrees"), ("zoom", 0.99, ""), ("shear", 89.0, "degrees")):
             value = getattr(self, name)
             if not isinstance(value, Real) or not 0 <= float(value) <= limit:
-                raise FeatxError(f"{name} goes from 0 to {limit:g} {unit}".strip() + f". Received: {value}")
+                raise FeatxError(f"{name} must be from 0 to {limit:g} {unit}".strip() + f". Received: {value}")
             object.__setattr__(self, name, float(value))  # 20 and 20.0 are one setting, and one key
 
     @classmethod
@@ -98,7 +98,7 @@ class Views:
     """Augmented views of images.
 
     Attributes:
-        n: so many of each training image, numbered from 1.
+        n: number of views of each training image, numbered from 1.
         augmentation: how they are made.
         of_test: whether test images have them as well, to be averaged over.
 
@@ -113,16 +113,16 @@ class Views:
     def __post_init__(self) -> None:
         object.__setattr__(self, "n", whole_number("The number of views", self.n, 1, MAX_VIEWS))
         if not isinstance(self.augmentation, Augmentation):
-            raise FeatxError(f"The augmentation of views is an Augmentation. Received: {shown(self.augmentation)}")
+            raise FeatxError(f"The augmentation of views must be an Augmentation. Received: {shown(self.augmentation)}")
         if self.augmentation.changes_nothing:
             raise FeatxError(
-                "These views would be copies of their image: let them differ with --augment report, --flip, "
+                "These views would be copies of their image. Choose how they differ with --augment report, --flip, "
                 "--rotation, --zoom or --shear."
             )
 
 
 def as_views(given: Views | int | None) -> Views | None:
-    """Return views as they are, or so many as in the report for a number.
+    """Return views as they are; for a number, as many views with the report's augmentation.
 
     >>> as_views(4) == Views(4, REPORT), as_views(None)
     (True, None)
@@ -134,13 +134,13 @@ def as_views(given: Views | int | None) -> Views | None:
 
 
 def choose_views(n_views: int, augment: str | None, *, of_test: bool = False, **settings: float | None) -> Views | None:
-    """Return the views that the options of a command line mean; None for no views.
+    """Return the views that the command-line options describe; None for no views.
 
     Args:
-        n_views: so many of each image.
+        n_views: number of views of each image.
         augment: a name in `AUGMENTATIONS`; if None and no settings are given, the report's.
         of_test: whether test images have them as well.
-        settings: members of `Augmentation`, which go before those of `augment`; None for what is not given.
+        settings: members of `Augmentation`, which override those of `augment`; None if not given.
 
     Raises:
         FeatxError: settings of views, but no views.
@@ -148,16 +148,14 @@ def choose_views(n_views: int, augment: str | None, *, of_test: bool = False, **
     given = {name: value for name, value in settings.items() if value is not None}
     if not n_views:
         if augment or given or of_test:
-            raise FeatxError(
-                "These options are about augmented views: say with --views how many of each image, like 8."
-            )
+            raise FeatxError("These options need augmented views. Set their number per image, such as --views 8.")
         return None
     start = AUGMENTATIONS[augment] if augment else Augmentation() if given else REPORT
     return Views(n_views, replace(start, **given), of_test=of_test)  # type: ignore[arg-type]  # flip is a bool
 
 
 def view_matrix(digest: bytes, view: int, augmentation: Augmentation, image_size: tuple[int, int]) -> np.ndarray:
-    """Return which point of an image is seen at each point of one of its views.
+    """Return the matrix that maps each point of a view to the point of the image that it shows.
 
     A pure function of its arguments. The geometry is that of `ImageDataGenerator.apply_transform` in Keras
     (`keras/src/legacy/preprocessing/image.py`): about the centre, rotation times shear times zoom from view to image,
@@ -201,14 +199,14 @@ def _rounded(coefficients: np.ndarray) -> np.ndarray:
 def make_view(pixels: np.ndarray, digest: bytes, view: int, augmentation: Augmentation) -> np.ndarray:
     """Return an augmented view of an image: the same pixels on every machine and in every run.
 
-    What lies beyond the image is as its nearest edge, and between pixels it is interpolated bilinearly: what
-    `ImageDataGenerator` does unless told otherwise.
+    Points outside the image take the value of the nearest edge. Values between pixels are interpolated bilinearly. Both
+    are the defaults of `ImageDataGenerator`.
 
     Args:
         pixels: `(height, width, 3)` uint8 RGB.
         digest: SHA-256 of the image file, 32 bytes.
         view: from 1.
-        augmentation: what a view may differ in.
+        augmentation: how a view may differ.
 
     Returns:
         `(height, width, 3)` uint8 RGB.

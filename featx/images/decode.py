@@ -1,6 +1,6 @@
 """Pixels from image files: whatever a camera, a browser or a scanner wrote, as 8-bit RGB of one size.
 
-`docs/images.md` says what is decoded how, what is refused and why, and how reduced-scale JPEG decoding was measured.
+`docs/images.md` says how files are decoded, which are refused and why, and how reduced-scale decoding was measured.
 """
 
 import ctypes
@@ -27,6 +27,7 @@ from PIL.ExifTags import Base as Tag
 
 from featx.errors import ImageError, printable
 from featx.images.formats import format_read, reason_not_read, without_metadata
+from featx.images.jpeg import refuse_too_many_scans
 from featx.images.tiff import TiffImageFile, refuse_missing_parts
 from featx.storage import StoragePath, is_distant, read_whole
 
@@ -43,8 +44,13 @@ MAX_FILE_MIB = 512
 #: `benchmarks/jpeg_scale.py` measures what the choice costs.
 JPEG_SCALE_MARGIN = 4
 
-#: Raised whenever featx reads what it refused before, so that this is tried again.
-READS_VERSION = 2
+#: Files of more comments, chunks, blocks or strips are refused, unless each is a KiB long. In a small file they take
+#: less than a second.
+MAX_PARTS = 100_000
+_SMALL_BYTES = 1 << 18
+
+#: Raised whenever featx reads what it refused before, or refuses for another reason, so that this is tried again.
+READS_VERSION = 3
 
 #: An image of 16 bits whose values all lie below this says nothing of the upper two: it may hold 14 bits or fewer.
 DIM_BELOW = 1 << 14
@@ -64,11 +70,11 @@ _Box = tuple[float, float, float, float]
 
 
 def read_file(path: StoragePath) -> bytes:
-    """Return the whole content of the regular file `path`. Never waits for anything but the disk, or the network.
+    """Return the whole content of the regular file `path`. Waits only for the disk or the network.
 
     Raises:
-        ImageError: it is no regular file (a FIFO, socket, device or folder), cannot be read, is empty or is larger than
-            512 MiB. The message is the reason alone.
+        ImageError: it is not a regular file (a FIFO, socket, device or folder), cannot be read, is empty or is larger
+            than 512 MiB. The message is the reason alone.
     """
     try:
         data = read_whole(path, MAX_FILE_MIB << 20)
@@ -91,11 +97,12 @@ def decode_image(data: bytes, image_size: tuple[int, int]) -> np.ndarray:
         image_size: `(height, width)` in pixels, each at least 1.
 
     Returns:
-        `(height, width, 3)` uint8, RGB, C-contiguous. Transparency lies on white.
+        `(height, width, 3)` uint8, RGB, C-contiguous. Transparent pixels are composited on white.
 
     Raises:
-        ImageError: `data` is no such file, is damaged, claims more than `MAX_PIXELS` pixels, or has pixels whose range
-            is not known. The message is the reason alone; no bytes cause any other exception.
+        ImageError: `data` is not such a file, is damaged, claims more than `MAX_PIXELS` pixels, asks for too much
+            work, or has pixels whose range is not known. The message is the reason alone; no bytes cause any other
+            exception.
     """
     pixels = np.empty((*image_size, 3), np.uint8)
     with quiet_pillow():
@@ -104,10 +111,10 @@ def decode_image(data: bytes, image_size: tuple[int, int]) -> np.ndarray:
 
 
 def image_shape(data: bytes) -> tuple[int, int]:
-    """Return `(height, width)` of an image file in pixels, as they lie in the file; no pixel is decoded.
+    """Return `(height, width)` of an image file in pixels, as stored in the file; no pixel is decoded.
 
     Raises:
-        ImageError: `data` is no file that `decode_image` reads, or its header is damaged.
+        ImageError: `decode_image` does not read `data`, or its header is damaged.
     """
     try:
         with quiet_pillow():
@@ -120,7 +127,7 @@ def image_shape(data: bytes) -> tuple[int, int]:
 
 
 def decode_into(pixels: np.ndarray, data: bytes) -> int:
-    """Do as `decode_image`, but write to `pixels`, `(height, width, 3)` uint8, and leave `quiet_pillow` to the caller.
+    """Decode as `decode_image` does, into `pixels`, `(height, width, 3)` uint8; the caller enters `quiet_pillow`.
 
     Returns:
         The largest value if the image has 16 bits a sample and none reaches `DIM_BELOW`: it is nearly black, and may
@@ -163,13 +170,30 @@ def _open(data: bytes) -> ImageFile.ImageFile:
     name = format_read(data)
     if name is None:
         raise ImageError(reason_not_read(data))
-    image = _PLUGINS[name](BytesIO(data))
+    is_long = len(data) > _SMALL_BYTES and name not in {"BMP", "DIB"}  # whose every pixel may be a part
+    image = _PLUGINS[name](_OfFewParts(data) if is_long else BytesIO(data))
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise ImageError(f"{width}×{height} pixels: more than {MAX_PIXELS:,} are refused as a decompression bomb")
+    if isinstance(image, JpegImagePlugin.JpegImageFile):
+        refuse_too_many_scans(image, data)
     if isinstance(image, TiffImageFile):
         refuse_missing_parts(image)
     return image
+
+
+class _OfFewParts(BytesIO):
+    """A file's bytes, of which not too many small parts are read: for each of them, Pillow takes microseconds."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        self._n_left = MAX_PARTS + len(data) // 1024
+
+    def read(self, size: int | None = -1) -> bytes:
+        self._n_left -= 1
+        if self._n_left < 0:
+            raise ImageError(f"more than {MAX_PARTS:,} parts, such as comments or strips: too much work")
+        return super().read(size)
 
 
 class _JpegImageFile(JpegImagePlugin.JpegImageFile):
@@ -313,7 +337,7 @@ def _reason_undecoded(error: Exception, data: bytes) -> str:
     if not isinstance(error, OSError | SyntaxError | ValueError):
         text = f"{type(error).__name__.lower()} {text}".strip()  # a KeyError says no more than the key
     if "unknown pixel mode" in text:
-        return "unreadable: samples of a kind that Pillow does not know: save it as RGB or gray of 8 bits"
+        return "unreadable: Pillow does not know this kind of sample: save it as 8-bit RGB or gray"
     if "requires a buffer" in text:  # struct's words for a header that is cut off
         return "truncated: the header is cut off"
     return f"{'truncated' if 'truncated' in text or _lacks_its_end(data) else 'unreadable'}: {text}"

@@ -1,7 +1,7 @@
-"""Formats of image files: which featx reads, what else a file may be, and how to take a file's metadata off it.
+"""Formats of image files: which featx reads, what else a file may be, and how to remove a file's metadata.
 
-Decoders read texts, profiles and previews along with the pixels, and give up a picture for damage in them. What decides
-pixels stays, damaged or not: a picture that lacks it would be plausible and wrong.
+Decoders read texts, profiles and previews with the pixels, and reject a picture if these are damaged. Data that affects
+pixels stays, damaged or not: without it, a picture would look plausible but be wrong.
 """
 
 import codecs
@@ -26,7 +26,7 @@ READ_FORMATS = {
 
 _SAVE = "save it as JPEG or PNG"
 _DEVELOP = "develop it to JPEG or PNG"
-_FRAMES = "take its frames out as JPEG or PNG"
+_FRAMES = "extract its frames as JPEG or PNG"
 _UNPACK = "unpack it"
 _AGAIN = "download it again"
 
@@ -103,9 +103,9 @@ _TIFF_TAGS = {
 
 
 def format_read(data: bytes) -> str | None:
-    """Return the name in `READ_FORMATS` of the image file that `data`, 32 bytes or more, begins like.
+    """Return the name in `READ_FORMATS` of the format that `data`, 32 bytes or more, begins like.
 
-    None if featx reads no such file. The file may be sound or not.
+    None if featx does not read this format. The file may still be damaged.
     """
     return next((name for name, pattern in READ_FORMATS.items() if pattern.match(data)), None)
 
@@ -120,7 +120,7 @@ def reason_not_read(data: bytes) -> str:
     for pattern, name, advice in _OTHERS:
         if pattern.match(head):
             return f"{name}: {advice}"
-    return f"text, not an image: {_AGAIN}" if _is_text(head) else f"no image: first bytes {data[:4].hex()}"
+    return f"text, not an image: {_AGAIN}" if _is_text(head) else f"not an image: first bytes {data[:4].hex()}"
 
 
 def _is_text(head: bytes) -> bool:
@@ -136,7 +136,7 @@ def _is_text(head: bytes) -> bool:
 def without_metadata(data: bytes) -> Iterator[bytes]:
     """Yield copies of an image file with less and less metadata: first with its orientation, then with none.
 
-    What they have in common is the picture. Nothing is yielded for formats whose metadata do no harm.
+    All have the same picture. Nothing is yielded for formats whose metadata does no harm.
     """
     for start, strip in _STRIPPERS.items():
         if data.startswith(start):

@@ -11,7 +11,7 @@ from featx.errors import ImageError
 
 
 class TiffImageFile(TiffImagePlugin.TiffImageFile):
-    """A TIFF that gives its picture, or nothing: never another one."""
+    """A TIFF that gives its own picture or an error, never a wrong picture."""
 
     def _setup(self) -> None:
         """Make ready to decode what the tags, which have been read, describe."""

@@ -1,6 +1,6 @@
-"""A trained run, or a pretrained classifier as it is, as a thing to use: images in, classes out.
+"""Classifies images with a trained run, or with a pretrained classifier: images in, classes out.
 
-Features that were computed before come from the store.
+Known features come from the store.
 """
 
 from featx.predict.classifier import Classifier, DirectClassifier, ImageClassifier, Predictions

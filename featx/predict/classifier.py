@@ -1,6 +1,6 @@
-"""A trained run, or a pretrained network as it is, as a classifier: images in, classes out.
+"""Classifies images with a trained run, or with a pretrained network: images in, classes out.
 
-Features of images that were seen before come from the store.
+Features that were computed before come from the store.
 """
 
 import logging
@@ -33,7 +33,7 @@ from featx.extract import (
     resolve_recipe,
     split_options,
 )
-from featx.heads import Head, read_head
+from featx.heads import Head
 from featx.recipe import Recipe
 from featx.storage import StoragePath, as_cache_dir, as_path
 from featx.store import FeatureStore
@@ -53,13 +53,13 @@ _READ_BYTES = 64 << 20
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a classifier says of one image.
+    """What a classifier says about one image.
 
     Attributes:
-        path: the file; None of an image that is no file.
-        label: the likeliest class; None if the image cannot be read.
+        path: the file; None for an image that is not a file.
+        label: the most likely class; None if the image cannot be read.
         probability: of that class, from 0 to 1.
-        top: the likeliest classes with their probabilities, the likeliest first; all of them.
+        top: all classes with their probabilities, the most likely first.
         reason: why the image cannot be read; None if it can.
     """
 
@@ -82,7 +82,7 @@ class Predictions(Sequence[Prediction]):
 
     Attributes:
         class_names: the classes.
-        paths: n files; None for each image that is no file.
+        paths: n files; None for each image that is not a file.
         probabilities: `(n, n_classes)` float64; NaN for an image that cannot be read.
         reasons: why each cannot be read; None where it can.
     """
@@ -121,7 +121,7 @@ class Predictions(Sequence[Prediction]):
 
     @property
     def labels(self) -> list[str | None]:
-        """The likeliest class of each image; None for one that cannot be read."""
+        """The most likely class of each image; None for one that cannot be read."""
         return [prediction.label for prediction in self]
 
     @property
@@ -146,9 +146,9 @@ class Predictions(Sequence[Prediction]):
 
 
 class ImageClassifier(ABC):
-    """Images in, classes out, by way of the store.
+    """Images in, classes out; the features go through the store.
 
-    What the probabilities are made of is left to those who inherit: a head on features, or what the network says.
+    Subclasses compute the probabilities: with a head on the features, or with the network's own classifier.
 
     Attributes:
         class_names: the classes, in the order of the probabilities.
@@ -170,7 +170,7 @@ class ImageClassifier(ABC):
         strict: bool = False,
         show: bool = False,
     ) -> Predictions:
-        """Return what the classes of images are. Their features go to the store.
+        """Return the classes of images. Their features go to the store.
 
         Args:
             paths: images in a list, a tuple, an iterator, a pandas Series or a NumPy array; a data set; one image; or
@@ -184,7 +184,7 @@ class ImageClassifier(ABC):
         Raises:
             ImageError: `strict`, and an image cannot be read.
             WeightsError: features have to be computed, and the backbone's weights were not found.
-            FeatxError: `paths` are no images, or the store cannot be read or written.
+            FeatxError: `paths` are not images, or the store cannot be read or written.
         """
         workers = as_workers(workers)
         sources = [as_source(item) for item in images_in(paths)]
@@ -274,24 +274,23 @@ class Classifier(ImageClassifier):
         weights: Path | str | None = None,
         **engine_choices: Unpack[EngineChoices],
     ) -> Self:
-        """Return the classifier in a run folder. Neither Keras nor the backbone is started before they are needed.
+        """Return the classifier in a run folder. Keras and the backbone start only when they are needed.
 
         Args:
-            run_dir: a folder that `featx train-top` has written, or `featx compare`: of the runs in its report folder,
-                the one that did best is taken.
-            head: `"dense"` or `"logreg"`; `"dense"`, if the run has it, if None.
-            cache_dir: where stores lie; features that are there are not computed again.
-            weights: file of the backbone's weights, if it is not where it was when the run was made.
+            run_dir: a run folder of `featx train-top`; or a report folder of `featx compare`, for its best run.
+            head: `"dense"` or `"logreg"`; if None, `"dense"` if the run has it.
+            cache_dir: the cache; features in it are not computed again.
+            weights: file of the backbone's weights, if you moved it since the run was made.
             engine_choices: how the backbone is run, by name; see `featx.engines.EngineOptions`.
 
         Raises:
-            FeatxError: there is no sound run.
+            FeatxError: there is no intact run.
         """
         run = read_run(as_path(run_dir), head)
         options = EngineOptions.of(engine_choices)
         return cls(
             run,
-            read_head(run.head_path(head)),
+            run.read_head(head),
             as_cache_dir(cache_dir),
             as_path(weights) if weights else None,
             options,
@@ -348,16 +347,16 @@ class DirectClassifier(ImageClassifier):
         cache_dir: StoragePath | str = DEFAULT_CACHE_DIR,
         **options: Unpack[ExtractionOptions],
     ) -> Self:
-        """Return a pretrained classifier. Neither Keras nor the network is started before they are needed.
+        """Return a pretrained classifier. Keras and the network start only when they are needed.
 
         Args:
             maps: which network classes make which class, like `["cats=281-285", "dogs=151-268"]`, or a JSON file; see
                 `featx.backbones.make_class_map`. Without it: cats and dogs, for a network with ImageNet's 1000
                 classes; with a class list, all of the network's own classes.
             class_list: JSON file with the network's classes; see `featx.backbones.class_map.read_class_list`.
-            cache_dir: where stores lie; what is there is not computed again.
+            cache_dir: the cache; features in it are not computed again.
             options: by name, see `featx.extract.RecipeOptions` and `featx.engines.EngineOptions`; `weights` are those
-                of the whole classifier. There is no choice of layer, pooling or int8.
+                of the whole classifier. There is no layer, pooling or int8 to choose.
 
         Raises:
             BackboneError: there is no such backbone, or it does not take images of this size.
@@ -365,7 +364,7 @@ class DirectClassifier(ImageClassifier):
             FeatxError: the classes cannot be mapped.
         """
         if options.get("precision") == "int8":
-            raise FeatxError("int8 is calibrated on a data set, and here is none: choose float32, bfloat16 or auto.")
+            raise FeatxError("int8 needs a data set for calibration: choose float32, bfloat16 or auto.")
         recipe_options, engine_options = split_options(options)
         if recipe_options["layer"] not in {None, CLASSIFIER_LAYER} or recipe_options["pooling"]:
             raise FeatxError("A pretrained classifier takes no layer or pooling: leave them out.")
@@ -375,7 +374,7 @@ class DirectClassifier(ImageClassifier):
         network_classes = read_class_list(as_path(class_list)) if class_list else ()
         class_map = make_class_map(names("maps", maps), n_network_classes, class_list=network_classes)
         if not maps and not class_list:
-            log.info("Classes of ImageNet, since no --map is given: %s.", class_map)
+            log.info("You gave no --map: using these classes of ImageNet: %s.", class_map)
         return cls(recipe, weights, class_map, as_cache_dir(cache_dir), engine_options)
 
     def __repr__(self) -> str:

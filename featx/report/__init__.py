@@ -1,4 +1,4 @@
-"""A comparison for people: a table, a sentence, a page, pictures.
+"""Shows a comparison to people: as tables, sentences, a page and pictures.
 
 `write_report` writes all of them into one folder.
 """

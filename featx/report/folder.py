@@ -38,7 +38,9 @@ from featx.system import escape_markdown, markdown_table, shown
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-NUMBERS_NOTE = "The pictures number the classes, because no font here has all their letters or two names look alike."
+NUMBERS_NOTE = (
+    "The pictures show numbers for the classes: no installed font has all their letters, or two names look the same."
+)
 
 #: The report's page: a folder with it is a whole report.
 PAGE_NAME = "index.html"
@@ -50,19 +52,19 @@ MAX_CLASS_ROWS = 40
 def write_report(
     comparison: Comparison, report_dir: Path | str, data_dir: Data | None = None, *, claims: bool = False
 ) -> None:
-    """Write `index.html`, `results.json`, `results.md` and the pictures to a folder, which is made if need be.
+    """Write `index.html`, `results.json`, `results.md` and the pictures to a folder, which is created if necessary.
 
-    Thumbnails in the page are made from the images in the data set's folder `data_dir`; without it there are none.
-    With `claims`, the page shows what the report of 2020 claimed, also if the images are not those of the report.
+    The page's thumbnails come from the images in the data set's folder `data_dir`; without it, there are none. With
+    `claims`, the page shows the claims of the report of 2020, even if the images are not those of the report.
 
-    A folder that is empty, or not there yet, gets the report as a whole or not at all. In another one, each file is
-    written under a temporary name and renamed, so that a final name never holds half a file.
+    If the folder is empty or new, the report is there as a whole or not at all. In another folder, each file is written
+    under a temporary name and then renamed, so a file with its final name is always complete.
 
     Raises:
         FeatxError: the folder cannot be made or written.
     """
     if not isinstance(comparison, Comparison):
-        raise FeatxError(f"write_report takes what compare_approaches returns. Received: {shown(comparison)}")
+        raise FeatxError(f"write_report needs the result of compare_approaches. Received: {shown(comparison)}")
     report_dir = as_path(report_dir)
     if report_dir.is_dir() and any(report_dir.iterdir()):
         fill_report(report_dir, comparison, report_dir, data_dir, claims=claims)

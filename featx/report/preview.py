@@ -1,4 +1,4 @@
-"""A picture of some training images beside their augmented views, to look at before any of them is paid for."""
+"""A picture of some training images and their augmented views, to look at before the views are computed."""
 
 import logging
 from collections.abc import Iterator
@@ -66,7 +66,7 @@ def draw_preview(
         temporary.write_bytes(picture)
     if are_numbered(dataset.class_names, _LABEL_WIDTH):
         numbers = (f"{n} is {printable(name)}" for n, name in enumerate(dataset.class_names, start=1))
-        log.warning("The picture numbers the classes: %s.", ", ".join(numbers))
+        log.warning("The picture shows numbers for the classes: %s.", ", ".join(numbers))
     return path
 
 

@@ -32,8 +32,8 @@ COST_HEADER = ("Approach", "Features", "Training", "Total", "Parameters", "Memor
 REPEATS_HEADER = ("Approach", "Seeds", "Mean accuracy", "SD", "Lowest", "Highest")
 
 QUALITY_NOTE = (
-    "All figures are for the test images, which nothing was trained or tuned on. The best approach is chosen by its "
-    "test accuracy, so that figure is slightly optimistic. CI: 95 % Wilson interval. AUC: area under the ROC curve. "
+    "All figures are for the test images, which no training or tuning used. The best approach is chosen by its "
+    "test accuracy, so this accuracy is slightly optimistic. CI: 95 % Wilson interval. AUC: area under the ROC curve. "
     "F1: mean over the classes. ECE: expected calibration error. "
 )
 

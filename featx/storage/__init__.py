@@ -5,17 +5,21 @@ Only this room uses fsspec. Other rooms use a `StoragePath`: a `pathlib.Path`, o
 
 from featx.storage.file_system import StorageError, archive_kind
 from featx.storage.files import (
+    OddFileError,
     check_readable,
+    check_regular,
     check_writable,
     file_digest,
     move,
     nearest_folder,
+    read_small,
     read_start,
     read_whole,
     remove_whole,
     replacing,
     write_text,
 )
+from featx.storage.free_space import check_reserve, check_space
 from featx.storage.marks import OUTPUT_MARK, mark_folder
 from featx.storage.member_names import ArchiveError, NameEncodingError, name_zip_members, text_encoding
 from featx.storage.outputs import Making, check_empty, make_cache, new_file, new_folder, place, room_for

@@ -1,15 +1,14 @@
-"""A file system that fsspec opens when it is first asked for something: elsewhere, or the members of an archive.
+"""A file system that fsspec opens on first use: elsewhere, or the members of an archive.
 
-Nothing of an archive is unpacked but the members that are asked for. A zip file has a list of what is in it at its end.
-A tar file has none and can only be read from start to end: a compressed or a distant one is first copied, uncompressed,
-to a temporary file without a name.
+Only the requested members of an archive are unpacked. A zip file has a list of what is in it at its end. A tar file has
+none and can only be read from start to end: a compressed or a distant one is first copied, uncompressed, to a temporary
+file without a name.
 """
 
 import datetime as dt
 import errno
 import hashlib
 import os
-import shutil
 import tempfile
 import textwrap
 import threading
@@ -22,8 +21,10 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from featx.errors import FeatxError, printable, redacted
+from featx.storage.free_space import check_reserve
 from featx.storage.member_names import name_tar_members, name_zip_members, plain_path
 from featx.storage.stat_key import RACY_NS, StatKey, StatKeys
+from featx.storage.web import web_options
 from featx.system import install_command
 
 #: Packages for file systems, by the beginning of an address, as pip names them.
@@ -44,6 +45,9 @@ _CREDENTIALS = {
 }
 
 _MAX_WORDS = 240  # characters of what a library says
+
+_COPY_BYTES = 1 << 20
+_UNPACK_IT = "unpack it yourself, or name a folder on another disk with TMPDIR"
 
 #: Object stores put a whole file under a name, or nothing. Other file systems write in pieces.
 _OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oci", "oss", "hf"}
@@ -68,9 +72,9 @@ _COMPRESSIONS = {"tgz": "gzip", "tbz2": "bz2", "txz": "xz"}
 
 
 class StorageError(FeatxError, OSError):
-    """A file system elsewhere cannot do what was asked for. `strerror` says why and what to do, the message also where.
+    """A file system elsewhere cannot do what was requested. `strerror` says why and what to do, the message also where.
 
-    Code that handles the `OSError`s of a disk handles this one too. Where nobody does, the user reads the message.
+    Code that handles the `OSError`s of a disk handles this one, too. If none does, the user reads the message.
     """
 
     def __init__(self, reason: str, where: str) -> None:
@@ -102,7 +106,7 @@ class FileSystem:
     Attributes:
         address: what fsspec opens, credentials included. Never shown.
         protocol: its beginning, such as `s3`.
-        zip_encoding: of names in an archive that do not say theirs; None to find out.
+        zip_encoding: of names in an archive that do not state theirs; None to detect it.
     """
 
     def __init__(self, address: str, archive_path: Path | None = None, zip_encoding: str | None = None) -> None:
@@ -133,7 +137,7 @@ class FileSystem:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What the user should know of the names in an archive, one sentence each. Opens the archive."""
+        """What the user should know about the names in an archive, one sentence each. Opens the archive."""
         _, _, archive = self._opened()
         return archive.warnings if archive else ()
 
@@ -146,6 +150,16 @@ class FileSystem:
     def writes_whole_files(self) -> bool:
         """Whether a file that it writes is there in full or not at all."""
         return self.protocol in _OBJECT_STORES and not self._archive_address
+
+    @property
+    def lists_all_at_once(self) -> bool:
+        """Whether one listing has all that is below a folder; else each folder is listed by itself."""
+        return self.protocol in _OBJECT_STORES or bool(self._archive_path or self._archive_address)
+
+    @property
+    def is_web(self) -> bool:
+        """Whether its files come from a web server."""
+        return self.protocol in {"http", "https"} and not self._archive_address
 
     @property
     def name(self) -> str:
@@ -176,6 +190,9 @@ class FileSystem:
         except FeatxError as error:
             raise StorageError(str(error).removesuffix("."), self.shown(tail)) from error
         except FileNotFoundError as error:
+            if self.is_web and (cause := error.__cause__) and getattr(cause, "status", None) not in {404, 410}:
+                # fsspec says so whatever happens when it asks a server about a file.
+                raise StorageError(_reason(cast("Exception", cause), self.protocol), self.shown(tail)) from error
             raise FileNotFoundError(errno.ENOENT, _missing(error), self.shown(tail)) from error
         except Exception as error:  # of any library
             raise StorageError(_reason(error, self.protocol), self.shown(tail)) from error
@@ -210,8 +227,6 @@ class FileSystem:
             return self._open
 
     def _opened_now(self) -> tuple[Any, str, _Archive | None]:
-        import fsspec
-
         if self._archive_path is not None:
             archive = _open_archive(self._archive_path, encoding=self.zip_encoding)
             return archive.system, "", archive
@@ -219,8 +234,16 @@ class FileSystem:
             kind = self.protocol if self.protocol in _ARCHIVE_PROTOCOLS else None
             archive = _open_archive(self._archive_address, kind, self.zip_encoding)
             return archive.system, plain_path(self._inside), archive
-        system, root = fsspec.url_to_fs(self.address, use_listings_cache=False)
-        return system, str(root).rstrip("/"), None
+        system, root = _file_system(self.address)
+        return system, root.rstrip("/"), None
+
+
+def _file_system(address: str) -> tuple[Any, str]:
+    """Return the fsspec file system of an address, and the path in it."""
+    import fsspec
+
+    system, path = fsspec.url_to_fs(address, use_listings_cache=False, **web_options(address))
+    return system, str(path)
 
 
 def archive_kind(name: str) -> str | None:
@@ -246,7 +269,7 @@ def _reason(error: Exception, protocol: str) -> str:
         package = install_command(_PACKAGES[protocol]) if protocol in _PACKAGES else words
         return f"{protocol}:// needs a package that is not installed: {package}"
     if isinstance(error, ValueError) and "Protocol not known" in words:
-        return f"there is no kind of file system called {protocol}"
+        return f"unknown kind of file system: {protocol}"
     how = _CREDENTIALS.get(protocol, "see the documentation of its fsspec package")
     if "Credential" in kind or "credentials" in words.lower():
         return f"no valid credentials were found; {how}"
@@ -295,10 +318,9 @@ def _open_file(source: Path | str) -> tuple[IO[bytes], object]:
         opened = source.open("rb")
         key = StatKeys().of(os.fsencode(source.absolute()), os.fstat(opened.fileno()))
         return opened, tuple(key) if key.is_settled(now_ns) else None
-    import fsspec
     from fsspec.implementations.local import LocalFileSystem
 
-    system, path = fsspec.url_to_fs(source, use_listings_cache=False)
+    system, path = _file_system(source)
     if isinstance(system, LocalFileSystem):
         return _open_file(Path(path))
     info = system.info(path)
@@ -316,7 +338,9 @@ def _copied(file: IO[bytes], name: str) -> IO[bytes]:
     try:
         with file:
             plain = fsspec.compression.compr[compression](file, mode="rb") if compression else file
-            shutil.copyfileobj(plain, copy, 1 << 20)
+            while block := plain.read(_COPY_BYTES):
+                check_reserve(Path(tempfile.gettempdir()), f"A copy of {printable(redacted(name))}", _UNPACK_IT)
+                copy.write(block)
     except BaseException:
         copy.close()
         raise

@@ -1,6 +1,6 @@
 """Writes files whole or not at all: on a disk under a temporary name in the same folder, then synced and renamed.
 
-An object store has neither temporary names nor renames, and needs none: it takes a whole file, or nothing.
+An object store has neither temporary names nor renames. It needs none, because it stores a whole file or nothing.
 """
 
 import errno
@@ -25,7 +25,14 @@ from featx.system import did_you_mean
 
 _AnyPath = TypeVar("_AnyPath", bound=StoragePath)
 
+#: More than any recipe, list, table or page that featx writes and reads again. A file of this kind that is larger is
+#: not featx's, and is not read.
+TEXT_BYTES = 64 << 20
+
 _BLOCK_BYTES = 1 << 20
+
+#: Seeks the next bytes that are stored, where a file has holes; Windows knows no such seek, and takes it for an error.
+_SEEK_DATA = getattr(os, "SEEK_DATA", 3)
 
 #: Why a file on this machine cannot be opened, in few words. Sockets, and devices without a driver, are such files.
 _REASONS = {
@@ -36,26 +43,103 @@ _REASONS = {
 }
 
 
-def read_whole(path: StoragePath, most_bytes: int) -> bytes | None:
-    """Return all of a file; None if it is larger than `most_bytes`. Waits for nothing but the disk, or the network.
+class OddFileError(OSError):
+    """A path leads to no regular file (a FIFO, socket, device or folder), or to one of a size that featx never writes.
+
+    `strerror` is the reason in few words. The file itself is to blame, not the system.
+    """
+
+
+def read_small(path: StoragePath, most_bytes: int = TEXT_BYTES) -> bytes:
+    """Return all of a file that featx or its user has written. Waits for nothing but the disk, or the network.
+
+    Every file that is read as a whole is read by this function: it may have been put there by anybody.
 
     Raises:
-        OSError: it is no regular file (a FIFO, socket, device or folder), or cannot be read; `strerror` is the reason
-            in few words.
+        OddFileError: it is no regular file, or larger than `most_bytes`.
+        OSError: it cannot be read.
+    """
+    if isinstance(path, RemotePath):
+        data = read_whole(path, most_bytes)
+    else:
+        with _regular(path) as descriptor:
+            data = _all_of(descriptor, most_bytes)
+    if data is None:
+        raise OddFileError(errno.EFBIG, _too_large(most_bytes))
+    return data
+
+
+def check_regular(path: StoragePath, most_bytes: int | None = None) -> None:
+    """Raise unless `path` leads to a regular file: before a library opens it, which might wait for ever.
+
+    Args:
+        path: what is to be opened; of files elsewhere, nothing is asked.
+        most_bytes: how large it may be.
+
+    Raises:
+        OddFileError: it is no regular file, or larger than `most_bytes`.
+        OSError: it is not there, or cannot be asked.
+    """
+    if isinstance(path, Path):
+        try:
+            status = path.stat()
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                raise OddFileError(errno.ELOOP, _REASONS[errno.ELOOP]) from error
+            raise
+        _check_status(status)
+        if most_bytes is not None and status.st_size > most_bytes:
+            raise OddFileError(errno.EFBIG, _too_large(most_bytes))
+
+
+def _check_status(status: os.stat_result) -> None:
+    """Raise OddFileError unless this is the status of a regular file."""
+    if stat.S_ISDIR(status.st_mode):
+        raise OddFileError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if not stat.S_ISREG(status.st_mode):
+        raise OddFileError(errno.ENODEV, _REASONS[errno.ENODEV])
+
+
+@contextmanager
+def _regular(path: Path) -> Iterator[int]:
+    """Yield the descriptor of a regular file, opened to be read; raise OddFileError for another kind."""
+    descriptor = os.open(path, READ_FLAGS)
+    try:
+        _check_status(os.fstat(descriptor))
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _all_of(descriptor: int, most_bytes: int) -> bytes | None:
+    """Return all of a regular file; None if it is larger than `most_bytes`."""
+    n_bytes = os.fstat(descriptor).st_size
+    if n_bytes > most_bytes:
+        return None
+    data = os.read(descriptor, n_bytes)
+    while len(data) < n_bytes and (rest := os.read(descriptor, n_bytes - len(data))):
+        data += rest
+    return data
+
+
+def _too_large(most_bytes: int) -> str:
+    return f"larger than {most_bytes >> 20:,} MiB, which no such file of featx is"
+
+
+def read_whole(path: StoragePath, most_bytes: int) -> bytes | None:
+    """Return all of a file; None if it is larger than `most_bytes`. Waits only for the disk or the network.
+
+    Raises:
+        OSError: it is not a regular file (a FIFO, socket, device or folder), or cannot be read; `strerror` is the short
+            reason.
     """
     if isinstance(path, RemotePath):
         data = path.read_up_to(most_bytes + 1)
         return data if len(data) <= most_bytes else None
     with _opened(path) as descriptor:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError(errno.ENODEV, "not a regular file")
-        if status.st_size > most_bytes:
-            return None
-        data = os.read(descriptor, status.st_size)
-        while len(data) < status.st_size and (rest := os.read(descriptor, status.st_size - len(data))):
-            data += rest
-    return data
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.ENODEV, _REASONS[errno.ENODEV])
+        return _all_of(descriptor, most_bytes)
 
 
 def read_start(path: StoragePath, n_bytes: int) -> bytes:
@@ -104,7 +188,7 @@ def _opened(path: Path) -> Iterator[int]:
 def replacing(path: _AnyPath) -> Iterator[_AnyPath]:
     """Yield a path with the same suffix to write to once; if the block succeeds, what was written there is at `path`.
 
-    Whatever happens, `path` is either what it was before or the whole new file. The folder is made if need be.
+    Whatever happens, `path` is either unchanged or the whole new file. The folder is created if necessary.
     """
     if isinstance(path, RemotePath):
         yield path
@@ -133,7 +217,7 @@ def move(path: StoragePath, target: StoragePath) -> None:
 
 
 def remove_whole(path: StoragePath) -> None:
-    """Remove a file or a folder with all that is in it. On a disk, a folder goes as a whole: no half of it is left.
+    """Remove a file, or a folder with everything in it. On a disk, a folder is removed as a whole, never in part.
 
     Raises:
         OSError: it cannot be removed.
@@ -158,10 +242,10 @@ def write_text(path: StoragePath, text: str) -> None:
 
 
 def check_writable(folder: StoragePath) -> None:
-    """Raise OSError if nothing can be written to `folder`, which need not be there, before hours of work show it.
+    """Raise OSError if nothing can be written to `folder`, which need not exist, before hours of work are lost.
 
-    On a disk nothing is written. An object store tells only when something is: the folder gets the mark that keeps it
-    from being taken for images.
+    On a disk, nothing is written. An object store reports errors only on a write, so the folder gets the mark that says
+    that it contains no images.
     """
     if isinstance(folder, RemotePath):
         mark_folder(folder)
@@ -174,22 +258,39 @@ def check_writable(folder: StoragePath) -> None:
 
 
 def check_readable(path: StoragePath) -> None:
-    """Read all of a file that seems damaged: libraries do not always say what the system told them.
+    """Read all of a file that seems damaged, because libraries do not always pass on the system's error.
 
     Raises:
-        FileNotFoundError: it is not there, or no more.
-        StoreError: the system cannot read it.
+        FileNotFoundError: it does not exist.
+        StoreError: the system cannot read it, or it is not a regular file.
     """
     try:
-        deque(read_blocks(path), maxlen=0)
+        deque(read_blocks(path) if isinstance(path, RemotePath) else _stored_blocks(path), maxlen=0)
     except FileNotFoundError:
         raise
     except OSError as error:
         raise StoreError(f"{printable(path)} cannot be read: {error.strerror}.") from error
 
 
+def _stored_blocks(path: Path) -> Iterator[bytes]:
+    """Yield what a file on this machine really holds: a sparse file can claim terabytes of zeros that it has not."""
+    at = 0
+    with _regular(path) as descriptor:
+        while True:
+            try:
+                at = os.lseek(descriptor, at, _SEEK_DATA)
+            except OSError as error:
+                if error.errno == errno.ENXIO:  # nothing but holes up to the end
+                    return
+            block = os.read(descriptor, _BLOCK_BYTES)  # where the file system knows of no holes, on from the last one
+            if not block:
+                return
+            yield block
+            at += len(block)
+
+
 def nearest_folder(path: StoragePath) -> str:
-    """Return the end of an error about a folder that is not there: the nearest one beside it, or nothing."""
+    """Return the end of an error about a missing folder: the one with the nearest name, or nothing."""
     if not isinstance(path, Path):
         return ""
     with suppress(OSError):

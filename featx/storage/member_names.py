@@ -1,4 +1,4 @@
-"""What the members of a zip or tar file are called: one rule for reading an archive and for unpacking it."""
+"""Names of the members of a zip or tar file: one rule for reading an archive and for unpacking it."""
 
 import re
 import stat
@@ -24,11 +24,11 @@ _UNICODE_PATH = 0x7075  # the extra field of Info-ZIP that has a name in UTF-8
 
 
 class ArchiveError(FeatxError):
-    """An archive is broken, or asks for what no honest one does. Nothing of it stays unpacked."""
+    """An archive is broken, or does what no harmless archive does. Nothing of it stays unpacked."""
 
 
 class NameEncodingError(ArchiveError):
-    """Names in an archive are not in the encoding that the user has named."""
+    """Names in an archive are not in the encoding that the user chose."""
 
 
 def text_encoding(name: str) -> str:
@@ -38,7 +38,7 @@ def text_encoding(name: str) -> str:
     'gbk'
 
     Raises:
-        FeatxError: there is no such encoding, or slashes and plain letters are something else in it.
+        FeatxError: there is no such encoding, or it encodes slashes and plain letters differently.
     """
     plain = string.ascii_letters + string.digits + "/._- "
     try:
@@ -47,7 +47,7 @@ def text_encoding(name: str) -> str:
         fits = False
     if not fits:
         raise FeatxError(
-            f"Name an encoding of file names that Python knows, such as gbk, shift_jis, euc_kr, cp866 or cp1252. "
+            f"Choose an encoding that Python supports for file names, such as gbk, shift_jis, euc_kr, cp866 or cp1252. "
             f"Received: {printable(name)}"
         )
     return name
@@ -170,8 +170,8 @@ def _decoded(
         example = error.object
         if encoding:
             raise NameEncodingError(
-                f"the name {_escaped(example)} in it is not in {encoding}; name another encoding with --zip-encoding "
-                f"(zip_encoding in Python)."
+                f"the name {_escaped(example)} in it is not valid {encoding}; choose another encoding with "
+                f"--zip-encoding (zip_encoding in Python)."
             ) from error
         used = (fallback, errors)
         texts = [name if isinstance(name, str) else name.decode(*used) for name in names]

@@ -34,6 +34,8 @@ from featx.storage.workshops import (
 
 log = logging.getLogger("featx")
 
+_ADVICE = " Choose a folder that you can write to."
+
 
 @dataclass
 class Making:
@@ -55,7 +57,7 @@ def check_empty(folder: Path) -> None:
 
     It need not be there. What is hidden and unfinished there does not count.
     """
-    with system_errors(f"The folder {printable(folder)}", "written"):
+    with system_errors(f"The folder {printable(folder)}", "written", _ADVICE):
         is_empty = not _names_in(folder)
         check_writable(folder)
     if not is_empty:
@@ -68,7 +70,9 @@ def _names_in(folder: Path) -> list[str]:
 
 
 @contextmanager
-def new_folder(path: Path | None, parent: Path = Path(), *, last: str = "") -> Iterator[Making]:
+def new_folder(
+    path: Path | None, parent: Path = Path(), *, last: str = "", precious: str | None = None
+) -> Iterator[Making]:
     """Make the folder `path`, or one named after the time in `parent`: yield where to fill it, then put it in place.
 
     The place is taken, and tried, before the work: a second process that wants it is refused at once. If the work
@@ -79,17 +83,18 @@ def new_folder(path: Path | None, parent: Path = Path(), *, last: str = "") -> I
         parent: the folder of one that the user has not named.
         last: the file that tells readers that the folder is whole. Where a folder cannot be renamed to `path`, which
             may be a mount point, the files are put into it one by one, this one last.
+        precious: a folder in it; if there is something in that when an error ends the work, what there is stays.
 
     Raises:
         FeatxError: it exists and has something in it, cannot be made, or another process is making it.
     """
     with ExitStack() as stack:
         if path is not None:
-            making = stack.enter_context(_making(path, last))
+            making = stack.enter_context(_making(path, last, precious))
         else:
             for candidate in _names_of_now(parent):
                 with suppress(HeldError):  # begun in the same second
-                    making = stack.enter_context(_making(candidate, last))
+                    making = stack.enter_context(_making(candidate, last, precious))
                     break
         yield making
 
@@ -107,15 +112,15 @@ def new_file(path: Path) -> Iterator[Making]:
         making = Making(shop / f"whole{path.suffix}", path)
         yield making
         with system_errors(printable(path), "written"):
-            _put_in_place(making, shop)
+            _put_in_place(making, shop, folder / path.name)
 
 
 @contextmanager
-def _making(path: Path, last: str) -> Iterator[Making]:
+def _making(path: Path, last: str, precious: str | None) -> Iterator[Making]:
     with _folder_above(path), ExitStack() as stack:
         check_empty(path)
         target = path.resolve()  # a link to a folder on a larger disk stays
-        with system_errors(f"The folder {printable(path)}", "made"):
+        with system_errors(f"The folder {printable(path)}", "made", _ADVICE):
             shop = stack.enter_context(_held(target, room_for(target)))
             check_empty(path)  # another process may have been quicker
             making = Making(shop / "whole", path)
@@ -124,12 +129,13 @@ def _making(path: Path, last: str) -> Iterator[Making]:
 
         def put_in_place() -> None:
             with system_errors(f"The folder {printable(making.path)}", "written"):
-                _put_in_place(making, shop, last)
+                _put_in_place(making, shop, target, last)
 
         try:
             yield making
-        except BaseException:
-            if making.is_worth_keeping:
+        except BaseException as error:
+            is_error = not isinstance(error, KeyboardInterrupt)
+            if making.is_worth_keeping or (is_error and precious and any((making.built / precious).glob("[!.]*"))):
                 put_in_place()
                 log.warning("What was finished is in %s.", printable(making.path))
             raise
@@ -145,7 +151,7 @@ def _folder_above(path: Path) -> Iterator[Path]:
     """
     made: list[Path] = []
     try:
-        with system_errors(f"The folder {printable(path)}", "made"):
+        with system_errors(f"The folder {printable(path)}", "made", _ADVICE):
             target = path.resolve()
             made = _make_marked(target.parent)
         yield target.parent
@@ -162,7 +168,10 @@ def make_cache(folder: Path) -> None:
     Raises:
         OSError: it cannot be made.
     """
-    _make_marked(folder)
+    is_new = not folder.exists()
+    make_folder(folder)
+    if is_new:
+        mark_folder(folder)
     sweep(folder)
 
 
@@ -257,13 +266,12 @@ def _held(target: Path, room: Path) -> Iterator[Path]:
         yield shop
 
 
-def _put_in_place(making: Making, shop: Path, last: str = "") -> None:
-    """Give what is built its name; if somebody has taken that, the next free one beside it, which is logged.
+def _put_in_place(making: Making, shop: Path, wanted: Path, last: str = "") -> None:
+    """Give what is built the name `wanted`; if somebody has taken it, the next free one beside it, which is logged.
 
     Raises:
         OSError: it can be given none. It stays where it is.
     """
-    wanted = making.path.resolve()
     try:
         try:
             place(making.built, wanted, last)
@@ -271,9 +279,10 @@ def _put_in_place(making: Making, shop: Path, last: str = "") -> None:
             beside = wanted / wanted.name if shop.parent == wanted else wanted
             _put_beside(making, beside, error.strerror or str(error))
     except OSError:
-        with suppress(OSError):
-            (shop / KEPT_NAME).touch()
-        log.warning("The result cannot be put in place. It stays in %s.", printable(making.built))
+        if making.built.exists():
+            with suppress(OSError):
+                (shop / KEPT_NAME).touch()
+            log.warning("The result cannot be put in place. It stays in %s.", printable(making.built))
         raise
 
 
@@ -305,9 +314,10 @@ def place(built: Path, target: Path, last: str = "") -> None:
     sync_tree(built) if built.is_dir() else sync_file(built)
     if target in built.parents:
         _move_inside(built, target, last)
+        sync_folder(target)
     else:
         _rename(built, target)
-    sync_folder(target.parent)
+        sync_folder(target.parent)
 
 
 def _rename(built: Path, target: Path) -> None:
@@ -334,6 +344,4 @@ def _move_inside(built: Path, target: Path, last: str) -> None:
     if taken := [name for name in names if os.path.lexists(target / name)]:
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target / taken[0]))
     for name in names:
-        rename = partial((built / name).rename, target / name)
-        patiently(rename, built / name)
-    sync_folder(target)
+        patiently(partial((built / name).rename, target / name), built / name)

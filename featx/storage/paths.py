@@ -1,4 +1,4 @@
-"""Paths of files and folders, on this machine or elsewhere, and what users may name them by."""
+"""Paths of files and folders, on this machine or elsewhere, and how users may name them."""
 
 import hashlib
 import os
@@ -40,18 +40,18 @@ def as_storage_path(named: StoragePath | str | os.PathLike[str]) -> StoragePath:
         return named
     text = os.fspath(named) if isinstance(named, str | os.PathLike) else None
     if not isinstance(text, str):
-        raise FeatxError(f"A file or folder is named by a path or an address. Received: {shown(named)}")
+        raise FeatxError(f"Give a path or an address for a file or folder. Received: {shown(named)}")
     if isinstance(named, str) and _ADDRESS.match(text):
         return _at_address(text)
     if (broken := _BROKEN_ADDRESS.match(text)) and not Path(text).exists():
         raise FeatxError(
-            f"Give an address as text: a Path drops a slash of {broken[1]}://. Received: {printable(text)}"
+            f"Give an address as text, because a Path removes a slash from {broken[1]}://. Received: {printable(text)}"
         )
     return Path(text)
 
 
 def as_cache_dir(named: StoragePath | str) -> StoragePath:
-    """Return the storage path of a folder that featx makes if need be.
+    """Return the storage path of a folder that featx creates if necessary.
 
     Raises:
         FeatxError: it, or a folder above it, is a file; or as for `as_storage_path`.
@@ -81,8 +81,8 @@ def as_data(named: StoragePath | str | os.PathLike[str], zip_encoding: str | Non
 
     Args:
         named: a folder or an archive.
-        zip_encoding: the encoding of names in the archive that do not say theirs, such as `"gbk"`. Without it, they are
-            in UTF-8 if all of them fit, or else featx warns.
+        zip_encoding: the encoding of names in the archive that do not say theirs, such as `"gbk"`. Without it, names
+            are read as UTF-8 if all of them fit; else featx warns.
 
     Raises:
         FeatxError: there is no such encoding, or as for `as_storage_path`.
@@ -99,7 +99,7 @@ def as_data(named: StoragePath | str | os.PathLike[str], zip_encoding: str | Non
 
 
 def local_dir(cache_dir: StoragePath) -> Path:
-    """Return the folder on this machine for what cannot lie on an object store: the cache itself if it is here.
+    """Return the folder on this machine for files that cannot be on an object store: the cache itself if it is local.
 
     For a cache elsewhere, it is a folder for each user and cache, named after its address without credentials.
     """
@@ -118,8 +118,8 @@ def _at_address(text: str) -> StoragePath:
         return Path(re.sub(r"^/(?=[A-Za-z]:)", "", path) if IS_WINDOWS else path)
     if any(has_credentials(part) and not part.startswith(_WITH_USER) for part in text.split("::")):
         raise FeatxError(
-            f"Credentials do not belong in an address, where others see them; leave them to the environment "
-            f"(AWS_ACCESS_KEY_ID and the like). Received: {printable(redacted(text))}"
+            f"Do not put credentials into an address, where others can see them. Set them in the environment instead "
+            f"(such as AWS_ACCESS_KEY_ID). Received: {printable(redacted(text))}"
         )
     return RemotePath(FileSystem(text))
 

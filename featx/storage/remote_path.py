@@ -10,6 +10,10 @@ from featx.storage.stat_key import StatKey
 
 _BLOCK_BYTES = 8 << 20
 
+#: A server may list folders in folders without end, such as where a link leads back up. More than the largest
+#: collections of images have is refused.
+MAX_ENTRIES, MAX_FOLDERS, MAX_DEPTH = 5_000_000, 200_000, 64
+
 
 class _Stat(NamedTuple):
     st_size: int
@@ -19,8 +23,8 @@ class _Stat(NamedTuple):
 class RemotePath:
     """The path of a file elsewhere or in an archive: its file system, and the path below the system's root.
 
-    It has the methods of `pathlib.Path` that featx uses. What a listing said of a file is kept in the paths that the
-    listing gave, and not asked for again; `exists` always asks.
+    It has the methods of `pathlib.Path` that featx uses. Paths from a listing keep what it said about the file, so that
+    it is not asked again; `exists` always asks.
 
     Attributes:
         system: the file system that it is on.
@@ -38,7 +42,7 @@ class RemotePath:
         self._key = key
 
     def __str__(self) -> str:
-        """Return the address, fit to be shown: without credentials."""
+        """Return the address without credentials, to be shown."""
         return self.system.shown(self._tail)
 
     def __repr__(self) -> str:
@@ -127,7 +131,7 @@ class RemotePath:
         return self._has_type("directory")
 
     def is_file(self) -> bool:
-        """Return whether it is there, and no folder."""
+        """Return whether it is there and is not a folder."""
         return self._has_type("file")
 
     def _has_type(self, kind: str) -> bool:
@@ -183,13 +187,43 @@ class RemotePath:
             OSError: the file system cannot be asked.
         """
         with self._asking() as (system, key):
-            found = system.find(key, withdirs=True, detail=True)
-        for fsspec_path, info in found.items():
+            if self.system.lists_all_at_once:
+                found = list(system.find(key, withdirs=True, detail=True).items())
+            else:
+                found = [(info["name"], info) for info in self._folder_by_folder(system, key)]
+        for fsspec_path, info in found:
             path = self.system.tail(fsspec_path).removeprefix(f"{self._tail}/" if self._tail else "")
             if info["type"] == "directory" and path:
                 yield path.rstrip("/"), True, None
             elif info["type"] == "file":
                 yield path, False, self.system.stat_key(info)
+
+    def _folder_by_folder(self, system: Any, key: str) -> Iterator[dict[str, Any]]:
+        """Yield what the fsspec file system says of all that is below a folder, or of itself if it is a file.
+
+        fsspec's own `find` leaves out folders that cannot be listed, and follows any tree to its end.
+        """
+        root = key.rstrip("/")
+        known, pending = {root}, [root]
+        while pending:
+            folder = pending.pop()
+            for info in _listed(system, folder):
+                name = info["name"].rstrip("/")
+                if name in known:
+                    continue
+                known.add(name)
+                if info["type"] == "directory":
+                    pending.append(name)
+                depth = name.removeprefix(root).count("/")
+                if depth > MAX_DEPTH or len(known) > MAX_ENTRIES or len(pending) > MAX_FOLDERS:
+                    raise StorageError(
+                        f"there are more than {MAX_ENTRIES:,} files, {MAX_FOLDERS:,} folders or {MAX_DEPTH} folders in "
+                        f"one another; name a folder that has only the images",
+                        str(self),
+                    )
+                yield info
+        if len(known) == 1:
+            yield {**system.info(key), "name": key}
 
     # What is in it
 
@@ -229,12 +263,16 @@ class RemotePath:
 
     def blocks(self) -> Iterator[bytes]:
         """Yield the file's bytes in pieces of some megabytes: a small file's all at once, in one request."""
-        start = self.read_up_to(_BLOCK_BYTES)
-        if len(start) < _BLOCK_BYTES:
-            yield start
-            return
+        if self.system.is_web:  # in one request too: without blocks, or a size, fsspec does not ask for the size first
+            options = {"block_size": 0, "size": 1}
+        else:
+            options = {}
+            start = self.read_up_to(_BLOCK_BYTES)
+            if len(start) < _BLOCK_BYTES:
+                yield start
+                return
         with self._asking() as (system, key):
-            file = system.open(key, "rb")
+            file = system.open(key, "rb", **options)
         try:
             while True:
                 with self._asking():
@@ -246,14 +284,14 @@ class RemotePath:
             file.close()
 
     def write_bytes(self, data: bytes | memoryview) -> int:
-        """Write the whole file, which is there in full or not at all; return the number of bytes.
+        """Write the whole file, as a whole or not at all; return the number of bytes.
 
         Raises:
             StorageError: it cannot be written, or the file system writes in pieces.
         """
         if not self.system.writes_whole_files:
-            stores = "object stores only (s3, gs, abfs, …)"
-            raise StorageError(f"files are written whole to {stores}; name one of these or a local folder", str(self))
+            reason = "featx writes only to object stores (s3, gs, abfs, …) and local folders; choose one of these"
+            raise StorageError(reason, str(self))
         try:
             with self._asking() as (system, key):
                 system.pipe_file(key, bytes(data))
@@ -290,6 +328,14 @@ class RemotePath:
         """Remove the file, or the folder with all that is in it."""
         with self._asking() as (system, key):
             system.rm(key, recursive=True)
+
+
+def _listed(system: Any, folder: str) -> list[dict[str, Any]]:
+    """Return what a file system lists in a folder; nothing if it is a file."""
+    try:
+        return list(system.ls(folder, detail=True))
+    except NotADirectoryError:
+        return []
 
 
 def is_distant(path: object) -> bool:

@@ -1,8 +1,8 @@
 """What tells whether a file has changed since it was read: on this machine its size, mtime, ctime and inode.
 
-Any program may set a file's mtime, and tar, `cp -p` and rsync do. Its ctime is the system's: it becomes the present
-whenever the file's content, times, rights, owner or name change. That holds on the file systems named here. Others
-repeat the mtime as ctime, or make one up, so that there only reading a file tells what is in it.
+Any program may set a file's mtime, and tar, `cp -p` and rsync do. Only the system sets its ctime: it becomes the
+current time whenever the file's content, times, permissions, owner or name change. That holds on the file systems named
+here. On others, the ctime may be invented or a copy of the mtime, so files there have to be read to find changes.
 """
 
 import os

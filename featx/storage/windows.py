@@ -1,4 +1,4 @@
-"""What Windows does not allow, and Linux and macOS do: renaming open files, syncing folders, some letters in names."""
+"""What Linux and macOS allow but Windows does not: renaming open files, syncing folders, some letters in names."""
 
 import os
 import re
@@ -36,7 +36,7 @@ _DEVICE = re.compile(r"(?<![^/])(CON|PRN|AUX|NUL|COM\d|LPT\d)(?=[./]|$)", re.IGN
 
 
 class FileHeldError(StorageError):
-    """Windows does not rename or remove a file, because a program has it open."""
+    """Windows cannot rename or remove a file, because a program has it open."""
 
     def __init__(self, path: Path) -> None:
         super().__init__("another program has it open, or it is protected; close that program", str(path))
@@ -48,7 +48,7 @@ def patiently(change: Callable[[], object], path: Path, patience_s: float = PATI
     Args:
         change: what to do.
         path: what it changes.
-        patience_s: seconds after which to give up.
+        patience_s: seconds to wait before giving up.
 
     Raises:
         FileHeldError: it is still open.
@@ -97,7 +97,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def windows_path(path: str) -> str:
-    """Return a path, with slashes, whose parts Windows takes as names.
+    """Return a path, with slashes, whose parts are valid names on Windows.
 
     >>> windows_path("what?/a:b. /nul.jpg")
     'what_/a_b_/nul_.jpg'
@@ -106,10 +106,10 @@ def windows_path(path: str) -> str:
 
 
 def windows_paths(paths: Iterable[str]) -> dict[str, str]:
-    """Return those of the paths in an archive that must be others on Windows, with what they become.
+    """Return the paths in an archive that need other names on Windows, each with its new path.
 
     Raises:
-        ArchiveError: two files or folders would become one, as Windows does not tell upper from lower case either.
+        ArchiveError: two files or folders would get the same name; Windows also ignores upper and lower case.
     """
     changed: dict[str, str] = {}
     owners: dict[str, str] = {}

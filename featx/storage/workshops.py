@@ -11,7 +11,9 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from functools import reduce
+from operator import or_
 from pathlib import Path
 
 from featx.errors import FeatxError, printable
@@ -39,7 +41,10 @@ _PAUSE_S = 0.02
 
 _SYNC_THREADS = 16
 
-_LOCK_FLAGS = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+#: Neither a link nor a FIFO that somebody has put there is followed, or waited for.
+_LOCK_FLAGS = reduce(
+    or_, (getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC")), os.O_RDWR | os.O_CREAT
+)
 #: What a file system says that has no locks.
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 
@@ -81,12 +86,17 @@ def workshop(folder: Path, stays: Callable[[Path], bool] = lambda _: False) -> I
     try:
         yield folder
     finally:
-        try:
+        with ExitStack() as stack, suppress(OSError):  # it has been removed, or another process has taken it
+            stack.callback(os.close, descriptor)
             if not stays(folder):
-                _clear(folder, descriptor)
-        finally:
-            with suppress(OSError):  # closed already, to be removed
-                os.close(descriptor)
+                for path in folder.iterdir():
+                    if path.name != LOCK_NAME:
+                        _remove(path)
+                if IS_WINDOWS:  # which removes no open file
+                    stack.close()
+                # The lock goes last: nobody takes the folder while there is something in it.
+                (folder / LOCK_NAME).unlink()
+                folder.rmdir()
 
 
 def _take(folder: Path) -> int:
@@ -94,12 +104,13 @@ def _take(folder: Path) -> int:
     deadline = time.monotonic() + _PATIENCE_S
     while True:
         try:
-            folder.mkdir(mode=0o700)
-        except FileExistsError:
+            with suppress(FileExistsError):
+                folder.mkdir(mode=0o700)
             _check_private(folder)
-        try:
             descriptor = os.open(folder / LOCK_NAME, _LOCK_FLAGS, 0o600)
         except FileNotFoundError:
+            if not folder.parent.exists():
+                raise
             continue  # its holder has just removed it
         try:
             is_locked = _lock(descriptor) is not False
@@ -174,18 +185,6 @@ def _is_at(descriptor: int, path: Path) -> bool:
         return os.path.samestat(os.fstat(descriptor), path.lstat())
     except FileNotFoundError:
         return False
-
-
-def _clear(folder: Path, descriptor: int) -> None:
-    """Remove a workshop that we hold: its lock last, so that nobody takes it while there is something in it."""
-    for path in folder.iterdir():
-        if path.name != LOCK_NAME:
-            _remove(path)
-    if IS_WINDOWS:  # which removes no open file
-        os.close(descriptor)
-    with suppress(OSError):  # another process has taken it
-        (folder / LOCK_NAME).unlink()
-        folder.rmdir()
 
 
 def _remove(path: Path) -> None:

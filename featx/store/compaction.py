@@ -1,4 +1,4 @@
-"""Many small segments become few: nothing is removed before all of its rows are on disk once more, and read back.
+"""Merges many small segments into few. None is removed before all its rows are written again and read back.
 
 Two compactions may run at once, on one machine or on two. Each removes only segments whose rows it has written again
 itself, and a segment can only have been written again after it was written: so the youngest copy of a row always
@@ -12,10 +12,10 @@ from functools import partial
 
 import numpy as np
 
-from featx.errors import DamagedSegmentError
+from featx.errors import DamagedSegmentError, printable
 from featx.store.feature_store import FeatureStore
 from featx.store.row_index import RowIndex, grouped
-from featx.store.segment_file import Segment, check_rows, new_segment_name, read_index
+from featx.store.segment_file import Segment, SegmentDamageError, check_rows, new_segment_name, read_index
 from featx.system import Timings, progress_bar
 
 #: A segment that is written holds at most so many bytes of features: they are in memory, and damage to one costs all.
@@ -115,5 +115,9 @@ def _merge(store: FeatureStore, group: Sequence[Segment]) -> int:
 
 
 def _check(store: FeatureStore, name: str) -> None:
-    """Raise SegmentDamageError unless what was written can be read, all of it."""
-    check_rows(read_index(store.dir / name, store.recipe))
+    """Raise DamagedSegmentError unless what was written can be read, all of it; else it has been quarantined."""
+    try:
+        check_rows(read_index(store.dir / name, store.recipe))
+    except SegmentDamageError as error:
+        store.quarantine(store.dir / name, str(error))
+        raise DamagedSegmentError(f"The disk does not give back what was written to {printable(store.dir)}.") from error

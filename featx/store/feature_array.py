@@ -8,6 +8,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
+from featx.errors import DamagedSegmentError
 from featx.store.feature_store import FeatureStore
 from featx.store.row_index import grouped
 from featx.store.segment_file import Segment
@@ -22,7 +23,7 @@ PIECES_PER_HEAP = 64
 
 
 class FeatureArray:
-    """Features `(n, …)` that are read when they are asked for, each row held against its checksum.
+    """Features `(n, …)` that are read on demand, with each row checked against its checksum.
 
     Attributes:
         stores: that have them.
@@ -41,7 +42,7 @@ class FeatureArray:
         buffer_bytes: int,
         places: "_Places | None" = None,
     ) -> None:
-        """Stand for rows of `stores`; see `stored_rows` for the usual way.
+        """Represent rows of `stores`; `stored_rows` is the usual way to make one.
 
         Args:
             stores: whose features have one shape and one dtype.
@@ -112,12 +113,13 @@ class FeatureArray:
     def shuffled(self, rng: np.random.Generator, multiple_of: int = 1) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield all rows in random order, about `buffer_bytes` at a time: `(k,)` int64, which ones, and `(k, …)`.
 
-        Disks and checksums like neighbours, training does not: chunks of neighbours are dealt at random into as many
-        heaps as it takes, those of a heap are read in their order, and its rows are shuffled.
+        Neighbouring rows are fast to read and check, but training needs random ones. So chunks of neighbours are
+        distributed at random among groups. The chunks of a group are read in their order on disk, and its rows are
+        shuffled.
 
         Args:
             rng: decides the order.
-            multiple_of: what k is divisible by; for the last of them, by 1 only.
+            multiple_of: k is divisible by this, except for the last part.
 
         Raises:
             DamagedSegmentError: some failed their checksum; their segment has been quarantined.
@@ -163,8 +165,13 @@ class FeatureArray:
                 for part, features in store.read_segment(segment, places.rows[these]):
                     yield these[part], features
                     n_read = part.stop
-            except FileNotFoundError:  # merged by another process: the store finds them where they are now
+            except (FileNotFoundError, DamagedSegmentError) as error:
                 rest = these[n_read:]
+                if isinstance(error, DamagedSegmentError) and not store.has_elsewhere(
+                    self.digests[rest], self.views[rest]
+                ):
+                    raise
+                # Merged by another process, or damaged and there twice: the store finds them where they are now.
                 yield rest, store.read(self.digests[rest], self.views[rest])
 
     def _pieces(self) -> tuple[np.ndarray, np.ndarray]:

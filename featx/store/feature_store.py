@@ -2,11 +2,11 @@
 
 import json
 import logging
+import math
 import os
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ import numpy as np
 from featx.errors import DamagedSegmentError, FeaturesMissingError, StoreError, printable
 from featx.recipe import Recipe
 from featx.storage import (
+    IS_WINDOWS,
     FileHeldError,
     StorageError,
     StoragePath,
@@ -21,12 +22,20 @@ from featx.storage import (
     check_writable,
     move,
     patiently,
+    read_small,
     replacing,
     sweep,
     write_text,
 )
 from featx.store.row_index import PATIENCE_S, RowIndex, grouped, look_at_segments
-from featx.store.segment_file import Segment, SegmentDamageError, read_index, read_rows, write_segment_file
+from featx.store.segment_file import (
+    Segment,
+    SegmentDamageError,
+    check_rows,
+    read_index,
+    read_rows,
+    write_segment_file,
+)
 from featx.store.virtual_dataset import shown_segments, write_virtual_dataset
 from featx.system import Timings, shown
 
@@ -47,25 +56,50 @@ def outdated_texts(store_dir: StoragePath, recipe: Recipe, segments: Sequence[Se
     outdated = []
     for name, expected in derived_texts(recipe, segments).items():
         try:
-            is_right = (store_dir / name).read_text(encoding="utf-8") == expected
-        except (OSError, UnicodeError):
+            is_right = read_small(store_dir / name, len(expected)) == expected.encode()
+        except OSError:
             is_right = False
         if not is_right:
             outdated.append(name)
     return outdated
 
 
-def odd_shaped(segments: Sequence[Segment]) -> dict[Segment, str]:
-    """Return the segments whose features have another shape than most rows have, each with that as a reason."""
-    n_rows: Counter[tuple[int, ...]] = Counter()
-    for segment in segments:
-        n_rows[segment.feature_shape] += len(segment)
-    common = max(n_rows, key=n_rows.__getitem__, default=None)
-    return {
-        segment: f"its features have the shape {segment.feature_shape}"
-        for segment in segments
-        if segment.feature_shape != common
-    }
+def misfits(
+    segments: Sequence[Segment], known_shape: tuple[int, ...] | None, check: Callable[[Segment], str]
+) -> dict[Segment, str]:
+    """Return the segments that do not fit the others, each with what is wrong with it.
+
+    A shape is only what a segment claims until its rows have matched their checksums. Where claims differ, the segment
+    decides that has been in the folder longest, of those whose rows match: nothing that comes later, however large it
+    says it is, pushes out what was there.
+
+    Args:
+        segments: whose shapes may differ. If they do not, nothing is read.
+        known_shape: of the store's features, where this process has computed some itself; it decides.
+        check: reads all of a segment, and returns what is wrong with its rows, or nothing.
+    """
+    found: dict[Segment, str] = {}
+    shapes = {segment.feature_shape for segment in segments}
+    if len(shapes | ({known_shape} if known_shape else set())) < 2:
+        return found
+    for segment in sorted(segments, key=_since):
+        if known_shape is None:
+            if reason := check(segment):
+                found[segment] = reason
+                continue
+            known_shape = segment.feature_shape
+        if segment.feature_shape != known_shape:
+            found[segment] = f"its features have the shape {segment.feature_shape}, those of the store {known_shape}"
+    return found
+
+
+def _since(segment: Segment) -> tuple[float, str]:
+    """Return since when a segment has been where it is, by the system's own time, which nobody else sets; its name."""
+    path, since = segment.path, math.inf
+    with suppress(FileNotFoundError):
+        # An object store sets the time of a file itself; on Windows, the system has none of this kind.
+        since = path.stat().st_ctime if isinstance(path, Path) and not IS_WINDOWS else path.stat().st_mtime
+    return since, path.name
 
 
 class FeatureStore:
@@ -86,6 +120,7 @@ class FeatureStore:
         self.dir = as_storage_path(cache_dir) / recipe.slug
         self.segments: list[Segment] = []
         self._index = RowIndex([])
+        self._shape: tuple[int, ...] | None = None  # of what was computed here
         self._looked_at: dict[StoragePath, Segment | None] = {}  # None: damaged, and could not be renamed
         self.reload()
 
@@ -93,10 +128,10 @@ class FeatureStore:
         """Read the names of all rows again, those that other processes have added included."""
         self._looked_at = look_at_segments(self.dir, self._open_segment, self._looked_at)
         opened = [segment for segment in self._looked_at.values() if segment]
-        odd = odd_shaped(opened)
-        for segment, reason in odd.items():
+        unfit = misfits(opened, self._shape, damage_of)
+        for segment, reason in unfit.items():
             self.quarantine(segment.path, reason)
-        segments = [segment for segment in opened if segment not in odd]
+        segments = [segment for segment in opened if segment not in unfit]
         if segments != self.segments:
             self.segments = segments
             self._index = RowIndex(segments)
@@ -115,12 +150,12 @@ class FeatureStore:
     def read(self, digests: np.ndarray, views: np.ndarray | int = 0) -> np.ndarray:
         """Return the features `(n, …)` of the images with `digests`, `(n, 32)` uint8, in that order.
 
-        `views` is the number of each one's view, `(n,)`, or one number for all. Every row is held against its checksum.
-        The dtype is the recipe's.
+        `views` is the number of each one's view, `(n,)`, or one number for all. Every row is checked against its
+        checksum. The dtype is the recipe's.
 
         Raises:
             FeaturesMissingError: some are not in the store.
-            DamagedSegmentError: some failed their checksum; their segment has been quarantined.
+            DamagedSegmentError: some failed their checksum, and are in no other segment; theirs has been quarantined.
         """
         views = np.broadcast_to(views, len(digests))
         numbers, in_segment = self.locate(digests, views)
@@ -128,15 +163,32 @@ class FeatureStore:
             return np.empty((0, *self.segments[0].feature_shape) if self.segments else (0,), self.recipe.dtype)
         out = np.empty((len(digests), *self.segments[0].feature_shape), self.recipe.dtype)
         left, deadline = np.arange(len(digests)), time.monotonic() + PATIENCE_S
-        while len(still_left := self._read_into(out, left, numbers, in_segment)):
-            # Another process has merged segments meanwhile: the rows are in a new one.
+        while True:
+            try:
+                still_left = self._read_into(out, left, numbers, in_segment)
+            except DamagedSegmentError:
+                if not self.has_elsewhere(digests[left], views[left]):
+                    raise
+                still_left, deadline = left, time.monotonic() + PATIENCE_S
+            if not len(still_left):
+                break
+            # The rows are in another segment: that of another process, which has merged theirs meanwhile, or the copy
+            # of one that was damaged.
             if len(still_left) < len(left):
                 left, deadline = still_left, time.monotonic() + PATIENCE_S
             if time.monotonic() > deadline:
-                raise StoreError(f"The segments of {printable(self.dir)} go faster than they can be read; try later.")
+                raise StoreError(
+                    f"Other processes remove the segments of {printable(self.dir)} faster than featx can read them; "
+                    f"try again later."
+                )
             self.reload()
             numbers, in_segment = self.locate(digests[left], views[left])
         return out
+
+    def has_elsewhere(self, digests: np.ndarray, views: np.ndarray | int) -> bool:
+        """Return whether all of these rows are in other segments, now that one of theirs has been quarantined."""
+        self.reload()
+        return bool(self.contains(digests, views).all())
 
     def _read_into(self, out: np.ndarray, which: np.ndarray, numbers: np.ndarray, in_segment: np.ndarray) -> np.ndarray:
         """Read the features of the images `which`, `(n,)` int64, to their places in `out`, from where `locate` says.
@@ -166,7 +218,7 @@ class FeatureStore:
             self.quarantine(segment.path, str(error))
             raise DamagedSegmentError(
                 f"A segment of {printable(self.dir)} was damaged ({printable(str(error))}) and has been quarantined; "
-                f"run the extraction again: only its {len(segment)} images are computed."
+                f"run the extraction again, which computes only its {len(segment)} images."
             ) from error
 
     def locate(self, digests: np.ndarray, views: np.ndarray | int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -181,7 +233,7 @@ class FeatureStore:
         return self._index.locate(rows)
 
     def cost(self, digests: np.ndarray, views: np.ndarray | int = 0) -> Timings:
-        """Return what the features of the images with `digests`, `(n, 32)` uint8, cost when they were made.
+        """Return what the features of the images with `digests`, `(n, 32)` uint8, took to compute.
 
         `views` is the number of each one's view, `(n,)`, or one number for all.
         """
@@ -212,19 +264,20 @@ class FeatureStore:
             StoreError: the disk is full, or the folder cannot be written.
         """
         numbers = np.broadcast_to(views, len(digests)).astype(np.uint16)
+        self._shape = features.shape[1:]
         with self._writing(), replacing(self.dir / name) as temporary:
             return write_segment_file(temporary, self.recipe, features, digests, numbers, cost)
 
     def check_writable(self) -> None:
-        """Raise StoreError if nothing can be written here, before hours of work show it."""
+        """Raise StoreError if nothing can be written here, before hours of work are lost."""
         with self._writing():
             check_writable(self.dir)
 
     def publish(self, *, again: bool = False) -> None:
-        """Bring everything that is derived from the segments up to date: `features.h5`, `recipe.json`, `timings.json`.
+        """Update the files derived from the segments: `features.h5`, `recipe.json`, `timings.json`.
 
-        Does nothing for a store without segments, and next to nothing if all is up to date, unless it is to be done
-        `again` in any case.
+        Does nothing for a store without segments, and almost nothing if the files are up to date, unless `again` is
+        true.
         """
         self.reload()
         # Another process may add a segment meanwhile, or write what it saw before that last of all, and be killed
@@ -240,7 +293,7 @@ class FeatureStore:
     def remove_merged(self, segments: Sequence[Segment]) -> None:
         """Remove segments whose rows the caller has all written again, to segments that are on disk by now.
 
-        No segment of another process will do: that process may be removing it in turn, for the sake of these.
+        A segment of another process does not count: that process may be removing it in favour of these.
 
         Raises:
             StoreError: the folder cannot be written.
@@ -253,8 +306,8 @@ class FeatureStore:
             held = [path for path in removed if not (is_shown and _unlink(path))]
         if held:
             log.warning(
-                "%d merged segments of %s stay, because another program has them or features.h5 open; when it has "
-                "ended, run featx cache compact again.",
+                "%d merged segments of %s could not be removed, because another program has them or features.h5 open. "
+                "Close that program, then run featx cache compact again.",
                 len(held),
                 printable(self.dir),
             )
@@ -272,7 +325,12 @@ class FeatureStore:
         except OSError as error:
             log.warning("%s is damaged (%s) and is not used; it cannot be renamed: %s.", name, why, error.strerror)
             return
-        log.warning("%s is damaged (%s). It was renamed to %s; its images are computed again.", name, why, target.name)
+        log.warning(
+            "%s is damaged (%s). It was renamed to %s; its images will be computed again.",
+            name,
+            why,
+            printable(target.name),
+        )
 
     def _write_derived_files(self, segments: list[Segment]) -> bool:
         """Return whether it could be done: Windows replaces no file that another program has open, which is logged."""
@@ -286,7 +344,7 @@ class FeatureStore:
                 write_virtual_dataset(temporary, self.recipe, segments)
         except FileHeldError as error:
             log.warning(
-                "%s stays as it was: %s. No feature is lost, and the next featx extract writes it.",
+                "%s could not be updated: %s. No feature is lost, and the next featx extract updates it.",
                 printable(error.filename),
                 error.strerror,
             )
@@ -318,9 +376,20 @@ class FeatureStore:
             else:  # HDF5's own words are long and for programmers; where the system gave a reason, it is enough
                 reason = os.strerror(error.errno) if error.errno else " ".join(str(error).split())
             raise StoreError(
-                f"Writing to the store {printable(self.dir)} failed: {reason}. What it held before is unharmed; "
-                f"fix this, then run the same command again to resume."
+                f"Writing to the store {printable(self.dir)} failed: {reason}. Features stored before are safe. "
+                f"Fix this, then run the same command again to resume."
             ) from error
+
+
+def damage_of(segment: Segment) -> str:
+    """Read all of a segment, and return what is wrong with its rows; nothing also if it has gone."""
+    try:
+        check_rows(segment)
+    except SegmentDamageError as error:
+        return str(error)
+    except FileNotFoundError:
+        return ""
+    return ""
 
 
 def _unlink(path: StoragePath) -> bool:

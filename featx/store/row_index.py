@@ -5,7 +5,6 @@ Other processes may add and merge segments meanwhile. Whoever looks sees every r
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from types import MappingProxyType
 from typing import TypeVar
@@ -15,7 +14,7 @@ import numpy as np
 from featx.errors import StoreError, printable, system_errors
 from featx.storage import RemotePath, StoragePath
 from featx.store.segment_file import ROW_NAME, Segment, row_names
-from featx.system import shown
+from featx.system import ReaderThreads, shown
 
 #: Seconds after which a store whose segments still come and go is taken for trouble.
 PATIENCE_S = 60.0
@@ -54,8 +53,8 @@ def look_at_segments(
     while (paths := segment_paths(store_dir)) != before or not seen.keys() >= set(paths):
         if time.monotonic() > deadline:
             raise StoreError(
-                f"The segments of {printable(store_dir)} come and go faster than they can be read; "
-                f"try again when fewer processes work on this store."
+                f"Other processes change the segments of {printable(store_dir)} faster than featx can read them; "
+                f"try again when fewer processes use this store."
             )
         seen |= _looked_at([path for path in paths if path not in seen], look, at_once)
         before = paths
@@ -104,10 +103,10 @@ class RowIndex:
         """Return `(n,)` int64: the row of each of `digests`, `(n, 32)` uint8, and `views`; -1 where there is none.
 
         Raises:
-            StoreError: they are no digests.
+            StoreError: they are not digests.
         """
         if np.shape(digests)[1:] != (32,) or getattr(digests, "dtype", None) != np.uint8:
-            raise StoreError(f"Images are found by their digests, (n, 32) uint8. Received: {shown(digests)}")
+            raise StoreError(f"Digests must be an array of shape (n, 32) and dtype uint8. Received: {shown(digests)}")
         views = np.broadcast_to(views, len(digests)).astype(np.uint16)
         keys, wanted = _keys(digests, views), row_names(digests, views)
         found = np.full(len(digests), -1, np.int64)
@@ -180,7 +179,7 @@ def _looked_at(paths: Sequence[StoragePath], look: Callable[[StoragePath], T], a
 
     if not paths or not isinstance(paths[0], RemotePath):
         return dict(pair for path in paths for pair in looked(path))
-    with ThreadPoolExecutor(at_once) as pool:
+    with ReaderThreads(at_once, "featx-index") as pool:
         return dict(pair for pairs in pool.map(looked, paths) for pair in pairs)
 
 

@@ -4,6 +4,7 @@ Nothing here knows of images.
 """
 
 from featx.system.arguments import (
+    MAX_THREADS,
     as_mask,
     as_rows,
     as_workers,
@@ -20,6 +21,7 @@ from featx.system.arguments import (
     whole_number,
 )
 from featx.system.late_imports import (
+    hide_with,
     import_keras,
     import_nncf,
     import_openvino,
@@ -46,7 +48,7 @@ from featx.system.machine import (
     versions,
 )
 from featx.system.missing_packages import import_failure, install_command
-from featx.system.prefetch import OnDemand, in_threads, prefetched
+from featx.system.prefetch import OnDemand, ReaderThreads, in_threads, prefetched
 from featx.system.progress import (
     Terminated,
     held_interrupts,

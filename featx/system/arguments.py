@@ -1,4 +1,4 @@
-"""What functions and commands are given, checked: names, numbers, sizes, times and JSON; and how these are written."""
+"""Checks what functions and commands receive: names, numbers, sizes, times and JSON; and formats these."""
 
 import difflib
 import operator
@@ -16,12 +16,15 @@ from featx.errors import FeatxError, printable
 
 #: Characters of a value that an error shows.
 _MAX_SHOWN = 80
+#: More threads than any machine has cores, and than decoding has use for.
+MAX_THREADS = 4096
+
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _SECONDS = {"d": 86_400, "h": 3600, "m": 60, "s": 1}
 
 
 def shown(value: object) -> str:
-    """Return what was received, for the end of an error: the value and its type, in one short line.
+    """Return the received value and its type in one short line, for the end of an error.
 
     >>> shown(64), shown([1, 2])
     ('64 (int)', '[1, 2] (list)')
@@ -53,11 +56,11 @@ def did_you_mean(word: object, known: Iterable[str]) -> str:
 
 
 def check_name(value: object, known: Collection[str], rule: str, error: type[FeatxError] = FeatxError) -> None:
-    """Raise `error` unless `value` is one of the `known` names: `rule`, what was received, and what may be meant.
+    """Raise `error` unless `value` is one of the `known` names, with `rule`, the value, and the nearest name.
 
-    >>> check_name("vgg61", ["vgg16", "resnet50"], "A backbone is vgg16 or resnet50.")
+    >>> check_name("vgg61", ["vgg16", "resnet50"], "A backbone must be vgg16 or resnet50.")
     Traceback (most recent call last):
-    featx.errors.FeatxError: A backbone is vgg16 or resnet50. Received: 'vgg61'. Did you mean vgg16?
+    featx.errors.FeatxError: A backbone must be vgg16 or resnet50. Received: 'vgg61'. Did you mean vgg16?
     """
     if isinstance(value, str) and value in known:
         return
@@ -73,7 +76,7 @@ def whole_number(what: str, value: object, least: int = 1, most: int | None = No
     5
 
     Raises:
-        FeatxError: it is no whole number, or below `least`, or above `most`.
+        FeatxError: it is not a whole number, or is below `least` or above `most`.
     """
     try:
         number = operator.index(value)  # type: ignore[arg-type]  # what it raises for is answered here
@@ -81,17 +84,17 @@ def whole_number(what: str, value: object, least: int = 1, most: int | None = No
         number = None
     if number is None or isinstance(value, bool) or number < least or (most is not None and number > most):
         limits = f"from {least:,} to {most:,}" if most is not None else f"of {least} or more"
-        raise FeatxError(f"{what} is a whole number {limits}. Received: {shown(value)}")
+        raise FeatxError(f"{what} must be a whole number {limits}. Received: {shown(value)}")
     return number
 
 
 def as_workers(workers: int | None) -> int | None:
-    """Return a number of threads, 1 or more; None for as many as cores.
+    """Return a number of threads, from 1 to `MAX_THREADS`; None for as many as cores.
 
     Raises:
         FeatxError: it is neither.
     """
-    return None if workers is None else whole_number("workers", workers)
+    return None if workers is None else whole_number("workers", workers, most=MAX_THREADS)
 
 
 def names(what: str, given: object) -> tuple[str, ...]:
@@ -105,7 +108,7 @@ def names(what: str, given: object) -> tuple[str, ...]:
     """
     listed = (given,) if isinstance(given, str) else tuple(given) if isinstance(given, Iterable) else None
     if listed is None or not all(isinstance(name, str) for name in listed):
-        raise FeatxError(f"{what} is a list of names. Received: {shown(given)}")
+        raise FeatxError(f"{what} must be a list of names. Received: {shown(given)}")
     return listed
 
 
@@ -117,7 +120,9 @@ def as_mask(given: npt.ArrayLike, n: int) -> npt.NDArray[np.bool_]:
     """
     mask = np.asarray(given)
     if mask.shape != (n,) or mask.dtype != bool:
-        raise FeatxError(f"A mask has true or false for each of {n} images. Received: {mask.shape} of {mask.dtype}")
+        raise FeatxError(
+            f"A mask must have true or false for each of {n} images. Received: {mask.shape} of {mask.dtype}"
+        )
     return mask
 
 
@@ -132,9 +137,9 @@ def as_rows(given: npt.ArrayLike, n: int) -> npt.NDArray[Any]:
     if rows.shape == (0,):
         return np.empty(0, np.int64)
     if rows.ndim != 1 or not (rows.dtype == bool or np.issubdtype(rows.dtype, np.integer)):
-        raise TypeError(f"rows are chosen by a number, a slice, a mask, or a list of numbers. Received: {shown(given)}")
+        raise TypeError(f"choose rows by a number, a slice, a mask, or a list of numbers. Received: {shown(given)}")
     if rows.dtype == bool and len(rows) != n:
-        raise IndexError(f"a mask has true or false for each of {n} rows. Received: {len(rows)}")
+        raise IndexError(f"a mask must have true or false for each of {n} rows. Received: {len(rows)}")
     return rows
 
 
@@ -153,17 +158,19 @@ def size(size_bytes: int) -> str:
 
 
 def parse_size(text: str) -> int:
-    """Return the bytes that a size is; units are binary, with or without their letters.
+    """Return a size in bytes; units are binary, with or without the letters `i` and `B`.
 
     >>> [parse_size(text) for text in ("4GiB", "512 MB", "1.5g", "1048576")]
     [4294967296, 536870912, 1610612736, 1048576]
 
     Raises:
-        FeatxError: `text` is no size.
+        FeatxError: `text` is not a size.
     """
     match = re.fullmatch(r"(\d{1,12}(?:\.\d{1,6})?)\s*([KMGT]?)(?:i?B)?", text.strip(), re.ASCII | re.IGNORECASE)
     if not match:
-        raise FeatxError(f"A size is a number of bytes, or one with a unit, like 4GiB or 512MiB. Received: {text!r}")
+        raise FeatxError(
+            f"A size must be a number of bytes, or a number with a unit, such as 4GiB or 512MiB. Received: {text!r}"
+        )
     return int(float(match[1]) * _UNITS[match[2].upper()])
 
 
@@ -174,18 +181,20 @@ def parse_duration(text: str) -> float:
     [5400.0, 28800.0, 129600.0, 5400.0, 45.0]
 
     Raises:
-        FeatxError: it is no such time, or none at all.
+        FeatxError: it is not such a time, or is zero.
     """
     units = "".join(rf"(?:(?P<{unit}>\d{{1,9}}(?:\.\d{{1,9}})?){unit})?" for unit in _SECONDS)
     found = re.fullmatch(units, re.sub(r"\s", "", text.lower()), re.ASCII)
     seconds = sum(float(found[unit] or 0) * size_s for unit, size_s in _SECONDS.items()) if found else 0.0
     if seconds <= 0:
-        raise FeatxError(f"A time is a number of days, hours or minutes, like 90m, 8h or 1d12h. Received: {text!r}")
+        raise FeatxError(
+            f"A time must be a number of days, hours or minutes, such as 90m, 8h or 1d12h. Received: {text!r}"
+        )
     return seconds
 
 
 def duration(seconds: float) -> str:
-    """Return a time as people say it, to the precision that matters.
+    """Return a time for people, as precise as necessary.
 
     >>> [duration(s) for s in (0, 0.0042, 4.06, 41.2, 59.7, 123, 3900, 180_000)]
     ['0 s', '<0.01 s', '4.1 s', '41 s', '1 min 00 s', '2 min 03 s', '1 h 05 min', '2 d 02 h']

@@ -1,4 +1,4 @@
-"""What this machine is, how much of it is free, and what runs on it: cores, memory, versions, the command."""
+"""Facts about this machine and process: cores, memory, versions, the command."""
 
 import ctypes
 import datetime as dt
@@ -98,7 +98,7 @@ def cuda_capability() -> tuple[int, int] | None:
 
 @dataclass(frozen=True)
 class MemoryLimit:
-    """How much memory training may take.
+    """How much memory training may use.
 
     Attributes:
         limit_bytes: in bytes; half of what is free if None.
@@ -204,7 +204,7 @@ def hardware() -> dict[str, str | int]:
 
 
 def command_line() -> str:
-    """Return the command that is running, as one would type it, but for credentials in addresses."""
+    """Return the running command as one would type it, without credentials in addresses."""
     program = Path(sys.argv[0]).name
     return shell_line(["featx" if program == "__main__.py" else program, *map(redacted, sys.argv[1:])])
 

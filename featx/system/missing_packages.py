@@ -23,6 +23,6 @@ def install_command(requirement: str) -> str:
 
 
 def import_failure(package: str, error: ImportError, requirement: str) -> str:
-    """Return in a sentence why `package` is not there, and the command that installs it."""
+    """Return one sentence that says why `package` cannot be used, and the command that installs it."""
     state = "is not installed" if error.name == package else f"does not load ({error})"
     return f"{package} {state}. Install it with {install_command(requirement)}"

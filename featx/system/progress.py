@@ -1,6 +1,6 @@
 """Progress bars on stderr, and Ctrl-C or SIGTERM held back until it is safe to stop.
 
-A bar shows what is done and what is left, the rate and the time left. Jobs under two seconds show none.
+A bar shows the work done and left, the rate, and the time left. Jobs under two seconds show none.
 """
 
 import os
@@ -54,7 +54,7 @@ def _clock(seconds: float) -> str:
 
 
 def pace(rate: float, unit: str) -> str:
-    """Return how fast a job goes that does `rate` of `unit`, which is a plural, each second.
+    """Return the speed of a job that does `rate` of `unit`, a plural, each second.
 
     >>> pace(38.2, "images"), pace(1 / 6.11, "epochs"), pace(0.4, "passes"), pace(3 << 20, "B")
     ('38 images a second', '6.1 s an epoch', '2.5 s a pass', '3.0 MiB a second')
@@ -83,9 +83,9 @@ class _Lines(_Bar):
 
 @contextmanager
 def waiting(what: str, *, show: bool) -> Iterator[Callable[[str], None]]:
-    """Show on stderr for how long something has been going on that does not say how far it is.
+    """Show on stderr how long a job without a known length has been running.
 
-    Yields a function that takes what is being done just now.
+    Yields a function that takes the name of the current step.
     """
     done = threading.Event()
     with progress_bar(None, what, "seconds", show=show) as bar:
@@ -109,7 +109,8 @@ def progress_bar(total: int | None, what: str, unit: str, *, show: bool, n_done:
 
     It begins at `n_done`, which does not make the rate look better. The unit is a plural, or `"B"` for bytes.
     """
-    on_terminal = sys.stderr.isatty()
+    can_be_seen = sys.stderr is not None  # a program without a console has none
+    on_terminal = can_be_seen and sys.stderr.isatty()
     bar = _Bar if on_terminal else _Lines
     return bar(
         total=total,
@@ -117,7 +118,7 @@ def progress_bar(total: int | None, what: str, unit: str, *, show: bool, n_done:
         initial=n_done,
         unit=unit,
         bar_format="{desc}: {said}{postfix}" if total is None else "{desc}: {percentage:2.0f} % {bar} {said}{postfix}",
-        disable=not show,
+        disable=not (show and can_be_seen),
         delay=DELAY_S,
         mininterval=0.2 if on_terminal else LOG_INTERVAL_S,
         dynamic_ncols=_knows_its_width(),
@@ -132,12 +133,12 @@ def _knows_its_width() -> bool:
     """Return whether stderr is a terminal that says how wide it is; on one that says 0, tqdm would draw nothing."""
     try:
         return os.get_terminal_size(sys.stderr.fileno()).columns > 0
-    except (OSError, ValueError):
+    except (OSError, ValueError, AttributeError):
         return False
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM: treated like Ctrl-C, so that what is finished is kept."""
+    """SIGTERM: treated like Ctrl-C, so that finished work is kept."""
 
 
 def raise_terminated(_number: int, _frame: FrameType | None) -> None:
@@ -146,14 +147,14 @@ def raise_terminated(_number: int, _frame: FrameType | None) -> None:
 
 
 def ignore_interrupts() -> None:
-    """Have SIGINT and SIGTERM ignored from now on: the process ends, and impatience shall not end in a traceback."""
+    """Ignore SIGINT and SIGTERM from now on: the process is ending, and another Ctrl-C must not cause a traceback."""
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 
 @contextmanager
 def held_interrupts() -> Iterator[Callable[[], bool]]:
-    """Hold back the first SIGINT or SIGTERM while the block runs; yield what tells whether one has come.
+    """Hold back the first SIGINT or SIGTERM while the block runs; yield a function that says whether one has arrived.
 
     It takes effect when the block is left; a second one, at once. Signals that would end the process without
     Python's doing, or are ignored, are left as they are; and so are all of them in a thread, where none arrives.

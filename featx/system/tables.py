@@ -1,4 +1,4 @@
-"""Tables: for a terminal, in Markdown, as CSV, and for pandas, which few need and which is imported late."""
+"""Tables: for a terminal, in Markdown, as CSV, and for pandas, which is optional and imported late."""
 
 import csv
 import importlib

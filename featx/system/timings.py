@@ -1,6 +1,5 @@
-"""What extraction has cost, by phase."""
+"""The time and memory that an extraction took, by phase."""
 
-import math
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -11,22 +10,25 @@ from featx.system.machine import peak_memory_bytes
 
 _Item = TypeVar("_Item")
 
+#: Images, seconds and bytes; sums of thousands of these are exact enough, and none is infinite.
+_LARGEST = 10**15
+
 
 @dataclass(frozen=True)
 class Timings:
-    """Wall-clock time that features cost, split by what the pipeline was waiting for, and the memory it took.
+    """Wall-clock time that features took, split by what the pipeline was waiting for, and the memory it used.
 
     Decoding and writing overlap with the forward pass; only the time in which the pipeline stood still for them is
     counted, so that the phases add up to `elapsed_s`.
 
     Attributes:
         n_images: images computed.
-        start_s: starting the engine: loading the weights, compiling; without the start of Keras itself, which all that
-            is trained here needs once.
+        start_s: starting the engine: loading the weights and compiling, without the start of Keras itself, which every
+            training needs once.
         decode_s: waiting for decoded images.
         forward_s: running the backbone.
-        write_s: waiting for segments to be written: the last one of a run, and those that were not yet on disk when the
-            next was full. Such a wait is part of what the next one cost.
+        write_s: waiting for segments to be written: the last one of a run, and each one that was not on disk when the
+            next one was full. That wait counts for the next one.
         elapsed_s: everything, in seconds.
         peak_memory_bytes: largest resident memory of the process.
     """
@@ -45,7 +47,7 @@ class Timings:
         return Timings(**sums)
 
     def share(self, part: float) -> "Timings":
-        """Return what `part` (0 to 1) of the images cost; the peak memory is the same."""
+        """Return the timings of `part` (0 to 1) of the images; the peak memory stays the same."""
         shares = {f.name: getattr(self, f.name) * part for f in fields(self) if f.name.endswith("_s")}
         return replace(self, n_images=round(self.n_images * part), **shares)
 
@@ -54,11 +56,11 @@ class Timings:
         """Return what `to_dict` wrote; members that this version does not know are ignored.
 
         Raises:
-            ValueError: a member is no finite number.
+            ValueError: a member is not a finite number, or larger than any that was ever measured.
         """
         known = {f.name: values[f.name] for f in fields(cls) if f.name in values}
-        if not all(type(value) in {int, float} and math.isfinite(value) for value in known.values()):
-            raise ValueError("its timings are no numbers")
+        if not all(type(value) in {int, float} and abs(value) <= _LARGEST for value in known.values()):
+            raise ValueError("its timings are not numbers, or too large")
         return cls(**known)
 
     def to_dict(self) -> dict[str, Any]:
@@ -69,8 +71,8 @@ class Timings:
 class Stopwatch:
     """Measures the phases of an extraction, lap by lap.
 
-    Where `side_by_side` workers compute at once, each of them counts a second as that part of one, so that all
-    that the rows have cost adds up to what the clock on the wall shows.
+    If `side_by_side` workers compute at the same time, each counts that fraction of every second, so that the times of
+    all rows add up to the wall-clock time.
     """
 
     def __init__(self, side_by_side: int = 1) -> None:
@@ -82,7 +84,7 @@ class Stopwatch:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Add the time that the block takes to the phase `name`: `start`, `decode`, `forward` or `write`."""
+        """Add the time of the block to the phase `name`: `start`, `decode`, `forward` or `write`."""
         self._running = (name, time.perf_counter())
         try:
             yield
@@ -91,7 +93,7 @@ class Stopwatch:
             self._running = None
 
     def waiting(self, name: str, items: Iterable[_Item]) -> Iterator[_Item]:
-        """Yield `items`, adding the time that each one keeps us waiting to the phase `name`."""
+        """Yield `items`, adding the time spent waiting for each one to the phase `name`."""
         iterator = iter(items)
         while True:
             with self.phase(name):
@@ -102,7 +104,7 @@ class Stopwatch:
             yield item
 
     def lap(self, n_images: int) -> Timings:
-        """Return what `n_images` images have cost since the lap began, the part of a running phase that is over too."""
+        """Return the timings of `n_images` images since the lap began, including the current phase so far."""
         now = time.perf_counter()
         phases = self._phases_until(now)
         self._read = (now, phases)

@@ -1,6 +1,6 @@
 """Stage two: loads the features of a data set, trains the heads, measures them, writes a run folder.
 
-The test split is touched once, at the end.
+The test split is used once, at the end.
 """
 
 from featx.heads import Training

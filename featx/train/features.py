@@ -31,10 +31,10 @@ class Features:
         dataset: the images that have features.
         recipe: what the features are.
         X: `(n, …)` of the recipe's dtype, a row for each image of `dataset`; on disk if they do not fit in memory.
-        timings: what the features cost when they were made, those of the training images' views included.
+        timings: what it took to compute the features, including those of the training images' views.
         train_views: `(n_train, n_views, …)`, a row for each training image; None without augmented views.
         test_views: `(n_test, n_views, …)`, a row for each test image; None unless they are to be averaged over.
-        test_views_timings: what those cost.
+        test_views_timings: what it took to compute those.
     """
 
     dataset: ImageDataset
@@ -73,12 +73,12 @@ class Features:
 
     @property
     def test_baseline(self) -> tuple[str, float]:
-        """The commonest class of the test images, and the accuracy of always answering it."""
+        """The most common class of the test images, and the accuracy of always answering it."""
         label, share = commonest_class(self.y[self.dataset.is_test])
         return self.class_names[label], share
 
     def subset(self, mask: np.ndarray) -> "Features":
-        """Return the images where `mask`, `(n,)` bool, is true, at the cost of all."""
+        """Return the images where `mask`, `(n,)` bool, is true, with the timings of all."""
         is_test, mask = self.dataset.is_test, as_mask(mask, self.dataset.n_images)
         return replace(
             self,
@@ -91,7 +91,7 @@ class Features:
     def to_pandas(self) -> "pd.DataFrame":
         """Return a table with `path`, `label`, `split`, and a float32 column for each feature: `f0`, `f1`, ….
 
-        pandas computes in the dtype of a column, and float16 overflows as soon as it sums or shows one.
+        pandas computes in the dtype of a column, and float16 overflows when pandas sums or shows it.
 
         Raises:
             FeatxError: pandas is not installed.
@@ -119,13 +119,13 @@ def load_features(
 
     Args:
         dataset: what `featx.scan` returns, or takes.
-        cache_dir: where stores lie.
+        cache_dir: where the feature stores are.
         views: the augmented views to load as well, at most as many as are stored.
         options: the recipe, see `featx.extract.options.RecipeOptions`.
 
     Raises:
-        FeaturesMissingError: the store lacks features; the message names the command that makes them.
-        FeatxError: the data set, the weights or the store is not fit; the message says what to do.
+        FeaturesMissingError: the store lacks features; the message names the command that computes them.
+        FeatxError: the data set, the weights or the store cannot be used; the message says what to do.
     """
     cache_dir, views = as_cache_dir(cache_dir), as_views(views)
     check_options(**options)
@@ -140,7 +140,7 @@ def load_features(
 def stored_features(
     dataset: ImageDataset, store: FeatureStore, command: str, memory: MemoryLimit | None = None
 ) -> Features:
-    """Return `dataset` with its features in `store`; `command` is what makes features that are missing.
+    """Return `dataset` with its features in `store`; `command` computes missing features.
 
     They are read into memory, unless they take more than `memory`, if that is given.
 
@@ -168,7 +168,7 @@ def stored_features(
 def with_views(
     features: Features, views: Views, cache_dir: StoragePath, command: str, memory: MemoryLimit | None = None
 ) -> Features:
-    """Return `features` with those of augmented views; `command` is what makes views that are missing.
+    """Return `features` with those of augmented views; `command` computes missing views.
 
     Raises:
         FeaturesMissingError: the store lacks some.
@@ -211,7 +211,7 @@ def read_rows(store: FeatureStore, digests: np.ndarray, memory: MemoryLimit | No
 
 
 def data_warnings(scanned: ImageDataset, readable: ImageDataset, store_dirs: Iterable[StoragePath]) -> tuple[str, ...]:
-    """Return what the user should know of the data, a sentence each: also of images that have no features.
+    """Return what the user should know about the data, one sentence each, including images without features.
 
     Args:
         scanned: the data set as it was scanned.
@@ -237,8 +237,8 @@ def data_warnings(scanned: ImageDataset, readable: ImageDataset, store_dirs: Ite
 def _rows_on_disk(store: FeatureStore, digests: np.ndarray, memory: MemoryLimit, n_bytes: int) -> Rows:
     """Return the same, left on disk, and say so: with the views, if there are any, they would take `n_bytes`."""
     log.info(
-        "%s of %s features are read from disk as they are needed, and logistic regression is fitted by a streaming "
-        "solver: training on them in memory would take more than %s (--memory).",
+        "%s of %s features stay on disk during training, because they need more memory than %s (--memory). "
+        "A streaming solver fits logistic regression.",
         size(n_bytes),
         store.recipe.backbone,
         size(memory.n_bytes),

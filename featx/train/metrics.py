@@ -1,4 +1,4 @@
-"""Held-out measures: what a classifier's probabilities are worth on images it has never seen."""
+"""Measures of a classifier's probabilities on images that it has never seen."""
 
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
@@ -57,7 +57,7 @@ class Metrics:
     calibration_error: float
 
     def is_above(self, accuracy: float) -> bool:
-        """Return whether the classifier is clearly better than one of this accuracy: by the whole 95 % interval."""
+        """Return whether the classifier is clearly better than this accuracy: its whole 95 % interval is above it."""
         return self.accuracy_low > accuracy
 
 
@@ -98,7 +98,7 @@ class Result(Trained):
 
 
 def commonest_class(y: npt.ArrayLike) -> tuple[int, float]:
-    """Return the commonest of the classes `y`, `(n,)` integers, and its share: the accuracy of always answering it.
+    """Return the most common of the classes `y`, `(n,)` integers, and its share: the accuracy of always answering it.
 
     Of equally common ones it is the first.
 
@@ -118,7 +118,7 @@ def measure(y: npt.ArrayLike, probabilities: npt.ArrayLike) -> Metrics:
             its sum in float64. Of equally probable classes the first is the prediction.
 
     Raises:
-        FeatxError: nothing to measure, shapes or types that don't match, classes out of range, or rows that are no
+        FeatxError: nothing to measure, shapes or types that don't match, classes out of range, or rows that are not
             probabilities (NaN, negative, or a wrong sum).
     """
     from sklearn.metrics import f1_score
@@ -173,14 +173,14 @@ def mcnemar_p_value(correct_a: npt.ArrayLike, correct_b: npt.ArrayLike) -> float
         From 0 to 1; 1 if both are right on the same images.
 
     Raises:
-        FeatxError: the two are not boolean vectors of one length.
+        FeatxError: the two are not boolean vectors of the same length.
     """
     from scipy.stats import binomtest
 
     a, b = np.asarray(correct_a), np.asarray(correct_b)
     if a.ndim != 1 or a.shape != b.shape or a.dtype != bool or b.dtype != bool:
         raise FeatxError(
-            f"McNemar's test needs two boolean vectors of one length. "
+            f"McNemar's test needs two boolean vectors of the same length. "
             f"Received: {a.dtype} {a.shape} and {b.dtype} {b.shape}"
         )
     only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
@@ -294,7 +294,7 @@ class Confusion:
 
 
 def confusion_matrix(y: npt.ArrayLike, predicted: npt.ArrayLike, n_classes: int) -> Confusion:
-    """Return how often each class was taken for each: rows true, columns predicted.
+    """Return how often each class was predicted as each: rows true, columns predicted.
 
     Args:
         y: `(n,)` integers, the true classes.
@@ -306,7 +306,7 @@ def confusion_matrix(y: npt.ArrayLike, predicted: npt.ArrayLike, n_classes: int)
     """
     true, guess = _classes(y, n_classes), _classes(predicted, n_classes)
     if true.shape != guess.shape:
-        raise FeatxError(f"y and predicted must have one length. Received: {true.size} and {guess.size}")
+        raise FeatxError(f"y and predicted must have the same length. Received: {true.size} and {guess.size}")
     pairs, n = np.unique(np.stack([true, guess], axis=1), axis=0, return_counts=True)
     return Confusion(n_classes, tuple(map(tuple, np.column_stack([pairs, n]).tolist())))
 
@@ -403,7 +403,7 @@ def _checked(y: npt.ArrayLike, probabilities: npt.ArrayLike) -> tuple[npt.NDArra
     rows = np.asarray(probabilities, dtype=np.float64)
     if rows.ndim != 2 or rows.shape[0] == 0 or rows.shape[1] < 2:
         raise FeatxError(
-            f"Probabilities must have the shape (n_samples, n_classes), with a sample and two classes at least. "
+            f"Probabilities must have the shape (n_samples, n_classes), with at least one sample and two classes. "
             f"Received: {rows.shape}"
         )
     labels = _classes(y, rows.shape[1])

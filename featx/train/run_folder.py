@@ -1,26 +1,29 @@
-"""The run folder: what stage two leaves on disk, and what is read from it to predict with it."""
+"""Writes the run folder of stage two, and reads what predictions need from it."""
 
 import json
+import logging
+import math
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import asdict, astuple, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from featx.backbones import CLASSIFIER_LAYER, Weights, find_weights_again
+from featx.backbones import CLASSIFIER_LAYER, Weights, check_recipe, find_weights_again
 from featx.engines import pack_network
 from featx.errors import FeatxError, printable
-from featx.heads import HEADS, Epoch, Training, save_model
+from featx.heads import HEADS, Epoch, Head, Training, read_head, save_model
 from featx.recipe import Recipe
-from featx.storage import StoragePath, nearest_folder
+from featx.storage import StoragePath, nearest_folder, read_small
 from featx.system import check_name, command_line, csv_lines, hardware, now, versions
 from featx.train.features import Features
 from featx.train.metrics import Result
 
 FORMAT = "featx-run"
 FORMAT_VERSION = 1
+
+log = logging.getLogger("featx")
 
 #: The folder in a report folder that has the runs of a comparison.
 RUNS_NAME = "runs"
@@ -34,14 +37,14 @@ METRICS_NAME = "metrics.json"
 
 @dataclass(frozen=True)
 class SavedRun:
-    """A finished stage two, as it lies on disk.
+    """A finished run of stage two on disk.
 
     Attributes:
         dir: the run folder.
         recipe: what its features are: backbone, weights, preprocessing, image size.
         class_names: the classes, in the order of the probabilities.
         heads: names of the heads that were trained, the default first.
-        weights_path: where the backbone's weights were; None if they are random, or not known.
+        weights_path: where the backbone's weights were; None if they are random or unknown.
     """
 
     dir: Path
@@ -60,6 +63,21 @@ class SavedRun:
         check_name(name, self.heads, f"The run {printable(self.dir)} has the heads {', '.join(self.heads)}.")
         return self.dir / f"{name}.keras"
 
+    def read_head(self, head: str | None = None) -> Head:
+        """Return the head called `head`, or the default one.
+
+        Raises:
+            FeatxError: the run has no such head, or it is damaged, or it has other classes than the run.
+        """
+        path = self.head_path(head)
+        found = read_head(path)
+        if found.n_classes != len(self.class_names):
+            raise FeatxError(
+                f"{printable(path)} tells {found.n_classes} classes apart, and the run {printable(self.dir)} names "
+                f"{len(self.class_names)}; train again with featx train-top."
+            )
+        return found
+
     def find_weights(self, cache_dir: StoragePath, named: Path | None = None, *, download: bool = True) -> Weights:
         """Return the weights that this run was trained with: `named` if given, or wherever they are found.
 
@@ -76,51 +94,96 @@ class SavedRun:
 
 
 def read_run(run_dir: Path, head: str | None = None) -> SavedRun:
-    """Return what the run folder `run_dir` says of itself. No model is loaded.
+    """Return the run in the folder `run_dir`. No model is loaded.
 
-    In the place of a run there may be a report folder of `featx compare`: of the runs in it, the one whose head, or
-    whose head called `head`, did best on the test split is returned.
+    `run_dir` may also be a report folder of `featx compare`. Then this returns the run in it whose head, or whose head
+    called `head`, is the most accurate on the test split.
 
     Raises:
-        FeatxError: it is no run folder, not a whole one, or one of a newer featx.
+        FeatxError: it is not a run folder, is incomplete, or comes from a newer featx.
     """
     if not (run_dir / METRICS_NAME).is_file():
         return _best_run(run_dir, head)
     metrics = _read_json(run_dir / METRICS_NAME, dict)
     if metrics.get("format") != FORMAT or metrics.get("format_version") != FORMAT_VERSION:
         raise FeatxError(
-            f"The run {printable(run_dir)} has the format {printable(str(metrics.get('format_version')))}; this featx "
-            f"knows version {FORMAT_VERSION}. Use the featx that wrote it, or train again."
+            f"The run {printable(run_dir)} has format version {printable(str(metrics.get('format_version')))}; "
+            f"this featx reads version {FORMAT_VERSION}. Use the featx that wrote it, or train again."
         )
     class_names = _read_json(run_dir / "class_names.json", list)
     heads = tuple(head for head in HEADS if (run_dir / f"{head}.keras").is_file())
-    if len(class_names) < 2 or not all(isinstance(name, str) for name in class_names) or not heads:
+    if len(class_names) < 2 or not all(map(_is_class_name, class_names)) or not heads:
         raise FeatxError(f"The run {printable(run_dir)} is incomplete; train again with featx train-top.")
+    if len(set(class_names)) < len(class_names):
+        raise FeatxError(f"The run {printable(run_dir)} names a class twice; train again with featx train-top.")
     weights_path = metrics.get("weights_path")
     return SavedRun(
         dir=run_dir,
-        recipe=Recipe.from_json(_read(run_dir / "recipe.json")),
+        recipe=_read_recipe(run_dir / "recipe.json"),
         class_names=tuple(class_names),
         heads=heads,
         weights_path=Path(weights_path) if isinstance(weights_path, str) else None,
     )
 
 
+def _is_class_name(name: object) -> bool:
+    """Return whether this can be the name of a folder: text, whose bytes were UTF-8 or are kept as `os.fsdecode` does.
+
+    Other lone surrogates can be in JSON, and in no file that featx writes.
+    """
+    if not isinstance(name, str) or not name:
+        return False
+    try:
+        name.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _read_recipe(path: Path) -> Recipe:
+    """Return the recipe of a run, which this featx computes as it says."""
+    text = _read(path)
+    try:
+        recipe = Recipe.from_json(text)
+        check_recipe(recipe)
+    except FeatxError as error:
+        raise FeatxError(f"{printable(path)}: {error}") from error
+    return recipe
+
+
 def _best_run(report_dir: Path, head: str | None) -> SavedRun:
     """Return the run in a report folder that did best, as a comparison ranks: by accuracy, then by loss."""
     found: list[tuple[float, float, SavedRun]] = []
     for path in sorted((report_dir / RUNS_NAME).glob(f"*/{METRICS_NAME}")):
-        run, heads = read_run(path.parent), _read_json(path, dict).get("heads", {})
-        with suppress(KeyError, TypeError):  # another head
-            metrics = heads[head or run.heads[0]]
-            found.append((-metrics["accuracy"], metrics["loss"], run))
+        try:
+            run = read_run(path.parent)
+        except FeatxError as error:  # the others are as good as they were
+            log.warning("%s It is left out.", error)
+            continue
+        rank = _rank(_read_json(path, dict).get("heads"), head or run.heads[0])
+        if rank:
+            found.append((*rank, run))
     if not found:
         which = f" with the head {printable(head)}" if head else ""
         meant = "" if report_dir.exists() else nearest_folder(report_dir)
         raise FeatxError(
-            f"There is no run{which} in {printable(report_dir)}; make one with featx train-top or featx compare.{meant}"
+            f"There is no run{which} in {printable(report_dir)}; create one with featx train-top or featx "
+            f"compare.{meant}"
         )
     return min(found, key=lambda one: one[:2])[2]
+
+
+def _rank(heads: object, name: str) -> tuple[float, float] | None:
+    """Return what the run with these metrics of its `heads` is sorted by; None if it has no such head."""
+    metrics = heads.get(name) if isinstance(heads, dict) else None
+    if not isinstance(metrics, dict):
+        return None
+    accuracy, loss = metrics.get("accuracy"), metrics.get("loss")
+    if not (
+        isinstance(accuracy, float) and isinstance(loss, float) and math.isfinite(accuracy) and math.isfinite(loss)
+    ):
+        return None
+    return -accuracy, loss
 
 
 def write_run(
@@ -134,8 +197,8 @@ def write_run(
 ) -> None:
     """Fill the empty `folder` with a run: models, metrics, history, predictions, the recipe and the class names.
 
-    Where the backbone's `weights` were is noted too: whoever predicts with the run needs them. So are `warnings` of the
-    data. An int8 network comes from the cache, and depends on training images that may not be there later.
+    It also notes the path of the backbone's `weights`, which predictions need, and the `warnings` about the data. An
+    int8 network is copied from the cache, because it depends on training images that may be gone later.
 
     Raises:
         OSError: the folder cannot be written.
@@ -222,13 +285,15 @@ def _read_json(path: Path, kind: Callable[[], Any]) -> Any:
     except (ValueError, RecursionError) as error:
         raise FeatxError(f"{printable(path)} is damaged ({error}); train again with featx train-top.") from error
     if type(value) is not kind:
-        raise FeatxError(f"{printable(path)} is not what featx writes there; train again with featx train-top.")
+        raise FeatxError(
+            f"{printable(path)} does not contain what featx writes there; train again with featx train-top."
+        )
     return value
 
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return read_small(path).decode("utf-8")
     except (OSError, UnicodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        reason = error.strerror if isinstance(error, OSError) else "it is not text"
         raise FeatxError(f"{printable(path)} cannot be read: {reason}. Train again with featx train-top.") from error

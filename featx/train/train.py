@@ -31,13 +31,13 @@ VALIDATION_FRACTION = 0.1
 
 @dataclass(frozen=True)
 class Run:
-    """A finished stage two.
+    """A finished run of stage two.
 
     Attributes:
         dir: the run folder.
         features: what was trained on.
         results: one for each head.
-        warnings: what the user should know of the data, one sentence each.
+        warnings: what the user should know about the data, one sentence each.
     """
 
     dir: Path
@@ -63,17 +63,17 @@ def train_top(
     """Train heads on the cached features of the images in `data_dir` and write the run folder `run_dir`, whole.
 
     Args:
-        data_dir: what `extract_features` was given.
+        data_dir: as for `extract_features`.
         heads: names in `featx.heads.dense.HEADS`, or one of them.
-        run_dir: an empty folder, or one that does not exist yet; a new one in `runs` if None.
-        cache_dir: where stores lie.
+        run_dir: an empty or new folder; a new one in `runs` if None.
+        cache_dir: where the feature stores are.
         training: how the heads are trained.
         views: the augmented views to train on as well, at most as many as are stored.
         options: the recipe, see `featx.extract.options.RecipeOptions`.
 
     Raises:
-        FeaturesMissingError: the store lacks features; the message names the command that makes them.
-        FeatxError: the data set, the weights or the store is not fit; the message says what to do.
+        FeaturesMissingError: the store lacks features; the message names the command that computes them.
+        FeatxError: the data set, the weights or the store cannot be used; the message says what to do.
     """
     cache_dir, views = as_cache_dir(cache_dir), as_views(views)
     check_training(training)

@@ -336,7 +336,7 @@ def test_images_too_small_for_the_network_are_refused(tmp_path):
 
 
 def test_unknown_backbone_is_refused():
-    with pytest.raises(BackboneError, match="A backbone is one of vgg16, resnet50"):
+    with pytest.raises(BackboneError, match="A backbone must be one of vgg16, resnet50"):
         find_backbone("vgg19")
 
 
@@ -351,13 +351,13 @@ def test_what_holds_no_fitting_weights_is_refused(tmp_path, content):
     recipe = Recipe(
         backbone="vgg16", weights="00" * 32, layer="block5_pool", image_size=(32, 32), preprocessing="caffe"
     )
-    with pytest.raises(WeightsError, match=r"does not hold weights of vgg16"):
+    with pytest.raises(WeightsError, match=r"does not contain weights of vgg16"):
         build_model(recipe, path)
 
 
 def test_weights_of_another_network_are_refused(shared, tmp_path):
     recipe, _ = resolve_recipe(tmp_path, **SMALL)
-    with pytest.raises(WeightsError, match="does not hold weights of vgg16"):
+    with pytest.raises(WeightsError, match="does not contain weights of vgg16"):
         build_model(replace(recipe, weights="00" * 32), shared / "weights" / "resnet50_tiny_imagenet_notop.h5")
 
 
@@ -405,7 +405,7 @@ def test_whole_file_and_file_without_classifier_are_told_apart(shared, whole_res
         build_model(resolve_recipe(tmp_path, **{**options, "weights": str(whole_resnet50)})[0], whole_resnet50)
     notop = shared / "weights" / "resnet50_tiny_imagenet_notop.h5"
     options |= {"layer": "predictions", "weights": str(notop)}
-    with pytest.raises(WeightsError, match=r"does not hold the whole classifier of resnet50"):
+    with pytest.raises(WeightsError, match=r"does not contain the whole classifier of resnet50"):
         build_model(resolve_recipe(tmp_path, **options)[0], notop)
     options |= {"backbone": "mobilenetv2", "weights": str(whole_resnet50)}
     with pytest.raises(WeightsError, match=r"weights of mobilenetv2 .* files of the whole classifier"):

@@ -22,7 +22,7 @@ from tests.chaos.tally import chosen
 EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 SIGNALS = sorted(EXIT_CODES)
 
-GO_ON = "featx: stopped; what was finished is kept. Run it again to resume.\n"
+GO_ON = "featx: stopped; finished work is kept. Run it again to resume.\n"
 NOTHING_BEGUN = "featx: stopped before anything was started.\n"
 
 

@@ -48,6 +48,7 @@ def test_the_three_commands_from_photos_to_report(data, here, featx):
     assert {path.name for path in here.iterdir()} == {"cache", "runs", "report"}
 
 
+@pytest.mark.usefixtures("without_rendering")
 def test_data_in_the_place_of_a_command_is_compared(data, here, featx):
     result = featx(data, *FAST, "--epochs", 1, "--report-dir", "report")
     assert result.stdout.splitlines()[-1] == f"file://{here}/report/index.html"
@@ -58,6 +59,7 @@ def test_data_in_the_place_of_a_command_is_compared(data, here, featx):
     assert "extract" not in featx("extract", data, *FAST).stderr  # a command is a command, whatever lies here
 
 
+@pytest.mark.usefixtures("without_rendering")
 def test_a_report_folder_predicts_and_exports_with_its_best_head(data, here, featx):
     featx("compare", data, *FAST, "--epochs", 1, "--report-dir", "report")
     assert {path.name for path in Path("report/runs").iterdir()} == {"vgg16-dense", "vgg16-logreg"}
@@ -81,6 +83,7 @@ def test_a_report_folder_predicts_and_exports_with_its_best_head(data, here, fea
     assert "There is no run in" in featx("predict", data, photo, exit_code=2).output
 
 
+@pytest.mark.usefixtures("without_rendering")
 def test_the_page_is_opened_where_there_is_a_display_only(data, here, featx, monkeypatch):
     opened = []
     monkeypatch.setattr("webbrowser.open", lambda address: opened.append(address) or True)
@@ -122,6 +125,7 @@ def test_without_data_the_sample_is_used_and_said(here, featx):
     assert "1,797 images in 10 classes (500 training, 1,297 test)" in result.stdout
 
 
+@pytest.mark.usefixtures("without_rendering")
 def test_json_is_the_only_thing_on_stdout(data, here, featx):
     extraction = json.loads(featx("extract", data, *FAST, "--json").stdout)
     assert (extraction["n_computed"], extraction["n_images"]) == (32, 32)
@@ -175,6 +179,7 @@ def test_what_is_wrong_with_a_data_set_is_said(data, here, featx):
     assert "notes.txt" in stderr
 
 
+@pytest.mark.usefixtures("without_rendering")
 def test_what_featx_has_written_is_not_taken_for_images(make_photos, here, featx):
     (here / "cache" / "networks").unlink()  # featx is to make its cache itself, which marks it
     (here / "cache").rmdir()
@@ -221,12 +226,11 @@ def test_classes_called_as_featxs_own_folders_are_classes(make_photos, here, new
     assert len(list(here.glob("runs/*/metrics.json"))) == 1
     dataset = scan(here, here.parent / "cache elsewhere")
     assert (dataset.class_names, dataset.n_images) == (names, 60)
-    (here / "cache" / ".featx-output").unlink()
     for command in ("compare", "train-top", "extract", "plan"):  # the default cache is a class
         result = featx(command, ".", *FAST, exit_code=2)
         assert "The cache cannot be in cache, where images lie, such as cache.0.jpg: choose another" in result.stderr
     assert sorted(here.glob("*/*.jpg")) == images
-    assert all(path.suffix == ".jpg" for path in (here / "cache").iterdir())
+    assert {path.name for path in (here / "cache").iterdir() if path.suffix != ".jpg"} == {".featx-output"}
 
 
 def test_letters_that_a_terminal_lacks_do_not_cost_the_result(data, cache):
@@ -236,6 +240,7 @@ def test_letters_that_a_terminal_lacks_do_not_cost_the_result(data, cache):
     assert result.returncode == 0, result.stderr
 
 
+@pytest.mark.usefixtures("without_rendering")
 def test_names_from_the_file_system_cannot_write_to_the_terminal(here, featx, make_photos):
     data = make_photos(here / "da\x1b[31mta\n", classes=("se\x1b[2Ja", "wood"))
     (data / "train" / "wood" / "bad\x1b[2J\n.jpg").write_bytes(b"no image")

@@ -62,6 +62,7 @@ def test_variables_stand_for_options_and_what_is_typed_counts_more(data, cache, 
     assert json.loads(typed.stdout)["n_cached"] == 32, typed.stderr
 
 
+@pytest.mark.usefixtures("without_rendering")
 def test_several_backbones_in_one_variable(data, tmp_path, cache, featx, monkeypatch):
     for name, value in {"WEIGHTS": "random", "IMAGE_SIZE": "32", "BACKBONE": "vgg16 mobilenetv2"}.items():
         monkeypatch.setenv(f"FEATX_{name}", value)
@@ -73,7 +74,7 @@ def test_several_backbones_in_one_variable(data, tmp_path, cache, featx, monkeyp
 def test_a_wrong_variable_is_named(data):
     done = run("extract", data, FEATX_IMAGE_SIZE="large")
     assert done.returncode == 2
-    assert "'--image-size' (environment variable FEATX_IMAGE_SIZE): An image size is" in done.stderr
+    assert "'--image-size' (environment variable FEATX_IMAGE_SIZE): An image size must be" in done.stderr
     assert "environment variable" not in run("extract", data, "--image-size", "large").stderr
 
 

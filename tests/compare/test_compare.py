@@ -93,6 +93,7 @@ def test_test_images_seen_in_training_are_said_on_the_report(data, cache):
     assert not [warning for warning in comparison.warnings if "among the training images" in warning]
 
 
+@pytest.mark.usefixtures("without_rendering")
 def test_what_is_wrong_with_the_data_is_said_wherever_its_results_are(data, cache, tmp_path, featx):
     shutil.copy(data / "train" / "sea" / "sea.0.jpg", data / "train" / "wood" / "copy.jpg")
     shutil.copy(data / "train" / "sea" / "sea.1.jpg", data / "test" / "sea" / "leak.jpg")
@@ -166,14 +167,14 @@ def test_a_head_that_memory_does_not_hold_is_left_out_and_the_others_go_on(data,
 def test_nothing_to_compare_is_an_error(data, cache):
     with pytest.raises(FeatxError, match="nothing to compare"):
         compare_approaches(data, backbones=[], cache_dir=cache)
-    with pytest.raises(FeatxError, match="A baseline is one of report-cnn"):
+    with pytest.raises(FeatxError, match="A baseline must be one of report-cnn"):
         compare_approaches(data, baselines=["report-rnn"], cache_dir=cache)
 
 
 def test_what_fits_one_backbone_is_refused_for_two_before_anything_is_computed(data, tmp_path):
     untouched = tmp_path / "untouched"
     for options in ({"weights": "vgg16_mine_notop.h5"}, {"layer": "block4_pool"}):
-        with pytest.raises(FeatxError, match="belongs to one backbone"):
+        with pytest.raises(FeatxError, match="only one backbone"):
             compare_approaches(data, backbones=["vgg16", "resnet50"], cache_dir=untouched, **options)
     assert not untouched.exists()
 

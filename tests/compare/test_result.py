@@ -113,7 +113,7 @@ def test_what_json_cannot_hold_is_an_error(value):
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", "3", '{"format": "featx-comparison"}'])
 def test_what_is_no_comparison_is_refused(text):
-    with pytest.raises(FeatxError, match="no featx comparison"):
+    with pytest.raises(FeatxError, match="not a featx comparison"):
         Comparison.from_json(text)
 
 
@@ -125,7 +125,7 @@ def test_another_version_of_the_format_is_refused_by_its_number():
 def test_an_unknown_or_missing_field_is_refused():
     text = comparison().to_json()
     for damaged in (text.replace('"n_test"', '"n_tests"'), text.replace('"macro_f1"', '"f1"')):
-        with pytest.raises(FeatxError, match="no featx comparison"):
+        with pytest.raises(FeatxError, match="not a featx comparison"):
             Comparison.from_json(damaged)
 
 

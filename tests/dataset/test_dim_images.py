@@ -146,9 +146,9 @@ def test_a_network_trained_from_pixels_is_warned_of_them_too(data, cache, caplog
 @pytest.mark.parametrize(
     ("largest", "advice"),
     [
-        ([1], "if it holds 8-bit data, multiply its values by 257."),
-        ([1023], "if it holds 10-bit data, multiply its values by 64."),
-        ([16383], "if it holds 14-bit data, multiply its values by 4."),
+        ([1], "If it holds 8-bit data, multiply its values by 257."),
+        ([1023], "If it holds 10-bit data, multiply its values by 64."),
+        ([16383], "If it holds 14-bit data, multiply its values by 4."),
         ([255, 256], "if they hold 10-bit data, multiply their values by 64."),
     ],
 )

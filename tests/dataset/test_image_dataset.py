@@ -132,14 +132,14 @@ def test_an_empty_test_split_is_as_good_as_none(root, scanned):
     fill(root, train__cats=50, train__dogs=50, test__cats=0, test__dogs=0)
     dataset = scanned()
     assert dataset.n_test > 0
-    assert "test split has no image" in dataset.warnings[0]
+    assert "test split is empty" in dataset.warnings[0]
 
 
 def test_validation_beside_test_is_left_out_and_named(root, scanned):
     fill(root, train__cats=3, train__dogs=3, val__cats=2, val__dogs=2, test__cats=1, test__dogs=1)
     dataset = scanned()
     assert counts(dataset) == {"cats": (3, 1), "dogs": (3, 1)}
-    assert dataset.warnings == ("Left out: val, as featx takes its own validation part from the train split.",)
+    assert dataset.warnings == ("Left out: val, because featx takes its own validation images from the train split.",)
 
 
 @pytest.mark.parametrize("names", [("train", "plane"), ("test", "control"), ("valid", "invalid")])
@@ -369,7 +369,7 @@ def test_an_empty_class_is_left_out_with_a_warning(root, scanned):
     dataset = scanned()
     assert dataset.class_names == ("cats", "dogs")
     assert sorted(set(dataset.labels.tolist())) == [0, 1]
-    assert dataset.warnings == ("Left out, having no training image: 1 class (ants).",)
+    assert dataset.warnings == ("Left out, without training images: 1 class (ants).",)
 
 
 def test_a_class_that_cannot_be_tested_is_a_warning(root, scanned):
@@ -381,7 +381,7 @@ def test_too_few_images_to_split_are_an_error(root, scanned):
     fill(root, cats=20, dogs=20)
     with pytest.raises(DatasetError, match="take every image of 2 classes"):
         scanned(test_fraction=0.9999999)
-    with pytest.raises(DatasetError, match="not one of 40 images"):
+    with pytest.raises(DatasetError, match="none of 40 images"):
         scanned(test_fraction=1e-9)
     assert scanned(test_fraction=0).n_test == 0
 
@@ -560,7 +560,7 @@ def test_an_image_in_both_splits_is_reported(root, scanned):
     assert named == [["train/cats/1.jpg", "test/cats/leak.jpg"]]
     assert len(dataset.duplicates()) == len(dataset.label_conflicts()) == 0
     assert dataset.warnings == (
-        "Test images that are in the train split too, which flatters every result: 1, "
+        "Test images that are also in the train split, so results look better than they are: 1, "
         "such as test/cats/leak.jpg, the same as train/cats/1.jpg.",
     )
 

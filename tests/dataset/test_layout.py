@@ -178,7 +178,7 @@ DOUBTFUL = {
         "so cats/ may be the classes instead",
     ),
     "patients": ({"p1__benign": 3, "p2__malignant": 3, "p3__benign": 3}, "so benign/ may be the classes instead"),
-    "a folder called images": ({"cats": 4, "dogs": 4, "images": 4}, "images/ may be no class"),
+    "a folder called images": ({"cats": 4, "dogs": 4, "images": 4}, "images/ may not be a class"),
     "splits on two levels": (
         {"data__train__a": 4, "data__train__b": 4, "test__a": 2, "test__b": 2},
         "test/ may be the test split",
@@ -364,7 +364,7 @@ def test_the_folder_itself_may_be_named_and_the_test_split_lie_in_it(tmp_path):
         ("..", None, "outside"),
         ("", None, "or . for itself"),
         (".", "", "or . for itself"),
-        (".", ".", "are one folder"),
+        (".", ".", "are the same folder"),
     ],
 )
 def test_a_folder_that_cannot_be_a_split_is_a_clear_error(tmp_path, train, test, message):

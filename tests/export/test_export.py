@@ -425,7 +425,7 @@ def test_artefacts_say_what_they_are_made_of(world, head):
     assert notes["recipe"] == json.loads((run_dir / "recipe.json").read_text())
     assert (notes["head"], notes["random_weights"]) == (head, True)
     assert {name: value if isinstance(value, str) else json.dumps(value) for name, value in notes.items()} == in_onnx
-    table = PAGE.split("## What it was made of")[1]
+    table = PAGE.split("## Metadata")[1]
     assert set(notes) == set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE))
 
 
@@ -449,7 +449,7 @@ def run_dir(world, tmp_path):
 def test_what_is_there_is_not_overwritten(run_dir, tmp_path, form):
     to = tmp_path / f"mine{'' if form == 'savedmodel' else '.' + form}"
     to.write_text("mine")
-    with pytest.raises(FeatxError, match="is there already"):
+    with pytest.raises(FeatxError, match="already exists"):
         export_run(run_dir, to, format=form)
     assert to.read_text() == "mine"
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from featx.errors import FeatxError
+from featx.extract import cache as cache_module
 from featx.extract.cache import check_cache, list_cache
 from featx.recipe import Recipe
 from featx.storage import workshop
@@ -130,7 +131,7 @@ def test_verify_finds_a_flipped_bit_says_what_it_costs_and_changes_nothing(fille
     result = featx("cache", "verify", "--cache-dir", filled.dir.parent, exit_code=1)
     assert contents(filled.dir) == before
     assert f"DAMAGED {path}" in result.output
-    assert "10 images have to be computed again, about 5" in result.output  # half a second each
+    assert "10 images must be computed again, about 5" in result.output  # half a second each
     assert "featx cache verify --mend" in result.output
     assert "featx extract DATA --weights random:3 --layer block5_pool --image-size 64 --precision" in result.output
     assert f"--dtype float16 --cache-dir {filled.dir.parent}" in result.output
@@ -214,7 +215,7 @@ def test_damaged_networks_and_digests_are_found_and_made_again(make_photos, tmp_
 
 def test_an_unknown_name_lists_what_there_is(filled, featx):
     result = featx("cache", "verify", "resnet", "--cache-dir", filled.dir.parent, exit_code=2)
-    assert f"There is: {filled.dir.name}" in result.output
+    assert f"It has: {filled.dir.name}" in result.output
 
 
 # compact
@@ -383,3 +384,81 @@ def test_ls_shows_what_was_left_unfinished_and_rm_sweeps_it(filled, featx):
     (left / "lock").touch()
     featx("cache", "rm", filled.dir.name, "--yes", "--cache-dir", cache_dir)
     assert list(cache_dir.iterdir()) == []
+
+
+# One bad entry
+
+
+def newer_store(cache_dir: Path) -> FeatureStore:
+    """A store whose segment a newer featx has written."""
+    store = FeatureStore(cache_dir, Recipe.from_json(RECIPE.to_json().replace("random-3", "random-4")))
+    path = add(store, range(5))
+    store.publish()
+    with h5py.File(path, "r+") as file:
+        file.attrs["format_version"] = 2
+    return store
+
+
+def test_a_store_of_a_newer_featx_keeps_no_command_from_the_others(filled, featx):
+    cache_dir = filled.dir.parent
+    newer = newer_store(cache_dir)
+    before = contents(newer.dir)
+    listed = {
+        entry["name"]: entry for entry in json.loads(featx("cache", "ls", "--json", "--cache-dir", cache_dir).output)
+    }
+    assert listed[filled.dir.name]["n_images"] == 30
+    assert "Update featx" in listed[newer.dir.name]["problem"]
+    assert "Update featx" in featx("cache", "ls", "--cache-dir", cache_dir).output
+    path = segment_of(filled, 12)
+    flip_features(path, 12)
+    result = featx("cache", "verify", "--mend", "--cache-dir", cache_dir, exit_code=2)
+    assert f"DAMAGED {path}" in result.stdout
+    assert "Update featx" in result.stderr
+    assert path.with_name(f"damaged-{path.name}").exists()
+    result = featx("cache", "compact", "--cache-dir", cache_dir, exit_code=2)
+    assert f"Compacted: {filled.dir.name}." in result.stderr
+    assert len(FeatureStore(cache_dir, RECIPE).segments) == 1
+    assert contents(newer.dir) == before
+    featx("cache", "rm", newer.dir.name, "--yes", "--cache-dir", cache_dir)
+    assert not newer.dir.exists()
+    featx("cache", "verify", "--cache-dir", cache_dir)
+
+
+def test_what_goes_while_the_cache_is_listed_is_left_out(filled, monkeypatch):
+    other = newer_store(filled.dir.parent)
+    list_store = cache_module.list_store
+
+    def slow(path: Path):
+        shutil.rmtree(other.dir, ignore_errors=True)
+        return list_store(path)
+
+    monkeypatch.setattr(cache_module, "list_store", slow)
+    assert [entry.name for entry in list_cache(filled.dir.parent)] == [filled.dir.name]
+
+
+def test_files_that_go_while_they_are_counted_are_not_counted(filled, monkeypatch):
+    from featx.extract.cache import size_bytes
+
+    before, stat, (path, *_) = size_bytes(filled.dir), Path.stat, filled.dir.glob("seg-*")
+    n_bytes = path.stat().st_size
+
+    def gone(self: Path, **how):
+        if self == path:
+            path.unlink(missing_ok=True)
+        return stat(self, **how)
+
+    monkeypatch.setattr(Path, "stat", gone)
+    assert size_bytes(filled.dir) == before - n_bytes
+
+
+def test_what_another_process_has_removed_is_removed(filled, featx):
+    cache_module.remove([filled.dir, filled.dir])
+    assert not filled.dir.exists()
+
+
+def test_a_folder_that_was_removed_is_named_as_the_reason(tmp_path, featx, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    (tmp_path / "here").rmdir()
+    result = featx("cache", "ls", exit_code=2)
+    assert result.output == "featx: the folder that you are in has been removed; go to another one with cd.\n"

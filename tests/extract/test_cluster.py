@@ -44,7 +44,7 @@ SLOW: dict[str, Any] = {"weights": "random", "image_size": (96, 96), "precision"
 SLOW_WORDS = ["--weights", "random", "--image-size", "96", "--precision", "float32", "--batch-size", "4"]
 QUICK: dict[str, Any] = {"weights": "random", "image_size": (32, 32), "layer": "block2_pool", "precision": "float32"}
 
-GO_ON = "featx: stopped; what was finished is kept. Run it again to resume.\n"
+GO_ON = "featx: stopped; finished work is kept. Run it again to resume.\n"
 
 
 @pytest.fixture(scope="module")
@@ -348,7 +348,9 @@ def config(tmp_path) -> WorkerConfig:
     """One that fits this machine."""
     (tmp_path / "mark").touch()
     (tmp_path / "image").write_bytes(b"an image")
-    recipe = Recipe(backbone="vgg16", weights="random-0", layer="x", image_size=(32, 32), preprocessing="caffe")
+    recipe = Recipe(
+        backbone="vgg16", weights="random-0", layer="block1_pool", image_size=(32, 32), preprocessing="caffe"
+    )
     return WorkerConfig(
         recipe=recipe,
         weights=Weights("random-0", None),
@@ -373,15 +375,18 @@ def test_a_node_like_this_one_is_fit(config):
 @pytest.mark.parametrize(
     ("what", "why"),
     [
-        ({"versions": {"pillow": "0.1"}}, r"pillow [\d.]+ is not the version .* 0\.1: install the same"),
-        ({"versions": {"no-such-package": "1"}}, "no-such-package is not installed is not the version"),
+        ({"versions": {"pillow": "0.1"}}, r"pillow is [\d.]+, but 0\.1 where you ran the command: install the same"),
+        ({"versions": {"no-such-package": "1"}}, "no-such-package is not installed, but 1 where you ran the command"),
         ({"mark": Path("/nowhere/mark")}, "--cache-dir must be a folder that all nodes share"),
         ({"sample": (Path("/nowhere/image"), "0" * 64)}, "DATA must be a folder that all nodes share"),
-        ({"weights": Weights("0" * 64, Path("/nowhere/weights.h5"))}, "holds not the weights"),
+        ({"weights": Weights("0" * 64, Path("/nowhere/weights.h5"))}, "does not have the same weights"),
+        ({"recipe": {"pixels_version": 2}}, "cannot compute features with pixels_version 2: it knows 3"),
     ],
-    ids=["version", "package", "cache", "image", "weights"],
+    ids=["version", "package", "cache", "image", "weights", "recipe"],
 )
 def test_a_node_that_differs_is_not(config, what, why):
+    if "recipe" in what:
+        what = {"recipe": replace(config.recipe, **what["recipe"])}
     with pytest.raises(FeatxError, match=why) as raised:
         check_node(HERE, replace(config, **what))
     assert "\n" not in str(raised.value)
@@ -389,7 +394,7 @@ def test_a_node_that_differs_is_not(config, what, why):
 
 def test_an_image_with_other_bytes_on_a_node_is_found(config, tmp_path):
     (tmp_path / "image").write_bytes(b"another image")
-    with pytest.raises(FeatxError, match="is not the image that it is"):
+    with pytest.raises(FeatxError, match="is not the same image"):
         check_node(HERE, config)
 
 

@@ -83,7 +83,7 @@ def test_what_there_is_no_time_for_is_named_and_the_rest_is_planned(data, cache,
     assert len(others) == 2
     assert {one.reason for one in others} == {trial_module.NOT_TRIED}
     text = " ".join(plan_text(plan).split())
-    assert "Not tried, to answer within half a minute: openvino" in text
+    assert "Not tried, to keep the plan short: openvino" in text
     assert all(one.name in text for one in others)
     assert "cannot run here" not in text
     assert [("time_s" in one) for one in plan_json(plan)["estimates"]] == [not one.reason for one in plan.estimates]
@@ -376,7 +376,9 @@ def test_images_that_cannot_be_read_are_named_and_left_out(make_photos, cache, t
         if path.is_file():
             path.write_bytes(b"no image %d" % number)
     result = featx("plan", data, *WORDS, "--cache-dir", cache, exit_code=2)
-    assert re.fullmatch(r"featx: Not one of \d+ images of \S+ can be read: .*\n", result.stderr.splitlines(True)[-1])
+    assert re.fullmatch(
+        r"featx: None of \d+ images of \S+ can be read\. The first is .*\n", result.stderr.splitlines(True)[-1]
+    )
 
 
 def test_what_was_left_out_is_said_where_images_are_only_counted(make_photos, cache, tmp_path, monkeypatch, caplog):
@@ -512,11 +514,11 @@ def test_a_configuration_that_cannot_run_does_not_keep_the_others_from_it(data, 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--deadline", "soon"], "A time is a number of days, hours or minutes"),
+        (["--deadline", "soon"], "A time must be a number of days, hours or minutes"),
         (["--weights", "nowhere.h5"], "There is no weights file nowhere.h5"),
         (["--layer", "nothing"], "nothing"),
-        (["--engine", "keras", "--precision", "int8"], "The keras engine has no int8"),
-        (["--flip"], "say with --views how many"),
+        (["--engine", "keras", "--precision", "int8"], "The keras engine does not support int8"),
+        (["--flip"], "Set their number per image"),
     ],
 )
 def test_what_cannot_be_planned_is_one_line(data, cache, featx, words, message):

@@ -243,9 +243,9 @@ def test_what_is_no_image_is_an_error(extractor, X, error, message):
     ("options", "message"),
     [
         ({"precision": "int8"}, "name the data set"),
-        ({"image_size": (0, 4)}, "An image size is"),
-        ({"backbone": "vgg17"}, "A backbone is one of .* Did you mean vgg16?"),
-        ({"engine": "abacus"}, "An engine is one of"),
+        ({"image_size": (0, 4)}, "An image size must be"),
+        ({"backbone": "vgg17"}, "A backbone must be one of .* Did you mean vgg16?"),
+        ({"engine": "abacus"}, "An engine must be one of"),
     ],
 )
 def test_options_that_do_not_fit_are_an_error(extractor, photos, options, message):

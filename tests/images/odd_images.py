@@ -982,7 +982,7 @@ def misnamed() -> Iterator[OddImage]:
         ("escape-sequences", b"\x1b[31m\x1b]0;owned\x07", "gif"),
         ("jpeg-after-a-space", b" " + encoded(small, "JPEG"), "jpg"),
     ):
-        yield skipped(name, content, f"no image: first bytes {content[:4].hex()}", suffix=suffix)
+        yield skipped(name, content, f"not an image: first bytes {content[:4].hex()}", suffix=suffix)
     yield skipped("empty-file", b"", "empty file", suffix="jpg")
 
 

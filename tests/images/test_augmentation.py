@@ -327,11 +327,11 @@ def test_settings_go_before_the_named_ones_and_those_of_the_report_are_the_defau
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--flip"], "say with --views how many"),
-        (["--test-views"], "say with --views how many"),
-        (["--views", "2", "--rotation", "200"], "rotation goes from 0 to 180 degrees. Received: 200.0"),
-        (["--views", "2", "--zoom", "1"], "zoom goes from 0 to 0.99. Received: 1.0"),
-        (["--views", "2", "--shear", "nan"], "shear goes from 0 to 89 degrees. Received: nan"),
+        (["--flip"], "Set their number per image"),
+        (["--test-views"], "Set their number per image"),
+        (["--views", "2", "--rotation", "200"], "rotation must be from 0 to 180 degrees. Received: 200.0"),
+        (["--views", "2", "--zoom", "1"], "zoom must be from 0 to 0.99. Received: 1.0"),
+        (["--views", "2", "--shear", "nan"], "shear must be from 0 to 89 degrees. Received: nan"),
         (["--views", "2", "--rotation", "0"], "copies of their image"),
     ],
 )
@@ -352,5 +352,5 @@ def test_a_recipe_with_views_comes_back_from_json_and_a_damaged_one_is_refused()
     assert recipe.of_images.key == replace(recipe, augmentation=None).key != recipe.key
     assert "-views-" in recipe.slug
     for good, bad in (("20.0", '"20"'), ('"flip":true', '"flip":1'), ("0.2", "7.0"), ('"zoom"', '"zoomed"')):
-        with pytest.raises(FeatxError, match="no featx recipe"):
+        with pytest.raises(FeatxError, match="not a featx recipe"):
             Recipe.from_json(recipe.to_json().replace(good, bad))

@@ -126,7 +126,7 @@ def test_what_is_not_read_is_called_by_its_name_and_says_what_to_do(name, data):
 
 @pytest.mark.parametrize("data", [b"", b"\0" * 5000, b"\xff", b"\x1b[31m", b" \xff\xd8\xff\xe0", b"caf\xe9s", b" \n"])
 def test_what_has_no_name_shows_its_first_bytes(data):
-    assert reason_not_read(data) == f"no image: first bytes {data[:4].hex()}"
+    assert reason_not_read(data) == f"not an image: first bytes {data[:4].hex()}"
 
 
 @pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "MPO"])

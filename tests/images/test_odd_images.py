@@ -340,7 +340,7 @@ def test_people_are_told_how_many_were_skipped_and_where_to_read_of_all(laid, ex
 
 
 def test_people_are_told_numbers_that_add_up(extracts):
-    assert "the same as another" not in extracts["for people"].stdout.decode("utf-8").splitlines()[0]
+    assert "exact copies" not in extracts["for people"].stdout.decode("utf-8").splitlines()[0]
 
 
 # ---------------------------------------------------------------- any bytes at all

@@ -116,16 +116,16 @@ def test_damaged_head_is_an_error(run_dir, damage):
     [
         ("metrics.json", None, "There is no run in"),
         ("metrics.json", "[", "is damaged"),
-        ("metrics.json", "[]", "is not what featx writes"),
+        ("metrics.json", "[]", "does not contain what featx writes"),
         (
             "metrics.json",
             '{"format": "featx-run", "format_version": 2}',
-            "has the format 2; this featx knows",
+            "has format version 2; this featx reads",
         ),
         ("class_names.json", '["sea"]', "is incomplete"),
         ("class_names.json", "[" * 100_000, "is damaged"),
         ("class_names.json", None, "cannot be read"),
-        ("recipe.json", "{}", "no featx recipe"),
+        ("recipe.json", "{}", "not a featx recipe"),
     ],
 )
 def test_run_that_is_none_is_an_error(run_dir, name, content, message):
@@ -297,7 +297,7 @@ def test_predictions_are_chosen_by_masks_and_numbers(world):
         assert list(predictions[rows]) == [whole[2], whole[-1], whole[0]]
     assert len(predictions[[]]) == 0
     for wrong, error in ((1.5, TypeError), ("x", TypeError), (None, TypeError), (True, TypeError), ([[0]], TypeError)):
-        with pytest.raises(error, match="rows are chosen by a number, a slice, a mask, or a list of numbers"):
+        with pytest.raises(error, match="choose rows by a number, a slice, a mask, or a list of numbers"):
             predictions[wrong]
     for outside in ([True], [len(files)]):
         with pytest.raises(IndexError):

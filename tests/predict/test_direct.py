@@ -118,7 +118,7 @@ def test_cats_and_dogs_of_imagenet_need_no_map_and_that_is_said(cache, photos, c
     options = {**RESNET, "image_size": (32, 32), "weights": "random", "cache_dir": cache}
     predictions = DirectClassifier.load(**options).predict(photos[:2])
     assert predictions.class_names == ("cats", "dogs")
-    assert "since no --map is given: cats=281-285 dogs=151-268." in caplog.text
+    assert "using these classes of ImageNet: cats=281-285 dogs=151-268." in caplog.text
 
 
 def test_a_backbone_without_its_classifier_is_left_out_in_one_sentence(
@@ -129,17 +129,17 @@ def test_a_backbone_without_its_classifier_is_left_out_in_one_sentence(
     monkeypatch.setenv("FEATX_WEIGHTS_DIR", str(vgg16_weights))
     applications, warnings = direct_applications(["vgg16", "resnet50"], {}, lambda n: make_class_map(MAPS, n), cache)
     assert [options["backbone"] for options, _ in applications] == ["resnet50"]
-    assert warnings == ["vgg16 is not applied directly: there were no weights with its classifier."]
+    assert warnings == ["vgg16 direct is left out: featx found no weights with its classifier."]
     assert "vgg16_mine.h5" in caplog.text  # what to do about it
 
 
 def test_what_cannot_be_done_is_an_error(cache, shared, whole_resnet50, photos):
     notop = str(shared / "weights" / "resnet50_tiny_imagenet_notop.h5")
-    with pytest.raises(WeightsError, match=r"does not hold the whole classifier of resnet50.* _?\S*notop\S* lack it"):
+    with pytest.raises(WeightsError, match=r"does not contain the whole classifier of resnet50.*notop\S* lack it"):
         DirectClassifier.load(**RESNET, weights=notop, cache_dir=cache)
     with pytest.raises(FeatxError, match="202 classes of its own"):
         DirectClassifier.load(**RESNET, weights=str(whole_resnet50), cache_dir=cache)
-    with pytest.raises(FeatxError, match="int8 is calibrated on a data set"):
+    with pytest.raises(FeatxError, match="int8 needs a data set for calibration"):
         DirectClassifier.load(weights="random", precision="int8", cache_dir=cache)
     with pytest.raises(BackboneError, match=r"takes images of 224x224 only: leave --image-size out.* 64x64"):
         DirectClassifier.load(backbone="vgg16", image_size=(64, 64), weights="random", cache_dir=cache)
@@ -151,9 +151,9 @@ def test_what_cannot_be_done_is_an_error(cache, shared, whole_resnet50, photos):
         ([], "This network has 202 classes of its own"),
         (["--map", "cats=30-32", "--map", "dogs=24-202"], "numbered from 0 to 201. Received: 202 for dogs"),
         (["--map", "cats=9\n-\n3", "--map", "dogs=1"], r"smaller number. Received: 9\n-\n3"),
-        (["--map", "cats=30", "--map", "dogs=24", "--precision", "int8"], "int8 is calibrated on a data set"),
+        (["--map", "cats=30", "--map", "dogs=24", "--precision", "int8"], "int8 needs a data set for calibration"),
         (["--map", "cats=30", "--map", "dogs=24", "--backbone", "vgg16"], "takes images of 224x224 only"),
-        (["--map", "cats=30", "--map", "dogs=24", "--weights", "NOTOP"], "does not hold the whole classifier"),
+        (["--map", "cats=30", "--map", "dogs=24", "--weights", "NOTOP"], "does not contain the whole classifier"),
         (["--class-list", "nowhere.json"], "The class list nowhere.json cannot be read: No such file"),
     ],
 )
@@ -171,11 +171,14 @@ def test_what_cannot_be_done_is_one_line_and_nothing_is_computed(whole_resnet50,
 @pytest.mark.parametrize(
     ("typed", "message"),
     [
-        (["--direct", "a.jpg", "--head", "dense"], "--head: such options are for a RUN"),
-        (["runs/none", "a.jpg", "--map", "cats=1", "--image-size", "32"], "--map, --image-size: such options are for"),
-        (["--direct", "a.jpg", "--weights", "random", "--map", "cats=1"], "Two classes or more"),
-        (["--direct"], "No image is named"),
-        (["runs/none"], "No image is named"),
+        (["--direct", "a.jpg", "--head", "dense"], "--head can be used only with a RUN"),
+        (
+            ["runs/none", "a.jpg", "--map", "cats=1", "--image-size", "32"],
+            "--map, --image-size can be used only with --direct",
+        ),
+        (["--direct", "a.jpg", "--weights", "random", "--map", "cats=1"], "Map at least two classes"),
+        (["--direct"], "You named no image"),
+        (["runs/none"], "You named no image"),
         ([], "Missing argument 'RUN'"),
     ],
 )

@@ -409,6 +409,7 @@ def test_without_images_or_error_analysis_there_is_still_a_page(digits, opened):
     assert page.locator("#mistakes .no-picture").count() > 0
 
 
+@pytest.mark.usefixtures("without_rendering")
 def test_what_the_report_of_2020_claimed_is_shown_for_its_images_only_or_on_request(digits):
     comparison, _ = digits
     assert "6.4 h" not in page_html(comparison)

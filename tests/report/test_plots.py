@@ -80,6 +80,7 @@ def test_without_a_font_a_picture_numbers_the_classes(install):
     assert page.class_labels(["cats", "été", "кот", "γάτα"]) == ["cats", "été", "кот", "γάτα"]
 
 
+@pytest.mark.usefixtures("without_rendering")
 def test_the_report_says_what_the_numbers_mean(install):
     c = of_classes(MIXED)
     [figure_note] = [text.get_text() for text in confusion_chart(c, c.best).texts if "Numbers" in text.get_text()]
@@ -92,9 +93,10 @@ def test_the_report_says_what_the_numbers_mean(install):
     assert "1 <bdi>猫</bdi>; 2 <bdi>cats</bdi>; 3 <bdi>हिन्दी कुत्ता</bdi>" in page_html(c)
 
 
+@pytest.mark.usefixtures("without_rendering")
 def test_where_nothing_is_numbered_nothing_is_said_of_numbers(install):
     c = of_classes(("cats", "dogs"))
-    assert "number the classes" not in results_page(c, has_curves=False)
+    assert "numbers for the classes" not in results_page(c, has_curves=False)
     assert "Class numbers" not in page_html(c)
     assert not any("Numbers" in text.get_text() for text in confusion_chart(c, c.best).texts)
 
@@ -229,4 +231,4 @@ def test_a_preview_says_what_its_numbers_mean(install, tmp_path, caplog):
             Image.fromarray(pixels).save(path)
     with caplog.at_level(logging.WARNING, "featx"):
         draw_preview(tmp_path / "data", tmp_path, cache_dir=tmp_path / "cache", image_size=(40, 40))
-    assert caplog.messages[-1] == "The picture numbers the classes: 1 is cats, 2 is 猫."
+    assert caplog.messages[-1] == "The picture shows numbers for the classes: 1 is cats, 2 is 猫."

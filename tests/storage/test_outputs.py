@@ -267,3 +267,18 @@ def test_only_its_owner_may_enter_a_workshop(tmp_path):
     with workshop(tmp_path / "shop") as shop:
         assert shop.stat().st_mode & 0o777 == 0o700
     assert not shop.exists()
+
+
+def test_what_others_plant_among_leftovers_is_neither_followed_nor_waited_for(tmp_path):
+    (tmp_path / "victim").mkdir()
+    (tmp_path / "victim" / "lock").touch()
+    (tmp_path / ".tmp-link").symlink_to(tmp_path / "victim")
+    (tmp_path / ".tmp-fifo").mkdir()
+    os.mkfifo(tmp_path / ".tmp-fifo" / "lock")
+    (tmp_path / ".tmp-linked-lock").mkdir()
+    (tmp_path / ".tmp-linked-lock" / "lock").symlink_to(tmp_path / "victim" / "lock")
+    sweep(tmp_path)
+    assert (tmp_path / "victim" / "lock").exists()
+    with new_folder(tmp_path / "new"):
+        pass
+    assert (tmp_path / "victim" / "lock").read_bytes() == b""

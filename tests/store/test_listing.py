@@ -79,5 +79,5 @@ def test_segments_that_never_settle_are_an_error_in_the_end(folder, monkeypatch)
         merge(folder, f"seg-{next(numbers)}.h5")
         raise FileNotFoundError
 
-    with pytest.raises(StoreError, match="come and go faster than they can be read; try again when fewer"):
+    with pytest.raises(StoreError, match="faster than featx can read them; try again when fewer"):
         look_at_segments(folder, look)

@@ -17,6 +17,7 @@ from featx.errors import FeaturesMissingError, FeatxError, TrainingError
 from featx.extract.extract import extract_features
 from featx.heads.dense import HEADS
 from featx.heads.training_loop import Training
+from featx.storage import OUTPUT_MARK
 from featx.store.feature_store import FeatureStore
 from featx.train.metrics import measure
 from featx.train.train import train_on_features, train_top
@@ -66,6 +67,7 @@ def read_csv(path):
 
 def test_run_folder_holds_everything(run, trained):
     assert {path.name for path in run.dir.iterdir()} == {
+        OUTPUT_MARK,
         "dense.keras",
         "logreg.keras",
         "metrics.json",
@@ -211,7 +213,7 @@ def test_a_head_that_is_no_better_than_one_answer_for_all_is_called_so(lopsided)
     for n_correct, said in ((20, "; no better than always answering cats"), (21, "; not clearly better than always")):
         text = run_text(scoring(lopsided, n_correct))
         assert text.count(said) == 2
-        assert "Always answering cats, the commonest class, gets 95.2 % of them right." in text
+        assert "Always answering cats, the most common class, gets 95.2 % right." in text
     better = scoring(lopsided, 1000, 1000)
     assert "better than" not in run_text(better)
     assert run_json(better)["better_than_baseline"] == {"dense": True, "logreg": True}

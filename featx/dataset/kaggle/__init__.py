@@ -1,4 +1,4 @@
-"""Images from Kaggle: downloaded, unpacked safely, and moved into place when they are complete.
+"""Downloads images from Kaggle, unpacks them safely, and moves them into place when they are complete.
 
 Nothing is downloaded twice. A zip file cannot write outside its folder, nor more bytes than it announces.
 """

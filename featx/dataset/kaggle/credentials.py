@@ -10,8 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from featx.storage import read_small
+
 if TYPE_CHECKING:
     import requests
+
+#: Bytes of what Kaggle says itself: errors, and where an archive lies.
+_MOST_SAID_BYTES = 1 << 20
+_PIECE_BYTES = 1 << 16
 
 #: Seconds to wait for a connection, and for each piece of an answer. `kagglesdk` itself would wait for ever.
 TIMEOUT_S = (10.0, 60.0)
@@ -29,7 +35,42 @@ def kaggle_session(auth: Any = None) -> Iterator[tuple[Any, "requests.Session"]]
         session.auth = auth
         session.headers["Accept-Encoding"] = "identity"  # bytes are counted, and asked for by number
         session.send = functools.partial(session.send, timeout=TIMEOUT_S)
+        for start in ("http://", "https://"):
+            session.mount(start, _bounded_adapter())
         yield client, session
+
+
+def _bounded_adapter() -> "requests.adapters.HTTPAdapter":
+    """Return what connects `requests` with servers, and reads no more of what they say than makes sense.
+
+    Only of an archive, `requests` leaves the reading to others.
+    """
+    from requests.adapters import HTTPAdapter
+
+    class BoundedAdapter(HTTPAdapter):  # type: ignore[misc]  # `requests` has no types
+        def send(self, request: Any, *arguments: Any, **options: Any) -> "requests.Response":
+            response = super().send(request, *arguments, **options)
+            is_archive = options.get("stream") and response.status_code in {200, 206}
+            if not is_archive or "json" in response.headers.get("Content-Type", ""):
+                response._content = read_at_most(response, _MOST_SAID_BYTES)  # noqa: SLF001 - as `requests` keeps it
+            return response
+
+    return BoundedAdapter()
+
+
+def read_at_most(response: "requests.Response", n_bytes: int) -> bytes:
+    """Return the body of an answer, or its first `n_bytes` if it is longer.
+
+    Raises:
+        requests.RequestException: the connection broke.
+    """
+    pieces, n_read = [], 0
+    for piece in response.iter_content(_PIECE_BYTES):
+        pieces.append(piece)
+        n_read += len(piece)
+        if n_read >= n_bytes:
+            break
+    return b"".join(pieces)[:n_bytes]
 
 
 @dataclass(frozen=True)
@@ -63,7 +104,7 @@ _EXAMPLE = '{"username": "NAME", "key": "KEY"}'
 def find_credentials() -> Iterator[Credentials]:
     """Yield all credentials there are, in the order in which `kaggle` tries them: token, key, `kaggle auth login`.
 
-    What lies there and cannot be used is among them, with its `trouble`.
+    Credentials that cannot be used are among them, with their `trouble`.
     """
     for name in ("kagglesdk", "urllib3"):  # what they have to say would end up on standard error
         logging.getLogger(name).addHandler(logging.NullHandler())
@@ -122,7 +163,7 @@ def _api_key() -> Iterator[Credentials]:
 def _key_file(typed: tuple[str, ...]) -> Credentials | None:
     """Return user and key, as secrets, or why they cannot be used; None if there is no `kaggle.json`.
 
-    What is in `typed` counts more than what is in the file.
+    `typed` overrides the file.
     """
     for path in _key_files():
         if (read := _read(path)) is None:
@@ -132,13 +173,13 @@ def _key_file(typed: tuple[str, ...]) -> Credentials | None:
             content = json.loads(text)
         except (ValueError, RecursionError) as error:
             at = f" (line {error.lineno}, column {error.colno})" if isinstance(error, json.JSONDecodeError) else ""
-            no_json = f"is not JSON{at}; it has to be like {_EXAMPLE}, in straight double quotes"
+            no_json = f"is not JSON{at}; it must look like {_EXAMPLE}, with straight double quotes"
             return Credentials(str(path), trouble=trouble or no_json)
         found = [content.get(name) if isinstance(content, dict) else None for name in ("username", "key")]
         there = (value.strip() if isinstance(value, str) else "" for value in found)
         values = tuple(value or other for value, other in zip(typed, there, strict=True))
         lacking = [name for name, value in zip(("username", "key"), values, strict=True) if not value]
-        trouble = f"has no text for {' and '.join(lacking)}; it has to be like {_EXAMPLE}" if lacking else ""
+        trouble = f"has no text for {' and '.join(lacking)}; it must look like {_EXAMPLE}" if lacking else ""
         return Credentials(str(path), secrets=values, trouble=trouble)
     if os.environ.get("KAGGLE_CONFIG_DIR"):
         return Credentials("KAGGLE_CONFIG_DIR", trouble="names a folder without kaggle.json")
@@ -160,7 +201,7 @@ def _read(path: Path) -> tuple[str, str] | None:
     It is in UTF-8, or in UTF-16 or UTF-32, as `>` writes it in PowerShell.
     """
     try:
-        content = path.read_bytes()
+        content = read_small(path)
         return content.decode(json.detect_encoding(content)).strip(), ""
     except (FileNotFoundError, NotADirectoryError):
         return None
@@ -187,7 +228,7 @@ def _login() -> Iterator[Credentials]:
         yield _bearer("~/.kaggle/credentials.json", token)
     elif os.path.lexists(_home() / ".kaggle" / "credentials.json"):
         yield Credentials(
-            "~/.kaggle/credentials.json", trouble="holds no valid login; kaggle auth login makes a new one"
+            "~/.kaggle/credentials.json", trouble="has no valid login; run kaggle auth login to make a new one"
         )
 
 

@@ -1,4 +1,4 @@
-"""The demo's data: photographs from Kaggle, or without a network the handwritten digits that need none."""
+"""The demo's data: photographs from Kaggle, or without a network the built-in handwritten digits."""
 
 import logging
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ class Demo:
 
 
 def demo_data(cache_dir: StoragePath, *, show: bool = False) -> Demo:
-    """Return the demo's data in the cache, fetched or written there if need be; what it is, is logged.
+    """Return the demo's data in the cache; fetch or write it first if it is not there. Log which data it is.
 
     Raises:
         FeatxError: it cannot be written, or the photographs that were fetched earlier are no longer whole.
@@ -51,12 +51,12 @@ def demo_data(cache_dir: StoragePath, *, show: bool = False) -> Demo:
             fetched = fetch_part(_SLUG, photos_dir, _N_PER_FOLDER, show=show)
     except (KaggleError, ArchiveError) as error:
         write_sample(digits_dir)
-        log.info("The photographs cannot be fetched from Kaggle. %s", error)
+        log.info("Could not fetch the photographs from Kaggle. %s", error)
         log.info(
             "Using the built-in handwritten digits instead, in %s. They show how featx works, not what transfer "
             "learning can do: they are 8×8 pixels, and a CNN trained from scratch may win.",
             printable(digits_dir),
         )
         return Demo(digits_dir, (64, 64))
-    log.info("The photographs, %s of them, are in %s.", f"{fetched.n_files:,}", printable(photos_dir))
+    log.info("The %s photographs are in %s.", f"{fetched.n_files:,}", printable(photos_dir))
     return Demo(photos_dir, (150, 150))

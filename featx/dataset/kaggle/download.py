@@ -1,9 +1,8 @@
-"""Kaggle's archives: one zip file for each data set or competition, brought to the disk, in several goes if need be."""
+"""Downloads Kaggle's archives: one zip file for each data set or competition, in several attempts if necessary."""
 
 import json
 import logging
 import re
-import shutil
 import time
 from dataclasses import dataclass
 from itertools import chain
@@ -12,16 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from featx.dataset.kaggle.credentials import ANONYMOUS, Credentials, find_credentials, kaggle_session
 from featx.errors import FeatxError, printable
-from featx.storage import file_digest, write_text
-from featx.system import did_you_mean, progress_bar, size
+from featx.storage import check_reserve, check_space, file_digest, read_small, write_text
+from featx.system import did_you_mean, progress_bar
 
 if TYPE_CHECKING:
     import requests
 
 log = logging.getLogger("featx")
 
-#: What is left free for everybody else.
-RESERVE_BYTES = 64 << 20
 _SLUG = re.compile(
     r"(?P<owner>[A-Za-z0-9_-]+)/(?P<dataset>[A-Za-z0-9_-]+)(?:/versions/(?P<version>[1-9]\d{0,8}))?"
     r"|competition:(?P<competition>[A-Za-z0-9_-]+)",
@@ -38,19 +35,11 @@ PAUSES_S = (1.0, 5.0, 20.0)
 
 _CHUNK_BYTES = 1 << 14  # a broken connection costs at most one of these
 
+#: So many of these come between two looks at how much room there is on the disk.
+_CHUNKS_PER_LOOK = 256
 
-def check_space(folder: Path, n_bytes: int, what: str) -> None:
-    """Check that `n_bytes` more fit on the disk that `folder` is on; `what` begins the sentence if they do not.
-
-    Raises:
-        FeatxError: they do not.
-    """
-    free_bytes = shutil.disk_usage(folder).free
-    if n_bytes + RESERVE_BYTES > free_bytes:
-        raise FeatxError(
-            f"{what} takes {size(n_bytes)}, and only {size(free_bytes)} are free on the disk of "
-            f"{printable(folder)}; make room, or name a folder on another disk with --to."
-        )
+#: What to do about a disk that is too small.
+MAKE_ROOM = "make room, or name a folder on another disk with --to"
 
 
 @dataclass(frozen=True)
@@ -132,7 +121,7 @@ def refusal(error: "requests.HTTPError", source: KaggleSource, who: Credentials)
         first = f"accept the competition's rules at {source.url}/rules, then"
     sentences = {
         403: f"Kaggle refuses {source}{said}: {first} run the same command again.",
-        404: f"Kaggle has no {source}{said}: see {source.url}, and check how it is spelled.",
+        404: f"Kaggle has no {source}{said}: see {source.url}, and check the spelling.",
         429: f"Kaggle received too many requests{said}: wait a while, then run the same command again.",
     }
     return KaggleError(
@@ -142,7 +131,7 @@ def refusal(error: "requests.HTTPError", source: KaggleSource, who: Credentials)
 
 def _sign_in_first(source: KaggleSource, said: str = "") -> KaggleError:
     """Return the error for what is given to those only who say who they are."""
-    return KaggleError(f"Kaggle gives {source} only to those who sign in{said}: {_HOW_TO_SIGN_IN}.")
+    return KaggleError(f"You must sign in to Kaggle for {source}{said}: {_HOW_TO_SIGN_IN}.")
 
 
 def unreachable(error: Exception, n_kept: int) -> KaggleError:
@@ -162,7 +151,7 @@ def unreachable(error: Exception, n_kept: int) -> KaggleError:
     reason = next((text for kind, text in reasons.items() if isinstance(error, kind)), "there is no connection")
     if n_kept:
         return KaggleError(
-            f"The download broke off, because {reason.replace('there is no connection', 'the connection was lost')}; "
+            f"The download stopped, because {reason.replace('there is no connection', 'the connection was lost')}; "
             f"what was downloaded is kept. Run it again to resume."
         )
     return KaggleError(
@@ -180,7 +169,7 @@ def _said(error: "requests.HTTPError", who: Credentials) -> str:
 
 @dataclass(frozen=True)
 class _Partial:
-    """The part of an archive that has come. The server's name for these very bytes lies beside it."""
+    """The part of an archive that was downloaded. The server's name for exactly these bytes is in a file beside it."""
 
     path: Path
 
@@ -196,7 +185,7 @@ class _Partial:
     def belongs_to(self, response: "requests.Response") -> bool:
         """Whether the bytes are the beginning of what `response` is about to bring."""
         try:
-            noted = json.loads(self._note_path.read_text(encoding="utf-8"))
+            noted = json.loads(read_small(self._note_path))
         except (OSError, ValueError):
             return False
         return noted is not None and noted == validator(response)
@@ -205,6 +194,18 @@ class _Partial:
         """Forget what has come, and note what is coming."""
         self.path.unlink(missing_ok=True)
         write_text(self._note_path, json.dumps(validator(response)))
+
+    def check_room(self) -> None:
+        """Check that the disk has room for more of an archive of unknown size; if not, remove it: it is of no use.
+
+        Raises:
+            FeatxError: it has not.
+        """
+        try:
+            check_reserve(self.path.parent, "The archive, whose size Kaggle does not say,", MAKE_ROOM)
+        except FeatxError:
+            self.path.unlink()
+            raise
 
     def finish(self, archive: Path) -> None:
         """Give the whole archive its name, with a record of what is in it beside it."""
@@ -222,10 +223,9 @@ def _record(path: Path) -> dict[str, Any]:
 
 
 def _is_downloaded(archive: Path) -> bool:
-    """Return whether `download` has brought this very file: no other one counts, whoever has put it there."""
+    """Return whether `download` has written this very file. No other file counts."""
     try:
-        noted = json.loads(_record_path(archive).read_text(encoding="utf-8"))
-        return archive.is_file() and bool(noted == _record(archive))
+        return archive.is_file() and bool(json.loads(read_small(_record_path(archive))) == _record(archive))
     except (OSError, ValueError):
         return False
 
@@ -236,13 +236,12 @@ def has_downloads(folder: Path) -> bool:
 
 
 def download(source: KaggleSource, folder: Path, *, show: bool = False) -> Path:
-    """Bring the archive of `source` to a folder that only this user may write to, and return its path.
+    """Download the archive of `source` to a folder of this user's alone, and return its path; resume a download.
 
-    It goes on where an earlier call was cut off. Data sets are asked for anonymously first; credentials are sent only
-    if that does not do.
+    It asks for data sets anonymously first, and sends credentials only if Kaggle refuses.
 
     Raises:
-        KaggleError: it cannot be had; what has come of it is kept in `folder` for the next call.
+        KaggleError: it cannot be downloaded; the part that was downloaded stays in `folder` for the next call.
         FeatxError: there is not enough room on the disk.
         OSError: it cannot be written.
     """
@@ -264,10 +263,10 @@ def download(source: KaggleSource, folder: Path, *, show: bool = False) -> Path:
                 raise unreachable(error, partial.n_bytes) from None
             time.sleep(pauses.pop(0))
         except (requests.RequestException, ValueError, TypeError, KeyError, AttributeError):
-            raise KaggleError("Kaggle's answer cannot be understood: run the same command again later.") from None
+            raise KaggleError("Could not understand Kaggle's answer: run the same command again later.") from None
         except OSError as error:
             if error.errno is None:  # not the disk: `requests` does not find its certificates
-                raise KaggleError(f"Kaggle cannot be asked: {printable(str(error))}.") from None
+                raise KaggleError(f"Could not connect to Kaggle: {printable(str(error))}.") from None
             raise
         else:
             partial.finish(archive)
@@ -306,7 +305,7 @@ def _try(source: KaggleSource, partial: _Partial, *, show: bool) -> None:
 
 
 def request_archive(client: Any, source: KaggleSource) -> Any:
-    """Return the `requests.Response` that brings the archive: Kaggle says where it lies, and from there it comes."""
+    """Return the `requests.Response` with the archive; Kaggle redirects the request to the place where it is."""
     from kagglesdk.competitions.types.competition_api_service import ApiDownloadDataFilesRequest
     from kagglesdk.datasets.types.dataset_api_service import ApiDownloadDatasetRequest
 
@@ -336,11 +335,13 @@ def _receive(session: "requests.Session", whole: "requests.Response", partial: _
         coming = announced_bytes(response)
         log.debug("Downloading from byte %s on.", there)
         if coming is not None:  # what is unpacked takes as much again, or more
-            check_space(partial.path.parent, coming + there + coming, "The archive, with what is in it,")
+            check_space(partial.path.parent, coming + there + coming, "The archive, with its content,", MAKE_ROOM)
         total = None if coming is None else there + coming
         bar = progress_bar(total, "downloading", "B", show=show, n_done=there)
         with partial.path.open("ab") as file, bar:
-            for piece in response.iter_content(_CHUNK_BYTES):
+            for number, piece in enumerate(response.iter_content(_CHUNK_BYTES)):
+                if total is None and number % _CHUNKS_PER_LOOK == 0:
+                    partial.check_room()
                 file.write(piece)
                 bar.update(len(piece))
     if total is not None and partial.n_bytes != total:  # which urllib3 before 2.0 does not notice

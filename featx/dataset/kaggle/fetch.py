@@ -1,4 +1,4 @@
-"""Images from elsewhere: downloaded, unpacked beside their folder, and put in place when all is there."""
+"""Downloads images from Kaggle, unpacks them beside their folder, and moves them into place when they are complete."""
 
 import json
 import logging
@@ -22,10 +22,12 @@ from featx.storage import (
     ArchiveError,
     HeldError,
     NameEncodingError,
+    OddFileError,
     as_path,
     make_folder,
     name_zip_members,
     place,
+    read_small,
     room_for,
     text_encoding,
     workshop,
@@ -42,14 +44,14 @@ log = logging.getLogger("featx")
 
 @dataclass(frozen=True)
 class Fetched:
-    """Images from elsewhere, in a folder.
+    """Images that were fetched to a folder.
 
     Attributes:
         slug: what was asked for.
         folder: where it is.
         n_files: how many files belong to it.
         size_bytes: their size.
-        was_there: whether it had all been there before, so that nothing was done.
+        was_there: whether everything was there already, so nothing was done.
         warnings: what was left out, one sentence each.
     """
 
@@ -92,21 +94,21 @@ def find_fetched(folder: Path, slug: str, zip_encoding: str | None = None) -> Fe
     if not os.path.lexists(folder):
         return None
     if not folder.is_dir():
-        raise FeatxError(f"{printable(folder)} is no folder; name another one with --to.")
+        raise FeatxError(f"{printable(folder)} is not a folder; name another one with --to.")
     there = file_sizes(folder)
     expected, unpacked_as = _read_mark(folder, slug)
     if not there.keys() & expected.keys():
         if any(path.name not in {MARK, _workshop_name(folder)} for path in folder.iterdir()):
             raise FeatxError(
-                f"The folder {printable(folder)} is not empty, and {printable(slug)} is not in it; name another one "
+                f"The folder {printable(folder)} is not empty, and {printable(slug)} is not in it: name another one "
                 f"with --to, or empty it."
             )
         return None
     if missing := [name for name, n_bytes in expected.items() if there.get(name) != n_bytes]:
         raise FeatxError(
             f"{len(missing):,} of the {len(expected):,} files that were fetched to {printable(folder)} are missing or "
-            f"changed, such as {printable(missing[0])}; remove the folder and run the same command again to have them "
-            f"back, or name another one with --to."
+            f"changed, such as {printable(missing[0])}: remove the folder and run the same command again to fetch them "
+            f"again, or name another folder with --to."
         )
     if zip_encoding not in {None, unpacked_as} and not all(map(str.isascii, expected)):
         raise FeatxError(
@@ -122,11 +124,11 @@ def _read_mark(folder: Path, slug: str) -> tuple[dict[str, int], str | None]:
     Without a mark that says so, there are no files.
     """
     try:
-        content = json.loads((folder / MARK).read_text(encoding="ascii"))
+        content = json.loads(read_small(folder / MARK).decode("ascii"))
         if content["format_version"] != _FORMAT_VERSION or content["slug"] != slug:
             return {}, None
         return {str(name): int(n_bytes) for name, n_bytes in content["files"].items()}, content.get("zip_encoding")
-    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+    except (FileNotFoundError, OddFileError, ValueError, KeyError, TypeError, AttributeError):
         return {}, None
 
 
@@ -134,7 +136,7 @@ def sort_by_prefix(root: Path) -> dict[Path, list[str]]:
     """Move images into class folders wherever their names tell the class; return the class names by folder.
 
     That is in a folder in which every image is named `PREFIX.NUMBER.SUFFIX`, with two prefixes or more, and in which
-    nothing bears the name of a class yet. All other folders stay as they are: `test1/1.jpg` has no class.
+    nothing has the name of a class yet. All other folders stay as they are: `test1/1.jpg` has no class.
     """
     found = {}
     for folder, subfolders, names in os.walk(root, topdown=False):
@@ -165,25 +167,25 @@ def _classes(names: list[str]) -> dict[str, str]:
 
 
 def fetch_data(slug: str, to: Path | str = "data", *, zip_encoding: str | None = None, show: bool = False) -> Fetched:
-    """Bring images to the folder `to`; do nothing if they are there.
+    """Download images to the folder `to`; do nothing if they are there.
 
-    Everything is downloaded and unpacked in a hidden folder beside `to`, which is there as a whole or not at all. The
-    next call resumes one that was cut off.
+    featx downloads and unpacks everything in a hidden folder beside `to`, and moves it into place when it is complete.
+    If a download was interrupted, the next call resumes it.
 
     Args:
         slug: `"sample"`; a data set at Kaggle, `"OWNER/NAME"` or `"OWNER/NAME/versions/NUMBER"`; or
             `"competition:NAME"`.
         to: a folder that is empty or not there yet.
-        zip_encoding: the encoding of names in the archive that do not say theirs, such as `"gbk"`. Without it, they are
-            in UTF-8 if all of them fit, or else featx warns.
+        zip_encoding: the encoding of names in the archive that do not state theirs, such as `"gbk"`. Without it, featx
+            reads them as UTF-8 if all of them are valid in it, and warns if not.
         show: whether to show progress.
 
     Raises:
-        FeatxError: it cannot be had, is not what it should be, or does not fit; the message says what to do.
+        FeatxError: it cannot be downloaded, is damaged, or does not fit on the disk; the message says what to do.
     """
     to = as_path(to)
     if not isinstance(slug, str):
-        raise FeatxError(f"A data set is named like OWNER/NAME. Received: {shown(slug)}")
+        raise FeatxError(f"Name a data set like OWNER/NAME. Received: {shown(slug)}")
     if slug == "sample":
         was_there = is_sample(to)
         sizes = file_sizes(write_sample(to))
@@ -215,9 +217,9 @@ def _fetch(source: KaggleSource, to: Path, zip_encoding: str | None, *, show: bo
 
 
 def fetch_part(slug: str, to: Path, n_per_folder: int, *, show: bool = False) -> Fetched:
-    """Bring the first images of each folder in a data set's archive to the folder `to`; do nothing if they are there.
+    """Download the first images of each folder in a data set's archive to the folder `to`, if they are not there yet.
 
-    Nothing else is downloaded but the archive's table of contents. How much it is, is logged first.
+    Besides these, it downloads only the archive's table of contents. It logs the size first.
 
     Args:
         slug: a data set at Kaggle that anybody may have, as for `fetch_data`.
@@ -226,8 +228,8 @@ def fetch_part(slug: str, to: Path, n_per_folder: int, *, show: bool = False) ->
         show: whether to show progress.
 
     Raises:
-        KaggleError: it cannot be had, or only as a whole.
-        FeatxError: it is not what it should be, or does not fit; the message says what to do.
+        KaggleError: it cannot be downloaded, or only as a whole.
+        FeatxError: it is damaged, or does not fit on the disk; the message says what to do.
         OSError: it cannot be written.
     """
     source, folder = parse_slug(slug), to.resolve()
@@ -257,7 +259,7 @@ def fetch_part(slug: str, to: Path, n_per_folder: int, *, show: bool = False) ->
 
 
 def _first_images(zip_file: zipfile.ZipFile, n_per_folder: int) -> list[zipfile.ZipInfo]:
-    """Return images that lie at the beginning of each folder, in the order in which they lie in the archive."""
+    """Return the first images of each folder, in the order of the archive."""
     n_found: Counter[PurePosixPath] = Counter()
     chosen = []
     for entry in sorted(zip_file.infolist(), key=lambda entry: entry.header_offset):
@@ -304,8 +306,8 @@ def _unpack(source: KaggleSource, archive: Path, folder: Path, zip_encoding: str
     except ArchiveError as error:
         archive.unlink()
         raise FeatxError(
-            f"The archive of {source} was not unpacked, because {str(error).removesuffix('.')}; it is removed: run the "
-            f"same command again to download it afresh, or see {source.url}."
+            f"The archive of {source} was not unpacked, because {str(error).removesuffix('.')}. featx removed it: run "
+            f"the same command to download it again, or see {source.url}."
         ) from error
     for sorted_dir, class_names in sort_by_prefix(folder).items():
         where = printable(sorted_dir.relative_to(folder))

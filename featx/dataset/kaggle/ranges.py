@@ -1,11 +1,11 @@
-"""An archive at Kaggle as a file: what is read of it is downloaded, and nothing else."""
+"""An archive at Kaggle as a file; featx downloads only the parts that are read."""
 
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING
 
-from featx.dataset.kaggle.credentials import ANONYMOUS, kaggle_session
+from featx.dataset.kaggle.credentials import ANONYMOUS, kaggle_session, read_at_most
 from featx.dataset.kaggle.download import (
     KaggleError,
     KaggleSource,
@@ -26,10 +26,10 @@ _BLOCK_BYTES = 1 << 20
 
 @contextmanager
 def distant_archive(source: KaggleSource) -> Iterator[IO[bytes]]:
-    """Yield the archive of a data set that anybody may have, as a file to read from.
+    """Yield the archive of a public data set as a file to read from.
 
     Raises:
-        KaggleError: it cannot be had, or only as a whole; also while it is read.
+        KaggleError: it cannot be downloaded, or only as a whole; also while it is read.
     """
     with _kaggle_errors(source), kaggle_session() as (client, session):
         with request_archive(client, source) as whole:
@@ -84,15 +84,17 @@ class _Ranges(io.RawIOBase):
             expected = f"bytes {self._at}-{end - 1}/"
             if response.status_code != 206 or not response.headers.get("Content-Range", "").startswith(expected):
                 raise KaggleError(f"Kaggle does not send parts of {self._source}: run the same command again.")
-            content: bytes = response.content
+            content = read_at_most(response, end - self._at + 1)  # one more than there should be
         if len(content) != end - self._at:
-            raise KaggleError(f"Kaggle sent an incomplete part of {self._source}: run the same command again.")
+            raise KaggleError(
+                f"Kaggle sent fewer or more bytes of {self._source} than it was asked for: run the same command again."
+            )
         return content
 
 
 @contextmanager
 def _kaggle_errors(source: KaggleSource) -> Iterator[None]:
-    """Raise KaggleError for whatever the network, or Kaggle, may answer with."""
+    """Raise KaggleError for any error of the network or of Kaggle."""
     import requests
 
     try:
@@ -102,8 +104,8 @@ def _kaggle_errors(source: KaggleSource) -> Iterator[None]:
     except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
         raise unreachable(error, 0) from None
     except requests.RequestException:
-        raise KaggleError("Kaggle's answer cannot be understood: run the same command again later.") from None
+        raise KaggleError("Could not understand Kaggle's answer: run the same command again later.") from None
     except OSError as error:
         if error.errno is None:  # not the disk: `requests` does not find its certificates
-            raise KaggleError(f"Kaggle cannot be asked: {printable(str(error))}.") from None
+            raise KaggleError(f"Could not connect to Kaggle: {printable(str(error))}.") from None
         raise

@@ -1,4 +1,4 @@
-"""Zip files from strangers: nothing is written outside the folder, nothing is a link or larger than announced."""
+"""Unpacks zip files that may be hostile: writes nothing outside the folder, no links, no file larger than announced."""
 
 import errno
 import logging
@@ -13,9 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from featx.dataset.kaggle.download import check_space
-from featx.errors import printable
-from featx.storage import IS_WINDOWS, TEMPORARY_PREFIX, ArchiveError, name_zip_members, windows_paths
+from featx.dataset.kaggle.download import MAKE_ROOM
+from featx.errors import FeatxError, printable
+from featx.storage import (
+    IS_WINDOWS,
+    TEMPORARY_PREFIX,
+    ArchiveError,
+    check_space,
+    name_zip_members,
+    windows_paths,
+)
 from featx.system import progress_bar, size
 
 log = logging.getLogger("featx")
@@ -113,7 +120,8 @@ def _name_for_windows(entries: Sequence[zipfile.ZipInfo]) -> list[str]:
         return []
     old, new = next(iter(changed.items()))
     return [
-        f"Renamed, as Windows does not allow the names: {len(changed):,}, such as {printable(old)} to {printable(new)}."
+        f"Renamed, because Windows does not allow the names: {len(changed):,}, such as {printable(old)} to "
+        f"{printable(new)}."
     ]
 
 
@@ -129,7 +137,7 @@ def unpack_members(
     """
     folder.mkdir()
     n_bytes = sum(entry.file_size for entry in entries)
-    check_space(folder, n_bytes, f"Unpacking {len(entries):,} files")
+    check_space(folder, n_bytes, f"Unpacking {len(entries):,} files", MAKE_ROOM)
     with progress_bar(n_bytes, what, "B", show=show) as bar:
         for entry in entries:
             _write(zip_file, entry, folder / entry.filename, bar)
@@ -198,6 +206,7 @@ def _write(zip_file: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path, bar: A
 
     Raises:
         ArchiveError: its bytes are not what it says they are, or its path is a folder's or goes through a file.
+        FeatxError: its name is too long for the file system.
     """
     try:
         if entry.is_dir():
@@ -209,6 +218,13 @@ def _write(zip_file: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path, bar: A
         raise ArchiveError(f"{printable(entry.filename)} in it is both a file and a folder.") from error
     except ValueError as error:  # a letter that the file system has not
         raise _broken(error) from error
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        raise FeatxError(
+            f"A name in the archive is longer than this file system allows: {printable(entry.filename[:80])}… Download "
+            f"the archive yourself and name it in place of a folder: featx reads archives without unpacking them."
+        ) from error
     with file:
         for piece in _pieces(zip_file, entry):
             file.write(piece)

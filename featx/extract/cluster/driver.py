@@ -51,7 +51,7 @@ class ClusterFound:
 
 @dataclass(frozen=True)
 class Stop:
-    """Nothing more is to be begun; the batches under way are finished and kept."""
+    """Start nothing more; finish and keep the batches under way."""
 
 
 def main() -> None:

@@ -32,7 +32,7 @@ log = logging.getLogger("featx")
 #: Ray answers within seconds, or its address leads nowhere.
 CONNECT_S = 60.0
 
-#: So long a run goes on waiting for a worker when the last one was lost.
+#: How long a run waits for another worker when the last one was lost.
 PATIENCE_S = 60.0
 
 #: The driver says something twice a second. Ray ends it when the cluster has not answered for a minute.
@@ -41,7 +41,7 @@ SILENCE_S = 180.0
 #: What decides a bit of a feature and may differ between nodes.
 _VERSIONS = ("featx", "numpy", "pillow", "openvino", "keras")
 
-#: So many images are looked at for one that workers may be asked to see.
+#: Images that are tried to find one that workers can check.
 _SAMPLES = 20
 
 
@@ -49,12 +49,12 @@ def run_on_cluster(stage: StageOne, images: Images) -> StageResult:
     """Have a Ray cluster do what `stage.run` does; timings are those of the clock on the wall.
 
     Args:
-        stage: what is to be done with the images, and in its settings the address of the cluster: `"HOST:PORT"`,
+        stage: what to do with the images, and in its settings the address of the cluster: `"HOST:PORT"`,
             `"ray://HOST:PORT"`, or `"auto"` on a machine of the cluster.
         images: whose features are wanted.
 
     Raises:
-        FeatxError: the cluster does not answer, or is not fit.
+        FeatxError: the cluster does not answer, or cannot be used.
     """
     address, options, show = str(stage.settings.ray_address), stage.settings.engine_options, stage.settings.show
     if stage.recipe.precision == "int8":
@@ -129,7 +129,9 @@ class _Driver:
 
     def __init__(self, address: str) -> None:
         if os.name == "nt":
-            raise FeatxError("featx uses a Ray cluster from Linux or macOS only; leave out --ray.")
+            raise FeatxError(
+                "featx cannot use a Ray cluster from Windows: leave out --ray, or run it on Linux or macOS."
+            )
         self._address = address
         self._pipe, theirs = Pipe()
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed in `close`
@@ -165,7 +167,7 @@ class _Driver:
         raise answer.error
 
     def outcome(self, count: Callable[[int], object], interrupted: Callable[[], bool]) -> Outcome:
-        """Wait until all is done; count and log meanwhile, and have it end early when interrupted."""
+        """Wait until all is done; count and log until then, and stop early on Ctrl-C."""
         while True:
             if not self._pipe.poll(SILENCE_S):
                 raise self._lost()
@@ -199,8 +201,8 @@ class _Driver:
         words = re.sub(r"^\[[^]]*\] *(?:\S+:\d+: )?", "", lines[-1]).split(". ")[0].removesuffix(".") if lines else ""
         reason = f" ({printable(words[:200])})" if words else ""
         return FeatxError(
-            f"The Ray cluster {printable(self._address)} is lost{reason}. What was computed is kept: start it again, "
-            f"and run the same command to resume."
+            f"The Ray cluster {printable(self._address)} was lost{reason}. What was computed is kept: "
+            f"start the cluster again, and run the same command to resume."
         )
 
     def close(self) -> None:

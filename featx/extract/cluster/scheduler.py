@@ -30,7 +30,7 @@ TASK_S = 20.0
 #: Towards the end, when tasks are made smaller so that all workers end together, none is smaller than this.
 LEAST_S = 1.0
 
-#: A worker's first task tells how fast it is: so many batches.
+#: Batches in a worker's first task, which shows how fast it is.
 FIRST_BATCHES = 4
 
 #: A task is no larger, however fast the worker: its names have to travel, and its rows may be computed again.
@@ -39,7 +39,7 @@ MAX_IMAGES = 8192
 #: How often to report, and to ask a worker how far it is; how often to ask Ray for nodes.
 TICK_S, LOOK_EVERY_S = 0.5, 2.0
 
-#: So many workers lost, without a task done, with the same images, or on the same node, are no accident.
+#: If this many workers are lost with the same images or on one node, and no task is done, that is no accident.
 MAX_LOST = 3
 
 #: Importing and looking at files takes a worker a while, so it may keep us waiting longer than no worker at all.
@@ -54,7 +54,7 @@ class Progress:
     """What has happened since the last one; perhaps nothing, but the driver is alive.
 
     Attributes:
-        n_done: so many images more are done.
+        n_done: images that were finished since then.
         warnings: for the log.
     """
 
@@ -149,10 +149,10 @@ class Scheduler:
     Attributes:
         ray: the module, connected.
         find_slots: tells where there is room for workers at present.
-        command: gets `Progress`; whatever it sends means that the work is to end early.
+        command: gets `Progress`; anything that it sends means that the work must end early.
         images: whose features are wanted; their sources have absolute paths.
         config: for the workers.
-        patience_s: so long to wait for a worker where there is none.
+        patience_s: how long to wait for a worker if there is none.
     """
 
     ray: Any
@@ -231,7 +231,7 @@ class Scheduler:
         if self._first_nodes and slot.node_id in self._first_nodes:
             self._end_early(FeatxError(reason))
         else:
-            self._outcome.warnings.append(f"{reason} It is left out.")
+            self._outcome.warnings.append(f"{reason} featx does not use this node.")
 
     # Workers compute
 
@@ -262,7 +262,7 @@ class Scheduler:
             self.ray.kill(worker.actor)
 
     async def _compute(self, worker: _RunningWorker) -> None:
-        """Have a worker compute its next task, and count meanwhile how far it is."""
+        """Have a worker compute its next task, and count its progress."""
         n_ready = sum(other.is_ready for other in self._workers)
         worker.task = self._queue.take(worker.images_per_s, n_ready)
         worker.n_counted = 0
@@ -304,18 +304,18 @@ class Scheduler:
         self._n_lost[worker.slot.node_id] += 1
         if worker.is_ready:
             self._event_s = time.monotonic()
-            what = f"{len(left.rows):,} images go" if len(left.rows) else "work goes"
-            self._outcome.warnings.append(f"A worker on the node {node} was lost ({reason}); {what} on.")
+            what = f"its {len(left.rows):,} images" if len(left.rows) else "its work"
+            self._outcome.warnings.append(f"A worker on the node {node} was lost ({reason}); others take over {what}.")
         if len(left.rows) and left.n_lost == MAX_LOST:
             first = printable(source_path(self.images.sources[left.rows[0]]))
-            what = f"{MAX_LOST} workers were lost one after the other with the same images, from {first} on ({reason})"
+            what = f"{MAX_LOST} workers in a row were lost with the same images, from {first} on ({reason})"
             self._end_early(FeatxError(f"{what}. What was computed is kept. Fix this, then run it again to resume."))
         elif self._n_lost[worker.slot.node_id] == MAX_LOST:
-            what = f"{MAX_LOST} workers were lost one after the other on the node {node} ({reason})."
+            what = f"{MAX_LOST} workers in a row were lost on the node {node} ({reason})."
             self._leave_out(worker.slot, what)
 
     def _unstored(self, worker: _RunningWorker, task: Task) -> Task:
-        """Return what of the task of a lost worker is not in the store; what is there is counted as computed."""
+        """Return the part of a lost worker's task that is not in the store; count the rest as computed."""
         images = self.images[task.rows]
         self._store.reload()
         stored = self._store.contains(images.digests, images.views)
@@ -330,10 +330,10 @@ class Scheduler:
         if any(worker.is_ready for worker in self._workers):
             patience_s, what = STALLED_S, "no worker has finished an image"
         elif self._has_begun:
-            what = "no worker is left, and no other has come"
+            what = "no worker is left, and no other has joined"
         else:
             patience_s *= START_PATIENCE
-            what = "no worker could be started, as if all cores or GPUs were taken,"
+            what = "no worker could start (perhaps all cores or GPUs are taken)"
         if self._is_over() or time.monotonic() - self._event_s < patience_s:
             return None
         return FeatxError(

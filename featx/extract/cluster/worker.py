@@ -7,7 +7,7 @@ from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from logging.handlers import BufferingHandler
 
-from featx.backbones import Weights
+from featx.backbones import Weights, check_recipe
 from featx.dataset import Images
 from featx.engines import ENGINES, EngineOptions
 from featx.errors import FeatxError, printable
@@ -77,7 +77,7 @@ class Outcome(StageResult):
 
 
 class Worker:
-    """Computes features; Ray calls its methods: `progress` on a thread of its own, so that it can answer meanwhile."""
+    """Computes features; Ray calls its methods: `progress` on its own thread, so that it can answer at any time."""
 
     def __init__(self, slot: WorkerSlot, config: WorkerConfig) -> None:
         """Begin in `slot`; nothing is read before `start`."""
@@ -135,35 +135,36 @@ class Worker:
         self._n_done += n
 
     def _on_this_node(self, error: Exception) -> str:
-        return f"{error} This is so on the node {self._slot.node}."
+        return f"On the node {self._slot.node}: {error}"
 
 
 def check_node(slot: WorkerSlot, config: WorkerConfig) -> None:
-    """Raise FeatxError unless this node has the same versions and sees the same files as the machine that asks."""
+    """Raise FeatxError unless this node computes the same as the machine that runs the command, of the same files."""
+    check_recipe(config.recipe)
     here = versions()
     for package, version in config.versions.items():
         if here.get(package) != version:
             raise FeatxError(
-                f"{package} {here.get(package, 'is not installed')} is not the version of the machine that asks, "
-                f"{version}: install the same everywhere."
+                f"{package} is {here.get(package, 'not installed')}, but {version} where you ran the command: install "
+                f"the same version on all machines."
             )
     if not config.mark.exists():
         raise FeatxError(
-            f"The store {printable(config.mark.parent)} is not the one of the machine that asks: --cache-dir must be a "
-            f"folder that all nodes share, under the same path."
+            f"The store {printable(config.mark.parent)} is not the one on the machine where you ran the command: "
+            f"--cache-dir must be a folder that all nodes share, under the same path."
         )
     if config.sample and digest_of(config.sample[0]) != config.sample[1]:
         raise FeatxError(
-            f"{printable(config.sample[0])} is not the image that it is on the machine that asks: DATA must be a "
-            f"folder that all nodes share, under the same path."
+            f"{printable(config.sample[0])} is not the same image as on the machine where you ran the command: DATA "
+            f"must be a folder that all nodes share, under the same path."
         )
     if ENGINES[config.engine_options.engine].converts:
         return
     path = config.weights.path
     if path and digest_of(path) != config.weights.digest:
         raise FeatxError(
-            f"{printable(path)} holds not the weights of the machine that asks: they must be where all nodes see them, "
-            f"under the same path."
+            f"{printable(path)} does not have the same weights as on the machine where you ran the command: put them "
+            f"in a folder that all nodes share, under the same path."
         )
     if slot.n_gpus and not keras_sees_gpu():
         raise FeatxError(

@@ -1,6 +1,6 @@
-"""What an extraction will cost: estimated before it runs, from the time that a sample takes.
+"""Estimates what an extraction will cost, before it runs, from the time that a sample takes.
 
-`survey` counts the images and those that the store lacks. `trial` runs stage one on a sample, in a process of its own.
+`survey` counts the images, and those that are not in the store. `trial` runs stage one on a sample, in its own process.
 `plan` makes an `estimate` from both for each engine and precision. The store is not changed.
 """
 

@@ -84,10 +84,10 @@ class Estimate:
         engine: `"keras"` or `"openvino"`.
         precision: `"float32"`, `"bfloat16"` or `"int8"`.
         is_chosen: whether `featx extract` with the same options would take it.
-        reason: why it cannot run here, or was not tried, one sentence; None if it was, and then all else is known.
+        reason: why it cannot run here, or was not tried, one sentence; None if it was tried, and all else is known.
         on_gpu: whether it runs on a GPU.
         images: the images.
-        views: their augmented views; None if there are to be none.
+        views: their augmented views; None if there are none.
         listing_s: seconds for finding the files, and for reading those whose digests are not known.
         start_s: until the first image is through the network: libraries, weights, compiling; for views once more.
         convert_s: making the network, which is done once: in this plan if `is_converted`, else still to come.
@@ -126,7 +126,7 @@ class Estimate:
 
     @property
     def works(self) -> list[Work]:
-        """The images, and the views if there are to be any."""
+        """The images, and the views if there are any."""
         return [work for work in (self.images, self.views) if work]
 
     @property
@@ -142,7 +142,7 @@ class Estimate:
 
     @property
     def time_s(self) -> float:
-        """Seconds for all of it on this machine as it is now, from the start of the process to the end."""
+        """Seconds for the whole extraction on this machine as busy as now, from the start of the process to its end."""
         return float(self._range_s[1])
 
     @property
@@ -182,18 +182,18 @@ class Plan:
         data_dir: the folder of images.
         backbone: name in `featx.backbones.table.BACKBONES`.
         image_size: `(height, width)` in pixels.
-        n_images: images, those in both splits.
-        n_train: of them for training.
-        size_bytes: of all their files.
-        n_unread: images that were only counted, since reading them all takes long: they are taken for readable, each
-            different, and not in the store.
+        n_images: images in both splits.
+        n_train: images in the train split.
+        size_bytes: size of all image files.
+        n_unread: images that were only counted, because reading them all would take too long. The plan assumes that
+            they are readable, different from each other, and not in the store.
         n_sample: images in the sample that were timed.
-        warnings: what the user should know of the data, one sentence each.
+        warnings: what the user should know about the data, one sentence each.
         unreadable: (path relative to `data_dir`, reason) of files that cannot be opened, and of images in the sample
             that cannot be decoded; they were left out.
-        views: augmented views that are planned for; None if none.
-        deadline_s: seconds in which all is to be done; None if there is no deadline.
-        dtype: that features are stored in.
+        views: augmented views in the plan; None if there are none.
+        deadline_s: seconds in which the extraction must be done; None if there is no deadline.
+        dtype: the number format of stored features.
         estimates: one for each engine and precision.
         elapsed_s: seconds that planning took.
     """
@@ -222,7 +222,7 @@ class Plan:
 
     @property
     def chosen(self) -> Estimate:
-        """What `featx extract` with the same options would do."""
+        """The engine and precision that `featx extract` with the same options would use."""
         return next(estimate for estimate in self.estimates if estimate.is_chosen)
 
     @property

@@ -72,9 +72,9 @@ def plan_extraction(
 ) -> Plan:
     """Return what `extract_features` with the same arguments will cost on this machine: time, disk and memory.
 
-    Stage one is run on a sample of 64 images, always the same ones, with each engine and precision in a process of its
-    own: first with those that `extract_features` would take, then with as many others as half a minute allows. In the
-    cache, digests of files and converted networks stay, from which the extraction profits; no store is touched.
+    It runs stage one on a sample of 64 images, always the same ones, with each engine and precision in its own process:
+    first with those that `extract_features` would use, then with as many others as half a minute allows. Digests of
+    files and converted networks stay in the cache, and the extraction uses them; stores do not change.
 
     >>> from pathlib import Path
     >>> plan = plan_extraction(Path("data"), image_size=(150, 150), deadline_s=8 * 3600)  # doctest: +SKIP
@@ -82,16 +82,16 @@ def plan_extraction(
 
     Args:
         data_dir: `train/CLASS/*` with `test/CLASS/*`, or `CLASS/*`.
-        cache_dir: where stores lie.
+        cache_dir: the cache.
         workers: decoding threads; as many as cores if None.
         strict: raise on the first image of the sample that cannot be read, instead of leaving it out.
         show: show progress on stderr.
         views: augmented views to plan for as well.
-        deadline_s: seconds in which all is to be done; how many machines does that take?
-        options: see `extract_features`; each engine and each precision is measured if it is `"auto"`.
+        deadline_s: seconds in which the extraction must be done, to learn how many machines that takes.
+        options: see `extract_features`. `"auto"`, for the engine or the precision, measures several.
 
     Raises:
-        FeatxError: the data set, the backbone or the weights are not fit, no image of the sample can be read, or no
+        FeatxError: the data set, the backbone or the weights cannot be used, no image of the sample can be read, or no
             engine runs here; the message says what to do.
     """
     started = time.perf_counter()
@@ -177,8 +177,8 @@ def _here(path: StoragePath) -> Path:
     if isinstance(path, Path):
         return path
     raise FeatxError(
-        f"A plan is made of images that lie on this machine, with a cache on it: copy some hundred images here, and "
-        f"plan for those. Received: {printable(path)}"
+        f"A plan needs images and a cache on this machine: copy a few hundred images here, and plan for those. "
+        f"Received: {printable(path)}"
     )
 
 
@@ -219,7 +219,7 @@ def _sample(
 
     Raises:
         ImageError: `strict`, and one cannot be read.
-        FeatxError: not one of them can be read.
+        FeatxError: none of them can be read.
     """
     rows = sample_rows(dataset)
     images = images_of(dataset)[rows]
@@ -231,15 +231,15 @@ def _sample(
         raise strict_error(SkippedImage.of(dataset.root / paths[first], b"", bad[first]))
     if len(bad) == len(rows):
         raise FeatxError(
-            f"Not one of {len(rows)} images of {printable(dataset.root)} can be read: the first is "
-            f"{printable(paths[0])}, {bad[0]}."
+            f"None of {len(rows)} images of {printable(dataset.root)} can be read. The first is {printable(paths[0])} "
+            f"({bad[0]})."
         )
     return np.delete(rows, list(bad)), [(paths[row], reason) for row, reason in bad.items()]
 
 
 @contextmanager
 def _work_folder(cache_dir: Path) -> Iterator[Path]:
-    """Yield a folder in the cache, on the disk that features are to lie on, that goes whatever happens."""
+    """Yield a folder in the cache, so on the disk of the features. It is always removed in the end."""
     with ExitStack() as stack:
         try:
             make_cache(cache_dir)
@@ -255,7 +255,7 @@ def _estimate(trial: Trial, found: Survey, stop_at: float) -> Estimate:
     """Return what the images that are missing cost, or why that is not known.
 
     Which images an int8 network is calibrated on depends on all of them. If not all were read, it is one for this plan
-    only: an extraction that found it in the cache would go on using it.
+    only: an extraction that found it in the cache would use it, too.
     """
     estimate = trial.missing
     if ENGINES[trial.options.engine].converts and not is_converted(trial.recipe, trial.cache_dir):

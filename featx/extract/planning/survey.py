@@ -49,7 +49,7 @@ class Survey:
     Attributes:
         dataset: the images whose digests are known: all that can be read, unless `n_unread` says otherwise.
         n_images: images, those that were not read included.
-        n_train: of them in the train split; about so many if `n_unread`, and there is no test split.
+        n_train: images in the train split; an estimate if `n_unread`, and there is no test split.
         size_bytes: of all their files.
         n_unread: images that were only counted, because reading them all would take too long.
         listing_s: seconds for finding the files, and for reading the unread ones, at the rate at which some were read.
@@ -147,7 +147,7 @@ def _spread(paths: Sequence[str], rows: np.ndarray, n: int) -> np.ndarray:
 
 
 def missing_work(found: Survey, recipe: Recipe, views: Views | None, cache_dir: Path) -> tuple[Work, Work | None]:
-    """Return how many of the images have features and how many are to be computed, and the same of their views.
+    """Return how many of the images have features and how many are missing, and the same for their views.
 
     Raises:
         StoreError: the store cannot be read.

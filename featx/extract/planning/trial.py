@@ -1,4 +1,4 @@
-"""Tries one engine and precision on the sample, in a process of its own.
+"""Tries one engine and precision on the sample, in its own process.
 
 So the process that plans does not load TensorFlow. If a trial runs out of memory, the plan says so and goes on.
 The process is started with `subprocess`: `multiprocessing` would run the user's script again.
@@ -43,13 +43,13 @@ N_FIRST = 8
 #: A trial that takes longer is given up.
 LIMIT_S = 600.0
 
-#: The reason of what was not tried, or not to the end, since the plan was to be made by then.
-NOT_TRIED = "It was not tried, so that the plan is made within half a minute."
+#: The reason of what was not tried, or not to the end, because the plan had to be finished.
+NOT_TRIED = "It was not tried, because the plan must take no longer than half a minute."
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """Stage one as it is, on a sample, into a store of its own.
+    """Stage one, unchanged, on a sample, into its own store.
 
     Attributes:
         missing: how many images and views there are to compute, with this engine and precision.
@@ -60,7 +60,7 @@ class Trial:
         sample: paths in it of the images to be timed, each of which can be read.
         calibration: paths in it of the images that an int8 network is calibrated on.
         cache_dir: has, or gets, the converted networks.
-        work_dir: a folder for what is written meanwhile.
+        work_dir: a folder for temporary files.
         workers: decoding threads.
         views: augmented views to be timed as well.
         pass_s: seconds that a pass is to take: the first batch and the last segment, which all images together have
@@ -165,7 +165,7 @@ class Trial:
 
     @property
     def n_round(self) -> int:
-        """How many images keep the machine busy to the end of a pass: a batch for each that runs side by side.
+        """How many images keep the machine busy to the end of a pass: as many batches as run in parallel.
 
         Of one batch more than that, the last would run alone. All images together have such an end, too, but once: a
         pass of three batches on two cores takes as long as four.
@@ -201,7 +201,7 @@ def disk_usage(n_rows: int, feature_shape: tuple[int, ...], row_s: float, recipe
 
 
 def try_out(trial: Trial, method: str, stop_at: float = math.inf) -> Estimate:
-    """Return what a method of `trial` returns in a process of its own, which ends with this one.
+    """Run a method of `trial` in its own process, which ends with this one, and return its result.
 
     If it cannot be done here or fails, the estimate has the reason: `NOT_TRIED` if it would have taken beyond
     `stop_at`, by `time.perf_counter`.
@@ -251,7 +251,7 @@ def _cause(returncode: int, errors_path: Path) -> str:
 
 
 def main() -> None:
-    """Do, in the process of its own, what standard input asks for, and write the answer to standard output."""
+    """Run in the trial's own process: do what standard input asks for, and write the answer to standard output."""
     parent, method, members, started_at = json.load(sys.stdin)
     threading.Thread(target=_end_with, args=[parent], daemon=True).start()
     trial: Trial = from_json_value(Trial, members)
@@ -267,7 +267,7 @@ def main() -> None:
 
 
 def _end_with(parent: int) -> None:
-    """End the process when its parent is gone, whatever ended that."""
+    """End this process when its parent has ended, for whatever reason."""
     while os.getppid() == parent and psutil.pid_exists(parent):  # Windows goes on naming a parent that has ended
         time.sleep(1.0)
     os._exit(1)

@@ -98,7 +98,7 @@
       return entry;
     });
     const rest = data.classes.length - most;
-    if (colourBy.value !== "right" && rest > 0) entries.push(`and ${rest.toLocaleString("en")} more, with the same marks again`);
+    if (colourBy.value !== "right" && rest > 0) entries.push(`and ${rest.toLocaleString("en")} more, which reuse these marks`);
     byId("map-legend").replaceChildren(...entries);
   };
   const describe = (point) => `${shown(point[1])}${isRight(point) ? "" : `, predicted as ${shown(point[2])}`}: ${shown(point[0])}`;

@@ -1,4 +1,4 @@
-"""The page of a comparison: fills the HTML template with numbers, charts and thumbnails."""
+"""Fills the HTML template of the page with numbers, charts and thumbnails."""
 
 import base64
 import hashlib
@@ -139,7 +139,7 @@ def page_html(
         comparison: what to show.
         data_dir: the data set's folder, from which thumbnails are made; without it there are none.
         report_dir: where the page will be; links to images are relative to it. If None, they are absolute.
-        claims: show what the report of 2020 claimed, also if this is not its data set.
+        claims: show the claims of the report of 2020, even if this is not its data set.
 
     Every name is escaped by the template, and control characters in it are made visible. The page forbids itself, by a
     content security policy, to load anything or to run any script but its own.

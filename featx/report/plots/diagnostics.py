@@ -1,4 +1,4 @@
-"""The charts that look closer: how training went, how much data is enough, and where an approach is wrong."""
+"""The detailed charts: how training went, how much data is enough, and which mistakes an approach makes."""
 
 import re
 from collections.abc import Sequence

@@ -40,7 +40,7 @@ TIME_STEPS_S = (
 
 
 def summary_chart(comparison: Comparison, sheet: Sheet = PICTURE) -> "Figure":
-    """Accuracy against time, the one picture for those who look at one only."""
+    """Accuracy against time: the most important picture."""
     figure = new_page(comparison, title(comparison, short), 4.6, sheet, note=INTERVALS)
     axes = figure.add_subplot()
     _time_scale(axes, [approach.total_s for approach in comparison.approaches], n_ticks=4 if sheet.is_narrow else 8)

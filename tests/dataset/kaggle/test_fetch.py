@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import time
@@ -22,6 +23,7 @@ from featx.dataset.kaggle.fetch import MARK, fetch_data, fetch_part
 from featx.dataset.sample import is_sample
 from featx.dataset.scanning import scan
 from featx.errors import FeatxError
+from tests.chaos.test_full_disk import small_disk
 from tests.dataset.kaggle.kaggle_server import COMPETITION, DATASET, SIGNATURE, basic, bearer, command, serving, zipped
 from tests.storage.archives import Member, zip_bytes
 
@@ -318,7 +320,7 @@ def test_a_process_stopped_half_way_leaves_nothing_half_and_the_next_one_goes_on
     process.send_signal(number)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == {signal.SIGKILL: -9, signal.SIGINT: 130, signal.SIGTERM: 143}[number]
-    stopped = "featx: stopped; what was finished is kept. Run it again to resume.\n"
+    stopped = "featx: stopped; finished work is kept. Run it again to resume.\n"
     assert stderr == ("" if number == signal.SIGKILL else stopped)
     assert not (here / "data").exists()
     n_bytes = partial.stat().st_size
@@ -470,8 +472,10 @@ def test_credentials_that_cannot_be_sent_are_named(kaggle, here, featx, monkeypa
     (Path.home() / ".kaggle/kaggle.json").write_text(value)
     (Path.home() / ".kaggle/credentials.json").write_text(value)
     result = featx("fetch", DOGS_VS_CATS, exit_code=2)
-    assert_error(result, "only to those who sign in", f"or fix {Path.home()}/.kaggle/kaggle.json, which is not JSON")
-    assert "or fix ~/.kaggle/credentials.json, which holds no valid login" in result.stderr
+    assert_error(
+        result, "You must sign in to Kaggle for", f"or fix {Path.home()}/.kaggle/kaggle.json, which is not JSON"
+    )
+    assert "or fix ~/.kaggle/credentials.json, which has no valid login" in result.stderr
     in_no_token = "or fix KAGGLE_API_TOKEN, which has characters that no token has"
     assert (in_no_token in result.stderr) == (value not in {"", "{"})
     assert kaggle.seen == []
@@ -515,13 +519,13 @@ def test_a_token_is_read_however_its_file_was_saved(kaggle, here, monkeypatch, n
     assert kaggle.authorizations("POST") == [bearer(TOKEN)]
 
 
-EXAMPLE = 'it has to be like {"username": "NAME", "key": "KEY"}'
+EXAMPLE = 'it must look like {"username": "NAME", "key": "KEY"}'
 
 
 @pytest.mark.parametrize(
     ("content", "trouble"),
     [
-        (JSON.replace('"', "'"), f"is not JSON (line 1, column 2); {EXAMPLE}, in straight double quotes"),
+        (JSON.replace('"', "'"), f"is not JSON (line 1, column 2); {EXAMPLE}, with straight double quotes"),
         (JSON.replace('"', "\u201d"), f"is not JSON (line 1, column 2); {EXAMPLE}"),
         (JSON.replace("}", ",}"), f"is not JSON (line 1, column {len(JSON) + 1}); {EXAMPLE}"),
         ("[" * 100_000, f"is not JSON; {EXAMPLE}"),
@@ -552,7 +556,11 @@ def test_a_key_that_cannot_be_used_is_named_with_the_reason_and_without_the_key(
     else:
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
     result = featx("fetch", DOGS_VS_CATS, exit_code=2)
-    assert_error(result, "only to those who sign in: make an API token at", f", or fix {path}, which {trouble}")
+    assert_error(
+        result,
+        f"You must sign in to Kaggle for {DOGS_VS_CATS}: make an API token at",
+        f", or fix {path}, which {trouble}",
+    )
     assert "tong" not in result.stderr
     assert kaggle.seen == []
 
@@ -583,7 +591,7 @@ def test_a_key_that_cannot_be_used_is_named_only_where_it_may_be_the_reason(kagg
     (Path.home() / ".kaggle/kaggle.json").write_text("{'username'}")
     assert "kaggle.json" not in featx("fetch", PETS, "--to", "pets").stderr
     kaggle.errors[PETS] = (404, "Dataset not found")  # as it says of one that is private, too
-    assert_error(featx("fetch", PETS, exit_code=2), "check how it is spelled, or fix", "kaggle.json, which is not JSON")
+    assert_error(featx("fetch", PETS, exit_code=2), "check the spelling, or fix", "kaggle.json, which is not JSON")
     kaggle.errors[PETS] = (429, "Too many")
     assert "kaggle.json" not in featx("fetch", PETS, exit_code=2).stderr
     monkeypatch.setenv("KAGGLE_API_TOKEN", "old")
@@ -626,9 +634,14 @@ def test_no_log_and_no_file_holds_a_secret(kaggle, here, monkeypatch, caplog):
 @pytest.mark.parametrize(
     ("slug", "status", "message", "parts"),
     [
-        (PETS, 404, "Dataset not found", ["Kaggle has no tongpython/cat-and-dog (Dataset not found)", "spelled"]),
-        (PETS, 403, "Permission denied", ["only to those who sign in (Permission denied)", "KAGGLE_API_TOKEN"]),
-        (PETS, 401, "Unauthenticated", ["only to those who sign in (Unauthenticated)", "access_token"]),
+        (PETS, 404, "Dataset not found", ["Kaggle has no tongpython/cat-and-dog (Dataset not found)", "spelling"]),
+        (
+            PETS,
+            403,
+            "Permission denied",
+            [f"You must sign in to Kaggle for {PETS} (Permission denied)", "KAGGLE_API_TOKEN"],
+        ),
+        (PETS, 401, "Unauthenticated", [f"You must sign in to Kaggle for {PETS} (Unauthenticated)", "access_token"]),
         (PETS, 429, "Too many", ["received too many requests", "wait"]),
         (PETS, 500, "a\nb\x1b[2J", ["error 500", r"a\nb\x1b[2J", "later"]),
         (DOGS_VS_CATS, 403, "You must accept the rules", ["https://www.kaggle.com/competitions/dogs-vs-cats/rules"]),
@@ -655,7 +668,7 @@ def printable_brackets(message: str) -> str:
 
 
 def test_a_competition_without_credentials_is_not_even_asked_for(kaggle, here, featx):
-    assert_error(featx("fetch", DOGS_VS_CATS, exit_code=2), "only to those who sign in", "kaggle.com/settings")
+    assert_error(featx("fetch", DOGS_VS_CATS, exit_code=2), "You must sign in to Kaggle for", "kaggle.com/settings")
     assert kaggle.seen == []
 
 
@@ -685,7 +698,7 @@ def test_a_server_that_goes_silent_is_given_up_on(kaggle, here, featx, monkeypat
 def test_a_broken_archive_is_one_sentence_and_is_downloaded_anew(kaggle, here, featx, content):
     kaggle.archives[PETS] = content
     assert_error(
-        featx("fetch", PETS, "--quiet", exit_code=2), f"The archive of {PETS} was not unpacked", "download it afresh"
+        featx("fetch", PETS, "--quiet", exit_code=2), f"The archive of {PETS} was not unpacked", "download it again"
     )
     assert list(here.iterdir()) == []
     kaggle.archives[PETS] = ARCHIVE
@@ -753,6 +766,31 @@ def test_a_disk_that_fills_up_is_one_sentence_and_costs_nothing_that_was_downloa
     assert len(kaggle.seen) == (3 if limit == CUT else 0)
 
 
+def test_an_archive_without_a_length_leaves_room_on_the_disk(kaggle, here, featx, tmp_path):
+    """It never ends, and the disk is a real one."""
+    kaggle.endless = {"archive"}
+    with small_disk(tmp_path / "disk", 80 << 20) as disk:
+        result = featx("fetch", PETS, "--to", disk / "data", exit_code=2)
+        assert_error(result, "whose size Kaggle does not say, does not fit", str(disk), "make room", "--to")
+        assert shutil.disk_usage(disk).free > 79 << 20, "what is of no use is removed"
+        assert list(disk.iterdir()) == []
+        kaggle.endless = set()
+        kaggle.archives[PETS] = ARCHIVE
+        featx("fetch", PETS, "--to", disk / "data")
+        assert_fetched(disk / "data")
+
+
+@pytest.mark.parametrize("what", ["error", "redirect"])
+def test_what_kaggle_says_without_end_takes_no_memory(kaggle, here, featx, what):
+    kaggle.endless = {what}
+    if what == "redirect":
+        featx("fetch", PETS)
+        assert_fetched(here / "data")
+    else:
+        assert_error(featx("fetch", PETS, exit_code=2), "Kaggle")
+    assert kaggle.n_endless < 64 << 20  # what was on its way
+
+
 def test_a_folder_that_cannot_be_written_is_one_sentence(kaggle, here, featx):
     (here / "file").write_text("a file where a folder should be")
     result = featx("fetch", PETS, "--to", "file/data", exit_code=2)
@@ -799,12 +837,13 @@ def test_another_part_is_not_taken_for_the_one_that_is_there(kaggle, here):
     [
         ({"ranges": False}, "only as a whole"),
         ({"wrong_ranges": True}, "does not send parts"),
+        ({"endless": {"part"}}, "fewer or more bytes"),
         ({"cuts": [0, 10]}, "the network"),
         ({"archives": {PETS: b"no zip file" * 500}}, "broken"),
         ({"errors": {PETS: (429, "Too many requests")}}, "too many requests"),
         ({"private": {PETS}}, "sign in"),
     ],
-    ids=["no ranges", "wrong ranges", "cut", "no archive", "too often", "private"],
+    ids=["no ranges", "wrong ranges", "endless part", "cut", "no archive", "too often", "private"],
 )
 def test_without_a_part_the_reason_is_said_and_nothing_is_left(kaggle, here, trouble, message):
     for name, value in trouble.items():
@@ -833,6 +872,7 @@ def test_the_demo_has_digits_without_a_network_and_says_what_they_can_show(kaggl
     assert "Kaggle has no" in caplog.text
 
 
+@pytest.mark.usefixtures("without_rendering")
 def test_a_bare_comparison_is_the_demo_and_options_count_more(kaggle, here, cache, featx, monkeypatch):
     monkeypatch.setattr(demo, "_N_PER_FOLDER", 4)
     words = ["--weights", "random", "--image-size", "48", "--epochs", "1", "--cache-dir", cache, "--json"]
@@ -845,3 +885,71 @@ def test_a_bare_comparison_is_the_demo_and_options_count_more(kaggle, here, cach
     Path("data").mkdir()
     Path("data/notes.txt").touch()
     assert "The demo" not in featx("compare", *words, exit_code=2).output
+
+
+# Others who may write beside the folder
+
+
+@pytest.mark.parametrize("kind", ["link", "open folder", "folder of another user"])
+def test_a_planted_workshop_is_refused_and_nothing_of_its_victim_is_touched(kaggle, here, featx, kind):
+    victim = here.parent / "victim"
+    victim.mkdir()
+    (victim / "lock").write_bytes(b"precious")
+    shop = here / ".pets-fetch"
+    if kind == "link":
+        shop.symlink_to(victim)
+    else:
+        shop.mkdir()
+        (shop / "lock").symlink_to(victim / "lock")
+        (shop / "lock-journal").write_bytes(b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7" + bytes(504))
+        shop.chmod(0o777)
+    if kind == "folder of another user":
+        if os.geteuid() != 0:
+            pytest.skip("only root may give a folder away")
+        os.chown(shop, 12345, 12345)
+    result = featx("fetch", PETS, "--to", "pets", exit_code=2)
+    assert_error(result, f"featx does not use {here}/.pets-fetch, because it ", "remove it")
+    assert (victim / "lock").read_bytes() == b"precious"
+    assert kaggle.seen == []
+
+
+def test_an_archive_that_featx_did_not_download_does_not_count(kaggle, here):
+    shop = here / ".data-fetch"
+    shop.mkdir(mode=0o700)
+    planted = zipped({"train/cats/planted.jpg": jpeg(1), "train/dogs/planted.jpg": jpeg(2)})
+    (shop / "tongpython+cat-and-dog.zip").write_bytes(planted)
+    (shop / "tongpython+cat-and-dog.zip.json").write_text(json.dumps({"n_bytes": len(planted), "sha256": "0" * 64}))
+    fetch_data(PETS)
+    assert_fetched(here / "data")
+
+
+def test_an_archive_that_was_downloaded_is_not_downloaded_again(kaggle, here, monkeypatch):
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("featx.dataset.kaggle.fetch.unpack", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            fetch_data(PETS)
+    kaggle.seen.clear()
+    fetch_data(PETS)
+    assert kaggle.seen == []
+    assert_fetched(here / "data")
+
+
+def test_a_mount_point_is_filled(kaggle, here, featx):
+    (here / "data").mkdir()
+    mounting = subprocess.run(["mount", "-t", "tmpfs", "tmpfs", here / "data"], capture_output=True, check=False)
+    if mounting.returncode:
+        pytest.skip("nothing can be mounted here")
+    try:
+        kaggle.cuts = [CUT, *[0] * 9]
+        featx("fetch", PETS, exit_code=2)
+        kaggle.cuts.clear()
+        featx("fetch", PETS)
+        assert kaggle.ranges_asked()[-1] == f"bytes={CUT}-"
+        assert_fetched(here / "data")
+        assert {path.name for path in (here / "data").iterdir()} == {MARK, "training_set", "test_set"}
+        assert fetch_data(PETS).was_there
+    finally:
+        subprocess.run(["umount", "--lazy", here / "data"], check=True)
