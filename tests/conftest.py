@@ -39,7 +39,7 @@ SLOW_FILES = (
     *("export/test_export.py", "engines/test_openvino_engine.py", "report/test_html.py", "cli/test_main.py"),
     *("test_docs.py", "test_reproducible.py", "chaos/test_full_disk.py", "extract/test_planning.py"),
     *("test_security.py", "test_session.py", "chaos/test_kills.py", "chaos/test_signals.py", "chaos/test_damage.py"),
-    "chaos/test_hostile_runs.py",
+    *("chaos/test_hostile_runs.py", "test_hostile_text.py"),
     *("extract/test_cluster.py", "engines/test_keras_engine.py", "predict/test_direct.py", "test_benchmarks.py"),
     *("images/test_augmentation.py", "backbones/test_table.py", "train/test_train.py", "compare/test_compare.py"),
     *("engines/test_without_bfloat16.py", "extract/test_extract.py", "predict/test_classifier.py"),

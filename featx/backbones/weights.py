@@ -21,7 +21,7 @@ from typing import Any
 from featx.backbones.table import OfficialFile, find_backbone
 from featx.dataset import digest_files
 from featx.errors import WeightsError, printable
-from featx.storage import StoragePath, nearest_folder
+from featx.storage import StoragePath, expanded, nearest_folder
 from featx.store import DAMAGE_ERRORS, as_text, check_own_file, open_hdf5
 from featx.system import did_you_mean, import_keras, size
 
@@ -112,7 +112,7 @@ class _Wanted:
     @property
     def official_path(self) -> Path:
         """Where Keras keeps its file: in its own cache folder, as Keras finds it."""
-        return Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras") / "models" / self.official.name
+        return Path(os.environ.get("KERAS_HOME") or expanded("~/.keras")) / "models" / self.official.name
 
     @property
     def pattern(self) -> str:
@@ -127,7 +127,7 @@ def check_weights(weights: str) -> None:
     """
     if weights == "imagenet":
         _weights_folder()
-    if weights in _WORDS or _RANDOM.fullmatch(weights) or _is_file(_home(weights)):
+    if weights in _WORDS or _RANDOM.fullmatch(weights) or _is_file(expanded(weights)):
         return
     if weights.startswith("random:"):
         raise WeightsError(
@@ -166,7 +166,7 @@ def find_weights(backbone: str, weights: str, cache_dir: StoragePath, *, whole: 
         except WeightsError as error:
             log.warning("%s Continuing with random weights: the figures say nothing about transfer learning.", error)
             return find_weights(backbone, "random", cache_dir)
-    path = _imagenet_path(wanted) if weights == "imagenet" else _home(weights)
+    path = _imagenet_path(wanted) if weights == "imagenet" else expanded(weights)
     return _weights_in_file(wanted, path, cache_dir)
 
 
@@ -223,11 +223,6 @@ def _local_paths(wanted: _Wanted, named: Sequence[Path]) -> Iterator[Path]:
         yield found
 
 
-def _home(path: str) -> Path:
-    """Return the path of a file, with the folder that a `~` stands for; an unknown user's stays as it is."""
-    return Path(os.path.expanduser(path))  # noqa: PTH111 - which raises nothing
-
-
 def _is_file(path: Path) -> bool:
     """Return whether there is a regular file; a name that no file can have is none."""
     return os.path.isfile(path)  # noqa: PTH113 - which raises nothing
@@ -282,7 +277,7 @@ def _weights_folder() -> Path | None:
     named = os.environ.get("FEATX_WEIGHTS_DIR")
     if not named:
         return None
-    folder = Path(named).expanduser()
+    folder = expanded(named)
     if not folder.is_dir():
         raise WeightsError(f"FEATX_WEIGHTS_DIR names no folder. Received: {printable(named)}.{nearest_folder(folder)}")
     return folder

@@ -9,7 +9,8 @@ from typing import Any
 import click
 
 from featx.cli import options as opt
-from featx.errors import FeatxError, printable
+from featx.cli.terminal import ask
+from featx.errors import FeatxError
 from featx.extract import (
     DEFAULT_CACHE_DIR,
     CacheCheck,
@@ -25,6 +26,7 @@ from featx.extract import (
 from featx.storage import StoragePath, is_held, local_dir
 from featx.store import Compaction, Damage, StoreCheck
 from featx.system import duration, shell_line, size, text_table
+from featx.text import Shown, shown_text
 
 NAMES = click.argument("names", nargs=-1)
 
@@ -108,18 +110,18 @@ def rm(names: tuple[str, ...], cache_dir: StoragePath, quarantined: bool, yes: b
     if not names and not quarantined:
         raise FeatxError("Name what to remove, as featx cache ls shows it, or give --quarantined.")
     paths = removable(cache_dir, names, quarantined=quarantined)
-    if paths and not yes and not click.confirm(_removal_question(paths), err=True):
+    if paths and not yes and not ask(_removal_question(paths)):
         click.get_current_context().exit(1)
     remove(paths)
     output.say([path.name for path in paths], _removal_text, lambda names: {"removed": names})
 
 
-def _listing_text(entries: Sequence[CacheEntry], cache_dir: StoragePath) -> str:
+def _listing_text(entries: Sequence[CacheEntry], cache_dir: StoragePath) -> Shown:
     if not entries:
-        return f"{printable(cache_dir)} is empty."
+        return shown_text([f"{cache_dir} is empty."])
     rows = [
         (
-            f"  {printable(entry.name)}",
+            f"  {entry.name}",
             f"{entry.store.n_images:,}" if entry.store else "",
             f"{len(entry.store.segments):,}" if entry.store else "",
             size(entry.size_bytes),
@@ -128,13 +130,13 @@ def _listing_text(entries: Sequence[CacheEntry], cache_dir: StoragePath) -> str:
         for entry in entries
     ]
     folders = dict.fromkeys((cache_dir, local_dir(cache_dir)))
-    total = f"{size(sum(entry.size_bytes for entry in entries))} in {' and '.join(map(printable, folders))}."
-    return f"{text_table(('', 'images', 'segments', 'size', 'what'), rows)}\n{total}"
+    total = f"{size(sum(entry.size_bytes for entry in entries))} in {' and '.join(map(str, folders))}."
+    return shown_text([text_table(("", "images", "segments", "size", "what"), rows), total])
 
 
 def _about(entry: CacheEntry) -> str:
     if entry.problem:
-        return printable(entry.problem)
+        return entry.problem
     if entry.store is None:
         return {
             "networks": "converted networks",
@@ -151,8 +153,8 @@ def _about(entry: CacheEntry) -> str:
     return "; ".join(parts)
 
 
-def _names_text(entries: Sequence[CacheEntry]) -> str:
-    return "\n".join(printable(entry.name) for entry in entries)
+def _names_text(entries: Sequence[CacheEntry]) -> Shown:
+    return shown_text(entry.name for entry in entries)
 
 
 def _listing_json(entries: Sequence[CacheEntry]) -> list[dict[str, Any]]:
@@ -172,26 +174,26 @@ def _listing_json(entries: Sequence[CacheEntry]) -> list[dict[str, Any]]:
     ]
 
 
-def check_text(check: CacheCheck, cache_dir: StoragePath, *, mended: bool) -> str:
+def check_text(check: CacheCheck, cache_dir: StoragePath, *, mended: bool) -> Shown:
     """Return what was found in the cache, and what mending costs or has left to do."""
     lines = [line for store in check.stores for line in _store_lines(store)]
     lines += [_damage_line(damage) for damage in check.damages]
     if check.is_sound:
-        return "\n".join([*lines, *([] if check.problems else ["No damage found."])])
+        return shown_text([*lines, *([] if check.problems else ["No damage found."])])
     if mended:
         lines.append("The damaged files were quarantined or removed.")
     else:
         elsewhere = [] if cache_dir == Path(DEFAULT_CACHE_DIR) else ["--cache-dir", str(cache_dir)]
         command = shell_line(["featx", "cache", "verify", "--mend", *elsewhere])
-        lines.append(f"Nothing was changed. To quarantine the damaged files: {printable(command)}")
+        lines.append(f"Nothing was changed. To quarantine the damaged files: {command}")
     lost = [store for store in check.stores if store.recipe and _n_lost(store) != 0]
     if lost:
         lines += ["Then compute the lost features again:", *(f"  {_extraction(store)}" for store in lost)]
-    return "\n".join(lines)
+    return shown_text(lines)
 
 
 def _store_lines(store: StoreCheck) -> Iterator[str]:
-    yield f"{printable(store.dir.name)}: {store.n_rows:,} images, no damage."
+    yield f"{store.dir.name}: {store.n_rows:,} images, no damage."
     yield from map(_damage_line, store.damages)
     n_lost = _n_lost(store)
     if n_lost != 0:
@@ -201,7 +203,7 @@ def _store_lines(store: StoreCheck) -> Iterator[str]:
 
 
 def _damage_line(damage: Damage) -> str:
-    return f"  DAMAGED {printable(damage.path)}: {printable(damage.reason)}"
+    return f"  DAMAGED {damage.path}: {damage.reason}"
 
 
 def _n_lost(store: StoreCheck) -> int | None:
@@ -243,13 +245,13 @@ def _damage_json(damage: Damage) -> dict[str, Any]:
     return {"path": str(damage.path), "reason": damage.reason, "n_images": damage.n_images}
 
 
-def _compaction_text(done: Mapping[str, Compaction]) -> str:
+def _compaction_text(done: Mapping[str, Compaction]) -> Shown:
     lines = [
-        f"{printable(name)}: {compaction.n_segments_before:,} segments, now {compaction.n_segments:,}; "
+        f"{name}: {compaction.n_segments_before:,} segments, now {compaction.n_segments:,}; "
         f"{compaction.n_rows:,} images were written again."
         for name, compaction in done.items()
     ]
-    return "\n".join(lines) or "There are no stores to compact."
+    return shown_text(lines or ["There are no stores to compact."])
 
 
 def _compaction_json(done: Mapping[str, Compaction]) -> dict[str, Any]:
@@ -257,9 +259,9 @@ def _compaction_json(done: Mapping[str, Compaction]) -> dict[str, Any]:
 
 
 def _removal_question(paths: Sequence[StoragePath]) -> str:
-    names = ", ".join(printable(path.name) for path in paths)
+    names = ", ".join(path.name for path in paths)
     return f"Remove {names} ({size(sum(map(size_bytes, paths)))})? If you need it later, featx computes it again"
 
 
-def _removal_text(names: Sequence[str]) -> str:
-    return f"Removed: {', '.join(map(printable, names))}." if names else "Nothing to remove."
+def _removal_text(names: Sequence[str]) -> Shown:
+    return shown_text([f"Removed: {', '.join(names)}." if names else "Nothing to remove."])

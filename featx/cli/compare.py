@@ -3,7 +3,6 @@
 import json
 import logging
 import os
-import shlex
 import shutil
 import sys
 import textwrap
@@ -16,10 +15,10 @@ import click
 from featx.cli import options as opt
 from featx.compare import BASELINE_NAMES, MAX_REPEATS, Comparison, compare_approaches
 from featx.dataset import ImageFolders
-from featx.errors import printable
 from featx.extract import DEFAULT_CACHE_DIR
 from featx.storage import StoragePath, new_folder
-from featx.system import waiting
+from featx.system import as_argument, shell_line, waiting
+from featx.text import Shown, shown_text
 from featx.train import REPORTS_NAME, RUNS_NAME
 
 log = logging.getLogger("featx")
@@ -60,7 +59,7 @@ log = logging.getLogger("featx")
     help="Show what the report of 2020 claimed, even for images that are not the report's.",
 )
 @click.option(
-    "--report-dir", type=opt.LocalFolder(path_type=Path), help="Report folder.  [default: a new one in reports/]"
+    "--report-dir", type=opt.LocalPath(path_type=Path), help="Report folder.  [default: a new one in reports/]"
 )
 @click.option("--open", "open_page", is_flag=True, help="Open the report's page in the browser.")
 @opt.OUTPUT
@@ -97,16 +96,16 @@ def compare(
         open_in_browser(folder / "index.html")
 
 
-def comparison_text(comparison: Comparison, report_dir: Path, predict: str = "") -> str:
+def comparison_text(comparison: Comparison, report_dir: Path, predict: str = "") -> Shown:
     """Return the table and the verdict, for a terminal; `predict` is the command that uses the best head, if any."""
     from featx.report import curve_verdict, table, verdict
 
     width = min(118, shutil.get_terminal_size((80, 24)).columns)
     sentences = filter(None, (verdict(comparison), curve_verdict(comparison)))
-    words = "\n".join(textwrap.fill(sentence, width) for sentence in sentences)
-    use = f"Classify images with the best head: {printable(predict)}\n" if predict else ""
+    words = [line for sentence in sentences for line in textwrap.wrap(sentence, width)]
+    use = [f"Classify images with the best head: {predict}"] if predict else []
     page = (report_dir / "index.html").absolute().as_uri()
-    return f"{table(comparison)}\n{words}\n\n{use}Report: {printable(report_dir)}\n{page}"
+    return shown_text([*table(comparison).split("\n"), *words, "", *use, f"Report: {report_dir}", page])
 
 
 def predict_command(report_dir: Path, cache_dir: StoragePath) -> str:
@@ -114,7 +113,7 @@ def predict_command(report_dir: Path, cache_dir: StoragePath) -> str:
     if not (report_dir / RUNS_NAME).exists():
         return ""
     cache = [] if str(cache_dir) == DEFAULT_CACHE_DIR else ["--cache-dir", str(cache_dir)]
-    return f"{shlex.join(['featx', 'predict', str(report_dir), *cache])} IMAGE…"
+    return f"{shell_line(['featx', 'predict', as_argument(report_dir), *cache])} IMAGE…"
 
 
 def open_in_browser(page: Path) -> None:

@@ -8,10 +8,10 @@ import click
 
 from featx.cli import options as opt
 from featx.dataset import ImageFolders
-from featx.errors import printable
 from featx.extract import ExtractedViews, Extraction, extract_features
 from featx.storage import StoragePath, new_folder
 from featx.system import duration
+from featx.text import Shown, shown_text
 from featx.train import REPORTS_NAME, data_warnings
 
 #: Skipped images that the terminal names; `skipped.csv` has all.
@@ -49,13 +49,14 @@ def extract(data: ImageFolders, cache_dir: StoragePath, preview: bool, output: o
         chosen = {name: options[name] for name in ("views", "backbone", "image_size")}
         with new_folder(None, Path(REPORTS_NAME)) as making:
             name = draw_preview(data, making.built, cache_dir=cache_dir, **chosen).name
-        output.say(making.path / name, lambda path: f"Views: {printable(path)}", lambda path: {"preview": str(path)})
+        picture = making.path / name
+        output.say(picture, lambda path: shown_text([f"Views: {path}"]), lambda path: {"preview": str(path)})
     else:
         extraction = extract_features(data, cache_dir=cache_dir, show=output.show, **options)
         output.say(extraction, extraction_text, extraction_json)
 
 
-def extraction_text(extraction: Extraction) -> str:
+def extraction_text(extraction: Extraction) -> Shown:
     """Return what an extraction did, in a few lines."""
     dataset, skipped, views = extraction.dataset, extraction.skipped, extraction.views
     line = (
@@ -77,15 +78,15 @@ def extraction_text(extraction: Extraction) -> str:
         )
     if views:
         lines += _views_lines(views)
-    lines += [f"Skipped {printable(image.path)}: {image.reason}" for image in skipped[:SKIPPED_SHOWN]]
+    lines += [f"Skipped {image.path}: {image.reason}" for image in skipped[:SKIPPED_SHOWN]]
     if len(skipped) > SKIPPED_SHOWN:
         lines.append(f"… and {len(skipped) - SKIPPED_SHOWN:,} more.")
     if skipped:
-        lines.append(f"Skipped images: {printable(extraction.store_dir / 'skipped.csv')}")
-    lines.append(f"Features: {printable(extraction.store_dir)}")
+        lines.append(f"Skipped images: {extraction.store_dir / 'skipped.csv'}")
+    lines.append(f"Features: {extraction.store_dir}")
     if views:
-        lines.append(f"Features of views: {printable(views.store_dir)}")
-    return "\n".join(lines)
+        lines.append(f"Features of views: {views.store_dir}")
+    return shown_text(lines)
 
 
 def _views_lines(extracted: ExtractedViews) -> list[str]:

@@ -13,15 +13,16 @@ from typing import Any, TypeVar, cast
 import click
 from click.core import ParameterSource
 
-from featx.cli.streams import print_result
+from featx.cli.terminal import say, say_data
 from featx.dataset import ImageFolders, chosen_data, has_data
 from featx.engines import ENGINE_CHOICES, EngineOptions
-from featx.errors import FeatxError, printable, redacted
+from featx.errors import FeatxError
 from featx.extract import DEFAULT_CACHE_DIR, RECIPE_OPTIONS, option_flag, option_variable
 from featx.heads import MAX_EPOCHS, MAX_SEED
 from featx.images import AUGMENTATIONS, MAX_VIEWS, Augmentation, choose_views
 from featx.storage import StoragePath, as_data, as_storage_path, text_encoding
 from featx.system import MAX_THREADS, MemoryLimit, did_you_mean, parse_duration, parse_size
+from featx.text import Shown, redacted_address
 from featx.train import Training
 
 log = logging.getLogger("featx")
@@ -67,13 +68,13 @@ class StoragePathType(click.Path):
         return as_storage_path(value) if "://" in str(value) else super().convert(value, param, ctx)
 
 
-class LocalFolder(click.Path):
-    """A folder that featx writes on this machine."""
+class LocalPath(click.Path):
+    """A file or folder on this machine."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the path."""
         if "://" in str(value):
-            self.fail(f"name a folder on this machine. Received: {printable(redacted(str(value)))}", param, ctx)
+            self.fail(f"name a path on this machine. Received: {redacted_address(str(value))}", param, ctx)
         return super().convert(value, param, ctx)
 
 
@@ -368,7 +369,7 @@ MAP = options(
     ),
     option(
         "--class-list",
-        type=click.Path(path_type=Path),
+        type=LocalPath(path_type=Path),
         help="JSON file with the names of the network's classes.",
     ),
 )
@@ -386,12 +387,12 @@ class Output:
     show: bool
     as_json: bool
 
-    def say(self, result: Any, to_text: Callable[[Any], str], to_json: Callable[[Any], Any]) -> None:
+    def say(self, result: Any, to_text: Callable[[Any], Shown], to_json: Callable[[Any], Any]) -> None:
         """Print a result on standard output: as JSON, as text, or not at all."""
         if self.as_json:
-            print_result(json.dumps(to_json(result), indent=2))
+            say_data(json.dumps(to_json(result), indent=2))
         elif self.show and (text := to_text(result)):
-            print_result(text)
+            say(text)
 
 
 def _output(*, quiet: bool, as_json: bool) -> dict[str, Any]:

@@ -12,11 +12,12 @@ import click
 from click.core import ParameterSource
 
 from featx.cli import options as opt
-from featx.cli.streams import print_result
+from featx.cli.terminal import say, say_data
 from featx.dataset import files_of
-from featx.errors import FeatxError, printable
+from featx.errors import FeatxError
 from featx.storage import RemotePath, StoragePath, as_data, as_storage_path
 from featx.system import csv_lines, text_table
+from featx.text import one_line, shown_text
 
 if TYPE_CHECKING:
     from featx.predict import ImageClassifier, Predictions
@@ -92,7 +93,10 @@ def predict(
     predictions = _classifier(run, direct=direct, **options).predict(files, show=output.show, **how)
     text = format_predictions(predictions, form, top_k, on_terminal=on_terminal)
     # Bytes: a program that reads them gets exact names, whatever the encoding of the terminal.
-    print_result(text if on_terminal else text.encode("utf-8", "surrogateescape"))
+    if on_terminal:
+        say(shown_text(text.split("\n")))
+    else:
+        say_data(text.encode("utf-8", "surrogateescape"))
     if predictions.n_unreadable == len(predictions):
         click.get_current_context().exit(1)
 
@@ -115,7 +119,7 @@ def _classifier(run: str, *, direct: bool, **options: Any) -> "ImageClassifier":
         raise click.UsageError(f"{', '.join(typed)} can be used only with {why}.")
     own = {name: value for name, value in options.items() if name not in others}
     own["weights"] = own["weights"] or None
-    return DirectClassifier.load(**own) if direct else Classifier.load(Path(run), **own)
+    return DirectClassifier.load(**own) if direct else Classifier.load(run, **own)
 
 
 def find_files(words: Sequence[str], listed: Iterable[str] = (), zip_encoding: str | None = None) -> list[StoragePath]:
@@ -162,16 +166,16 @@ def format_predictions(predictions: "Predictions", form: str, top_k: int = 1, *,
     """
     top_k = min(top_k, len(predictions.class_names))
     if form == "csv":
-        return _csv(predictions, top_k, printable if on_terminal else str)
+        return _csv(predictions, top_k, one_line if on_terminal else str)
     return {"table": _table, "jsonl": _json_lines}[form](predictions, top_k)
 
 
 def _table(predictions: "Predictions", top_k: int) -> str:
     rows = []
     for prediction in predictions:
-        shown = [f"{printable(label)} {probability:.1%}" for label, probability in prediction.top[:top_k]]
-        unreadable = f"cannot be read: {printable(prediction.reason)}" if prediction.reason else ""
-        rows.append([f"  {printable(prediction.path)}", *(shown or [unreadable, *[""] * (top_k - 1)])])
+        shown = [f"{label} {probability:.1%}" for label, probability in prediction.top[:top_k]]
+        unreadable = f"cannot be read: {prediction.reason}" if prediction.reason else ""
+        rows.append([f"  {prediction.path}", *(shown or [unreadable, *[""] * (top_k - 1)])])
     ordinals = ["class", *(f"then {rank}" for rank in range(2, top_k + 1))]
     return text_table(["image", *ordinals], rows, n_left=top_k + 1)
 

@@ -6,8 +6,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-import click
-
 from featx.errors import FeatxError
 
 #: The streams, and how what stands for a closed one is opened: so that reading or writing it fails, as it would have.
@@ -26,20 +24,6 @@ def open_closed_streams() -> None:
             stream = open(descriptor, mode, encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
             setattr(sys, name, stream)
             setattr(sys, f"__{name}__", stream)
-
-
-def print_result(text: str | bytes) -> None:
-    """Print on standard output.
-
-    Raises:
-        FeatxError: standard output is closed, or on a disk that is full.
-    """
-    try:
-        click.echo(text)
-    except BrokenPipeError:  # whoever read it has what it wants, like `head`
-        raise
-    except OSError as error:
-        raise output_refused(error) from error
 
 
 def output_refused(error: OSError) -> FeatxError:

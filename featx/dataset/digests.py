@@ -31,6 +31,7 @@ from featx.storage import (
     as_storage_path,
     is_distant,
     local_dir,
+    working_folder,
 )
 from featx.system import ReaderThreads, progress_bar
 
@@ -89,7 +90,7 @@ def digest_files(
     Returns:
         `(n, 32)` uint8, row `i` for `paths[i]`, zeros where the file could not be read; and the reasons by row.
     """
-    here = os.fsencode(Path.cwd()) if folder is None else folder
+    here = os.fsencode(working_folder()) if folder is None else folder
     threads = _REMOTE_THREADS if len(paths) and is_distant(paths[0]) else _THREADS
     with (
         closing(StatCache(local_dir(cache_dir))) as cache,
@@ -179,7 +180,7 @@ class _Digesting:
 def forget_digests(names: Sequence[str], cache_dir: StoragePath) -> None:
     """Have the files called `names` read again next time: what their state said of their content was wrong."""
     if names:
-        here = os.fsencode(Path.cwd())
+        here = os.fsencode(working_folder())
         with closing(StatCache(local_dir(cache_dir))) as cache:
             cache.forget(_name(as_storage_path(name), here) for name in names)
 

@@ -112,7 +112,7 @@ def check_cache(
         show: show progress on stderr.
 
     Returns:
-        What was found, before it was mended. An entry that cannot be checked or mended keeps no other from being so.
+        What was found, before it was mended. If one entry cannot be checked or mended, the others still are.
 
     Raises:
         FeatxError: there is no such entry, or the folder cannot be read.

@@ -36,8 +36,8 @@ _DAMAGE = (
 #: A head is not larger than this, and its description, of a few layers, not than that.
 _MAX_BYTES, _MAX_CONFIG_BYTES = 16 << 30, 1 << 20
 
-#: What HDF5 needs around the weights, at most.
-_AROUND_BYTES = 1 << 20
+#: What HDF5 needs around the weights, at most; and so many times them, since an optimizer may be saved with them.
+_AROUND_BYTES, _MOST_COPIES = 1 << 20, 4
 
 #: Images at a time: enough to keep the processor busy.
 _SLAB_ROWS = 512
@@ -167,7 +167,7 @@ def _read(path: Path) -> Head:
             layers = json.loads(file.read("config.json"))["config"]["layers"]
             feature_shape, dense = _shapes(layers)
             n_bytes = 4 * sum((layer.n_inputs + 1) * layer.n_outputs for layer in dense)
-            if not n_bytes <= file.getinfo("model.weights.h5").file_size <= n_bytes + _AROUND_BYTES:
+            if not n_bytes <= file.getinfo("model.weights.h5").file_size <= _MOST_COPIES * n_bytes + _AROUND_BYTES:
                 raise ValueError("its weights are not those of its layers")
             weights = file.read("model.weights.h5")
     with h5py.File(io.BytesIO(weights), "r") as file:

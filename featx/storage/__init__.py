@@ -23,7 +23,16 @@ from featx.storage.free_space import check_reserve, check_space
 from featx.storage.marks import OUTPUT_MARK, mark_folder
 from featx.storage.member_names import ArchiveError, NameEncodingError, name_zip_members, text_encoding
 from featx.storage.outputs import Making, check_empty, make_cache, new_file, new_folder, place, room_for
-from featx.storage.paths import StoragePath, as_cache_dir, as_data, as_path, as_storage_path, local_dir
+from featx.storage.paths import (
+    StoragePath,
+    as_cache_dir,
+    as_data,
+    as_path,
+    as_storage_path,
+    expanded,
+    local_dir,
+    working_folder,
+)
 from featx.storage.remote_path import RemotePath, is_distant
 from featx.storage.stat_key import StatKey, StatKeys
 from featx.storage.windows import IS_WINDOWS, READ_FLAGS, FileHeldError, patiently, rename_folder, windows_paths

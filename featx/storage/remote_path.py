@@ -188,7 +188,9 @@ class RemotePath:
         """
         with self._asking() as (system, key):
             if self.system.lists_all_at_once:
-                found = list(system.find(key, withdirs=True, detail=True).items())
+                # Of a single file, some file systems say nothing but its name.
+                listed = system.find(key, withdirs=True, detail=True).items()
+                found = [(path, info or system.info(path)) for path, info in listed]
             else:
                 found = [(info["name"], info) for info in self._folder_by_folder(system, key)]
         for fsspec_path, info in found:

@@ -28,6 +28,10 @@ _HAS_TIMES, _HAS_PHASES, _HAS_ORDER, _SIZE_BITS = 0x20, 0x10, 0x04, 0x03
 _CONTINUATION, _OLD_GROUP = 0x10, 0x11
 _MAX_BLOCKS, _BLOCK_BYTES = 1000, 1 << 20
 
+#: Objects in all heaps of a file: more than any has, and few enough to be looked at in a second. Heaps may overlap, so
+#: that a small file could claim billions.
+_MAX_STEPS = 1_000_000
+
 _GLOBAL_HEAP, _GLOBAL_VERSION = b"GCOL", 1
 _GLOBAL_HEADER_BYTES, _OBJECT_HEADER_BYTES = 16, 16
 
@@ -74,11 +78,12 @@ def _content(path: StoragePath) -> bytes:
 
 
 def _are_sound(
-    content: bytes | mmap.mmap, signature: bytes, is_sound: Callable[[bytes | mmap.mmap, int], bool]
+    content: bytes | mmap.mmap, signature: bytes, is_sound: Callable[[bytes | mmap.mmap, int, Iterator[int]], bool]
 ) -> bool:
+    steps = iter(range(_MAX_STEPS))
     start = content.find(signature)
     while start >= 0:
-        if not is_sound(content, start):
+        if not is_sound(content, start, steps):
             return False
         start = content.find(signature, start + 1)
     return True
@@ -131,7 +136,7 @@ def _messages(block: bytes, *, has_order: bool) -> Iterator[tuple[int, bytes]]:
         at += n_header + size
 
 
-def _is_sound_global_heap(content: bytes | mmap.mmap, start: int, *, beyond: bool) -> bool:
+def _is_sound_global_heap(content: bytes | mmap.mmap, start: int, steps: Iterator[int], *, beyond: bool) -> bool:
     """Return whether the global heap that begins at `start`, if it is one, can be read to its end."""
     if content[start + 4 : start + 5] != bytes([_GLOBAL_VERSION]):  # HDF5 refuses it, or it is part of a number
         return True
@@ -143,13 +148,13 @@ def _is_sound_global_heap(content: bytes | mmap.mmap, start: int, *, beyond: boo
         index, size = int.from_bytes(content[at : at + 2], "little"), _number(content, at + 8)
         # Object 0 is what is free, and counts its own header; the others are padded to eight bytes.
         needed = size if index == 0 else _OBJECT_HEADER_BYTES + (size + 7) // 8 * 8
-        if not _OBJECT_HEADER_BYTES <= needed <= end - at:
+        if not _OBJECT_HEADER_BYTES <= needed <= end - at or next(steps, None) is None:
             return False
         at += needed
     return at <= end
 
 
-def _is_sound_local_heap(content: bytes | mmap.mmap, start: int, *, beyond: bool) -> bool:
+def _is_sound_local_heap(content: bytes | mmap.mmap, start: int, steps: Iterator[int], *, beyond: bool) -> bool:
     """Return whether the list of what is free in the local heap at `start`, if it is one, comes to an end."""
     if content[start + 4 : start + 5] != bytes([_LOCAL_VERSION]):
         return True
@@ -158,7 +163,7 @@ def _is_sound_local_heap(content: bytes | mmap.mmap, start: int, *, beyond: bool
         return beyond
     seen: set[int] = set()
     while free != _NO_MORE:
-        if free in seen or free + 16 > size:
+        if free in seen or free + 16 > size or next(steps, None) is None:
             return False
         seen.add(free)
         free = _number(content, data + free)

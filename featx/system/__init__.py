@@ -20,6 +20,7 @@ from featx.system.arguments import (
     size,
     whole_number,
 )
+from featx.system.commands import as_argument, command_line, shell_line
 from featx.system.late_imports import (
     hide_with,
     import_keras,
@@ -34,7 +35,6 @@ from featx.system.machine import (
     HALF_OF_FREE,
     MemoryLimit,
     as_memory_limit,
-    command_line,
     cpu_seconds,
     cuda_capability,
     free_memory_bytes,
@@ -44,7 +44,6 @@ from featx.system.machine import (
     now,
     peak_memory_bytes,
     reset_peak_memory,
-    shell_line,
     versions,
 )
 from featx.system.missing_packages import import_failure, install_command

@@ -15,6 +15,7 @@ from typing import Any
 from tqdm import tqdm
 
 from featx.system.arguments import duration, size
+from featx.text import one_line
 
 #: Jobs shorter than this show nothing.
 DELAY_S = 2.0
@@ -98,7 +99,7 @@ def waiting(what: str, *, show: bool) -> Iterator[Callable[[str], None]]:
         thread = threading.Thread(target=tick, name="featx-waiting", daemon=True)
         thread.start()
         try:
-            yield lambda now: bar.set_postfix_str(now, refresh=False)
+            yield lambda now: bar.set_postfix_str(one_line(now), refresh=False)
         finally:
             done.set()
             thread.join()
@@ -114,7 +115,7 @@ def progress_bar(total: int | None, what: str, unit: str, *, show: bool, n_done:
     bar = _Bar if on_terminal else _Lines
     return bar(
         total=total,
-        desc=what,
+        desc=one_line(what),
         initial=n_done,
         unit=unit,
         bar_format="{desc}: {said}{postfix}" if total is None else "{desc}: {percentage:2.0f} % {bar} {said}{postfix}",

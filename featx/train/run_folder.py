@@ -15,7 +15,7 @@ from featx.engines import pack_network
 from featx.errors import FeatxError, printable
 from featx.heads import HEADS, Epoch, Head, Training, read_head, save_model
 from featx.recipe import Recipe
-from featx.storage import StoragePath, nearest_folder, read_small
+from featx.storage import StoragePath, expanded, nearest_folder, read_small
 from featx.system import check_name, command_line, csv_lines, hardware, now, versions
 from featx.train.features import Features
 from featx.train.metrics import Result
@@ -87,7 +87,7 @@ class SavedRun:
             WeightsError: they were not found, or the file named holds others.
         """
         whole = self.recipe.layer == CLASSIFIER_LAYER
-        candidates = [named.expanduser()] if named else [self.weights_path]
+        candidates = [expanded(named)] if named else [self.weights_path]
         return find_weights_again(
             self.recipe.backbone, self.recipe.weights, candidates, cache_dir, download=download, whole=whole
         )
@@ -179,11 +179,9 @@ def _rank(heads: object, name: str) -> tuple[float, float] | None:
     if not isinstance(metrics, dict):
         return None
     accuracy, loss = metrics.get("accuracy"), metrics.get("loss")
-    if not (
-        isinstance(accuracy, float) and isinstance(loss, float) and math.isfinite(accuracy) and math.isfinite(loss)
-    ):
+    if not isinstance(accuracy, int | float) or not isinstance(loss, int | float) or not math.isfinite(accuracy):
         return None
-    return -accuracy, loss
+    return -accuracy, loss if math.isfinite(loss) else math.inf
 
 
 def write_run(

@@ -100,7 +100,7 @@ def test_an_official_file_is_checked_when_it_has_changed_and_else_not_read(tmp_p
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     settle()
     for _ in range(2):  # what was refused once is not remembered as checked
-        with pytest.raises(WeightsError, match="bears the name of Keras's official weights but is not that file"):
+        with pytest.raises(WeightsError, match="has the name of Keras's official weights but is not that file"):
             find_weights("vgg16", str(path), tmp_path / "cache")
 
 

@@ -6,7 +6,6 @@ no row whose image is not one of its class.
 
 import hashlib
 import io
-import os
 import shutil
 import signal
 import stat
@@ -35,11 +34,11 @@ from tests.chaos.tally import chosen
 from tests.storage.hostile_archives import hostile_archive
 
 #: Archives, how many of them are extracted, and how many compared.
-N_ARCHIVES = int(os.environ.get("NA", "0")) or chosen(full=3000, quick=150)
-EVERY_EXTRACTED, EVERY_COMPARED = 10, chosen(full=300, quick=75)
+N_ARCHIVES = chosen(full=1500, quick=100)
+EVERY_EXTRACTED, EVERY_COMPARED = 10, chosen(full=250, quick=100)
 
-#: What an archive of less than a megabyte may take: `hostile_archives` has bombs of 64 MiB, which an image may have.
-MAX_S, MAX_BYTES = 20.0, 500 << 20
+#: What an archive of less than a megabyte may take: `hostile_archives` has bombs of 16 MiB, which an image may have.
+MAX_S, MAX_BYTES = 20.0, 600 << 20
 
 #: Archives of one test, so that several processes share the work.
 N_TOGETHER = 50

@@ -461,4 +461,4 @@ def test_a_folder_that_was_removed_is_named_as_the_reason(tmp_path, featx, monke
     monkeypatch.chdir(tmp_path / "here")
     (tmp_path / "here").rmdir()
     result = featx("cache", "ls", exit_code=2)
-    assert result.output == "featx: the folder that you are in has been removed; go to another one with cd.\n"
+    assert "it was removed or renamed. Change to another folder with cd." in result.output

@@ -23,13 +23,14 @@ from PIL import Image
 import featx.dataset.digests as digests_module
 from featx.dataset.scanning import scan
 from featx.dataset.statcache import StatCache
-from featx.errors import DatasetError, FeatxError, StoreError, redacted
+from featx.errors import DatasetError, FeatxError, StoreError
 from featx.extract.extract import extract_features
 from featx.storage import mark_folder
 from featx.storage.paths import as_data, as_storage_path, local_dir
 from featx.storage.remote_path import RemotePath
 from featx.store.feature_store import FeatureStore
-from featx.system.machine import command_line
+from featx.system.commands import command_line
+from featx.text import redacted
 from featx.train.features import load_features
 from tests.storage.elsewhere import ENVIRONMENT, Bucket, s3_server, web_server
 
