@@ -171,7 +171,8 @@ def make_cache(folder: Path) -> None:
     is_new = not folder.exists()
     make_folder(folder)
     if is_new:
-        mark_folder(folder)
+        with suppress(OSError):  # on a full disk; it is known by what is in it, too
+            mark_folder(folder)
     sweep(folder)
 
 
