@@ -35,14 +35,23 @@ MAX_SIDE = 4096
 
 
 class UnknownRecipeError(FeatxError):
-    """A recipe says something that this featx does not compute, and maybe another featx does."""
+    """A recipe says something that this featx does not compute, and maybe another featx does.
 
-    def __init__(self, name: str, value: object, known: str) -> None:
-        """Say which member of the recipe it is, its value, and what this featx knows instead."""
-        super().__init__(
+    Attributes:
+        member: of the recipe, fit for a message.
+    """
+
+    member = ""
+
+    @classmethod
+    def of(cls, name: str, value: object, known: str) -> Self:
+        """Return the error that says which member of the recipe it is, its value, and what this featx knows instead."""
+        error = cls(
             f"This featx cannot compute features with {brief(name)} {brief(repr(value))}: it knows {known}. Use the "
             f"featx that wrote this recipe, or extract and train again with this one."
         )
+        error.member = brief(name)
+        return error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,16 +138,16 @@ class Recipe:
         }
         for name, values in known.items():
             if (value := getattr(self, name)) not in values:
-                raise UnknownRecipeError(name, value, ", ".join(str(one) for one in values if one is not None))
+                raise UnknownRecipeError.of(name, value, ", ".join(str(one) for one in values if one is not None))
         if self.augmentation and self.augmentation.version != VIEWS_VERSION:
-            raise UnknownRecipeError("augmentation.version", self.augmentation.version, str(VIEWS_VERSION))
+            raise UnknownRecipeError.of("augmentation.version", self.augmentation.version, str(VIEWS_VERSION))
         if not all(1 <= side <= MAX_SIDE for side in self.image_size):
-            raise UnknownRecipeError("image_size", list(self.image_size), f"sides from 1 to {MAX_SIDE} pixels")
+            raise UnknownRecipeError.of("image_size", list(self.image_size), f"sides from 1 to {MAX_SIDE} pixels")
         if not re.fullmatch(r"[0-9a-f]{64}|random-\d{1,20}", self.weights, re.ASCII):
-            raise UnknownRecipeError("weights", self.weights, "a SHA-256 in lower-case hexadecimal, or random-SEED")
+            raise UnknownRecipeError.of("weights", self.weights, "a SHA-256 in lower-case hexadecimal, or random-SEED")
         is_calibrated = bool(re.fullmatch(r"[0-9a-f]{64}", self.calibration or ""))
         if is_calibrated != (self.precision == "int8") or (self.calibration and not is_calibrated):
-            raise UnknownRecipeError(
+            raise UnknownRecipeError.of(
                 "calibration", self.calibration, "a SHA-256 for int8, and none for other precisions"
             )
 
@@ -185,7 +194,7 @@ def _known(members: dict[str, Any], kind: type[Any]) -> dict[str, Any]:
 def _check_members(members: dict[str, Any], kind: type[Any], *, of: str = "") -> None:
     """Raise UnknownRecipeError if there is a member that the dataclass `kind` does not have."""
     for name in sorted(members.keys() - {field.name for field in fields(kind)}):
-        raise UnknownRecipeError(f"{of}{name}", members[name], "no such member")
+        raise UnknownRecipeError.of(f"{of}{name}", members[name], "no such member")
 
 
 def _check_types(recipe: Recipe) -> None:

@@ -1,3 +1,4 @@
+import copy
 import hashlib
 import json
 import re
@@ -167,3 +168,10 @@ def test_a_backbone_that_does_not_go_with_the_rest_is_refused():
     for change in ({"layer": "block9_pool"}, {"image_size": (8, 8)}, {"layer": "predictions", "image_size": (64, 64)}):
         with pytest.raises(BackboneError):
             check_recipe(replace(RECIPE, **change))
+
+
+def test_the_error_comes_from_another_process_as_it_is():
+    with pytest.raises(UnknownRecipeError) as raised:
+        check_recipe(replace(RECIPE, pixels_version=2))
+    again = copy.copy(raised.value)  # as pickling does it
+    assert (type(again), str(again), again.member) == (UnknownRecipeError, str(raised.value), "pixels_version")

@@ -84,9 +84,9 @@ def check_recipe(recipe: Recipe) -> None:
     """
     recipe.check_implemented()
     if recipe.backbone not in BACKBONES:
-        raise UnknownRecipeError("backbone", recipe.backbone, ", ".join(BACKBONES))
+        raise UnknownRecipeError.of("backbone", recipe.backbone, ", ".join(BACKBONES))
     if recipe.preprocessing not in get_args(Preprocessing):
-        raise UnknownRecipeError("preprocessing", recipe.preprocessing, ", ".join(get_args(Preprocessing)))
+        raise UnknownRecipeError.of("preprocessing", recipe.preprocessing, ", ".join(get_args(Preprocessing)))
     check_fit(recipe.backbone, recipe.layer, recipe.image_size, recipe.pooling)
 
 

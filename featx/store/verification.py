@@ -4,6 +4,7 @@ Opening a store for work quarantines damaged segments; this only looks, so that 
 written, and tells beforehand what mending will cost.
 """
 
+import hashlib
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -13,8 +14,8 @@ from functools import partial
 import numpy as np
 
 from featx.dataset import read_skipped
-from featx.errors import FeatxError
-from featx.recipe import Recipe
+from featx.errors import FeatxError, StoreError, printable
+from featx.recipe import Recipe, UnknownRecipeError
 from featx.storage import TEMPORARY_PREFIX, OddFileError, StoragePath, check_readable, check_regular, read_small
 from featx.store.feature_store import DAMAGED_PREFIX, FeatureStore, damage_of, misfits, outdated_texts
 from featx.store.row_index import RowIndex, look_at_segments, segment_paths
@@ -207,13 +208,24 @@ def _recipe_of(store_dir: StoragePath) -> Recipe | None:
     """Return the recipe of the store in the folder, which its name confirms; None if nothing in it tells.
 
     Neither a derived file nor a single segment is trusted: the folder's name ends in a digest of the recipe.
+
+    Raises:
+        StoreError: the recipe is one of another featx, with a member that this one does not know. That is no damage.
     """
     for path in (store_dir / "recipe.json", *segment_paths(store_dir)):
+        text = ""
         try:
             is_text = path.name == "recipe.json"
-            recipe = Recipe.from_json(read_small(path).decode() if is_text else stated_recipe(path))
+            text = read_small(path).decode().removesuffix("\n") if is_text else stated_recipe(path)
+            recipe = Recipe.from_json(text)
             if recipe.slug == store_dir.name:
                 return recipe
+        except UnknownRecipeError as error:
+            if store_dir.name.endswith(f"-{hashlib.sha256(text.encode()).hexdigest()[:8]}"):
+                raise StoreError(
+                    f"{printable(store_dir)} is a store of another featx: this one does not know {error.member} in a "
+                    f"recipe. Use the featx that wrote it."
+                ) from error
         except (OSError, UnicodeError, FeatxError, SegmentDamageError):
             continue
     return None

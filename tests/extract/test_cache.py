@@ -424,6 +424,22 @@ def test_a_store_of_a_newer_featx_keeps_no_command_from_the_others(filled, featx
     featx("cache", "verify", "--cache-dir", cache_dir)
 
 
+def test_a_store_whose_recipe_this_featx_does_not_know_is_not_damaged(filled, featx):
+    text = json.dumps({**json.loads(RECIPE.to_json()), "crop": "center"}, sort_keys=True, separators=(",", ":"))
+    name = f"{filled.dir.name.rpartition('-')[0]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    newer = Path(shutil.copytree(filled.dir, filled.dir.with_name(name)))
+    (newer / "recipe.json").write_text(f"{text}\n")
+    before = contents(newer)
+    for words in (("verify",), ("verify", "--mend"), ("compact",)):
+        result = featx("cache", *words, "--cache-dir", newer.parent, exit_code=2)
+        assert f"{name} is a store of another featx: this one does not know crop in a recipe." in result.stderr
+        assert "DAMAGED" not in result.output
+    assert "does not know crop" in featx("cache", "ls", "--cache-dir", newer.parent).output
+    assert contents(newer) == before
+    (newer / "recipe.json").write_text(text.replace("center", "other"))  # which the name of the folder denies
+    assert "DAMAGED" in featx("cache", "verify", name, "--cache-dir", newer.parent, exit_code=1).output
+
+
 def test_what_goes_while_the_cache_is_listed_is_left_out(filled, monkeypatch):
     other = newer_store(filled.dir.parent)
     list_store = cache_module.list_store

@@ -63,6 +63,13 @@ def test_head_gives_what_keras_gives(world, head):
     np.testing.assert_allclose(ours.sum(axis=1), 1, atol=1e-12)
 
 
+@pytest.mark.parametrize("head", HEADS)
+def test_the_keras_model_of_a_head_gives_what_the_saved_one_gives_bit_for_bit(world, head):
+    path = world / "run" / f"{head}.keras"
+    X = np.random.default_rng(0).normal(0, 20, (70, 128)).astype(np.float32)
+    np.testing.assert_array_equal(read_head(path).to_keras()(X), load_model(path)(X))
+
+
 def test_probabilities_of_extreme_features_are_finite(world):
     head = read_head(world / "run" / "logreg.keras")
     with np.errstate(all="raise", under="ignore"):
