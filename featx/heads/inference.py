@@ -149,6 +149,8 @@ def read_head(path: Path) -> Head:
     except _DAMAGE as error:
         if isinstance(error, OSError) and error.errno:
             raise FeatxError(f"{printable(path)} cannot be read: {os.strerror(error.errno)}.") from error
+        if isinstance(error, zipfile.BadZipFile):  # zipfile takes it for what the system cannot read, too
+            check_readable(path)
         reason = printable(" ".join(str(error).split())[:200])
         raise FeatxError(f"featx cannot run the head {printable(path)} ({reason}); train again.") from error
 

@@ -276,11 +276,12 @@ def _stored_blocks(path: Path) -> Iterator[bytes]:
     """Yield what a file on this machine really holds: a sparse file can claim terabytes of zeros that it has not."""
     at = 0
     with _regular(path) as descriptor:
+        has_size = os.fstat(descriptor).st_size > 0
         while True:
             try:
                 at = os.lseek(descriptor, at, _SEEK_DATA)
             except OSError as error:
-                if error.errno == errno.ENXIO:  # nothing but holes up to the end
+                if has_size and error.errno == errno.ENXIO:  # nothing but holes up to the end
                     return
             block = os.read(descriptor, _BLOCK_BYTES)  # where the file system knows of no holes, on from the last one
             if not block:

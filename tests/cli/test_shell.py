@@ -99,11 +99,11 @@ def test_verbose_says_what_is_decided_and_quiet_only_what_is_wrong(data, cache):
     words = ["extract", data, *FAST, "--cache-dir", cache]
     verbose = run(*words, "--verbose")
     assert '"layer":"block5_pool"' in verbose.stderr
-    assert "Of 32 images, 0 are in the store and 32 are to be computed." in verbose.stderr
+    assert "Of 32 images, 0 are in the store and 32 must be computed." in verbose.stderr
     quiet = run(*words, "--quiet")
     assert quiet.stdout == ""
     assert [line for line in quiet.stderr.splitlines() if "notes.txt" not in line] == []
-    assert "to be computed" not in run(*words).stderr
+    assert "must be computed" not in run(*words).stderr
 
 
 @pytest.mark.parametrize("columns", [0, 60])

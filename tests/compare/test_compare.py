@@ -89,7 +89,7 @@ def test_test_images_seen_in_training_are_said_on_the_report(data, cache):
     content = (data / "train" / "sea" / "sea.0.jpg").read_bytes()
     (data / "test" / "sea" / "leak.jpg").write_bytes(content)
     comparison = compare_approaches(data, cache_dir=cache, training=FAST, **OPTIONS)
-    assert sum("in the train split too" in warning for warning in comparison.warnings) == 1
+    assert sum("also in the train split" in warning for warning in comparison.warnings) == 1
     assert not [warning for warning in comparison.warnings if "among the training images" in warning]
 
 

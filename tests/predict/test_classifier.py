@@ -407,7 +407,7 @@ def test_words_become_files(tmp_path, monkeypatch):
     ("words", "message"),
     [
         (["empty"], "empty has no images that featx can read"),
-        (["-"], "No image is"),
+        (["-"], "You named no image"),
     ],
 )
 def test_words_that_mean_nothing_are_an_error(tmp_path, monkeypatch, words, message):

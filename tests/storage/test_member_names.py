@@ -262,10 +262,10 @@ def test_a_tar_file_that_says_its_encoding_needs_no_option(folder, seen, tmp_pat
 
 def test_a_wrong_encoding_is_refused_in_one_sentence(files, write, tmp_path):
     archive = write(encoded(files, "gbk"))
-    with pytest.raises(DatasetError, match=r"the name test/\\xba\\xa3.*not in utf-8; name another") as failure:
+    with pytest.raises(DatasetError, match=r"the name test/\\xba\\xa3.*not valid utf-8; choose another") as failure:
         scan(as_data(archive, "utf-8"), tmp_path / "cache")
     assert str(failure.value).count("photos.zip") == 1
-    with pytest.raises(ArchiveError, match="not in utf-8"):
+    with pytest.raises(ArchiveError, match="not valid utf-8"):
         unpack(archive, tmp_path / "out", zip_encoding="utf-8")
 
 

@@ -196,4 +196,4 @@ def test_ctrl_c_does_not_wait_for_a_silent_server(server, photos, cache, when, n
     process.send_signal(number)
     _, errors = process.communicate(timeout=30)  # half of what a silent server is given
     assert process.returncode == 128 + number
-    assert errors == "featx: stopped; what was finished is kept. Run it again to resume.\n"
+    assert errors == "featx: stopped; finished work is kept. Run it again to resume.\n"

@@ -115,7 +115,7 @@ WRONG = [
     (ON_DATA, ["views"], [0, -1, 1.5, "8", 70000, True]),
     (["train_top", "compare_approaches"], ["training"], [{"epochs": 3}, 3, None]),
     (["train_top"], ["heads"], ["forest", ["dense", "forest"], 7, [7], []]),
-    (["train_top"], ["run_dir"], [7, None, "s3://bucket/run"]),
+    (["train_top"], ["run_dir"], [7, "s3://bucket/run"]),
     (["compare_approaches"], ["backbones", "baselines"], ["vgg17", 7, [7], [["vgg16"]]]),
     (["compare_approaches"], ["repeats"], [0, 1.5, "3"]),
     (["direct"], ["maps"], [7, [7], "cats"]),
@@ -162,7 +162,7 @@ def test_data_that_is_none_is_refused_in_one_sentence(tmp_path, monkeypatch, fun
     [
         (lambda: Training(seed=-1), "seed must be a whole number from 0"),
         (lambda: Training(seed=2**32), "seed must be a whole number"),
-        (lambda: Training(epochs=0), "epochs must be a whole number of 1 or more"),
+        (lambda: Training(epochs=0), "epochs must be a whole number from 1"),
         (lambda: Training(epochs=2.5), r"Received: 2.5 \(float\)"),
         (lambda: Training(patience=-1), "patience"),
         (lambda: Training(batch_size="32"), "batch_size"),

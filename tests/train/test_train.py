@@ -236,4 +236,4 @@ def test_of_a_test_split_with_one_class_nothing_is_claimed(lopsided):
     assert one_class.test_baseline == ("cats", 1.0)
     assert result.metrics.roc_auc is None
     assert not result.metrics.is_above(1.0)
-    assert "gets 100.0 % of them right" in run_text(run)
+    assert "gets 100.0 % right" in run_text(run)

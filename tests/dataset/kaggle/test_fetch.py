@@ -723,7 +723,9 @@ def test_names_in_an_encoding_that_the_archive_does_not_say(kaggle, here, featx)
 
 def test_a_wrong_encoding_costs_nothing_that_was_downloaded(kaggle, here, featx):
     kaggle.archives[PETS] = zip_bytes([Member(f"{name}狗.jpg".encode("gbk"), FILES[name]) for name in FILES])
-    assert_error(featx("fetch", PETS, "--quiet", "--zip-encoding", "utf-8", exit_code=2), "not in utf-8; name another")
+    assert_error(
+        featx("fetch", PETS, "--quiet", "--zip-encoding", "utf-8", exit_code=2), "is not valid utf-8; choose another"
+    )
     featx("fetch", PETS, "--zip-encoding", "gbk")
     assert len(kaggle.authorizations("GET")) == 1
     assert_fetched(here / "data", {f"{name}狗.jpg": content for name, content in FILES.items()})
