@@ -125,6 +125,7 @@ def copied(made: Path, name: str, target: str) -> Path:
 # Names of folders, and members of the files in them
 
 
+@pytest.mark.usefixtures("without_rendering")
 @pytest.mark.parametrize("text", HOSTILE)
 def test_names_of_data_and_cache_and_reasons_are_shown_and_advised_safely(session, made, text):
     data, cache = copied(made, "photos", text), copied(made, "cache", f"{text} cache")
@@ -227,6 +228,7 @@ def written(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.usefixtures("without_rendering")
 def test_a_secret_in_an_address_is_in_nothing_that_is_said_or_written(session, made, new_cache, monkeypatch):
     password = f"pa@{SECRET}:%2F'\"$"
     served = session.here / "served"

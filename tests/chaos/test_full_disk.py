@@ -248,7 +248,7 @@ def test_no_space_for_the_run_folder_is_one_line_and_leaves_none(scenario, warm,
 
 
 @pytest.mark.parametrize("size", [4096, 1 << 20, 16 << 20] if chosen(full=1, quick=0) else [1 << 20])
-@pytest.mark.parametrize("form", ["savedmodel", "keras", "onnx"])
+@pytest.mark.parametrize("form", ["savedmodel", "keras", "onnx"] if chosen(full=1, quick=0) else ["savedmodel"])
 def test_no_space_for_an_export_is_one_line_and_leaves_nothing(scenario, warm, tmp_path, tally, featx, size, form):
     run = tmp_path / "run"
     featx("train-top", scenario.data, "--cache-dir", warm, "--run-dir", run, *STAGE_TWO_WORDS)

@@ -121,6 +121,7 @@ def test_baselines_alone_can_be_compared(data, cache):
     assert comparison.approaches[0].representations_s == 0
 
 
+@pytest.mark.usefixtures("without_rendering")
 def test_an_error_analysis_that_fails_costs_nothing_that_was_trained(data, cache, tmp_path, monkeypatch, caplog):
     def fail(*arguments, **options):
         raise MemoryError("Unable to allocate 91.6 MiB")
@@ -134,8 +135,14 @@ def test_an_error_analysis_that_fails_costs_nothing_that_was_trained(data, cache
     assert (tmp_path / "report" / "index.html").exists()
 
 
-@pytest.mark.parametrize("error", [MemoryError("Unable to allocate 9.31 GiB"), ValueError("no such colour")])
-@pytest.mark.parametrize("target", ["featx.report.folder.page_html", "featx.report.folder.summary_chart"])
+@pytest.mark.usefixtures("without_rendering")
+@pytest.mark.parametrize(
+    ("target", "error"),
+    [
+        ("featx.report.folder.page_html", MemoryError("Unable to allocate 9.31 GiB")),
+        ("featx.report.folder.summary_chart", ValueError("no such colour")),
+    ],
+)
 def test_a_page_that_fails_costs_nothing_that_was_trained(data, cache, tmp_path, monkeypatch, featx, error, target):
     def fail(*arguments, **options):
         raise error
