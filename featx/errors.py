@@ -10,15 +10,20 @@ from contextlib import contextmanager
 from featx.text import one_line
 from featx.text import printable as printable  # noqa: PLC0414 - it is imported with the errors that it is used in
 
+#: Characters of an error: what a file claims may be of any length, and the advice comes last.
+_MAX_CHARACTERS = 4000
+
 
 class FeatxError(Exception):
     """Something the user can fix; the message says how.
 
-    It is one line without control characters and secrets, whatever it was made of.
+    It is one line without control characters and secrets, whatever it was made of. The middle of a very long one is
+    left out.
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(one_line(message))
+        text, half = one_line(message), _MAX_CHARACTERS // 2
+        super().__init__(text if len(text) <= _MAX_CHARACTERS else f"{text[:half]}…{text[-half:]}")
 
 
 class DatasetError(FeatxError):

@@ -212,3 +212,10 @@ def test_a_shell_makes_of_an_advised_command_the_words_that_were_meant(words):
 def test_a_path_is_never_advised_as_an_option(path):
     assert not as_argument(path).startswith("-")
     assert as_argument(path).removeprefix("./") == path.removeprefix("./")
+
+
+def test_an_error_of_any_length_keeps_its_beginning_and_its_advice():
+    text = str(FeatxError(f"The run has the format {'x' * 100_000}. Train again."))
+    assert len(text) < 5000
+    assert text.startswith("The run has the format xxx")
+    assert text.endswith("xxx. Train again.")

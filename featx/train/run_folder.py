@@ -16,7 +16,7 @@ from featx.errors import FeatxError, printable
 from featx.heads import HEADS, Epoch, Head, Training, read_head, save_model
 from featx.recipe import Recipe
 from featx.storage import StoragePath, expanded, nearest_folder, read_small
-from featx.system import check_name, command_line, csv_lines, hardware, now, versions
+from featx.system import brief, check_name, command_line, csv_lines, hardware, now, versions
 from featx.train.features import Features
 from featx.train.metrics import Result
 
@@ -107,7 +107,7 @@ def read_run(run_dir: Path, head: str | None = None) -> SavedRun:
     metrics = _read_json(run_dir / METRICS_NAME, dict)
     if metrics.get("format") != FORMAT or metrics.get("format_version") != FORMAT_VERSION:
         raise FeatxError(
-            f"The run {printable(run_dir)} has format version {printable(str(metrics.get('format_version')))}; "
+            f"The run {printable(run_dir)} has format version {brief(metrics.get('format_version'))}; "
             f"this featx reads version {FORMAT_VERSION}. Use the featx that wrote it, or train again."
         )
     class_names = _read_json(run_dir / "class_names.json", list)
