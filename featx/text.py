@@ -183,7 +183,9 @@ def _links(address: str) -> list[_Link]:
     for number, text in enumerate(texts):
         link = _Link.of(text)
         if links and links[-1].user and not link.protocol and "@" in text:  # the secret had two colons in it
-            link = _Link("", "", STARS, (text,), is_open=True)
+            before, whole = links.pop(), texts[number - 1]
+            start = "".join(re.split("(:/+)", whole, maxsplit=1)[:2])
+            link = _Link(before.protocol, before.user, start + STARS, (whole[len(start) :], text), is_open=True)
         links.append(link)
         if links[-1].is_open:
             links.append(_Link("", "", "", tuple(texts[number + 1 :])))
