@@ -30,7 +30,8 @@ $(INSTALLED): .venv/tensorflow pyproject.toml
 	$(PIP_INSTALL) --editable .
 	@# Compile what featx imports, a third of all. The rest, mostly tests, would take 0.1 GB.
 	@env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -c 'import featx.cli, matplotlib.pyplot, sklearn.linear_model; \
-	from featx.system import import_keras, import_openvino; import_keras(); import_openvino()'
+	from featx.cli.streams import silent_stderr; from featx.system import hide_with, import_keras, import_openvino; \
+	hide_with(silent_stderr); import_keras(); import_openvino()'
 	@touch $@
 
 $(DEVELOPED): .venv/tensorflow pyproject.toml

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from featx.text import one_line
-from featx.text import printable as printable  # noqa: PLC0414 - it is imported with the errors that it is used in
 
 #: Characters of an error: what a file claims may be of any length, and the advice comes last.
 _MAX_CHARACTERS = 4000

@@ -177,11 +177,11 @@ class Recipe:
 
 
 def _each_once(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    """Return the members of a JSON object. Of a name that is there twice, other readers may take the other value."""
+    """Return the members of a JSON object. Of a name that occurs twice, other readers may take the other value."""
     members: dict[str, Any] = {}
     for name, value in pairs:
         if name in members:
-            raise ValueError(f"{name} is there twice")
+            raise ValueError(f"{name} occurs twice")
         members[name] = value
     return members
 

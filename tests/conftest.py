@@ -29,6 +29,15 @@ pytest_plugins = ["tests.chaos.counting"]
 
 SHARED = Path(__file__).parents[2] / "shared"
 
+#: Features that take a moment: the rest of the network would take most of the time, and add nothing.
+SMALL = {
+    "weights": "random",
+    "image_size": (32, 32),
+    "layer": "block2_pool",
+    "pooling": "avg",
+    "precision": "float32",
+}
+
 # A shell without job control starts what goes on in the background with Ctrl-C switched off, and so all that it starts.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -170,6 +179,13 @@ def _write_vgg16_weights(folder: Path) -> None:
     network = keras.applications.VGG16(include_top=False, weights=None, input_shape=(32, 32, 3))
     with h5py.File(folder / "vgg16_mine_notop.h5", "w") as file:
         legacy_h5_format.save_weights_to_hdf5_group(file, network)
+
+
+def load_model(path: Path) -> Any:
+    """Return a saved model as plain Keras loads it."""
+    from featx.system.late_imports import import_keras
+
+    return import_keras().models.load_model(path, compile=False, safe_mode=True)
 
 
 @pytest.fixture

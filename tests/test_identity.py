@@ -29,13 +29,6 @@ from featx.train.run_folder import read_run
 from featx.train.train import train_top
 
 RECIPE = Recipe(backbone="vgg16", weights="random-0", layer="block1_pool", image_size=(32, 32), preprocessing="caffe")
-OPTIONS = {
-    "weights": "random",
-    "image_size": (32, 32),
-    "layer": "block2_pool",
-    "pooling": "avg",
-    "precision": "float32",
-}
 WEIGHTS = Weights("random-0", None)
 
 #: Recipes that an older featx wrote, or a newer one may write.
@@ -66,14 +59,14 @@ def test_no_engine_starts_for_it_and_no_model_is_built(tmp_path, engine, change)
 @pytest.fixture(scope="module")
 def world(tmp_path_factory, new_cache) -> Path:
     """A data set, a cache and a run, which no test may change."""
-    from tests.conftest import write_photos
+    from tests.conftest import SMALL, write_photos
 
     folder: Path = tmp_path_factory.mktemp("identity")
     data = write_photos(folder / "data", n_train=20, n_test=6)
     new_cache(folder / "cache")
-    extract_features(data, cache_dir=folder / "cache", **OPTIONS)
+    extract_features(data, cache_dir=folder / "cache", **SMALL)
     training = Training(epochs=2)
-    train_top(data, heads="dense", run_dir=folder / "run", cache_dir=folder / "cache", training=training, **OPTIONS)
+    train_top(data, heads="dense", run_dir=folder / "run", cache_dir=folder / "cache", training=training, **SMALL)
     return folder
 
 
@@ -107,7 +100,7 @@ def test_a_run_has_as_many_classes_as_its_head(world, run_dir):
     for names in (["sea"], ["sea", "sky", "wood"], ["sea", "sea"], ["sea", ""], ["sea", "\ud800"], ["sea", 3]):
         (run_dir / "class_names.json").write_text(json.dumps(names))
         for use in (lambda: Classifier.load(run_dir, cache_dir=world / "cache"), lambda: export_run(run_dir)):
-            with pytest.raises(FeatxError, match=r"incomplete|names a class twice|tells 2 classes apart, and the run"):
+            with pytest.raises(FeatxError, match=r"incomplete|names a class twice|has 2 classes, but the run"):
                 use()
 
 

@@ -123,7 +123,7 @@ def test_so_is_one_whose_views_have_such_a_member():
 
 def test_a_member_that_is_there_twice_has_no_meaning():
     text = RECIPE.to_json()
-    with pytest.raises(FeatxError, match=r"not a featx recipe \(resize is there twice\)"):
+    with pytest.raises(FeatxError, match=r"not a featx recipe \(resize occurs twice\)"):
         Recipe.from_json(text.replace('"resize":"bilinear"', '"resize":"lanczos","resize":"bilinear"'))
 
 

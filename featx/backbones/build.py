@@ -12,10 +12,11 @@ import numpy as np
 
 from featx.backbones.table import BACKBONES, Preprocessing, find_backbone, layer_names
 from featx.backbones.weights import CLASSIFIER_LAYER, MAX_WEIGHTS_BYTES, count_classes
-from featx.errors import BackboneError, FeatxError, WeightsError, printable
+from featx.errors import BackboneError, FeatxError, WeightsError
 from featx.recipe import Recipe, UnknownRecipeError
 from featx.store import check_own_file, private_copy
 from featx.system import check_name, import_keras
+from featx.text import printable
 
 #: Keras's dtype policy for each precision that a model can compute in. Weights are float32 in both.
 DTYPE_POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}

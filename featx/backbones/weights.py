@@ -20,10 +20,11 @@ from typing import Any
 
 from featx.backbones.table import OfficialFile, find_backbone
 from featx.dataset import digest_files
-from featx.errors import WeightsError, printable
+from featx.errors import WeightsError
 from featx.storage import StoragePath, expanded, nearest_folder
 from featx.store import DAMAGE_ERRORS, as_text, check_own_file, open_hdf5
 from featx.system import did_you_mean, import_keras, size
+from featx.text import printable
 
 #: What Keras calls the last layer of a whole classifier: its output is a probability for each class.
 CLASSIFIER_LAYER = "predictions"

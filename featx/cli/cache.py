@@ -143,7 +143,9 @@ def _about(entry: CacheEntry) -> str:
             "digests": "digests of image files",
             "data": "images of featx's own",
             "quarantined": "damaged, quarantined",
-            "unfinished": "another featx is at work here" if is_held(entry.path) else "left by a featx that was killed",
+            "unfinished": "another featx command is using it"
+            if is_held(entry.path)
+            else "left by a featx command that was killed",
         }.get(entry.kind, "not featx's")
     parts = [f"{entry.store.recipe.precision}, {entry.store.recipe.dtype}" if entry.store.recipe else "no known recipe"]
     if entry.store.quarantined:

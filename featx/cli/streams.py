@@ -32,7 +32,7 @@ def output_refused(error: OSError) -> FeatxError:
     with suppress(OSError, ValueError):
         os.dup2(nowhere, sys.stdout.fileno())
     os.close(nowhere)
-    return FeatxError(f"Standard output does not take the result: {error.strerror or error}.")
+    return FeatxError(f"Cannot write the result to standard output: {error.strerror or error}.")
 
 
 @contextmanager

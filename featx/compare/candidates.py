@@ -14,7 +14,7 @@ from featx.backbones import CLASSIFIER_LAYER, ClassMap, count_network_classes, f
 from featx.compare.baselines import BASELINES, REPORT_HEAD, REPORT_RESNET50, train_on_pixels
 from featx.compare.result import Approach, CurvePoint
 from featx.dataset import Data, ImageDataset, sample_mask
-from featx.errors import DamagedSegmentError, WeightsError, printable, reason_of, system_errors
+from featx.errors import DamagedSegmentError, WeightsError, reason_of, system_errors
 from featx.extract import (
     Extraction,
     ExtractionSettings,
@@ -30,6 +30,7 @@ from featx.recipe import Recipe
 from featx.storage import StoragePath, new_folder
 from featx.store import FeatureStore
 from featx.system import MemoryLimit, Timings, progress_bar, reset_peak_memory, waiting
+from featx.text import printable
 from featx.train import (
     Features,
     Result,

@@ -3,7 +3,7 @@
 import json
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import chain
@@ -32,7 +32,7 @@ from featx.compare.error_analysis import ErrorAnalysis, analyse_errors
 from featx.compare.near_duplicates import find_copies
 from featx.compare.result import Comparison, ranked, with_p_values
 from featx.dataset import Data, ImageDataset, SkippedImage, is_sample, scan
-from featx.errors import FeatxError, printable, reason_of
+from featx.errors import FeatxError, reason_of
 from featx.extract import (
     DEFAULT_CACHE_DIR,
     RECIPE_DEFAULTS,
@@ -48,6 +48,7 @@ from featx.recipe import Recipe
 from featx.storage import StoragePath, as_cache_dir, as_path, check_empty
 from featx.store import FeatureStore
 from featx.system import as_workers, check_name, command_line, hardware, names, now, versions, waiting, whole_number
+from featx.text import printable
 from featx.train import DEFAULT_TRAINING, data_warnings, read_rows, validation_part
 
 log = logging.getLogger("featx")
@@ -155,8 +156,8 @@ def compare_approaches(
     limits = [*_random_weights_warnings(recipes), *_sample_warnings(scanned)]
     warnings = [*limits, *data_warnings(scanned, dataset, stores), *warnings, *left_out]
     comparison = _comparison(dataset, recipes, evaluations, training.seed, warnings)
-    found_errors = _analyse_errors(comparison, dataset, evaluations, list(skipped), cache_dir, training)
-    return replace(comparison, error_analysis=found_errors)
+    analyse = partial(_analyse_errors, comparison, dataset, evaluations, list(skipped), cache_dir, training)
+    return replace(comparison, error_analysis=_or_none(analyse))
 
 
 def _each_once(what: str, given: Sequence[str] | str) -> tuple[str, ...]:
@@ -212,6 +213,15 @@ def _comparison(
     )
 
 
+def _or_none(analyse: Callable[[], ErrorAnalysis]) -> ErrorAnalysis | None:
+    """Return an error analysis; None, with a warning, if it fails for any reason: what was trained must not be lost."""
+    try:
+        return analyse()
+    except Exception as error:  # noqa: BLE001
+        log.warning("The comparison has no error analysis, because it failed: %s.", reason_of(error))
+        return None
+
+
 def _analyse_errors(
     comparison: Comparison,
     dataset: ImageDataset,
@@ -219,26 +229,8 @@ def _analyse_errors(
     skipped: Sequence[SkippedImage],
     cache_dir: StoragePath,
     training: Training,
-) -> ErrorAnalysis | None:
-    """Look at the comparison image by image, with the features of the backbone that does best.
-
-    Return None if that fails, for whatever reason, and say so: what was trained is not lost for it.
-    """
-    try:
-        return _analysed(comparison, dataset, evaluations, skipped, cache_dir, training)
-    except Exception as error:  # noqa: BLE001
-        log.warning("The comparison has no error analysis, because it failed: %s.", reason_of(error))
-        return None
-
-
-def _analysed(
-    comparison: Comparison,
-    dataset: ImageDataset,
-    evaluations: Sequence[Evaluation],
-    skipped: Sequence[SkippedImage],
-    cache_dir: StoragePath,
-    training: Training,
 ) -> ErrorAnalysis:
+    """Look at the comparison image by image, with the features of the backbone that does best."""
     evaluation_of = {one.approach.name: one for one in evaluations}
     on_features = [approach for approach in ranked(comparison.approaches) if approach.kind == "features"]
     recipe = evaluation_of[on_features[0].name].recipe if on_features else None

@@ -13,9 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from featx.compare.error_analysis import ErrorAnalysis
-from featx.errors import FeatxError, printable
+from featx.errors import FeatxError
 from featx.heads import Epoch
 from featx.system import brief, duration, from_json_value
+from featx.text import printable
 from featx.train import Confusion, Metrics, mcnemar_p_value, repeated_p_value, wilson_interval
 
 FORMAT = "featx-comparison"

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
-from featx.errors import DatasetError, FeatxError, printable
+from featx.errors import DatasetError, FeatxError
 from featx.images import IMAGE_SUFFIXES
 from featx.storage import OUTPUT_MARK, RemotePath, StatKey, StoragePath, nearest_folder
 from featx.system import OnDemand
+from featx.text import printable
 
 log = logging.getLogger("featx")
 

@@ -15,10 +15,11 @@ from PIL import Image, ImageOps
 from featx.dataset.digests import digest_files
 from featx.dataset.folders import files_of
 from featx.dataset.image_dataset import ImageDataset, Images, Source, images_of
-from featx.errors import FeatxError, ImageError, printable
+from featx.errors import FeatxError, ImageError
 from featx.images import MAX_PIXELS, Augmentation, decode_image, decode_into, make_view, quiet_pillow, read_file
 from featx.storage import RemotePath, StoragePath, as_data, as_storage_path, file_digest, is_distant
 from featx.system import ReaderThreads, n_cores, shown
+from featx.text import printable
 
 #: What users give for several images, or for one: see `images_in`.
 ManyImages = Iterable[Any] | StoragePath | str | Image.Image | ImageDataset | np.ndarray

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from featx.dataset.folders import SAMPLE_NAME
-from featx.errors import FeatxError, printable, system_errors
+from featx.errors import FeatxError, system_errors
 from featx.storage import (
     TEMPORARY_PREFIX,
     StoragePath,
@@ -21,6 +21,7 @@ from featx.storage import (
     temporary_path,
     workshop,
 )
+from featx.text import printable
 
 log = logging.getLogger("featx")
 

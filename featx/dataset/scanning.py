@@ -14,10 +14,11 @@ from featx.dataset.folders import EXPECTED, Folders, as_text, by_suffix, folders
 from featx.dataset.image_dataset import Data, ImageDataset, ImageFolders, hashed_test_mask
 from featx.dataset.layout import Layout, find_layout
 from featx.dataset.names import alike_warning, class_prefixes, near_match
-from featx.errors import DatasetError, ImageError, printable
+from featx.errors import DatasetError, ImageError
 from featx.images import decode_image, format_read, read_file
 from featx.storage import OUTPUT_MARK, RemotePath, StoragePath, as_cache_dir, as_data, read_start
 from featx.system import ReaderThreads, waiting
+from featx.text import printable
 
 log = logging.getLogger("featx")
 
@@ -138,12 +139,12 @@ def _outputs(root: StoragePath, folders: Folders) -> tuple[str, str]:
     """
     found = folders.outputs()
     names = [os.path.relpath(path, as_text(root)) for path in found]
-    made = _left_out(f"as featx made {'it' if len(found) == 1 else 'them'}", "folder", names)
+    made = _left_out(f"because featx made {'it' if len(found) == 1 else 'them'}", "folder", names)
     holders = [name for name, path in zip(names, found, strict=True) if folders.has_own_images(path)]
     if not holders:
         return made, ""
-    own = f"{_left_out('although there are images in it, as featx made it', 'folder', holders).removesuffix('.')}; to "
-    return made, f"{own}have them read, remove {OUTPUT_MARK} in it."
+    own = _left_out("because featx made it, although there are images in it", "folder", holders)
+    return made, f"{own} To read them, remove {OUTPUT_MARK} from it."
 
 
 def _warn(dataset: ImageDataset, *sentences: str) -> ImageDataset:

@@ -18,10 +18,10 @@ import PIL
 
 from featx.dataset.image_dataset import Images
 from featx.dataset.loader import Dim, source_path
-from featx.errors import printable
 from featx.images import READS_VERSION
 from featx.storage import StoragePath, read_small, write_text
 from featx.system import csv_lines
+from featx.text import printable
 
 log = logging.getLogger("featx")
 

@@ -22,8 +22,9 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from featx.dataset.folders import DATABASE_NAME, check_cache_dir
-from featx.errors import FeatxError, printable
+from featx.errors import FeatxError
 from featx.storage import StatKey, make_cache
+from featx.text import printable
 
 #: How long to wait for another process that is writing.
 BUSY_TIMEOUT_S = 10.0

@@ -13,9 +13,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from featx.errors import FeatxError, printable, system_errors
+from featx.errors import FeatxError, system_errors
 from featx.recipe import DTYPES, Recipe
 from featx.storage import OddFileError, StoragePath, check_readable, check_regular, local_dir, replacing, sweep
+from featx.text import printable
 
 log = logging.getLogger("featx")
 
@@ -197,7 +198,7 @@ def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
     """Open the network at `path`.
 
     Raises:
-        OddFileError: it is no regular file, or larger than any network.
+        OddFileError: it is not a regular file, or larger than any network.
         OSError: it cannot be read.
     """
     check_regular(path, _NETWORK_BYTES)

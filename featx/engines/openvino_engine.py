@@ -21,7 +21,7 @@ from featx.dataset import ImageDataset
 from featx.engines.networks import Network, network_path, network_recipe, read_network, say_damaged, write_network
 from featx.engines.quantization import quantize
 from featx.engines.saturation import without_saturation
-from featx.errors import FeatxError, printable, system_errors
+from featx.errors import FeatxError, system_errors
 from featx.recipe import Recipe
 from featx.storage import StoragePath
 from featx.system import (
@@ -32,6 +32,7 @@ from featx.system import (
     n_cores,
     openvino_has_bfloat16,
 )
+from featx.text import printable
 
 log = logging.getLogger("featx")
 
@@ -235,10 +236,10 @@ def _openvino_model(network: Network, recipe: Recipe) -> Any:
         raise RuntimeError("it has several inputs or outputs")
     images, features = model.input(0), model.output(0)
     if (images.element_type.get_type_name(), features.element_type.get_type_name()) != ("u8", "f32"):
-        raise RuntimeError("it does not make float32 of uint8")
+        raise RuntimeError("it does not turn uint8 into float32")
     model.reshape([-1, *recipe.image_size, 3])  # which raises if it takes other images
     if features.partial_shape.rank.is_dynamic or features.partial_shape.rank.get_length() < 2:
-        raise RuntimeError("its output is no features of images")
+        raise RuntimeError("its output does not fit the features of images")
     return model
 
 

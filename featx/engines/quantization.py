@@ -13,10 +13,11 @@ import numpy as np
 
 from featx.dataset import ImageDataset, read_batches
 from featx.engines.networks import calibration_digest, kept_calibrations, network_path
-from featx.errors import FeatxError, printable
+from featx.errors import FeatxError
 from featx.recipe import Recipe
 from featx.storage import StoragePath
 from featx.system import import_nncf, import_openvino, kept_signal_stack, progress_bar
+from featx.text import printable
 
 log = logging.getLogger("featx")
 

@@ -10,12 +10,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from featx.errors import FeatxError, printable, system_errors
+from featx.errors import FeatxError, system_errors
 from featx.export.graph import Graph, build_graph, import_onnx, write_keras, write_onnx, write_savedmodel
 from featx.extract import DEFAULT_CACHE_DIR, size_bytes
 from featx.recipe import Recipe
 from featx.storage import StoragePath, as_cache_dir, as_path, check_writable, new_file, new_folder
 from featx.system import brief, check_name, keras_backend, size, waiting
+from featx.text import printable
 from featx.train import SavedRun, read_run
 
 log = logging.getLogger("featx")

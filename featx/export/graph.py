@@ -15,10 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from featx.backbones import build_model
-from featx.errors import FeatxError, printable
+from featx.errors import FeatxError
 from featx.heads import Head, read_head
 from featx.recipe import Recipe
 from featx.system import import_failure, import_keras
+from featx.text import printable
 
 #: Pillow resizes with whole numbers: weights are rounded to multiples of 2**-22.
 _PILLOW_ONE = float(2**22)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from featx.dataset import DATA_NAMES, DATABASE_NAME, check_database, quarantine_database
 from featx.engines import check_network
-from featx.errors import FeatxError, printable, system_errors
+from featx.errors import FeatxError, system_errors
 from featx.storage import TEMPORARY_PREFIX, StoragePath, as_cache_dir, is_held, local_dir, remove_whole, sweep
 from featx.store import (
     Compaction,
@@ -23,6 +23,7 @@ from featx.store import (
 )
 from featx.system import brief, did_you_mean, progress_bar, size
 from featx.system import names as as_names
+from featx.text import printable
 
 #: How the name of a store ends: in eight digits of its recipe's key.
 _STORE_NAME = re.compile(r"-[0-9a-f]{8}$")
@@ -175,7 +176,7 @@ def removable(cache_dir: StoragePath, names: Sequence[str], *, quarantined: bool
         )
     for entry in chosen:
         if entry.kind == "unfinished" and is_held(entry.path):
-            raise FeatxError(f"Another featx is at work in {printable(entry.path)}: wait until it is done.")
+            raise FeatxError(f"Another featx command is using {printable(entry.path)}: wait until it is done.")
     paths = [entry.path for entry in chosen]
     if quarantined:
         entries = list_cache(cache_dir)

@@ -26,12 +26,13 @@ from featx.dataset import (
     source_path,
 )
 from featx.engines import Engine, create_engine, default_batch_size, needs_keras
-from featx.errors import DtypeOverflowError, ImageError, printable
+from featx.errors import DtypeOverflowError, ImageError
 from featx.extract.options import ExtractionSettings
 from featx.recipe import Recipe
 from featx.storage import StoragePath
 from featx.store import FeatureStore, SegmentWriter, row_names
 from featx.system import Stopwatch, Timings, held_interrupts, import_keras, progress_bar, reset_peak_memory, waiting
+from featx.text import printable
 
 #: Called with the number of images that were finished since the last call.
 Count = Callable[[int], object]

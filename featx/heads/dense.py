@@ -104,7 +104,8 @@ def check_memory(name: str, X: Rows, n_rows: int, n_classes: int) -> None:
     if name == "logreg" and needed > (free := free_memory_bytes()):
         raise NotEnoughMemoryError(
             f"logreg needs about {size(needed)} of memory for {n_classes:,} classes and {n_features:,} features, and "
-            f"{size(free)} are free. Extract fewer features with --pooling avg, or train dense only (--head dense)."
+            f"{size(free)} are free. Extract fewer features with --pooling avg. In Python, heads='dense' trains the "
+            f"other head only."
         )
 
 

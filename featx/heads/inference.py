@@ -20,10 +20,11 @@ from typing import Any
 import h5py
 import numpy as np
 
-from featx.errors import FeatxError, printable
+from featx.errors import FeatxError
 from featx.storage import READ_FLAGS, check_readable, replacing
 from featx.store import as_text, check_own_data
 from featx.system import import_keras
+from featx.text import printable
 
 _WITHOUT_NUMBERS = {"Flatten", "Dropout"}
 
@@ -54,25 +55,6 @@ def save_model(model: Any, path: Path) -> None:
             model.save(temporary)
     except (OSError, ValueError) as error:
         raise FeatxError(f"{printable(path)}: the model cannot be written ({error}).") from error
-
-
-def load_model(path: Path) -> Any:
-    """Return the Keras model in the `.keras` file `path`, to predict with. Nothing in the file is run as code.
-
-    Raises:
-        FeatxError: the file is missing, cannot be read, is damaged, or is not a Keras model.
-    """
-    keras = import_keras()
-    if not path.is_file():
-        raise FeatxError(f"{printable(path)}: there is no model here; train one with featx train-top.")
-    try:
-        return keras.models.load_model(path, compile=False, safe_mode=True)
-    except Exception as error:  # a damaged archive ends in whatever zip, JSON, HDF5 or Keras raise
-        check_readable(path)
-        reason = " ".join(str(error).split())[:200]
-        raise FeatxError(
-            f"{printable(path)}: this is not a valid Keras model; train again. Received: {reason}"
-        ) from error
 
 
 @dataclass(frozen=True)
@@ -121,7 +103,7 @@ class Head:
                 out[start : start + len(rows)] = np.hstack([1 - rows, rows]) if rows.shape[1] == 1 else rows
             out /= out.sum(axis=1, keepdims=True)
         if not np.isfinite(out).all():
-            raise FeatxError("The head gives no probabilities, since its weights are too large; train again.")
+            raise FeatxError("The head gives no valid probabilities, because its weights are too large; train again.")
         return out
 
     def to_keras(self) -> Any:
@@ -160,7 +142,7 @@ def _read(path: Path) -> Head:
     with os.fdopen(os.open(path, READ_FLAGS), "rb") as source:  # without waiting, should it be a FIFO
         status = os.fstat(source.fileno())
         if not stat.S_ISREG(status.st_mode) or status.st_size > _MAX_BYTES:
-            raise ValueError("it is no regular file, or too large")
+            raise ValueError("it is not a regular file, or is too large")
         with zipfile.ZipFile(source) as file:
             if any(member.compress_type != zipfile.ZIP_STORED for member in file.infolist()):
                 raise ValueError("it is compressed")  # Keras does not: a bomb would
@@ -217,7 +199,7 @@ def _shapes(layers: list[dict[str, Any]]) -> tuple[tuple[int, ...], list[_Shape]
 
 def _size(value: object) -> int:
     if type(value) is not int or value < 1:
-        raise ValueError("a size in it is no whole number of 1 or more")
+        raise ValueError("a size in it is not a whole number of 1 or more")
     return value
 
 
@@ -231,7 +213,7 @@ def _dense(layer: _Shape, variables: Any) -> _Dense:
     if (kernel.shape, bias.shape) != ((layer.n_inputs, layer.n_outputs), (layer.n_outputs,)):
         raise ValueError("its layers do not fit together")
     if not {kernel.dtype, bias.dtype} <= {np.dtype(np.float16), np.dtype(np.float32)}:
-        raise ValueError("its weights are no floating-point numbers")
+        raise ValueError("its weights are not floating-point numbers")
     numbers = [variable[:].astype(np.float32, copy=False) for variable in (kernel, bias)]
     dense = _Dense(numbers[0], numbers[1], layer.activation)
     if not (np.isfinite(dense.kernel).all() and np.isfinite(dense.bias).all()):

@@ -25,11 +25,12 @@ from PIL import (
 )
 from PIL.ExifTags import Base as Tag
 
-from featx.errors import ImageError, printable
+from featx.errors import ImageError
 from featx.images.formats import format_read, reason_not_read, without_metadata
 from featx.images.jpeg import refuse_too_many_scans
 from featx.images.tiff import TiffImageFile, refuse_missing_parts
 from featx.storage import StoragePath, is_distant, read_whole
+from featx.text import printable
 
 #: Lower-case suffixes of the files that a data set's folders are searched for. What a file is, its content decides.
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff"})

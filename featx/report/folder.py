@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from featx.compare import Approach, Comparison, ErrorAnalysis
 from featx.dataset import Data
-from featx.errors import FeatxError, printable, reason_of
+from featx.errors import FeatxError, reason_of
 from featx.report.html.page import page_html
 from featx.report.plots.diagnostics import (
     confusion_chart,
@@ -34,6 +34,7 @@ from featx.report.text import (
 )
 from featx.storage import as_path, new_folder, replacing
 from featx.system import escape_markdown, markdown_table, shown
+from featx.text import printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -11,11 +11,12 @@ import numpy as np
 
 from featx.backbones import find_backbone
 from featx.dataset import Data, ImageDataset, scan
-from featx.errors import FeatxError, ImageError, printable
+from featx.errors import FeatxError, ImageError
 from featx.extract import DEFAULT_CACHE_DIR, RECIPE_DEFAULTS
 from featx.images import Views, decode_image, make_view, read_file
 from featx.report.plots.page import DPI, are_numbered, class_labels, page_style, png
 from featx.storage import StoragePath, replacing
+from featx.text import printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

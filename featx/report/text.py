@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from featx.compare import SIGNIFICANCE, Approach, Comparison, ranked
-from featx.errors import printable
 from featx.system import duration, escape_markdown, markdown_table, n_columns, size, text_table
+from featx.text import printable
 
 #: Columns of a terminal that everything fits.
 TERMINAL_WIDTH = 80

@@ -20,13 +20,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
 
-from featx.errors import FeatxError, printable, system_errors
+from featx.errors import FeatxError, system_errors
 from featx.storage.free_space import check_reserve
 from featx.storage.member_names import name_tar_members, name_zip_members, plain_path
 from featx.storage.stat_key import RACY_NS, StatKey, StatKeys
 from featx.storage.web import web_options
 from featx.system import install_command
-from featx.text import one_line, redacted_address, without_secrets
+from featx.text import one_line, printable, redacted_address, without_secrets
 
 #: Packages for file systems, by the beginning of an address, as pip names them.
 _PACKAGES = {

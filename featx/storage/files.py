@@ -15,13 +15,14 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar, cast
 
-from featx.errors import StoreError, printable
+from featx.errors import StoreError
 from featx.storage.marks import mark_folder
 from featx.storage.paths import StoragePath
 from featx.storage.remote_path import RemotePath
 from featx.storage.windows import READ_FLAGS, patiently, sync_folder
 from featx.storage.workshops import sync_file, temporary_path, workshop
 from featx.system import did_you_mean
+from featx.text import printable
 
 _AnyPath = TypeVar("_AnyPath", bound=StoragePath)
 
@@ -56,7 +57,7 @@ def read_small(path: StoragePath, most_bytes: int = TEXT_BYTES) -> bytes:
     Every file that is read as a whole is read by this function: it may have been put there by anybody.
 
     Raises:
-        OddFileError: it is no regular file, or larger than `most_bytes`.
+        OddFileError: it is not a regular file, or larger than `most_bytes`.
         OSError: it cannot be read.
     """
     if isinstance(path, RemotePath):
@@ -77,7 +78,7 @@ def check_regular(path: StoragePath, most_bytes: int | None = None) -> None:
         most_bytes: how large it may be.
 
     Raises:
-        OddFileError: it is no regular file, or larger than `most_bytes`.
+        OddFileError: it is not a regular file, or larger than `most_bytes`.
         OSError: it is not there, or cannot be asked.
     """
     if isinstance(path, Path):
@@ -123,7 +124,7 @@ def _all_of(descriptor: int, most_bytes: int) -> bytes | None:
 
 
 def _too_large(most_bytes: int) -> str:
-    return f"larger than {most_bytes >> 20:,} MiB, which no such file of featx is"
+    return f"larger than {most_bytes >> 20:,} MiB, too large for such a file of featx"
 
 
 def read_whole(path: StoragePath, most_bytes: int) -> bytes | None:

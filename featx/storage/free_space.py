@@ -3,8 +3,9 @@
 import shutil
 from pathlib import Path
 
-from featx.errors import FeatxError, printable
+from featx.errors import FeatxError
 from featx.system import size
+from featx.text import printable
 
 #: What is left free for everybody else.
 RESERVE_BYTES = 64 << 20

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from featx.errors import FeatxError, printable, system_errors
+from featx.errors import FeatxError, system_errors
 from featx.storage.files import check_writable
 from featx.storage.marks import OUTPUT_MARK, mark_folder
 from featx.storage.windows import patiently, rename_folder, sync_folder
@@ -31,6 +31,7 @@ from featx.storage.workshops import (
     temporary_path,
     workshop,
 )
+from featx.text import printable
 
 log = logging.getLogger("featx")
 
@@ -137,7 +138,7 @@ def _making(path: Path, last: str, precious: str | None) -> Iterator[Making]:
             is_error = not isinstance(error, KeyboardInterrupt)
             if making.is_worth_keeping or (is_error and precious and any((making.built / precious).glob("[!.]*"))):
                 put_in_place()
-                log.warning("What was finished is in %s.", printable(making.path))
+                log.warning("Finished results are in %s.", printable(making.path))
             raise
         put_in_place()
 
@@ -258,7 +259,7 @@ def _held(target: Path, room: Path) -> Iterator[Path]:
             stack.enter_context(workshop(shop, lambda folder: (folder / KEPT_NAME).exists()))
         except HeldError:
             raise HeldError(
-                f"Another featx is writing {printable(target)}; wait until it is done, or choose another name."
+                f"Another featx command is writing {printable(target)}; wait until it is done, or choose another name."
             ) from None
         if (shop / KEPT_NAME).exists():
             raise FeatxError(
@@ -283,7 +284,7 @@ def _put_in_place(making: Making, shop: Path, wanted: Path, last: str = "") -> N
         if making.built.exists():
             with suppress(OSError):
                 (shop / KEPT_NAME).touch()
-            log.warning("The result cannot be put in place. It stays in %s.", printable(making.built))
+            log.warning("The result could not be moved into place. It is still in %s.", printable(making.built))
         raise
 
 
@@ -293,7 +294,7 @@ def _put_beside(making: Making, wanted: Path, reason: str) -> None:
     target = next(others)
     place(making.built, target)
     log.warning(
-        "%s cannot take the result any more (%s): it is in %s.",
+        "The result could not be moved to %s (%s). It is in %s.",
         printable(making.path),
         reason.lower(),
         printable(target),

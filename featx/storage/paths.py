@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import TypeAlias
 from urllib.parse import unquote_to_bytes
 
-from featx.errors import FeatxError, printable
+from featx.errors import FeatxError
 from featx.storage.file_system import FileSystem, archive_kind
 from featx.storage.member_names import text_encoding
 from featx.storage.remote_path import RemotePath
 from featx.storage.stat_key import StatKey, StatKeys
 from featx.storage.windows import IS_WINDOWS
 from featx.system import shown
-from featx.text import has_credentials, redacted_address
+from featx.text import has_credentials, printable, redacted_address
 
 _ADDRESS = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]*::)*[A-Za-z][A-Za-z0-9+.-]*://")
 _BROKEN_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/(?!/)")

@@ -16,9 +16,10 @@ from functools import reduce
 from operator import or_
 from pathlib import Path
 
-from featx.errors import FeatxError, printable
+from featx.errors import FeatxError
 from featx.storage.paths import StoragePath
 from featx.storage.windows import IS_WINDOWS, sync_folder
+from featx.text import printable
 
 #: Begins the name of everything unfinished.
 TEMPORARY_PREFIX = ".tmp-"
@@ -125,7 +126,7 @@ def _take(folder: Path) -> int:
         os.close(descriptor)  # if it was locked, its holder has removed it between our opening and our locking
         if not is_locked:
             if time.monotonic() > deadline:
-                raise HeldError(f"Another featx is at work in {printable(folder)}; wait until it is done.")
+                raise HeldError(f"Another featx command is using {printable(folder)}; wait until it is done.")
             time.sleep(_PAUSE_S)
 
 
@@ -134,18 +135,18 @@ def _check_private(folder: Path) -> None:
     status = folder.lstat()
     trouble = ""
     if not stat.S_ISDIR(status.st_mode):
-        trouble = "is no folder"
+        trouble = "it is not a folder"
     elif hasattr(os, "geteuid") and status.st_uid != os.geteuid():
-        trouble = "belongs to another user"
+        trouble = "it belongs to another user"
     elif status.st_mode & 0o022 and not IS_WINDOWS:
         # Where rights cannot be changed, there are none: a FAT disk, or a folder of Windows.
         folder.chmod(0o700)
         if not folder.stat().st_mode & 0o022:
             folder.chmod(stat.S_IMODE(status.st_mode))
-            trouble = "could be written to by others"
+            trouble = "other users can write to it"
     if trouble:
         raise FeatxError(
-            f"featx does not use {printable(folder)}, because it {trouble}: remove it, or choose another folder."
+            f"featx does not use {printable(folder)}, because {trouble}: remove it, or choose another folder."
         )
 
 

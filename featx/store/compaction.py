@@ -12,11 +12,12 @@ from functools import partial
 
 import numpy as np
 
-from featx.errors import DamagedSegmentError, printable
+from featx.errors import DamagedSegmentError
 from featx.store.feature_store import FeatureStore
 from featx.store.row_index import RowIndex, grouped
 from featx.store.segment_file import Segment, SegmentDamageError, check_rows, new_segment_name, read_index
 from featx.system import Timings, progress_bar
+from featx.text import printable
 
 #: A segment that is written holds at most so many bytes of features: they are in memory, and damage to one costs all.
 TARGET_BYTES = 64 << 20
@@ -120,4 +121,4 @@ def _check(store: FeatureStore, name: str) -> None:
         check_rows(read_index(store.dir / name, store.recipe))
     except SegmentDamageError as error:
         store.quarantine(store.dir / name, str(error))
-        raise DamagedSegmentError(f"The disk does not give back what was written to {printable(store.dir)}.") from error
+        raise DamagedSegmentError(f"{printable(store.dir)} returned other data than was written.") from error

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from featx.errors import DamagedSegmentError, FeaturesMissingError, StoreError, printable
+from featx.errors import DamagedSegmentError, FeaturesMissingError, StoreError
 from featx.recipe import Recipe
 from featx.storage import (
     IS_WINDOWS,
@@ -38,6 +38,7 @@ from featx.store.segment_file import (
 )
 from featx.store.virtual_dataset import shown_segments, write_virtual_dataset
 from featx.system import Timings, shown
+from featx.text import printable
 
 log = logging.getLogger("featx")
 

@@ -22,9 +22,10 @@ from typing import Any
 import h5py
 import numpy as np
 
-from featx.errors import printable, system_errors
+from featx.errors import system_errors
 from featx.storage import READ_FLAGS, RemotePath, StoragePath, check_regular
 from featx.store.hdf5_structure import check_structure, has_sound_texts
+from featx.text import printable
 
 #: Bytes that are read from a segment in one go.
 READ_BYTES = 8 << 20
@@ -117,7 +118,7 @@ def _copied(path: Path, copy: Path) -> str:
     with os.fdopen(os.open(path, READ_FLAGS), "rb") as source:
         status = os.fstat(source.fileno())
         if not stat.S_ISREG(status.st_mode):
-            raise OSError(errno.ENODEV, "it is no regular file")
+            raise OSError(errno.ENODEV, "it is not a regular file")
         head = source.read(_SUPERBLOCK.size)
         source.seek(0)
         left = status.st_size  # of a file that grows meanwhile, no more than was there
@@ -318,7 +319,7 @@ def stored_dataset(file: h5py.File, name: str) -> h5py.Dataset:
         raise TypeError(f"{name} is a link")
     dataset = file[name]
     if not isinstance(dataset, h5py.Dataset):
-        raise TypeError(f"{name} is no data set")
+        raise TypeError(f"{name} is not a data set")
     return dataset
 
 
@@ -352,7 +353,7 @@ def find_chunks(dataset: h5py.Dataset) -> Chunks:
     )
     starts = np.append(np.sort(chunks.offsets), file_bytes)
     if not is_plain or len(found) != n_chunks or (np.diff(starts) < chunks.stored_bytes).any():
-        raise ValueError(f"{name} is not wholly in the file")
+        raise ValueError(f"{name} is not completely in the file")
     return chunks
 
 

@@ -52,7 +52,7 @@ def check_structure(path: StoragePath, source: io.RawIOBase | io.BufferedIOBase)
         return source.read(n_bytes) or b""
 
     if not _has_new_group(read) and not has_sound_names(_content(path)):
-        raise ValueError("the names in it lead round in a circle")
+        raise ValueError("its list of names has no end")
 
 
 def has_sound_texts(path: StoragePath) -> bool:

@@ -11,10 +11,11 @@ from typing import TypeVar
 
 import numpy as np
 
-from featx.errors import StoreError, printable, system_errors
+from featx.errors import StoreError, system_errors
 from featx.storage import RemotePath, StoragePath
 from featx.store.segment_file import ROW_NAME, Segment, row_names
 from featx.system import ReaderThreads, shown
+from featx.text import printable
 
 #: Seconds after which a store whose segments still come and go is taken for trouble.
 PATIENCE_S = 60.0

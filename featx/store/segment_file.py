@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 from isal.isal_zlib import crc32  # zlib's, five to ten times as fast: reading waits for little else
 
-from featx.errors import StoreError, printable
+from featx.errors import StoreError
 from featx.recipe import Recipe
 from featx.storage import OddFileError, StorageError, StoragePath, check_readable
 from featx.store.hdf5_file import (
@@ -26,6 +26,7 @@ from featx.store.hdf5_file import (
     stored_dataset,
 )
 from featx.system import Timings
+from featx.text import printable
 
 FORMAT = "featx-features"
 FORMAT_VERSION = 1
@@ -165,10 +166,10 @@ def _check_stamp(file: h5py.File, path: StoragePath, recipe: Recipe) -> None:
     except (KeyError, ValueError):
         is_segment = False
     if not is_segment:
-        raise SegmentDamageError("it is no segment of featx")
+        raise SegmentDamageError("it is not a featx segment")
     version = read_attribute(file, "format_version", path)
     if not isinstance(version, int):
-        raise SegmentDamageError("its format version is no number")
+        raise SegmentDamageError("its format version is not a number")
     if version > FORMAT_VERSION:
         raise StoreError(
             f"{printable(path)} has the format version {version}; this featx knows versions up to {FORMAT_VERSION}. "

@@ -14,7 +14,7 @@ from functools import partial
 import numpy as np
 
 from featx.dataset import read_skipped
-from featx.errors import FeatxError, StoreError, printable
+from featx.errors import FeatxError, StoreError
 from featx.recipe import Recipe, UnknownRecipeError
 from featx.storage import TEMPORARY_PREFIX, OddFileError, StoragePath, check_readable, check_regular, read_small
 from featx.store.feature_store import DAMAGED_PREFIX, FeatureStore, damage_of, misfits, outdated_texts
@@ -22,6 +22,7 @@ from featx.store.row_index import RowIndex, look_at_segments, segment_paths
 from featx.store.segment_file import Segment, SegmentDamageError, check_rows, read_index, row_names, stated_recipe
 from featx.store.virtual_dataset import is_virtual_dataset_of, shown_segments
 from featx.system import Timings, brief
+from featx.text import printable
 
 #: What the segments say, told once more. A store that is being written is behind with them for a while.
 _DERIVED = ("recipe.json", "timings.json", "features.h5")
@@ -264,9 +265,9 @@ def _derived_damages(store_dir: StoragePath, recipe: Recipe, sound: list[Segment
         segments, names = {segment.path.name: segment for segment in sound}, shown_segments(path)
         of_past = [segments[name] for name in names if name in segments]
         if path.name in there and not (len(of_past) == len(names) and is_virtual_dataset_of(path, of_past)):
-            damages.append(Damage(path, "it does not show what the segments hold"))
+            damages.append(Damage(path, "it does not show the rows of the segments"))
         told = {*outdated_texts(store_dir, recipe, sound)} & {*outdated_texts(store_dir, recipe, of_past)}
-        damages += [Damage(store_dir / name, "not what the segments say") for name in sorted(told & there)]
+        damages += [Damage(store_dir / name, "it does not match the segments") for name in sorted(told & there)]
     if "skipped.csv" in there:
         with suppress(FileNotFoundError):
             damages += _skipped_damages(store_dir / "skipped.csv")

@@ -12,7 +12,8 @@ from typing import Any, get_args, get_origin, get_type_hints
 import numpy as np
 import numpy.typing as npt
 
-from featx.errors import FeatxError, printable
+from featx.errors import FeatxError
+from featx.text import printable
 
 #: Characters of a value that an error shows.
 _MAX_SHOWN = 80

@@ -12,11 +12,12 @@ import numpy as np
 
 from featx.backbones import CLASSIFIER_LAYER, Weights, check_recipe, find_weights_again
 from featx.engines import pack_network
-from featx.errors import FeatxError, printable
+from featx.errors import FeatxError
 from featx.heads import HEADS, Epoch, Head, Training, read_head, save_model
 from featx.recipe import Recipe
 from featx.storage import StoragePath, expanded, nearest_folder, read_small
 from featx.system import brief, check_name, command_line, csv_lines, hardware, now, versions
+from featx.text import printable
 from featx.train.features import Features
 from featx.train.metrics import Result
 
@@ -73,7 +74,7 @@ class SavedRun:
         found = read_head(path)
         if found.n_classes != len(self.class_names):
             raise FeatxError(
-                f"{printable(path)} tells {found.n_classes} classes apart, and the run {printable(self.dir)} names "
+                f"{printable(path)} has {found.n_classes} classes, but the run {printable(self.dir)} names "
                 f"{len(self.class_names)}; train again with featx train-top."
             )
         return found

@@ -10,13 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 from featx.dataset import Data, ImageDataset, scan, validation_mask
-from featx.errors import printable, system_errors
+from featx.errors import system_errors
 from featx.extract import DEFAULT_CACHE_DIR, RecipeOptions, check_options, extract_command, resolve_recipe
 from featx.heads import HEADS, Training, check_memory, check_training, head_names, predict_proba, train_head
 from featx.images import Views, as_views
 from featx.storage import StoragePath, as_cache_dir, as_path, new_folder
 from featx.store import FeatureStore, take
 from featx.system import brief, reset_peak_memory, waiting
+from featx.text import printable
 from featx.train.features import Features, data_warnings, stored_features, with_views
 from featx.train.metrics import Result
 from featx.train.run_folder import METRICS_NAME, RUNS_NAME, write_run

@@ -188,7 +188,7 @@ def any_text(run: Run) -> None:
 
 
 def twice(run: Run) -> None:
-    """A member is there twice, with two values."""
+    """A member occurs twice, with two values."""
     path = run.dir / run.rng.choice(["recipe.json", "metrics.json"])
     members = json.loads(path.read_text(encoding="utf-8"))
     name = run.rng.choice(list(members))
@@ -283,7 +283,7 @@ def head_zip(run: Run) -> None:
         members = [(name, bytes(300 << 20) if name == "config.json" else data) for name, data in members]
     method = zipfile.ZIP_DEFLATED if kind in {"compressed", "bomb"} else zipfile.ZIP_STORED
     with warnings.catch_warnings(), zipfile.ZipFile(path, "w", method) as file:
-        warnings.simplefilter("ignore")  # zipfile warns of a name that is there twice
+        warnings.simplefilter("ignore")  # zipfile warns of a name that occurs twice
         for name, data in members:
             file.writestr(name, data)
     if kind in {"lies", "encrypted"}:

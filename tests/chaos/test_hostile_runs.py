@@ -14,7 +14,7 @@ from featx.heads.training_loop import Training
 from featx.train.train import train_top
 from tests.chaos.hostile_runs import Bait
 from tests.chaos.tally import chosen
-from tests.conftest import write_photos
+from tests.conftest import SMALL, write_photos
 
 N_CASES = chosen(full=5000, quick=280)
 
@@ -22,13 +22,6 @@ N_CASES = chosen(full=5000, quick=280)
 LIMIT_S = 30.0
 
 ROOT = Path(__file__).parents[2]
-OPTIONS = {
-    "weights": "random",
-    "image_size": (32, 32),
-    "layer": "block2_pool",
-    "pooling": "avg",
-    "precision": "float32",
-}
 
 
 @pytest.fixture(scope="module")
@@ -37,9 +30,9 @@ def folder(tmp_path_factory, new_cache) -> Path:
     folder: Path = tmp_path_factory.mktemp("hostile-runs")
     data = write_photos(folder / "data", n_train=20, n_test=6, classes=("sea", "sky", "wood"))
     new_cache(folder / "cache")
-    extract_features(data, cache_dir=folder / "cache", **OPTIONS)
+    extract_features(data, cache_dir=folder / "cache", **SMALL)
     training = Training(epochs=3)
-    train_top(data, heads=["dense"], run_dir=folder / "sound", cache_dir=folder / "cache", training=training, **OPTIONS)
+    train_top(data, heads=["dense"], run_dir=folder / "sound", cache_dir=folder / "cache", training=training, **SMALL)
     return folder
 
 

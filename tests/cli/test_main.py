@@ -20,19 +20,6 @@ from featx.storage import mark_folder
 FAST = ["--weights", "random", "--image-size", "32"]
 
 
-@pytest.fixture
-def data(make_photos, tmp_path) -> Path:
-    return make_photos(tmp_path / "data")
-
-
-@pytest.fixture
-def here(tmp_path, monkeypatch, new_cache) -> Path:
-    folder = tmp_path / "here"
-    new_cache(folder / "cache")
-    monkeypatch.chdir(folder)
-    return folder
-
-
 def test_the_three_commands_from_photos_to_report(data, here, featx):
     assert "32 computed, 0 from the cache" in featx("extract", data, *FAST, "--backbone", "vgg16").stdout
     assert "logreg" in featx("train-top", data, *FAST, "--epochs", 2).stdout
@@ -192,10 +179,10 @@ def test_what_featx_has_written_is_not_taken_for_images(make_photos, here, featx
     shutil.copy(next((here / "sea").glob("*.jpg")), here / "sea" / "cache" / "sample.jpg")
     mark_folder(here / "sea" / "cache")
     stderr = featx("compare", ".", *FAST, "--epochs", 1).stderr
-    assert "featx: Left out, as featx made them: 2 folders (reports, sea/cache).\n" in stderr
+    assert "featx: Left out, because featx made them: 2 folders (reports, sea/cache).\n" in stderr
     assert "sample.jpg" not in stderr
     stderr = featx("compare", ".", *FAST, "--epochs", 1, "--report-dir", "mine/0").stderr  # beside the first report
-    assert "featx: Left out, as featx made them: 4 folders (cache, mine, reports, …).\n" in stderr
+    assert "featx: Left out, because featx made them: 4 folders (cache, mine, reports, …).\n" in stderr
     assert "featx: 2 classes, images in .: sea (20), wood (20).\n" in stderr
     reports = [json.loads(path.read_text()) for path in here.glob("*/*/results.json")]
     assert [report["class_names"] for report in reports] == [["sea", "wood"]] * 2
@@ -204,7 +191,7 @@ def test_what_featx_has_written_is_not_taken_for_images(make_photos, here, featx
     dataset = scan(here, here / "cache")  # beside both
     assert (dataset.class_names, dataset.n_images) == (("sea", "wood"), 40)
     (warning,) = [warning for warning in dataset.warnings if "cache" in warning]
-    assert "although there are images in it, as featx made it: 1 folder (sea/cache)" in warning
+    assert "because featx made it, although there are images in it: 1 folder (sea/cache)" in warning
 
 
 def test_classes_called_as_featxs_own_folders_are_classes(make_photos, here, new_cache, featx):

@@ -47,7 +47,7 @@ def test_output_that_cannot_be_printed_is_one_line_and_exit_code_2(words, where,
     for command in (words, f"{words} --json", "--help"):
         done = shell(f"{FEATX} {command} {where}")
         assert done.returncode == 2, done
-        assert done.stderr.splitlines()[-1] == f"featx: Standard output does not take the result: {reason}."
+        assert done.stderr.splitlines()[-1] == f"featx: Cannot write the result to standard output: {reason}."
         assert "Traceback" not in done.stderr
 
 
@@ -60,7 +60,7 @@ def test_predict_without_standard_output_or_input_is_one_line(make_photos, tmp_p
     predict = f"{FEATX} predict {run} --cache-dir {cache}"
     done = shell(f"{predict} {photo} >&-")
     assert done.returncode == 2
-    assert done.stderr == "featx: Standard output does not take the result: Bad file descriptor.\n"
+    assert done.stderr == "featx: Cannot write the result to standard output: Bad file descriptor.\n"
     done = shell(f"{predict} - <&-")
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1

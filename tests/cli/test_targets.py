@@ -14,19 +14,6 @@ FAST = ["--weights", "random", "--image-size", "32", "--layer", "block1_pool", "
 
 
 @pytest.fixture
-def data(make_photos, tmp_path) -> Path:
-    return make_photos(tmp_path / "data")
-
-
-@pytest.fixture
-def here(tmp_path, monkeypatch, new_cache) -> Path:
-    folder = tmp_path / "here"
-    new_cache(folder / "cache")
-    monkeypatch.chdir(folder)
-    return folder
-
-
-@pytest.fixture
 def volume(tmp_path) -> Iterator[Path]:
     """A mount point, as of a container."""
     (tmp_path / "volume").mkdir()
@@ -41,7 +28,7 @@ def volume(tmp_path) -> Iterator[Path]:
 def test_the_second_command_for_a_folder_is_refused_before_it_begins(data, here, featx, words):
     with new_folder(Path("taken")):
         result = featx(words[0], data, *FAST, words[1], "taken", exit_code=2)
-    assert "Another featx is writing" in result.stderr
+    assert "Another featx command is writing" in result.stderr
     assert "classes" not in result.stderr
 
 
@@ -76,7 +63,7 @@ def test_a_folder_that_is_taken_meanwhile_and_a_page_that_fails_lose_nothing(dat
     monkeypatch.setattr(report_folder, "page_html", too_large)
     result = featx("compare", data, *FAST, "--report-dir", "large", exit_code=2)
     assert "not enough memory" in result.stderr
-    assert "What was finished is in large." in result.stderr
+    assert "Finished results are in large." in result.stderr
     assert len(json.loads((here / "large" / "results.json").read_text())["approaches"]) == 2
 
     def too_many(*_: object, **__: object) -> None:

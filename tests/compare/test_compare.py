@@ -153,7 +153,7 @@ def test_a_page_that_fails_costs_nothing_that_was_trained(data, cache, tmp_path,
     output = featx(*words, "--report-dir", report_dir, "--quiet", exit_code=2).output
     reason = "not enough memory" if isinstance(error, MemoryError) else "ValueError: no such colour"
     assert f"featx: The pictures and the page of the report cannot be made: {reason}." in output
-    assert f"What was finished is in {report_dir}." in output
+    assert f"Finished results are in {report_dir}." in output
     comparison = Comparison.from_json((report_dir / "results.json").read_text())
     assert len(comparison.approaches) == 2
     assert not (report_dir / "index.html").exists()

@@ -73,7 +73,7 @@ def test_what_earlier_versions_have_left_is_known_by_what_is_in_it(data, tmp_pat
     assert (dataset.class_names, dataset.n_images) == (("sea", "wood"), 80)
     assert dataset.warnings == ()
     (said,) = [message for message in caplog.messages if "featx made" in message]
-    assert said.startswith("Left out, as featx made them: 7 folders (cache, my report, ")
+    assert said.startswith("Left out, because featx made them: 7 folders (cache, my report, ")
 
 
 @pytest.mark.parametrize("is_marked", [False, True])
@@ -100,8 +100,8 @@ def test_a_folder_that_featx_has_made_is_left_out_and_images_of_others_in_it_are
     mark_folder(data / "mine")
     dataset = scan(data, tmp_path / "cache")
     assert (dataset.class_names, dataset.n_images) == (("sea", "wood"), 80)
-    assert "Left out, as featx made it: 1 folder (mine)." in caplog.messages
-    own = f"although there are images in it, as featx made it: 1 folder (mine); to have them read, remove {OUTPUT_MARK}"
+    assert "Left out, because featx made it: 1 folder (mine)." in caplog.messages
+    own = f"because featx made it, although there are images in it: 1 folder (mine). To read them, remove {OUTPUT_MARK}"
     assert [warning for warning in dataset.warnings if own in warning]
     (data / "mine" / OUTPUT_MARK).unlink()
     assert scan(data, tmp_path / "cache", to_train=False).class_names == ("mine", "sea", "wood")

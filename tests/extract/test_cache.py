@@ -374,10 +374,10 @@ def test_ls_shows_what_was_left_unfinished_and_rm_sweeps_it(filled, featx):
     assert (listed[left.name]["kind"], listed[left.name]["size_bytes"]) == ("unfinished", 3000)
     assert listed[filled.dir.name]["unfinished_bytes"] == 2000
     text = featx("cache", "ls", "--cache-dir", cache_dir).output
-    assert "left by a featx that was killed" in text
+    assert "left by a featx command that was killed" in text
     assert "2.0 KiB unfinished" in text
     with workshop(left):
-        assert "another featx is at work here" in featx("cache", "ls", "--cache-dir", cache_dir).output
+        assert "another featx command is using it" in featx("cache", "ls", "--cache-dir", cache_dir).output
         held = featx("cache", "rm", left.name, "--yes", "--cache-dir", cache_dir, exit_code=2)
         assert "wait until it is done" in held.stderr
     left.mkdir()

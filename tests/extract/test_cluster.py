@@ -87,7 +87,7 @@ def alone(data, tmp_path_factory, networks_dir) -> Extraction:
 
 
 def rows(cache: Path, recipe: Recipe) -> dict[tuple[bytes, int], bytes]:
-    """Return all rows of a store as they are on disk, by digest and view; fail if a row is there twice."""
+    """Return all rows of a store as they are on disk, by digest and view; fail if a row occurs twice."""
     store = FeatureStore(cache, recipe)
     names = [np.concatenate([getattr(s, name) for s in store.segments]) for name in ("digests", "views")]
     features = store.read(*names)

@@ -19,11 +19,12 @@ from featx.dataset.scanning import scan
 from featx.errors import FeatxError, ImageError, WeightsError
 from featx.extract.extract import extract_features
 from featx.heads.dense import HEADS
-from featx.heads.inference import load_model, read_head
+from featx.heads.inference import read_head
 from featx.heads.training_loop import Training, predict_proba
 from featx.predict.classifier import Classifier
 from featx.train.run_folder import read_run
 from featx.train.train import train_top
+from tests.conftest import load_model
 
 OPTIONS = {"weights": "random", "image_size": (32, 32), "layer": "block2_pool", "pooling": "avg"}
 

@@ -15,9 +15,9 @@ from markupsafe import escape
 from featx.compare.compare import compare_approaches
 from featx.compare.result import Comparison
 from featx.dataset.sample import write_sample
-from featx.errors import printable
 from featx.heads.training_loop import Training
 from featx.report.html.page import Thumbnails, page_html
+from featx.text import printable
 from tests.report.test_text import approach as an_approach
 from tests.report.test_text import comparison as of_approaches
 

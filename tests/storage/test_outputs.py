@@ -77,7 +77,7 @@ def test_what_was_finished_is_kept_if_it_is_worth_it(tmp_path, caplog):
         making.is_worth_keeping = True
         raise MemoryError
     assert (tmp_path / "new" / "trained").exists()
-    assert f"What was finished is in {tmp_path}/new." in caplog.messages
+    assert f"Finished results are in {tmp_path}/new." in caplog.messages
 
 
 @pytest.mark.parametrize("kind", ["new_folder", "new_file"])
@@ -87,7 +87,7 @@ def test_a_second_process_is_refused_at_once_and_a_killed_one_gives_way(tmp_path
     (left,) = unfinished(tmp_path)
     assert is_held(left)
     with (
-        pytest.raises(HeldError, match="Another featx is writing .*new; wait until it is done"),
+        pytest.raises(HeldError, match="Another featx command is writing .*new; wait until it is done"),
         begin(tmp_path / "new"),
     ):
         pytest.fail("it was begun")
@@ -244,7 +244,7 @@ def test_a_workshop_that_others_may_have_written_to_is_refused(tmp_path):
     shop.mkdir()
     (shop / "lock").symlink_to(tmp_path / "victim")
     shop.chmod(0o777)
-    with pytest.raises(FeatxError, match="could be written to by others: remove it"), workshop(shop):
+    with pytest.raises(FeatxError, match="other users can write to it: remove it"), workshop(shop):
         pytest.fail("it was used")
     assert shop.stat().st_mode & 0o777 == 0o777
     shop.chmod(0o755)

@@ -190,5 +190,5 @@ def test_a_disk_that_is_full_under_the_copy_is_said(tmp_path, monkeypatch):
 
 def test_a_fifo_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "weights.h5")
-    with pytest.raises(OSError, match="it is no regular file"):
+    with pytest.raises(OSError, match="it is not a regular file"):
         private_copy(tmp_path / "weights.h5").__enter__()

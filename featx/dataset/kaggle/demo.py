@@ -9,8 +9,9 @@ from featx.dataset.folders import DEMO_NAME, SAMPLE_NAME
 from featx.dataset.kaggle.download import KaggleError
 from featx.dataset.kaggle.fetch import fetch_part
 from featx.dataset.sample import write_sample
-from featx.errors import printable, system_errors
+from featx.errors import system_errors
 from featx.storage import ArchiveError, StoragePath, local_dir
+from featx.text import printable
 
 log = logging.getLogger("featx")
 

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from featx.dataset.kaggle.credentials import ANONYMOUS, Credentials, find_credentials, kaggle_session
-from featx.errors import FeatxError, printable
+from featx.errors import FeatxError
 from featx.storage import check_reserve, check_space, file_digest, read_small, write_text
 from featx.system import did_you_mean, progress_bar
+from featx.text import printable
 
 if TYPE_CHECKING:
     import requests

@@ -16,7 +16,7 @@ from featx.dataset.kaggle.download import KaggleSource, download, has_downloads,
 from featx.dataset.kaggle.ranges import distant_archive
 from featx.dataset.kaggle.unpack import open_zip, unpack, unpack_members
 from featx.dataset.sample import is_sample, write_sample
-from featx.errors import FeatxError, printable
+from featx.errors import FeatxError
 from featx.images import IMAGE_SUFFIXES
 from featx.storage import (
     ArchiveError,
@@ -33,6 +33,7 @@ from featx.storage import (
     workshop,
 )
 from featx.system import shown, size
+from featx.text import printable
 
 #: The mark lies in the fetched folder; hidden, it is nobody's image.
 MARK = ".featx-fetched.json"

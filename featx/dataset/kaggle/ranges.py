@@ -15,7 +15,7 @@ from featx.dataset.kaggle.download import (
     unreachable,
     validator,
 )
-from featx.errors import printable
+from featx.text import printable
 
 if TYPE_CHECKING:
     import requests

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from featx.dataset.kaggle.download import MAKE_ROOM
-from featx.errors import FeatxError, printable
+from featx.errors import FeatxError
 from featx.storage import (
     IS_WINDOWS,
     TEMPORARY_PREFIX,
@@ -24,6 +24,7 @@ from featx.storage import (
     windows_paths,
 )
 from featx.system import progress_bar, size
+from featx.text import printable
 
 log = logging.getLogger("featx")
 

@@ -10,13 +10,14 @@ from logging.handlers import BufferingHandler
 from featx.backbones import Weights, check_recipe
 from featx.dataset import Images
 from featx.engines import ENGINES, EngineOptions
-from featx.errors import FeatxError, printable
+from featx.errors import FeatxError
 from featx.extract.options import ExtractionSettings
 from featx.extract.pipeline import StageOne, StageResult
 from featx.recipe import Recipe
 from featx.storage import StoragePath, file_digest
 from featx.store import FeatureStore
 from featx.system import keras_sees_gpu, versions
+from featx.text import printable
 
 
 @dataclass(frozen=True)

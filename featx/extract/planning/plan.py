@@ -24,7 +24,7 @@ from featx.engines import (
     cpu_engine,
     is_converted,
 )
-from featx.errors import FeatxError, printable
+from featx.errors import FeatxError
 from featx.extract.options import (
     DEFAULT_CACHE_DIR,
     ExtractionOptions,
@@ -41,6 +41,7 @@ from featx.images import Views, as_views
 from featx.recipe import PRECISIONS, Recipe
 from featx.storage import TEMPORARY_PREFIX, StoragePath, as_cache_dir, as_data, make_cache, workshop
 from featx.system import as_workers, cuda_capability, shown, waiting
+from featx.text import printable
 
 #: Begins the name of a plan's folder in the cache, which goes when the plan is made.
 FOLDER_PREFIX = f"{TEMPORARY_PREFIX}plan-"

@@ -21,7 +21,7 @@ from PIL import Image
 
 from featx.compare import Approach, ApproachImages, ClassSample, Comparison, ranked
 from featx.dataset import Data, ImageFolders
-from featx.errors import ImageError, printable
+from featx.errors import ImageError
 from featx.images import decode_image, read_file
 from featx.report.plots.diagnostics import (
     confusion_file_names,
@@ -65,6 +65,7 @@ from featx.report.text import (
 )
 from featx.storage import StoragePath, as_data
 from featx.system import duration
+from featx.text import printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
