@@ -52,7 +52,7 @@ def test_a_folder_that_is_taken_meanwhile_and_a_page_that_fails_lose_nothing(dat
 
     monkeypatch.setattr(report_folder, "page_html", taken_meanwhile)
     result = featx("compare", data, *FAST, "--report-dir", "report")
-    assert "report cannot take the result any more" in result.stderr
+    assert f"(directory not empty). It is in {here}/report-2." in result.stderr
     assert f"Report: {here}/report-2" in result.stdout
     assert [path.name for path in (here / "report").iterdir()] == ["mine.txt"]
     assert (here / "report-2" / "index.html").exists()

@@ -166,7 +166,7 @@ def test_a_head_that_memory_does_not_hold_is_left_out_and_the_others_go_on(data,
     assert [approach.name for approach in comparison.approaches] == ["vgg16 + dense"]
     (warning,) = (warning for warning in comparison.warnings if "left out" in warning)
     assert warning.startswith("vgg16 + logreg is left out: logreg needs about 9.7 KiB of memory for 2 classes")
-    with pytest.raises(FeatxError, match="--head dense"):
+    with pytest.raises(FeatxError, match="In Python, heads='dense'"):
         train_top(data, run_dir=tmp_path / "run", cache_dir=cache, training=FAST, **OPTIONS)
     assert not (tmp_path / "run").exists()
 

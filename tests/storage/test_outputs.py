@@ -125,7 +125,7 @@ def test_a_place_that_is_taken_meanwhile_costs_no_result(tmp_path, caplog, kind)
             (tmp_path / "new" / "mine").mkdir(parents=True)
     assert making.path == tmp_path / "new-2"
     assert visible(making.path) == {"x"}
-    assert f"it is in {tmp_path}/new-2." in caplog.text
+    assert f"It is in {tmp_path}/new-2." in caplog.text
     with new_file(tmp_path / "new.json") as making:
         making.built.write_text("x")
         (tmp_path / "new.json").write_text("mine")
@@ -233,7 +233,7 @@ def test_a_planted_link_in_the_place_of_a_workshop_is_refused(tmp_path):
     (tmp_path / "victim").mkdir()
     (tmp_path / "victim" / "lock").write_text("precious")
     (tmp_path / ".pets-fetch").symlink_to(tmp_path / "victim")
-    with pytest.raises(FeatxError, match="it is no folder"), workshop(tmp_path / ".pets-fetch"):
+    with pytest.raises(FeatxError, match="it is not a folder"), workshop(tmp_path / ".pets-fetch"):
         pytest.fail("it was used")
     assert (tmp_path / "victim" / "lock").read_text() == "precious"
 

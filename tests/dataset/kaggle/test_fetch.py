@@ -910,7 +910,7 @@ def test_a_planted_workshop_is_refused_and_nothing_of_its_victim_is_touched(kagg
             pytest.skip("only root may give a folder away")
         os.chown(shop, 12345, 12345)
     result = featx("fetch", PETS, "--to", "pets", exit_code=2)
-    assert_error(result, f"featx does not use {here}/.pets-fetch, because it ", "remove it")
+    assert_error(result, f"featx does not use {here}/.pets-fetch, because ", "remove it")
     assert (victim / "lock").read_bytes() == b"precious"
     assert kaggle.seen == []
 
