@@ -6,7 +6,10 @@
 """
 
 import importlib
+import logging
 from typing import TYPE_CHECKING, Any
+
+from featx.text import SafeLog
 
 if TYPE_CHECKING:
     from featx.compare import Comparison, compare_approaches
@@ -43,6 +46,8 @@ _ROOMS = {
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
 
 __all__ = list(_ROOM_OF)
+
+logging.getLogger("featx").addFilter(SafeLog())
 
 
 def __getattr__(name: str) -> Any:

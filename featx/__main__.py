@@ -7,9 +7,13 @@ import sys
 def run() -> None:
     """Run the command line; Ctrl-C in the first moments, while modules are imported, is no traceback either."""
     try:
-        from featx.system import raise_terminated
+        from featx.cli.streams import open_closed_streams, silent_stderr
+
+        open_closed_streams()
+        from featx.system import hide_with, raise_terminated
 
         signal.signal(signal.SIGTERM, raise_terminated)
+        hide_with(silent_stderr)
         from featx.cli.main import main
 
         main(prog_name="featx")

@@ -7,12 +7,13 @@ a number changes the recipe's key and, with it, the store.
 import hashlib
 import json
 import re
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Self, get_type_hints
 
 from featx.errors import FeatxError
-from featx.images import Augmentation
-from featx.system import shown
+from featx.images import VIEWS_VERSION, Augmentation
+from featx.system import brief, shown
 
 #: Raised by one whenever decoding or resizing changes a pixel, so that old features are not mixed with new ones.
 PIXELS_VERSION = 3
@@ -25,6 +26,32 @@ PRECISIONS = ("float32", "bfloat16", "int8")
 
 #: What may be done with a layer's output of `(height, width, channels)`: the mean, or the largest, of each channel.
 POOLINGS = ("avg", "max")
+
+#: Resampling filters, as Pillow names them.
+_RESIZES = ("bilinear",)
+
+#: Pixels that a side of an image may have after resizing.
+MAX_SIDE = 4096
+
+
+class UnknownRecipeError(FeatxError):
+    """A recipe says something that this featx does not compute, and maybe another featx does.
+
+    Attributes:
+        member: of the recipe, fit for a message.
+    """
+
+    member = ""
+
+    @classmethod
+    def of(cls, name: str, value: object, known: str) -> Self:
+        """Return the error that says which member of the recipe it is, its value, and what this featx knows instead."""
+        error = cls(
+            f"This featx cannot compute features with {brief(name)} {brief(repr(value))}: it knows {known}. Use the "
+            f"featx that wrote this recipe, or extract and train again with this one."
+        )
+        error.member = brief(name)
+        return error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,20 +103,53 @@ class Recipe:
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Return the recipe that `to_json` wrote.
+        """Return the recipe that `to_json` wrote; `check_implemented` says whether this featx can compute it.
 
         Raises:
+            UnknownRecipeError: it has a member that this featx does not know.
             FeatxError: `text` is no recipe.
         """
         try:
-            members: dict[str, Any] = json.loads(text)
-            height, width = members.pop("image_size")
-            views = members.pop("augmentation", None)
-            augmentation = None if views is None else Augmentation.from_dict(views)
-            recipe = cls(image_size=(height, width), augmentation=augmentation, **members)
+            members: dict[str, Any] = json.loads(text, object_pairs_hook=_each_once)
+            height, width = members["image_size"]
+            views = members.get("augmentation")
+            augmentation = None if views is None else Augmentation.from_dict(_known(views, Augmentation))
+            recipe = cls(**{**_known(members, cls), "image_size": (height, width), "augmentation": augmentation})
+            _check_members(members, cls)
+            _check_members(views or {}, Augmentation, of="augmentation.")
+        except UnknownRecipeError:
+            raise
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError, FeatxError) as error:
             raise FeatxError(f"This is not a featx recipe ({error}). Received: {text[:80]!r}") from None
         return recipe
+
+    def check_implemented(self) -> None:
+        """Raise UnknownRecipeError unless this featx gives each member the meaning that the recipe gives it.
+
+        Features are stored under their recipe: what cannot be computed as it says must not be computed at all. The
+        backbone, its layers and its preprocessing are for `featx.backbones.check_recipe`.
+        """
+        known: dict[str, tuple[object, ...]] = {
+            "pixels_version": (PIXELS_VERSION,),
+            "resize": _RESIZES,
+            "precision": PRECISIONS,
+            "dtype": DTYPES,
+            "pooling": (None, *POOLINGS),
+        }
+        for name, values in known.items():
+            if (value := getattr(self, name)) not in values:
+                raise UnknownRecipeError.of(name, value, ", ".join(str(one) for one in values if one is not None))
+        if self.augmentation and self.augmentation.version != VIEWS_VERSION:
+            raise UnknownRecipeError.of("augmentation.version", self.augmentation.version, str(VIEWS_VERSION))
+        if not all(1 <= side <= MAX_SIDE for side in self.image_size):
+            raise UnknownRecipeError.of("image_size", list(self.image_size), f"sides from 1 to {MAX_SIDE} pixels")
+        if not re.fullmatch(r"[0-9a-f]{64}|random-\d{1,20}", self.weights, re.ASCII):
+            raise UnknownRecipeError.of("weights", self.weights, "a SHA-256 in lower-case hexadecimal, or random-SEED")
+        is_calibrated = bool(re.fullmatch(r"[0-9a-f]{64}", self.calibration or ""))
+        if is_calibrated != (self.precision == "int8") or (self.calibration and not is_calibrated):
+            raise UnknownRecipeError.of(
+                "calibration", self.calibration, "a SHA-256 for int8, and none for other precisions"
+            )
 
     @property
     def key(self) -> str:
@@ -114,6 +174,27 @@ class Recipe:
     def has_random_weights(self) -> bool:
         """Whether the backbone was never trained: whatever is made with it must say so."""
         return self.weights.startswith("random-")
+
+
+def _each_once(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the members of a JSON object. Of a name that occurs twice, other readers may take the other value."""
+    members: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in members:
+            raise ValueError(f"{name} occurs twice")
+        members[name] = value
+    return members
+
+
+def _known(members: dict[str, Any], kind: type[Any]) -> dict[str, Any]:
+    """Return those of the members that the dataclass `kind` has."""
+    return {field.name: members[field.name] for field in fields(kind) if field.name in members}
+
+
+def _check_members(members: dict[str, Any], kind: type[Any], *, of: str = "") -> None:
+    """Raise UnknownRecipeError if there is a member that the dataclass `kind` does not have."""
+    for name in sorted(members.keys() - {field.name for field in fields(kind)}):
+        raise UnknownRecipeError.of(f"{of}{name}", members[name], "no such member")
 
 
 def _check_types(recipe: Recipe) -> None:
@@ -145,9 +226,9 @@ def as_image_size(given: object) -> tuple[int, int]:
     if match:
         height = int(match[1])
         width = int(match[2] or match[1])
-        if 1 <= height <= 4096 and 1 <= width <= 4096:
+        if 1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE:
             return height, width
     raise FeatxError(
-        f"An image size must be a number of pixels, or HEIGHTxWIDTH, each from 1 to 4096, such as 224 or 120x160. "
-        f"Received: {text!r}"
+        f"An image size must be a number of pixels, or HEIGHTxWIDTH, each from 1 to {MAX_SIDE}, such as 224 or "
+        f"120x160. Received: {text!r}"
     )

@@ -1,6 +1,7 @@
 """What the tests share: real images, real weights where there are some, and the command line in one process."""
 
 import fcntl
+import gc
 import importlib
 import os
 import shutil
@@ -10,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import IO, Any
 
 # Two or three test processes share the cores: threads of NumPy and scikit-learn that wait for work would only spin.
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
@@ -27,6 +29,15 @@ pytest_plugins = ["tests.chaos.counting"]
 
 SHARED = Path(__file__).parents[2] / "shared"
 
+#: Features that take a moment: the rest of the network would take most of the time, and add nothing.
+SMALL = {
+    "weights": "random",
+    "image_size": (32, 32),
+    "layer": "block2_pool",
+    "pooling": "avg",
+    "precision": "float32",
+}
+
 # A shell without job control starts what goes on in the background with Ctrl-C switched off, and so all that it starts.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -37,6 +48,7 @@ SLOW_FILES = (
     *("export/test_export.py", "engines/test_openvino_engine.py", "report/test_html.py", "cli/test_main.py"),
     *("test_docs.py", "test_reproducible.py", "chaos/test_full_disk.py", "extract/test_planning.py"),
     *("test_security.py", "test_session.py", "chaos/test_kills.py", "chaos/test_signals.py", "chaos/test_damage.py"),
+    *("chaos/test_hostile_runs.py", "test_hostile_text.py"),
     *("extract/test_cluster.py", "engines/test_keras_engine.py", "predict/test_direct.py", "test_benchmarks.py"),
     *("images/test_augmentation.py", "backbones/test_table.py", "train/test_train.py", "compare/test_compare.py"),
     *("engines/test_without_bfloat16.py", "extract/test_extract.py", "predict/test_classifier.py"),
@@ -48,6 +60,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the slow files first; tests of one file keep their order."""
     turns = {Path(__file__).parent / name: turn for turn, name in enumerate(SLOW_FILES)}
     items.sort(key=lambda item: turns.get(item.path, len(turns)))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _spared_collector() -> Iterator[None]:
+    """Spare the garbage collector what a file leaves behind for good, such as TensorFlow's and Keras's modules.
+
+    A full collection looks at all of it, a million objects, each time: a twelfth of the processor time of some files.
+    """
+    yield
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
@@ -156,6 +179,27 @@ def _write_vgg16_weights(folder: Path) -> None:
     network = keras.applications.VGG16(include_top=False, weights=None, input_shape=(32, 32, 3))
     with h5py.File(folder / "vgg16_mine_notop.h5", "w") as file:
         legacy_h5_format.save_weights_to_hdf5_group(file, network)
+
+
+def load_model(path: Path) -> Any:
+    """Return a saved model as plain Keras loads it."""
+    from featx.system.late_imports import import_keras
+
+    return import_keras().models.load_model(path, compile=False, safe_mode=True)
+
+
+@pytest.fixture
+def without_rendering(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave charts empty: to render those of a report takes longer than a small comparison, and the test needs none."""
+    from matplotlib.figure import Figure
+
+    def save(_: Figure, file: IO[Any], format: str = "png", **_options: object) -> None:  # noqa: A002 - Matplotlib's
+        if format == "svg":
+            file.write('<svg viewBox="0 0 1 1"></svg>')
+        else:
+            Image.new("RGB", (1, 1)).save(file, "png")
+
+    monkeypatch.setattr(Figure, "savefig", save)
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ PACKAGE = ROOT / "featx"
 
 #: Rooms, and the modules beside them, in the order of the pipeline: each may import from those before it.
 ROOMS = [
+    "text",
     "errors",
     "system",
     "storage",
@@ -134,7 +135,7 @@ def test_there_are_no_circles():
     assert not graph, f"these import each other: {sorted(graph)}"
 
 
-@pytest.mark.parametrize("room", sorted({*ROOMS, *INNER_ROOMS} - {"errors", "recipe", "__main__"}))
+@pytest.mark.parametrize("room", sorted({*ROOMS, *INNER_ROOMS} - {"text", "errors", "recipe", "__main__"}))
 def test_a_room_says_what_it_is_for_and_lists_what_others_use(room):
     module = importlib.import_module(f"featx.{room}")
     sentences = [part for part in " ".join((module.__doc__ or "").split()).split(". ") if part]
@@ -156,6 +157,37 @@ def test_only_storage_knows_of_file_systems_elsewhere():
 
 def test_only_the_cluster_knows_of_ray():
     assert importers_of({"ray"}) == {"extract.cluster"}
+
+
+#: What prints or asks, and what quotes a command, and the modules that may: the doors of text and of commands.
+DOORS = {
+    (
+        "cli.terminal",
+        "system.progress",
+        "__main__",
+    ): r"print|input|click\.(?:secho|echo|confirm|prompt)|sys\.(?:__)?std(?:out|err)(?:__)?\.write",
+    ("text", "system.tables"): r"Shown",
+    ("system.commands",): r"shlex\.\w+|subprocess\.list2cmdline",
+}
+
+
+def calls_in(source: str) -> set[str]:
+    return {ast.unparse(node.func) for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)}
+
+
+def past_the_doors(module: str, source: str) -> set[str]:
+    others = [pattern for doors, pattern in DOORS.items() if module not in doors]
+    return {call for call in calls_in(source) if any(re.fullmatch(pattern, call) for pattern in others)}
+
+
+@pytest.mark.parametrize("module", sorted(modules()))
+def test_text_is_shown_and_commands_are_advised_through_one_door(module):
+    assert past_the_doors(module, modules()[module].read_text(encoding="utf-8")) == set()
+
+
+@pytest.mark.parametrize("line", ["print(x)", "click.echo(x)", "sys.stderr.write(x)", "Shown(x)", "shlex.join(x)"])
+def test_what_goes_past_a_door_would_be_found(line):
+    assert past_the_doors("cli.cache", line)
 
 
 def test_slow_packages_are_imported_inside_functions_only():

@@ -56,6 +56,6 @@ def test_examples_in_docstrings_are_true(workplace):
 )
 def test_a_misspelled_option_does_not_mean_the_default(tmp_path, make_photos, monkeypatch, function):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(TypeError, match=r"no option 'imagesize'; there are .*image_size"):
+    with pytest.raises(TypeError, match=r"no option 'imagesize'. Options: .*image_size"):
         function(make_photos(tmp_path / "data"), imagesize=(64, 64))
     assert not Path("run").exists()

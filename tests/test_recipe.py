@@ -1,12 +1,17 @@
+import copy
 import hashlib
+import json
+import re
 from dataclasses import fields, replace
 
 import pytest
 
-from featx.errors import FeatxError
+from featx.backbones.build import check_recipe
+from featx.backbones.table import BACKBONES
+from featx.errors import BackboneError, FeatxError
 from featx.extract.options import resolve_recipe
 from featx.images.augmentation import Augmentation
-from featx.recipe import Recipe, as_image_size
+from featx.recipe import Recipe, UnknownRecipeError, as_image_size
 
 RECIPE = Recipe(backbone="vgg16", weights="ab" * 32, layer="block5_pool", image_size=(150, 120), preprocessing="caffe")
 
@@ -88,3 +93,85 @@ def test_what_is_no_recipe_is_refused(text):
 def test_what_is_no_image_size_is_refused(text):
     with pytest.raises(FeatxError, match="HEIGHTxWIDTH"):
         as_image_size(text)
+
+
+def with_member(name: str, value: object) -> str:
+    return json.dumps({**json.loads(RECIPE.to_json()), name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("crop", "center", r"with crop 'center': it knows no such member\. Use the featx that wrote this recipe, or"),
+        ("Resize", "bilinear", r"with Resize 'bilinear': it knows no such member"),
+        ("\x1b[2J", "x" * 1000, r"with \\x1b\[2J 'xxx"),
+    ],
+)
+def test_a_recipe_with_a_member_that_this_featx_does_not_know_is_refused_by_its_name(name, value, message):
+    with pytest.raises(UnknownRecipeError, match=f"^This featx cannot compute features {message}") as raised:
+        Recipe.from_json(with_member(name, value))
+    assert str(raised.value).isprintable()
+    assert len(str(raised.value)) < 400
+
+
+def test_so_is_one_whose_views_have_such_a_member():
+    views = {"flip": True, "rotation": 20.0, "zoom": 0.2, "shear": 0.3, "version": 1}
+    assert Recipe.from_json(with_member("augmentation", views)).augmentation == Augmentation(**views)
+    with pytest.raises(UnknownRecipeError, match=r"with augmentation\.crop 0\.1: it knows no such member"):
+        Recipe.from_json(with_member("augmentation", {**views, "crop": 0.1}))
+
+
+def test_a_member_that_is_there_twice_has_no_meaning():
+    text = RECIPE.to_json()
+    with pytest.raises(FeatxError, match=r"not a featx recipe \(resize occurs twice\)"):
+        Recipe.from_json(text.replace('"resize":"bilinear"', '"resize":"lanczos","resize":"bilinear"'))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"pixels_version": 2}, "with pixels_version 2: it knows 3."),
+        ({"pixels_version": 4}, "with pixels_version 4: it knows 3."),
+        ({"resize": "lanczos"}, "with resize 'lanczos': it knows bilinear."),
+        ({"precision": "fp8"}, "with precision 'fp8': it knows float32, bfloat16, int8."),
+        ({"dtype": "float64"}, "with dtype 'float64': it knows float16, float32."),
+        ({"pooling": "sum"}, "with pooling 'sum': it knows avg, max."),
+        ({"preprocessing": "center"}, "with preprocessing 'center': it knows caffe, tf, torch, none, efficientnet."),
+        ({"backbone": "vgg19"}, "with backbone 'vgg19': it knows vgg16, resnet50"),
+        ({"weights": "AB" * 32}, "it knows a SHA-256 in lower-case hexadecimal, or random-SEED."),
+        ({"weights": "random-x"}, "with weights 'random-x'"),
+        ({"weights": f"random-{10**30}"}, "with weights 'random-1000"),
+        ({"image_size": (32, 10**10)}, "with image_size [32, 10000000000]: it knows sides from 1 to 4096 pixels."),
+        ({"image_size": (-1, 32)}, "with image_size [-1, 32]"),
+        ({"calibration": "cd" * 32}, "it knows a SHA-256 for int8, and none for other precisions."),
+        ({"precision": "int8"}, "with calibration None"),
+        ({"precision": "int8", "calibration": "cd"}, "with calibration 'cd'"),
+        ({"augmentation": Augmentation(flip=True, version=2)}, "with augmentation.version 2: it knows 1."),
+    ],
+    ids=str,
+)
+def test_what_this_featx_does_not_compute_is_refused_by_its_name(change, message):
+    with pytest.raises(UnknownRecipeError, match=re.escape(message)):
+        check_recipe(replace(RECIPE, **change))
+
+
+def test_whatever_the_options_can_ask_for_is_computed(tmp_path):
+    """Otherwise the tests above could refuse everything."""
+    for options in ({}, {"pooling": "max"}, {"dtype": "float32"}, {"layer": "predictions"}, {"image_size": "4096"}):
+        check_recipe(resolve_recipe(tmp_path, weights="random:7", **{"precision": "bfloat16", **options})[0])
+    for backbone in BACKBONES:
+        check_recipe(resolve_recipe(tmp_path, weights="random", backbone=backbone)[0])
+    check_recipe(replace(RECIPE, precision="int8", calibration="cd" * 32, augmentation=Augmentation(flip=True)))
+
+
+def test_a_backbone_that_does_not_go_with_the_rest_is_refused():
+    for change in ({"layer": "block9_pool"}, {"image_size": (8, 8)}, {"layer": "predictions", "image_size": (64, 64)}):
+        with pytest.raises(BackboneError):
+            check_recipe(replace(RECIPE, **change))
+
+
+def test_the_error_comes_from_another_process_as_it_is():
+    with pytest.raises(UnknownRecipeError) as raised:
+        check_recipe(replace(RECIPE, pixels_version=2))
+    again = copy.copy(raised.value)  # as pickling does it
+    assert (type(again), str(again), again.member) == (UnknownRecipeError, str(raised.value), "pixels_version")

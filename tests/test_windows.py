@@ -163,7 +163,7 @@ def test_a_folder_takes_the_place_of_an_empty_one_and_of_no_other(strict, tmp_pa
 
 
 def test_fetch_leaves_nothing_beside_the_folder(strict, monkeypatch, tmp_path):
-    monkeypatch.setattr(fetch, "IS_WINDOWS", True)
+    monkeypatch.setattr("featx.storage.workshops.IS_WINDOWS", True)
     with fetch._workshop(tmp_path / "data") as workshop:
         with pytest.raises(FeatxError, match="Another featx fetch"), fetch._workshop(tmp_path / "data"):
             pass

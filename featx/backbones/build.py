@@ -1,21 +1,22 @@
 """How a backbone becomes a function from bytes to features: a Keras model with the preprocessing inside."""
 
-import hashlib
 import os
 import warnings
+import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
-from featx.backbones.table import find_backbone, layer_names
-from featx.backbones.weights import CLASSIFIER_LAYER, count_classes
-from featx.errors import BackboneError, WeightsError, printable
-from featx.recipe import Recipe
-from featx.store import openable
+from featx.backbones.table import BACKBONES, Preprocessing, find_backbone, layer_names
+from featx.backbones.weights import CLASSIFIER_LAYER, MAX_WEIGHTS_BYTES, count_classes
+from featx.errors import BackboneError, FeatxError, WeightsError
+from featx.recipe import Recipe, UnknownRecipeError
+from featx.store import check_own_file, private_copy
 from featx.system import check_name, import_keras
+from featx.text import printable
 
 #: Keras's dtype policy for each precision that a model can compute in. Weights are float32 in both.
 DTYPE_POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
@@ -75,6 +76,21 @@ def check_fit(backbone: str, layer: str, image_size: tuple[int, int], pooling: s
         )
 
 
+def check_recipe(recipe: Recipe) -> None:
+    """Raise FeatxError unless this featx computes what `recipe` says, as far as that is known without Keras.
+
+    Raises:
+        UnknownRecipeError: a member of it means something that this featx does not know.
+        BackboneError: its layer, image size and pooling do not go with its backbone.
+    """
+    recipe.check_implemented()
+    if recipe.backbone not in BACKBONES:
+        raise UnknownRecipeError.of("backbone", recipe.backbone, ", ".join(BACKBONES))
+    if recipe.preprocessing not in get_args(Preprocessing):
+        raise UnknownRecipeError.of("preprocessing", recipe.preprocessing, ", ".join(get_args(Preprocessing)))
+    check_fit(recipe.backbone, recipe.layer, recipe.image_size, recipe.pooling)
+
+
 def _check_layer(backbone: str, layer: str, names: Sequence[str]) -> None:
     last = ", ".join(names[-8:])
     check_name(layer, names, f"{backbone} has no layer of this name. Its last layers: {last}.", BackboneError)
@@ -93,10 +109,12 @@ def build_model(recipe: Recipe, weights_path: Path | None, precision: str = "flo
         precision: arithmetic of the network: one of `DTYPE_POLICIES`.
 
     Raises:
+        UnknownRecipeError: this featx cannot compute what the recipe says.
         BackboneError: the layer does not exist or cannot be pooled, or the images have a size that the network does
             not take.
-        WeightsError: the file does not fit the network, or there is none.
+        WeightsError: the file does not fit the network, is not the one that the recipe names, or there is none.
     """
+    check_recipe(recipe)
     if weights_path is None and not recipe.has_random_weights:
         raise WeightsError(f"The file with the weights of {recipe.backbone} is needed: name it with --weights PATH.")
     keras = import_keras()
@@ -183,15 +201,16 @@ def _build_network(keras: Any, recipe: Recipe, weights_path: Path | None) -> Any
 
 
 def _load_weights(network: Any, recipe: Recipe, weights_path: Path) -> None:
+    """Load weights from a file whose digest the recipe has: the bytes that are loaded are those that were digested."""
     is_whole = recipe.layer == CLASSIFIER_LAYER
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Keras warns of every layer before it raises
-            with openable(weights_path) as path:
-                network.load_weights(path)
-        with weights_path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-    except MemoryError:
+        with private_copy(weights_path) as (copy, digest):
+            _check_digest(weights_path, digest, recipe)
+            _check_own_data(copy)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # Keras warns of every layer before it raises
+                network.load_weights(copy)
+    except (MemoryError, FeatxError):
         raise
     except Exception as error:
         if isinstance(error, OSError) and error.errno:
@@ -205,11 +224,26 @@ def _load_weights(network: Any, recipe: Recipe, weights_path: Path) -> None:
             f"{printable(weights_path)} does not contain weights of {recipe.backbone} in the layout of Keras's "
             f"official files {which}: {_one_line(error)}{hint}"
         ) from error
+
+
+def _check_digest(weights_path: Path, digest: str, recipe: Recipe) -> None:
     if digest != recipe.weights:
         raise WeightsError(
             f"The weights file {printable(weights_path)} changed while featx was running; run the same command "
             f"again. Expected SHA-256 {recipe.weights[:16]}…, got {digest[:16]}…"
         )
+
+
+def _check_own_data(copy: Path) -> None:
+    """Raise an error, of any kind, unless all the weights in a file are in the file itself; a `.keras` is a zip."""
+    if copy.suffix != ".keras":
+        check_own_file(copy, MAX_WEIGHTS_BYTES)
+        return
+    with zipfile.ZipFile(copy) as file:
+        if any(member.compress_type != zipfile.ZIP_STORED for member in file.infolist()):
+            raise ValueError("it is compressed")  # Keras does not, and it may unpack to any size
+        inside = Path(file.extract("model.weights.h5", copy.parent))
+    check_own_file(inside, MAX_WEIGHTS_BYTES)
 
 
 def _output_of_layer(network: Any, recipe: Recipe) -> Any:

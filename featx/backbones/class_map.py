@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from featx.errors import FeatxError, printable, system_errors
+from featx.errors import FeatxError, system_errors
+from featx.storage import read_small
 from featx.system import did_you_mean
+from featx.text import printable
 
 #: Network classes of the 1000 of ImageNet, as Keras numbers them, from 0.
 _IMAGENET_CATS = tuple(range(281, 286))
@@ -42,7 +44,7 @@ class ClassMap:
 
     Attributes:
         class_names: the classes of the data set.
-        indices: for each of them the numbers of its network classes, from 0, sorted; no number is there twice.
+        indices: for each of them the numbers of its network classes, from 0, sorted; no number occurs twice.
     """
 
     class_names: tuple[str, ...]
@@ -112,7 +114,7 @@ def make_class_map(
         class_names: the classes of the data set, in their order; those that are mapped, sorted, if None.
 
     Raises:
-        FeatxError: a word cannot be understood, a network class does not exist or is there twice, or the classes are
+        FeatxError: a word cannot be understood, a network class does not exist or occurs twice, or the classes are
             not those of the data set.
     """
     if class_list and len(class_list) != n_network_classes:
@@ -291,7 +293,7 @@ def _distinct_names(class_list: Sequence[NetworkClass]) -> list[str]:
 def _read_json(path: Path, what: str) -> Any:
     try:
         with system_errors(f"The {what} {printable(path)}", "read"):
-            text = path.read_text(encoding="utf-8-sig")  # editors on Windows begin a file with a byte order mark
+            text = read_small(path).decode("utf-8-sig")  # editors on Windows begin a file with a byte order mark
         content = json.loads(text, object_pairs_hook=_without_twins)
         json.dumps(content, ensure_ascii=False).encode("utf-8", "surrogateescape")  # half a character is no name
     except (ValueError, RecursionError) as error:

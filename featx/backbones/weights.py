@@ -14,15 +14,17 @@ import tempfile
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from featx.backbones.table import OfficialFile, find_backbone
 from featx.dataset import digest_files
-from featx.errors import WeightsError, printable
-from featx.storage import StoragePath, nearest_folder
-from featx.store import DAMAGE_ERRORS, as_text, open_hdf5
+from featx.errors import WeightsError
+from featx.storage import StoragePath, expanded, nearest_folder
+from featx.store import DAMAGE_ERRORS, as_text, check_own_file, open_hdf5
 from featx.system import did_you_mean, import_keras, size
+from featx.text import printable
 
 #: What Keras calls the last layer of a whole classifier: its output is a probability for each class.
 CLASSIFIER_LAYER = "predictions"
@@ -31,6 +33,12 @@ log = logging.getLogger("featx")
 
 #: What `--weights` may be, besides `random:SEED` and a file.
 _WORDS = ("imagenet", "random", "imagenet-or-random")
+
+#: Words for random weights. The seed is part of the recipe.
+_RANDOM = re.compile(r"random(?::(\d{1,20}))?", re.ASCII)
+
+#: The arrays in a file of weights may take so much: three times those of the largest network that Keras has.
+MAX_WEIGHTS_BYTES = 4 << 30
 
 #: A server that says nothing for so long is not there.
 DOWNLOAD_TIMEOUT_S = 30.0
@@ -47,6 +55,7 @@ def count_classes(path: Path) -> int | None:
         WeightsError: the system cannot read it.
     """
     try:
+        check_own_file(path, MAX_WEIGHTS_BYTES)
         with open_hdf5(path) as file:
             last = list(_official_layer(file) if "layers" not in file else _keras_3_layer(file))
             shapes = [array.shape for array in last]
@@ -104,7 +113,7 @@ class _Wanted:
     @property
     def official_path(self) -> Path:
         """Where Keras keeps its file: in its own cache folder, as Keras finds it."""
-        return Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras") / "models" / self.official.name
+        return Path(os.environ.get("KERAS_HOME") or expanded("~/.keras")) / "models" / self.official.name
 
     @property
     def pattern(self) -> str:
@@ -119,8 +128,13 @@ def check_weights(weights: str) -> None:
     """
     if weights == "imagenet":
         _weights_folder()
-    if weights in _WORDS or re.fullmatch(r"random:\d+", weights) or Path(weights).expanduser().is_file():
+    if weights in _WORDS or _RANDOM.fullmatch(weights) or _is_file(expanded(weights)):
         return
+    if weights.startswith("random:"):
+        raise WeightsError(
+            f"The seed of random weights is a whole number of 20 digits at most, like random:7. Received: "
+            f"{printable(weights[:80])}"
+        )
     raise WeightsError(
         f"There is no weights file {printable(weights)}. Give --weights a file, or imagenet."
         f"{did_you_mean(weights, _WORDS)}"
@@ -145,7 +159,7 @@ def find_weights(backbone: str, weights: str, cache_dir: StoragePath, *, whole: 
     find_backbone(backbone)
     check_weights(weights)
     wanted = _Wanted(backbone, whole)
-    if match := re.fullmatch(r"random(?::(\d+))?", weights):
+    if match := _RANDOM.fullmatch(weights):
         return Weights(f"random-{int(match[1] or 0)}", None)
     if weights == "imagenet-or-random":
         try:
@@ -153,7 +167,7 @@ def find_weights(backbone: str, weights: str, cache_dir: StoragePath, *, whole: 
         except WeightsError as error:
             log.warning("%s Continuing with random weights: the figures say nothing about transfer learning.", error)
             return find_weights(backbone, "random", cache_dir)
-    path = _imagenet_path(wanted) if weights == "imagenet" else Path(weights).expanduser()
+    path = _imagenet_path(wanted) if weights == "imagenet" else expanded(weights)
     return _weights_in_file(wanted, path, cache_dir)
 
 
@@ -195,7 +209,7 @@ def find_weights_again(
     if download and was_official and not wanted.official_path.exists():
         _download(wanted, "the places named")
         return find_weights_again(backbone, digest, (), cache_dir, whole=whole)
-    looked += [f"{printable(path)} is not there" for path in named if not path.is_file()]
+    looked += [f"{printable(path)} is not there" for path in named if not _is_file(path)]
     where = f" ({'; '.join(looked)})" if looked else ""
     raise WeightsError(
         f"The weights of {backbone} with the SHA-256 {digest[:16]}… were not found{where}. Name their file with "
@@ -205,14 +219,20 @@ def find_weights_again(
 
 def _local_paths(wanted: _Wanted, named: Sequence[Path]) -> Iterator[Path]:
     """Yield those of the `named` files that are there, and the one that is found without being named."""
-    yield from (path for path in named if path.is_file())
+    yield from (path for path in named if _is_file(path))
     if found := _local_path(wanted):
         yield found
 
 
+def _is_file(path: Path) -> bool:
+    """Return whether there is a regular file; a name that no file can have is none."""
+    return os.path.isfile(path)  # noqa: PTH113 - which raises nothing
+
+
 def _weights_in_file(wanted: _Wanted, path: Path, cache_dir: StoragePath) -> Weights:
-    _check_official(wanted.official, path)
-    digests, problems = digest_files([path.absolute()], cache_dir)
+    # A file whose digest is remembered has been checked, and has not changed since: it is not read again.
+    check = partial(_check_official, wanted.official, path)
+    digests, problems = digest_files([path.absolute()], cache_dir, before_reading=check)
     if problems:
         raise WeightsError(f"The weights file {printable(path)} cannot be read: {problems[0]}.")
     log.debug("Weights: %s, SHA-256 %s.", printable(path), bytes(digests[0]).hex())
@@ -223,8 +243,11 @@ def _check_official(official: OfficialFile, path: Path) -> None:
     """Raise if a file that bears an official name is not the official file; leave it where it is."""
     if path.name != official.name or official.md5 is None:
         return
-    with path.open("rb") as file:
-        md5 = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    try:
+        with path.open("rb") as file:
+            md5 = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    except OSError as error:
+        raise WeightsError(f"The weights file {printable(path)} cannot be read: {error.strerror}.") from error
     if md5 != official.md5:
         raise WeightsError(
             f"{printable(path)} has the name of Keras's official weights but is not that file: MD5 expected "
@@ -255,7 +278,7 @@ def _weights_folder() -> Path | None:
     named = os.environ.get("FEATX_WEIGHTS_DIR")
     if not named:
         return None
-    folder = Path(named).expanduser()
+    folder = expanded(named)
     if not folder.is_dir():
         raise WeightsError(f"FEATX_WEIGHTS_DIR names no folder. Received: {printable(named)}.{nearest_folder(folder)}")
     return folder

@@ -9,7 +9,8 @@ from typing import Any
 import click
 
 from featx.cli import options as opt
-from featx.errors import FeatxError, printable
+from featx.cli.terminal import ask
+from featx.errors import FeatxError
 from featx.extract import (
     DEFAULT_CACHE_DIR,
     CacheCheck,
@@ -22,9 +23,10 @@ from featx.extract import (
     remove,
     size_bytes,
 )
-from featx.storage import StoragePath, local_dir
+from featx.storage import StoragePath, is_held, local_dir
 from featx.store import Compaction, Damage, StoreCheck
 from featx.system import duration, shell_line, size, text_table
+from featx.text import Shown, shown_text
 
 NAMES = click.argument("names", nargs=-1)
 
@@ -64,7 +66,7 @@ def ls(cache_dir: StoragePath, output: opt.Output) -> None:
 def verify(names: tuple[str, ...], cache_dir: StoragePath, mend: bool, output: opt.Output) -> None:
     """Read everything, compare it with its checksums, and say what is damaged. Without --mend, change nothing.
 
-    Exits with 1 if something is damaged.
+    Exits with 1 if something is damaged, and with 2 if something cannot be checked. featx checks the rest all the same.
 
     \b
     Example:
@@ -72,6 +74,8 @@ def verify(names: tuple[str, ...], cache_dir: StoragePath, mend: bool, output: o
     """
     check = check_cache(cache_dir, names, mend=mend, show=output.show)
     output.say(check, partial(check_text, cache_dir=cache_dir, mended=mend), _check_json)
+    if check.problems:
+        raise FeatxError(" ".join(check.problems))
     if not check.is_sound:
         click.get_current_context().exit(1)
 
@@ -106,18 +110,18 @@ def rm(names: tuple[str, ...], cache_dir: StoragePath, quarantined: bool, yes: b
     if not names and not quarantined:
         raise FeatxError("Name what to remove, as featx cache ls shows it, or give --quarantined.")
     paths = removable(cache_dir, names, quarantined=quarantined)
-    if paths and not yes and not click.confirm(_removal_question(paths), err=True):
+    if paths and not yes and not ask(_removal_question(paths)):
         click.get_current_context().exit(1)
     remove(paths)
     output.say([path.name for path in paths], _removal_text, lambda names: {"removed": names})
 
 
-def _listing_text(entries: Sequence[CacheEntry], cache_dir: StoragePath) -> str:
+def _listing_text(entries: Sequence[CacheEntry], cache_dir: StoragePath) -> Shown:
     if not entries:
-        return f"{printable(cache_dir)} is empty."
+        return shown_text([f"{cache_dir} is empty."])
     rows = [
         (
-            f"  {printable(entry.name)}",
+            f"  {entry.name}",
             f"{entry.store.n_images:,}" if entry.store else "",
             f"{len(entry.store.segments):,}" if entry.store else "",
             size(entry.size_bytes),
@@ -126,21 +130,33 @@ def _listing_text(entries: Sequence[CacheEntry], cache_dir: StoragePath) -> str:
         for entry in entries
     ]
     folders = dict.fromkeys((cache_dir, local_dir(cache_dir)))
-    total = f"{size(sum(entry.size_bytes for entry in entries))} in {' and '.join(map(printable, folders))}."
-    return f"{text_table(('', 'images', 'segments', 'size', 'what'), rows)}\n{total}"
+    total = f"{size(sum(entry.size_bytes for entry in entries))} in {' and '.join(map(str, folders))}."
+    return shown_text([text_table(("", "images", "segments", "size", "what"), rows), total])
 
 
 def _about(entry: CacheEntry) -> str:
+    if entry.problem:
+        return entry.problem
     if entry.store is None:
-        return {"networks": "converted networks", "digests": "digests of image files"}.get(entry.kind, "")
+        return {
+            "networks": "converted networks",
+            "digests": "digests of image files",
+            "data": "images of featx's own",
+            "quarantined": "damaged, quarantined",
+            "unfinished": "another featx command is using it"
+            if is_held(entry.path)
+            else "left by a featx command that was killed",
+        }.get(entry.kind, "not featx's")
     parts = [f"{entry.store.recipe.precision}, {entry.store.recipe.dtype}" if entry.store.recipe else "no known recipe"]
     if entry.store.quarantined:
         parts.append(f"{len(entry.store.quarantined)} damaged segments quarantined")
+    if entry.unfinished_bytes:
+        parts.append(f"{size(entry.unfinished_bytes)} unfinished")
     return "; ".join(parts)
 
 
-def _names_text(entries: Sequence[CacheEntry]) -> str:
-    return "\n".join(printable(entry.name) for entry in entries)
+def _names_text(entries: Sequence[CacheEntry]) -> Shown:
+    return shown_text(entry.name for entry in entries)
 
 
 def _listing_json(entries: Sequence[CacheEntry]) -> list[dict[str, Any]]:
@@ -149,35 +165,37 @@ def _listing_json(entries: Sequence[CacheEntry]) -> list[dict[str, Any]]:
             "name": entry.name,
             "kind": entry.kind,
             "size_bytes": entry.size_bytes,
+            "unfinished_bytes": entry.unfinished_bytes,
             "n_images": entry.store.n_images if entry.store else None,
             "n_segments": len(entry.store.segments) if entry.store else None,
             "n_set_aside": len(entry.store.quarantined) if entry.store else None,
             "recipe_key": entry.store.recipe.key if entry.store and entry.store.recipe else None,
+            "problem": entry.problem or None,
         }
         for entry in entries
     ]
 
 
-def check_text(check: CacheCheck, cache_dir: StoragePath, *, mended: bool) -> str:
+def check_text(check: CacheCheck, cache_dir: StoragePath, *, mended: bool) -> Shown:
     """Return what was found in the cache, and what mending costs or has left to do."""
     lines = [line for store in check.stores for line in _store_lines(store)]
     lines += [_damage_line(damage) for damage in check.damages]
     if check.is_sound:
-        return "\n".join([*lines, "No damage found."])
+        return shown_text([*lines, *([] if check.problems else ["No damage found."])])
     if mended:
         lines.append("The damaged files were quarantined or removed.")
     else:
         elsewhere = [] if cache_dir == Path(DEFAULT_CACHE_DIR) else ["--cache-dir", str(cache_dir)]
         command = shell_line(["featx", "cache", "verify", "--mend", *elsewhere])
-        lines.append(f"Nothing was changed. To quarantine the damaged files: {printable(command)}")
+        lines.append(f"Nothing was changed. To quarantine the damaged files: {command}")
     lost = [store for store in check.stores if store.recipe and _n_lost(store) != 0]
     if lost:
         lines += ["Then compute the lost features again:", *(f"  {_extraction(store)}" for store in lost)]
-    return "\n".join(lines)
+    return shown_text(lines)
 
 
 def _store_lines(store: StoreCheck) -> Iterator[str]:
-    yield f"{printable(store.dir.name)}: {store.n_rows:,} images, no damage."
+    yield f"{store.dir.name}: {store.n_rows:,} images, no damage."
     yield from map(_damage_line, store.damages)
     n_lost = _n_lost(store)
     if n_lost != 0:
@@ -187,7 +205,7 @@ def _store_lines(store: StoreCheck) -> Iterator[str]:
 
 
 def _damage_line(damage: Damage) -> str:
-    return f"  DAMAGED {printable(damage.path)}: {printable(damage.reason)}"
+    return f"  DAMAGED {damage.path}: {damage.reason}"
 
 
 def _n_lost(store: StoreCheck) -> int | None:
@@ -221,6 +239,7 @@ def _check_json(check: CacheCheck) -> dict[str, Any]:
             for store in check.stores
         ],
         "damages": list(map(_damage_json, check.damages)),
+        "problems": list(check.problems),
     }
 
 
@@ -228,13 +247,13 @@ def _damage_json(damage: Damage) -> dict[str, Any]:
     return {"path": str(damage.path), "reason": damage.reason, "n_images": damage.n_images}
 
 
-def _compaction_text(done: Mapping[str, Compaction]) -> str:
+def _compaction_text(done: Mapping[str, Compaction]) -> Shown:
     lines = [
-        f"{printable(name)}: {compaction.n_segments_before:,} segments, now {compaction.n_segments:,}; "
+        f"{name}: {compaction.n_segments_before:,} segments, now {compaction.n_segments:,}; "
         f"{compaction.n_rows:,} images were written again."
         for name, compaction in done.items()
     ]
-    return "\n".join(lines) or "There are no stores to compact."
+    return shown_text(lines or ["There are no stores to compact."])
 
 
 def _compaction_json(done: Mapping[str, Compaction]) -> dict[str, Any]:
@@ -242,9 +261,9 @@ def _compaction_json(done: Mapping[str, Compaction]) -> dict[str, Any]:
 
 
 def _removal_question(paths: Sequence[StoragePath]) -> str:
-    names = ", ".join(printable(path.name) for path in paths)
+    names = ", ".join(path.name for path in paths)
     return f"Remove {names} ({size(sum(map(size_bytes, paths)))})? If you need it later, featx computes it again"
 
 
-def _removal_text(names: Sequence[str]) -> str:
-    return f"Removed: {', '.join(map(printable, names))}." if names else "Nothing to remove."
+def _removal_text(names: Sequence[str]) -> Shown:
+    return shown_text([f"Removed: {', '.join(names)}." if names else "Nothing to remove."])

@@ -3,13 +3,10 @@
 import json
 import logging
 import os
-import shlex
 import shutil
 import sys
 import textwrap
 import webbrowser
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +15,11 @@ import click
 from featx.cli import options as opt
 from featx.compare import BASELINE_NAMES, MAX_REPEATS, Comparison, compare_approaches
 from featx.dataset import ImageFolders
-from featx.errors import printable
 from featx.extract import DEFAULT_CACHE_DIR
-from featx.storage import StoragePath, new_folder, replacing_folder
-from featx.system import waiting
-from featx.train import RUNS_NAME
+from featx.storage import StoragePath, new_folder
+from featx.system import as_argument, shell_line, waiting
+from featx.text import Shown, shown_text
+from featx.train import REPORTS_NAME, RUNS_NAME
 
 log = logging.getLogger("featx")
 
@@ -59,10 +56,10 @@ log = logging.getLogger("featx")
 @click.option(
     "--claims",
     is_flag=True,
-    help="Show what the report of 2020 claimed, even if these are not its images.",
+    help="Show what the report of 2020 claimed, even for images that are not the report's.",
 )
 @click.option(
-    "--report-dir", type=opt.LocalFolder(path_type=Path), help="Report folder.  [default: a new one in reports/]"
+    "--report-dir", type=opt.LocalPath(path_type=Path), help="Report folder.  [default: a new one in reports/]"
 )
 @click.option("--open", "open_page", is_flag=True, help="Open the report's page in the browser.")
 @opt.OUTPUT
@@ -84,39 +81,31 @@ def compare(
     Example:
       featx compare data/ --backbone vgg16 --backbone resnet50 --with-scratch-cnn
     """
-    from featx.report import write_report
+    from featx.report import PAGE_NAME, fill_report
 
     baselines = ("report-cnn", *baselines) if with_scratch_cnn else baselines
-    with new_folder(report_dir, Path("reports")) as folder, kept_runs(folder) as runs_dir:
-        comparison = compare_approaches(data, baselines=baselines, runs_dir=runs_dir, **options)
+    with new_folder(report_dir, Path(REPORTS_NAME), last=PAGE_NAME, precious=RUNS_NAME) as making:
+        comparison = compare_approaches(data, baselines=baselines, runs_dir=making.built / RUNS_NAME, **options)
+        making.is_worth_keeping = True
         with waiting("report", show=output.show):
-            write_report(comparison, folder, data.root, claims=claims)
+            fill_report(making.built, comparison, making.path, data.root, claims=claims)
+    folder = making.path
     predict = predict_command(folder, options["cache_dir"])
     output.say(comparison, lambda done: comparison_text(done, folder, predict), lambda done: json.loads(done.to_json()))
     if open_page:
         open_in_browser(folder / "index.html")
 
 
-@contextmanager
-def kept_runs(report_dir: Path) -> Iterator[Path]:
-    """Yield a folder for the runs, which are in the report folder when the report is: all of them, or none."""
-    runs_dir = report_dir / RUNS_NAME
-    with replacing_folder(runs_dir) as folder:
-        yield folder
-    with suppress(OSError):  # there are runs
-        runs_dir.rmdir()
-
-
-def comparison_text(comparison: Comparison, report_dir: Path, predict: str = "") -> str:
+def comparison_text(comparison: Comparison, report_dir: Path, predict: str = "") -> Shown:
     """Return the table and the verdict, for a terminal; `predict` is the command that uses the best head, if any."""
     from featx.report import curve_verdict, table, verdict
 
     width = min(118, shutil.get_terminal_size((80, 24)).columns)
     sentences = filter(None, (verdict(comparison), curve_verdict(comparison)))
-    words = "\n".join(textwrap.fill(sentence, width) for sentence in sentences)
-    use = f"Classify images with the best head: {printable(predict)}\n" if predict else ""
+    words = [line for sentence in sentences for line in textwrap.wrap(sentence, width)]
+    use = [f"Classify images with the best head: {predict}"] if predict else []
     page = (report_dir / "index.html").absolute().as_uri()
-    return f"{table(comparison)}\n{words}\n\n{use}Report: {printable(report_dir)}\n{page}"
+    return shown_text([*table(comparison).split("\n"), *words, "", *use, f"Report: {report_dir}", page])
 
 
 def predict_command(report_dir: Path, cache_dir: StoragePath) -> str:
@@ -124,7 +113,7 @@ def predict_command(report_dir: Path, cache_dir: StoragePath) -> str:
     if not (report_dir / RUNS_NAME).exists():
         return ""
     cache = [] if str(cache_dir) == DEFAULT_CACHE_DIR else ["--cache-dir", str(cache_dir)]
-    return f"{shlex.join(['featx', 'predict', str(report_dir), *cache])} IMAGE…"
+    return f"{shell_line(['featx', 'predict', as_argument(report_dir), *cache])} IMAGE…"
 
 
 def open_in_browser(page: Path) -> None:

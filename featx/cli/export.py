@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from featx.cli import options as opt
-from featx.errors import printable
 from featx.system import size
+from featx.text import Shown, shown_text
 
 if TYPE_CHECKING:
     from featx.export import Export
 
 
 @click.command()
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", type=opt.LocalPath(path_type=Path))
 @click.option(
     "--format",
     "form",
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--to",
-    type=click.Path(path_type=Path),
+    type=opt.LocalPath(path_type=Path),
     help="File or folder to write; must not exist.  [default: RUN/model-HEAD.keras, .onnx, or no suffix]",
 )
 @click.option("--head", type=opt.Choice(["dense", "logreg"]), help="Head to use.  [default: dense]")
-@click.option("--weights", type=click.Path(path_type=Path), help="File of the backbone's weights, if you moved it.")
+@click.option("--weights", type=opt.LocalPath(path_type=Path), help="File of the backbone's weights, if you moved it.")
 @opt.CACHE_DIR
 @opt.OUTPUT
 def export(run: Path, form: str, to: Path | None, output: opt.Output, **options: Any) -> None:
@@ -46,11 +46,13 @@ def export(run: Path, form: str, to: Path | None, output: opt.Output, **options:
     output.say(export_run(run, to, format=form, show=output.show, **options), _to_text, _to_json)
 
 
-def _to_text(done: "Export") -> str:
+def _to_text(done: "Export") -> Shown:
     untrained = " Its backbone has random weights: it was never trained." if done.recipe.has_random_weights else ""
-    return (
-        f"{printable(done.path)}: {done.recipe.backbone} with the head {done.head}, {len(done.class_names)} classes, "
-        f"{size(done.size_bytes)}, in {done.elapsed_s:.1f} s.{untrained}"
+    return shown_text(
+        [
+            f"{done.path}: {done.recipe.backbone} with the head {done.head}, {len(done.class_names)} classes, "
+            f"{size(done.size_bytes)}, in {done.elapsed_s:.1f} s.{untrained}"
+        ]
     )
 
 

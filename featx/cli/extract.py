@@ -8,11 +8,11 @@ import click
 
 from featx.cli import options as opt
 from featx.dataset import ImageFolders
-from featx.errors import printable
 from featx.extract import ExtractedViews, Extraction, extract_features
 from featx.storage import StoragePath, new_folder
 from featx.system import duration
-from featx.train import data_warnings
+from featx.text import Shown, shown_text
+from featx.train import REPORTS_NAME, data_warnings
 
 #: Skipped images that the terminal names; `skipped.csv` has all.
 SKIPPED_SHOWN = 10
@@ -47,15 +47,16 @@ def extract(data: ImageFolders, cache_dir: StoragePath, preview: bool, output: o
         from featx.report import draw_preview
 
         chosen = {name: options[name] for name in ("views", "backbone", "image_size")}
-        with new_folder(None, Path("reports")) as folder:
-            picture = draw_preview(data, folder, cache_dir=cache_dir, **chosen)
-        output.say(picture, lambda path: f"Views: {printable(path)}", lambda path: {"preview": str(path)})
+        with new_folder(None, Path(REPORTS_NAME)) as making:
+            name = draw_preview(data, making.built, cache_dir=cache_dir, **chosen).name
+        picture = making.path / name
+        output.say(picture, lambda path: shown_text([f"Views: {path}"]), lambda path: {"preview": str(path)})
     else:
         extraction = extract_features(data, cache_dir=cache_dir, show=output.show, **options)
         output.say(extraction, extraction_text, extraction_json)
 
 
-def extraction_text(extraction: Extraction) -> str:
+def extraction_text(extraction: Extraction) -> Shown:
     """Return what an extraction did, in a few lines."""
     dataset, skipped, views = extraction.dataset, extraction.skipped, extraction.views
     line = (
@@ -71,21 +72,21 @@ def extraction_text(extraction: Extraction) -> str:
         rate = timings.n_images / timings.elapsed_s
         lines.append(
             f"{duration(timings.elapsed_s)} in {extraction.recipe.precision} ({rate:,.0f} images/s): "
-            f"start {duration(timings.start_s)}, then waiting for decode {duration(timings.decode_s)}, "
-            f"forward {duration(timings.forward_s)}, write {duration(timings.write_s)}; "
+            f"{duration(timings.start_s)} to start, then waits of {duration(timings.decode_s)} for decoding, "
+            f"{duration(timings.forward_s)} for the network, {duration(timings.write_s)} for writing; "
             f"{duration(extraction.elapsed_s)} in total."
         )
     if views:
         lines += _views_lines(views)
-    lines += [f"Skipped {printable(image.path)}: {image.reason}" for image in skipped[:SKIPPED_SHOWN]]
+    lines += [f"Skipped {image.path}: {image.reason}" for image in skipped[:SKIPPED_SHOWN]]
     if len(skipped) > SKIPPED_SHOWN:
         lines.append(f"… and {len(skipped) - SKIPPED_SHOWN:,} more.")
     if skipped:
-        lines.append(f"Skipped images: {printable(extraction.store_dir / 'skipped.csv')}")
-    lines.append(f"Features: {printable(extraction.store_dir)}")
+        lines.append(f"Skipped images: {extraction.store_dir / 'skipped.csv'}")
+    lines.append(f"Features: {extraction.store_dir}")
     if views:
-        lines.append(f"Features of views: {printable(views.store_dir)}")
-    return "\n".join(lines)
+        lines.append(f"Features of views: {views.store_dir}")
+    return shown_text(lines)
 
 
 def _views_lines(extracted: ExtractedViews) -> list[str]:

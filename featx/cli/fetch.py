@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from featx.cli import options as opt
-from featx.errors import printable
-from featx.system import shell_line, size
+from featx.system import as_argument, shell_line, size
+from featx.text import Shown, shown_text
 
 if TYPE_CHECKING:
     from featx.dataset.kaggle import Fetched
@@ -25,7 +25,7 @@ def _slug(text: str) -> str:
 @click.argument("slug", type=opt.Parsed("slug", _slug))
 @click.option(
     "--to",
-    type=click.Path(path_type=Path),
+    type=opt.LocalPath(path_type=Path),
     default=Path("data"),
     show_default=True,
     help="Folder to write; must be empty or new.",
@@ -55,15 +55,12 @@ def fetch(slug: str, to: Path, zip_encoding: str | None, output: opt.Output) -> 
     output.say(fetch_data(slug, to, zip_encoding=zip_encoding, show=output.show), _to_text, _to_json)
 
 
-def _to_text(fetched: "Fetched") -> str:
-    folder = printable(fetched.folder)
-    if fetched.slug == "sample":
-        return f"The sample is in {folder}. Next: {printable(_next(fetched))}"
+def _to_text(fetched: "Fetched") -> Shown:
     already = " already; nothing was downloaded" if fetched.was_there else ""
-    return (
-        f"{fetched.slug} is in {folder}{already}: {fetched.n_files:,} files, {size(fetched.size_bytes)}. "
-        f"Next: {printable(_next(fetched))}"
-    )
+    there = f"{fetched.slug} is in {fetched.folder}{already}: {fetched.n_files:,} files, {size(fetched.size_bytes)}."
+    if fetched.slug == "sample":
+        there = f"The sample is in {fetched.folder}."
+    return shown_text([f"{there} Next: {_next(fetched)}"])
 
 
 def _to_json(fetched: "Fetched") -> dict[str, Any]:
@@ -71,7 +68,7 @@ def _to_json(fetched: "Fetched") -> dict[str, Any]:
 
 
 def _next(fetched: "Fetched") -> str:
-    folder = shell_line([str(fetched.folder)])
+    words = ["featx", "extract", as_argument(fetched.folder)]
     if fetched.slug == "sample":
-        return f"featx compare {folder} --image-size 64 --with-scratch-cnn"
-    return f"featx extract {folder}"
+        words = ["featx", "compare", as_argument(fetched.folder), "--image-size", "64", "--with-scratch-cnn"]
+    return shell_line(words)

@@ -18,10 +18,13 @@ from featx.cli.fetch import fetch
 from featx.cli.options import with_nearest
 from featx.cli.plan import plan
 from featx.cli.predict import predict
+from featx.cli.streams import output_refused
+from featx.cli.terminal import say
 from featx.cli.train_top import train_top
-from featx.errors import FeatxError, printable, redacted
-from featx.storage import archive_kind
+from featx.errors import FeatxError
+from featx.storage import archive_kind, working_folder
 from featx.system import Terminated, ignore_interrupts, raise_terminated
+from featx.text import one_line, redacted_word, shown_text
 
 log = logging.getLogger("featx")
 
@@ -29,12 +32,19 @@ log = logging.getLogger("featx")
 class Commands(click.Group):
     """The commands of featx: errors are one line on stderr, never a traceback."""
 
-    def make_context(self, *args: Any, **options: Any) -> click.Context:
+    def make_context(self, info_name: str | None, args: list[str], *others: Any, **options: Any) -> click.Context:
         """Parse the command line; on Ctrl-C, click itself would exit with 1 and say only that it was aborted."""
+        self._addresses = [word for word in args if "://" in word]
         try:
-            return super().make_context(*args, **options)
+            return super().make_context(info_name, args, *others, **options)
         except KeyboardInterrupt as interrupt:
             _stop(interrupt)
+        except click.UsageError as error:
+            raise self._safe(error) from None
+        except BrokenPipeError:
+            raise
+        except OSError as error:  # nothing but `--help` is printed here
+            _fail(str(output_refused(error)), 2)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -47,9 +57,10 @@ class Commands(click.Group):
         """Run a command; exit with 2 on an error, 130 on Ctrl-C, 143 on SIGTERM."""
         signal.signal(signal.SIGTERM, raise_terminated)
         try:
+            working_folder()
             return super().invoke(ctx)
         except click.UsageError as error:
-            raise click.UsageError(redacted(with_nearest(error)), error.ctx) from None  # what was typed is in it
+            raise self._safe(error) from None
         except FeatxError as error:
             _fail(str(error), 2)
         except KeyboardInterrupt as interrupt:
@@ -59,7 +70,16 @@ class Commands(click.Group):
         except MemoryError as error:
             _fail(f"not enough memory: {error}. Choose smaller images, a later layer or smaller batches.", 2)
         except OSError as error:
-            _fail(f"{error.strerror or error}: {printable(error.filename or '')}", 2)
+            _fail(": ".join(filter(None, [error.strerror or str(error), os.fsdecode(error.filename or "")])), 2)
+
+    def _safe(self, error: click.UsageError) -> click.UsageError:
+        """Return a usage error with the nearest word, fit for a terminal: what was typed is in it."""
+        if isinstance(error, click.exceptions.NoArgsIsHelpError):
+            return error
+        message = with_nearest(error)
+        for word in self._addresses:  # with any blanks in it
+            message = message.replace(word, redacted_word(word))
+        return click.UsageError(one_line(message), error.ctx)
 
 
 def is_data(word: str) -> bool:
@@ -78,7 +98,7 @@ def _stop(interrupt: KeyboardInterrupt) -> NoReturn:
 
 
 def _fail(message: str, exit_code: int) -> NoReturn:
-    click.echo(f"featx: {message}", err=True)
+    say(shown_text([f"featx: {message}"]), err=True)
     sys.exit(exit_code)
 
 
@@ -90,7 +110,7 @@ class _Handler(logging.Handler):
 
         prefix = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
         with tqdm.external_write_mode(file=sys.stderr) if sys.stderr.isatty() else nullcontext():
-            click.echo(f"featx: {prefix}{printable(record.getMessage())}", err=True)
+            say(shown_text([f"featx: {prefix}{record.getMessage()}"]), err=True)
 
 
 @click.group(

@@ -6,20 +6,23 @@ import json
 import logging
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import click
 from click.core import ParameterSource
 
+from featx.cli.terminal import say, say_data
 from featx.dataset import ImageFolders, chosen_data, has_data
 from featx.engines import ENGINE_CHOICES, EngineOptions
-from featx.errors import FeatxError, printable, redacted
+from featx.errors import FeatxError
 from featx.extract import DEFAULT_CACHE_DIR, RECIPE_OPTIONS, option_flag, option_variable
-from featx.images import AUGMENTATIONS, MAX_VIEWS, choose_views
+from featx.heads import MAX_EPOCHS, MAX_SEED
+from featx.images import AUGMENTATIONS, MAX_VIEWS, Augmentation, choose_views
 from featx.storage import StoragePath, as_data, as_storage_path, text_encoding
-from featx.system import MemoryLimit, did_you_mean, parse_duration, parse_size
+from featx.system import MAX_THREADS, MemoryLimit, did_you_mean, parse_duration, parse_size
+from featx.text import Shown, redacted_address
 from featx.train import Training
 
 log = logging.getLogger("featx")
@@ -65,13 +68,13 @@ class StoragePathType(click.Path):
         return as_storage_path(value) if "://" in str(value) else super().convert(value, param, ctx)
 
 
-class LocalFolder(click.Path):
-    """A folder that featx writes on this machine."""
+class LocalPath(click.Path):
+    """A file or folder on this machine."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the path."""
         if "://" in str(value):
-            self.fail(f"name a folder on this machine. Received: {printable(redacted(str(value)))}", param, ctx)
+            self.fail(f"name a path on this machine. Received: {redacted_address(str(value))}", param, ctx)
         return super().convert(value, param, ctx)
 
 
@@ -249,6 +252,20 @@ def _views(
     return {"views": choose_views(n_views, augment, of_test=test_views, **settings)}
 
 
+def _setting(name: str) -> Parsed:
+    """Return the type of a number of `Augmentation`, refused before anything is looked for if it is out of range."""
+
+    def parse(text: str) -> float:
+        try:
+            number = float(text)
+        except ValueError:
+            raise FeatxError(f"{text!r} is not a number.") from None
+        replace(Augmentation(), **{name: number})  # type: ignore[arg-type]  # flip is a bool
+        return number
+
+    return Parsed("float", parse)
+
+
 TRAIN_VIEWS = combined(
     _views,
     option(
@@ -265,9 +282,11 @@ TRAIN_VIEWS = combined(
         "[default: report, unless you give one of these]",
     ),
     option("--flip", is_flag=True, help="Swap left and right in half of the views."),
-    option("--rotation", type=float, help="Rotate each view by up to this many degrees, either way."),
-    option("--zoom", type=float, help="Scale height and width of each view by up to ± this share, like 0.2."),
-    option("--shear", type=float, help="Shear each view by up to this many degrees, either way."),
+    option("--rotation", type=_setting("rotation"), help="Rotate each view by up to this many degrees, either way."),
+    option(
+        "--zoom", type=_setting("zoom"), help="Scale height and width of each view by up to ± this share, like 0.2."
+    ),
+    option("--shear", type=_setting("shear"), help="Shear each view by up to this many degrees, either way."),
 )
 VIEWS = options(
     TRAIN_VIEWS,
@@ -291,11 +310,17 @@ STAGE_ONE = options(
         "else openvino.",
     ),
     option("--batch-size", type=click.IntRange(1, 4096), help="Images in a batch.  [default: for this machine]"),
-    option("--threads", type=click.IntRange(1), help="Processor cores that openvino uses.  [default: all]"),
-    option("--streams", type=click.IntRange(1), help="Batches openvino runs in parallel.  [default: for this machine]"),
+    option(
+        "--threads", type=click.IntRange(1, MAX_THREADS), help="Processor cores that openvino uses.  [default: all]"
+    ),
+    option(
+        "--streams",
+        type=click.IntRange(1, MAX_THREADS),
+        help="Batches openvino runs in parallel.  [default: for this machine]",
+    ),
     option(
         "--workers",
-        type=click.IntRange(1),
+        type=click.IntRange(1, MAX_THREADS),
         help="Threads that decode images.  [default: one for each core, more for remote images]",
     ),
     option("--strict", is_flag=True, help="Stop at the first image that cannot be read, instead of skipping it."),
@@ -309,12 +334,17 @@ def _training(seed: int, epochs: int, memory: int | None, *, quiet: bool) -> dic
 
 STAGE_TWO = combined(
     _training,
-    option("--seed", type=click.IntRange(0), default=Training.seed, help="Seed for everything random in training."),
+    option(
+        "--seed",
+        type=click.IntRange(0, MAX_SEED),
+        default=Training.seed,
+        help="Seed for everything random in training.",
+    ),
     option(
         "--epochs",
-        type=click.IntRange(1),
+        type=click.IntRange(1, MAX_EPOCHS),
         default=Training.epochs,
-        help="Most passes over the training images; early stopping may end training sooner.",
+        help="Largest number of passes over the training images; early stopping may end sooner.",
     ),
     option(
         "--memory",
@@ -339,7 +369,7 @@ MAP = options(
     ),
     option(
         "--class-list",
-        type=click.Path(path_type=Path),
+        type=LocalPath(path_type=Path),
         help="JSON file with the names of the network's classes.",
     ),
 )
@@ -357,12 +387,12 @@ class Output:
     show: bool
     as_json: bool
 
-    def say(self, result: Any, to_text: Callable[[Any], str], to_json: Callable[[Any], Any]) -> None:
+    def say(self, result: Any, to_text: Callable[[Any], Shown], to_json: Callable[[Any], Any]) -> None:
         """Print a result on standard output: as JSON, as text, or not at all."""
         if self.as_json:
-            click.echo(json.dumps(to_json(result), indent=2))
-        elif self.show:
-            click.echo(to_text(result))
+            say_data(json.dumps(to_json(result), indent=2))
+        elif self.show and (text := to_text(result)):
+            say(text)
 
 
 def _output(*, quiet: bool, as_json: bool) -> dict[str, Any]:
@@ -393,7 +423,7 @@ OUTPUT = combined(
         is_flag=True,
         expose_value=False,
         callback=_log_from(logging.DEBUG),
-        help="Also print on standard error what featx decides.",
+        help="Also print details on standard error, such as the recipe and the engine.",
     ),
     option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard output."),
 )

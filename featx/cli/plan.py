@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from featx.cli import options as opt
-from featx.errors import printable
 from featx.extract.planning import MARGIN, NOT_TRIED, Estimate, Plan, Work
 from featx.storage import StoragePath
 from featx.system import duration, size, text_table
+from featx.text import Shown, shown_text
 
 if TYPE_CHECKING:
     from featx.dataset import ImageFolders
@@ -32,7 +32,7 @@ UNREADABLE_SHOWN = 5
 def plan(data: "ImageFolders", cache_dir: StoragePath, output: opt.Output, **options: Any) -> None:
     """Estimate what an extraction will cost: time, disk and memory.
 
-    It takes the options of featx extract, and times it on a sample. It tries first what featx extract would use, then
+    It takes the options of featx extract, and times it on a sample. It first times what featx extract would use, then
     as many other engines and precisions as half a minute allows.
 
     \b
@@ -46,14 +46,14 @@ def plan(data: "ImageFolders", cache_dir: StoragePath, output: opt.Output, **opt
     output.say(planned, plan_text, plan_json)
 
 
-def plan_text(plan: Plan) -> str:
+def plan_text(plan: Plan) -> Shown:
     """Return a plan for a terminal."""
     width = min(100, shutil.get_terminal_size((80, 24)).columns)
     above, below = (
-        "\n".join(textwrap.fill(line, width, subsequent_indent="  ", break_on_hyphens=False) for line in lines)
+        [part for line in lines for part in textwrap.wrap(line, width, subsequent_indent="  ", break_on_hyphens=False)]
         for lines in (_data_lines(plan), [*_table_notes(plan), *_features_lines(plan)])
     )
-    return f"{above}\n\n{_table(plan)}\n\n{below}"
+    return shown_text([*above, "", _table(plan), "", *below])
 
 
 def _data_lines(plan: Plan) -> list[str]:
@@ -73,13 +73,13 @@ def _data_lines(plan: Plan) -> list[str]:
             f"{plan.n_unread:,} images were only counted, because reading them all would take too long: the plan "
             f"assumes that each is readable and new."
         )
-    lines += [f"Cannot be read: {printable(path)} ({reason})" for path, reason in plan.unreadable[:UNREADABLE_SHOWN]]
+    lines += [f"Cannot be read: {path} ({reason})" for path, reason in plan.unreadable[:UNREADABLE_SHOWN]]
     if len(plan.unreadable) > UNREADABLE_SHOWN:
         lines.append(f"… and {len(plan.unreadable) - UNREADABLE_SHOWN:,} more.")
     return lines
 
 
-def _table(plan: Plan) -> str:
+def _table(plan: Plan) -> Shown:
     rows = [_cells(plan, one) for one in plan.estimates if not one.reason]
     return text_table(list(rows[0]), [list(row.values()) for row in rows])
 
@@ -125,7 +125,7 @@ def _table_notes(plan: Plan) -> list[str]:
     )
     others = max(one.others_share for one in measured)
     if others > 0.05:
-        lines.append(f"Other programs took up to {100 * others:.0f} % of the processors; without them, it takes less.")
+        lines.append(f"Other programs took up to {100 * others:.0f} % of the processors; without them, it is faster.")
     if kept := [f"{one.precision} {duration(one.convert_s)}" for one in measured if one.convert_s and one.is_converted]:
         lines.append(f"Converted and kept in the cache: {', '.join(kept)}.")
     lines += [
@@ -136,8 +136,8 @@ def _table_notes(plan: Plan) -> list[str]:
     if plan.deadline_s:
         cannot = any(one.n_machines is None for one in measured)
         lines.append(
-            f"Machines: how many like this finish within {duration(plan.deadline_s)}, at the slow end of the range; "
-            f"{'–: the start alone takes longer' if cannot else 'each needs its own start'}."
+            f"Machines: how many like this one finish within {duration(plan.deadline_s)}, at the slow end of the range"
+            f"; {'–: the start alone takes longer' if cannot else 'each needs its own start'}."
         )
     return lines
 

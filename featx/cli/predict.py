@@ -12,15 +12,20 @@ import click
 from click.core import ParameterSource
 
 from featx.cli import options as opt
+from featx.cli.terminal import say, say_data
 from featx.dataset import files_of
-from featx.errors import FeatxError, printable
+from featx.errors import FeatxError
 from featx.storage import RemotePath, StoragePath, as_data, as_storage_path
 from featx.system import csv_lines, text_table
+from featx.text import one_line, shown_text
 
 if TYPE_CHECKING:
     from featx.predict import ImageClassifier, Predictions
 
 log = logging.getLogger("featx")
+
+#: More classes for each image than anybody reads; each is two columns.
+MAX_TOP_K = 1000
 
 #: Options for a run only, and for a pretrained classifier only.
 _OF_RUN = ("head",)
@@ -38,7 +43,11 @@ _OF_DIRECT = ("maps", "class_list", "backbone", "image_size", "precision")
 @opt.recipe_option("image_size", help="With --direct: image size in pixels, 224 or HEIGHTxWIDTH.")
 @opt.recipe_option("precision", help="With --direct: arithmetic of the network, but not int8.  [default: auto]")
 @click.option(
-    "--top-k", type=click.IntRange(1), default=1, show_default=True, help="Number of classes to print for each image."
+    "--top-k",
+    type=click.IntRange(1, MAX_TOP_K),
+    default=1,
+    show_default=True,
+    help="Number of classes to print for each image.",
 )
 @click.option(
     "--format",
@@ -68,9 +77,9 @@ def predict(
 
     IMAGES are files, folders, archives, patterns, or - for a list of files on standard input.
 
-    RUN is a run folder of featx train-top, or a report folder of featx compare, for its best head. With --direct, featx
-    uses a pretrained classifier instead. If an image cannot be read, its line has the reason; if none can be read, the
-    exit code is 1. Known features come from the cache.
+    RUN is a run folder of featx train-top, or a report folder of featx compare, whose best head is used. With --direct,
+    featx uses a pretrained classifier instead. If an image cannot be read, its line has the reason; if none can be
+    read, the exit code is 1. Features that are in the cache are not computed again.
 
     \b
     Example:
@@ -84,7 +93,10 @@ def predict(
     predictions = _classifier(run, direct=direct, **options).predict(files, show=output.show, **how)
     text = format_predictions(predictions, form, top_k, on_terminal=on_terminal)
     # Bytes: a program that reads them gets exact names, whatever the encoding of the terminal.
-    click.echo(text if on_terminal else text.encode("utf-8", "surrogateescape"))
+    if on_terminal:
+        say(shown_text(text.split("\n")))
+    else:
+        say_data(text.encode("utf-8", "surrogateescape"))
     if predictions.n_unreadable == len(predictions):
         click.get_current_context().exit(1)
 
@@ -107,7 +119,7 @@ def _classifier(run: str, *, direct: bool, **options: Any) -> "ImageClassifier":
         raise click.UsageError(f"{', '.join(typed)} can be used only with {why}.")
     own = {name: value for name, value in options.items() if name not in others}
     own["weights"] = own["weights"] or None
-    return DirectClassifier.load(**own) if direct else Classifier.load(Path(run), **own)
+    return DirectClassifier.load(**own) if direct else Classifier.load(run, **own)
 
 
 def find_files(words: Sequence[str], listed: Iterable[str] = (), zip_encoding: str | None = None) -> list[StoragePath]:
@@ -154,16 +166,16 @@ def format_predictions(predictions: "Predictions", form: str, top_k: int = 1, *,
     """
     top_k = min(top_k, len(predictions.class_names))
     if form == "csv":
-        return _csv(predictions, top_k, printable if on_terminal else str)
+        return _csv(predictions, top_k, one_line if on_terminal else str)
     return {"table": _table, "jsonl": _json_lines}[form](predictions, top_k)
 
 
 def _table(predictions: "Predictions", top_k: int) -> str:
     rows = []
     for prediction in predictions:
-        shown = [f"{printable(label)} {probability:.1%}" for label, probability in prediction.top[:top_k]]
-        unreadable = f"cannot be read: {printable(prediction.reason)}" if prediction.reason else ""
-        rows.append([f"  {printable(prediction.path)}", *(shown or [unreadable, *[""] * (top_k - 1)])])
+        shown = [f"{label} {probability:.1%}" for label, probability in prediction.top[:top_k]]
+        unreadable = f"cannot be read: {prediction.reason}" if prediction.reason else ""
+        rows.append([f"  {prediction.path}", *(shown or [unreadable, *[""] * (top_k - 1)])])
     ordinals = ["class", *(f"then {rank}" for rank in range(2, top_k + 1))]
     return text_table(["image", *ordinals], rows, n_left=top_k + 1)
 

@@ -7,9 +7,8 @@ import click
 
 from featx.cli import options as opt
 from featx.dataset import ImageFolders
-from featx.errors import printable
-from featx.storage import new_folder
 from featx.system import duration
+from featx.text import Shown, shown_text
 from featx.train import Metrics, Run
 from featx.train import train_top as train
 
@@ -21,9 +20,9 @@ from featx.train import train_top as train
 @opt.CACHE_DIR
 @opt.STAGE_TWO
 @opt.TRAIN_VIEWS
-@click.option("--run-dir", type=opt.LocalFolder(path_type=Path), help="Run folder.  [default: a new one in runs/]")
+@click.option("--run-dir", type=opt.LocalPath(path_type=Path), help="Run folder.  [default: a new one in runs/]")
 @opt.OUTPUT
-def train_top(data: ImageFolders, run_dir: Path | None, output: opt.Output, **options: Any) -> None:
+def train_top(data: ImageFolders, output: opt.Output, **options: Any) -> None:
     """Stage two: train two heads on cached features.
 
     The heads are dense, a small neural network, and logreg, logistic regression.
@@ -32,12 +31,10 @@ def train_top(data: ImageFolders, run_dir: Path | None, output: opt.Output, **op
     Example:
       featx train-top data/ --backbone vgg16 --image-size 150 --run-dir runs/first
     """
-    with new_folder(run_dir, Path("runs")) as folder:
-        run = train(data, run_dir=folder, **options)
-    output.say(run, run_text, run_json)
+    output.say(train(data, **options), run_text, run_json)
 
 
-def run_text(run: Run) -> str:
+def run_text(run: Run) -> Shown:
     """Return what the heads achieved, in a few lines."""
     features, recipe = run.features, run.features.recipe
     commonest, share = features.test_baseline
@@ -54,9 +51,9 @@ def run_text(run: Run) -> str:
             f"({_percent(metrics.accuracy_low)} to {_percent(metrics.accuracy_high)}), loss {metrics.loss:.3f}, "
             f"trained in {duration(result.fit_s)}{_against(metrics, commonest, share)}"
         )
-    lines.append(f"Always answering {printable(commonest)}, the most common class, gets {_percent(share)} right.")
-    lines.append(f"Run: {printable(run.dir)}")
-    return "\n".join(lines)
+    lines.append(f"Always answering {commonest}, the most common class, gets {_percent(share)} right.")
+    lines.append(f"Run: {run.dir}")
+    return shown_text(lines)
 
 
 def _against(metrics: Metrics, commonest: str, share: float) -> str:
@@ -64,7 +61,7 @@ def _against(metrics: Metrics, commonest: str, share: float) -> str:
     if metrics.is_above(share):
         return ""
     how = "not clearly" if metrics.accuracy > share else "no"
-    return f"; {how} better than always answering {printable(commonest)}"
+    return f"; {how} better than always answering {commonest}"
 
 
 def _percent(share: float) -> str:

@@ -18,12 +18,13 @@ import numpy as np
 import numpy.typing as npt
 
 from featx.dataset import DimImage, ImageDataset, dim_sentence, images_of, read_batches
-from featx.errors import FeatxError, ImageError, printable
+from featx.errors import FeatxError, ImageError
 from featx.extract import RecipeOptions
 from featx.heads import Trained, Training, fit, layer_seeds, output_layer, predict_proba, split
 from featx.images import REPORT, Views
 from featx.storage import StoragePath, local_dir
 from featx.system import import_keras, progress_bar, reset_peak_memory
+from featx.text import printable
 from featx.train import Result, validation_part
 
 log = logging.getLogger("featx")

@@ -14,7 +14,7 @@ from featx.backbones import CLASSIFIER_LAYER, ClassMap, count_network_classes, f
 from featx.compare.baselines import BASELINES, REPORT_HEAD, REPORT_RESNET50, train_on_pixels
 from featx.compare.result import Approach, CurvePoint
 from featx.dataset import Data, ImageDataset, sample_mask
-from featx.errors import DamagedSegmentError, WeightsError
+from featx.errors import DamagedSegmentError, WeightsError, reason_of, system_errors
 from featx.extract import (
     Extraction,
     ExtractionSettings,
@@ -27,9 +27,10 @@ from featx.extract import (
 from featx.heads import HEADS, Trained, Training
 from featx.images import Views
 from featx.recipe import Recipe
-from featx.storage import StoragePath
+from featx.storage import StoragePath, new_folder
 from featx.store import FeatureStore
 from featx.system import MemoryLimit, Timings, progress_bar, reset_peak_memory, waiting
+from featx.text import printable
 from featx.train import (
     Features,
     Result,
@@ -184,6 +185,7 @@ def evaluate(
     candidate: Candidate,
     training: Training,
     repeats: int,
+    left_out: list[str],
     *,
     with_curve: bool,
     keep: Callable[[Candidate, Result], None] | None = None,
@@ -194,9 +196,25 @@ def evaluate(
         candidate: the candidate.
         training: how it is trained.
         repeats: how often, each time with the next seed. All figures but the accuracies are the first one's.
+        left_out: gets a sentence if there is not enough memory for it: the others go on.
         with_curve: train it on parts of the training images, too.
         keep: called with the first result, if something was trained.
     """
+    try:
+        yield from _evaluated(candidate, training, repeats, with_curve=with_curve, keep=keep)
+    except MemoryError as error:
+        left_out.append(f"{candidate.name} is left out: {reason_of(error)}.")
+        log.warning("%s", left_out[-1])
+
+
+def _evaluated(
+    candidate: Candidate,
+    training: Training,
+    repeats: int,
+    *,
+    with_curve: bool,
+    keep: Callable[[Candidate, Result], None] | None,
+) -> Iterator[Evaluation]:
     dataset, features = candidate.dataset, candidate.features
     everything = np.ones(dataset.n_images, bool)
     seeds = range(training.seed, training.seed + (repeats if candidate.is_trained else 1))
@@ -216,7 +234,6 @@ def _evaluation(candidate: Candidate, name: str, results: list[Result], cost: Ti
     dataset, result = candidate.dataset, results[0]
     y = dataset.labels[dataset.is_test]
     predicted = np.array([one.probabilities.argmax(axis=1) for one in results])
-    confusion = confusion_matrix(y, predicted[0], len(dataset.class_names))
     approach = Approach(
         name=name,
         kind=candidate.kind,
@@ -227,7 +244,7 @@ def _evaluation(candidate: Candidate, name: str, results: list[Result], cost: Ti
         peak_memory_bytes=max(result.peak_memory_bytes, cost.peak_memory_bytes),
         history=result.history,
         kept_epoch=result.kept_epoch,
-        confusion=tuple(map(tuple, confusion.tolist())),
+        confusion=confusion_matrix(y, predicted[0], len(dataset.class_names)),
         p_value=None,
         image_size=candidate.image_size,
         details=result.details,
@@ -284,13 +301,15 @@ class FeatureRequest:
         dataset: ImageDataset,
         training: Training,
         repeats: int,
+        left_out: list[str],
         *,
         with_curve: bool,
         runs_dir: Path | None = None,
     ) -> tuple[ImageDataset, list[Evaluation]]:
         """Evaluate all candidates on these features; when this returns, the features are no longer in memory.
 
-        Each head that is trained leaves a run folder in `runs_dir`, if that is given.
+        Each head that is trained leaves a run folder in `runs_dir`, if that is given. `left_out` is as for the function
+        `evaluate`.
 
         Also returns the images that could be read: what cannot is left out for everybody.
         """
@@ -299,14 +318,14 @@ class FeatureRequest:
 
         def keep(candidate: Candidate, result: Result) -> None:
             if runs_dir and candidate.features:
-                run_dir = runs_dir / run_name(candidate.name)
-                write_run(
-                    run_dir, candidate.features, [result], training, self._weights, dataset.warnings, self._cache_dir
-                )
+                runs_dir.mkdir(parents=True, exist_ok=True)  # it is in a report folder, which is marked
+                run_dir, rest = runs_dir / run_name(candidate.name), (dataset.warnings, self._cache_dir)
+                with system_errors(f"The run folder {printable(run_dir)}", "written"), new_folder(run_dir) as making:
+                    write_run(making.built, candidate.features, [result], training, self._weights, *rest)
 
         found: list[Evaluation] = []
         for candidate in self._candidates(features, viewed):
-            found += evaluate(candidate, training, repeats, with_curve=with_curve, keep=keep)
+            found += evaluate(candidate, training, repeats, left_out, with_curve=with_curve, keep=keep)
         return features.dataset, found
 
     def features(self, dataset: ImageDataset, memory: MemoryLimit) -> tuple[Features, Features | None]:

@@ -3,7 +3,7 @@
 import json
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import chain
@@ -32,7 +32,7 @@ from featx.compare.error_analysis import ErrorAnalysis, analyse_errors
 from featx.compare.near_duplicates import find_copies
 from featx.compare.result import Comparison, ranked, with_p_values
 from featx.dataset import Data, ImageDataset, SkippedImage, is_sample, scan
-from featx.errors import FeatxError, printable
+from featx.errors import FeatxError, reason_of
 from featx.extract import (
     DEFAULT_CACHE_DIR,
     RECIPE_DEFAULTS,
@@ -48,6 +48,7 @@ from featx.recipe import Recipe
 from featx.storage import StoragePath, as_cache_dir, as_path, check_empty
 from featx.store import FeatureStore
 from featx.system import as_workers, check_name, command_line, hardware, names, now, versions, waiting, whole_number
+from featx.text import printable
 from featx.train import DEFAULT_TRAINING, data_warnings, read_rows, validation_part
 
 log = logging.getLogger("featx")
@@ -138,20 +139,25 @@ def compare_approaches(
     for one in requests:
         skipped |= dict.fromkeys(one.extract(scanned).skipped)
     evaluations: list[Evaluation] = []
+    left_out: list[str] = []
     for one in requests:
-        dataset, found = one.evaluate(dataset, training, repeats, with_curve=learning_curve, runs_dir=runs_dir)
+        dataset, found = one.evaluate(
+            dataset, training, repeats, left_out, with_curve=learning_curve, runs_dir=runs_dir
+        )
         evaluations += found
     for name in baselines:
         if name != REPORT_RESNET50:
             candidate = baseline_candidate(dataset, name, cache_dir, workers)
-            evaluations += evaluate(candidate, training, repeats, with_curve=learning_curve)
+            evaluations += evaluate(candidate, training, repeats, left_out, with_curve=learning_curve)
+    if not evaluations:
+        raise FeatxError(" ".join(left_out))
     recipes = list(dict.fromkeys(chain.from_iterable(one.recipes for one in requests)))
     stores = [cache_dir / recipe.slug for recipe in recipes]
     limits = [*_random_weights_warnings(recipes), *_sample_warnings(scanned)]
-    warnings = [*limits, *data_warnings(scanned, dataset, stores), *warnings]
+    warnings = [*limits, *data_warnings(scanned, dataset, stores), *warnings, *left_out]
     comparison = _comparison(dataset, recipes, evaluations, training.seed, warnings)
-    found_errors = _analyse_errors(comparison, dataset, evaluations, list(skipped), cache_dir, training)
-    return replace(comparison, error_analysis=found_errors)
+    analyse = partial(_analyse_errors, comparison, dataset, evaluations, list(skipped), cache_dir, training)
+    return replace(comparison, error_analysis=_or_none(analyse))
 
 
 def _each_once(what: str, given: Sequence[str] | str) -> tuple[str, ...]:
@@ -205,6 +211,15 @@ def _comparison(
         created_at=now(),
         learning_curve=tuple(point for one in evaluations for point in one.curve),
     )
+
+
+def _or_none(analyse: Callable[[], ErrorAnalysis]) -> ErrorAnalysis | None:
+    """Return an error analysis; None, with a warning, if it fails for any reason: what was trained must not be lost."""
+    try:
+        return analyse()
+    except Exception as error:  # noqa: BLE001
+        log.warning("The comparison has no error analysis, because it failed: %s.", reason_of(error))
+        return None
 
 
 def _analyse_errors(

@@ -13,13 +13,17 @@ import numpy as np
 import numpy.typing as npt
 
 from featx.compare.error_analysis import ErrorAnalysis
-from featx.errors import FeatxError, printable
+from featx.errors import FeatxError
 from featx.heads import Epoch
 from featx.system import brief, duration, from_json_value
-from featx.train import Metrics, mcnemar_p_value, repeated_p_value, wilson_interval
+from featx.text import printable
+from featx.train import Confusion, Metrics, mcnemar_p_value, repeated_p_value, wilson_interval
 
 FORMAT = "featx-comparison"
-FORMAT_VERSION = 3
+
+#: With more classes, `confusion` has the cells of the matrix that have images, which is what version 4 means.
+MAX_ROWS = 100
+VERSION_OF_ROWS, VERSION_OF_CELLS = 3, 4
 
 #: P values below this are called differences beyond chance.
 SIGNIFICANCE = 0.05
@@ -40,7 +44,7 @@ class Approach:
         peak_memory_bytes: the most memory used at once.
         history: the epochs, counted from 1; empty where there are none (`logreg`).
         kept_epoch: the epoch whose weights were kept, `None` without a history.
-        confusion: `confusion[true][predicted]`, number of test images.
+        confusion: `confusion[true][predicted]`, number of test images; may be given as rows of numbers.
         p_value: paired against the best approach: McNemar's, or with `repeats` that of the mean accuracies; `None` for
             the best itself, and before `with_p_values`.
         image_size: `(height, width)` in pixels that the approach has seen.
@@ -59,12 +63,16 @@ class Approach:
     peak_memory_bytes: int
     history: tuple[Epoch, ...]
     kept_epoch: int | None
-    confusion: tuple[tuple[int, ...], ...]
+    confusion: Confusion
     p_value: float | None
     image_size: tuple[int, int]
     details: dict[str, str | int | float]
     notes: tuple[str, ...]
     repeats: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.confusion, Confusion):
+            object.__setattr__(self, "confusion", Confusion.of_rows(self.confusion))
 
     def __repr__(self) -> str:
         return (
@@ -170,7 +178,7 @@ class Comparison:
             raise FeatxError(f"A comparison needs approaches with unique names. Received: {names}")
         n_classes = len(self.class_names)
         for approach in self.approaches:
-            if [len(row) for row in approach.confusion] != [n_classes] * n_classes:
+            if approach.confusion.n_classes != n_classes:
                 raise FeatxError(f"The confusion matrix of {printable(approach.name)} is not {n_classes}×{n_classes}.")
 
     def __repr__(self) -> str:
@@ -208,7 +216,8 @@ class Comparison:
 
     @property
     def _n_test_of_class(self) -> list[int]:
-        return [sum(row) for row in self.approaches[0].confusion]
+        n_of_class: list[int] = self.approaches[0].confusion.n_true.tolist()
+        return n_of_class
 
     def to_json(self) -> str:
         """Return the comparison as strict JSON: NaN and infinity, possible in a history only, become strings.
@@ -217,14 +226,17 @@ class Comparison:
             FeatxError: a value that JSON cannot hold.
         """
         members = {"examination" if name == "error_analysis" else name: value for name, value in asdict(self).items()}
-        fields = {"format": FORMAT, "format_version": FORMAT_VERSION, **members}
-        for approach in fields["approaches"]:
+        has_rows = len(self.class_names) <= MAX_ROWS
+        version = VERSION_OF_ROWS if has_rows else VERSION_OF_CELLS
+        fields = {"format": FORMAT, "format_version": version, **members}
+        for approach, confusion in zip(fields["approaches"], (one.confusion for one in self.approaches), strict=True):
+            approach["confusion"] = list(confusion) if has_rows else confusion.cells
             approach["history"] = [{key: _jsonable(value) for key, value in e.items()} for e in approach["history"]]
         try:
             text = json.dumps(fields, indent=2, allow_nan=False, default=methodcaller("item"))
         except (AttributeError, TypeError, ValueError) as error:
             raise FeatxError(f"The comparison cannot be written as JSON ({error}).") from None
-        # A row of numbers is one line: a confusion matrix of 1,000 classes has a million of them.
+        # A row of numbers, or a cell of three, is one line.
         return re.sub(r"\[(?:\n +-?\d+,?)+\n +\]", lambda row: re.sub(r"\s+", "", row[0]), text) + "\n"
 
     @classmethod
@@ -237,12 +249,16 @@ class Comparison:
         try:
             fields: dict[str, Any] = json.loads(text)
             found = (fields.pop("format"), fields.pop("format_version"))
-            if found != (FORMAT, FORMAT_VERSION):
+            if found not in {(FORMAT, VERSION_OF_ROWS), (FORMAT, VERSION_OF_CELLS)}:
                 raise FeatxError(
-                    f"These results are not in the format {FORMAT} {FORMAT_VERSION}. Run the comparison again with "
-                    f"this version of featx. Received: {found[0]} {found[1]}"
+                    f"These results are not in the format {FORMAT} {VERSION_OF_ROWS} or {VERSION_OF_CELLS}. Run the "
+                    f"comparison again with this version of featx. Received: {found[0]} {found[1]}"
                 )
             fields["error_analysis"] = fields.pop("examination", None)
+            for approach in fields["approaches"]:
+                rows = approach["confusion"]
+                cells = Confusion.of_rows(rows).cells if found[1] == VERSION_OF_ROWS else rows
+                approach["confusion"] = {"n_classes": len(fields["class_names"]), "cells": cells}
             comparison: Self = from_json_value(cls, fields)
         except (ValueError, TypeError, LookupError, AttributeError) as error:
             raise FeatxError(f"This is not a featx comparison ({error}). Received: {text[:80]!r}") from None

@@ -4,7 +4,7 @@ This room decides which folders are splits and classes, and which files are imag
 """
 
 from featx.dataset.digests import digest_files, forget_digests
-from featx.dataset.folders import files_of
+from featx.dataset.folders import DATA_NAMES, DATABASE_NAME, files_of
 from featx.dataset.image_dataset import (
     Data,
     ImageDataset,
@@ -29,4 +29,4 @@ from featx.dataset.loader import (
 from featx.dataset.sample import chosen_data, has_data, is_sample
 from featx.dataset.scanning import list_images, scan, scan_listed
 from featx.dataset.skipped import DimImage, DimImages, SkippedImage, SkippedImages, dim_sentence, read_skipped
-from featx.dataset.statcache import DATABASE_NAME, StatCache, check_database, quarantine_database
+from featx.dataset.statcache import StatCache, check_database, quarantine_database

@@ -11,8 +11,8 @@ import hashlib
 import os
 import stat
 import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -29,11 +29,11 @@ from featx.storage import (
     StatKeys,
     StoragePath,
     as_storage_path,
-    file_digest,
     is_distant,
     local_dir,
+    working_folder,
 )
-from featx.system import progress_bar
+from featx.system import ReaderThreads, progress_bar
 
 #: How often digests are committed, so that an interrupted first run keeps what it has read.
 COMMIT_EVERY_S = 2.0
@@ -67,7 +67,12 @@ class _ToRead(NamedTuple):
 
 
 def digest_files(
-    paths: Sequence[_File], cache_dir: StoragePath, *, folder: bytes | None = None, show: bool = False
+    paths: Sequence[_File],
+    cache_dir: StoragePath,
+    *,
+    folder: bytes | None = None,
+    show: bool = False,
+    before_reading: Callable[[], object] = lambda: None,
 ) -> tuple[np.ndarray, dict[int, str]]:
     """Return the SHA-256 digest of every file's bytes, and the reason for each file that has none.
 
@@ -80,18 +85,19 @@ def digest_files(
         cache_dir: the folder of `digests.sqlite`, made if it is missing. If it cannot be used, one warning is logged.
         folder: what paths are relative to; the working folder if None.
         show: whether to show progress.
+        before_reading: called before files are read that are new or have changed; it may raise.
 
     Returns:
         `(n, 32)` uint8, row `i` for `paths[i]`, zeros where the file could not be read; and the reasons by row.
     """
-    here = os.fsencode(Path.cwd()) if folder is None else folder
+    here = os.fsencode(working_folder()) if folder is None else folder
     threads = _REMOTE_THREADS if len(paths) and is_distant(paths[0]) else _THREADS
     with (
         closing(StatCache(local_dir(cache_dir))) as cache,
         progress_bar(len(paths), "digests", "files", show=show) as bar,
-        ThreadPoolExecutor(threads) as pool,
+        ReaderThreads(threads, "featx-digest") as pool,
     ):
-        digesting = _Digesting(cache, pool, bar, len(paths))
+        digesting = _Digesting(cache, pool, bar, len(paths), before_reading)
         for start in range(0, len(paths), PORTION):
             digesting.portion(start, paths[start : start + PORTION], here)
     return digesting.digests, digesting.reasons
@@ -100,12 +106,15 @@ def digest_files(
 class _Digesting:
     """The digests and reasons of all files, filled in a portion at a time."""
 
-    def __init__(self, cache: StatCache, pool: ThreadPoolExecutor, bar: Any, n_files: int) -> None:
+    def __init__(
+        self, cache: StatCache, pool: Executor, bar: Any, n_files: int, before_reading: Callable[[], object]
+    ) -> None:
         self.digests = np.zeros((n_files, 32), np.uint8)
         self.reasons: dict[int, str] = {}
         self._cache = cache
         self._pool = pool
         self._bar = bar
+        self._before_reading = before_reading
         self._keys = StatKeys()
 
     def portion(self, start: int, files: Sequence[_File], here: bytes) -> None:
@@ -127,6 +136,8 @@ class _Digesting:
                 to_read.append(_ToRead(row, name, remote, entry))
         self.digests[rows] = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 32)
         self._bar.update(len(files) - len(to_read))
+        if to_read:
+            self._before_reading()
         self._read(to_read)
 
     def _key(self, row: int, name: bytes) -> StatKey | None:
@@ -169,7 +180,7 @@ class _Digesting:
 def forget_digests(names: Sequence[str], cache_dir: StoragePath) -> None:
     """Have the files called `names` read again next time: what their state said of their content was wrong."""
     if names:
-        here = os.fsencode(Path.cwd())
+        here = os.fsencode(working_folder())
         with closing(StatCache(local_dir(cache_dir))) as cache:
             cache.forget(_name(as_storage_path(name), here) for name in names)
 
@@ -193,9 +204,20 @@ def _hash_remote(file: RemotePath, known: StatEntry | None) -> _Hashed:
             return _Hashed(known.digest)
         if key and key.size > MAX_FILE_MIB << 20:
             return _Hashed(reason=f"larger than {MAX_FILE_MIB} MiB")
-        return _Hashed(file_digest(file), key)
+        return _hash_blocks(file, key)
     except OSError as error:
         return _Hashed(reason=_why(error))
+
+
+def _hash_blocks(file: RemotePath, key: StatKey | None) -> _Hashed:
+    """Read a file whose server may not know, or not tell, how large it is."""
+    digest, n_bytes = hashlib.sha256(), 0
+    for block in file.blocks():
+        n_bytes += len(block)
+        if n_bytes > MAX_FILE_MIB << 20:
+            return _Hashed(reason=f"larger than {MAX_FILE_MIB} MiB")
+        digest.update(block)
+    return _Hashed(digest.digest(), key)
 
 
 def _hash_file(name: bytes, keys: StatKeys) -> _Hashed:

@@ -4,14 +4,16 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
-from featx.errors import DatasetError, FeatxError, printable
+from featx.errors import DatasetError, FeatxError
 from featx.images import IMAGE_SUFFIXES
 from featx.storage import OUTPUT_MARK, RemotePath, StatKey, StoragePath, nearest_folder
 from featx.system import OnDemand
+from featx.text import printable
 
 log = logging.getLogger("featx")
 
@@ -20,6 +22,22 @@ EXPECTED = "Lay the images out as train/CLASS/* with test/CLASS/*, or just CLASS
 
 #: One thing in a folder: its name there, its whole path, and whether it is a folder.
 _Entry: TypeAlias = tuple[str, str, bool]
+
+#: The digests of image files in a cache.
+DATABASE_NAME = "digests.sqlite"
+
+#: Of these files, one is in each folder that featx has made, but for a folder of such folders.
+_TELLING = ("recipe.json", "metrics.json", "results.json", DATABASE_NAME)
+
+#: What tells a report and a run; the former has pictures, as has the folder of a picture of views.
+_WITH_PICTURES = ({"results.json", "index.html"}, {"results.json", "results.md"}, {"views.png"})
+_KINDS = (*_WITH_PICTURES[:2], {"metrics.json", "class_names.json", "recipe.json"})
+
+#: Folders of images that featx keeps in a cache, by name: the built-in sample, and the demo's photographs.
+SAMPLE_NAME, DEMO_NAME = DATA_NAMES = ("sample-digits", "cats-and-dogs")
+
+#: Folders in a cache that hold no features, by name.
+_CACHE_FOLDERS = {"networks", *DATA_NAMES}
 
 _MAX_KINDS = 6  # of files that are no images
 
@@ -42,12 +60,14 @@ class Contents(NamedTuple):
         images: names of files with an image's suffix, whatever they are.
         others: names of files without one.
         reason: why the folder could not be listed; empty if it could.
+        outputs: paths of folders that featx has made.
     """
 
     subfolders: dict[str, str]
     images: tuple[str, ...]
     others: tuple[str, ...]
     reason: str = ""
+    outputs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -126,6 +146,22 @@ class Folders:
         """Return how many images there are in `folder` and below it."""
         return sum(len(self.contents(path).images) for path in self.holders(folder))
 
+    def outputs(self) -> list[str]:
+        """Return the folders that featx has made, of those that it has come across, sorted."""
+        return sorted(path for contents in self._known.values() for path in contents.outputs)
+
+    def has_only_outputs(self, folder: str) -> bool:
+        """Return whether there is nothing below `folder` but folders that featx has made."""
+        below = [contents for _, contents in self.walk(folder)]
+        is_empty = not any(contents.images or contents.others or contents.reason for contents in below)
+        return is_empty and any(contents.outputs for contents in below)
+
+    def has_own_images(self, folder: str) -> bool:
+        """Return whether there are images in a folder of featx's that featx has not written: its own are PNG files."""
+        return any(
+            not is_folder and _suffix(name) in IMAGE_SUFFIXES - {".png"} for name, _, is_folder in self._entries(folder)
+        )
+
     def files(self, paths: Sequence[str]) -> Sequence[str] | Sequence[RemotePath]:
         """Return the files with these paths below the data set's folder, as `digest_files` takes them."""
         return paths
@@ -134,6 +170,7 @@ class Folders:
         subfolders: dict[str, str] = {}
         images: list[str] = []
         others: list[str] = []
+        outputs: list[str] = []
         try:
             entries = sorted(self._entries(folder))
         except OSError as error:
@@ -143,9 +180,39 @@ class Folders:
                 continue
             if not is_folder:
                 (images if _suffix(name) in IMAGE_SUFFIXES else others).append(name)
-            elif not self._has_mark(path):
+            elif self._is_output(path):
+                outputs.append(path)
+            else:
                 subfolders[name] = path
-        return Contents(subfolders, tuple(images), tuple(others))
+        return Contents(subfolders, tuple(images), tuple(others), outputs=tuple(outputs))
+
+    def _is_output(self, folder: str) -> bool:
+        """Return whether featx has made a folder: by the mark that it wrote, or else by what is in it.
+
+        Earlier versions wrote no mark, or an empty one, and that also into folders of others. There, a folder is
+        featx's if nothing in it can be anybody else's.
+        """
+        if mark := self._size(f"{folder}/{OUTPUT_MARK}"):
+            return True
+        if mark is None and not any(self._size(f"{folder}/{name}") is not None for name in _TELLING):
+            return False
+        try:
+            entries = [entry for entry in self._entries(folder) if not entry[0].startswith(".")]
+        except OSError:
+            return False
+        files = {name for name, _, is_folder in entries if not is_folder}
+        subfolders = {name: path for name, path, is_folder in entries if is_folder}
+        images = {name for name in files if _suffix(name) in IMAGE_SUFFIXES}
+        if images or any(kind <= files for kind in _KINDS):
+            kinds = _WITH_PICTURES if images else _KINDS
+            return all(name.endswith(".png") for name in images) and any(kind <= files for kind in kinds)
+        is_store = "recipe.json" in files and any(map(_is_segment, files))
+        is_above = mark is not None or DATABASE_NAME in files
+        return is_store or (is_above and not any(self._has_others(*one) for one in subfolders.items()))
+
+    def _has_others(self, name: str, folder: str) -> bool:
+        """Return whether there are images in a folder of a cache, or of reports or runs, that are not featx's."""
+        return name not in _CACHE_FOLDERS and not self._is_output(folder) and bool(self.holders(folder))
 
     def _entries(self, folder: str) -> Iterable[_Entry]:
         """Return what is in a folder.
@@ -156,9 +223,12 @@ class Folders:
         with os.scandir(folder) as entries:
             return [(entry.name, f"{folder.rstrip('/')}/{entry.name}", _is_folder(entry)) for entry in entries]
 
-    def _has_mark(self, folder: str) -> bool:
-        """Return whether featx has made the folder."""
-        return os.path.exists(f"{folder}/{OUTPUT_MARK}")  # noqa: PTH110 - a Path would raise where it may not look
+    def _size(self, path: str) -> int | None:
+        """Return the bytes of a file; None if there is none."""
+        try:
+            return os.stat(path).st_size  # noqa: PTH116 - it is asked for each folder
+        except (OSError, ValueError):
+            return None
 
     def _identity(self, folder: str) -> Hashable:
         """Return what a folder is, by whatever path.
@@ -231,14 +301,30 @@ class Elsewhere(Folders):
     def _entries(self, folder: str) -> Iterable[_Entry]:
         return self._in.get(folder.removeprefix(str(self._root)).removeprefix("/"), ())
 
-    def _has_mark(self, folder: str) -> bool:
-        return (OUTPUT_MARK, f"{folder}/{OUTPUT_MARK}", False) in self._entries(folder)
+    def _size(self, path: str) -> int | None:
+        below = path.removeprefix(str(self._root)).removeprefix("/")
+        if below not in self.keys:
+            return None
+        key = self.keys[below]
+        return 0 if key is None else key.size
 
     def _identity(self, folder: str) -> Hashable:
         return folder
 
     def _above(self, folder: str) -> frozenset[Hashable]:  # noqa: ARG002 - as on this machine
         return frozenset()
+
+
+def check_cache_dir(folder: Path) -> None:
+    """Raise DatasetError if images of somebody else's lie in `folder`, which is to be a cache."""
+    with suppress(OSError), os.scandir(folder) as entries:
+        sizes = {entry.name: entry.stat().st_size if entry.name == OUTPUT_MARK else 0 for entry in entries}
+        image = min((name for name in sizes if _suffix(name) in IMAGE_SUFFIXES), default=None)
+        if image and DATABASE_NAME not in sizes and not sizes.get(OUTPUT_MARK):
+            raise DatasetError(
+                f"The cache cannot be in {printable(folder)}, where images lie, such as {printable(image)}: choose "
+                f"another --cache-dir, a folder that is empty or not there yet."
+            )
 
 
 def as_text(folder: StoragePath) -> str:
@@ -338,6 +424,10 @@ def _is_folder(entry: "os.DirEntry[str]") -> bool:
         return entry.is_dir()
     except OSError:
         return False  # a link to itself: reading it will say so
+
+
+def _is_segment(name: str) -> bool:
+    return name.startswith("seg-") or name == "features.h5"
 
 
 def _suffix(name: str) -> str:

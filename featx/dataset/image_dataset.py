@@ -54,7 +54,7 @@ class ImageDataset:
     """The images of a folder. Row `i` of every column is one image file; rows are ordered by class, then by path.
 
     Attributes:
-        root: the folder, on this machine or elsewhere.
+        root: the folder, on this machine or remote.
         class_names: sorted names of the class folders.
         paths: n paths relative to `root`.
         labels: `(n,)` int64, indices into `class_names`.
@@ -63,7 +63,7 @@ class ImageDataset:
         warnings: what the user should know about the data, one sentence each.
         unreadable: (path relative to `root`, reason) of image files that could not be read; they have no row.
         train_folder: the folder of the train split that the user has named, see `ImageFolders.train`.
-        test_folder: the same of the test split.
+        test_folder: the same for the test split.
     """
 
     root: StoragePath

@@ -14,9 +14,10 @@ from pathlib import Path
 from featx.dataset.folders import Folders, as_text
 from featx.dataset.layout_doubts import find_doubt, quoted, unclear
 from featx.dataset.names import Role, looks_of, may_be_annotations, role_of, says_images, subject_of
-from featx.errors import DatasetError, printable
+from featx.errors import DatasetError
 from featx.storage import StoragePath
 from featx.system import did_you_mean
+from featx.text import printable
 
 _MAX_DEPTH = 12  # of the folders that lie between a data set's folder and its classes
 

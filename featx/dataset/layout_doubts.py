@@ -17,7 +17,8 @@ from featx.dataset.names import (
     says_pictures,
     says_same_mask,
 )
-from featx.errors import DatasetError, printable
+from featx.errors import DatasetError
+from featx.text import printable
 
 _TELL = (
     "Say what you mean: with --train-folder FOLDER, name the folder whose sub-folders are the classes (. is {root} "

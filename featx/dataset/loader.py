@@ -4,8 +4,8 @@ import hashlib
 import io
 import os
 from collections import deque
-from collections.abc import Generator, Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +15,11 @@ from PIL import Image, ImageOps
 from featx.dataset.digests import digest_files
 from featx.dataset.folders import files_of
 from featx.dataset.image_dataset import ImageDataset, Images, Source, images_of
-from featx.errors import FeatxError, ImageError, printable
+from featx.errors import FeatxError, ImageError
 from featx.images import MAX_PIXELS, Augmentation, decode_image, decode_into, make_view, quiet_pillow, read_file
 from featx.storage import RemotePath, StoragePath, as_data, as_storage_path, file_digest, is_distant
-from featx.system import n_cores, shown
+from featx.system import ReaderThreads, n_cores, shown
+from featx.text import printable
 
 #: What users give for several images, or for one: see `images_in`.
 ManyImages = Iterable[Any] | StoragePath | str | Image.Image | ImageDataset | np.ndarray
@@ -42,6 +43,9 @@ LOOK_AHEAD_BYTES = 128 << 20
 
 #: Threads at least where images lie elsewhere: most of them wait for the network.
 REMOTE_WORKERS = 32
+
+#: Seconds between two looks at whether whoever waits for a batch wants it still.
+_POLL_S = 0.2
 
 #: Files that a thread takes on at a time. Handing out one would cost more than decoding a small image.
 PORTION = 8
@@ -254,6 +258,7 @@ def read_batches(
     *,
     views: np.ndarray | int = 0,
     augmentation: Augmentation | None = None,
+    interrupted: Callable[[], bool] = lambda: False,
 ) -> Generator[Batch, None, None]:
     """Yield the images from `sources`, or views of them, in batches made of `batch_size` each.
 
@@ -269,6 +274,7 @@ def read_batches(
             elsewhere. Pillow decodes and resizes without Python's lock.
         views: the number of each one's view, `(n,)`, or one number for all; 0 is the image itself.
         augmentation: how views other than 0 are made.
+        interrupted: whether to end before the next batch that is not ready yet.
     """
     views = np.broadcast_to(views, len(sources))
     is_remote = len(sources) and is_distant(sources[0])
@@ -286,7 +292,8 @@ def read_batches(
         )
         return [result for result in results if result]
 
-    with quiet_pillow(), ThreadPoolExecutor(workers, thread_name_prefix="featx-decode") as pool:
+    pool = ReaderThreads(workers, "featx-decode")
+    with quiet_pillow():
         waiting: deque[_Decoding] = deque()
         try:
             for first in range(0, len(sources), batch_size):
@@ -295,12 +302,16 @@ def read_batches(
                 tasks = [pool.submit(decode, first + start, pixels[start : start + portion]) for start in starts]
                 waiting.append(_Decoding(first, pixels, tasks))
                 if len(waiting) == n_ahead:
+                    if not waiting[0].is_ready(unless=interrupted):
+                        return
                     yield waiting.popleft().batch()
             while waiting:
+                if not waiting[0].is_ready(unless=interrupted):
+                    return
                 yield waiting.popleft().batch()
         finally:
-            # Whoever stops early does not wait for what was decoded in advance.
-            pool.shutdown(wait=True, cancel_futures=True)
+            # Whoever stops early does not wait for what is decoded in advance, or never comes.
+            pool.shutdown(cancel_futures=True)
 
 
 def look_ahead(image_size: tuple[int, int], batch_size: int) -> int:
@@ -320,8 +331,15 @@ class _Decoding:
     pixels: np.ndarray
     tasks: list[Future[list[Unreadable | Dim]]]
 
+    def is_ready(self, unless: Callable[[], bool]) -> bool:
+        """Wait for the threads; give up, and return False, as soon as `unless` says so."""
+        while wait(self.tasks, _POLL_S).not_done:
+            if unless():
+                return False
+        return True
+
     def batch(self) -> Batch:
-        """Wait for the threads, and return the batch."""
+        """Return the batch, once the threads are ready."""
         noted = [note for task in self.tasks for note in task.result()]
         unreadable = tuple(note for note in noted if isinstance(note, Unreadable))
         dim = tuple(note for note in noted if isinstance(note, Dim))

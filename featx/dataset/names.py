@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import NamedTuple
 
-from featx.errors import DatasetError, printable
+from featx.errors import DatasetError
+from featx.text import printable
 
 _ROLES = {
     "train": {"train", "training", "trn", "trainval"},

@@ -2,21 +2,32 @@
 
 import logging
 import os
-import shutil
-import uuid
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
-from featx.errors import FeatxError, printable, system_errors
-from featx.storage import StoragePath, local_dir, rename_folder
+from featx.dataset.folders import SAMPLE_NAME
+from featx.errors import FeatxError, system_errors
+from featx.storage import (
+    TEMPORARY_PREFIX,
+    StoragePath,
+    local_dir,
+    make_folder,
+    place,
+    read_small,
+    room_for,
+    sweep,
+    temporary_path,
+    workshop,
+)
+from featx.text import printable
 
 log = logging.getLogger("featx")
 
-SAMPLE_NAME = "sample-digits"
 N_TRAIN_PER_CLASS = 50
 _N_IMAGES = 1797
+_README_NAME = "README.txt"
 _README = """\
 The handwritten digits that come with scikit-learn (sklearn.datasets.load_digits), written as 8x8 grayscale PNG files by
 featx: 50 training images of each digit, the others for testing.
@@ -37,20 +48,25 @@ def write_sample(sample_dir: Path) -> Path:
     if is_sample(sample_dir):
         return sample_dir
     named_dir = sample_dir.resolve()  # "." has no name
-    unfinished_dir = named_dir.with_name(f".{named_dir.name}-{uuid.uuid4().hex}")
     try:
-        if sample_dir.exists() and not (sample_dir.is_dir() and not any(sample_dir.iterdir())):
+        if sample_dir.exists() and not _is_empty_folder(sample_dir):
             raise FeatxError(
                 f"{printable(sample_dir)} exists, but is not the complete sample: remove it, or name another folder."
             )
-        _write_digits(unfinished_dir)
-        rename_folder(unfinished_dir, named_dir)
+        make_folder(named_dir.parent)
+        room = room_for(named_dir)
+        sweep(room)
+        with workshop(temporary_path(room / named_dir.name)) as shop:
+            _write_digits(shop / "sample")
+            place(shop / "sample", named_dir, last=_README_NAME)
     except OSError as error:
         if not is_sample(sample_dir):  # unless another process was quicker
             raise FeatxError(f"The sample cannot be written to {printable(sample_dir)}: {error.strerror}.") from error
-    finally:
-        shutil.rmtree(unfinished_dir, ignore_errors=True)
     return sample_dir
+
+
+def _is_empty_folder(path: Path) -> bool:
+    return path.is_dir() and all(below.name.startswith(TEMPORARY_PREFIX) for below in path.iterdir())
 
 
 def chosen_data(data_dir: StoragePath | None, cache_dir: StoragePath) -> StoragePath:
@@ -97,7 +113,7 @@ def has_data(data_dir: Path = Path("data")) -> bool:
 def is_sample(sample_dir: Path) -> bool:
     """Whether the whole sample is in `sample_dir`."""
     try:
-        return (sample_dir / "README.txt").read_text("ascii") == _README and _n_png(sample_dir) == _N_IMAGES
+        return read_small(sample_dir / _README_NAME).decode("ascii") == _README and _n_png(sample_dir) == _N_IMAGES
     except (OSError, ValueError):
         return False
 
@@ -125,4 +141,4 @@ def _write_digits(folder: Path) -> None:
         split = "train" if n_written[digit] < N_TRAIN_PER_CLASS else "test"
         n_written[digit] += 1
         Image.fromarray(image).save(folder / split / str(digit) / f"{number:04d}.png")
-    (folder / "README.txt").write_text(_README, "ascii")
+    (folder / _README_NAME).write_text(_README, "ascii")

@@ -3,7 +3,6 @@
 import logging
 import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from numbers import Real
@@ -15,10 +14,11 @@ from featx.dataset.folders import EXPECTED, Folders, as_text, by_suffix, folders
 from featx.dataset.image_dataset import Data, ImageDataset, ImageFolders, hashed_test_mask
 from featx.dataset.layout import Layout, find_layout
 from featx.dataset.names import alike_warning, class_prefixes, near_match
-from featx.errors import DatasetError, ImageError, printable
+from featx.errors import DatasetError, ImageError
 from featx.images import decode_image, format_read, read_file
-from featx.storage import RemotePath, StoragePath, as_cache_dir, as_data, read_start
-from featx.system import waiting
+from featx.storage import OUTPUT_MARK, RemotePath, StoragePath, as_cache_dir, as_data, read_start
+from featx.system import ReaderThreads, waiting
+from featx.text import printable
 
 log = logging.getLogger("featx")
 
@@ -48,7 +48,7 @@ def scan(
 ) -> ImageDataset:
     """Return the data set in a folder. Only files that are new or have changed are read.
 
-    The classes with their numbers of images are logged before any file is read.
+    It logs the classes with their numbers of images before it reads any file.
 
     Args:
         data: a folder laid out as `train/CLASS/*` with `test/CLASS/*`, or as `CLASS/*`; a zip or tar file of one; an
@@ -119,12 +119,32 @@ def list_images(data: Data, *, show: bool = False) -> ListedImages:
         folders = folders_below(root)
     for warning in folders.warnings:  # a layout that is refused may come of names that were misread
         log.warning("%s", warning)
-    layout = find_layout(root, folders, train=named.train, test=named.test)
+    try:
+        layout = find_layout(root, folders, train=named.train, test=named.test)
+    finally:
+        made, own_images = _outputs(root, folders)
+        if made:
+            log.info("%s", made)
     dataset = replace(_listed(root, layout, folders), train_folder=named.train, test_folder=named.test)
     log.info("%s", _classes(dataset, layout))
     for warning in dataset.warnings:
         log.warning("%s", warning)
-    return ListedImages(dataset.warned(*folders.warnings), folders, layout.test is not None)
+    return ListedImages(_warn(dataset.warned(*folders.warnings), own_images), folders, layout.test is not None)
+
+
+def _outputs(root: StoragePath, folders: Folders) -> tuple[str, str]:
+    """Return the sentence that says which folders were left out because featx made them, and one about images in them.
+
+    Either is empty if there are none.
+    """
+    found = folders.outputs()
+    names = [os.path.relpath(path, as_text(root)) for path in found]
+    made = _left_out(f"because featx made {'it' if len(found) == 1 else 'them'}", "folder", names)
+    holders = [name for name, path in zip(names, found, strict=True) if folders.has_own_images(path)]
+    if not holders:
+        return made, ""
+    own = _left_out("because featx made it, although there are images in it", "folder", holders)
+    return made, f"{own} To read them, remove {OUTPUT_MARK} from it."
 
 
 def _warn(dataset: ImageDataset, *sentences: str) -> ImageDataset:
@@ -154,7 +174,8 @@ def _listed(root: StoragePath, layout: Layout, folders: Folders) -> ImageDataset
     if not rows:
         raise _no_images(root, strays, list_folder(top, folders).others, unreadable)
     rows.sort()
-    class_names = tuple(sorted(layout.train.keys() | (layout.test or {}).keys()))
+    all_folders = [*layout.train.items(), *(layout.test or {}).items()]
+    class_names = tuple(sorted({name for name, folder in all_folders if not folders.has_only_outputs(folder)}))
     index = {class_name: label for label, class_name in enumerate(class_names)}
     dataset = ImageDataset(
         root=root,
@@ -289,7 +310,7 @@ def _repeats(dataset: ImageDataset) -> Iterator[str]:
     rows = np.unique(np.concatenate([pairs[:, 0] for pairs, _ in kinds])).tolist()
     # Decoding takes a while: of very many, only the beginnings are looked at.
     look = partial(_is_image, dataset, whole=len(rows) <= _MAX_DECODED)
-    with ThreadPoolExecutor(_THREADS) as pool:
+    with ReaderThreads(_THREADS, "featx-look") as pool:
         is_image = dict(zip(rows, pool.map(look, rows), strict=True))
     for all_pairs, what in kinds:
         # Empty files and error pages are alike, and no copies of an image.

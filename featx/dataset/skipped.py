@@ -18,10 +18,10 @@ import PIL
 
 from featx.dataset.image_dataset import Images
 from featx.dataset.loader import Dim, source_path
-from featx.errors import printable
 from featx.images import READS_VERSION
-from featx.storage import StoragePath, write_text
+from featx.storage import StoragePath, read_small, write_text
 from featx.system import csv_lines
+from featx.text import printable
 
 log = logging.getLogger("featx")
 
@@ -68,7 +68,7 @@ def read_skipped(path: StoragePath) -> list[SkippedImage]:
         ValueError: it is no such list, or not a sound one.
         OSError: it cannot be read.
     """
-    with io.StringIO(path.read_bytes().decode("utf-8", "surrogateescape"), newline="") as file:
+    with io.StringIO(read_small(path).decode("utf-8", "surrogateescape"), newline="") as file:
         try:
             header, *rows = csv.reader(file, strict=True)
         except csv.Error as error:
@@ -151,8 +151,10 @@ class DimImages:
 
     def _read(self) -> dict[str, int]:
         def read() -> dict[str, int]:
-            largest = json.loads(self._path.read_bytes())
-            return {str(bytes.fromhex(digest).hex()): int(value) for digest, value in largest.items()}
+            largest = json.loads(read_small(self._path))
+            if not all(type(value) is int and 0 < value < 1 << _USUAL_BITS[-1] for value in largest.values()):
+                raise ValueError("it has values that no such image has")
+            return {bytes.fromhex(digest).hex(): value for digest, value in largest.items()}
 
         return _remembered(self._path, read)
 
@@ -204,7 +206,7 @@ def _remembered(path: StoragePath, read: Callable[[], dict[str, _Known]]) -> dic
         return read()
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         log.warning("%s cannot be read (%s) and is written again from scratch.", printable(path), error)
         return {}
 

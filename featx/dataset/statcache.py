@@ -3,25 +3,41 @@
 Everything in it can be computed again, so nothing that happens to it is an error: a damaged or foreign database is
 quarantined and begun anew, and featx does without one that cannot be used. Either is logged as one warning. The
 rollback journal is used, since SQLite's WAL mode does not work on network folders.
+
+Others may write to the cache. So nothing but our tables may be in the database, for views and triggers would do what
+they want; values have our sizes; and no statement takes for ever.
 """
 
 import logging
+import os
 import sqlite3
+import stat
+import threading
 import time
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
-from featx.errors import FeatxError, printable
-from featx.storage import OUTPUT_MARK, StatKey
+from featx.dataset.folders import DATABASE_NAME, check_cache_dir
+from featx.errors import FeatxError
+from featx.storage import StatKey, make_cache
+from featx.text import printable
 
-DATABASE_NAME = "digests.sqlite"
 #: How long to wait for another process that is writing.
 BUSY_TIMEOUT_S = 10.0
+#: How long SQLite itself waits for one: it does not see Ctrl-C.
+_POLL_S = 0.1
+#: How long one of our short statements may take; those of `check_database`, which reads all, may take longer.
+TIME_LIMIT_S = 30.0
+CHECK_LIMIT_S = 300.0
+#: No path or address is nearly as long.
+_MAX_VALUE_BYTES = 1 << 20
 _APPLICATION_ID = 0x66747864  # "ftxd": marks the database as ours
 _FORMAT_VERSION = 1
+_DIGEST_BYTES = 32
 _NAMES_PER_QUERY = 500  # SQLite before 3.32 takes at most 999 variables
 _TABLE = """CREATE TABLE IF NOT EXISTS states (
     path BLOB PRIMARY KEY, size INTEGER, mtime_ns INTEGER, ctime_ns INTEGER, inode INTEGER, digest BLOB, crc32 INTEGER
@@ -33,8 +49,13 @@ _OLD_TABLE = """CREATE TABLE IF NOT EXISTS digests (
     path BLOB PRIMARY KEY, size INTEGER, mtime_ns INTEGER, inode INTEGER, digest BLOB, crc32 INTEGER
 ) WITHOUT ROWID"""
 
-# SQLITE_ERROR is what our fixed statements give on tables that are not ours.
-_DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR}
+# SQLITE_ERROR is what our fixed statements give on tables that are not ours, and no code what is not even text.
+_DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_TOOBIG, None}
+_IN_USE = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+#: Files that SQLite keeps beside a database.
+_COMPANIONS = ("-journal", "-wal", "-shm")
+
+_T = TypeVar("_T")
 
 _log = logging.getLogger("featx")
 
@@ -59,9 +80,8 @@ class StatCache:
         self._inode: int | None = None
         self._recovered = False
         try:
-            cache_dir.mkdir(parents=True, exist_ok=True)
-            with suppress(OSError):  # a cache that can only be read needs no mark
-                (cache_dir / OUTPUT_MARK).touch()
+            check_cache_dir(cache_dir)
+            make_cache(cache_dir)
         except OSError as error:
             self._give_up(error)
         else:
@@ -74,13 +94,7 @@ class StatCache:
             for start in range(0, len(names), _NAMES_PER_QUERY):
                 if self._connection is None:
                     break
-                portion = names[start : start + _NAMES_PER_QUERY]
-                marks = ",".join("?" * len(portion))
-                found |= {
-                    name: entry
-                    for name, entry, is_sound in _read(self._connection, f" WHERE path IN ({marks})", portion)
-                    if is_sound
-                }
+                found |= _patiently(self._connection, partial(_entries, names[start : start + _NAMES_PER_QUERY]))
         except (sqlite3.Error, _DamagedError, TypeError) as error:
             self._mend(error)
         return found
@@ -97,10 +111,14 @@ class StatCache:
     def _commit(self, statement: str, values: Sequence[tuple[object, ...]]) -> None:
         if self._connection is None or not values:
             return
+
+        def commit(connection: sqlite3.Connection) -> None:
+            with connection:
+                connection.execute("BEGIN IMMEDIATE")
+                connection.executemany(statement, values)
+
         try:
-            with self._connection:
-                self._connection.execute("BEGIN IMMEDIATE")
-                self._connection.executemany(statement, values)
+            _patiently(self._connection, commit)
         except sqlite3.Error as error:
             self._mend(error)
 
@@ -113,9 +131,9 @@ class StatCache:
     def _open(self) -> None:
         self._inode = _inode(self._path)
         try:
-            self._connection = sqlite3.connect(self._path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
-            if not _is_ours(self._connection):
-                _begin(self._connection)
+            self._connection = _connect(self._path)
+            if not _patiently(self._connection, _is_ours):
+                _patiently(self._connection, _begin)
         except (sqlite3.Error, _DamagedError) as error:
             self._mend(error)
 
@@ -135,7 +153,7 @@ class StatCache:
             _log.warning(
                 "The digest cache %s was damaged or not featx's (%s); it is now %s, and featx reads the images again.",
                 printable(self._path),
-                error,
+                _words(error),
                 printable(target.name),
             )
         self._open()
@@ -145,14 +163,67 @@ class StatCache:
         _log.warning(
             "The digest cache %s cannot be used (%s); continuing without it, which is slower.",
             printable(self._path),
-            error,
+            _words(error),
         )
+
+
+def _words(error: Exception) -> str:
+    if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT:
+        return "it takes too long"
+    return printable(str(error))
+
+
+def _connect(path: Path, mode: str = "rwc") -> sqlite3.Connection:
+    """Return a connection on which nothing but our own statements runs, and no value is larger than ours.
+
+    Raises:
+        _DamagedError: a FIFO, a device or a folder is in the place of the database, or of its journal.
+        sqlite3.Error: it cannot be opened.
+    """
+    for name in ("", *_COMPANIONS):
+        with suppress(FileNotFoundError):
+            if not stat.S_ISREG(os.stat(f"{path}{name}").st_mode):  # noqa: PTH116 - what SQLite opens is beside it
+                raise _DamagedError("no regular file")
+    address = f"{path.absolute().as_uri()}?mode={mode}"
+    connection = sqlite3.connect(address, timeout=_POLL_S, isolation_level=None, uri=True)
+    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _MAX_VALUE_BYTES)
+    connection.execute("PRAGMA trusted_schema = OFF")
+    return connection
+
+
+def _patiently(connection: sqlite3.Connection, use: Callable[[sqlite3.Connection], _T]) -> _T:
+    """Return what `use` returns of the connection; again and again while another process has the database locked.
+
+    Raises:
+        sqlite3.Error: it stays locked, or `use` takes too long, or whatever `use` raises.
+    """
+    deadline = time.monotonic() + BUSY_TIMEOUT_S
+    while True:
+        try:
+            with _time_limit(connection, TIME_LIMIT_S):
+                return use(connection)
+        except sqlite3.OperationalError as error:
+            code = getattr(error, "sqlite_errorcode", None)
+            if code is None or code & 0xFF not in _IN_USE or time.monotonic() > deadline:
+                raise
+
+
+@contextmanager
+def _time_limit(connection: sqlite3.Connection, seconds: float) -> Iterator[None]:
+    """Have SQLite give up what takes longer in the block. A progress handler would do, but swallows Ctrl-C."""
+    timer = threading.Timer(seconds, connection.interrupt)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _is_damage(error: Exception) -> bool:
     """Return whether an error says that the database is none of ours any more; else it is busy, or cannot be read."""
     code = getattr(error, "sqlite_errorcode", None)
-    return not isinstance(error, sqlite3.Error) or (code is not None and code & 0xFF in _DAMAGE)
+    return not isinstance(error, sqlite3.Error) or (code if code is None else code & 0xFF) in _DAMAGE
 
 
 def check_database(path: Path) -> str | None:
@@ -162,9 +233,8 @@ def check_database(path: Path) -> str | None:
         FeatxError: it cannot be read, or another process is writing to it for long.
     """
     try:
-        address = f"{path.absolute().as_uri()}?mode=ro"
-        with closing(sqlite3.connect(address, timeout=BUSY_TIMEOUT_S, uri=True)) as database:
-            if not _is_ours(database):
+        with closing(_connect(path, "ro")) as database, _time_limit(database, CHECK_LIMIT_S):
+            if not _patiently(database, _is_ours):
                 return None  # nothing in it is used
             (verdict,) = database.execute("PRAGMA integrity_check(1)").fetchone()
             if verdict != "ok":
@@ -173,9 +243,18 @@ def check_database(path: Path) -> str | None:
                 return "a row does not match its checksum"
     except (sqlite3.Error, _DamagedError, TypeError) as error:
         if not _is_damage(error):
-            raise FeatxError(f"The digest cache {printable(path)} cannot be read: {error}. Try again later.") from error
-        return str(error)
+            raise FeatxError(
+                f"The digest cache {printable(path)} cannot be read: {_words(error)}. Try again later."
+            ) from error
+        return _words(error)
     return None
+
+
+def _entries(names: Sequence[bytes], connection: sqlite3.Connection) -> dict[bytes, StatEntry]:
+    """Return what is remembered of the files called `names`, and is what was written."""
+    marks = ",".join("?" * len(names))
+    read = _read(connection, f" WHERE path IN ({marks})", names)
+    return {name: entry for name, entry, is_sound in read if is_sound}
 
 
 def _read(
@@ -184,26 +263,44 @@ def _read(
     """Yield rows, and whether each is what was written: SQLite has no checksums, a flipped bit is a wrong digest."""
     for name, *key, digest, crc32 in connection.execute(_ROWS + where, values):
         entry = StatEntry(StatKey(*key), digest)
-        yield name, entry, crc32 == _crc32(name, entry)
+        yield name, entry, len(digest) == _DIGEST_BYTES and crc32 == _crc32(name, entry)
 
 
 def _is_ours(connection: sqlite3.Connection) -> bool:
-    """Return whether the database has our table; False if it is empty, or has only that of an older featx."""
+    """Return what `_has_table` does, of one state: another process may be making the tables."""
+    with connection:
+        connection.execute("BEGIN")
+        return _has_table(connection)
+
+
+def _has_table(connection: sqlite3.Connection) -> bool:
+    """Return whether the database has our table; False if it is empty, or has only that of an older featx.
+
+    Raises:
+        _DamagedError: it has something else.
+    """
     (application_id,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
-    (n_tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    if (application_id, version, n_tables) == (0, 0, 0):
+    made = {name: _plain(sql) for name, sql in connection.execute("SELECT name, sql FROM sqlite_master LIMIT 3")}
+    if (application_id, version, len(made)) == (0, 0, 0):
         return False
     if (application_id, version) != (_APPLICATION_ID, _FORMAT_VERSION):
         raise _DamagedError("written by another program or another version of featx")
-    return bool(connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'states'").fetchone())
+    if not made.items() <= {"states": _plain(_TABLE), "digests": _plain(_OLD_TABLE)}.items():
+        raise _DamagedError("it has other tables, views or triggers than featx makes")
+    return "states" in made
+
+
+def _plain(sql: object) -> str:
+    """Return a statement as SQLite keeps it, with single blanks."""
+    return " ".join(str(sql).replace("IF NOT EXISTS ", "").split())
 
 
 def _begin(connection: sqlite3.Connection) -> None:
     """Make the tables, all or nothing, and empty what is there of an older featx; another process may do the same."""
     with connection:
         connection.execute("BEGIN IMMEDIATE")
-        if not _is_ours(connection):
+        if not _has_table(connection):
             connection.execute(_TABLE)
             connection.execute(_OLD_TABLE)
             connection.execute("DELETE FROM digests")
@@ -228,7 +325,7 @@ def quarantine_database(path: Path) -> Path:
     """
     target = path.with_name(f"{path.name}.damaged-{time.strftime('%Y%m%dT%H%M%S')}-{time.time_ns() % 10**9:09d}")
     path.rename(target)
-    for suffix in ("-journal", "-wal", "-shm"):
+    for suffix in _COMPANIONS:
         with suppress(FileNotFoundError):
             path.with_name(path.name + suffix).rename(target.with_name(target.name + suffix))
     return target

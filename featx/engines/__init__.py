@@ -19,6 +19,7 @@ from featx.engines.engine import (
     needs_keras,
 )
 from featx.engines.networks import (
+    calibration_digest,
     check_network,
     is_converted,
     kept_calibrations,
@@ -30,7 +31,6 @@ from featx.engines.openvino_engine import load_network
 from featx.engines.quantization import (
     N_CALIBRATION,
     best_calibration,
-    calibration_digest,
     calibration_rows,
     choose_calibration,
 )

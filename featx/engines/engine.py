@@ -10,7 +10,7 @@ from typing import Any, Protocol, Self, TypedDict
 
 import numpy as np
 
-from featx.backbones import DTYPE_POLICIES, Weights
+from featx.backbones import DTYPE_POLICIES, Weights, check_recipe
 from featx.dataset import ImageDataset
 from featx.engines.keras_engine import KerasEngine
 from featx.engines.networks import is_converted
@@ -19,6 +19,7 @@ from featx.errors import FeatxError
 from featx.recipe import PRECISIONS, Recipe
 from featx.storage import StoragePath
 from featx.system import (
+    MAX_THREADS,
     check_name,
     cuda_capability,
     keras_backend,
@@ -34,6 +35,9 @@ AUTO = "auto"
 
 #: Images in a batch unless told otherwise. More is no faster on a CPU; a GPU needs them to be busy.
 CPU_BATCH_SIZE, GPU_BATCH_SIZE = 32, 256
+
+#: More than any GPU computes at once.
+MAX_BATCH_SIZE = 1 << 16
 
 
 class Engine(Protocol):
@@ -109,7 +113,7 @@ class EngineOptions:
         streams: batches that `openvino` runs at the same time; chosen for the machine if None.
 
     Raises:
-        FeatxError: there is no such engine, or a number is not a whole number of 1 or more.
+        FeatxError: there is no such engine, or a number is not whole, or is too small or too large.
     """
 
     engine: str = AUTO
@@ -119,9 +123,9 @@ class EngineOptions:
 
     def __post_init__(self) -> None:
         check_name(self.engine, ENGINE_CHOICES, f"An engine must be one of {', '.join(ENGINE_CHOICES)}.")
-        for name in ("batch_size", "threads", "streams"):
+        for name, most in (("batch_size", MAX_BATCH_SIZE), ("threads", MAX_THREADS), ("streams", MAX_THREADS)):
             if (number := getattr(self, name)) is not None:
-                object.__setattr__(self, name, whole_number(name, number))
+                object.__setattr__(self, name, whole_number(name, number, most=most))
 
     @classmethod
     def of(cls, choices: EngineChoices) -> Self:
@@ -209,10 +213,12 @@ def create_engine(
         show: show progress on stderr.
 
     Raises:
+        UnknownRecipeError: this featx does not compute what the recipe says.
         BackboneError: the layer does not exist, or the images are too small for the network.
         WeightsError: the file does not fit the network.
         FeatxError: there is no engine for this precision here.
     """
+    check_recipe(recipe)
     options = options or EngineOptions()
     chosen = choose_engine(options, recipe)
     log.debug("Engine: %s, %s.", chosen, options)

@@ -1,18 +1,22 @@
 """The networks that OpenVINO runs, as files in the cache: converted once, and checked on every read."""
 
+import hashlib
 import json
 import logging
+import re
 import shutil
 import zipfile
 import zlib
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from featx.errors import FeatxError, printable, system_errors
+from featx.errors import FeatxError, system_errors
 from featx.recipe import DTYPES, Recipe
-from featx.storage import StoragePath, check_readable, local_dir, remove_abandoned_files, replacing
+from featx.storage import OddFileError, StoragePath, check_readable, check_regular, local_dir, replacing, sweep
+from featx.text import printable
 
 log = logging.getLogger("featx")
 
@@ -21,6 +25,10 @@ FORMAT_VERSION = 1
 
 #: What reading a damaged zip file, or one of another making, ends in.
 _DAMAGE = (zipfile.BadZipFile, zlib.error, KeyError, ValueError, EOFError, NotImplementedError, RuntimeError, TypeError)
+
+
+#: Larger than any network, and than what one says of itself.
+_NETWORK_BYTES, _ABOUT_BYTES = 8 << 30, 64 << 20
 
 
 @dataclass(frozen=True)
@@ -36,6 +44,11 @@ class Network:
     xml: bytes
     weights: bytes
     calibration: tuple[str, ...] = ()
+
+
+def calibration_digest(digests: tuple[str, ...]) -> str:
+    """Return what stands for these images in a recipe: SHA-256, in hexadecimal, of their sorted digests."""
+    return hashlib.sha256("".join(sorted(digests)).encode("ascii")).hexdigest()
 
 
 def network_recipe(recipe: Recipe) -> Recipe:
@@ -65,12 +78,16 @@ def read_network(recipe: Recipe, cache_dir: StoragePath) -> Network | None:
     """
     path = network_path(recipe, cache_dir)
     try:
-        with zipfile.ZipFile(path) as file:
+        with _opened(path) as file:
             about = _about(file)
             if about["recipe"] != network_recipe(recipe).to_json():
                 raise ValueError("it belongs to another recipe")
+            _check_calibration(about, recipe)
             return Network(file.read("network.xml"), file.read("network.bin"), tuple(about["calibration"]))
     except FileNotFoundError:
+        return None
+    except OddFileError as error:
+        say_damaged(recipe, cache_dir, str(error.strerror))
         return None
     except _DAMAGE as error:
         check_readable(path)
@@ -87,11 +104,16 @@ def check_network(path: Path) -> str | None:
         OSError: it cannot be read.
     """
     try:
-        with zipfile.ZipFile(path) as file:
-            if network_path(Recipe.from_json(_about(file)["recipe"]), path.parent).name != path.name:
+        with _opened(path) as file:
+            about = _about(file)
+            recipe = Recipe.from_json(about["recipe"])
+            if network_path(recipe, path.parent).name != path.name:
                 return "it belongs to another recipe"
+            _check_calibration(about, recipe)
             if damaged := file.testzip():
                 return f"{damaged} does not match its checksum"
+    except OddFileError as error:
+        return str(error.strerror)
     except (*_DAMAGE, FeatxError) as error:
         check_readable(path)
         return " ".join(str(error).split())
@@ -123,7 +145,7 @@ def write_network(network: Network, recipe: Recipe, cache_dir: StoragePath) -> N
             file.writestr("network.json", json.dumps(about, indent=2))
             file.writestr("network.xml", network.xml)
             file.writestr("network.bin", network.weights)
-        remove_abandoned_files(path.parent)
+        sweep(path.parent)
 
 
 def pack_network(recipe: Recipe, cache_dir: StoragePath, run_dir: Path) -> None:
@@ -164,17 +186,40 @@ def kept_calibrations(recipe: Recipe, cache_dir: StoragePath) -> list[tuple[str,
     wanted = replace(network_recipe(recipe), calibration=None)
     found = []
     for path in sorted((local_dir(cache_dir) / "networks").glob("*.zip")):
-        with suppress(OSError, FeatxError, *_DAMAGE), zipfile.ZipFile(path) as file:
+        with suppress(OSError, FeatxError, *_DAMAGE), _opened(path) as file:
             about = _about(file)
             if replace(Recipe.from_json(about["recipe"]), calibration=None) == wanted:
                 found.append(tuple(about["calibration"]))
     return found
 
 
+@contextmanager
+def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
+    """Open the network at `path`.
+
+    Raises:
+        OddFileError: it is not a regular file, or larger than any network.
+        OSError: it cannot be read.
+    """
+    check_regular(path, _NETWORK_BYTES)
+    with zipfile.ZipFile(path) as file:
+        yield file
+
+
 def _about(file: zipfile.ZipFile) -> dict[str, Any]:
     if any(member.compress_type != zipfile.ZIP_STORED for member in file.infolist()):
         raise ValueError("it is compressed, so it may unpack to any size")
+    if file.getinfo("network.json").file_size > _ABOUT_BYTES:
+        raise ValueError("its description is too long")
     about: dict[str, Any] = json.loads(file.read("network.json"))
     if about["format"] != FORMAT or about["format_version"] > FORMAT_VERSION:
         raise ValueError("it has an unknown format")
+    if not all(re.fullmatch(r"[0-9a-f]{64}", digest) for digest in about["calibration"]):
+        raise ValueError("it does not say which images it was calibrated on")
     return about
+
+
+def _check_calibration(about: dict[str, Any], recipe: Recipe) -> None:
+    """Raise ValueError if an int8 network was calibrated on other images than its recipe says."""
+    if recipe.calibration and calibration_digest(tuple(about["calibration"])) != recipe.calibration:
+        raise ValueError("it was calibrated on other images")

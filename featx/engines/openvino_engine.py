@@ -1,7 +1,10 @@
 """The `openvino` engine, the fastest on a CPU: Keras converts a network once, the cache stores it, OpenVINO runs it."""
 
+import errno
 import importlib
 import logging
+import os
+import shutil
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -15,10 +18,10 @@ import numpy as np
 
 from featx.backbones import Weights, build_model
 from featx.dataset import ImageDataset
-from featx.engines.networks import Network, network_recipe, read_network, say_damaged, write_network
+from featx.engines.networks import Network, network_path, network_recipe, read_network, say_damaged, write_network
 from featx.engines.quantization import quantize
 from featx.engines.saturation import without_saturation
-from featx.errors import FeatxError
+from featx.errors import FeatxError, system_errors
 from featx.recipe import Recipe
 from featx.storage import StoragePath
 from featx.system import (
@@ -29,6 +32,7 @@ from featx.system import (
     n_cores,
     openvino_has_bfloat16,
 )
+from featx.text import printable
 
 log = logging.getLogger("featx")
 
@@ -41,6 +45,12 @@ REQUESTS_PER_STREAM = 2
 
 #: What is not quantized in an int8 network runs in float32, so that the numbers are the same on every processor.
 _INFERENCE_PRECISION = {"float32": "f32", "bfloat16": "bf16", "int8": "f32"}
+
+#: More than the structure of a network takes on disk, besides its constants.
+_STRUCTURE_BYTES = 4 << 20
+
+#: OpenVINO's converter sets up the root logger for itself, which two threads could not undo for each other.
+_CONVERTING = threading.Lock()
 
 
 class OpenVinoEngine:
@@ -85,9 +95,16 @@ class OpenVinoEngine:
         model = load_network(recipe, weights, cache_dir, dataset, show=show)
         if recipe.precision == "int8":
             model = without_saturation(model)
-        model.reshape([self.request_size, height, width, 3])
-        with kept_signal_stack():
-            compiled = _compile(model, recipe.precision, threads, streams)
+        try:
+            model.reshape([self.request_size, height, width, 3])
+            with kept_signal_stack():
+                compiled = _compile(model, recipe.precision, threads, streams)
+        except RuntimeError as error:  # OpenVINO raises nothing else
+            reason = printable(" ".join(str(error).split())[-200:])
+            raise FeatxError(
+                f"OpenVINO cannot run {printable(network_path(recipe, cache_dir))} ({reason}). Remove that "
+                f"file to have it made again, or choose --engine keras."
+            ) from error
         self.feature_shape: tuple[int, ...] = tuple(compiled.output(0).shape[1:])
         n_requests = REQUESTS_PER_STREAM * compiled.get_property("NUM_STREAMS")
         self._requests = import_openvino().AsyncInferQueue(compiled, n_requests)
@@ -193,7 +210,7 @@ def load_network(
     network = read_network(recipe, cache_dir)
     if network is not None:
         try:
-            return _openvino_model(network)
+            return _openvino_model(network, recipe)
         except RuntimeError as error:  # OpenVINO raises nothing else
             say_damaged(recipe, cache_dir, " ".join(str(error).split()))
     if recipe.precision == "int8":
@@ -205,13 +222,24 @@ def load_network(
     else:
         network = _converted(recipe, weights, show=show)
     write_network(network, recipe, cache_dir)
-    return _openvino_model(network)
+    return _openvino_model(network, recipe)
 
 
-def _openvino_model(network: Network) -> Any:
+def _openvino_model(network: Network, recipe: Recipe) -> Any:
+    """Return the `openvino.Model` of a network.
+
+    Raises:
+        RuntimeError: it is none, or none from images of the recipe's size to features.
+    """
     model = import_openvino().Core().read_model(network.xml, network.weights)
-    if len(model.outputs) != 1:
-        raise RuntimeError("it has several outputs")
+    if (len(model.inputs), len(model.outputs)) != (1, 1):
+        raise RuntimeError("it has several inputs or outputs")
+    images, features = model.input(0), model.output(0)
+    if (images.element_type.get_type_name(), features.element_type.get_type_name()) != ("u8", "f32"):
+        raise RuntimeError("it does not turn uint8 into float32")
+    model.reshape([-1, *recipe.image_size, 3])  # which raises if it takes other images
+    if features.partial_shape.rank.is_dynamic or features.partial_shape.rank.get_length() < 2:
+        raise RuntimeError("its output does not fit the features of images")
     return model
 
 
@@ -221,7 +249,7 @@ def _converted(recipe: Recipe, weights: Weights, *, show: bool) -> Network:
     if show:
         log.info("Converting %s for OpenVINO; this is needed only once.", recipe.backbone)
     model = build_model(network_recipe(recipe), weights.path)
-    with tempfile.TemporaryDirectory(prefix="featx-network-") as folder, _untouched_logging():
+    with _CONVERTING, _untouched_logging():
         if keras_backend() == "tensorflow":  # without Keras's `export`, which traces every layer once more
             import tensorflow as tf
 
@@ -230,20 +258,46 @@ def _converted(recipe: Recipe, weights: Weights, *, show: bool) -> Network:
             with _told_tensorflows_version(tf.__version__):
                 converted = openvino.convert_model(function)
         else:
-            xml_path = Path(folder, "network.xml")
-            model.export(str(xml_path), format="openvino", verbose=False)
-            # As bytes: Windows would not remove a file that is mapped into memory.
-            converted = openvino.Core().read_model(xml_path.read_bytes(), xml_path.with_suffix(".bin").read_bytes())
+            with _temporary_folder(4 * model.count_params()) as folder:
+                xml_path = folder / "network.xml"
+                model.export(str(xml_path), format="openvino", verbose=False)
+                # As bytes: Windows would not remove a file that is mapped into memory.
+                converted = openvino.Core().read_model(xml_path.read_bytes(), xml_path.with_suffix(".bin").read_bytes())
         return Network(*_serialized(_with_one_output(converted)))
 
 
 def _serialized(model: Any) -> tuple[bytes, bytes]:
     """Return an `openvino.Model` in OpenVINO's own format: its structure, and its constants in full precision."""
     openvino = import_openvino()
-    with tempfile.TemporaryDirectory(prefix="featx-network-") as folder:
-        xml_path = Path(folder, "network.xml")
+    n_bytes = sum(node.data.nbytes for node in model.get_ops() if node.get_type_name() == "Constant")
+    with _temporary_folder(n_bytes) as folder:
+        xml_path = folder / "network.xml"
         openvino.save_model(model, xml_path, compress_to_fp16=False)
         return xml_path.read_bytes(), xml_path.with_suffix(".bin").read_bytes()
+
+
+@contextmanager
+def _temporary_folder(n_bytes: int) -> Iterator[Path]:
+    """Yield a folder for a network of so many bytes.
+
+    OpenVINO says next to nothing of a disk that is full, and may crash: so there must be room before it writes.
+
+    Raises:
+        FeatxError: no such folder can be made or written to.
+    """
+    where, advice = "The folder for temporary files", " Free some space there, or name another folder with TMPDIR."
+    with system_errors(where, "made", advice):
+        where += f" {printable(tempfile.gettempdir())}"
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    with system_errors(where, "written", advice), tempfile.TemporaryDirectory(prefix="featx-network-") as folder:
+        if shutil.disk_usage(folder).free < n_bytes + _STRUCTURE_BYTES:
+            raise full
+        try:
+            yield Path(folder)
+        except RuntimeError as error:  # OpenVINO raises nothing else
+            if shutil.disk_usage(folder).free < _STRUCTURE_BYTES:
+                raise full from error
+            raise
 
 
 def _with_one_output(model: Any) -> Any:

@@ -4,7 +4,6 @@ The recipe says which images, so they are always the same.
 """
 
 import contextlib
-import hashlib
 import io
 import logging
 from collections.abc import Callable, Iterator
@@ -13,11 +12,12 @@ from typing import Any
 import numpy as np
 
 from featx.dataset import ImageDataset, read_batches
-from featx.engines.networks import kept_calibrations, network_path
-from featx.errors import FeatxError, printable
+from featx.engines.networks import calibration_digest, kept_calibrations, network_path
+from featx.errors import FeatxError
 from featx.recipe import Recipe
 from featx.storage import StoragePath
 from featx.system import import_nncf, import_openvino, kept_signal_stack, progress_bar
+from featx.text import printable
 
 log = logging.getLogger("featx")
 
@@ -40,11 +40,6 @@ def choose_calibration(dataset: ImageDataset) -> tuple[str, ...]:
     They are of the train split, each content once, at most `N_CALIBRATION`; the same in whatever order the images come.
     """
     return tuple(sorted(_train_digests(dataset))[:N_CALIBRATION])
-
-
-def calibration_digest(digests: tuple[str, ...]) -> str:
-    """Return what stands for these images in a recipe: SHA-256, in hexadecimal, of their sorted digests."""
-    return hashlib.sha256("".join(sorted(digests)).encode("ascii")).hexdigest()
 
 
 def best_calibration(kept: list[tuple[str, ...]], dataset: ImageDataset) -> tuple[str, ...]:

@@ -5,16 +5,18 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from featx.errors import FeatxError, printable, system_errors
+from featx.errors import FeatxError, system_errors
 from featx.export.graph import Graph, build_graph, import_onnx, write_keras, write_onnx, write_savedmodel
 from featx.extract import DEFAULT_CACHE_DIR, size_bytes
 from featx.recipe import Recipe
-from featx.storage import StoragePath, as_cache_dir, as_path, check_writable, replacing, replacing_folder
+from featx.storage import StoragePath, as_cache_dir, as_path, check_writable, new_file, new_folder
 from featx.system import brief, check_name, keras_backend, size, waiting
+from featx.text import printable
 from featx.train import SavedRun, read_run
 
 log = logging.getLogger("featx")
@@ -83,6 +85,7 @@ def export_run(
     check_name(format, FORMATS, f"The format is one of {', '.join(FORMATS)}.")
     suffix, write = FORMATS[format]
     run = read_run(as_path(run_dir), head)
+    run.read_head(head)  # what is wrong with it is found before TensorFlow starts
     head_path = run.head_path(head)
     path = as_path(to_path) if to_path else run.dir / f"model-{head_path.stem}{suffix}"
     _check_path(path, format, suffix)
@@ -93,14 +96,14 @@ def export_run(
     if recipe.precision != "float32":
         log.info("The run computes in %s, the export in float32, so probabilities differ slightly.", recipe.precision)
     weights_path = run.find_weights(as_cache_dir(cache_dir), as_path(weights) if weights else None).path
-    write_whole = replacing if suffix else replacing_folder
-    with waiting(f"export to {format}", show=show) as note:
+    begin = new_file if suffix else partial(new_folder, last="saved_model.pb")
+    with waiting(f"export to {format}", show=show) as note, begin(path) as making:
         note("building the network")
         graph = build_graph(recipe, weights_path, head_path)
         note("converting and writing it")
-        with system_errors(printable(path), "written"), write_whole(path) as temporary:
-            write(graph, _notes(run, head_path.stem), temporary)
-    elapsed_s = time.perf_counter() - start_s
+        with system_errors(printable(path), "written"):
+            write(graph, _notes(run, head_path.stem), making.built)
+    path, elapsed_s = making.path, time.perf_counter() - start_s
     return Export(path, format, head_path.stem, run.class_names, recipe, size_bytes(path), elapsed_s)
 
 

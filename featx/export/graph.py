@@ -3,6 +3,7 @@
 It is made of stock layers and operations only, so that `keras.models.load_model` reads it where there is no featx.
 """
 
+import errno
 import importlib
 import json
 import zipfile
@@ -15,9 +16,10 @@ import numpy.typing as npt
 
 from featx.backbones import build_model
 from featx.errors import FeatxError
-from featx.heads import load_model
+from featx.heads import Head, read_head
 from featx.recipe import Recipe
 from featx.system import import_failure, import_keras
+from featx.text import printable
 
 #: Pillow resizes with whole numbers: weights are rounded to multiples of 2**-22.
 _PILLOW_ONE = float(2**22)
@@ -61,7 +63,13 @@ def build_graph(recipe: Recipe, weights_path: Path | None, head_path: Path) -> G
     """
     keras = import_keras()
     resizer = _resizer(keras, recipe.image_size)
-    classifier = _classifier(keras, recipe, build_model(recipe, weights_path), load_model(head_path))
+    head, network = read_head(head_path), build_model(recipe, weights_path)
+    if head.feature_shape != network.output_shape[1:]:
+        raise FeatxError(
+            f"The head {printable(head_path)} takes features of the shape {head.feature_shape}, and those of its "
+            f"recipe have {network.output_shape[1:]}; train again with featx train-top."
+        )
+    classifier = _classifier(keras, recipe, network, head)
     images = _any_images(keras)
     probabilities = keras.layers.Activation("linear", name="probabilities")(classifier(resizer(images)))
     return Graph(resizer, classifier, keras.Model(images, probabilities, name="featx"))
@@ -71,9 +79,9 @@ def _any_images(keras: Any) -> Any:
     return keras.Input((None, None, 3), dtype="uint8", name="images")
 
 
-def _classifier(keras: Any, recipe: Recipe, network: Any, head: Any) -> Any:
+def _classifier(keras: Any, recipe: Recipe, network: Any, head: Head) -> Any:
     resized = keras.Input((*recipe.image_size, 3), dtype="uint8", name="resized")
-    probabilities = head(_as_stored(keras.ops, network(resized), recipe.dtype))
+    probabilities = head.to_keras()(_as_stored(keras.ops, network(resized), recipe.dtype))
     if probabilities.shape[-1] == 1:
         probabilities = keras.ops.concatenate([1.0 - probabilities, probabilities], axis=-1)
     return keras.Model(resized, probabilities, name="classifier")
@@ -146,6 +154,9 @@ def write_savedmodel(graph: Graph, notes: dict[str, Any], folder: Path) -> None:
     Its signatures are `serving_default`, from `images (n, h, w, 3)` uint8, and `serve_bytes`, from `image_bytes (n,)`,
     encoded images. Both give `probabilities (n, n_classes)` and `class_names (n, n_classes)`: TensorFlow Serving wants
     one row for each image in every output.
+
+    Raises:
+        OSError: it cannot be written.
     """
     tf = importlib.import_module("tensorflow")
     module = tf.Module()
@@ -158,7 +169,10 @@ def write_savedmodel(graph: Graph, notes: dict[str, Any], folder: Path) -> None:
         "serving_default": module.serve.get_concrete_function(_images_spec(tf)),
         "serve_bytes": module.serve_bytes.get_concrete_function(tf.TensorSpec((None,), tf.string, name="image_bytes")),
     }
-    tf.saved_model.save(module, str(folder), signatures=signatures)
+    try:
+        tf.saved_model.save(module, str(folder), signatures=signatures)
+    except tf.errors.OpError as error:  # what the system refuses has a kind of its own: the path, and then the reason
+        raise OSError(errno.EIO, error.message.rpartition("; ")[2]) from error
     (folder / "assets.extra").mkdir()
     (folder / "assets.extra" / NOTES_NAME).write_text(json.dumps(notes, indent=2), encoding="utf-8")
 

@@ -31,7 +31,7 @@ from featx.errors import FeatxError
 from featx.images import Views
 from featx.recipe import DTYPES, POOLINGS, PRECISIONS, Recipe, as_image_size
 from featx.storage import RemotePath, StoragePath, as_cache_dir, as_storage_path
-from featx.system import as_workers, check_name, did_you_mean, has_fast_bfloat16, shell_line, shown
+from featx.system import as_argument, as_workers, check_name, did_you_mean, has_fast_bfloat16, shell_line, shown
 
 #: Where stores lie unless told otherwise.
 DEFAULT_CACHE_DIR = "cache"
@@ -254,7 +254,7 @@ def resolve_recipe(
     Raises:
         BackboneError: there is no such backbone or layer, or it does not take images of this size.
         WeightsError: there are no such weights.
-        FeatxError: there is no such storage dtype, pooling or precision, or int8 lacks a data set.
+        FeatxError: there is no such storage dtype, pooling or precision, or int8 has no data set.
         TypeError: there is no such option.
     """
     cache_dir = as_cache_dir(cache_dir)
@@ -311,7 +311,7 @@ def extract_command(
     """
     named = ImageFolders.of(data_dir)
     root = as_storage_path(named.root)
-    words = ["featx", "extract", f"./{root}" if str(root).startswith("-") else str(root)]
+    words = ["featx", "extract", as_argument(root)]
     if isinstance(root, RemotePath) and root.zip_encoding:
         words += ["--zip-encoding", root.zip_encoding]
     for flag, folder in (("--train-folder", named.train), ("--test-folder", named.test)):

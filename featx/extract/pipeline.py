@@ -10,7 +10,7 @@ from itertools import chain
 
 import numpy as np
 
-from featx.backbones import Weights
+from featx.backbones import Weights, check_recipe
 from featx.dataset import (
     Batch,
     DimImage,
@@ -26,12 +26,13 @@ from featx.dataset import (
     source_path,
 )
 from featx.engines import Engine, create_engine, default_batch_size, needs_keras
-from featx.errors import DtypeOverflowError, ImageError, printable
+from featx.errors import DtypeOverflowError, ImageError
 from featx.extract.options import ExtractionSettings
 from featx.recipe import Recipe
 from featx.storage import StoragePath
 from featx.store import FeatureStore, SegmentWriter, row_names
 from featx.system import Stopwatch, Timings, held_interrupts, import_keras, progress_bar, reset_peak_memory, waiting
+from featx.text import printable
 
 #: Called with the number of images that were finished since the last call.
 Count = Callable[[int], object]
@@ -90,7 +91,9 @@ def compute_missing(
         ImageError: an image cannot be read, and `settings` are strict. What was computed before is kept.
         StoreError: the store cannot be read or written.
         WeightsError: the weights were not found.
+        UnknownRecipeError: this featx does not compute what the recipe says.
     """
+    check_recipe(recipe)
     store = FeatureStore(cache_dir, recipe)
     memory = SkippedImages(store.dir / "skipped.csv")
     dim = DimImages(store.dir / "dim.json")
@@ -240,10 +243,10 @@ class StageOne:
             first = next(batches, None)
             if first is not None:
                 under_way = _UnderWay(self._started_engine(stopwatch), writer, stopwatch, reader)
-                with holding() as interrupted:
+                with holding() as reader.interrupted:
                     for batch in chain([first], batches):
                         under_way.submit(batch)
-                        if interrupted():
+                        if reader.interrupted():
                             break
                     under_way.collect(0)
         return writer.timings
@@ -262,6 +265,10 @@ class StageOne:
         return self._engine
 
 
+def _never() -> bool:
+    return False
+
+
 @dataclass
 class _Reader:
     """Reads images in batches, and keeps what there is to say of them.
@@ -273,6 +280,7 @@ class _Reader:
         count: told of the images that cannot be read.
         skipped: those, so far.
         dim: images that came out nearly black, so far.
+        interrupted: whether somebody wants to stop; a server may never send the images that are waited for.
     """
 
     images: Images
@@ -281,6 +289,7 @@ class _Reader:
     count: Count
     skipped: list[SkippedImage] = field(default_factory=list, init=False)
     dim: list[DimImage] = field(default_factory=list, init=False)
+    interrupted: Callable[[], bool] = field(default_factory=lambda: _never, init=False)
 
     def batches(self, stopwatch: Stopwatch) -> Generator[Batch, None, None]:
         """Yield the batches that have an image.
@@ -296,6 +305,7 @@ class _Reader:
             self.settings.workers,
             views=self.images.views,
             augmentation=self.recipe.augmentation,
+            interrupted=lambda: self.interrupted(),  # noqa: PLW0108 - another function once there is work
         )
         with closing(read):
             for batch in stopwatch.waiting("decode", read):

@@ -10,6 +10,7 @@ one number against 78.4 % with 500 images, 82.4 against 81.9 % with 2000, 84.0 a
 loss each time.
 """
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -18,12 +19,12 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from featx.errors import FeatxError, TrainingError
-from featx.heads.logistic import Scaled, fit_logreg, folds_of
+from featx.errors import FeatxError, NotEnoughMemoryError, TrainingError
+from featx.heads.logistic import Scaled, fit_logreg, folds_of, logreg_bytes
 from featx.heads.streamed_logistic import fit_logreg_streamed, sample_rows
 from featx.heads.training_loop import Trained, Training, fit, layer_seeds, output_layer, split
 from featx.store import Rows, ViewRows, all_views, below
-from featx.system import check_name, import_keras, names, waiting
+from featx.system import check_name, free_memory_bytes, import_keras, names, size, waiting
 
 _Floats = npt.NDArray[np.float64]
 
@@ -80,6 +81,27 @@ def train_head(
     head = _TRAINERS[name](task)
     n_views = {} if views is None else {"views": views.shape[1]}
     return replace(head, fit_s=time.perf_counter() - start_s, details={**head.details, **n_views})
+
+
+def check_memory(name: str, X: Rows, n_rows: int, n_classes: int) -> None:
+    """Raise NotEnoughMemoryError if training the head `name` would take more memory than is free.
+
+    The system gives memory that it has not got, and ends the process when that is used: so this is asked before.
+
+    Args:
+        name: of the head. Only `logreg` is checked, whose solver remembers its steps.
+        X: `(n, ...)` features.
+        n_rows: how many of them are trained on, and of views.
+        n_classes: number of classes.
+    """
+    n_features = math.prod(X.shape[1:])
+    needed = logreg_bytes(n_rows, n_features, n_classes, in_memory=isinstance(X, np.ndarray))
+    if name == "logreg" and needed > (free := free_memory_bytes()):
+        raise NotEnoughMemoryError(
+            f"logreg needs about {size(needed)} of memory for {n_classes:,} classes and {n_features:,} features, and "
+            f"{size(free)} are free. Extract fewer features with --pooling avg. In Python, heads='dense' trains the "
+            f"other head only."
+        )
 
 
 def head_names(heads: Sequence[str] | str) -> tuple[str, ...]:

@@ -7,6 +7,9 @@ features that are one row for each image. NumPy multiplies as well as Keras does
 
 import io
 import json
+import math
+import os
+import stat
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -17,14 +20,25 @@ from typing import Any
 import h5py
 import numpy as np
 
-from featx.errors import FeatxError, printable
-from featx.storage import check_readable, replacing
+from featx.errors import FeatxError
+from featx.storage import READ_FLAGS, check_readable, replacing
+from featx.store import as_text, check_own_data
 from featx.system import import_keras
+from featx.text import printable
 
-_WITHOUT_NUMBERS = {"InputLayer", "Flatten", "Dropout"}
+_WITHOUT_NUMBERS = {"Flatten", "Dropout"}
 
-#: What a damaged file makes zipfile, JSON and HDF5 raise.
-_DAMAGE = (zipfile.BadZipFile, zlib.error, OSError, ValueError, KeyError, TypeError, RuntimeError, NotImplementedError)
+#: What a damaged file, or one that somebody made up, makes zipfile, JSON, HDF5 and NumPy raise.
+_DAMAGE = (
+    *(zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, TypeError, LookupError, AttributeError),
+    *(ArithmeticError, RuntimeError, NotImplementedError),
+)
+
+#: A head is not larger than this, and its description, of a few layers, not than that.
+_MAX_BYTES, _MAX_CONFIG_BYTES = 16 << 30, 1 << 20
+
+#: What HDF5 needs around the weights, at most; and so many times them, since an optimizer may be saved with them.
+_AROUND_BYTES, _MOST_COPIES = 1 << 20, 4
 
 #: Images at a time: enough to keep the processor busy.
 _SLAB_ROWS = 512
@@ -41,25 +55,6 @@ def save_model(model: Any, path: Path) -> None:
             model.save(temporary)
     except (OSError, ValueError) as error:
         raise FeatxError(f"{printable(path)}: the model cannot be written ({error}).") from error
-
-
-def load_model(path: Path) -> Any:
-    """Return the Keras model in the `.keras` file `path`, to predict with. Nothing in the file is run as code.
-
-    Raises:
-        FeatxError: the file is missing, cannot be read, is damaged, or is not a Keras model.
-    """
-    keras = import_keras()
-    if not path.is_file():
-        raise FeatxError(f"{printable(path)}: there is no model here; train one with featx train-top.")
-    try:
-        return keras.models.load_model(path, compile=False, safe_mode=True)
-    except Exception as error:  # a damaged archive ends in whatever zip, JSON, HDF5 or Keras raise
-        check_readable(path)
-        reason = " ".join(str(error).split())[:200]
-        raise FeatxError(
-            f"{printable(path)}: this is not a valid Keras model; train again. Received: {reason}"
-        ) from error
 
 
 @dataclass(frozen=True)
@@ -88,15 +83,39 @@ class Head:
     _layers: tuple[_Dense, ...]
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
-        """Return `(n, n_classes)` float64 probabilities for the features `X`, `(n, …)`; every row sums to 1."""
+        """Return `(n, n_classes)` float64 probabilities for the features `X`, `(n, …)`; every row sums to 1.
+
+        Raises:
+            FeatxError: the features have another shape, or the weights of the head are so large that it gives no
+                probabilities.
+        """
+        if X.shape[1:] != self.feature_shape:
+            raise FeatxError(
+                f"The head takes features of the shape {self.feature_shape}, and these are {X.shape[1:]}: it belongs "
+                f"to another recipe; train again with featx train-top."
+            )
         out = np.empty((len(X), self.n_classes))
-        for start in range(0, len(X), _SLAB_ROWS):
-            rows = X[start : start + _SLAB_ROWS].reshape(-1, int(np.prod(self.feature_shape))).astype(np.float32)
-            for layer in self._layers:
-                rows = layer(rows)
-            out[start : start + len(rows)] = np.hstack([1 - rows, rows]) if rows.shape[1] == 1 else rows
-        out /= out.sum(axis=1, keepdims=True)
+        with np.errstate(over="ignore", invalid="ignore"):  # said below
+            for start in range(0, len(X), _SLAB_ROWS):
+                rows = X[start : start + _SLAB_ROWS].reshape(-1, math.prod(self.feature_shape)).astype(np.float32)
+                for layer in self._layers:
+                    rows = layer(rows)
+                out[start : start + len(rows)] = np.hstack([1 - rows, rows]) if rows.shape[1] == 1 else rows
+            out /= out.sum(axis=1, keepdims=True)
+        if not np.isfinite(out).all():
+            raise FeatxError("The head gives no valid probabilities, because its weights are too large; train again.")
         return out
+
+    def to_keras(self) -> Any:
+        """Return a Keras model that computes the same: features `(n, …)` to a sigmoid `(n, 1)`, or a softmax."""
+        keras = import_keras()
+        features = keras.Input(self.feature_shape, name="features")
+        outputs = keras.layers.Flatten()(features)
+        for layer in self._layers:
+            dense = keras.layers.Dense(len(layer.bias), layer.activation, kernel_initializer="zeros", dtype="float32")
+            outputs = dense(outputs)
+            dense.set_weights([layer.kernel, layer.bias])
+        return keras.Model(features, outputs)
 
 
 def read_head(path: Path) -> Head:
@@ -110,46 +129,96 @@ def read_head(path: Path) -> Head:
     except FileNotFoundError as error:
         raise FeatxError(f"There is no head {printable(path)}; train one with featx train-top.") from error
     except _DAMAGE as error:
-        check_readable(path)
-        reason = " ".join(str(error).split())[:200]
+        if isinstance(error, OSError) and error.errno:
+            raise FeatxError(f"{printable(path)} cannot be read: {os.strerror(error.errno)}.") from error
+        if isinstance(error, zipfile.BadZipFile):  # zipfile takes it for what the system cannot read, too
+            check_readable(path)
+        reason = printable(" ".join(str(error).split())[:200])
         raise FeatxError(f"featx cannot run the head {printable(path)} ({reason}); train again.") from error
 
 
 def _read(path: Path) -> Head:
-    with zipfile.ZipFile(path) as file:
-        for member in file.infolist():
-            if member.compress_type != zipfile.ZIP_STORED:  # Keras does not compress: a bomb would
-                raise ValueError("it is compressed")
-        layers = json.loads(file.read("config.json"))["config"]["layers"]
-        weights = io.BytesIO(file.read("model.weights.h5"))
+    """Return the head in a file that anybody may have made: what it claims is checked before memory is taken for it."""
+    with os.fdopen(os.open(path, READ_FLAGS), "rb") as source:  # without waiting, should it be a FIFO
+        status = os.fstat(source.fileno())
+        if not stat.S_ISREG(status.st_mode) or status.st_size > _MAX_BYTES:
+            raise ValueError("it is not a regular file, or is too large")
+        with zipfile.ZipFile(source) as file:
+            if any(member.compress_type != zipfile.ZIP_STORED for member in file.infolist()):
+                raise ValueError("it is compressed")  # Keras does not: a bomb would
+            if file.getinfo("config.json").file_size > _MAX_CONFIG_BYTES:
+                raise ValueError("its description is too long")
+            layers = json.loads(file.read("config.json"))["config"]["layers"]
+            feature_shape, dense = _shapes(layers)
+            n_bytes = 4 * sum((layer.n_inputs + 1) * layer.n_outputs for layer in dense)
+            if not n_bytes <= file.getinfo("model.weights.h5").file_size <= _MOST_COPIES * n_bytes + _AROUND_BYTES:
+                raise ValueError("its weights are not those of its layers")
+            weights = file.read("model.weights.h5")
+    with h5py.File(io.BytesIO(weights), "r") as file:
+        check_own_data(file, weights, len(weights))
+        variables = {as_text(group["vars"].attrs.get("name", "")): group["vars"] for group in file["layers"].values()}
+        trained = tuple(_dense(layer, variables[layer.name]) for layer in dense)
+    return Head(feature_shape, max(2, dense[-1].n_outputs), trained)
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """What a `Dense` layer is said to be: its name, `n_inputs` and `n_outputs` 1 or more, its activation."""
+
+    name: str
+    n_inputs: int
+    n_outputs: int
+    activation: str
+
+
+def _shapes(layers: list[dict[str, Any]]) -> tuple[tuple[int, ...], list[_Shape]]:
+    """Return the shape of one image's features and the `Dense` layers, from what a model says of its layers.
+
+    Raises:
+        ValueError: it is no head.
+        LookupError, TypeError, AttributeError: it is no such description at all.
+    """
     if layers[0]["class_name"] != "InputLayer":
         raise ValueError("its first layer is not the input layer")
-    feature_shape = tuple(layers[0]["config"]["batch_shape"][1:])
-    with h5py.File(weights, "r") as file:
-        variables = {group["vars"].attrs["name"]: group["vars"] for group in file["layers"].values()}
-        dense = tuple(_dense(layer, variables) for layer in layers if layer["class_name"] not in _WITHOUT_NUMBERS)
-    n_outputs = _check_chain(dense, int(np.prod(feature_shape)))
-    return Head(feature_shape, max(2, n_outputs), dense)
-
-
-def _dense(layer: dict[str, Any], variables: dict[str, Any]) -> _Dense:
-    config = layer["config"]
-    if layer["class_name"] != "Dense" or not config["use_bias"] or config["activation"] not in _ACTIVATIONS:
-        raise ValueError(f"it has a layer that featx does not use in heads: {layer['class_name']}")
-    kernel, bias = (variables[config["name"]][number][:].astype(np.float32) for number in "01")
-    return _Dense(kernel, bias, config["activation"])
-
-
-def _check_chain(layers: tuple[_Dense, ...], n_features: int) -> int:
-    """Raise ValueError unless each layer takes what the one before gives; return how many outputs the last has."""
-    n_inputs = n_features
-    for layer in layers:
-        if layer.kernel.shape != (n_inputs, len(layer.bias)):
-            raise ValueError("its layers do not fit together")
-        n_inputs = len(layer.bias)
-    if not layers or layers[-1].activation != ("sigmoid" if n_inputs == 1 else "softmax"):
+    _, *sides = layers[0]["config"]["batch_shape"]
+    feature_shape = tuple(map(_size, sides))
+    dense: list[_Shape] = []
+    n_inputs = math.prod(feature_shape)
+    for layer in layers[1:]:
+        kind, config = layer["class_name"], layer["config"]
+        if kind in _WITHOUT_NUMBERS:
+            continue
+        if kind != "Dense" or config["use_bias"] is not True or config["activation"] not in _ACTIVATIONS:
+            raise ValueError(f"it has a layer that featx does not use in heads: {kind}")
+        dense.append(_Shape(str(config["name"]), n_inputs, _size(config["units"]), config["activation"]))
+        n_inputs = dense[-1].n_outputs
+    if not dense or dense[-1].activation != ("sigmoid" if n_inputs == 1 else "softmax"):
         raise ValueError("it does not end in probabilities")
-    return n_inputs
+    return feature_shape, dense
+
+
+def _size(value: object) -> int:
+    if type(value) is not int or value < 1:
+        raise ValueError("a size in it is not a whole number of 1 or more")
+    return value
+
+
+def _dense(layer: _Shape, variables: Any) -> _Dense:
+    """Return a layer with its weights.
+
+    Raises:
+        ValueError: they are other numbers than it is said to have, or not finite.
+    """
+    kernel, bias = variables["0"], variables["1"]
+    if (kernel.shape, bias.shape) != ((layer.n_inputs, layer.n_outputs), (layer.n_outputs,)):
+        raise ValueError("its layers do not fit together")
+    if not {kernel.dtype, bias.dtype} <= {np.dtype(np.float16), np.dtype(np.float32)}:
+        raise ValueError("its weights are not floating-point numbers")
+    numbers = [variable[:].astype(np.float32, copy=False) for variable in (kernel, bias)]
+    dense = _Dense(numbers[0], numbers[1], layer.activation)
+    if not (np.isfinite(dense.kernel).all() and np.isfinite(dense.bias).all()):
+        raise ValueError("its weights are not finite")
+    return dense
 
 
 def _relu(x: np.ndarray) -> np.ndarray:

@@ -31,6 +31,10 @@ CV_TOLERANCE, TOLERANCE = 3e-3, 1e-4
 
 MAX_ITERATIONS = 1000
 
+#: L-BFGS holds so many float64 for each coefficient: two for each step that it remembers, which are 10, or 20 where the
+#: rows are on disk, and some more.
+BYTES_PER_COEFFICIENT, STREAMED_BYTES_PER_COEFFICIENT = 8 * 31, 8 * 55
+
 _SLAB_ROWS, _SLAB_FEATURES = 256, 4096
 
 
@@ -84,6 +88,19 @@ def folds_of(
     fold = np.empty(len(first), np.int64)
     fold[by_class] = np.arange(len(first)) % n_folds
     return fold[image.reshape(-1)]
+
+
+def logreg_bytes(n_rows: int, n_features: int, n_classes: int, *, in_memory: bool) -> int:
+    """Return about how much memory the solver takes for rows in memory, or on disk.
+
+    >>> logreg_bytes(2000, 25088, 2, in_memory=True), logreg_bytes(7000, 25088, 3500, in_memory=True) >> 30
+    (496000, 20)
+    """
+    n_outputs = 1 if n_classes == 2 else n_classes
+    if not in_memory:
+        return STREAMED_BYTES_PER_COEFFICIENT * n_outputs * n_features
+    is_spanned = n_rows <= min(MAX_GRAM_ROWS, n_features // 2)
+    return BYTES_PER_COEFFICIENT * n_outputs * (n_rows if is_spanned else n_features)
 
 
 def fit_logreg(
@@ -159,6 +176,7 @@ def _fit_rows(
     # as long.
     with warnings.catch_warnings(), threadpool_limits(1):
         warnings.simplefilter("ignore", ConvergenceWarning)  # said in the details, not on the user's screen
+        warnings.filterwarnings("ignore", "The number of unique classes is greater than 50%", UserWarning)
         C, out_of_fold = _choose_c(Z, y, folds, n_features, n_images, note)
         note("fitting to all images")
         final = LogisticRegression(C=C, tol=TOLERANCE, max_iter=MAX_ITERATIONS).fit(Z, y)

@@ -34,6 +34,9 @@ _Parts = Generator[tuple[npt.NDArray[np.int64], npt.NDArray[Any]], None, None]
 #: Keras and NumPy take seeds of 32 bits; repeats count on from the first.
 MAX_SEED = 2**32 - 2**16
 
+#: More passes than any training has use for, and more rows in one step than any data set has.
+MAX_EPOCHS, _MOST = 1_000_000, 2**31 - 1
+
 #: Batches per call into TensorFlow: a head's step is so short that calling it from Python costs as much as running it.
 STEPS_PER_EXECUTION = 16
 
@@ -61,7 +64,7 @@ class Training:
         memory: how much memory training may use: a `featx.system.machine.MemoryLimit`, bytes, or text like `"4GiB"`.
 
     Raises:
-        FeatxError: a number is not whole, or is too small.
+        FeatxError: a number is not whole, or is too small or too large.
     """
 
     seed: int = 0
@@ -72,10 +75,16 @@ class Training:
     memory: MemoryLimit = HALF_OF_FREE
 
     def __post_init__(self) -> None:
-        for name, least in (("seed", 0), ("epochs", 1), ("patience", 0), ("batch_size", 1)):
+        limits = {
+            "seed": (0, MAX_SEED),
+            "epochs": (1, MAX_EPOCHS),
+            "patience": (0, MAX_EPOCHS),
+            "batch_size": (1, _MOST),
+        }
+        for name, (least, most) in limits.items():
             value = getattr(self, name)
             if value is not None or name != "batch_size":
-                object.__setattr__(self, name, whole_number(name, value, least, MAX_SEED if name == "seed" else None))
+                object.__setattr__(self, name, whole_number(name, value, least, most))
         object.__setattr__(self, "memory", as_memory_limit(self.memory))
 
 
@@ -258,8 +267,8 @@ def predict_proba(
             outputs[which] = keras.ops.convert_to_numpy(model.predict_on_batch(slab))[: len(features)]
     if outputs.shape[1] == 1:
         return np.hstack([1 - outputs, outputs])
-    total: npt.NDArray[np.float64] = outputs.sum(axis=1, keepdims=True)
-    return outputs / total
+    outputs /= outputs.sum(axis=1, keepdims=True)
+    return outputs
 
 
 def count_parameters(model: Any) -> int:

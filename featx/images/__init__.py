@@ -7,6 +7,7 @@ from featx.images.augmentation import (
     AUGMENTATIONS,
     MAX_VIEWS,
     REPORT,
+    VIEWS_VERSION,
     Augmentation,
     Views,
     as_views,

@@ -25,10 +25,12 @@ from PIL import (
 )
 from PIL.ExifTags import Base as Tag
 
-from featx.errors import ImageError, printable
+from featx.errors import ImageError
 from featx.images.formats import format_read, reason_not_read, without_metadata
+from featx.images.jpeg import refuse_too_many_scans
 from featx.images.tiff import TiffImageFile, refuse_missing_parts
 from featx.storage import StoragePath, is_distant, read_whole
+from featx.text import printable
 
 #: Lower-case suffixes of the files that a data set's folders are searched for. What a file is, its content decides.
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff"})
@@ -43,8 +45,13 @@ MAX_FILE_MIB = 512
 #: `benchmarks/jpeg_scale.py` measures what the choice costs.
 JPEG_SCALE_MARGIN = 4
 
-#: Raised whenever featx reads what it refused before, so that this is tried again.
-READS_VERSION = 2
+#: Files of more comments, chunks, blocks or strips are refused, unless each is a KiB long. In a small file they take
+#: less than a second.
+MAX_PARTS = 100_000
+_SMALL_BYTES = 1 << 18
+
+#: Raised whenever featx reads what it refused before, or refuses for another reason, so that this is tried again.
+READS_VERSION = 3
 
 #: An image of 16 bits whose values all lie below this says nothing of the upper two: it may hold 14 bits or fewer.
 DIM_BELOW = 1 << 14
@@ -94,8 +101,9 @@ def decode_image(data: bytes, image_size: tuple[int, int]) -> np.ndarray:
         `(height, width, 3)` uint8, RGB, C-contiguous. Transparent pixels are composited on white.
 
     Raises:
-        ImageError: `data` is not such a file, is damaged, claims more than `MAX_PIXELS` pixels, or has pixels whose
-            range is not known. The message is the reason alone; no bytes cause any other exception.
+        ImageError: `data` is not such a file, is damaged, claims more than `MAX_PIXELS` pixels, asks for too much
+            work, or has pixels whose range is not known. The message is the reason alone; no bytes cause any other
+            exception.
     """
     pixels = np.empty((*image_size, 3), np.uint8)
     with quiet_pillow():
@@ -163,13 +171,30 @@ def _open(data: bytes) -> ImageFile.ImageFile:
     name = format_read(data)
     if name is None:
         raise ImageError(reason_not_read(data))
-    image = _PLUGINS[name](BytesIO(data))
+    is_long = len(data) > _SMALL_BYTES and name not in {"BMP", "DIB"}  # whose every pixel may be a part
+    image = _PLUGINS[name](_OfFewParts(data) if is_long else BytesIO(data))
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise ImageError(f"{width}×{height} pixels: more than {MAX_PIXELS:,} are refused as a decompression bomb")
+    if isinstance(image, JpegImagePlugin.JpegImageFile):
+        refuse_too_many_scans(image, data)
     if isinstance(image, TiffImageFile):
         refuse_missing_parts(image)
     return image
+
+
+class _OfFewParts(BytesIO):
+    """A file's bytes, of which not too many small parts are read: for each of them, Pillow takes microseconds."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        self._n_left = MAX_PARTS + len(data) // 1024
+
+    def read(self, size: int | None = -1) -> bytes:
+        self._n_left -= 1
+        if self._n_left < 0:
+            raise ImageError(f"more than {MAX_PARTS:,} parts, such as comments or strips: too much work")
+        return super().read(size)
 
 
 class _JpegImageFile(JpegImagePlugin.JpegImageFile):

@@ -33,7 +33,7 @@ from featx.extract import (
     resolve_recipe,
     split_options,
 )
-from featx.heads import Head, read_head
+from featx.heads import Head
 from featx.recipe import Recipe
 from featx.storage import StoragePath, as_cache_dir, as_path
 from featx.store import FeatureStore
@@ -284,13 +284,13 @@ class Classifier(ImageClassifier):
             engine_choices: how the backbone is run, by name; see `featx.engines.EngineOptions`.
 
         Raises:
-            FeatxError: there is no sound run.
+            FeatxError: there is no intact run.
         """
         run = read_run(as_path(run_dir), head)
         options = EngineOptions.of(engine_choices)
         return cls(
             run,
-            read_head(run.head_path(head)),
+            run.read_head(head),
             as_cache_dir(cache_dir),
             as_path(weights) if weights else None,
             options,

@@ -3,6 +3,6 @@
 `write_report` writes all of them into one folder.
 """
 
-from featx.report.folder import write_report
+from featx.report.folder import PAGE_NAME, fill_report, write_report
 from featx.report.preview import draw_preview
 from featx.report.text import curve_verdict, table, verdict

@@ -1,11 +1,14 @@
 """The report folder: a comparison as a page, as pictures, as Markdown, and as JSON."""
 
 import json
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from featx.compare import Approach, Comparison, ErrorAnalysis
 from featx.dataset import Data
-from featx.errors import FeatxError, printable
+from featx.errors import FeatxError, reason_of
 from featx.report.html.page import page_html
 from featx.report.plots.diagnostics import (
     confusion_chart,
@@ -29,12 +32,19 @@ from featx.report.text import (
     title,
     verdict_lines,
 )
-from featx.storage import as_path, replacing
+from featx.storage import as_path, new_folder, replacing
 from featx.system import escape_markdown, markdown_table, shown
+from featx.text import printable
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 NUMBERS_NOTE = (
     "The pictures show numbers for the classes: no installed font has all their letters, or two names look the same."
 )
+
+#: The report's page: a folder with it is a whole report.
+PAGE_NAME = "index.html"
 
 #: With more classes than this, results.md has precision and recall of the hardest only.
 MAX_CLASS_ROWS = 40
@@ -48,7 +58,8 @@ def write_report(
     The page's thumbnails come from the images in the data set's folder `data_dir`; without it, there are none. With
     `claims`, the page shows the claims of the report of 2020, even if the images are not those of the report.
 
-    Each file is written under a temporary name and then renamed, so a file with its final name is always complete.
+    If the folder is empty or new, the report is there as a whole or not at all. In another folder, each file is written
+    under a temporary name and then renamed, so a file with its final name is always complete.
 
     Raises:
         FeatxError: the folder cannot be made or written.
@@ -56,17 +67,37 @@ def write_report(
     if not isinstance(comparison, Comparison):
         raise FeatxError(f"write_report needs the result of compare_approaches. Received: {shown(comparison)}")
     report_dir = as_path(report_dir)
-    pictures = draw(comparison)
-    files = {
-        **pictures,
-        "index.html": page_html(comparison, data_dir, report_dir, claims=claims).encode(),
-        "results.json": comparison.to_json().encode(),
-        "results.md": results_page(comparison, has_curves="training-curves.png" in pictures).encode(),
-    }
+    if report_dir.is_dir() and any(report_dir.iterdir()):
+        fill_report(report_dir, comparison, report_dir, data_dir, claims=claims)
+        return
+    with new_folder(report_dir, last=PAGE_NAME) as making:
+        fill_report(making.built, comparison, making.path, data_dir, claims=claims)
+
+
+def fill_report(
+    folder: Path, comparison: Comparison, report_dir: Path, data_dir: Data | None = None, *, claims: bool = False
+) -> None:
+    """Write the files of a report into `folder`, which will be at `report_dir`; the rest is as for `write_report`.
+
+    The figures are written first: whatever becomes of the pictures and the page, they are kept.
+    """
+    _write(folder, {"results.json": comparison.to_json().encode()}, report_dir)
     try:
-        report_dir.mkdir(parents=True, exist_ok=True)
+        pictures = draw(comparison)
+        files = {
+            **pictures,
+            "results.md": results_page(comparison, has_curves="training-curves.png" in pictures).encode(),
+            PAGE_NAME: page_html(comparison, data_dir, report_dir, claims=claims).encode(),
+        }
+    except Exception as error:  # of any library: the figures are worth more than a traceback
+        raise FeatxError(f"The pictures and the page of the report cannot be made: {reason_of(error)}.") from error
+    _write(folder, files, report_dir)
+
+
+def _write(folder: Path, files: Mapping[str, bytes], report_dir: Path) -> None:
+    try:
         for name, content in files.items():
-            with replacing(report_dir / name) as temporary:
+            with replacing(folder / name) as temporary:
                 temporary.write_bytes(content)
     except OSError as error:
         raise FeatxError(
@@ -77,19 +108,19 @@ def write_report(
 
 def draw(comparison: Comparison) -> dict[str, bytes]:
     """Return the PNG files of a comparison by file name; `training-curves.png` only if an approach has a history."""
-    with page_style(texts_of(comparison)):
-        pictures = {
-            "summary.png": summary_chart(comparison),
-            "accuracy.png": accuracy_chart(comparison),
-            "time.png": time_chart(comparison),
-        }
-        if any(approach.history for approach in comparison.approaches):
-            pictures["training-curves.png"] = training_curves_chart(comparison)
-        if comparison.learning_curve:
-            pictures["learning-curve.png"] = learning_curve_chart(comparison)
-        for approach, name in zip(comparison.approaches, confusion_file_names(comparison), strict=True):
-            pictures[name] = confusion_chart(comparison, approach)
-        return {name: png(figure) for name, figure in pictures.items()}
+    charts: dict[str, Callable[[], Figure]] = {
+        "summary.png": partial(summary_chart, comparison),
+        "accuracy.png": partial(accuracy_chart, comparison),
+        "time.png": partial(time_chart, comparison),
+    }
+    if any(approach.history for approach in comparison.approaches):
+        charts["training-curves.png"] = partial(training_curves_chart, comparison)
+    if comparison.learning_curve:
+        charts["learning-curve.png"] = partial(learning_curve_chart, comparison)
+    for approach, name in zip(comparison.approaches, confusion_file_names(comparison), strict=True):
+        charts[name] = partial(confusion_chart, comparison, approach)
+    with page_style(texts_of(comparison)):  # one after the other: each takes its pixels many times over
+        return {name: png(chart()) for name, chart in charts.items()}
 
 
 def results_page(comparison: Comparison, *, has_curves: bool) -> str:

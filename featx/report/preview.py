@@ -11,11 +11,12 @@ import numpy as np
 
 from featx.backbones import find_backbone
 from featx.dataset import Data, ImageDataset, scan
-from featx.errors import FeatxError, ImageError, printable
+from featx.errors import FeatxError, ImageError
 from featx.extract import DEFAULT_CACHE_DIR, RECIPE_DEFAULTS
 from featx.images import Views, decode_image, make_view, read_file
 from featx.report.plots.page import DPI, are_numbered, class_labels, page_style, png
-from featx.storage import StoragePath
+from featx.storage import StoragePath, replacing
+from featx.text import printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -62,7 +63,8 @@ def draw_preview(
     with page_style(dataset.class_names):
         picture = png(_figure(dataset, rows, views))
     path = picture_dir / "views.png"
-    path.write_bytes(picture)
+    with replacing(path) as temporary:
+        temporary.write_bytes(picture)
     if are_numbered(dataset.class_names, _LABEL_WIDTH):
         numbers = (f"{n} is {printable(name)}" for n, name in enumerate(dataset.class_names, start=1))
         log.warning("The picture shows numbers for the classes: %s.", ", ".join(numbers))

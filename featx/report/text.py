@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from featx.compare import SIGNIFICANCE, Approach, Comparison, ranked
-from featx.errors import printable
 from featx.system import duration, escape_markdown, markdown_table, n_columns, size, text_table
+from featx.text import printable
 
 #: Columns of a terminal that everything fits.
 TERMINAL_WIDTH = 80
@@ -32,8 +32,8 @@ COST_HEADER = ("Approach", "Features", "Training", "Total", "Parameters", "Memor
 REPEATS_HEADER = ("Approach", "Seeds", "Mean accuracy", "SD", "Lowest", "Highest")
 
 QUALITY_NOTE = (
-    "All figures are for the test images, which nothing was trained or tuned on. The best approach is chosen by its "
-    "test accuracy, so that figure is slightly optimistic. CI: 95 % Wilson interval. AUC: area under the ROC curve. "
+    "All figures are for the test images, which no training or tuning used. The best approach is chosen by its "
+    "test accuracy, so this accuracy is slightly optimistic. CI: 95 % Wilson interval. AUC: area under the ROC curve. "
     "F1: mean over the classes. ECE: expected calibration error. "
 )
 
@@ -378,8 +378,8 @@ class ClassMeasures:
 
 def class_measures(approach: Approach, names: Sequence[str], most: int) -> list[ClassMeasures]:
     """Return the classes in their order; of more than `most`, so many with the lowest F1, the lowest first."""
-    counts = np.array(approach.confusion)
-    right, true, predicted = counts.diagonal(), counts.sum(axis=1), counts.sum(axis=0)
+    confusion = approach.confusion
+    right, true, predicted = confusion.n_right, confusion.n_true, confusion.n_predicted
     f1 = 2 * right / np.maximum(true + predicted, 1)
     order = range(len(names)) if len(names) <= most else np.argsort(f1, kind="stable")[:most].tolist()
 

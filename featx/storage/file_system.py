@@ -9,7 +9,6 @@ import datetime as dt
 import errno
 import hashlib
 import os
-import shutil
 import tempfile
 import textwrap
 import threading
@@ -21,10 +20,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
 
-from featx.errors import FeatxError, printable, redacted
+from featx.errors import FeatxError, system_errors
+from featx.storage.free_space import check_reserve
 from featx.storage.member_names import name_tar_members, name_zip_members, plain_path
 from featx.storage.stat_key import RACY_NS, StatKey, StatKeys
+from featx.storage.web import web_options
 from featx.system import install_command
+from featx.text import one_line, printable, redacted_address, without_secrets
 
 #: Packages for file systems, by the beginning of an address, as pip names them.
 _PACKAGES = {
@@ -44,6 +46,9 @@ _CREDENTIALS = {
 }
 
 _MAX_WORDS = 240  # characters of what a library says
+
+_COPY_BYTES = 1 << 20
+_UNPACK_IT = "unpack it yourself, or name a folder on another disk with TMPDIR"
 
 #: Object stores put a whole file under a name, or nothing. Other file systems write in pieces.
 _OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oci", "oss", "hf"}
@@ -75,7 +80,7 @@ class StorageError(FeatxError, OSError):
 
     def __init__(self, reason: str, where: str) -> None:
         super().__init__(f"{printable(where)}: {reason}.")
-        self.strerror = reason
+        self.strerror = one_line(reason)
         self.filename = where
 
 
@@ -112,16 +117,15 @@ class FileSystem:
         self._archive_path = archive_path
         self._open: tuple[Any, str, _Archive | None] | None = None
         self._opening, self._one_at_a_time = threading.Lock(), threading.Lock()
-        protocol, _, rest = address.partition("://")
+        first, _, behind = address.partition("::")
+        protocol, _, inside = first.partition("://")
         self.protocol = "zip or tar" if archive_path else protocol
         self._inside, self._archive_address = "", ""
         if archive_path is None and protocol in _ARCHIVE_PROTOCOLS:
-            self._inside, _, self._archive_address = rest.partition("::")
+            self._inside, self._archive_address = inside, behind
         elif archive_path is None and archive_kind(address) and "::" not in address:
             self._archive_address = address
-        shown = redacted(address.rstrip("/") if "::" not in address else address)
-        head, chain, chained = (shown, "", "") if archive_path else shown.partition("::")
-        self._shown = (head if head.endswith("://") else f"{head}/", chain + chained)
+        self._shown = (address, "") if archive_path else _around_tail(address)
 
     def __reduce__(self) -> tuple[type["FileSystem"], tuple[str, Path | None, str | None]]:
         """Say how to make the same one in another process, on another machine too: it is opened there."""
@@ -148,14 +152,26 @@ class FileSystem:
         return self.protocol in _OBJECT_STORES and not self._archive_address
 
     @property
+    def lists_all_at_once(self) -> bool:
+        """Whether one listing has all that is below a folder; else each folder is listed by itself."""
+        return self.protocol in _OBJECT_STORES or bool(self._archive_path or self._archive_address)
+
+    @property
+    def is_web(self) -> bool:
+        """Whether its files come from a web server."""
+        return self.protocol in {"http", "https"} and not self._archive_address
+
+    @property
     def name(self) -> str:
         """What the root is called."""
-        return redacted(self._inside or self._archive_address or self.address).rstrip("/")
+        return (self._inside or redacted_address(self._archive_address or self.address)).rstrip("/")
 
     def shown(self, tail: str) -> str:
         """Return the address of the file `tail` without credentials."""
         head, chain = self._shown
-        return f"{head}{tail}{chain}" if tail else f"{head if head.endswith('://') else head[:-1]}{chain}"
+        if not tail:
+            return head + chain
+        return f"{head}{'' if head.endswith('://') else '/'}{tail}{chain}"
 
     @contextmanager
     def ask(self, tail: str) -> Iterator[tuple[Any, str]]:
@@ -174,11 +190,14 @@ class FileSystem:
         except StorageError:
             raise
         except FeatxError as error:
-            raise StorageError(str(error).removesuffix("."), self.shown(tail)) from error
+            raise StorageError(without_secrets(str(error), self.address).removesuffix("."), self.shown(tail)) from error
         except FileNotFoundError as error:
+            if self.is_web and (cause := error.__cause__) and getattr(cause, "status", None) not in {404, 410}:
+                # fsspec says so whatever happens when it asks a server about a file.
+                raise StorageError(_reason(cast("Exception", cause), self.protocol), self.shown(tail)) from error
             raise FileNotFoundError(errno.ENOENT, _missing(error), self.shown(tail)) from error
         except Exception as error:  # of any library
-            raise StorageError(_reason(error, self.protocol), self.shown(tail)) from error
+            raise StorageError(_reason(error, self.address), self.shown(tail)) from error
 
     def tail(self, key: str) -> str:
         """Return the path below the root of what fsspec knows by the path `key`."""
@@ -210,8 +229,6 @@ class FileSystem:
             return self._open
 
     def _opened_now(self) -> tuple[Any, str, _Archive | None]:
-        import fsspec
-
         if self._archive_path is not None:
             archive = _open_archive(self._archive_path, encoding=self.zip_encoding)
             return archive.system, "", archive
@@ -219,8 +236,30 @@ class FileSystem:
             kind = self.protocol if self.protocol in _ARCHIVE_PROTOCOLS else None
             archive = _open_archive(self._archive_address, kind, self.zip_encoding)
             return archive.system, plain_path(self._inside), archive
-        system, root = fsspec.url_to_fs(self.address, use_listings_cache=False)
-        return system, str(root).rstrip("/"), None
+        system, root = _file_system(self.address)
+        return system, root.rstrip("/"), None
+
+
+def _file_system(address: str) -> tuple[Any, str]:
+    """Return the fsspec file system of an address, and the path in it."""
+    import fsspec
+
+    system, path = fsspec.url_to_fs(address, use_listings_cache=False, **web_options(address))
+    return system, str(path)
+
+
+def _around_tail(address: str) -> tuple[str, str]:
+    """Return what of an address is shown before and behind the path of a file in it.
+
+    A path belongs to the first link of a chain that has one: `zip://PATH::s3://…`, `simplecache::s3://…/PATH`.
+
+    >>> _around_tail("zip://::s3://b/x.zip"), _around_tail("simplecache::http://me:word@h/photos/")
+    (('zip://', '::s3://b/x.zip'), ('simplecache::http://***@h/photos', ''))
+    """
+    links = redacted_address(address).split("::")
+    number = next((number for number, link in enumerate(links) if "://" in link), 0)
+    head = "::".join(links[: number + 1])
+    return head if head.endswith("://") else head.rstrip("/"), "".join(f"::{link}" for link in links[number + 1 :])
 
 
 def archive_kind(name: str) -> str | None:
@@ -238,15 +277,18 @@ def _missing(error: FileNotFoundError) -> str:
     return "the bucket does not exist" if "bucket" in str(error) and "not exist" in str(error) else "no such file"
 
 
-def _reason(error: Exception, protocol: str) -> str:
-    """Return in one line why, and what to do."""
-    words = textwrap.shorten(redacted(printable(" ".join(str(error).split()))), _MAX_WORDS, placeholder=" …")
+def _reason(error: Exception, address: str) -> str:
+    """Return in one line why what is at `address` cannot be used, and what to do."""
+    protocol, is_address, _ = address.rpartition("::")[2].partition("://")
+    protocol = protocol if is_address else "zip or tar"
+    said = without_secrets(" ".join(str(error).split()), address)
+    words = textwrap.shorten(printable(said), _MAX_WORDS, placeholder=" …")
     kind = type(error).__name__
     if isinstance(error, ImportError):
         package = install_command(_PACKAGES[protocol]) if protocol in _PACKAGES else words
         return f"{protocol}:// needs a package that is not installed: {package}"
     if isinstance(error, ValueError) and "Protocol not known" in words:
-        return f"unknown kind of file system: {protocol}"
+        return f"unknown kind of file system: {words.rpartition(': ')[2]}"
     how = _CREDENTIALS.get(protocol, "see the documentation of its fsspec package")
     if "Credential" in kind or "credentials" in words.lower():
         return f"no valid credentials were found; {how}"
@@ -258,11 +300,12 @@ def _reason(error: Exception, protocol: str) -> str:
 
 
 def _nanoseconds(value: object) -> int:
-    """Return a time as nanoseconds since 1970, 0 if it is in words of its own."""
+    """Return a time as nanoseconds since 1970; 0 if it is in words of its own, or no clock shows it."""
     if isinstance(value, dt.datetime):
         return int(value.timestamp() * 1e9)
     if isinstance(value, int | float):
-        return int(value * 1e9)
+        nanoseconds = value * 1e9
+        return int(nanoseconds) if abs(nanoseconds) < 1 << 62 else 0  # whoever packs a tar file may write infinity
     return 0
 
 
@@ -294,10 +337,9 @@ def _open_file(source: Path | str) -> tuple[IO[bytes], object]:
         opened = source.open("rb")
         key = StatKeys().of(os.fsencode(source.absolute()), os.fstat(opened.fileno()))
         return opened, tuple(key) if key.is_settled(now_ns) else None
-    import fsspec
     from fsspec.implementations.local import LocalFileSystem
 
-    system, path = fsspec.url_to_fs(source, use_listings_cache=False)
+    system, path = _file_system(source)
     if isinstance(system, LocalFileSystem):
         return _open_file(Path(path))
     info = system.info(path)
@@ -311,11 +353,14 @@ def _copied(file: IO[bytes], name: str) -> IO[bytes]:
     import fsspec
 
     compression = fsspec.utils.infer_compression(name.lower()) or _COMPRESSIONS.get(name.lower().rpartition(".")[2])
-    copy = tempfile.TemporaryFile(prefix="featx-")  # noqa: SIM115 - it is open as long as the archive is
+    with system_errors("A temporary file", "made", " Free some space, or name another folder with TMPDIR."):
+        copy = tempfile.TemporaryFile(prefix="featx-")  # noqa: SIM115 - it is open as long as the archive is
     try:
         with file:
             plain = fsspec.compression.compr[compression](file, mode="rb") if compression else file
-            shutil.copyfileobj(plain, copy, 1 << 20)
+            while block := plain.read(_COPY_BYTES):
+                check_reserve(Path(tempfile.gettempdir()), f"A copy of {printable(name)}", _UNPACK_IT)
+                copy.write(block)
     except BaseException:
         copy.close()
         raise
@@ -328,15 +373,22 @@ def _members(file: IO[bytes], kind: str | None, encoding: str | None) -> tuple[A
     from fsspec.implementations.tar import TarFileSystem
     from fsspec.implementations.zip import ZipFileSystem
 
+    warnings: list[str] = []
+
+    class Members(TarFileSystem):  # type: ignore[misc]  # fsspec has no types
+        """A tar file whose members are named before fsspec lists them: it takes hours to follow thousands of links."""
+
+        def _index(self) -> None:
+            warnings.extend(name_tar_members(self.tar, encoding))
+            super()._index()
+
     try:
         if kind == "zip":
             system = ZipFileSystem(fo=file)
             return system, name_zip_members(system.zip, encoding)
         # fsspec goes by a name, this one rather than the file's own, whether there is something to uncompress.
         setattr(file, "original", "plain.tar")  # noqa: B010 - it is no attribute that a file is known to have
-        system = TarFileSystem(fo=file)
-        warnings = name_tar_members(system.tar, encoding)
-        system._index()  # noqa: SLF001 - lists the members again, by their new names
+        system = Members(fo=file)
     except BaseException:
         file.close()
         raise

@@ -3,15 +3,11 @@
 An object store has neither temporary names nor renames. It needs none, because it stores a whole file or nothing.
 """
 
-import datetime as dt
 import errno
 import hashlib
-import itertools
 import os
 import shutil
 import stat
-import time
-import uuid
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -19,24 +15,25 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar, cast
 
-from featx.errors import FeatxError, StoreError, printable, system_errors
+from featx.errors import StoreError
+from featx.storage.marks import mark_folder
 from featx.storage.paths import StoragePath
 from featx.storage.remote_path import RemotePath
-from featx.storage.windows import READ_FLAGS, patiently, rename_folder, sync_folder
+from featx.storage.windows import READ_FLAGS, patiently, sync_folder
+from featx.storage.workshops import sync_file, temporary_path, workshop
 from featx.system import did_you_mean
+from featx.text import printable
 
 _AnyPath = TypeVar("_AnyPath", bound=StoragePath)
 
-#: Begins the name of everything unfinished.
-TEMPORARY_PREFIX = ".tmp-"
-
-#: A temporary file older than this belongs to nobody: none takes more than minutes to write.
-ABANDONED_AFTER_S = 3600.0
-
-#: Lies in a folder of what featx has made, which is never taken for a folder of images.
-OUTPUT_MARK = ".featx-output"
+#: More than any recipe, list, table or page that featx writes and reads again. A file of this kind that is larger is
+#: not featx's, and is not read.
+TEXT_BYTES = 64 << 20
 
 _BLOCK_BYTES = 1 << 20
+
+#: Seeks the next bytes that are stored, where a file has holes; Windows knows no such seek, and takes it for an error.
+_SEEK_DATA = getattr(os, "SEEK_DATA", 3)
 
 #: Why a file on this machine cannot be opened, in few words. Sockets, and devices without a driver, are such files.
 _REASONS = {
@@ -45,6 +42,89 @@ _REASONS = {
     **dict.fromkeys((errno.ENXIO, errno.ENODEV, errno.EISDIR), "not a regular file"),
     errno.ELOOP: "symlink loop",
 }
+
+
+class OddFileError(OSError):
+    """A path leads to no regular file (a FIFO, socket, device or folder), or to one of a size that featx never writes.
+
+    `strerror` is the reason in few words. The file itself is to blame, not the system.
+    """
+
+
+def read_small(path: StoragePath, most_bytes: int = TEXT_BYTES) -> bytes:
+    """Return all of a file that featx or its user has written. Waits for nothing but the disk, or the network.
+
+    Every file that is read as a whole is read by this function: it may have been put there by anybody.
+
+    Raises:
+        OddFileError: it is not a regular file, or larger than `most_bytes`.
+        OSError: it cannot be read.
+    """
+    if isinstance(path, RemotePath):
+        data = read_whole(path, most_bytes)
+    else:
+        with _regular(path) as descriptor:
+            data = _all_of(descriptor, most_bytes)
+    if data is None:
+        raise OddFileError(errno.EFBIG, _too_large(most_bytes))
+    return data
+
+
+def check_regular(path: StoragePath, most_bytes: int | None = None) -> None:
+    """Raise unless `path` leads to a regular file: before a library opens it, which might wait for ever.
+
+    Args:
+        path: what is to be opened; of files elsewhere, nothing is asked.
+        most_bytes: how large it may be.
+
+    Raises:
+        OddFileError: it is not a regular file, or larger than `most_bytes`.
+        OSError: it is not there, or cannot be asked.
+    """
+    if isinstance(path, Path):
+        try:
+            status = path.stat()
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                raise OddFileError(errno.ELOOP, _REASONS[errno.ELOOP]) from error
+            raise
+        _check_status(status)
+        if most_bytes is not None and status.st_size > most_bytes:
+            raise OddFileError(errno.EFBIG, _too_large(most_bytes))
+
+
+def _check_status(status: os.stat_result) -> None:
+    """Raise OddFileError unless this is the status of a regular file."""
+    if stat.S_ISDIR(status.st_mode):
+        raise OddFileError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if not stat.S_ISREG(status.st_mode):
+        raise OddFileError(errno.ENODEV, _REASONS[errno.ENODEV])
+
+
+@contextmanager
+def _regular(path: Path) -> Iterator[int]:
+    """Yield the descriptor of a regular file, opened to be read; raise OddFileError for another kind."""
+    descriptor = os.open(path, READ_FLAGS)
+    try:
+        _check_status(os.fstat(descriptor))
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _all_of(descriptor: int, most_bytes: int) -> bytes | None:
+    """Return all of a regular file; None if it is larger than `most_bytes`."""
+    n_bytes = os.fstat(descriptor).st_size
+    if n_bytes > most_bytes:
+        return None
+    data = os.read(descriptor, n_bytes)
+    while len(data) < n_bytes and (rest := os.read(descriptor, n_bytes - len(data))):
+        data += rest
+    return data
+
+
+def _too_large(most_bytes: int) -> str:
+    return f"larger than {most_bytes >> 20:,} MiB, too large for such a file of featx"
 
 
 def read_whole(path: StoragePath, most_bytes: int) -> bytes | None:
@@ -58,15 +138,9 @@ def read_whole(path: StoragePath, most_bytes: int) -> bytes | None:
         data = path.read_up_to(most_bytes + 1)
         return data if len(data) <= most_bytes else None
     with _opened(path) as descriptor:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError(errno.ENODEV, "not a regular file")
-        if status.st_size > most_bytes:
-            return None
-        data = os.read(descriptor, status.st_size)
-        while len(data) < status.st_size and (rest := os.read(descriptor, status.st_size - len(data))):
-            data += rest
-    return data
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.ENODEV, _REASONS[errno.ENODEV])
+        return _all_of(descriptor, most_bytes)
 
 
 def read_start(path: StoragePath, n_bytes: int) -> bytes:
@@ -121,29 +195,15 @@ def replacing(path: _AnyPath) -> Iterator[_AnyPath]:
         yield path
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}{path.suffix}")
+    temporary = temporary_path(path, path.suffix)
     try:
         yield cast("_AnyPath", temporary)
-        with temporary.open("r+b") as file:  # Windows syncs only what is open to write
-            os.fsync(file.fileno())
+        sync_file(temporary)
         patiently(lambda: temporary.replace(path), path)
         sync_folder(path.parent)
     finally:
         with suppress(OSError):  # it has its name, or something worse is being raised
             temporary.unlink()
-
-
-@contextmanager
-def replacing_folder(path: Path) -> Iterator[Path]:
-    """Yield an empty folder to fill; if the block succeeds, it is at `path`, where at most an empty folder was."""
-    temporary = path.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}")
-    try:
-        temporary.mkdir(parents=True)
-        yield temporary
-        rename_folder(temporary, path)
-        sync_folder(path.parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def move(path: StoragePath, target: StoragePath) -> None:
@@ -166,13 +226,14 @@ def remove_whole(path: StoragePath) -> None:
     if isinstance(path, RemotePath):
         path.remove_tree()
         return
-    gone = path.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}")
-    patiently(lambda: path.rename(gone), path)
-    sync_folder(path.parent)
-    if gone.is_dir() and not gone.is_symlink():
-        shutil.rmtree(gone)
-    else:
-        gone.unlink()
+    with workshop(temporary_path(path)) as folder:  # the next command sweeps it, should this one be killed
+        gone = folder / "gone"
+        patiently(lambda: path.rename(gone), path)
+        sync_folder(path.parent)
+        if gone.is_dir() and not gone.is_symlink():
+            shutil.rmtree(gone)
+        else:
+            gone.unlink()
 
 
 def write_text(path: StoragePath, text: str) -> None:
@@ -184,11 +245,11 @@ def write_text(path: StoragePath, text: str) -> None:
 def check_writable(folder: StoragePath) -> None:
     """Raise OSError if nothing can be written to `folder`, which need not exist, before hours of work are lost.
 
-    On a disk, nothing is written. An object store reports errors only on a write, so the folder above gets the mark
-    that says that it contains no images.
+    On a disk, nothing is written. An object store reports errors only on a write, so the folder gets the mark that says
+    that it contains no images.
     """
     if isinstance(folder, RemotePath):
-        (folder.parent / OUTPUT_MARK).touch()
+        mark_folder(folder)
         return
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not there.is_dir():
@@ -202,24 +263,32 @@ def check_readable(path: StoragePath) -> None:
 
     Raises:
         FileNotFoundError: it does not exist.
-        StoreError: the system cannot read it.
+        StoreError: the system cannot read it, or it is not a regular file.
     """
     try:
-        deque(read_blocks(path), maxlen=0)
+        deque(read_blocks(path) if isinstance(path, RemotePath) else _stored_blocks(path), maxlen=0)
     except FileNotFoundError:
         raise
     except OSError as error:
         raise StoreError(f"{printable(path)} cannot be read: {error.strerror}.") from error
 
 
-def remove_abandoned_files(folder: StoragePath) -> None:
-    """Remove unfinished files of killed processes from `folder`."""
-    if isinstance(folder, RemotePath):  # nothing is ever unfinished there
-        return
-    for path in folder.glob(f"{TEMPORARY_PREFIX}*"):
-        with suppress(OSError):  # another process was quicker, or may do more here
-            if time.time() - path.stat().st_mtime > ABANDONED_AFTER_S:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+def _stored_blocks(path: Path) -> Iterator[bytes]:
+    """Yield what a file on this machine really holds: a sparse file can claim terabytes of zeros that it has not."""
+    at = 0
+    with _regular(path) as descriptor:
+        has_size = os.fstat(descriptor).st_size > 0
+        while True:
+            try:
+                at = os.lseek(descriptor, at, _SEEK_DATA)
+            except OSError as error:
+                if has_size and error.errno == errno.ENXIO:  # nothing but holes up to the end
+                    return
+            block = os.read(descriptor, _BLOCK_BYTES)  # where the file system knows of no holes, on from the last one
+            if not block:
+                return
+            yield block
+            at += len(block)
 
 
 def nearest_folder(path: StoragePath) -> str:
@@ -229,72 +298,3 @@ def nearest_folder(path: StoragePath) -> str:
     with suppress(OSError):
         return did_you_mean(path.name, [str(other.name) for other in path.parent.iterdir() if other.is_dir()])
     return ""
-
-
-def check_empty(folder: Path) -> None:
-    """Raise FeatxError if `folder` is not empty or cannot be written to, before work that would be lost.
-
-    It need not exist. Unfinished files of killed processes do not count.
-    """
-    with system_errors(f"The folder {printable(folder)}", "written"):
-        inside = folder.iterdir() if folder.exists() else ()
-        is_empty = all(path.name.startswith(TEMPORARY_PREFIX) for path in inside)
-        check_writable(folder)
-    if not is_empty:
-        raise FeatxError(f"The folder {printable(folder)} is not empty; choose another one.")
-
-
-@contextmanager
-def new_folder(path: Path | None, parent: Path) -> Iterator[Path]:
-    """Create and yield the folder `path`, or one named after the time in `parent`, before the work begins.
-
-    If the work fails and leaves it empty, the folder is removed again, and so are the folders created above it.
-
-    Raises:
-        FeatxError: it exists and is not empty, or cannot be created.
-    """
-    with system_errors(f"The folder {printable(path or parent)}", "made"):
-        above = path.absolute().parent if path else parent.absolute()
-        missing = [folder for folder in (above, *above.parents) if not folder.exists()]
-        above.mkdir(parents=True, exist_ok=True)
-        if path is None:
-            (parent / OUTPUT_MARK).touch()
-            path = _make_new(parent, dt.datetime.now().astimezone().strftime("%Y-%m-%d-%H%M%S"))
-        check_empty(path)
-        path.mkdir(exist_ok=True)
-        remove_abandoned_files(path)
-    try:
-        yield path
-        (path / OUTPUT_MARK).touch()
-    except BaseException:
-        with suppress(OSError):  # there is something in it
-            path.rmdir()
-            for folder in missing:
-                _remove_unused(folder)
-        raise
-
-
-def _remove_unused(folder: Path) -> None:
-    """Remove a folder with nothing in it but the mark; raise OSError if there is more."""
-    mark = folder / OUTPUT_MARK
-    is_marked = mark.exists()
-    if is_marked and len(list(folder.iterdir())) == 1:
-        mark.unlink()
-    try:
-        folder.rmdir()
-    except OSError:
-        if is_marked:  # another process has made something in it, just now
-            mark.touch()
-        raise
-
-
-def _make_new(parent: Path, name: str) -> Path:
-    """Make and return a folder in `parent` that was not there: two runs may begin in the same second."""
-    for number in itertools.count(1):
-        path = parent / (name if number == 1 else f"{name}-{number}")
-        try:
-            path.mkdir()
-        except FileExistsError:
-            continue
-        return path
-    raise AssertionError("there is always a next number")

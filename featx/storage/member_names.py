@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from posixpath import dirname, join, normpath
 from typing import TypeVar
 
-from featx.errors import FeatxError, printable
+from featx.errors import FeatxError
+from featx.text import printable
 
 _Entry = TypeVar("_Entry", zipfile.ZipInfo, tarfile.TarInfo)
 

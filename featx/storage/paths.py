@@ -7,20 +7,21 @@ import time
 from functools import lru_cache
 from pathlib import Path
 from typing import TypeAlias
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote_to_bytes
 
-from featx.errors import FeatxError, has_credentials, printable, redacted
+from featx.errors import FeatxError
 from featx.storage.file_system import FileSystem, archive_kind
 from featx.storage.member_names import text_encoding
 from featx.storage.remote_path import RemotePath
 from featx.storage.stat_key import StatKey, StatKeys
 from featx.storage.windows import IS_WINDOWS
 from featx.system import shown
+from featx.text import has_credentials, printable, redacted_address
 
-_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_ADDRESS = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]*::)*[A-Za-z][A-Za-z0-9+.-]*://")
 _BROKEN_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/(?!/)")
 #: Protocols whose servers are sent the user and password in an address; others would take them for a bucket's name.
-_WITH_USER = ("http://", "https://", "ftp://", "sftp://", "webdav")
+_WITH_USER = ("http", "https", "ftp", "sftp", "webdav", "webdavs")
 
 #: A folder or file, on this machine or elsewhere. Only what both can do is used without asking which it is.
 StoragePath: TypeAlias = Path | RemotePath
@@ -45,7 +46,8 @@ def as_storage_path(named: StoragePath | str | os.PathLike[str]) -> StoragePath:
         return _at_address(text)
     if (broken := _BROKEN_ADDRESS.match(text)) and not Path(text).exists():
         raise FeatxError(
-            f"Give an address as text, because a Path removes a slash from {broken[1]}://. Received: {printable(text)}"
+            f"Give an address as text, because a Path removes a slash from {broken[1]}://. "
+            f"Received: {redacted_address(text)}"
         )
     return Path(text)
 
@@ -98,6 +100,30 @@ def as_data(named: StoragePath | str | os.PathLike[str], zip_encoding: str | Non
     return path
 
 
+def expanded(path: Path | str) -> Path:
+    """Return a path with the home folder for a ~ at its beginning, as a shell has it; as it is without such a home.
+
+    >>> expanded("~nobody-of-this-name/x"), expanded("a/~")
+    (PosixPath('~nobody-of-this-name/x'), PosixPath('a/~'))
+    """
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - of pathlib, no home is a RuntimeError
+
+
+def working_folder() -> Path:
+    """Return the folder that featx runs in.
+
+    Raises:
+        FeatxError: it has been removed, or cannot be seen any more.
+    """
+    try:
+        return Path.cwd()
+    except OSError as error:
+        raise FeatxError(
+            f"The folder that featx runs in cannot be found ({error.strerror}): it was removed or renamed. Change to "
+            f"another folder with cd."
+        ) from error
+
+
 def local_dir(cache_dir: StoragePath) -> Path:
     """Return the folder on this machine for files that cannot be on an object store: the cache itself if it is local.
 
@@ -106,22 +132,35 @@ def local_dir(cache_dir: StoragePath) -> Path:
     if isinstance(cache_dir, Path):
         return cache_dir
     home = os.environ.get("XDG_CACHE_HOME", "")
-    base = Path(home) if Path(home).is_absolute() else Path.home() / ".cache"
+    base = Path(home) if Path(home).is_absolute() else expanded("~") / ".cache"
     address = str(cache_dir)
     readable = re.sub(r"[^A-Za-z0-9]+", "-", address)[:40].strip("-")
-    return base / "featx" / f"{readable}-{hashlib.sha256(address.encode()).hexdigest()[:16]}"
+    digest = hashlib.sha256(address.encode(errors="surrogateescape")).hexdigest()
+    return base / "featx" / f"{readable}-{digest[:16]}"
 
 
 def _at_address(text: str) -> StoragePath:
     if text.lower().startswith(("file://", "local://")):
-        path = unquote(urlsplit(text).path)
-        return Path(re.sub(r"^/(?=[A-Za-z]:)", "", path) if IS_WINDOWS else path)
-    if any(has_credentials(part) and not part.startswith(_WITH_USER) for part in text.split("::")):
+        return _at_file_address(text)
+    if has_credentials(text, but_for=_WITH_USER):
         raise FeatxError(
             f"Do not put credentials into an address, where others can see them. Set them in the environment instead "
-            f"(such as AWS_ACCESS_KEY_ID). Received: {printable(redacted(text))}"
+            f"(such as AWS_ACCESS_KEY_ID). Received: {redacted_address(text)}"
         )
     return RemotePath(FileSystem(text))
+
+
+def _at_file_address(text: str) -> Path:
+    """Return the path in an address of this machine, in which # and ? are letters of a name.
+
+    Raises:
+        FeatxError: it names another machine.
+    """
+    host, slash, path = text.partition("://")[2].partition("/")
+    if host.lower() not in {"", "localhost"} or not slash:
+        raise FeatxError(f"Begin the address of a file on this machine with three slashes: file:///. Received: {text}")
+    path = os.fsdecode(unquote_to_bytes(os.fsencode(f"/{path}")))
+    return Path(re.sub(r"^/(?=[A-Za-z]:)", "", path) if IS_WINDOWS else path)
 
 
 @lru_cache(maxsize=2)

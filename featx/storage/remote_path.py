@@ -10,6 +10,10 @@ from featx.storage.stat_key import StatKey
 
 _BLOCK_BYTES = 8 << 20
 
+#: A server may list folders in folders without end, such as where a link leads back up. More than the largest
+#: collections of images have is refused.
+MAX_ENTRIES, MAX_FOLDERS, MAX_DEPTH = 5_000_000, 200_000, 64
+
 
 class _Stat(NamedTuple):
     st_size: int
@@ -183,13 +187,45 @@ class RemotePath:
             OSError: the file system cannot be asked.
         """
         with self._asking() as (system, key):
-            found = system.find(key, withdirs=True, detail=True)
-        for fsspec_path, info in found.items():
+            if self.system.lists_all_at_once:
+                # Of a single file, some file systems say nothing but its name.
+                listed = system.find(key, withdirs=True, detail=True).items()
+                found = [(path, info or system.info(path)) for path, info in listed]
+            else:
+                found = [(info["name"], info) for info in self._folder_by_folder(system, key)]
+        for fsspec_path, info in found:
             path = self.system.tail(fsspec_path).removeprefix(f"{self._tail}/" if self._tail else "")
             if info["type"] == "directory" and path:
                 yield path.rstrip("/"), True, None
             elif info["type"] == "file":
                 yield path, False, self.system.stat_key(info)
+
+    def _folder_by_folder(self, system: Any, key: str) -> Iterator[dict[str, Any]]:
+        """Yield what the fsspec file system says of all that is below a folder, or of itself if it is a file.
+
+        fsspec's own `find` leaves out folders that cannot be listed, and follows any tree to its end.
+        """
+        root = key.rstrip("/")
+        known, pending = {root}, [root]
+        while pending:
+            folder = pending.pop()
+            for info in _listed(system, folder):
+                name = info["name"].rstrip("/")
+                if name in known:
+                    continue
+                known.add(name)
+                if info["type"] == "directory":
+                    pending.append(name)
+                depth = name.removeprefix(root).count("/")
+                if depth > MAX_DEPTH or len(known) > MAX_ENTRIES or len(pending) > MAX_FOLDERS:
+                    raise StorageError(
+                        f"there are more than {MAX_ENTRIES:,} files, {MAX_FOLDERS:,} folders or {MAX_DEPTH} folders in "
+                        f"one another; name a folder that has only the images",
+                        str(self),
+                    )
+                yield info
+        if len(known) == 1:
+            yield {**system.info(key), "name": key}
 
     # What is in it
 
@@ -229,12 +265,16 @@ class RemotePath:
 
     def blocks(self) -> Iterator[bytes]:
         """Yield the file's bytes in pieces of some megabytes: a small file's all at once, in one request."""
-        start = self.read_up_to(_BLOCK_BYTES)
-        if len(start) < _BLOCK_BYTES:
-            yield start
-            return
+        if self.system.is_web:  # in one request too: without blocks, or a size, fsspec does not ask for the size first
+            options = {"block_size": 0, "size": 1}
+        else:
+            options = {}
+            start = self.read_up_to(_BLOCK_BYTES)
+            if len(start) < _BLOCK_BYTES:
+                yield start
+                return
         with self._asking() as (system, key):
-            file = system.open(key, "rb")
+            file = system.open(key, "rb", **options)
         try:
             while True:
                 with self._asking():
@@ -290,6 +330,14 @@ class RemotePath:
         """Remove the file, or the folder with all that is in it."""
         with self._asking() as (system, key):
             system.rm(key, recursive=True)
+
+
+def _listed(system: Any, folder: str) -> list[dict[str, Any]]:
+    """Return what a file system lists in a folder; nothing if it is a file."""
+    try:
+        return list(system.ls(folder, detail=True))
+    except NotADirectoryError:
+        return []
 
 
 def is_distant(path: object) -> bool:

@@ -9,9 +9,9 @@ from functools import reduce
 from operator import or_
 from pathlib import Path
 
-from featx.errors import printable
 from featx.storage.file_system import StorageError
 from featx.storage.member_names import ArchiveError
+from featx.text import printable
 
 IS_WINDOWS = os.name == "nt"
 

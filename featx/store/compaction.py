@@ -15,8 +15,9 @@ import numpy as np
 from featx.errors import DamagedSegmentError
 from featx.store.feature_store import FeatureStore
 from featx.store.row_index import RowIndex, grouped
-from featx.store.segment_file import Segment, check_rows, new_segment_name, read_index
+from featx.store.segment_file import Segment, SegmentDamageError, check_rows, new_segment_name, read_index
 from featx.system import Timings, progress_bar
+from featx.text import printable
 
 #: A segment that is written holds at most so many bytes of features: they are in memory, and damage to one costs all.
 TARGET_BYTES = 64 << 20
@@ -115,5 +116,9 @@ def _merge(store: FeatureStore, group: Sequence[Segment]) -> int:
 
 
 def _check(store: FeatureStore, name: str) -> None:
-    """Raise SegmentDamageError unless what was written can be read, all of it."""
-    check_rows(read_index(store.dir / name, store.recipe))
+    """Raise DamagedSegmentError unless what was written can be read, all of it; else it has been quarantined."""
+    try:
+        check_rows(read_index(store.dir / name, store.recipe))
+    except SegmentDamageError as error:
+        store.quarantine(store.dir / name, str(error))
+        raise DamagedSegmentError(f"{printable(store.dir)} returned other data than was written.") from error

@@ -8,6 +8,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
+from featx.errors import DamagedSegmentError
 from featx.store.feature_store import FeatureStore
 from featx.store.row_index import grouped
 from featx.store.segment_file import Segment
@@ -164,8 +165,13 @@ class FeatureArray:
                 for part, features in store.read_segment(segment, places.rows[these]):
                     yield these[part], features
                     n_read = part.stop
-            except FileNotFoundError:  # merged by another process: the store finds them where they are now
+            except (FileNotFoundError, DamagedSegmentError) as error:
                 rest = these[n_read:]
+                if isinstance(error, DamagedSegmentError) and not store.has_elsewhere(
+                    self.digests[rest], self.views[rest]
+                ):
+                    raise
+                # Merged by another process, or damaged and there twice: the store finds them where they are now.
                 yield rest, store.read(self.digests[rest], self.views[rest])
 
     def _pieces(self) -> tuple[np.ndarray, np.ndarray]:

@@ -2,18 +2,19 @@
 
 import json
 import logging
+import math
 import os
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
 
-from featx.errors import DamagedSegmentError, FeaturesMissingError, StoreError, printable
+from featx.errors import DamagedSegmentError, FeaturesMissingError, StoreError
 from featx.recipe import Recipe
 from featx.storage import (
+    IS_WINDOWS,
     FileHeldError,
     StorageError,
     StoragePath,
@@ -21,14 +22,23 @@ from featx.storage import (
     check_writable,
     move,
     patiently,
-    remove_abandoned_files,
+    read_small,
     replacing,
+    sweep,
     write_text,
 )
 from featx.store.row_index import PATIENCE_S, RowIndex, grouped, look_at_segments
-from featx.store.segment_file import Segment, SegmentDamageError, read_index, read_rows, write_segment_file
+from featx.store.segment_file import (
+    Segment,
+    SegmentDamageError,
+    check_rows,
+    read_index,
+    read_rows,
+    write_segment_file,
+)
 from featx.store.virtual_dataset import shown_segments, write_virtual_dataset
 from featx.system import Timings, shown
+from featx.text import printable
 
 log = logging.getLogger("featx")
 
@@ -47,25 +57,50 @@ def outdated_texts(store_dir: StoragePath, recipe: Recipe, segments: Sequence[Se
     outdated = []
     for name, expected in derived_texts(recipe, segments).items():
         try:
-            is_right = (store_dir / name).read_text(encoding="utf-8") == expected
-        except (OSError, UnicodeError):
+            is_right = read_small(store_dir / name, len(expected)) == expected.encode()
+        except OSError:
             is_right = False
         if not is_right:
             outdated.append(name)
     return outdated
 
 
-def odd_shaped(segments: Sequence[Segment]) -> dict[Segment, str]:
-    """Return the segments whose features have another shape than most rows have, each with that as a reason."""
-    n_rows: Counter[tuple[int, ...]] = Counter()
-    for segment in segments:
-        n_rows[segment.feature_shape] += len(segment)
-    common = max(n_rows, key=n_rows.__getitem__, default=None)
-    return {
-        segment: f"its features have the shape {segment.feature_shape}"
-        for segment in segments
-        if segment.feature_shape != common
-    }
+def misfits(
+    segments: Sequence[Segment], known_shape: tuple[int, ...] | None, check: Callable[[Segment], str]
+) -> dict[Segment, str]:
+    """Return the segments that do not fit the others, each with what is wrong with it.
+
+    A shape is only what a segment claims until its rows have matched their checksums. Where claims differ, the segment
+    decides that has been in the folder longest, of those whose rows match: nothing that comes later, however large it
+    says it is, pushes out what was there.
+
+    Args:
+        segments: whose shapes may differ. If they do not, nothing is read.
+        known_shape: of the store's features, where this process has computed some itself; it decides.
+        check: reads all of a segment, and returns what is wrong with its rows, or nothing.
+    """
+    found: dict[Segment, str] = {}
+    shapes = {segment.feature_shape for segment in segments}
+    if len(shapes | ({known_shape} if known_shape else set())) < 2:
+        return found
+    for segment in sorted(segments, key=_since):
+        if known_shape is None:
+            if reason := check(segment):
+                found[segment] = reason
+                continue
+            known_shape = segment.feature_shape
+        if segment.feature_shape != known_shape:
+            found[segment] = f"its features have the shape {segment.feature_shape}, those of the store {known_shape}"
+    return found
+
+
+def _since(segment: Segment) -> tuple[float, str]:
+    """Return since when a segment has been where it is, by the system's own time, which nobody else sets; its name."""
+    path, since = segment.path, math.inf
+    with suppress(FileNotFoundError):
+        # An object store sets the time of a file itself; on Windows, the system has none of this kind.
+        since = path.stat().st_ctime if isinstance(path, Path) and not IS_WINDOWS else path.stat().st_mtime
+    return since, path.name
 
 
 class FeatureStore:
@@ -86,6 +121,7 @@ class FeatureStore:
         self.dir = as_storage_path(cache_dir) / recipe.slug
         self.segments: list[Segment] = []
         self._index = RowIndex([])
+        self._shape: tuple[int, ...] | None = None  # of what was computed here
         self._looked_at: dict[StoragePath, Segment | None] = {}  # None: damaged, and could not be renamed
         self.reload()
 
@@ -93,10 +129,10 @@ class FeatureStore:
         """Read the names of all rows again, those that other processes have added included."""
         self._looked_at = look_at_segments(self.dir, self._open_segment, self._looked_at)
         opened = [segment for segment in self._looked_at.values() if segment]
-        odd = odd_shaped(opened)
-        for segment, reason in odd.items():
+        unfit = misfits(opened, self._shape, damage_of)
+        for segment, reason in unfit.items():
             self.quarantine(segment.path, reason)
-        segments = [segment for segment in opened if segment not in odd]
+        segments = [segment for segment in opened if segment not in unfit]
         if segments != self.segments:
             self.segments = segments
             self._index = RowIndex(segments)
@@ -120,7 +156,7 @@ class FeatureStore:
 
         Raises:
             FeaturesMissingError: some are not in the store.
-            DamagedSegmentError: some failed their checksum; their segment has been quarantined.
+            DamagedSegmentError: some failed their checksum, and are in no other segment; theirs has been quarantined.
         """
         views = np.broadcast_to(views, len(digests))
         numbers, in_segment = self.locate(digests, views)
@@ -128,8 +164,17 @@ class FeatureStore:
             return np.empty((0, *self.segments[0].feature_shape) if self.segments else (0,), self.recipe.dtype)
         out = np.empty((len(digests), *self.segments[0].feature_shape), self.recipe.dtype)
         left, deadline = np.arange(len(digests)), time.monotonic() + PATIENCE_S
-        while len(still_left := self._read_into(out, left, numbers, in_segment)):
-            # Another process has merged segments meanwhile: the rows are in a new one.
+        while True:
+            try:
+                still_left = self._read_into(out, left, numbers, in_segment)
+            except DamagedSegmentError:
+                if not self.has_elsewhere(digests[left], views[left]):
+                    raise
+                still_left, deadline = left, time.monotonic() + PATIENCE_S
+            if not len(still_left):
+                break
+            # The rows are in another segment: that of another process, which has merged theirs meanwhile, or the copy
+            # of one that was damaged.
             if len(still_left) < len(left):
                 left, deadline = still_left, time.monotonic() + PATIENCE_S
             if time.monotonic() > deadline:
@@ -140,6 +185,11 @@ class FeatureStore:
             self.reload()
             numbers, in_segment = self.locate(digests[left], views[left])
         return out
+
+    def has_elsewhere(self, digests: np.ndarray, views: np.ndarray | int) -> bool:
+        """Return whether all of these rows are in other segments, now that one of theirs has been quarantined."""
+        self.reload()
+        return bool(self.contains(digests, views).all())
 
     def _read_into(self, out: np.ndarray, which: np.ndarray, numbers: np.ndarray, in_segment: np.ndarray) -> np.ndarray:
         """Read the features of the images `which`, `(n,)` int64, to their places in `out`, from where `locate` says.
@@ -215,6 +265,7 @@ class FeatureStore:
             StoreError: the disk is full, or the folder cannot be written.
         """
         numbers = np.broadcast_to(views, len(digests)).astype(np.uint16)
+        self._shape = features.shape[1:]
         with self._writing(), replacing(self.dir / name) as temporary:
             return write_segment_file(temporary, self.recipe, features, digests, numbers, cost)
 
@@ -238,7 +289,7 @@ class FeatureStore:
                     break
             again = False
             self.reload()
-        remove_abandoned_files(self.dir)
+        sweep(self.dir)
 
     def remove_merged(self, segments: Sequence[Segment]) -> None:
         """Remove segments whose rows the caller has all written again, to segments that are on disk by now.
@@ -276,7 +327,10 @@ class FeatureStore:
             log.warning("%s is damaged (%s) and is not used; it cannot be renamed: %s.", name, why, error.strerror)
             return
         log.warning(
-            "%s is damaged (%s). It was renamed to %s; its images will be computed again.", name, why, target.name
+            "%s is damaged (%s). It was renamed to %s; its images will be computed again.",
+            name,
+            why,
+            printable(target.name),
         )
 
     def _write_derived_files(self, segments: list[Segment]) -> bool:
@@ -326,6 +380,17 @@ class FeatureStore:
                 f"Writing to the store {printable(self.dir)} failed: {reason}. Features stored before are safe. "
                 f"Fix this, then run the same command again to resume."
             ) from error
+
+
+def damage_of(segment: Segment) -> str:
+    """Read all of a segment, and return what is wrong with its rows; nothing also if it has gone."""
+    try:
+        check_rows(segment)
+    except SegmentDamageError as error:
+        return str(error)
+    except FileNotFoundError:
+        return ""
+    return ""
 
 
 def _unlink(path: StoragePath) -> bool:

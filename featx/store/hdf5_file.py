@@ -4,12 +4,16 @@ A chunk that featx writes is its rows, one after the other, and four bytes of Fl
 time, under a lock of its own, and checks and copies it. Rows have a checksum of their own, so that is not needed.
 """
 
+import errno
+import hashlib
 import io
-import shutil
+import math
+import os
+import stat
 import struct
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
@@ -18,7 +22,10 @@ from typing import Any
 import h5py
 import numpy as np
 
-from featx.storage import RemotePath, StoragePath
+from featx.errors import system_errors
+from featx.storage import READ_FLAGS, RemotePath, StoragePath, check_regular
+from featx.store.hdf5_structure import check_structure, has_sound_texts
+from featx.text import printable
 
 #: Bytes that are read from a segment in one go.
 READ_BYTES = 8 << 20
@@ -35,27 +42,43 @@ _MAX_PIECES, _PIECE_BYTES = 8, 8 << 10
 
 _FLETCHER32_BYTES = 4
 
+#: A root attribute is a word, a number or a line of JSON.
+_ATTRIBUTE_BYTES = 1 << 20
+
 #: How an HDF5 file begins: signature, version, sizes of offsets and of lengths, marks, four offsets, checksum.
 _SUPERBLOCK = struct.Struct("<8s4B32s4s")
 _SIGNATURE, _MARKED_VERSION = b"\x89HDF\r\n\x1a\n", 3
 
 _WORD = 0xFFFFFFFF
 
+_NO_SPACE = " Free some space there, or set TMPDIR to another folder."
+
 
 @contextmanager
-def open_hdf5(path: StoragePath, *, without_features: bool = False) -> Iterator[h5py.File]:
+def open_hdf5(path: StoragePath, *, of_store: bool = False, without_features: bool = False) -> Iterator[h5py.File]:
     """Open the HDF5 file at `path`; one elsewhere is fetched as a whole, unless it is wanted `without_features`.
+
+    One `of_store` is looked at before, for what HDF5 would never come back from.
 
     The files of a store never change, so HDF5's file locks, which many network folders do not support, are not needed.
     It also works if another program has the file open for writing, or was killed in that state.
 
     Raises:
+        OddFileError: it is not a regular file.
         OSError: it cannot be read, or is not an HDF5 file.
+        ValueError: it is `of_store`, and HDF5 would never return from it.
     """
+    check_regular(path)
     if not isinstance(path, Path):
-        with h5py.File(_Pieces(path) if without_features else io.BytesIO(path.read_bytes()), "r") as file:
+        source = _Pieces(path) if without_features else io.BytesIO(path.read_bytes())
+        if of_store:
+            check_structure(path, source)
+        with h5py.File(source, "r") as file:
             yield file
         return
+    if of_store:
+        with path.open("rb", buffering=0) as beginning:
+            check_structure(path, beginning)
     try:
         opened = h5py.File(path, "r", locking=False)
     except FileNotFoundError:
@@ -71,34 +94,42 @@ def open_hdf5(path: StoragePath, *, without_features: bool = False) -> Iterator[
 
 
 @contextmanager
-def openable(path: Path) -> Iterator[Path]:
-    """Yield the path of the HDF5 file at `path`, or of a copy while HDF5 refuses to open it for another program's sake.
+def private_copy(path: Path) -> Iterator[tuple[Path, str]]:
+    """Yield the path of a copy of the file at `path` that nobody else changes, and its SHA-256 in hexadecimal.
 
-    For libraries that open a file themselves, with locks and in their own way.
+    For libraries that open an HDF5 file themselves, with locks and in their own way: whatever becomes of the original
+    meanwhile, what they read is what the digest is of. HDF5 opens the copy also while it refuses to open the original
+    for another program's sake.
 
     Raises:
-        OSError: it cannot be copied.
+        FeatxError: the copy cannot be written.
+        OSError: the file cannot be read.
     """
-    if not _is_refused(path):
-        yield path
-        return
-    with tempfile.TemporaryDirectory(prefix="featx-") as folder:
-        copy = shutil.copyfile(path, Path(folder, path.name))
-        with copy.open("r+b") as file:
-            head = _without_marks(file.read(_SUPERBLOCK.size))
-            file.seek(0)
-            file.write(head)
-        yield copy
+    with ExitStack() as stack:
+        with system_errors("A folder for temporary files", "made", _NO_SPACE):
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="featx-weights-"))
+        copy = Path(folder, path.name)
+        yield copy, _copied(path, copy)
 
 
-def _is_refused(path: Path) -> bool:
-    """Return whether HDF5 refuses to open a file that can be read."""
-    try:
-        h5py.File(path, "r").close()
-    except OSError:
-        with suppress(OSError), open_hdf5(path):
-            return True
-    return False
+def _copied(path: Path, copy: Path) -> str:
+    """Copy a regular file, without the marks of who has it open, and return its SHA-256 in hexadecimal."""
+    what, digest = f"A copy of {printable(path)} in {printable(copy.parent)}", hashlib.sha256()
+    with os.fdopen(os.open(path, READ_FLAGS), "rb") as source:
+        status = os.fstat(source.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.ENODEV, "it is not a regular file")
+        head = source.read(_SUPERBLOCK.size)
+        source.seek(0)
+        left = status.st_size  # of a file that grows meanwhile, no more than was there
+        with system_errors(what, "written", _NO_SPACE), copy.open("xb") as target:
+            while left and (block := source.read(min(left, READ_BYTES))):
+                digest.update(block)
+                target.write(block)
+                left -= len(block)
+            target.seek(0)
+            target.write(without_marks(head))
+    return digest.hexdigest()
 
 
 class _Unmarked(io.FileIO):
@@ -116,7 +147,7 @@ class _Unmarked(io.FileIO):
         """
         super().__init__(path, "rb")
         try:
-            self._head = _without_marks(self.read(_SUPERBLOCK.size))
+            self._head = without_marks(self.read(_SUPERBLOCK.size))
         except OSError:
             self.close()
             raise
@@ -130,15 +161,15 @@ class _Unmarked(io.FileIO):
         return n_read
 
 
-def _without_marks(head: bytes) -> bytes:
-    """Return the beginning of a file, `head`, without the marks."""
-    if len(head) < _SUPERBLOCK.size:
-        return head
-    signature, version, n_offset, n_length, _, offsets, _ = _SUPERBLOCK.unpack(head)
-    if (signature, version, n_offset) != (_SIGNATURE, _MARKED_VERSION, 8):
-        return head
+def without_marks(content: bytes) -> bytes:
+    """Return a file's `content`, or its beginning, without the marks of programs that have it open to write."""
+    if len(content) < _SUPERBLOCK.size:
+        return content
+    signature, version, n_offset, n_length, marks, offsets, _ = _SUPERBLOCK.unpack_from(content)
+    if (signature, version, n_offset) != (_SIGNATURE, _MARKED_VERSION, 8) or not marks:
+        return content
     plain = _SUPERBLOCK.pack(signature, version, n_offset, n_length, 0, offsets, b"")[:-4]
-    return plain + struct.pack("<I", _lookup3(plain))
+    return plain + struct.pack("<I", _lookup3(plain)) + content[_SUPERBLOCK.size :]
 
 
 def _lookup3(data: bytes) -> int:
@@ -277,20 +308,81 @@ class Chunks:
                 yield int(part[0]), int(part[-1])
 
 
-def find_chunks(dataset: h5py.Dataset) -> Chunks | None:
-    """Return where the chunks of `dataset`, `(n, …)`, are; None if they are not whole rows with Fletcher-32 alone."""
+def stored_dataset(file: h5py.File, name: str) -> h5py.Dataset:
+    """Return the data set `name` of `file`, unread. Its type and its chunks are only what the file claims.
+
+    Raises:
+        TypeError: it is a link, possibly to another file, or no data set.
+        KeyError: there is none.
+    """
+    if not isinstance(file.get(name, getlink=True), h5py.HardLink):
+        raise TypeError(f"{name} is a link")
+    dataset = file[name]
+    if not isinstance(dataset, h5py.Dataset):
+        raise TypeError(f"{name} is not a data set")
+    return dataset
+
+
+def find_chunks(dataset: h5py.Dataset) -> Chunks:
+    """Return where the chunks of `dataset`, `(n, …)`, are, which must be stored as `docs/format.md` says.
+
+    Whatever the file claims, what is found takes no more memory than the file really has bytes.
+
+    Raises:
+        ValueError: they are not whole rows, or are not all in the file, or have other filters than Fletcher-32 alone.
+    """
+    name = dataset.name.removeprefix("/")
     n_rows, *shape = dataset.chunks or (0,)
-    if tuple(shape) != dataset.shape[1:] or not n_rows or not dataset.fletcher32:
-        return None
-    row_bytes = int(np.prod(shape)) * dataset.dtype.itemsize
+    if not n_rows or tuple(shape) != dataset.shape[1:]:
+        raise ValueError(f"{name} is not stored in chunks of whole rows")
+    settings = dataset.id.get_create_plist()
+    filters = [settings.get_filter(number)[0] for number in range(settings.get_nfilters())]
+    if filters != [h5py.h5z.FILTER_FLETCHER32] or settings.get_external_count():
+        raise ValueError(f"the filters of {name} are not those of the format")
+    n_chunks = -(-len(dataset) // n_rows)
+    row_bytes = math.prod(shape) * dataset.dtype.itemsize
+    file_bytes = dataset.file.id.get_filesize()
+    if n_chunks * (n_rows * row_bytes + _FLETCHER32_BYTES) > file_bytes:
+        raise ValueError(f"{name} claims more rows than the file holds")
     found: list[Any] = []
-    dataset.id.chunk_iter(found.append)
+    dataset.id.chunk_iter(lambda chunk: found.append(chunk) if len(found) <= n_chunks else True)
     chunks = Chunks(np.array([chunk.byte_offset for chunk in found], np.int64), n_rows, row_bytes)
     is_plain = all(
         (chunk.chunk_offset[0], chunk.filter_mask, chunk.size) == (number * n_rows, 0, chunks.stored_bytes)
         for number, chunk in enumerate(found)
     )
-    return chunks if is_plain and len(found) == -(-len(dataset) // n_rows) else None
+    starts = np.append(np.sort(chunks.offsets), file_bytes)
+    if not is_plain or len(found) != n_chunks or (np.diff(starts) < chunks.stored_bytes).any():
+        raise ValueError(f"{name} is not completely in the file")
+    return chunks
+
+
+def read_attribute(file: h5py.File, name: str, path: StoragePath) -> str | int:
+    """Return the root attribute `name` of `file`, which is the one at `path`: a text, or an integer.
+
+    Raises:
+        ValueError: it is something else, or of a size that no attribute of featx has, or cannot be read to its end.
+        KeyError: there is none.
+    """
+    attribute = h5py.h5a.open(file.id, name.encode())
+    kind = attribute.get_type()
+    is_text = isinstance(kind, h5py.h5t.TypeStringID)
+    is_one = attribute.get_space().get_simple_extent_npoints() == 1
+    if not is_one or not (is_text or isinstance(kind, h5py.h5t.TypeIntegerID)):
+        raise ValueError(f"the attribute {name} is neither a text nor a number")
+    if attribute.get_storage_size() > _ATTRIBUTE_BYTES:
+        raise ValueError(f"the attribute {name} is too long")
+    if is_text and kind.is_variable_str() and not has_sound_texts(path):
+        raise ValueError(f"the attribute {name} is damaged")
+    value = np.asarray(file.attrs[name]).item()
+    if not is_text:
+        return int(value)
+    return as_text(value)
+
+
+def as_text(value: Any) -> str:
+    """Return an attribute that is a string of fixed or of variable length."""
+    return value.decode("utf-8") if isinstance(value, bytes) else str(value)
 
 
 @contextmanager

@@ -5,17 +5,17 @@ Other processes may add and merge segments meanwhile. Whoever looks sees every r
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from types import MappingProxyType
 from typing import TypeVar
 
 import numpy as np
 
-from featx.errors import StoreError, printable, system_errors
+from featx.errors import StoreError, system_errors
 from featx.storage import RemotePath, StoragePath
 from featx.store.segment_file import ROW_NAME, Segment, row_names
-from featx.system import shown
+from featx.system import ReaderThreads, shown
+from featx.text import printable
 
 #: Seconds after which a store whose segments still come and go is taken for trouble.
 PATIENCE_S = 60.0
@@ -180,7 +180,7 @@ def _looked_at(paths: Sequence[StoragePath], look: Callable[[StoragePath], T], a
 
     if not paths or not isinstance(paths[0], RemotePath):
         return dict(pair for path in paths for pair in looked(path))
-    with ThreadPoolExecutor(at_once) as pool:
+    with ReaderThreads(at_once, "featx-index") as pool:
         return dict(pair for pairs in pool.map(looked, paths) for pair in pairs)
 
 

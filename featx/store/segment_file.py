@@ -13,11 +13,20 @@ import h5py
 import numpy as np
 from isal.isal_zlib import crc32  # zlib's, five to ten times as fast: reading waits for little else
 
-from featx.errors import StoreError, printable
+from featx.errors import StoreError
 from featx.recipe import Recipe
-from featx.storage import StorageError, StoragePath, check_readable
-from featx.store.hdf5_file import DAMAGE_ERRORS, READ_BYTES, Chunks, find_chunks, open_hdf5
+from featx.storage import OddFileError, StorageError, StoragePath, check_readable
+from featx.store.hdf5_file import (
+    DAMAGE_ERRORS,
+    READ_BYTES,
+    Chunks,
+    find_chunks,
+    open_hdf5,
+    read_attribute,
+    stored_dataset,
+)
 from featx.system import Timings
+from featx.text import printable
 
 FORMAT = "featx-features"
 FORMAT_VERSION = 1
@@ -36,6 +45,10 @@ LIBVER = ("v110", "v110")
 _TOO_LITTLE_MEMORY = ("allocation failed", "t allocate", "to allocate")
 
 
+#: What memory is tried for at most.
+_LARGEST_BUFFER = 1 << 30
+
+
 class SegmentDamageError(Exception):
     """The bytes of a segment are not what was written. The message says what is wrong, in a few words."""
 
@@ -52,7 +65,7 @@ class Segment:
         dtype: of the features.
         timings: what the rows cost.
         checksums: `(n,)` uint32, of each row.
-        chunks: where the features are in the file; None if they are not as featx writes them.
+        chunks: where the features are in the file.
     """
 
     path: StoragePath
@@ -62,7 +75,7 @@ class Segment:
     dtype: np.dtype[Any]
     timings: Timings
     checksums: np.ndarray
-    chunks: Chunks | None
+    chunks: Chunks
 
     def __len__(self) -> int:
         return len(self.views)
@@ -75,7 +88,7 @@ class Segment:
     @property
     def rows_per_chunk(self) -> int:
         """Rows of the smallest piece that is read at once."""
-        return self.chunks.n_rows if self.chunks else max(1, CHUNK_BYTES // self.row_bytes)
+        return self.chunks.n_rows
 
     @property
     def row_bytes(self) -> int:
@@ -105,7 +118,7 @@ def stated_recipe(path: StoragePath) -> str:
         StoreError: the system cannot read it.
     """
     with _opened(path, without_features=True) as file:
-        return as_text(file.attrs["recipe"])
+        return str(read_attribute(file, "recipe", path))
 
 
 def read_index(path: StoragePath, recipe: Recipe) -> Segment:
@@ -116,54 +129,96 @@ def read_index(path: StoragePath, recipe: Recipe) -> Segment:
         FileNotFoundError: it is not there.
         StoreError: the system cannot read it, or it was written by a newer featx.
     """
+    if "%" in path.name or not path.name.isprintable():  # HDF5 takes the former for a pattern; others are no text
+        raise SegmentDamageError("its name cannot be in features.h5")
     with _opened(path, without_features=True) as file:
-        attributes = dict(file.attrs)
-        if as_text(attributes.get("format", "")) != FORMAT:
-            raise SegmentDamageError("it is not a featx segment")
-        if attributes["format_version"] > FORMAT_VERSION:
-            raise StoreError(
-                f"{printable(path)} has format version {attributes['format_version']}; this featx reads versions "
-                f"up to {FORMAT_VERSION}. Update featx, or use another --cache-dir."
-            )
-        if as_text(attributes["recipe"]) != recipe.to_json():
-            raise SegmentDamageError("it belongs to another recipe")
-        features, digests, views = file["features"], file["digest"][:], file["view"][:]
-        shapes_fit = digests.shape == (len(features), 32) and views.shape == (len(features),) == file["crc32"].shape
-        if not shapes_fit or features.ndim < 2 or features.dtype != recipe.dtype or not len(features):
+        _check_stamp(file, path, recipe)
+        arrays = {name: stored_dataset(file, name) for name in ("features", "digest", "view", "crc32")}
+        features = arrays["features"]
+        n = len(features)
+        expected = {"digest": ((n, 32), np.uint8), "view": ((n,), np.uint16), "crc32": ((n,), np.uint32)}
+        do_fit = all(_is_array(arrays[name], shape, dtype) for name, (shape, dtype) in expected.items())
+        if not do_fit or features.ndim < 2 or not n or not _is_stored_as(features, recipe.dtype):
             raise SegmentDamageError("its arrays do not fit together")
-        if not digests.any(axis=1).all():  # a block of zeros, which is sound by its Fletcher-32
-            raise SegmentDamageError("a digest is zero")
-        timings = Timings.from_dict(json.loads(as_text(attributes["timings"])))
+        chunks = {name: find_chunks(array) for name, array in arrays.items()}
+        timings = Timings.from_dict(json.loads(str(read_attribute(file, "timings", path))))
         return Segment(
             path=path,
-            digests=digests.astype(np.uint8),
-            views=views.astype(np.uint16),
+            digests=_read_digests(arrays["digest"]),
+            views=arrays["view"][:].astype(np.uint16),
             feature_shape=features.shape[1:],
             dtype=features.dtype,
             timings=timings,
-            checksums=file["crc32"][:].astype(np.uint32),
-            chunks=find_chunks(features),
+            checksums=arrays["crc32"][:].astype(np.uint32),
+            chunks=chunks["features"],
         )
+
+
+def _check_stamp(file: h5py.File, path: StoragePath, recipe: Recipe) -> None:
+    """Raise unless the segment at `path` says that it is one, of a known version and of `recipe`.
+
+    Raises:
+        SegmentDamageError: it says something else.
+        StoreError: it was written by a newer featx.
+    """
+    try:
+        is_segment = read_attribute(file, "format", path) == FORMAT
+    except (KeyError, ValueError):
+        is_segment = False
+    if not is_segment:
+        raise SegmentDamageError("it is not a featx segment")
+    version = read_attribute(file, "format_version", path)
+    if not isinstance(version, int):
+        raise SegmentDamageError("its format version is not a number")
+    if version > FORMAT_VERSION:
+        raise StoreError(
+            f"{printable(path)} has the format version {version}; this featx knows versions up to {FORMAT_VERSION}. "
+            f"Update featx, or use another --cache-dir."
+        )
+    if read_attribute(file, "recipe", path) != recipe.to_json():
+        raise SegmentDamageError("it belongs to another recipe")
+
+
+def _is_array(dataset: h5py.Dataset, shape: tuple[int, ...], dtype: object) -> bool:
+    """Return whether a data set has this shape and this dtype, in either order of bytes."""
+    return bool(dataset.shape == shape and dataset.dtype.newbyteorder("=") == dtype)
+
+
+def _is_stored_as(dataset: h5py.Dataset, dtype: str) -> bool:
+    """Return whether the numbers of a data set are in the file as little-endian ones of this dtype, bit for bit."""
+    little_endian = np.dtype(dtype).newbyteorder("<")
+    return bool(dataset.id.get_type().equal(h5py.h5t.py_create(little_endian)))
+
+
+def _read_digests(dataset: h5py.Dataset) -> np.ndarray:
+    """Return digests `(n, 32)` uint8; a block of zeros, which is sound by its Fletcher-32, ends the reading at once.
+
+    A sparse file claims any number of zeros.
+    """
+    step = READ_BYTES // 32
+    parts = []
+    for start in range(0, len(dataset), step):
+        parts.append(dataset[start : start + step])
+        if not parts[-1].any(axis=1).all():
+            raise SegmentDamageError("a digest is zero")
+    return np.concatenate(parts)
 
 
 def read_rows(segment: Segment, rows: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
     """Yield the features of `rows`, `(n,)` int64, sorted: which of them, and `(k, …)` in the dtype they are stored in.
 
     Reads some megabytes at a time, and checks every row against its checksum: CRC-32, which covers all of a row. HDF5,
-    which would check its own as well, takes twice as long: only a segment that featx has not written needs it.
+    which would check its own as well, takes twice as long.
 
     Raises:
         SegmentDamageError: a row fails, or the file is broken.
         FileNotFoundError: it has gone.
         StoreError: the system cannot read it.
     """
-    if segment.chunks is None:
-        yield from _read_rows_by_hdf5(segment, rows)
-        return
     with _reading(segment.path):
         for which, raw in segment.chunks.read(segment.path, rows):
             features = raw.view(segment.dtype.newbyteorder("<")).reshape(-1, *segment.feature_shape)
-            _check_checksums(segment, rows[which], features)
+            _check_values(segment, rows[which], features)
             yield which, features.astype(segment.dtype, copy=False)
 
 
@@ -175,29 +230,20 @@ def check_rows(segment: Segment) -> None:
         FileNotFoundError: it has gone.
         StoreError: the system cannot read it.
     """
-    for _ in _read_rows_by_hdf5(segment, np.arange(len(segment))):
-        pass
-
-
-def _read_rows_by_hdf5(segment: Segment, rows: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
-    """Yield what `read_rows` does."""
     with _opened(segment.path) as file:
-        features = file["features"]
-        step = max(1, READ_BYTES // segment.row_bytes // features.chunks[0]) * features.chunks[0]
-        for start in range(int(rows[0]), int(rows[-1]) + 1, step):
-            low, high = (int(i) for i in np.searchsorted(rows, [start, start + step]))
-            if low == high:
-                continue
-            wanted = rows[low:high]
-            slab = features[start : int(wanted[-1]) + 1][wanted - start]
-            _check_checksums(segment, wanted, slab)
-            yield slice(low, high), slab
+        features = stored_dataset(file, "features")
+        step = max(1, READ_BYTES // segment.row_bytes // segment.rows_per_chunk) * segment.rows_per_chunk
+        for start in range(0, len(segment), step):
+            slab = features[start : start + step]
+            _check_values(segment, np.arange(start, start + len(slab)), slab)
 
 
-def _check_checksums(segment: Segment, rows: np.ndarray, features: np.ndarray) -> None:
-    """Raise SegmentDamageError unless `features` are those of `rows`."""
+def _check_values(segment: Segment, rows: np.ndarray, features: np.ndarray) -> None:
+    """Raise SegmentDamageError unless `features` are those of `rows`, and finite, as all that featx stores."""
     if (_row_checksums(features, segment.digests[rows], segment.views[rows]) != segment.checksums[rows]).any():
         raise SegmentDamageError("a row does not match its checksum")
+    if not _are_finite(features):
+        raise SegmentDamageError("a feature is not finite")
 
 
 def write_segment_file(
@@ -263,9 +309,15 @@ def fixed(text: str) -> Any:
     return np.array(data, h5py.string_dtype("utf-8", len(data)))
 
 
-def as_text(value: Any) -> str:
-    """Return an attribute that is a string of fixed or of variable length."""
-    return value.decode("utf-8") if isinstance(value, bytes) else str(value)
+def _are_finite(features: np.ndarray) -> bool:
+    """Return whether all numbers, of at least one, are finite: eight times as fast as NumPy tells of float16.
+
+    As integers, infinity and what is none sort after all other numbers of their sign.
+    """
+    n_bytes, infinity = features.itemsize, np.array(np.inf, features.dtype.newbyteorder("<"))
+    signed, unsigned = f"<i{n_bytes}", f"<u{n_bytes}"
+    largest, most_negative = features.view(signed).max(), features.view(unsigned).max()
+    return bool(largest < infinity.view(signed) and most_negative < (-infinity).view(unsigned))
 
 
 def _row_checksums(features: np.ndarray, digests: np.ndarray, views: np.ndarray) -> np.ndarray:
@@ -282,7 +334,7 @@ def _row_checksums(features: np.ndarray, digests: np.ndarray, views: np.ndarray)
 @contextmanager
 def _opened(path: StoragePath, *, without_features: bool = False) -> Iterator[h5py.File]:
     """Open a segment by HDF5, and tell damage from trouble of the system."""
-    with _reading(path), open_hdf5(path, without_features=without_features) as file:
+    with _reading(path), open_hdf5(path, of_store=True, without_features=without_features) as file:
         yield file
 
 
@@ -293,12 +345,23 @@ def _reading(path: StoragePath) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise
+    except OddFileError as error:
+        raise SegmentDamageError(str(error.strerror)) from error
     except StorageError as error:
         raise StoreError(f"{printable(path)} cannot be read: {error.strerror}.") from error
     except DAMAGE_ERRORS as error:
         check_readable(path)
         if isinstance(error, OSError) and error.errno:  # the system's word: permission, input/output, too many files
             raise StoreError(f"{printable(path)} cannot be read: {os.strerror(error.errno)}.") from error
-        if any(words in str(error) for words in _TOO_LITTLE_MEMORY):
+        if any(words in str(error) for words in _TOO_LITTLE_MEMORY) and not _is_memory_for(path):
             raise MemoryError(str(error)) from error
         raise SegmentDamageError(" ".join(str(error).split())) from error
+
+
+def _is_memory_for(path: StoragePath) -> bool:
+    """Return whether there is memory for all that is in a file: if HDF5 wants more, the file claims what it has not."""
+    try:
+        np.empty(2 * min(path.stat().st_size, _LARGEST_BUFFER), np.uint8)
+    except MemoryError:
+        return False
+    return True

@@ -1,19 +1,29 @@
 """`features.h5`: one HDF5 file that shows the rows of all segments, which lie beside it, as one data set."""
 
-import re
+import io
 from typing import Any
 
 import h5py
 import numpy as np
 
 from featx.recipe import Recipe
-from featx.storage import StoragePath
-from featx.store.hdf5_file import DAMAGE_ERRORS, open_hdf5
-from featx.store.segment_file import Segment, as_text, new_file, stamp
+from featx.storage import StoragePath, read_small
+from featx.store.hdf5_file import (
+    DAMAGE_ERRORS,
+    as_text,
+    find_chunks,
+    open_hdf5,
+    stored_dataset,
+    without_marks,
+)
+from featx.store.hdf5_structure import has_sound_heaps
+from featx.store.segment_file import Segment, new_file, stamp
 
-#: HDF5 keeps the names of the segments in global heaps, which have no checksum. So they begin.
-_HEAP_SIGNATURE, _HEAP_VERSION = b"GCOL", 1
-_HEAP_HEADER_BYTES, _OBJECT_HEADER_BYTES = 16, 16
+#: Names of more than a million segments.
+_NAMES_BYTES = 64 << 20
+
+#: Larger than the file that shows them.
+_FILE_BYTES = 128 << 20
 
 
 def write_virtual_dataset(path: StoragePath, recipe: Recipe, segments: list[Segment]) -> None:
@@ -47,8 +57,12 @@ def write_virtual_dataset(path: StoragePath, recipe: Recipe, segments: list[Segm
 def shown_segments(path: StoragePath) -> list[str]:
     """Return the names of the segments that the file at `path` shows; none if it is missing or damaged."""
     try:
-        with open_hdf5(path) as file:
-            return [as_text(name) for name in file["segments"][:]]
+        with open_hdf5(path, of_store=True) as file:
+            names = stored_dataset(file, "segments")
+            find_chunks(names)
+            if names.dtype.kind != "S" or names.nbytes > _NAMES_BYTES:
+                return []
+            return [as_text(name) for name in names[:]]
     except DAMAGE_ERRORS:
         return []
 
@@ -57,11 +71,12 @@ def is_virtual_dataset_of(path: StoragePath, segments: list[Segment]) -> bool:
     """Return whether what programs without featx see in the file at `path` are the rows of `segments`, in order."""
     expected = [(segment.path.name, len(segment)) for segment in segments]
     try:
-        content = path.read_bytes()
-        if not all(_is_sound_heap(content, found.start()) for found in re.finditer(_HEAP_SIGNATURE, content)):
+        content = without_marks(read_small(path, _FILE_BYTES))
+        # HDF5 keeps the names of the segments in global heaps, too.
+        if not has_sound_heaps(content):
             return False
-        with open_hdf5(path) as file:
-            return all(_sources(file[name]) == expected for name in ("features", "digest", "view"))
+        with h5py.File(io.BytesIO(content), "r") as file:
+            return all(_sources(stored_dataset(file, name)) == expected for name in ("features", "digest", "view"))
     except DAMAGE_ERRORS:
         return False
 
@@ -73,23 +88,3 @@ def _sources(dataset: h5py.Dataset) -> list[tuple[str, int]]:
         (first, *_), (last, *_) = source.vspace.get_select_bounds()
         sources.append((first, source.file_name, last + 1 - first))
     return [(name, n_rows) for _, name, n_rows in sorted(sources)]
-
-
-def _is_sound_heap(content: bytes, start: int) -> bool:
-    """Return whether the global heap that begins at `start` can be read to its end: in some others, HDF5 never ends."""
-    end = start + _number(content, start + 8, 8)
-    if content[start + 4 : start + 5] != bytes([_HEAP_VERSION]) or end > len(content):
-        return False
-    at = start + _HEAP_HEADER_BYTES
-    while end - at >= _OBJECT_HEADER_BYTES:
-        index, size = _number(content, at, 2), _number(content, at + 8, 8)
-        # Object 0 is what is free, and counts its own header; the others are padded to eight bytes.
-        needed = size if index == 0 else _OBJECT_HEADER_BYTES + (size + 7) // 8 * 8
-        if not _OBJECT_HEADER_BYTES <= needed <= end - at:
-            return False
-        at += needed
-    return at <= end
-
-
-def _number(content: bytes, at: int, n_bytes: int) -> int:
-    return int.from_bytes(content[at : at + n_bytes], "little")

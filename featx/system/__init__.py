@@ -4,6 +4,7 @@ Nothing here knows of images.
 """
 
 from featx.system.arguments import (
+    MAX_THREADS,
     as_mask,
     as_rows,
     as_workers,
@@ -19,7 +20,9 @@ from featx.system.arguments import (
     size,
     whole_number,
 )
+from featx.system.commands import as_argument, command_line, shell_line
 from featx.system.late_imports import (
+    hide_with,
     import_keras,
     import_nncf,
     import_openvino,
@@ -32,20 +35,19 @@ from featx.system.machine import (
     HALF_OF_FREE,
     MemoryLimit,
     as_memory_limit,
-    command_line,
     cpu_seconds,
     cuda_capability,
+    free_memory_bytes,
     hardware,
     has_fast_bfloat16,
     n_cores,
     now,
     peak_memory_bytes,
     reset_peak_memory,
-    shell_line,
     versions,
 )
 from featx.system.missing_packages import import_failure, install_command
-from featx.system.prefetch import OnDemand, in_threads, prefetched
+from featx.system.prefetch import OnDemand, ReaderThreads, in_threads, prefetched
 from featx.system.progress import (
     Terminated,
     held_interrupts,

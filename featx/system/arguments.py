@@ -12,10 +12,14 @@ from typing import Any, get_args, get_origin, get_type_hints
 import numpy as np
 import numpy.typing as npt
 
-from featx.errors import FeatxError, printable
+from featx.errors import FeatxError
+from featx.text import printable
 
 #: Characters of a value that an error shows.
 _MAX_SHOWN = 80
+#: More threads than any machine has cores, and than decoding has use for.
+MAX_THREADS = 4096
+
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _SECONDS = {"d": 86_400, "h": 3600, "m": 60, "s": 1}
 
@@ -86,12 +90,12 @@ def whole_number(what: str, value: object, least: int = 1, most: int | None = No
 
 
 def as_workers(workers: int | None) -> int | None:
-    """Return a number of threads, 1 or more; None for as many as cores.
+    """Return a number of threads, from 1 to `MAX_THREADS`; None for as many as cores.
 
     Raises:
         FeatxError: it is neither.
     """
-    return None if workers is None else whole_number("workers", workers)
+    return None if workers is None else whole_number("workers", workers, most=MAX_THREADS)
 
 
 def names(what: str, given: object) -> tuple[str, ...]:

@@ -1,7 +1,10 @@
 """Imports Keras, OpenVINO and NNCF late, and without their log lines.
 
-TensorFlow takes several seconds to start, and prints lines about oneDNN, CUDA and absl. Only users who need a network
-should wait for it: call `import_keras()` inside the function that needs one.
+TensorFlow takes several seconds to start. Only users who need a network should wait for it: call `import_keras()`
+inside the function that needs one. Any number of threads may do so at once.
+
+TensorFlow also prints lines about oneDNN, CUDA and absl, before it reads its log level. The command line hides them
+with `hide_with`. A library must not: the descriptors belong to the program that uses it.
 """
 
 import ctypes
@@ -9,15 +12,27 @@ import importlib
 import logging
 import os
 import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from typing import Any
 
 from featx.errors import FeatxError
 from featx.system.missing_packages import import_failure, install_command
 from featx.system.progress import insistent_interrupts
+
+#: Keras imports its backend and OpenVINO, and they import Keras: two threads would get halves of them.
+_loading = threading.RLock()
+
+_hidden: Callable[[], AbstractContextManager[None]] = nullcontext
+
+
+def hide_with(hidden: Callable[[], AbstractContextManager[None]]) -> None:
+    """Have TensorFlow loaded in a block of `hidden()` from now on, which hides what it prints."""
+    global _hidden  # noqa: PLW0603 - whose process it is, is known to the command line only
+    _hidden = hidden
+
 
 KERAS_BACKENDS = ("tensorflow", "jax", "torch")
 
@@ -48,7 +63,7 @@ def import_keras() -> Any:
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     try:
-        with insistent_interrupts(), _silent_stderr():
+        with _loading, insistent_interrupts(), _hidden():
             if backend == "tensorflow":
                 importlib.import_module("tensorflow")
                 logging.getLogger("tensorflow").setLevel(logging.ERROR)
@@ -132,24 +147,11 @@ def _import(name: str, way_out: str, *, extra: str | None = None) -> Any:
     # so it stays away for good, unless the program featx runs in has loaded it first.
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # None: not to be found
     try:
-        with insistent_interrupts():
+        with _loading, insistent_interrupts():
             return importlib.import_module(name)
     except ImportError as error:
         requirement = f"featx[{extra}]" if extra else name
         raise FeatxError(f"{import_failure(name, error, requirement)}, or {way_out}.") from error
-
-
-@contextmanager
-def _silent_stderr() -> Iterator[None]:
-    """Send file descriptor 2 to a temporary file: TensorFlow's C++ code writes there before its log level is read."""
-    with tempfile.TemporaryFile() as sink:
-        saved = os.dup(2)
-        os.dup2(sink.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(saved, 2)
-            os.close(saved)
 
 
 class _SignalStack(ctypes.Structure):

@@ -1,13 +1,10 @@
-"""Facts about this machine and process: cores, memory, versions, the command."""
+"""Facts about this machine and process: cores, memory, versions."""
 
 import ctypes
 import datetime as dt
 import os
 import platform
-import shlex
-import subprocess
 import sys
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -16,7 +13,6 @@ from pathlib import Path
 
 import psutil
 
-from featx.errors import redacted
 from featx.system.arguments import parse_size, whole_number
 
 #: From Ampere on (compute capability 8.0), NVIDIA's GPUs have bfloat16 arithmetic.
@@ -201,17 +197,6 @@ def hardware() -> dict[str, str | int]:
         "memory_bytes": psutil.virtual_memory().total,
         "system": platform.system(),
     }
-
-
-def command_line() -> str:
-    """Return the running command as one would type it, without credentials in addresses."""
-    program = Path(sys.argv[0]).name
-    return shell_line(["featx" if program == "__main__.py" else program, *map(redacted, sys.argv[1:])])
-
-
-def shell_line(words: Sequence[str]) -> str:
-    """Return the words of a command as one types them in this system's shell."""
-    return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
 
 
 def now() -> str:

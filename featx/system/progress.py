@@ -15,6 +15,7 @@ from typing import Any
 from tqdm import tqdm
 
 from featx.system.arguments import duration, size
+from featx.text import one_line
 
 #: Jobs shorter than this show nothing.
 DELAY_S = 2.0
@@ -98,7 +99,7 @@ def waiting(what: str, *, show: bool) -> Iterator[Callable[[str], None]]:
         thread = threading.Thread(target=tick, name="featx-waiting", daemon=True)
         thread.start()
         try:
-            yield lambda now: bar.set_postfix_str(now, refresh=False)
+            yield lambda now: bar.set_postfix_str(one_line(now), refresh=False)
         finally:
             done.set()
             thread.join()
@@ -109,15 +110,16 @@ def progress_bar(total: int | None, what: str, unit: str, *, show: bool, n_done:
 
     It begins at `n_done`, which does not make the rate look better. The unit is a plural, or `"B"` for bytes.
     """
-    on_terminal = sys.stderr.isatty()
+    can_be_seen = sys.stderr is not None  # a program without a console has none
+    on_terminal = can_be_seen and sys.stderr.isatty()
     bar = _Bar if on_terminal else _Lines
     return bar(
         total=total,
-        desc=what,
+        desc=one_line(what),
         initial=n_done,
         unit=unit,
         bar_format="{desc}: {said}{postfix}" if total is None else "{desc}: {percentage:2.0f} % {bar} {said}{postfix}",
-        disable=not show,
+        disable=not (show and can_be_seen),
         delay=DELAY_S,
         mininterval=0.2 if on_terminal else LOG_INTERVAL_S,
         dynamic_ncols=_knows_its_width(),
@@ -132,7 +134,7 @@ def _knows_its_width() -> bool:
     """Return whether stderr is a terminal that says how wide it is; on one that says 0, tqdm would draw nothing."""
     try:
         return os.get_terminal_size(sys.stderr.fileno()).columns > 0
-    except (OSError, ValueError):
+    except (OSError, ValueError, AttributeError):
         return False
 
 

@@ -9,16 +9,17 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
-from featx.errors import JOINERS, FeatxError, printable
+from featx.errors import FeatxError
 from featx.system.missing_packages import import_failure
+from featx.text import JOINERS, Shown, one_line
 
 
-def text_table(header: Sequence[str], rows: Sequence[Sequence[str]], n_left: int = 1) -> str:
+def text_table(header: Sequence[str], rows: Sequence[Sequence[str]], n_left: int = 1) -> Shown:
     """Return aligned columns for a terminal: the first `n_left` to the left, the others to the right.
 
     The first name of the header is indented: first cells begin with two characters for a mark, or two blanks.
     """
-    lines = [(f"  {header[0]}", *header[1:]), *rows]
+    lines = [[one_line(cell) for cell in line] for line in ((f"  {header[0]}", *header[1:]), *rows)]
     widths = [max(n_columns(line[i]) for line in lines) for i in range(len(header))]
     padded = [
         "  ".join(
@@ -27,7 +28,7 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[str]], n_left: int
         ).rstrip()
         for line in lines
     ]
-    return "\n".join([padded[0], "  " + "─" * (sum(widths) + 2 * len(widths) - 4), *padded[1:]])
+    return Shown("\n".join([padded[0], "  " + "─" * (sum(widths) + 2 * len(widths) - 4), *padded[1:]]))
 
 
 def _padded(cell: str, width: int, *, to_the_left: bool) -> str:
@@ -65,7 +66,7 @@ def escape_markdown(text: str) -> str:
     >>> print(escape_markdown("a|b\n`<i>` $1_000 & #2"))
     a\|b\\n\`\<i\>\` \$1\_000 \& \#2
     """
-    return re.sub(r"([\\`*_{}\[\]<>#!|~$&])", r"\\\1", printable(text))
+    return re.sub(r"([\\`*_{}\[\]<>#!|~$&])", r"\\\1", one_line(text))
 
 
 def n_columns(text: str) -> int:

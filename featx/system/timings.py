@@ -1,6 +1,5 @@
 """The time and memory that an extraction took, by phase."""
 
-import math
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -10,6 +9,9 @@ from typing import Any, Self, TypeVar
 from featx.system.machine import peak_memory_bytes
 
 _Item = TypeVar("_Item")
+
+#: Images, seconds and bytes; sums of thousands of these are exact enough, and none is infinite.
+_LARGEST = 10**15
 
 
 @dataclass(frozen=True)
@@ -54,11 +56,11 @@ class Timings:
         """Return what `to_dict` wrote; members that this version does not know are ignored.
 
         Raises:
-            ValueError: a member is not a finite number.
+            ValueError: a member is not a finite number, or larger than any that was ever measured.
         """
         known = {f.name: values[f.name] for f in fields(cls) if f.name in values}
-        if not all(type(value) in {int, float} and math.isfinite(value) for value in known.values()):
-            raise ValueError("its timings are not numbers")
+        if not all(type(value) in {int, float} and abs(value) <= _LARGEST for value in known.values()):
+            raise ValueError("its timings are not numbers, or too large")
         return cls(**known)
 
     def to_dict(self) -> dict[str, Any]:

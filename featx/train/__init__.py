@@ -6,6 +6,7 @@ The test split is used once, at the end.
 from featx.heads import Training
 from featx.train.features import Features, data_warnings, load_features, read_rows, stored_features, with_views
 from featx.train.metrics import (
+    Confusion,
     Metrics,
     ReliabilityBin,
     Result,
@@ -15,5 +16,5 @@ from featx.train.metrics import (
     repeated_p_value,
     wilson_interval,
 )
-from featx.train.run_folder import RUNS_NAME, SavedRun, read_run, write_run
+from featx.train.run_folder import REPORTS_NAME, RUNS_NAME, SavedRun, read_run, write_run
 from featx.train.train import DEFAULT_TRAINING, Run, train_on_features, train_top, validation_part

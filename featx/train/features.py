@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Unpack
 import numpy as np
 
 from featx.dataset import Data, DimImages, ImageDataset, SkippedImages, dim_sentence, scan, views_of
-from featx.errors import FeaturesMissingError, TrainingError, printable
+from featx.errors import FeaturesMissingError, TrainingError
 from featx.extract import DEFAULT_CACHE_DIR, RecipeOptions, check_options, extract_command, resolve_recipe
 from featx.images import Views, as_views
 from featx.recipe import Recipe
 from featx.storage import StoragePath, as_cache_dir
 from featx.store import FeatureStore, Rows, StreamedViews, ViewRows, row_bytes, stored_rows, take, take_views
 from featx.system import MemoryLimit, Timings, as_mask, data_frame, size
+from featx.text import printable
 from featx.train.metrics import commonest_class
 
 if TYPE_CHECKING:

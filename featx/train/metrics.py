@@ -1,6 +1,9 @@
 """Measures of a classifier's probabilities on images that it has never seen."""
 
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Self
 
 import numpy as np
@@ -19,6 +22,9 @@ MAX_RELIABILITY_BINS, MIN_IN_RELIABILITY_BIN = 10, 20
 
 #: How far a row of probabilities may be from a sum of 1: float32 rounding, not a missing softmax.
 SUM_TOLERANCE = 1e-3
+
+#: Classes whose images are ranked at a time, by all their probabilities.
+_CLASSES_TOGETHER = 64
 
 
 @dataclass(frozen=True)
@@ -115,10 +121,10 @@ def measure(y: npt.ArrayLike, probabilities: npt.ArrayLike) -> Metrics:
         FeatxError: nothing to measure, shapes or types that don't match, classes out of range, or rows that are not
             probabilities (NaN, negative, or a wrong sum).
     """
-    from sklearn.metrics import f1_score, log_loss
+    from sklearn.metrics import f1_score
 
     labels, rows = _checked(y, probabilities)
-    n_samples, n_classes = rows.shape
+    n_samples = len(rows)
     predicted = rows.argmax(axis=1)
     correct = predicted == labels
     n_correct = int(correct.sum())
@@ -129,7 +135,7 @@ def measure(y: npt.ArrayLike, probabilities: npt.ArrayLike) -> Metrics:
         accuracy=n_correct / n_samples,
         accuracy_low=low,
         accuracy_high=high,
-        loss=float(log_loss(labels, rows, labels=np.arange(n_classes))),
+        loss=_loss(labels, rows),
         roc_auc=_roc_auc(labels, rows),
         macro_f1=float(f1_score(labels, predicted, average="macro", zero_division=0.0)),
         calibration_error=calibration_error(rows.max(axis=1), correct),
@@ -219,8 +225,76 @@ def repeated_p_value(correct_a: npt.ArrayLike, correct_b: npt.ArrayLike) -> floa
     return float(2 * t.sf(abs(difference) / np.sqrt(variance), freedom))
 
 
-def confusion_matrix(y: npt.ArrayLike, predicted: npt.ArrayLike, n_classes: int) -> npt.NDArray[np.int64]:
-    """Return how often each class was predicted as each: `(n_classes, n_classes)` int64, rows true, columns predicted.
+@dataclass(frozen=True)
+class Confusion:
+    """How often each class was taken for each: `confusion[true][predicted]` images. It has rows, as a matrix has.
+
+    Only the cells that have images are held: there are never more of them than images, however many classes there are.
+
+    Attributes:
+        n_classes: number of rows, and of columns.
+        cells: (true class, predicted class, number of images), in this order, none of them twice or with 0 images.
+    """
+
+    n_classes: int
+    cells: tuple[tuple[int, int, int], ...]
+
+    @classmethod
+    def of_rows(cls, rows: Sequence[Sequence[int]]) -> Self:
+        """Return the same as a matrix of rows.
+
+        Raises:
+            FeatxError: it is not square.
+        """
+        if any(len(row) != len(rows) for row in rows):
+            raise FeatxError(f"A confusion matrix has as many columns as rows, which are {len(rows)}.")
+        cells = ((true, guess, n) for true, row in enumerate(rows) for guess, n in enumerate(row) if n)
+        return cls(len(rows), tuple(cells))
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return self.n_classes
+
+    def __getitem__(self, true: int) -> tuple[int, ...]:
+        """Return the row of a class: the number of its images by the class that they were taken for."""
+        true = range(self.n_classes)[true]
+        row = [0] * self.n_classes
+        for _, guess, n in self.cells[bisect_left(self.cells, (true,)) : bisect_left(self.cells, (true + 1,))]:
+            row[guess] = n
+        return tuple(row)
+
+    def __iter__(self) -> Iterator[tuple[int, ...]]:
+        return map(self.__getitem__, range(self.n_classes))
+
+    @cached_property
+    def columns(self) -> npt.NDArray[np.int64]:
+        """The cells as `(3, n_cells)`: the true classes, the predicted ones, and the numbers of images."""
+        return np.array(self.cells, np.int64).reshape(-1, 3).T
+
+    @property
+    def n_true(self) -> npt.NDArray[np.int64]:
+        """How many images each class has, `(n_classes,)`."""
+        true, _, n = self.columns
+        return self._summed(true, n)
+
+    @property
+    def n_predicted(self) -> npt.NDArray[np.int64]:
+        """How many images were taken for each class, `(n_classes,)`."""
+        _, guess, n = self.columns
+        return self._summed(guess, n)
+
+    @property
+    def n_right(self) -> npt.NDArray[np.int64]:
+        """How many images of each class were taken for it, `(n_classes,)`."""
+        true, guess, n = self.columns
+        return self._summed(true, np.where(true == guess, n, 0))
+
+    def _summed(self, classes: npt.NDArray[np.int64], n: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        return np.bincount(classes, n, self.n_classes).astype(np.int64)
+
+
+def confusion_matrix(y: npt.ArrayLike, predicted: npt.ArrayLike, n_classes: int) -> Confusion:
+    """Return how often each class was predicted as each: rows true, columns predicted.
 
     Args:
         y: `(n,)` integers, the true classes.
@@ -233,9 +307,8 @@ def confusion_matrix(y: npt.ArrayLike, predicted: npt.ArrayLike, n_classes: int)
     true, guess = _classes(y, n_classes), _classes(predicted, n_classes)
     if true.shape != guess.shape:
         raise FeatxError(f"y and predicted must have the same length. Received: {true.size} and {guess.size}")
-    matrix = np.zeros((n_classes, n_classes), np.int64)
-    np.add.at(matrix, (true, guess), 1)
-    return matrix
+    pairs, n = np.unique(np.stack([true, guess], axis=1), axis=0, return_counts=True)
+    return Confusion(n_classes, tuple(map(tuple, np.column_stack([pairs, n]).tolist())))
 
 
 def calibration_error(confidence: npt.NDArray[np.float64], correct: npt.NDArray[np.bool_]) -> float:
@@ -297,15 +370,32 @@ def _bins(confidence: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
     return np.clip(np.ceil(confidence * N_CALIBRATION_BINS).astype(np.int64) - 1, 0, N_CALIBRATION_BINS - 1)
 
 
-def _roc_auc(y: npt.NDArray[np.int64], rows: npt.NDArray[np.float64]) -> float | None:
-    from sklearn.metrics import roc_auc_score
+def _loss(y: npt.NDArray[np.int64], rows: npt.NDArray[np.float64]) -> float:
+    of_truth = rows[np.arange(len(y)), y]
+    smallest = np.finfo(np.float64).eps
+    return -float(np.log(np.clip(of_truth, smallest, 1 - smallest)).mean())
 
-    n_classes = rows.shape[1]
-    if np.unique(y).size < n_classes:
+
+def _roc_auc(y: npt.NDArray[np.int64], rows: npt.NDArray[np.float64]) -> float | None:
+    """Return the area under the ROC curve from ranks, as Mann and Whitney have it (1947): some classes at a time.
+
+    scikit-learn goes through thousands of classes one by one, with all of them as a matrix in memory.
+    """
+    from scipy.stats import rankdata
+
+    n_images, n_classes = rows.shape
+    n_of_class = np.bincount(y, minlength=n_classes)
+    if not n_of_class.all():
         return None
-    if n_classes == 2:
-        return float(roc_auc_score(y, rows[:, 1]))
-    return float(roc_auc_score(y, rows, multi_class="ovr", average="macro"))
+    above = np.empty(n_classes)  # pairs of an image of the class and another one, in which the former ranks higher
+    for start in range(0, n_classes, _CLASSES_TOGETHER):
+        ranks = rankdata(rows[:, start : start + _CLASSES_TOGETHER], axis=0)
+        own = np.flatnonzero((start <= y) & (y < start + _CLASSES_TOGETHER))
+        sums = np.bincount(y[own] - start, ranks[own, y[own] - start])
+        n = n_of_class[start : start + len(sums)]
+        above[start : start + len(sums)] = sums - n * (n + 1) / 2
+    areas = above / (n_of_class * (n_images - n_of_class))
+    return float(areas[1] if n_classes == 2 else areas.mean())
 
 
 def _checked(y: npt.ArrayLike, probabilities: npt.ArrayLike) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:

@@ -1,29 +1,39 @@
 """Writes the run folder of stage two, and reads what predictions need from it."""
 
 import json
+import logging
+import math
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import asdict, astuple, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from featx.backbones import CLASSIFIER_LAYER, Weights, find_weights_again
+from featx.backbones import CLASSIFIER_LAYER, Weights, check_recipe, find_weights_again
 from featx.engines import pack_network
-from featx.errors import FeatxError, printable, system_errors
-from featx.heads import HEADS, Epoch, Training, save_model
+from featx.errors import FeatxError
+from featx.heads import HEADS, Epoch, Head, Training, read_head, save_model
 from featx.recipe import Recipe
-from featx.storage import StoragePath, nearest_folder, replacing_folder
-from featx.system import check_name, command_line, csv_lines, hardware, now, versions
+from featx.storage import StoragePath, expanded, nearest_folder, read_small
+from featx.system import brief, check_name, command_line, csv_lines, hardware, now, versions
+from featx.text import printable
 from featx.train.features import Features
 from featx.train.metrics import Result
 
 FORMAT = "featx-run"
 FORMAT_VERSION = 1
 
+log = logging.getLogger("featx")
+
 #: The folder in a report folder that has the runs of a comparison.
 RUNS_NAME = "runs"
+
+#: The folder of report folders that the user has not named.
+REPORTS_NAME = "reports"
+
+#: Without this file, a run folder is none.
+METRICS_NAME = "metrics.json"
 
 
 @dataclass(frozen=True)
@@ -54,6 +64,21 @@ class SavedRun:
         check_name(name, self.heads, f"The run {printable(self.dir)} has the heads {', '.join(self.heads)}.")
         return self.dir / f"{name}.keras"
 
+    def read_head(self, head: str | None = None) -> Head:
+        """Return the head called `head`, or the default one.
+
+        Raises:
+            FeatxError: the run has no such head, or it is damaged, or it has other classes than the run.
+        """
+        path = self.head_path(head)
+        found = read_head(path)
+        if found.n_classes != len(self.class_names):
+            raise FeatxError(
+                f"{printable(path)} has {found.n_classes} classes, but the run {printable(self.dir)} names "
+                f"{len(self.class_names)}; train again with featx train-top."
+            )
+        return found
+
     def find_weights(self, cache_dir: StoragePath, named: Path | None = None, *, download: bool = True) -> Weights:
         """Return the weights that this run was trained with: `named` if given, or wherever they are found.
 
@@ -63,7 +88,7 @@ class SavedRun:
             WeightsError: they were not found, or the file named holds others.
         """
         whole = self.recipe.layer == CLASSIFIER_LAYER
-        candidates = [named.expanduser()] if named else [self.weights_path]
+        candidates = [expanded(named)] if named else [self.weights_path]
         return find_weights_again(
             self.recipe.backbone, self.recipe.weights, candidates, cache_dir, download=download, whole=whole
         )
@@ -78,36 +103,67 @@ def read_run(run_dir: Path, head: str | None = None) -> SavedRun:
     Raises:
         FeatxError: it is not a run folder, is incomplete, or comes from a newer featx.
     """
-    if not (run_dir / "metrics.json").is_file():
+    if not (run_dir / METRICS_NAME).is_file():
         return _best_run(run_dir, head)
-    metrics = _read_json(run_dir / "metrics.json", dict)
+    metrics = _read_json(run_dir / METRICS_NAME, dict)
     if metrics.get("format") != FORMAT or metrics.get("format_version") != FORMAT_VERSION:
         raise FeatxError(
-            f"The run {printable(run_dir)} has format version {printable(str(metrics.get('format_version')))}; "
+            f"The run {printable(run_dir)} has format version {brief(metrics.get('format_version'))}; "
             f"this featx reads version {FORMAT_VERSION}. Use the featx that wrote it, or train again."
         )
     class_names = _read_json(run_dir / "class_names.json", list)
     heads = tuple(head for head in HEADS if (run_dir / f"{head}.keras").is_file())
-    if len(class_names) < 2 or not all(isinstance(name, str) for name in class_names) or not heads:
+    if len(class_names) < 2 or not all(map(_is_class_name, class_names)) or not heads:
         raise FeatxError(f"The run {printable(run_dir)} is incomplete; train again with featx train-top.")
+    if len(set(class_names)) < len(class_names):
+        raise FeatxError(f"The run {printable(run_dir)} names a class twice; train again with featx train-top.")
     weights_path = metrics.get("weights_path")
     return SavedRun(
         dir=run_dir,
-        recipe=Recipe.from_json(_read(run_dir / "recipe.json")),
+        recipe=_read_recipe(run_dir / "recipe.json"),
         class_names=tuple(class_names),
         heads=heads,
         weights_path=Path(weights_path) if isinstance(weights_path, str) else None,
     )
 
 
+def _is_class_name(name: object) -> bool:
+    """Return whether this can be the name of a folder: text, whose bytes were UTF-8 or are kept as `os.fsdecode` does.
+
+    Other lone surrogates can be in JSON, and in no file that featx writes.
+    """
+    if not isinstance(name, str) or not name:
+        return False
+    try:
+        name.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _read_recipe(path: Path) -> Recipe:
+    """Return the recipe of a run, which this featx computes as it says."""
+    text = _read(path)
+    try:
+        recipe = Recipe.from_json(text)
+        check_recipe(recipe)
+    except FeatxError as error:
+        raise FeatxError(f"{printable(path)}: {error}") from error
+    return recipe
+
+
 def _best_run(report_dir: Path, head: str | None) -> SavedRun:
     """Return the run in a report folder that did best, as a comparison ranks: by accuracy, then by loss."""
     found: list[tuple[float, float, SavedRun]] = []
-    for path in sorted((report_dir / RUNS_NAME).glob("*/metrics.json")):
-        run, heads = read_run(path.parent), _read_json(path, dict).get("heads", {})
-        with suppress(KeyError, TypeError):  # another head
-            metrics = heads[head or run.heads[0]]
-            found.append((-metrics["accuracy"], metrics["loss"], run))
+    for path in sorted((report_dir / RUNS_NAME).glob(f"*/{METRICS_NAME}")):
+        try:
+            run = read_run(path.parent)
+        except FeatxError as error:  # the others are as good as they were
+            log.warning("%s It is left out.", error)
+            continue
+        rank = _rank(_read_json(path, dict).get("heads"), head or run.heads[0])
+        if rank:
+            found.append((*rank, run))
     if not found:
         which = f" with the head {printable(head)}" if head else ""
         meant = "" if report_dir.exists() else nearest_folder(report_dir)
@@ -118,8 +174,19 @@ def _best_run(report_dir: Path, head: str | None) -> SavedRun:
     return min(found, key=lambda one: one[:2])[2]
 
 
+def _rank(heads: object, name: str) -> tuple[float, float] | None:
+    """Return what the run with these metrics of its `heads` is sorted by; None if it has no such head."""
+    metrics = heads.get(name) if isinstance(heads, dict) else None
+    if not isinstance(metrics, dict):
+        return None
+    accuracy, loss = metrics.get("accuracy"), metrics.get("loss")
+    if not isinstance(accuracy, int | float) or not isinstance(loss, int | float) or not math.isfinite(accuracy):
+        return None
+    return -accuracy, loss if math.isfinite(loss) else math.inf
+
+
 def write_run(
-    run_dir: Path,
+    folder: Path,
     features: Features,
     results: Sequence[Result],
     training: Training,
@@ -127,27 +194,25 @@ def write_run(
     warnings: Sequence[str] = (),
     cache_dir: StoragePath | None = None,
 ) -> None:
-    """Write the run folder `run_dir`: models, metrics, history, predictions, the recipe and the class names.
+    """Fill the empty `folder` with a run: models, metrics, history, predictions, the recipe and the class names.
 
     It also notes the path of the backbone's `weights`, which predictions need, and the `warnings` about the data. An
     int8 network is copied from the cache, because it depends on training images that may be gone later.
 
     Raises:
-        FeatxError: the folder is not empty, or cannot be written.
+        OSError: the folder cannot be written.
     """
-    run_dir = run_dir.resolve()
     columns = ["head", *(column.name for column in fields(Epoch))]
     epochs = ([result.name, *astuple(epoch)] for result in results for epoch in result.history)
-    with system_errors(f"The run folder {printable(run_dir)}", "written"), replacing_folder(run_dir) as folder:
-        for result in results:
-            save_model(result.model, folder / f"{result.name}.keras")
-        _write_json(folder / "metrics.json", _metrics(features, results, training, weights, warnings))
-        _write_json(folder / "class_names.json", features.dataset.class_names)
-        (folder / "recipe.json").write_text(features.recipe.to_json() + "\n", encoding="utf-8")
-        _write_csv(folder / "history.csv", columns, epochs)
-        _write_predictions(folder / "predictions.csv", features, results)
-        if cache_dir is not None:
-            pack_network(features.recipe, cache_dir, folder)
+    for result in results:
+        save_model(result.model, folder / f"{result.name}.keras")
+    _write_json(folder / METRICS_NAME, _metrics(features, results, training, weights, warnings))
+    _write_json(folder / "class_names.json", features.dataset.class_names)
+    (folder / "recipe.json").write_text(features.recipe.to_json() + "\n", encoding="utf-8")
+    _write_csv(folder / "history.csv", columns, epochs)
+    _write_predictions(folder / "predictions.csv", features, results)
+    if cache_dir is not None:
+        pack_network(features.recipe, cache_dir, folder)
 
 
 def _metrics(
@@ -227,7 +292,7 @@ def _read_json(path: Path, kind: Callable[[], Any]) -> Any:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return read_small(path).decode("utf-8")
     except (OSError, UnicodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
         raise FeatxError(f"{printable(path)} cannot be read: {reason}. Train again with featx train-top.") from error

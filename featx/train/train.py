@@ -10,15 +10,17 @@ import numpy as np
 import numpy.typing as npt
 
 from featx.dataset import Data, ImageDataset, scan, validation_mask
+from featx.errors import system_errors
 from featx.extract import DEFAULT_CACHE_DIR, RecipeOptions, check_options, extract_command, resolve_recipe
-from featx.heads import HEADS, Training, check_training, head_names, predict_proba, train_head
+from featx.heads import HEADS, Training, check_memory, check_training, head_names, predict_proba, train_head
 from featx.images import Views, as_views
-from featx.storage import StoragePath, as_cache_dir, as_path, check_empty
+from featx.storage import StoragePath, as_cache_dir, as_path, new_folder
 from featx.store import FeatureStore, take
 from featx.system import brief, reset_peak_memory, waiting
+from featx.text import printable
 from featx.train.features import Features, data_warnings, stored_features, with_views
 from featx.train.metrics import Result
-from featx.train.run_folder import write_run
+from featx.train.run_folder import METRICS_NAME, RUNS_NAME, write_run
 
 log = logging.getLogger("featx")
 
@@ -53,18 +55,18 @@ def train_top(
     data_dir: Data,
     *,
     heads: Sequence[str] | str = HEADS,
-    run_dir: Path | str,
+    run_dir: Path | str | None = None,
     cache_dir: StoragePath | str = DEFAULT_CACHE_DIR,
     training: Training = DEFAULT_TRAINING,
     views: Views | int | None = None,
     **options: Unpack[RecipeOptions],
 ) -> Run:
-    """Train heads on the cached features of the images in `data_dir` and write the run folder `run_dir`.
+    """Train heads on the cached features of the images in `data_dir` and write the run folder `run_dir`, whole.
 
     Args:
         data_dir: as for `extract_features`.
         heads: names in `featx.heads.dense.HEADS`, or one of them.
-        run_dir: an empty or new folder.
+        run_dir: an empty or new folder; a new one in `runs` if None.
         cache_dir: where the feature stores are.
         training: how the heads are trained.
         views: the augmented views to train on as well, at most as many as are stored.
@@ -74,30 +76,46 @@ def train_top(
         FeaturesMissingError: the store lacks features; the message names the command that computes them.
         FeatxError: the data set, the weights or the store cannot be used; the message says what to do.
     """
-    cache_dir, views, folder = as_cache_dir(cache_dir), as_views(views), as_path(run_dir)
-    check_empty(folder)
+    cache_dir, views = as_cache_dir(cache_dir), as_views(views)
     check_training(training)
     names = head_names(heads)
-    check_options(**options)
-    dataset = scan(data_dir, cache_dir, show=training.show)
-    recipe, weights = resolve_recipe(cache_dir, dataset, **options)
-    store = FeatureStore(cache_dir, recipe)
-    command = extract_command(data_dir, cache_dir, views, **options)
-    with waiting("read the features", show=training.show):
-        features = stored_features(dataset, store, command, training.memory)
-        if views:
-            features = with_views(features, views, cache_dir, command, training.memory)
-    results = tuple(train_on_features(features, head, training) for head in names)
-    warnings = data_warnings(dataset, features.dataset, [store.dir])
-    for warning in warnings[len(dataset.warnings) :]:  # the others were said when the images were found
-        log.warning("%s", warning)
-    write_run(folder, features, results, training, weights, warnings, cache_dir)
-    return Run(folder, features, results, warnings)
+    with new_folder(as_path(run_dir) if run_dir else None, Path(RUNS_NAME), last=METRICS_NAME) as making:
+        check_options(**options)
+        dataset = scan(data_dir, cache_dir, show=training.show)
+        recipe, weights = resolve_recipe(cache_dir, dataset, **options)
+        store = FeatureStore(cache_dir, recipe)
+        command = extract_command(data_dir, cache_dir, views, **options)
+        with waiting("read the features", show=training.show):
+            features = stored_features(dataset, store, command, training.memory)
+            if views:
+                features = with_views(features, views, cache_dir, command, training.memory)
+        for head in names:  # before the first of them is trained, for minutes
+            check_head_memory(features, head)
+        results = tuple(train_on_features(features, head, training) for head in names)
+        warnings = data_warnings(dataset, features.dataset, [store.dir])
+        for warning in warnings[len(dataset.warnings) :]:  # the others were said when the images were found
+            log.warning("%s", warning)
+        with system_errors(f"The run folder {printable(making.path)}", "written"):
+            write_run(making.built, features, results, training, weights, warnings, cache_dir)
+    return Run(making.path, features, results, warnings)
+
+
+def check_head_memory(features: Features, head: str) -> None:
+    """Raise NotEnoughMemoryError if the head named `head` cannot be trained on the training split."""
+    views, dataset = features.train_views, features.dataset
+    n_rows = dataset.n_train * (1 if views is None else 1 + views.shape[1])
+    check_memory(head, features.X, n_rows, len(dataset.class_names))
 
 
 def train_on_features(features: Features, head: str, training: Training) -> Result:
-    """Return the head named `head`, trained on the training split and measured on the test split."""
+    """Return the head named `head`, trained on the training split and measured on the test split.
+
+    Raises:
+        NotEnoughMemoryError: it would take more memory than is free.
+        TrainingError: it cannot be trained on this.
+    """
     dataset, is_test = features.dataset, features.dataset.is_test
+    check_head_memory(features, head)
     reset_peak_memory()
     trained = train_head(
         head,

@@ -1,5 +1,8 @@
 import hashlib
+import os
 import shutil
+from dataclasses import replace
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -77,6 +80,42 @@ def test_official_file_with_the_wrong_hash_is_neither_used_nor_touched(tmp_path,
     with pytest.raises(WeightsError, match="MD5 expected 6d6bbae143d832006294945121d1f1fc, got"):
         find_weights("vgg16", "imagenet", tmp_path / "cache")
     assert path.read_bytes() == before
+
+
+def test_an_official_file_is_checked_when_it_has_changed_and_else_not_read(tmp_path, monkeypatch, settle):
+    entry = BACKBONES["vgg16"]
+    path = weights_file(tmp_path / "weights" / entry.notop.name)
+    md5 = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+    monkeypatch.setitem(BACKBONES, "vgg16", replace(entry, notop=replace(entry.notop, md5=md5)))
+    settle()
+    found = find_weights("vgg16", str(path), tmp_path / "cache")
+    with monkeypatch.context() as patch:
+        for name in ("featx.backbones.weights.hashlib.file_digest", "featx.dataset.digests._sha256"):
+            patch.setattr(name, lambda *_: pytest.fail("it was read again"))
+        assert find_weights("vgg16", str(path), tmp_path / "cache") == found
+    before = path.stat()
+    with path.open("r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(b"\xff")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    settle()
+    for _ in range(2):  # what was refused once is not remembered as checked
+        with pytest.raises(WeightsError, match="has the name of Keras's official weights but is not that file"):
+            find_weights("vgg16", str(path), tmp_path / "cache")
+
+
+@pytest.mark.parametrize("seed", ["9" * 21, "9" * 5000, "-1", "x", "٣"])
+def test_a_seed_that_is_no_short_number_is_refused(tmp_path, seed):
+    with pytest.raises(WeightsError, match="The seed of random weights is a whole number of 20 digits at most"):
+        find_weights("vgg16", f"random:{seed}", tmp_path)
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "a\0b", "~nobody-of-this-name/x.h5"])
+def test_a_name_that_no_file_can_have_is_a_file_that_is_not_there(tmp_path, name):
+    with pytest.raises(WeightsError, match="There is no weights file"):
+        find_weights("vgg16", name, tmp_path)
+    with pytest.raises(WeightsError, match="were not found"):
+        find_weights_again("vgg16", "ab" * 32, [Path(name)], tmp_path)
 
 
 def test_no_weights_to_be_had_names_what_was_tried_and_the_ways_out(tmp_path):

@@ -161,7 +161,7 @@ def remove_segment(cache: Cache, rng: Rng) -> Harm:
 
 
 def copy_segment(cache: Cache, rng: Rng) -> Harm:
-    """A segment is there twice."""
+    """A segment occurs twice."""
     path = cache.store_dir / f"seg-{rng.randbytes(16).hex()}.h5"
     shutil.copy(rng.choice(cache.segments), path)
     return Harm((path,))

@@ -29,6 +29,7 @@ class Tally:
         damages: damaged caches, by kind and by what came of it: `harmless`, `found`.
         recomputed: images computed again, by kind of damage.
         unsaved: after each kill of an extraction, how many rows it had computed that were not on disk.
+        archives: hostile archives, by what they claim.
         n_rows_merged: rows that were merged while others read and wrote.
         n_rows_compared: rows that were compared.
         n_rows_lost: rows that were on disk and then were not.
@@ -41,6 +42,7 @@ class Tally:
     damages: Counter[tuple[str, str]] = field(default_factory=Counter)
     recomputed: Counter[str] = field(default_factory=Counter)
     unsaved: list[int] = field(default_factory=list)
+    archives: Counter[str] = field(default_factory=Counter)
     n_rows_merged: int = 0
     n_rows_compared: int = 0
     n_rows_lost: int = 0
@@ -78,11 +80,12 @@ class Tally:
 
     def is_empty(self) -> bool:
         """Whether nothing has been done."""
-        return not (self.kills or self.signals or self.faults or self.damages)
+        return not (self.kills or self.signals or self.faults or self.damages or self.archives)
 
     def lines(self) -> Iterator[str]:
         """Yield the summary."""
-        for title, counts in (("kills", self.kills), ("signals", self.signals), ("faults", self.faults)):
+        counted = {"kills": self.kills, "signals": self.signals, "faults": self.faults}
+        for title, counts in (counted | {"lies of archives": self.archives}).items():
             if counts:
                 yield f"{title}: {counts.total()}"
                 yield from (f"  {name:<44}{n:5}" for name, n in sorted(counts.items()))

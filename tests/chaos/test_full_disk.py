@@ -202,6 +202,24 @@ def test_no_space_for_the_converted_network_is_one_line(scenario, tmp_path, tall
         tally.assert_whole(scenario, cache)
 
 
+@pytest.mark.parametrize("size", [4096, 100_000, 160_000] if chosen(full=1, quick=0) else [100_000])
+def test_no_space_for_temporary_files_is_one_line(scenario, tmp_path, tally, featx, monkeypatch, size):
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    with small_disk(tmp_path / "disk", size) as disk:
+        monkeypatch.setattr(tempfile, "tempdir", str(disk))
+        result = featx(*extract_words(scenario.data, cache), exit_code=2)
+        tally.faults["disk full: temporary files"] += 1
+        assert result.stderr == (
+            f"featx: The folder for temporary files {disk} cannot be written: No space left on device. Free some space "
+            "there, or name another folder with TMPDIR.\n"
+        )
+        assert list(disk.iterdir()) == []
+        remount(disk, f"size={64 << 20}")
+        featx(*extract_words(scenario.data, cache))
+        tally.assert_whole(scenario, cache)
+
+
 # The folders of stage two
 
 
@@ -227,6 +245,21 @@ def test_no_space_for_the_run_folder_is_one_line_and_leaves_none(scenario, warm,
         remount(disk, f"size={256 << 20}")
         featx(*words)
         assert {path.name for path in (disk / "run").iterdir()} >= {"metrics.json", "dense.keras", "logreg.keras"}
+
+
+@pytest.mark.parametrize("size", [4096, 1 << 20, 16 << 20] if chosen(full=1, quick=0) else [1 << 20])
+@pytest.mark.parametrize("form", ["savedmodel", "keras", "onnx"] if chosen(full=1, quick=0) else ["savedmodel"])
+def test_no_space_for_an_export_is_one_line_and_leaves_nothing(scenario, warm, tmp_path, tally, featx, size, form):
+    run = tmp_path / "run"
+    featx("train-top", scenario.data, "--cache-dir", warm, "--run-dir", run, *STAGE_TWO_WORDS)
+    with small_disk(tmp_path / "disk", size) as disk:
+        target = disk / "out" / {"savedmodel": "pets", "keras": "pets.keras", "onnx": "pets.onnx"}[form]
+        result = featx("export", run, "--format", form, "--to", target, "--cache-dir", warm, "--quiet", exit_code=2)
+        tally.faults["disk full: export"] += 1
+        (line,) = errors_of(result.stderr.splitlines())
+        assert line.startswith(f"featx: {target} cannot be written: ")
+        assert "No space left on device" in line
+        assert not [path for path in disk.rglob("*") if path.is_file()]
 
 
 @pytest.mark.parametrize("size", [4096, 60_000, 150_000] if chosen(full=1, quick=0) else [60_000])

@@ -15,21 +15,9 @@ import pytest
 
 import featx.cli.main
 from featx.dataset.scanning import scan
+from featx.storage import mark_folder
 
 FAST = ["--weights", "random", "--image-size", "32"]
-
-
-@pytest.fixture
-def data(make_photos, tmp_path) -> Path:
-    return make_photos(tmp_path / "data")
-
-
-@pytest.fixture
-def here(tmp_path, monkeypatch, new_cache) -> Path:
-    folder = tmp_path / "here"
-    new_cache(folder / "cache")
-    monkeypatch.chdir(folder)
-    return folder
 
 
 def test_the_three_commands_from_photos_to_report(data, here, featx):
@@ -47,6 +35,7 @@ def test_the_three_commands_from_photos_to_report(data, here, featx):
     assert {path.name for path in here.iterdir()} == {"cache", "runs", "report"}
 
 
+@pytest.mark.usefixtures("without_rendering")
 def test_data_in_the_place_of_a_command_is_compared(data, here, featx):
     result = featx(data, *FAST, "--epochs", 1, "--report-dir", "report")
     assert result.stdout.splitlines()[-1] == f"file://{here}/report/index.html"
@@ -57,6 +46,7 @@ def test_data_in_the_place_of_a_command_is_compared(data, here, featx):
     assert "extract" not in featx("extract", data, *FAST).stderr  # a command is a command, whatever lies here
 
 
+@pytest.mark.usefixtures("without_rendering")
 def test_a_report_folder_predicts_and_exports_with_its_best_head(data, here, featx):
     featx("compare", data, *FAST, "--epochs", 1, "--report-dir", "report")
     assert {path.name for path in Path("report/runs").iterdir()} == {"vgg16-dense", "vgg16-logreg"}
@@ -80,6 +70,7 @@ def test_a_report_folder_predicts_and_exports_with_its_best_head(data, here, fea
     assert "There is no run in" in featx("predict", data, photo, exit_code=2).output
 
 
+@pytest.mark.usefixtures("without_rendering")
 def test_the_page_is_opened_where_there_is_a_display_only(data, here, featx, monkeypatch):
     opened = []
     monkeypatch.setattr("webbrowser.open", lambda address: opened.append(address) or True)
@@ -121,6 +112,7 @@ def test_without_data_the_sample_is_used_and_said(here, featx):
     assert "1,797 images in 10 classes (500 training, 1,297 test)" in result.stdout
 
 
+@pytest.mark.usefixtures("without_rendering")
 def test_json_is_the_only_thing_on_stdout(data, here, featx):
     extraction = json.loads(featx("extract", data, *FAST, "--json").stdout)
     assert (extraction["n_computed"], extraction["n_images"]) == (32, 32)
@@ -174,6 +166,7 @@ def test_what_is_wrong_with_a_data_set_is_said(data, here, featx):
     assert "notes.txt" in stderr
 
 
+@pytest.mark.usefixtures("without_rendering")
 def test_what_featx_has_written_is_not_taken_for_images(make_photos, here, featx):
     (here / "cache" / "networks").unlink()  # featx is to make its cache itself, which marks it
     (here / "cache").rmdir()
@@ -184,16 +177,47 @@ def test_what_featx_has_written_is_not_taken_for_images(make_photos, here, featx
         shutil.rmtree(here / folder)
     (here / "sea" / "cache").mkdir()  # as if featx had once been started in a class folder
     shutil.copy(next((here / "sea").glob("*.jpg")), here / "sea" / "cache" / "sample.jpg")
-    (here / "sea" / "cache" / ".featx-output").touch()
-    assert "cache" not in featx("compare", ".", *FAST, "--epochs", 1).stderr
-    featx("compare", ".", *FAST, "--epochs", 1, "--report-dir", "mine/0")  # beside the first report, which has pictures
+    mark_folder(here / "sea" / "cache")
+    stderr = featx("compare", ".", *FAST, "--epochs", 1).stderr
+    assert "featx: Left out, because featx made them: 2 folders (reports, sea/cache).\n" in stderr
+    assert "sample.jpg" not in stderr
+    stderr = featx("compare", ".", *FAST, "--epochs", 1, "--report-dir", "mine/0").stderr  # beside the first report
+    assert "featx: Left out, because featx made them: 4 folders (cache, mine, reports, …).\n" in stderr
+    assert "featx: 2 classes, images in .: sea (20), wood (20).\n" in stderr
     reports = [json.loads(path.read_text()) for path in here.glob("*/*/results.json")]
     assert [report["class_names"] for report in reports] == [["sea", "wood"]] * 2
     assert {report["n_train"] + report["n_validation"] + report["n_test"] for report in reports} == {40}
     assert len(list(here.glob("*/*/*.png"))) > 4
     dataset = scan(here, here / "cache")  # beside both
     assert (dataset.class_names, dataset.n_images) == (("sea", "wood"), 40)
-    assert not [warning for warning in dataset.warnings if "cache" in warning]
+    (warning,) = [warning for warning in dataset.warnings if "cache" in warning]
+    assert "because featx made it, although there are images in it: 1 folder (sea/cache)" in warning
+
+
+def test_classes_called_as_featxs_own_folders_are_classes(make_photos, here, new_cache, featx):
+    (here / "cache").rename(here.parent / "cache elsewhere")
+    names, elsewhere = ("cache", "reports", "runs"), ["--cache-dir", here.parent / "cache elsewhere"]
+    make_photos(here, classes=names, n_train=20, n_test=0)
+    for name in names:
+        (here / "train" / name).rename(here / name)
+        (here / name / ".featx-output").touch()  # as an earlier featx did
+    for folder in ("train", "test"):
+        shutil.rmtree(here / folder)
+    images = sorted(here.glob("*/*.jpg"))
+    for _ in range(2):
+        stderr = featx("compare", ".", *FAST, "--epochs", 1, *elsewhere).stderr
+        assert "featx: 3 classes, images in .: cache (20), reports (20), runs (20).\n" in stderr
+    featx("train-top", ".", *FAST, "--epochs", 1, *elsewhere)
+    reports = [json.loads(path.read_text()) for path in here.glob("reports/*/results.json")]
+    assert [report["class_names"] for report in reports] == [list(names)] * 2
+    assert len(list(here.glob("runs/*/metrics.json"))) == 1
+    dataset = scan(here, here.parent / "cache elsewhere")
+    assert (dataset.class_names, dataset.n_images) == (names, 60)
+    for command in ("compare", "train-top", "extract", "plan"):  # the default cache is a class
+        result = featx(command, ".", *FAST, exit_code=2)
+        assert "The cache cannot be in cache, where images lie, such as cache.0.jpg: choose another" in result.stderr
+    assert sorted(here.glob("*/*.jpg")) == images
+    assert {path.name for path in (here / "cache").iterdir() if path.suffix != ".jpg"} == {".featx-output"}
 
 
 def test_letters_that_a_terminal_lacks_do_not_cost_the_result(data, cache):
@@ -203,6 +227,7 @@ def test_letters_that_a_terminal_lacks_do_not_cost_the_result(data, cache):
     assert result.returncode == 0, result.stderr
 
 
+@pytest.mark.usefixtures("without_rendering")
 def test_names_from_the_file_system_cannot_write_to_the_terminal(here, featx, make_photos):
     data = make_photos(here / "da\x1b[31mta\n", classes=("se\x1b[2Ja", "wood"))
     (data / "train" / "wood" / "bad\x1b[2J\n.jpg").write_bytes(b"no image")

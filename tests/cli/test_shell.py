@@ -62,6 +62,7 @@ def test_variables_stand_for_options_and_what_is_typed_counts_more(data, cache, 
     assert json.loads(typed.stdout)["n_cached"] == 32, typed.stderr
 
 
+@pytest.mark.usefixtures("without_rendering")
 def test_several_backbones_in_one_variable(data, tmp_path, cache, featx, monkeypatch):
     for name, value in {"WEIGHTS": "random", "IMAGE_SIZE": "32", "BACKBONE": "vgg16 mobilenetv2"}.items():
         monkeypatch.setenv(f"FEATX_{name}", value)
@@ -98,11 +99,11 @@ def test_verbose_says_what_is_decided_and_quiet_only_what_is_wrong(data, cache):
     words = ["extract", data, *FAST, "--cache-dir", cache]
     verbose = run(*words, "--verbose")
     assert '"layer":"block5_pool"' in verbose.stderr
-    assert "Of 32 images, 0 are in the store and 32 are to be computed." in verbose.stderr
+    assert "Of 32 images, 0 are in the store and 32 must be computed." in verbose.stderr
     quiet = run(*words, "--quiet")
     assert quiet.stdout == ""
     assert [line for line in quiet.stderr.splitlines() if "notes.txt" not in line] == []
-    assert "to be computed" not in run(*words).stderr
+    assert "must be computed" not in run(*words).stderr
 
 
 @pytest.mark.parametrize("columns", [0, 60])

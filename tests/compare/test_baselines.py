@@ -5,8 +5,9 @@ import pytest
 from sklearn.datasets import load_digits
 
 from featx.compare.baselines import BASELINES
-from featx.heads.inference import load_model, save_model
+from featx.heads.inference import save_model
 from featx.heads.training_loop import Training, count_parameters, predict_proba
+from tests.conftest import load_model
 
 
 def digit_pixels(n_classes, n, side):

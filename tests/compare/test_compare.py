@@ -89,10 +89,11 @@ def test_test_images_seen_in_training_are_said_on_the_report(data, cache):
     content = (data / "train" / "sea" / "sea.0.jpg").read_bytes()
     (data / "test" / "sea" / "leak.jpg").write_bytes(content)
     comparison = compare_approaches(data, cache_dir=cache, training=FAST, **OPTIONS)
-    assert sum("in the train split too" in warning for warning in comparison.warnings) == 1
+    assert sum("also in the train split" in warning for warning in comparison.warnings) == 1
     assert not [warning for warning in comparison.warnings if "among the training images" in warning]
 
 
+@pytest.mark.usefixtures("without_rendering")
 def test_what_is_wrong_with_the_data_is_said_wherever_its_results_are(data, cache, tmp_path, featx):
     shutil.copy(data / "train" / "sea" / "sea.0.jpg", data / "train" / "wood" / "copy.jpg")
     shutil.copy(data / "train" / "sea" / "sea.1.jpg", data / "test" / "sea" / "leak.jpg")
@@ -118,6 +119,56 @@ def test_baselines_alone_can_be_compared(data, cache):
     comparison = compare_approaches(data, backbones=[], baselines=["report-dnn"], cache_dir=cache, training=FAST)
     assert [approach.name for approach in comparison.approaches] == ["report-dnn"]
     assert comparison.approaches[0].representations_s == 0
+
+
+@pytest.mark.usefixtures("without_rendering")
+def test_an_error_analysis_that_fails_costs_nothing_that_was_trained(data, cache, tmp_path, monkeypatch, caplog):
+    def fail(*arguments, **options):
+        raise MemoryError("Unable to allocate 91.6 MiB")
+
+    monkeypatch.setattr("featx.compare.compare.analyse_errors", fail)
+    comparison = compare_approaches(data, cache_dir=cache, training=FAST, runs_dir=tmp_path / "runs", **OPTIONS)
+    assert comparison.error_analysis is None
+    assert "The comparison has no error analysis, because it failed: not enough memory." in caplog.text
+    assert {path.name for path in (tmp_path / "runs").iterdir()} >= {"vgg16-dense", "vgg16-logreg"}
+    write_report(comparison, tmp_path / "report", data)
+    assert (tmp_path / "report" / "index.html").exists()
+
+
+@pytest.mark.usefixtures("without_rendering")
+@pytest.mark.parametrize(
+    ("target", "error"),
+    [
+        ("featx.report.folder.page_html", MemoryError("Unable to allocate 9.31 GiB")),
+        ("featx.report.folder.summary_chart", ValueError("no such colour")),
+    ],
+)
+def test_a_page_that_fails_costs_nothing_that_was_trained(data, cache, tmp_path, monkeypatch, featx, error, target):
+    def fail(*arguments, **options):
+        raise error
+
+    monkeypatch.setattr(target, fail)
+    words = ["compare", data, "--cache-dir", cache, "--weights", "random", "--image-size", 32, "--epochs", 1]
+    report_dir = tmp_path / "report"
+    output = featx(*words, "--report-dir", report_dir, "--quiet", exit_code=2).output
+    reason = "not enough memory" if isinstance(error, MemoryError) else "ValueError: no such colour"
+    assert f"featx: The pictures and the page of the report cannot be made: {reason}." in output
+    assert f"Finished results are in {report_dir}." in output
+    comparison = Comparison.from_json((report_dir / "results.json").read_text())
+    assert len(comparison.approaches) == 2
+    assert not (report_dir / "index.html").exists()
+    featx("predict", report_dir, data / "test" / "sea" / "sea.0.jpg", "--cache-dir", cache)
+
+
+def test_a_head_that_memory_does_not_hold_is_left_out_and_the_others_go_on(data, cache, tmp_path, monkeypatch):
+    monkeypatch.setattr("featx.heads.dense.free_memory_bytes", lambda: 1000)
+    comparison = compare_approaches(data, cache_dir=cache, training=FAST, **OPTIONS)
+    assert [approach.name for approach in comparison.approaches] == ["vgg16 + dense"]
+    (warning,) = (warning for warning in comparison.warnings if "left out" in warning)
+    assert warning.startswith("vgg16 + logreg is left out: logreg needs about 9.7 KiB of memory for 2 classes")
+    with pytest.raises(FeatxError, match="In Python, heads='dense'"):
+        train_top(data, run_dir=tmp_path / "run", cache_dir=cache, training=FAST, **OPTIONS)
+    assert not (tmp_path / "run").exists()
 
 
 def test_nothing_to_compare_is_an_error(data, cache):

@@ -61,6 +61,8 @@ def comparison(tmp_path_factory, new_cache) -> Comparison:
             learning_curve=True,
             weights="random",
             image_size=(32, 32),
+            layer="block2_pool",  # the rest of the network would only take longer
+            pooling="avg",
         )
 
 
@@ -88,6 +90,10 @@ def test_curve_survives_json_and_is_shown(comparison, tmp_path):
     assert "learning-curve.png" in (tmp_path / "results.md").read_text()
     html = page_html(comparison)
     assert "how much data is enough" in html
+
+
+@pytest.mark.usefixtures("without_rendering")
+def test_without_a_curve_the_page_says_nothing_of_one(comparison):
     assert "how much data is enough" not in page_html(replace(comparison, learning_curve=()))
 
 

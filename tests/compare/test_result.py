@@ -1,10 +1,12 @@
+import json
 import math
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from featx.compare.result import Approach, Comparison, with_p_values
+from featx.compare.result import MAX_ROWS, Approach, Comparison, with_p_values
 from featx.errors import FeatxError
 from featx.heads.training_loop import Epoch
 from featx.system.arguments import duration
@@ -44,7 +46,7 @@ def comparison(
                 peak_memory_bytes=1_500_000_000,
                 history=() if "logreg" in name else _history(rng, n_classes),
                 kept_epoch=None if "logreg" in name else 9,
-                confusion=tuple(tuple(int(n) for n in row) for row in matrix),
+                confusion=matrix,
                 p_value=None,
                 image_size=(64, 64),
                 details={} if scratch else {"C": 0.01, "recipe": "1f3a9c02"},
@@ -116,8 +118,8 @@ def test_what_is_no_comparison_is_refused(text):
 
 
 def test_another_version_of_the_format_is_refused_by_its_number():
-    with pytest.raises(FeatxError, match="Received: featx-comparison 4"):
-        Comparison.from_json(comparison().to_json().replace('"format_version": 3', '"format_version": 4'))
+    with pytest.raises(FeatxError, match="Received: featx-comparison 5"):
+        Comparison.from_json(comparison().to_json().replace('"format_version": 3', '"format_version": 5'))
 
 
 def test_an_unknown_or_missing_field_is_refused():
@@ -173,6 +175,55 @@ def test_names_must_be_unique_and_there_must_be_one():
 def test_a_confusion_matrix_of_another_size_is_refused():
     with pytest.raises(FeatxError, match="3×3"):
         replace(comparison(), class_names=("a", "b", "c"))
+
+
+def test_a_confusion_matrix_that_is_not_square_is_refused():
+    with pytest.raises(FeatxError, match="as many columns as rows, which are 2"):
+        replace(comparison().best, confusion=((1, 2), (3,)))
+
+
+def test_the_rows_of_a_matrix_and_its_cells_are_the_same():
+    rows = ((3, 0, 1), (0, 0, 0), (2, 0, 5))
+    approach = replace(comparison().best, confusion=rows)
+    assert tuple(approach.confusion) == rows
+    assert approach.confusion[2][0] == approach.confusion[-1][0] == 2
+    assert approach.confusion.cells == ((0, 0, 3), (0, 2, 1), (2, 0, 2), (2, 2, 5))
+    with pytest.raises(IndexError):
+        approach.confusion[3]
+
+
+@pytest.mark.parametrize(("n_classes", "version"), [(MAX_ROWS, 3), (MAX_ROWS + 1, 4)])
+def test_many_classes_have_their_cells_in_json_and_few_their_rows(n_classes, version):
+    c = comparison(class_names=[f"class {n}" for n in range(n_classes)])
+    fields = json.loads(c.to_json())
+    assert fields["format_version"] == version
+    written = fields["approaches"][0]["confusion"]
+    cells = [[true, guess, n] for true, row in enumerate(c.approaches[0].confusion) for guess, n in enumerate(row) if n]
+    assert written == (cells if version == 4 else list(map(list, c.approaches[0].confusion)))
+    assert Comparison.from_json(c.to_json()) == c
+
+
+def test_thousands_of_classes_take_no_more_memory_than_their_images():
+    n_classes = 3000
+    tracemalloc.start()
+    try:
+        c = replace(
+            comparison({"a + b": 1.0}, n_test=50),
+            class_names=tuple(map(str, range(n_classes))),
+            approaches=(
+                replace(
+                    comparison({"a + b": 1.0}).best,
+                    confusion=confusion_matrix(range(n_classes), np.roll(range(n_classes), 1), n_classes),
+                ),
+            ),
+        )
+        text = c.to_json()
+        assert Comparison.from_json(text) == c
+        assert tracemalloc.get_traced_memory()[1] < 20e6
+    finally:
+        tracemalloc.stop()
+    assert len(text) < 200_000
+    assert c.best.confusion[7] == (0,) * 6 + (1,) + (0,) * (n_classes - 7)
 
 
 def test_chance_is_the_commonest_class():

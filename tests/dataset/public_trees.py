@@ -1195,7 +1195,7 @@ TREES = [
             "8863/1/8863_idx5_x1001_y85{}_class1.png": 4,
         },
         classes=None,
-        note="The upper folders are patients, the classes 0 and 1 lie in each, and all is there twice.",
+        note="The upper folders are patients, the classes 0 and 1 lie in each, and everything occurs twice.",
         copies={
             "IDC_regular_ps50_idx5/10253": "10253",
             "IDC_regular_ps50_idx5/10254": "10254",

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import zlib
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -505,6 +506,124 @@ def test_a_locked_cache_is_done_without(tmp_path, caplog, monkeypatch):
     other.close()
     assert len(caplog.messages) == 1
     assert "locked" in caplog.messages[0]
+
+
+HOSTILE = {
+    "view": "ALTER TABLE states RENAME TO real; CREATE VIEW states AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT"
+    " i + 1 FROM n) SELECT x'00' AS path, i AS size, 0 AS mtime_ns, 0 AS ctime_ns, 0 AS inode, x'00' AS digest,"
+    " 0 AS crc32 FROM n;",
+    "trigger": "CREATE TRIGGER more AFTER INSERT ON states BEGIN INSERT OR REPLACE INTO digests WITH RECURSIVE n(i) AS"
+    " (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i, 0, 0, 0, x'00', 0 FROM n; END;",
+    "index": "CREATE UNIQUE INDEX one_digest ON states (digest);",
+    "more tables": "CREATE TABLE bookmarks (url TEXT);",
+    "generated column": "DROP TABLE states; CREATE TABLE states (path BLOB PRIMARY KEY, size INTEGER, mtime_ns INTEGER,"
+    " ctime_ns INTEGER, inode INTEGER, digest AS (zeroblob(32)), crc32 INTEGER) WITHOUT ROWID;",
+}
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+def test_a_database_that_does_more_than_remember_is_quarantined(tmp_path, files_read, caplog, what):
+    path = old_file(tmp_path / "cat.jpg", b"cat")
+    digest_files([path], tmp_path / "cache")
+    database = tmp_path / "cache" / DATABASE_NAME
+    connection = sqlite3.connect(database)
+    connection.executescript(HOSTILE[what])
+    connection.close()
+    assert check_database(database) == "it has other tables, views or triggers than featx makes"
+    assert digest_files([path], tmp_path / "cache")[0].tolist() == [sha256(b"cat")]
+    (said,) = caplog.messages
+    assert "it has other tables, views or triggers than featx makes" in said
+    files_read.clear()
+    assert digest_files([path], tmp_path / "cache")[0].tolist() == [sha256(b"cat")]
+    assert files_read == []
+
+
+@pytest.mark.parametrize("change", ["digest = x'00'", "digest = 5", "size = 'much'", "digest = zeroblob(1 << 28)"])
+def test_values_that_are_none_of_ours_are_not_used_even_with_the_right_checksum(tmp_path, files_read, change):
+    path = old_file(tmp_path / "cat.jpg", b"cat")
+    digest_files([path], tmp_path / "cache")
+    database = tmp_path / "cache" / DATABASE_NAME
+    connection = sqlite3.connect(database)
+    with connection:
+        connection.execute(f"UPDATE states SET {change}")
+        if change == "digest = x'00'":
+            name, *key, digest, _ = connection.execute("SELECT * FROM states").fetchone()
+            right = statcache._crc32(name, statcache.StatEntry(StatKey(*key), digest))
+            connection.execute("UPDATE states SET crc32 = ?", (right,))
+    connection.close()
+    assert check_database(database)
+    files_read.clear()
+    assert digest_files([path], tmp_path / "cache")[0].tolist() == [sha256(b"cat")]
+    assert len(files_read) == 1
+
+
+@pytest.mark.parametrize("suffix", ["", "-journal", "-wal"])
+@pytest.mark.parametrize("kind", ["FIFO", "folder", "device"])
+def test_what_is_no_file_in_the_place_of_the_database_or_its_journal_is_not_opened(tmp_path, caplog, suffix, kind):
+    path = old_file(tmp_path / "cat.jpg", b"cat")
+    digest_files([path], tmp_path / "cache")
+    place = tmp_path / "cache" / f"{DATABASE_NAME}{suffix}"
+    place.unlink(missing_ok=True)
+    if kind == "FIFO":
+        os.mkfifo(place)
+    elif kind == "folder":
+        place.mkdir()
+    else:
+        place.symlink_to("/dev/zero")
+    assert check_database(tmp_path / "cache" / DATABASE_NAME) == "no regular file"
+    for _ in range(2):
+        assert digest_files([path], tmp_path / "cache")[0].tolist() == [sha256(b"cat")]
+    (said,) = caplog.messages
+    assert "no regular file" in said
+
+
+def test_a_sparse_file_of_a_terabyte_is_quarantined(tmp_path, caplog):
+    path = old_file(tmp_path / "cat.jpg", b"cat")
+    (tmp_path / "cache").mkdir()
+    with (tmp_path / "cache" / DATABASE_NAME).open("wb") as file:
+        file.truncate(1 << 40)
+    assert check_database(tmp_path / "cache" / DATABASE_NAME)
+    assert digest_files([path], tmp_path / "cache")[0].tolist() == [sha256(b"cat")]
+    (said,) = caplog.messages
+    assert "damaged or not featx's" in said
+
+
+def test_a_statement_that_takes_for_ever_is_given_up(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(statcache, "TIME_LIMIT_S", 0.2)
+    cache = StatCache(tmp_path)
+    endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n)"
+    rows = f"{endless} SELECT path, 0, 0, 0, 0, 0, 0 FROM (SELECT count(*) AS path FROM n)"
+    monkeypatch.setattr(statcache, "_ROWS", rows)
+    assert cache.lookup([b"/cat.jpg"]) == {}
+    (said,) = caplog.messages
+    assert "it takes too long" in said
+    assert "continuing without it" in said
+    assert cache.lookup([b"/cat.jpg"]) == {}
+    cache.close()
+
+
+def test_ctrl_c_does_not_wait_for_a_database_that_is_locked(tmp_path):
+    """SQLite itself would wait to the end of its time-out, and not see the signal."""
+    path = old_file(tmp_path / "cat.jpg", b"cat")
+    digest_files([path], tmp_path / "cache")
+    program = (
+        "import sys; from pathlib import Path; from featx.dataset import digests, statcache\n"
+        "statcache.BUSY_TIMEOUT_S = 600.0\n"
+        "print('asking', flush=True)\n"
+        "digests.digest_files([Path(sys.argv[1])], Path(sys.argv[2]))\n"
+    )
+    with closing(sqlite3.connect(tmp_path / "cache" / DATABASE_NAME, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        process = subprocess.Popen(
+            [sys.executable, "-c", program, path, tmp_path / "cache"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        assert process.stdout.readline() == b"asking\n"
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)  # ten times less than the lock would be waited for
+    assert b"KeyboardInterrupt" in errors
 
 
 def test_two_processes_at_once_remember_all(tmp_path, files_read):

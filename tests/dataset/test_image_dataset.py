@@ -132,7 +132,7 @@ def test_an_empty_test_split_is_as_good_as_none(root, scanned):
     fill(root, train__cats=50, train__dogs=50, test__cats=0, test__dogs=0)
     dataset = scanned()
     assert dataset.n_test > 0
-    assert "test split has no image" in dataset.warnings[0]
+    assert "test split is empty" in dataset.warnings[0]
 
 
 def test_validation_beside_test_is_left_out_and_named(root, scanned):
@@ -381,7 +381,7 @@ def test_too_few_images_to_split_are_an_error(root, scanned):
     fill(root, cats=20, dogs=20)
     with pytest.raises(DatasetError, match="take every image of 2 classes"):
         scanned(test_fraction=0.9999999)
-    with pytest.raises(DatasetError, match="not one of 40 images"):
+    with pytest.raises(DatasetError, match="none of 40 images"):
         scanned(test_fraction=1e-9)
     assert scanned(test_fraction=0).n_test == 0
 

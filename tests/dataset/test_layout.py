@@ -305,7 +305,7 @@ def test_a_folder_that_cannot_be_looked_into_is_left_out_with_its_reason(tmp_pat
     scandir = os.scandir
 
     def refuse(path: str) -> object:
-        if path.endswith("birds"):
+        if str(path).endswith("birds"):
             raise PermissionError(13, "Permission denied", path)
         return scandir(path)
 

@@ -54,7 +54,9 @@ def test_an_engine_runs_the_precisions_of_its_entry_and_refuses_others_with_advi
     if precision in ENGINES[name].precisions:
         assert choose_engine(options, recipe_in(precision)) == name
     else:
-        with pytest.raises(FeatxError, match=rf"{name} engine has no {precision}; choose --engine (\w+)\.") as caught:
+        with pytest.raises(
+            FeatxError, match=rf"{name} engine does not support {precision}; choose --engine (\w+)\."
+        ) as caught:
             choose_engine(options, recipe_in(precision))
         advised = str(caught.value).split("--engine ")[1].removesuffix(".")
         assert choose_engine(EngineOptions(engine=advised), recipe_in(precision)) == advised

@@ -103,6 +103,7 @@ def test_a_run_in_int8_predicts_the_same_on_an_old_processor_with_an_empty_cache
     np.testing.assert_allclose(predicted(result.stdout), expected, atol=1e-6)
 
 
+@pytest.mark.usefixtures("without_rendering")
 def test_the_runs_that_compare_keeps_have_their_network_too(folder, tmp_path):
     where = [str(folder / "data"), *WORDS, "--cache-dir", str(folder / "cache"), "--quiet"]
     main(["compare", *where, "--epochs", "1", "--report-dir", str(tmp_path / "report")], standalone_mode=False)

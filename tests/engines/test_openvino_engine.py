@@ -18,13 +18,20 @@ from featx.backbones.build import build_model
 from featx.backbones.table import BACKBONES
 from featx.dataset.scanning import scan
 from featx.engines.engine import EngineOptions, create_engine
-from featx.engines.networks import network_path
-from featx.engines.openvino_engine import _Batch
+from featx.engines.networks import (
+    Network,
+    calibration_digest,
+    check_network,
+    network_path,
+    read_network,
+    write_network,
+)
+from featx.engines.openvino_engine import _Batch, _openvino_model, _serialized
 from featx.errors import FeatxError
 from featx.extract.extract import extract_features
 from featx.extract.options import resolve_recipe
 from featx.recipe import Recipe
-from featx.system.late_imports import openvino_has_bfloat16
+from featx.system.late_imports import import_openvino, openvino_has_bfloat16
 
 SMALL = {"weights": "random", "image_size": (32, 32)}
 
@@ -298,7 +305,7 @@ def test_int8_without_nncf_fails_before_a_network_is_converted(photos, tmp_path,
 
 
 def test_int8_needs_a_data_set_and_openvino(photos, cache):
-    with pytest.raises(FeatxError, match="name the data set"):
+    with pytest.raises(FeatxError, match="needs a data set"):
         resolve_recipe(cache, precision="int8", **SMALL)
     with pytest.raises(FeatxError, match="keras engine does not support int8"):
         extract_features(
@@ -313,13 +320,13 @@ def test_lost_int8_network_is_not_made_from_other_images(photos, tmp_path, make_
     damage_bytes(network_path(recipe, cache))
     _, weights = resolve_recipe(cache, **PART)
     next((data / "train" / "sea").iterdir()).unlink()
-    with pytest.raises(FeatxError, match="calibrated on are not available"):
+    with pytest.raises(FeatxError, match="without its calibration images"):
         create_engine(recipe, weights, cache, scan(data, cache), EngineOptions())
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"precision": "int4"}, "A precision is auto"), ({"engine": "tensorrt"}, "An engine is one")],
+    [({"precision": "int4"}, "A precision is auto"), ({"engine": "tensorrt"}, "An engine must be one")],
 )
 def test_unknown_names_are_refused(options, message, photos, cache):
     with pytest.raises(FeatxError, match=message):
@@ -372,6 +379,62 @@ def test_a_network_that_would_unpack_to_any_size_is_not_read(tmp_path, caplog):
         assert file.read("network.bin") == members["network.bin"]
 
 
+def float_images(ops):
+    images = ops.parameter([-1, 32, 32, 3], np.float32)
+    return [images], [images]
+
+
+def two_outputs(ops):
+    images = ops.parameter([-1, 32, 32, 3], np.uint8)
+    return [images], [ops.convert(images, "f32"), ops.convert(images, "f32")]
+
+
+def two_inputs(ops):
+    images, more = ops.parameter([-1, 32, 32, 3], np.uint8), ops.parameter([-1], np.uint8)
+    return [images, more], [ops.convert(images, "f32")]
+
+
+def one_number(ops):
+    images = ops.parameter([-1, 32, 32, 3], np.uint8)
+    return [images], [ops.reduce_mean(ops.convert(images, "f32"), np.arange(4), keep_dims=False)]
+
+
+def of_other_images(ops):
+    images = ops.parameter([-1, 8, 8, 3], np.uint8)
+    return [images], [ops.matmul(ops.convert(images, "f32"), np.ones((8, 3, 2), np.float32), False, False)]
+
+
+def whole_numbers(ops):
+    images = ops.parameter([-1, 32, 32, 3], np.uint8)
+    return [images], [images]
+
+
+@pytest.mark.parametrize("make", [float_images, two_outputs, two_inputs, one_number, of_other_images, whole_numbers])
+def test_a_sound_network_from_something_else_to_something_else_is_a_damaged_one(make):
+    openvino = import_openvino()
+    inputs, outputs = make(openvino.opset13)
+    network = Network(*_serialized(openvino.Model(outputs, inputs)))
+    recipe = Recipe(backbone="vgg16", weights="random-0", layer="x", image_size=(32, 32), preprocessing="caffe")
+    with pytest.raises(RuntimeError):
+        _openvino_model(network, recipe)
+
+
+def test_an_int8_network_says_which_images_its_recipe_means(tmp_path):
+    digests = ("ab" * 32, "cd" * 32)
+    recipe = replace(
+        Recipe(backbone="vgg16", weights="random-0", layer="x", image_size=(32, 32), preprocessing="caffe"),
+        precision="int8",
+        calibration=calibration_digest(digests),
+    )
+    write_network(Network(b"<net/>", b"", digests), recipe, tmp_path)
+    assert read_network(recipe, tmp_path) == Network(b"<net/>", b"", digests)
+    assert check_network(network_path(recipe, tmp_path)) is None
+    for others in (digests[:1], ("ab" * 32, "cd" * 31), (3,)):
+        write_network(Network(b"<net/>", b"", others), recipe, tmp_path)
+        assert read_network(recipe, tmp_path) is None
+        assert check_network(network_path(recipe, tmp_path))
+
+
 INTERRUPT_AFTER_TWO_ENGINES = """
 import gc, os, signal, sys, time
 from pathlib import Path
@@ -405,6 +468,8 @@ def test_nothing_is_reported_to_anybody(tmp_path, make_photos):
         "import os, sys; os.environ.pop('CI', None)\n"
         "from pathlib import Path\n"
         "from featx import extract_features\n"
+        "from featx.cli.streams import silent_stderr\n"
+        "from featx.system import hide_with; hide_with(silent_stderr)\n"  # TensorFlow's own lines
         "data, cache = map(Path, sys.argv[1:])\n"
         "extract_features(data, cache_dir=cache, weights='random', image_size=(32, 32), "
         "layer='block2_pool', precision='int8')\n"

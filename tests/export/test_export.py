@@ -199,7 +199,8 @@ def world(tmp_path_factory):
         heads = ["dense"] if head == "dense" else HEADS  # the other head is there to be told from this one
         run_dir = train(folder / head, data, heads, **options)
         commands += [["export", str(run_dir), "--format", form, "--head", head, "--json"] for form in FORMATS]
-    code = "import json, sys; from featx.cli.main import main\n"
+    code = "import json, sys; from featx.cli.main import main; from featx.cli.streams import silent_stderr\n"
+    code += "from featx.system import hide_with; hide_with(silent_stderr)\n"  # as the command does in its own process
     code += "for words in json.loads(sys.argv[1]): main(words, standalone_mode=False)"
     result = run_python(code, json.dumps(commands), isolated=False, cwd=folder)
     decoder, rest, exports = json.JSONDecoder(), result.stdout, []

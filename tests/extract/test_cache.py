@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 
 from featx.errors import FeatxError
+from featx.extract import cache as cache_module
 from featx.extract.cache import check_cache, list_cache
 from featx.recipe import Recipe
+from featx.storage import workshop
 from featx.store.compaction import compact
 from featx.store.feature_store import FeatureStore
 from featx.store.segment_file import new_segment_name
@@ -340,3 +342,139 @@ def test_a_cache_that_is_a_file_is_an_error_in_words(tmp_path):
     (tmp_path / "cache").write_text("x")
     with pytest.raises(FeatxError, match="The cache cannot be in a file"):
         list_cache(tmp_path / "cache")
+
+
+@pytest.mark.parametrize("name", ["", "mine", "my"])
+def test_rm_removes_only_what_featx_has_made(filled, featx, name):
+    """An empty name begins every name, and so removed the one entry that there was."""
+    cache_dir = filled.dir.parent
+    shutil.rmtree(filled.dir)
+    (cache_dir / "mine").mkdir()
+    (cache_dir / "mine" / "thesis.txt").write_text("years of work")
+    result = featx("cache", "rm", name, "--yes", "--cache-dir", cache_dir, exit_code=2)
+    said = {"": "The name of an entry is empty", "mine": f"featx did not make {cache_dir}/mine", "my": "has no my"}
+    assert said[name] in result.stderr
+    assert (cache_dir / "mine" / "thesis.txt").read_text() == "years of work"
+
+
+def test_rm_of_an_empty_name_removes_no_store(filled, featx):
+    result = featx("cache", "rm", "", "--yes", "--cache-dir", filled.dir.parent, exit_code=2)
+    assert "name one as featx cache ls shows it" in result.stderr
+    assert_holds(filled.dir.parent, range(30))
+
+
+def test_ls_shows_what_was_left_unfinished_and_rm_sweeps_it(filled, featx):
+    cache_dir = filled.dir.parent
+    left = cache_dir / ".tmp-plan-1"
+    left.mkdir()
+    (left / "lock").touch()
+    (left / "big").write_bytes(bytes(3000))
+    (filled.dir / ".tmp-1.h5").write_bytes(bytes(2000))
+    listed = {e["name"]: e for e in json.loads(featx("cache", "ls", "--cache-dir", cache_dir, "--json").output)}
+    assert (listed[left.name]["kind"], listed[left.name]["size_bytes"]) == ("unfinished", 3000)
+    assert listed[filled.dir.name]["unfinished_bytes"] == 2000
+    text = featx("cache", "ls", "--cache-dir", cache_dir).output
+    assert "left by a featx command that was killed" in text
+    assert "2.0 KiB unfinished" in text
+    with workshop(left):
+        assert "another featx command is using it" in featx("cache", "ls", "--cache-dir", cache_dir).output
+        held = featx("cache", "rm", left.name, "--yes", "--cache-dir", cache_dir, exit_code=2)
+        assert "wait until it is done" in held.stderr
+    left.mkdir()
+    (left / "lock").touch()
+    featx("cache", "rm", filled.dir.name, "--yes", "--cache-dir", cache_dir)
+    assert list(cache_dir.iterdir()) == []
+
+
+# One bad entry
+
+
+def newer_store(cache_dir: Path) -> FeatureStore:
+    """A store whose segment a newer featx has written."""
+    store = FeatureStore(cache_dir, Recipe.from_json(RECIPE.to_json().replace("random-3", "random-4")))
+    path = add(store, range(5))
+    store.publish()
+    with h5py.File(path, "r+") as file:
+        file.attrs["format_version"] = 2
+    return store
+
+
+def test_a_store_of_a_newer_featx_keeps_no_command_from_the_others(filled, featx):
+    cache_dir = filled.dir.parent
+    newer = newer_store(cache_dir)
+    before = contents(newer.dir)
+    listed = {
+        entry["name"]: entry for entry in json.loads(featx("cache", "ls", "--json", "--cache-dir", cache_dir).output)
+    }
+    assert listed[filled.dir.name]["n_images"] == 30
+    assert "Update featx" in listed[newer.dir.name]["problem"]
+    assert "Update featx" in featx("cache", "ls", "--cache-dir", cache_dir).output
+    path = segment_of(filled, 12)
+    flip_features(path, 12)
+    result = featx("cache", "verify", "--mend", "--cache-dir", cache_dir, exit_code=2)
+    assert f"DAMAGED {path}" in result.stdout
+    assert "Update featx" in result.stderr
+    assert path.with_name(f"damaged-{path.name}").exists()
+    result = featx("cache", "compact", "--cache-dir", cache_dir, exit_code=2)
+    assert f"Compacted: {filled.dir.name}." in result.stderr
+    assert len(FeatureStore(cache_dir, RECIPE).segments) == 1
+    assert contents(newer.dir) == before
+    featx("cache", "rm", newer.dir.name, "--yes", "--cache-dir", cache_dir)
+    assert not newer.dir.exists()
+    featx("cache", "verify", "--cache-dir", cache_dir)
+
+
+def test_a_store_whose_recipe_this_featx_does_not_know_is_not_damaged(filled, featx):
+    text = json.dumps({**json.loads(RECIPE.to_json()), "crop": "center"}, sort_keys=True, separators=(",", ":"))
+    name = f"{filled.dir.name.rpartition('-')[0]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    newer = Path(shutil.copytree(filled.dir, filled.dir.with_name(name)))
+    (newer / "recipe.json").write_text(f"{text}\n")
+    before = contents(newer)
+    for words in (("verify",), ("verify", "--mend"), ("compact",)):
+        result = featx("cache", *words, "--cache-dir", newer.parent, exit_code=2)
+        assert f"{name} is a store of another featx: this one does not know crop in a recipe." in result.stderr
+        assert "DAMAGED" not in result.output
+    assert "does not know crop" in featx("cache", "ls", "--cache-dir", newer.parent).output
+    assert contents(newer) == before
+    (newer / "recipe.json").write_text(text.replace("center", "other"))  # which the name of the folder denies
+    assert "DAMAGED" in featx("cache", "verify", name, "--cache-dir", newer.parent, exit_code=1).output
+
+
+def test_what_goes_while_the_cache_is_listed_is_left_out(filled, monkeypatch):
+    other = newer_store(filled.dir.parent)
+    list_store = cache_module.list_store
+
+    def slow(path: Path):
+        shutil.rmtree(other.dir, ignore_errors=True)
+        return list_store(path)
+
+    monkeypatch.setattr(cache_module, "list_store", slow)
+    assert [entry.name for entry in list_cache(filled.dir.parent)] == [filled.dir.name]
+
+
+def test_files_that_go_while_they_are_counted_are_not_counted(filled, monkeypatch):
+    from featx.extract.cache import size_bytes
+
+    before, stat, (path, *_) = size_bytes(filled.dir), Path.stat, filled.dir.glob("seg-*")
+    n_bytes = path.stat().st_size
+
+    def gone(self: Path, **how):
+        if self == path:
+            path.unlink(missing_ok=True)
+        return stat(self, **how)
+
+    monkeypatch.setattr(Path, "stat", gone)
+    assert size_bytes(filled.dir) == before - n_bytes
+
+
+def test_what_another_process_has_removed_is_removed(filled, featx):
+    cache_module.remove([filled.dir, filled.dir])
+    assert not filled.dir.exists()
+
+
+def test_a_folder_that_was_removed_is_named_as_the_reason(tmp_path, featx, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    (tmp_path / "here").rmdir()
+    result = featx("cache", "ls", exit_code=2)
+    assert "it was removed or renamed. Change to another folder with cd." in result.output

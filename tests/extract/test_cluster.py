@@ -87,7 +87,7 @@ def alone(data, tmp_path_factory, networks_dir) -> Extraction:
 
 
 def rows(cache: Path, recipe: Recipe) -> dict[tuple[bytes, int], bytes]:
-    """Return all rows of a store as they are on disk, by digest and view; fail if a row is there twice."""
+    """Return all rows of a store as they are on disk, by digest and view; fail if a row occurs twice."""
     store = FeatureStore(cache, recipe)
     names = [np.concatenate([getattr(s, name) for s in store.segments]) for name in ("digests", "views")]
     features = store.read(*names)
@@ -348,7 +348,9 @@ def config(tmp_path) -> WorkerConfig:
     """One that fits this machine."""
     (tmp_path / "mark").touch()
     (tmp_path / "image").write_bytes(b"an image")
-    recipe = Recipe(backbone="vgg16", weights="random-0", layer="x", image_size=(32, 32), preprocessing="caffe")
+    recipe = Recipe(
+        backbone="vgg16", weights="random-0", layer="block1_pool", image_size=(32, 32), preprocessing="caffe"
+    )
     return WorkerConfig(
         recipe=recipe,
         weights=Weights("random-0", None),
@@ -378,10 +380,13 @@ def test_a_node_like_this_one_is_fit(config):
         ({"mark": Path("/nowhere/mark")}, "--cache-dir must be a folder that all nodes share"),
         ({"sample": (Path("/nowhere/image"), "0" * 64)}, "DATA must be a folder that all nodes share"),
         ({"weights": Weights("0" * 64, Path("/nowhere/weights.h5"))}, "does not have the same weights"),
+        ({"recipe": {"pixels_version": 2}}, "cannot compute features with pixels_version 2: it knows 3"),
     ],
-    ids=["version", "package", "cache", "image", "weights"],
+    ids=["version", "package", "cache", "image", "weights", "recipe"],
 )
 def test_a_node_that_differs_is_not(config, what, why):
+    if "recipe" in what:
+        what = {"recipe": replace(config.recipe, **what["recipe"])}
     with pytest.raises(FeatxError, match=why) as raised:
         check_node(HERE, replace(config, **what))
     assert "\n" not in str(raised.value)

@@ -25,13 +25,14 @@ from featx.dataset.scanning import scan
 from featx.dataset.skipped import DECODER, SkippedImage, SkippedImages, read_skipped
 from featx.dataset.statcache import StatCache
 from featx.engines.openvino_engine import load_network
-from featx.errors import DtypeOverflowError, ImageError, printable
+from featx.errors import DtypeOverflowError, ImageError
 from featx.extract.extract import Extraction, extract_features
 from featx.extract.options import extract_command, resolve_recipe
 from featx.recipe import Recipe
 from featx.storage import files
 from featx.storage.stat_key import StatKeys
 from featx.store.feature_store import FeatureStore
+from featx.text import printable
 from featx.train.features import load_features, stored_features
 from tests.images.odd_images import png
 

@@ -242,7 +242,7 @@ def test_what_is_no_image_is_an_error(extractor, X, error, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"precision": "int8"}, "name the data set"),
+        ({"precision": "int8"}, "needs a data set"),
         ({"image_size": (0, 4)}, "An image size must be"),
         ({"backbone": "vgg17"}, "A backbone must be one of .* Did you mean vgg16?"),
         ({"engine": "abacus"}, "An engine must be one of"),

@@ -10,9 +10,10 @@ from sklearn.linear_model import LogisticRegression
 from featx.errors import TrainingError
 from featx.heads import logistic
 from featx.heads.dense import HEADS, train_head
-from featx.heads.inference import load_model, save_model
+from featx.heads.inference import save_model
 from featx.heads.logistic import folds_of
 from featx.heads.training_loop import Training, count_parameters, predict_proba
+from tests.conftest import load_model
 
 
 def digests_of(X):

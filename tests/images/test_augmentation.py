@@ -24,14 +24,8 @@ from featx.recipe import Recipe
 from featx.store.feature_store import FeatureStore
 from featx.train.features import load_features
 from featx.train.train import train_top
+from tests.conftest import SMALL
 
-OPTIONS = {
-    "weights": "random",
-    "image_size": (32, 32),
-    "precision": "float32",
-    "layer": "block2_pool",
-    "pooling": "avg",
-}
 FAST = Training(epochs=2)
 STRONG = Augmentation(flip=True, rotation=60, zoom=0.4, shear=30)
 
@@ -145,13 +139,13 @@ def test_views_of_one_image_cost_one_decoding(data, monkeypatch):
 
 
 def test_more_views_later_compute_only_the_new_ones(data, tmp_path, cache):
-    at_once = extract_features(data, cache_dir=tmp_path / "at once", views=Views(8), **OPTIONS)
-    first = extract_features(data, cache_dir=cache, views=Views(4), **OPTIONS)
-    then = extract_features(data, cache_dir=cache, views=Views(8), **OPTIONS)
+    at_once = extract_features(data, cache_dir=tmp_path / "at once", views=Views(8), **SMALL)
+    first = extract_features(data, cache_dir=cache, views=Views(4), **SMALL)
+    then = extract_features(data, cache_dir=cache, views=Views(8), **SMALL)
     assert (first.views.n_computed, first.views.n_cached) == (24 * 4, 0)
     assert (then.views.n_computed, then.views.n_cached) == (24 * 4, 24 * 4)
     assert at_once.views.n_computed == 24 * 8
-    assert extract_features(data, cache_dir=cache, views=Views(8), **OPTIONS).views.n_computed == 0
+    assert extract_features(data, cache_dir=cache, views=Views(8), **SMALL).views.n_computed == 0
     dataset = scan(data, cache)
     digests = np.repeat(dataset.digests[~dataset.is_test], 8, axis=0)
     views = np.tile(np.arange(1, 9), 24)
@@ -161,9 +155,9 @@ def test_more_views_later_compute_only_the_new_ones(data, tmp_path, cache):
 
 
 def test_features_of_images_are_shared_by_all_settings_and_test_images_have_no_views(data, cache):
-    extract_features(data, cache_dir=cache, **OPTIONS)
+    extract_features(data, cache_dir=cache, **SMALL)
     for augmentation in (REPORT, Augmentation(flip=True)):
-        extraction = extract_features(data, cache_dir=cache, views=Views(2, augmentation), **OPTIONS)
+        extraction = extract_features(data, cache_dir=cache, views=Views(2, augmentation), **SMALL)
         assert (extraction.n_computed, extraction.n_cached) == (0, 32)
         assert extraction.views.n_computed == 48
     dataset = scan(data, cache)
@@ -171,14 +165,14 @@ def test_features_of_images_are_shared_by_all_settings_and_test_images_have_no_v
     assert not store.contains(dataset.digests[dataset.is_test], 1).any()
     assert not store.contains(dataset.digests, 0).any()
     assert extraction.views.store_dir != extraction.store_dir
-    with_test = extract_features(data, cache_dir=cache, views=Views(2, REPORT, of_test=True), **OPTIONS)
+    with_test = extract_features(data, cache_dir=cache, views=Views(2, REPORT, of_test=True), **SMALL)
     assert with_test.views.n_computed == 8 * 2
 
 
 def test_a_view_that_only_flips_has_the_features_of_the_flipped_picture(data, tmp_path, cache):
     views = Views(6, Augmentation(flip=True))
-    extract_features(data, cache_dir=cache, views=views, **OPTIONS)
-    features = load_features(data, cache_dir=cache, views=views, **OPTIONS)
+    extract_features(data, cache_dir=cache, views=views, **SMALL)
+    features = load_features(data, cache_dir=cache, views=views, **SMALL)
     train = features.X[~features.dataset.is_test]
     is_same = (features.train_views == train[:, np.newaxis]).all(axis=2)
     assert 0.25 < is_same.mean() < 0.75  # not flipped
@@ -187,8 +181,8 @@ def test_a_view_that_only_flips_has_the_features_of_the_flipped_picture(data, tm
         (mirrored / path).parent.mkdir(parents=True, exist_ok=True)
         pixels = decode_image((data / path).read_bytes(), (32, 32))
         Image.fromarray(np.ascontiguousarray(pixels[:, ::-1])).save((mirrored / path).with_suffix(".png"))
-    extract_features(mirrored, cache_dir=cache, **OPTIONS)
-    flipped = load_features(mirrored, cache_dir=cache, **OPTIONS)
+    extract_features(mirrored, cache_dir=cache, **SMALL)
+    flipped = load_features(mirrored, cache_dir=cache, **SMALL)
     of_flipped = flipped.X[~flipped.dataset.is_test]
     row, view = np.argwhere(~is_same)[0]
     assert np.array_equal(features.train_views[row, view], of_flipped[row])
@@ -247,16 +241,16 @@ def _separable(n: int, n_views: int) -> tuple[np.ndarray, np.ndarray, np.ndarray
 
 
 def test_training_uses_as_many_views_as_it_is_told_and_no_more_than_there_are(data, tmp_path, cache):
-    extract_features(data, cache_dir=cache, views=Views(3), **OPTIONS)
+    extract_features(data, cache_dir=cache, views=Views(3), **SMALL)
     for n_views in (2, 3):
         run = train_top(
-            data, run_dir=tmp_path / str(n_views), cache_dir=cache, training=FAST, views=Views(n_views), **OPTIONS
+            data, run_dir=tmp_path / str(n_views), cache_dir=cache, training=FAST, views=Views(n_views), **SMALL
         )
         assert run.features.train_views.shape[:2] == (24, n_views)
         assert {result.details["views"] for result in run.results} == {n_views}
     with pytest.raises(FeaturesMissingError, match=r"24 of 96 views.*--views 4 --flip --rotation 20"):
-        train_top(data, run_dir=tmp_path / "4", cache_dir=cache, training=FAST, views=Views(4), **OPTIONS)
-    plain = train_top(data, run_dir=tmp_path / "0", cache_dir=cache, training=FAST, **OPTIONS)
+        train_top(data, run_dir=tmp_path / "4", cache_dir=cache, training=FAST, views=Views(4), **SMALL)
+    plain = train_top(data, run_dir=tmp_path / "0", cache_dir=cache, training=FAST, **SMALL)
     assert run.features.timings.n_images == plain.features.timings.n_images + 72
 
 
@@ -268,7 +262,7 @@ def test_a_comparison_has_each_head_without_views_with_them_and_averaged_over_th
         training=FAST,
         views=Views(2, STRONG, of_test=True),
         repeats=3,
-        **OPTIONS,
+        **SMALL,
     )
     by_name = {approach.name: approach for approach in comparison.approaches}
     assert list(by_name) == [
@@ -293,8 +287,8 @@ def test_averaging_is_the_mean_of_the_probabilities_of_the_image_and_its_views(d
     from featx.train.train import train_on_features
 
     views = Views(2, STRONG, of_test=True)
-    extract_features(data, cache_dir=cache, views=views, **OPTIONS)
-    features = load_features(data, cache_dir=cache, views=views, **OPTIONS)
+    extract_features(data, cache_dir=cache, views=views, **SMALL)
+    features = load_features(data, cache_dir=cache, views=views, **SMALL)
     is_test = features.dataset.is_test
     result = train_on_features(features, "logreg", FAST)
     averaged = result.averaged_over(features.test_views, features.y[is_test])

@@ -737,3 +737,105 @@ def resampled(pixels: np.ndarray, n_out: int) -> np.ndarray:
     triangles = np.maximum(0, 1 - np.abs(np.arange(n_in)[:, None] + 0.5 - centres) / max(scale, 1))
     weights = np.floor(triangles / triangles.sum(axis=0) * 2**22 + 0.5).astype(np.int64)
     return ((pixels.astype(np.int64) @ weights + 2**21) >> 22).clip(0, 255).astype(np.uint8)
+
+
+# ---------------------------------------------------------------- the work of one image
+
+
+def markers(data):
+    """Where each marker of a JPEG begins, up to the end of its first picture."""
+    found, at = [], 2
+    while data[at : at + 2] != b"\xff\xd9":
+        if data[at] != 0xFF or data[at + 1] in {0, *range(0xD0, 0xD8)}:
+            at += 1
+            continue
+        found.append(at)
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return [*found, at]
+
+
+def jpeg_of_scans(n, *, progressive):
+    """A sound JPEG whose last scan is there again and again, so that it has `n`."""
+    image = Image.fromarray(smooth())
+    data = encoded(image, "JPEG", progressive=True)
+    if not progressive:  # one component after the other: the scan of all of them, without its first two
+        data = encoded(image, "JPEG", subsampling=0)
+    starts = markers(data)
+    scans = [start for start in starts if data[start + 1] == 0xDA]
+    last, end = data[scans[-1] : starts[-1]], starts[-1]
+    if not progressive:
+        of_one = bytes([0xFF, 0xDA, 0, 8, 1]) + last[5:7] + bytes([0, 63, 0]) + last[14:]
+        return data[: scans[-1]] + of_one * n + data[end:]
+    return data[:end] + last * (n - len(scans)) + data[end:]
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_of_thousands_of_scans_is_refused_before_it_is_decoded(progressive):
+    data = jpeg_of_scans(20_000, progressive=progressive)
+    assert reason(data) == "too many scans (20,000; at most 500)"
+
+
+def test_a_jpeg_of_500_scans_is_decoded():
+    decode_image(jpeg_of_scans(500, progressive=True), SIZE)
+    assert reason(jpeg_of_scans(501, progressive=True)) == "too many scans (501; at most 500)"
+
+
+def test_a_large_jpeg_may_have_fewer_scans():
+    data = jpeg_of_scans(31, progressive=True)
+    frame = next(at for at in markers(data) if data[at + 1] == 0xC2)
+    large = data[: frame + 5] + struct.pack(">HH", 8900, 10_000) + data[frame + 9 :]
+    assert reason(large) == "too many scans (31; at most 30)"
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_what_looks_like_a_scan_and_is_none_does_not_count(progressive):
+    data = encoded(noise(), "JPEG", progressive=progressive, quality=95)
+    expected = decode_image(data, SIZE)
+    fake = b"\xff\xfe" + struct.pack(">H", 2 + 2 * 600) + b"\xff\xda" * 600
+    last = markers(data)[-2]
+    for at in (2, last):  # in front of all, and of the last scan
+        if progressive or at == 2:
+            assert np.array_equal(decode_image(data[:at] + fake + data[at:], SIZE), expected)
+    assert np.array_equal(decode_image(data + b"\xff\xda" * 600, SIZE), expected)  # the pictures of an MPO follow
+
+
+def test_an_end_in_a_comment_hides_no_scans():
+    data = jpeg_of_scans(20_000, progressive=True)
+    scan = next(at for at in markers(data) if data[at + 1] == 0xDA)
+    second = next(at for at in markers(data) if at > scan)
+    data = data[:second] + b"\xff\xfe\x00\x04\xff\xd9" + data[second:]
+    assert reason(data) == "too many scans (20,000; at most 500)"
+
+
+def tiff_of_strips(n):
+    """A gray TIFF, one pixel wide, of `n` strips, all of which are the same byte."""
+    tags = [(256, 1), (257, n), (258, 8), (259, 1), (262, 1), (273, None), (277, 1), (278, 1), (279, None)]
+    first_array = 10 + 2 + 12 * len(tags) + 4
+    entries = b"".join(
+        struct.pack("<HHII", tag, 4, 1, value)
+        if value is not None
+        else struct.pack("<HHII", tag, 4, n, first_array + (4 * n if tag == 279 else 0))
+        for tag, value in tags
+    )
+    header = b"II*\0" + struct.pack("<I", 10) + b"x\0" + struct.pack("<H", len(tags)) + entries + bytes(4)
+    return header + struct.pack("<I", 8) * n + struct.pack("<I", 1) * n
+
+
+def of_many_parts(kind, n):
+    if kind == "TIFF strips":
+        return tiff_of_strips(n)
+    if kind == "PNG chunks":
+        row = png(8, 8, 8, 0, [bytes(8)] * 8)
+        chunk = bytes(4) + b"abCd" + struct.pack(">I", zlib.crc32(b"abCd"))
+        return row[:33] + chunk * n + row[33:]
+    data = encoded(smooth(), "JPEG" if kind == "JPEG comments" else "GIF")
+    if kind == "JPEG comments":
+        return data[:2] + b"\xff\xfe\x00\x02" * n + data[2:]
+    palette_end = 13 + (3 << (data[10] & 7) + 1)
+    return data[:palette_end] + b"\x21\xfe\x01a\0" * n + data[palette_end:]
+
+
+@pytest.mark.parametrize("kind", ["JPEG comments", "PNG chunks", "GIF comments", "TIFF strips"])
+def test_a_file_of_countless_small_parts_is_refused(kind):
+    decode_image(of_many_parts(kind, 5000), SIZE)
+    assert reason(of_many_parts(kind, 200_000)).startswith("more than 100,000 parts, such as comments or strips")

@@ -19,11 +19,12 @@ from featx.dataset.scanning import scan
 from featx.errors import FeatxError, ImageError, WeightsError
 from featx.extract.extract import extract_features
 from featx.heads.dense import HEADS
-from featx.heads.inference import load_model, read_head
+from featx.heads.inference import read_head
 from featx.heads.training_loop import Training, predict_proba
 from featx.predict.classifier import Classifier
 from featx.train.run_folder import read_run
 from featx.train.train import train_top
+from tests.conftest import load_model
 
 OPTIONS = {"weights": "random", "image_size": (32, 32), "layer": "block2_pool", "pooling": "avg"}
 
@@ -61,6 +62,13 @@ def test_head_gives_what_keras_gives(world, head):
     ours = read_head(path).predict_proba(X)
     np.testing.assert_allclose(ours, predict_proba(load_model(path), X), atol=1e-6)
     np.testing.assert_allclose(ours.sum(axis=1), 1, atol=1e-12)
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_the_keras_model_of_a_head_gives_what_the_saved_one_gives_bit_for_bit(world, head):
+    path = world / "run" / f"{head}.keras"
+    X = np.random.default_rng(0).normal(0, 20, (70, 128)).astype(np.float32)
+    np.testing.assert_array_equal(read_head(path).to_keras()(X), load_model(path)(X))
 
 
 def test_probabilities_of_extreme_features_are_finite(world):
@@ -400,7 +408,7 @@ def test_words_become_files(tmp_path, monkeypatch):
     ("words", "message"),
     [
         (["empty"], "empty has no images that featx can read"),
-        (["-"], "No image is"),
+        (["-"], "You named no image"),
     ],
 )
 def test_words_that_mean_nothing_are_an_error(tmp_path, monkeypatch, words, message):

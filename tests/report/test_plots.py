@@ -80,6 +80,7 @@ def test_without_a_font_a_picture_numbers_the_classes(install):
     assert page.class_labels(["cats", "été", "кот", "γάτα"]) == ["cats", "été", "кот", "γάτα"]
 
 
+@pytest.mark.usefixtures("without_rendering")
 def test_the_report_says_what_the_numbers_mean(install):
     c = of_classes(MIXED)
     [figure_note] = [text.get_text() for text in confusion_chart(c, c.best).texts if "Numbers" in text.get_text()]
@@ -92,6 +93,7 @@ def test_the_report_says_what_the_numbers_mean(install):
     assert "1 <bdi>猫</bdi>; 2 <bdi>cats</bdi>; 3 <bdi>हिन्दी कुत्ता</bdi>" in page_html(c)
 
 
+@pytest.mark.usefixtures("without_rendering")
 def test_where_nothing_is_numbered_nothing_is_said_of_numbers(install):
     c = of_classes(("cats", "dogs"))
     assert "numbers for the classes" not in results_page(c, has_curves=False)

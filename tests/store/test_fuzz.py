@@ -291,7 +291,7 @@ def test_a_segment_of_any_structure_is_read_right_or_quarantined_or_refused(soun
                 if value is not None:
                     file.attrs[name] = value
         if "format" not in attributes and attributes.get("format_version") in (2, 3, [2], [3]):
-            with pytest.raises(StoreError, match="has format version"):
+            with pytest.raises(StoreError, match="has the format version"):
                 FeatureStore(cache, RECIPE)
             assert path.exists()
         else:

@@ -37,6 +37,7 @@ def _without_layer(how):
     return {name: value for name, value in how.items() if name != "layer"}
 
 
+@pytest.mark.usefixtures("without_rendering")
 def test_text_does_for_every_folder_and_one_name_for_a_list(world, tmp_path):
     folder, comparison = world
     run, cache, data = (str(folder / name) for name in ("run", "cache", "data"))
@@ -114,7 +115,7 @@ WRONG = [
     (ON_DATA, ["views"], [0, -1, 1.5, "8", 70000, True]),
     (["train_top", "compare_approaches"], ["training"], [{"epochs": 3}, 3, None]),
     (["train_top"], ["heads"], ["forest", ["dense", "forest"], 7, [7], []]),
-    (["train_top"], ["run_dir"], [7, None, "s3://bucket/run"]),
+    (["train_top"], ["run_dir"], [7, "s3://bucket/run"]),
     (["compare_approaches"], ["backbones", "baselines"], ["vgg17", 7, [7], [["vgg16"]]]),
     (["compare_approaches"], ["repeats"], [0, 1.5, "3"]),
     (["direct"], ["maps"], [7, [7], "cats"]),
@@ -161,7 +162,7 @@ def test_data_that_is_none_is_refused_in_one_sentence(tmp_path, monkeypatch, fun
     [
         (lambda: Training(seed=-1), "seed must be a whole number from 0"),
         (lambda: Training(seed=2**32), "seed must be a whole number"),
-        (lambda: Training(epochs=0), "epochs must be a whole number of 1 or more"),
+        (lambda: Training(epochs=0), "epochs must be a whole number from 1"),
         (lambda: Training(epochs=2.5), r"Received: 2.5 \(float\)"),
         (lambda: Training(patience=-1), "patience"),
         (lambda: Training(batch_size="32"), "batch_size"),
@@ -214,6 +215,7 @@ def test_one_digest_is_not_thirty_two(world):
                 find(wrong)
 
 
+@pytest.mark.usefixtures("without_rendering")
 def test_a_data_set_does_wherever_a_folder_does(world, tmp_path):
     folder, comparison = world
     how = {"cache_dir": folder / "cache", **SMALL}
@@ -225,7 +227,7 @@ def test_a_data_set_does_wherever_a_folder_does(world, tmp_path):
     assert featx.train_top(some, run_dir=tmp_path / "run", heads="logreg", **how).features.dataset is not None
     of_some = featx.compare_approaches(some, training=Training(epochs=1), **_without_layer(how))
     assert (of_some.n_test, comparison.n_test) == (4, 8)
-    plan = featx.plan_extraction(some, precision="float32", **how)
+    plan = featx.plan_extraction(some, engine="openvino", precision="float32", **how)
     assert (plan.n_images, plan.n_train) == (16, 12)
     assert plan.size_bytes == sum((some.root / path).stat().st_size for path in some.paths)
     classifier = featx.Classifier.load(folder / "run", cache_dir=folder / "cache")
@@ -285,7 +287,7 @@ def test_what_is_shown_of_anything_public_is_short(world, tmp_path):
         warnings=("something is wrong",) * n,
     )
     run = featx.train_top(folder / "data", run_dir=tmp_path / "run", heads="logreg", **how)
-    plan = featx.plan_extraction(folder / "data", precision="float32", views=None, **how)
+    plan = featx.plan_extraction(folder / "data", engine="openvino", precision="float32", views=None, **how)
     classifier = featx.Classifier.load(tmp_path / "run", cache_dir=folder / "cache")
     predictions = classifier.predict(folder / "data")
     extraction = featx.extract_features(folder / "data", **how)
@@ -323,7 +325,7 @@ def test_features_print_and_sum_in_pandas_without_overflow(world):
     folder, _ = world
     features = featx.load_features(folder / "data", cache_dir=folder / "cache", **SMALL)
     assert features.X.dtype == np.float16
-    large = replace(features, X=np.full_like(features.X, 60_000))
+    large = replace(features, X=np.full_like(features.X[:, :2, :2, :4], 60_000))  # pandas is slow with many columns
     table = large.to_pandas()
     assert (table["f0"].dtype, table["f0"].mean()) == (np.float32, 60_000)
     assert "60000.0" in repr(table)

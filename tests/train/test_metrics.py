@@ -54,7 +54,7 @@ def test_many_classes_agree_with_the_definitions():
     assert metrics.accuracy == (rows.argmax(axis=1) == y).mean()
     areas = [(rows[y == k, k][:, None] > rows[y != k, k]).mean() for k in range(4)]
     assert metrics.roc_auc == pytest.approx(np.mean(areas))
-    matrix = confusion_matrix(y, rows.argmax(axis=1), 4)
+    matrix = np.array(confusion_matrix(y, rows.argmax(axis=1), 4))
     assert metrics.macro_f1 == pytest.approx(np.mean(2 * matrix.diagonal() / (matrix.sum(axis=0) + matrix.sum(axis=1))))
 
 
@@ -192,8 +192,11 @@ def test_few_images_make_few_bins_and_equal_confidences_share_one():
 
 def test_rows_of_the_confusion_matrix_are_the_true_classes():
     matrix = confusion_matrix([0, 0, 0, 2], [0, 1, 1, 2], 3)
-    assert matrix.tolist() == [[1, 2, 0], [0, 0, 0], [0, 0, 1]]
-    assert confusion_matrix([], [], 2).tolist() == [[0, 0], [0, 0]]
+    assert list(matrix) == [(1, 2, 0), (0, 0, 0), (0, 0, 1)]
+    assert matrix.n_true.tolist() == [3, 0, 1]
+    assert matrix.n_predicted.tolist() == [1, 2, 1]
+    assert matrix.n_right.tolist() == [1, 0, 1]
+    assert list(confusion_matrix([], [], 2)) == [(0, 0), (0, 0)]
     for y, predicted in (([0], [0, 1]), ([0], [3])):
         with pytest.raises(FeatxError, match="length|between"):
             confusion_matrix(y, predicted, 3)

@@ -17,6 +17,7 @@ from featx.errors import FeaturesMissingError, FeatxError, TrainingError
 from featx.extract.extract import extract_features
 from featx.heads.dense import HEADS
 from featx.heads.training_loop import Training
+from featx.storage import OUTPUT_MARK
 from featx.store.feature_store import FeatureStore
 from featx.train.metrics import measure
 from featx.train.train import train_on_features, train_top
@@ -66,6 +67,7 @@ def read_csv(path):
 
 def test_run_folder_holds_everything(run, trained):
     assert {path.name for path in run.dir.iterdir()} == {
+        OUTPUT_MARK,
         "dense.keras",
         "logreg.keras",
         "metrics.json",
@@ -234,4 +236,4 @@ def test_of_a_test_split_with_one_class_nothing_is_claimed(lopsided):
     assert one_class.test_baseline == ("cats", 1.0)
     assert result.metrics.roc_auc is None
     assert not result.metrics.is_above(1.0)
-    assert "gets 100.0 % of them right" in run_text(run)
+    assert "gets 100.0 % right" in run_text(run)

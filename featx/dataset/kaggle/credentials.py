@@ -10,8 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from featx.storage import read_small
+
 if TYPE_CHECKING:
     import requests
+
+#: Bytes of what Kaggle says itself: errors, and where an archive lies.
+_MOST_SAID_BYTES = 1 << 20
+_PIECE_BYTES = 1 << 16
 
 #: Seconds to wait for a connection, and for each piece of an answer. `kagglesdk` itself would wait for ever.
 TIMEOUT_S = (10.0, 60.0)
@@ -29,7 +35,42 @@ def kaggle_session(auth: Any = None) -> Iterator[tuple[Any, "requests.Session"]]
         session.auth = auth
         session.headers["Accept-Encoding"] = "identity"  # bytes are counted, and asked for by number
         session.send = functools.partial(session.send, timeout=TIMEOUT_S)
+        for start in ("http://", "https://"):
+            session.mount(start, _bounded_adapter())
         yield client, session
+
+
+def _bounded_adapter() -> "requests.adapters.HTTPAdapter":
+    """Return what connects `requests` with servers, and reads no more of what they say than makes sense.
+
+    Only of an archive, `requests` leaves the reading to others.
+    """
+    from requests.adapters import HTTPAdapter
+
+    class BoundedAdapter(HTTPAdapter):  # type: ignore[misc]  # `requests` has no types
+        def send(self, request: Any, *arguments: Any, **options: Any) -> "requests.Response":
+            response = super().send(request, *arguments, **options)
+            is_archive = options.get("stream") and response.status_code in {200, 206}
+            if not is_archive or "json" in response.headers.get("Content-Type", ""):
+                response._content = read_at_most(response, _MOST_SAID_BYTES)  # noqa: SLF001 - as `requests` keeps it
+            return response
+
+    return BoundedAdapter()
+
+
+def read_at_most(response: "requests.Response", n_bytes: int) -> bytes:
+    """Return the body of an answer, or its first `n_bytes` if it is longer.
+
+    Raises:
+        requests.RequestException: the connection broke.
+    """
+    pieces, n_read = [], 0
+    for piece in response.iter_content(_PIECE_BYTES):
+        pieces.append(piece)
+        n_read += len(piece)
+        if n_read >= n_bytes:
+            break
+    return b"".join(pieces)[:n_bytes]
 
 
 @dataclass(frozen=True)
@@ -160,7 +201,7 @@ def _read(path: Path) -> tuple[str, str] | None:
     It is in UTF-8, or in UTF-16 or UTF-32, as `>` writes it in PowerShell.
     """
     try:
-        content = path.read_bytes()
+        content = read_small(path)
         return content.decode(json.detect_encoding(content)).strip(), ""
     except (FileNotFoundError, NotADirectoryError):
         return None

@@ -5,16 +5,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from featx.dataset.folders import DEMO_NAME, SAMPLE_NAME
 from featx.dataset.kaggle.download import KaggleError
 from featx.dataset.kaggle.fetch import fetch_part
-from featx.dataset.sample import SAMPLE_NAME, write_sample
-from featx.errors import printable, system_errors
+from featx.dataset.sample import write_sample
+from featx.errors import system_errors
 from featx.storage import ArchiveError, StoragePath, local_dir
+from featx.text import printable
 
 log = logging.getLogger("featx")
 
 _SLUG = "tongpython/cat-and-dog"
-_FOLDER_NAME = "cats-and-dogs"
 
 #: Photographs of each class and split: enough to tell transfer learning from training from scratch, in two minutes.
 _N_PER_FOLDER = 200
@@ -44,7 +45,7 @@ def demo_data(cache_dir: StoragePath, *, show: bool = False) -> Demo:
     Raises:
         FeatxError: it cannot be written, or the photographs that were fetched earlier are no longer whole.
     """
-    photos_dir, digits_dir = (local_dir(cache_dir) / name for name in (_FOLDER_NAME, SAMPLE_NAME))
+    photos_dir, digits_dir = (local_dir(cache_dir) / name for name in (DEMO_NAME, SAMPLE_NAME))
     log.info("The demo compares on photographs of cats and dogs.")
     try:
         with system_errors("The demo's photographs", "written"):

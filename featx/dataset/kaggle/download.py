@@ -3,7 +3,6 @@
 import json
 import logging
 import re
-import shutil
 import time
 from dataclasses import dataclass
 from itertools import chain
@@ -11,17 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from featx.dataset.kaggle.credentials import ANONYMOUS, Credentials, find_credentials, kaggle_session
-from featx.errors import FeatxError, printable
-from featx.storage import write_text
-from featx.system import did_you_mean, progress_bar, size
+from featx.errors import FeatxError
+from featx.storage import check_reserve, check_space, file_digest, read_small, write_text
+from featx.system import did_you_mean, progress_bar
+from featx.text import printable
 
 if TYPE_CHECKING:
     import requests
 
 log = logging.getLogger("featx")
 
-#: What is left free for everybody else.
-RESERVE_BYTES = 64 << 20
 _SLUG = re.compile(
     r"(?P<owner>[A-Za-z0-9_-]+)/(?P<dataset>[A-Za-z0-9_-]+)(?:/versions/(?P<version>[1-9]\d{0,8}))?"
     r"|competition:(?P<competition>[A-Za-z0-9_-]+)",
@@ -38,19 +36,11 @@ PAUSES_S = (1.0, 5.0, 20.0)
 
 _CHUNK_BYTES = 1 << 14  # a broken connection costs at most one of these
 
+#: So many of these come between two looks at how much room there is on the disk.
+_CHUNKS_PER_LOOK = 256
 
-def check_space(folder: Path, n_bytes: int, what: str) -> None:
-    """Check that `n_bytes` more fit on the disk that `folder` is on; `what` begins the sentence if they do not.
-
-    Raises:
-        FeatxError: they do not.
-    """
-    free_bytes = shutil.disk_usage(folder).free
-    if n_bytes + RESERVE_BYTES > free_bytes:
-        raise FeatxError(
-            f"{what} needs {size(n_bytes)}, but only {size(free_bytes)} are free on the disk of "
-            f"{printable(folder)}: make room, or name a folder on another disk with --to."
-        )
+#: What to do about a disk that is too small.
+MAKE_ROOM = "make room, or name a folder on another disk with --to"
 
 
 @dataclass(frozen=True)
@@ -196,7 +186,7 @@ class _Partial:
     def belongs_to(self, response: "requests.Response") -> bool:
         """Whether the bytes are the beginning of what `response` is about to bring."""
         try:
-            noted = json.loads(self._note_path.read_text(encoding="utf-8"))
+            noted = json.loads(read_small(self._note_path))
         except (OSError, ValueError):
             return False
         return noted is not None and noted == validator(response)
@@ -206,25 +196,62 @@ class _Partial:
         self.path.unlink(missing_ok=True)
         write_text(self._note_path, json.dumps(validator(response)))
 
+    def check_room(self) -> None:
+        """Check that the disk has room for more of an archive of unknown size; if not, remove it: it is of no use.
+
+        Raises:
+            FeatxError: it has not.
+        """
+        try:
+            check_reserve(self.path.parent, "The archive, whose size Kaggle does not say,", MAKE_ROOM)
+        except FeatxError:
+            self.path.unlink()
+            raise
+
     def finish(self, archive: Path) -> None:
-        """Give the whole archive its name."""
+        """Give the whole archive its name, with a record of what is in it beside it."""
+        write_text(_record_path(archive), json.dumps(_record(self.path)))
         self.path.replace(archive)
         self._note_path.unlink()
 
 
-def download(source: KaggleSource, archive: Path, *, show: bool = False) -> None:
-    """Download the archive of `source` to the file `archive`; resume an interrupted download.
+def _record_path(archive: Path) -> Path:
+    return archive.with_name(f"{archive.name}.json")
+
+
+def _record(path: Path) -> dict[str, Any]:
+    return {"n_bytes": path.stat().st_size, "sha256": file_digest(path).hex()}
+
+
+def _is_downloaded(archive: Path) -> bool:
+    """Return whether `download` has written this very file. No other file counts."""
+    try:
+        return archive.is_file() and bool(json.loads(read_small(_record_path(archive))) == _record(archive))
+    except (OSError, ValueError):
+        return False
+
+
+def has_downloads(folder: Path) -> bool:
+    """Return whether there is an archive in `folder`, or a part of one."""
+    return any(path.suffix in {".zip", ".part"} for path in folder.iterdir())
+
+
+def download(source: KaggleSource, folder: Path, *, show: bool = False) -> Path:
+    """Download the archive of `source` to a folder of this user's alone, and return its path; resume a download.
 
     It asks for data sets anonymously first, and sends credentials only if Kaggle refuses.
 
     Raises:
-        KaggleError: it cannot be downloaded; the part that was downloaded stays beside `archive` for the next call.
+        KaggleError: it cannot be downloaded; the part that was downloaded stays in `folder` for the next call.
         FeatxError: there is not enough room on the disk.
         OSError: it cannot be written.
     """
     import requests
 
-    partial = _Partial(archive.with_suffix(".part"))
+    archive = folder / f"{source.file_name}.zip"
+    if _is_downloaded(archive):
+        return archive
+    partial = _Partial(folder / f"{source.file_name}.part")
     pauses: list[float] = []
     while True:
         n_before = partial.n_bytes
@@ -244,7 +271,7 @@ def download(source: KaggleSource, archive: Path, *, show: bool = False) -> None
             raise
         else:
             partial.finish(archive)
-            return
+            return archive
 
 
 def _try(source: KaggleSource, partial: _Partial, *, show: bool) -> None:
@@ -309,11 +336,13 @@ def _receive(session: "requests.Session", whole: "requests.Response", partial: _
         coming = announced_bytes(response)
         log.debug("Downloading from byte %s on.", there)
         if coming is not None:  # what is unpacked takes as much again, or more
-            check_space(partial.path.parent, coming + there + coming, "The archive, with its content,")
+            check_space(partial.path.parent, coming + there + coming, "The archive, with its content,", MAKE_ROOM)
         total = None if coming is None else there + coming
         bar = progress_bar(total, "downloading", "B", show=show, n_done=there)
         with partial.path.open("ab") as file, bar:
-            for piece in response.iter_content(_CHUNK_BYTES):
+            for number, piece in enumerate(response.iter_content(_CHUNK_BYTES)):
+                if total is None and number % _CHUNKS_PER_LOOK == 0:
+                    partial.check_room()
                 file.write(piece)
                 bar.update(len(piece))
     if total is not None and partial.n_bytes != total:  # which urllib3 before 2.0 does not notice

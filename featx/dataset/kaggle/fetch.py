@@ -5,30 +5,35 @@ import logging
 import os
 import re
 import shutil
-import sqlite3
 import zipfile
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from featx.dataset.kaggle.download import KaggleSource, download, parse_slug
+from featx.dataset.kaggle.download import KaggleSource, download, has_downloads, parse_slug
 from featx.dataset.kaggle.ranges import distant_archive
 from featx.dataset.kaggle.unpack import open_zip, unpack, unpack_members
 from featx.dataset.sample import is_sample, write_sample
-from featx.errors import FeatxError, printable
+from featx.errors import FeatxError
 from featx.images import IMAGE_SUFFIXES
 from featx.storage import (
-    IS_WINDOWS,
     ArchiveError,
+    HeldError,
     NameEncodingError,
+    OddFileError,
     as_path,
+    make_folder,
     name_zip_members,
-    rename_folder,
+    place,
+    read_small,
+    room_for,
     text_encoding,
+    workshop,
 )
 from featx.system import shown, size
+from featx.text import printable
 
 #: The mark lies in the fetched folder; hidden, it is nobody's image.
 MARK = ".featx-fetched.json"
@@ -94,7 +99,7 @@ def find_fetched(folder: Path, slug: str, zip_encoding: str | None = None) -> Fe
     there = file_sizes(folder)
     expected, unpacked_as = _read_mark(folder, slug)
     if not there.keys() & expected.keys():
-        if any(path.name != MARK for path in folder.iterdir()):
+        if any(path.name not in {MARK, _workshop_name(folder)} for path in folder.iterdir()):
             raise FeatxError(
                 f"The folder {printable(folder)} is not empty, and {printable(slug)} is not in it: name another one "
                 f"with --to, or empty it."
@@ -120,11 +125,11 @@ def _read_mark(folder: Path, slug: str) -> tuple[dict[str, int], str | None]:
     Without a mark that says so, there are no files.
     """
     try:
-        content = json.loads((folder / MARK).read_text(encoding="ascii"))
+        content = json.loads(read_small(folder / MARK).decode("ascii"))
         if content["format_version"] != _FORMAT_VERSION or content["slug"] != slug:
             return {}, None
         return {str(name): int(n_bytes) for name, n_bytes in content["files"].items()}, content.get("zip_encoding")
-    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+    except (FileNotFoundError, OddFileError, ValueError, KeyError, TypeError, AttributeError):
         return {}, None
 
 
@@ -199,14 +204,12 @@ def fetch_data(slug: str, to: Path | str = "data", *, zip_encoding: str | None =
 
 def _fetch(source: KaggleSource, to: Path, zip_encoding: str | None, *, show: bool) -> Fetched:
     folder = to.resolve()  # the link to a folder on a larger disk stays
-    with _workshop(folder) as workshop:
+    with _workshop(folder) as shop:
         if fetched := find_fetched(to, str(source), zip_encoding):  # by another process, just now
             return fetched
-        archive = workshop / f"{source.file_name}.zip"
-        if not archive.exists():
-            download(source, archive, show=show)
-        warnings = _unpack(source, archive, workshop / "unpacked", zip_encoding, show=show)
-        _put_in_place(workshop / "unpacked", folder)
+        archive = download(source, shop, show=show)
+        warnings = _unpack(source, archive, shop / "unpacked", zip_encoding, show=show)
+        place(shop / "unpacked", folder, last=MARK)
         archive.unlink()
     for warning in warnings:
         log.warning("%s", warning)
@@ -234,7 +237,7 @@ def fetch_part(slug: str, to: Path, n_per_folder: int, *, show: bool = False) ->
     name = f"{source}, {n_per_folder} images of each folder"
     if fetched := find_fetched(to, name):
         return fetched
-    with _workshop(folder) as workshop, distant_archive(source) as archive, open_zip(archive) as zip_file:
+    with _workshop(folder) as shop, distant_archive(source) as archive, open_zip(archive) as zip_file:
         whole_size, n_files = archive.seek(0, os.SEEK_END), len(zip_file.infolist())
         name_zip_members(zip_file)
         entries = _first_images(zip_file, n_per_folder)
@@ -247,11 +250,11 @@ def fetch_part(slug: str, to: Path, n_per_folder: int, *, show: bool = False) ->
             size(part_size),
             size(whole_size),
         )
-        unpacked = workshop / "unpacked"
+        unpacked = shop / "unpacked"
         shutil.rmtree(unpacked, ignore_errors=True)  # of a process that was killed
         unpack_members(zip_file, entries, unpacked, "downloading", show=show)
         write_mark(unpacked, name)
-        _put_in_place(unpacked, folder)
+        place(unpacked, folder, last=MARK)
     sizes = file_sizes(folder)
     return Fetched(name, to, len(sizes), sum(sizes.values()))
 
@@ -271,45 +274,27 @@ def _first_images(zip_file: zipfile.ZipFile, n_per_folder: int) -> list[zipfile.
 
 @contextmanager
 def _workshop(folder: Path) -> Iterator[Path]:
-    """Yield a hidden folder beside `folder`, always the same one, for one process at a time.
+    """Yield a hidden folder for what is to be in `folder`, always the same one, for one process at a time.
 
-    It is removed if there is nothing downloaded in it.
+    It is beside `folder`; in it, if no folder can be renamed to that, say a mount point. It stays if something
+    downloaded is in it.
 
     Raises:
-        FeatxError: another process uses it.
+        FeatxError: another process uses it, or what is in it may be anybody's.
     """
-    workshop = folder.with_name(f".{folder.name}-fetch")
-    workshop.mkdir(parents=True, exist_ok=True)
+    make_folder(folder.parent)
+    with suppress(FileNotFoundError):
+        (folder / MARK).unlink()  # of files that have gone
+    room = room_for(folder)
     try:
-        with _locked(workshop / "lock", folder):
-            try:
-                yield workshop
-            finally:
-                if not any(path.suffix in {".zip", ".part"} for path in workshop.iterdir()):
-                    shutil.rmtree(workshop, ignore_errors=True)
-    finally:
-        if IS_WINDOWS:  # which has not removed the lock while it was open
-            with suppress(OSError):
-                (workshop / "lock").unlink()
-                workshop.rmdir()
+        with workshop(room / _workshop_name(folder), has_downloads) as shop:
+            yield shop
+    except HeldError:
+        raise FeatxError(f"Another featx fetch is writing to {printable(folder)}; wait until it is done.") from None
 
 
-@contextmanager
-def _locked(lock_path: Path, folder: Path) -> Iterator[None]:
-    """Hold a lock that SQLite has for every system; nothing is written to its file.
-
-    Raises:
-        FeatxError: another process has it, and so writes to `folder`.
-    """
-    with closing(sqlite3.connect(lock_path, timeout=0, isolation_level=None)) as lock:
-        try:
-            lock.execute("BEGIN EXCLUSIVE")
-        except sqlite3.Error as error:  # or else a file system without locks
-            if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
-                raise FeatxError(
-                    f"Another featx fetch is writing to {printable(folder)}; wait until it is done."
-                ) from None
-        yield
+def _workshop_name(folder: Path) -> str:
+    return f".{folder.resolve().name}-fetch"
 
 
 def _unpack(source: KaggleSource, archive: Path, folder: Path, zip_encoding: str | None, *, show: bool) -> list[str]:
@@ -330,10 +315,3 @@ def _unpack(source: KaggleSource, archive: Path, folder: Path, zip_encoding: str
         log.info("Sorted by their names, in %s: %s.", where, ", ".join(map(printable, class_names)))
     write_mark(folder, str(source), zip_encoding)
     return warnings
-
-
-def _put_in_place(unpacked: Path, folder: Path) -> None:
-    """Give what is unpacked its name; an empty folder of that name gives way, also one with nothing but a mark."""
-    with suppress(FileNotFoundError):
-        (folder / MARK).unlink()
-    rename_folder(unpacked, folder)

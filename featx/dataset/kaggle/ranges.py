@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING
 
-from featx.dataset.kaggle.credentials import ANONYMOUS, kaggle_session
+from featx.dataset.kaggle.credentials import ANONYMOUS, kaggle_session, read_at_most
 from featx.dataset.kaggle.download import (
     KaggleError,
     KaggleSource,
@@ -15,7 +15,7 @@ from featx.dataset.kaggle.download import (
     unreachable,
     validator,
 )
-from featx.errors import printable
+from featx.text import printable
 
 if TYPE_CHECKING:
     import requests
@@ -84,9 +84,11 @@ class _Ranges(io.RawIOBase):
             expected = f"bytes {self._at}-{end - 1}/"
             if response.status_code != 206 or not response.headers.get("Content-Range", "").startswith(expected):
                 raise KaggleError(f"Kaggle does not send parts of {self._source}: run the same command again.")
-            content: bytes = response.content
+            content = read_at_most(response, end - self._at + 1)  # one more than there should be
         if len(content) != end - self._at:
-            raise KaggleError(f"Kaggle sent an incomplete part of {self._source}: run the same command again.")
+            raise KaggleError(
+                f"Kaggle sent fewer or more bytes of {self._source} than it was asked for: run the same command again."
+            )
         return content
 
 

@@ -13,10 +13,18 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from featx.dataset.kaggle.download import check_space
-from featx.errors import printable
-from featx.storage import IS_WINDOWS, TEMPORARY_PREFIX, ArchiveError, name_zip_members, windows_paths
+from featx.dataset.kaggle.download import MAKE_ROOM
+from featx.errors import FeatxError
+from featx.storage import (
+    IS_WINDOWS,
+    TEMPORARY_PREFIX,
+    ArchiveError,
+    check_space,
+    name_zip_members,
+    windows_paths,
+)
 from featx.system import progress_bar, size
+from featx.text import printable
 
 log = logging.getLogger("featx")
 
@@ -130,7 +138,7 @@ def unpack_members(
     """
     folder.mkdir()
     n_bytes = sum(entry.file_size for entry in entries)
-    check_space(folder, n_bytes, f"Unpacking {len(entries):,} files")
+    check_space(folder, n_bytes, f"Unpacking {len(entries):,} files", MAKE_ROOM)
     with progress_bar(n_bytes, what, "B", show=show) as bar:
         for entry in entries:
             _write(zip_file, entry, folder / entry.filename, bar)
@@ -199,6 +207,7 @@ def _write(zip_file: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path, bar: A
 
     Raises:
         ArchiveError: its bytes are not what it says they are, or its path is a folder's or goes through a file.
+        FeatxError: its name is too long for the file system.
     """
     try:
         if entry.is_dir():
@@ -210,6 +219,13 @@ def _write(zip_file: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path, bar: A
         raise ArchiveError(f"{printable(entry.filename)} in it is both a file and a folder.") from error
     except ValueError as error:  # a letter that the file system has not
         raise _broken(error) from error
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        raise FeatxError(
+            f"A name in the archive is longer than this file system allows: {printable(entry.filename[:80])}… Download "
+            f"the archive yourself and name it in place of a folder: featx reads archives without unpacking them."
+        ) from error
     with file:
         for piece in _pieces(zip_file, entry):
             file.write(piece)

@@ -22,11 +22,12 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from featx.engines import ENGINES, EngineOptions, engines_for
-from featx.errors import FeatxError, printable
+from featx.errors import FeatxError
 from featx.extract.cluster.scheduler import Scheduler
 from featx.extract.cluster.worker import Outcome, WorkerSlot
 from featx.recipe import Recipe
 from featx.system import import_failure
+from featx.text import printable
 
 #: Ray tries an address where nobody listens for two minutes; a machine that is there answers at once.
 CONNECT_S = 10.0

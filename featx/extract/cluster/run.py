@@ -20,12 +20,13 @@ import numpy as np
 import featx
 from featx.dataset import Images
 from featx.engines import AUTO, ENGINES, choose_engine, cpu_engine, load_network
-from featx.errors import FeatxError, printable
+from featx.errors import FeatxError
 from featx.extract.cluster.driver import ClusterFound, Stop
 from featx.extract.cluster.worker import Outcome, WorkerConfig, digest_of
 from featx.extract.pipeline import StageOne, StageResult
 from featx.storage import TEMPORARY_PREFIX, StoragePath
 from featx.system import held_interrupts, install_command, keras_backend, progress_bar, versions
+from featx.text import printable
 
 log = logging.getLogger("featx")
 

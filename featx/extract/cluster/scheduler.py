@@ -19,9 +19,10 @@ import numpy as np
 
 from featx.dataset import Images, source_path
 from featx.engines import default_batch_size
-from featx.errors import FeatxError, printable
+from featx.errors import FeatxError
 from featx.extract.cluster.worker import Outcome, Worker, WorkerConfig, WorkerSlot
 from featx.store import FeatureStore
+from featx.text import printable
 
 #: A task is work for so long. A worker that is killed takes no more with it; and once for each task, its engine waits
 #: for the first images and for the last segment.

@@ -7,16 +7,17 @@ from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from logging.handlers import BufferingHandler
 
-from featx.backbones import Weights
+from featx.backbones import Weights, check_recipe
 from featx.dataset import Images
 from featx.engines import ENGINES, EngineOptions
-from featx.errors import FeatxError, printable
+from featx.errors import FeatxError
 from featx.extract.options import ExtractionSettings
 from featx.extract.pipeline import StageOne, StageResult
 from featx.recipe import Recipe
 from featx.storage import StoragePath, file_digest
 from featx.store import FeatureStore
 from featx.system import keras_sees_gpu, versions
+from featx.text import printable
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,8 @@ class Worker:
 
 
 def check_node(slot: WorkerSlot, config: WorkerConfig) -> None:
-    """Raise FeatxError unless this node has the same versions and files as the machine that runs the command."""
+    """Raise FeatxError unless this node computes the same as the machine that runs the command, of the same files."""
+    check_recipe(config.recipe)
     here = versions()
     for package, version in config.versions.items():
         if here.get(package) != version:

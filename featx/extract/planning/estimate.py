@@ -182,9 +182,9 @@ class Plan:
         data_dir: the folder of images.
         backbone: name in `featx.backbones.table.BACKBONES`.
         image_size: `(height, width)` in pixels.
-        n_images: images, those in both splits.
-        n_train: of them for training.
-        size_bytes: of all their files.
+        n_images: images in both splits.
+        n_train: images in the train split.
+        size_bytes: size of all image files.
         n_unread: images that were only counted, because reading them all would take too long. The plan assumes that
             they are readable, different from each other, and not in the store.
         n_sample: images in the sample that were timed.

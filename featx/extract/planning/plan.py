@@ -1,11 +1,10 @@
 """Plans an extraction: what is missing, what a sample of it takes, and what all of it will take."""
 
 import math
-import shutil
-import tempfile
 import time
+import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from numbers import Real
 from pathlib import Path
@@ -25,7 +24,7 @@ from featx.engines import (
     cpu_engine,
     is_converted,
 )
-from featx.errors import FeatxError, printable
+from featx.errors import FeatxError
 from featx.extract.options import (
     DEFAULT_CACHE_DIR,
     ExtractionOptions,
@@ -40,8 +39,9 @@ from featx.extract.planning.survey import Survey, missing_work, sample_rows, sur
 from featx.extract.planning.trial import NOT_TRIED, Trial, try_out
 from featx.images import Views, as_views
 from featx.recipe import PRECISIONS, Recipe
-from featx.storage import ABANDONED_AFTER_S, TEMPORARY_PREFIX, StoragePath, as_cache_dir, as_data
+from featx.storage import TEMPORARY_PREFIX, StoragePath, as_cache_dir, as_data, make_cache, workshop
 from featx.system import as_workers, cuda_capability, shown, waiting
+from featx.text import printable
 
 #: Begins the name of a plan's folder in the cache, which goes when the plan is made.
 FOLDER_PREFIX = f"{TEMPORARY_PREFIX}plan-"
@@ -241,19 +241,15 @@ def _sample(
 @contextmanager
 def _work_folder(cache_dir: Path) -> Iterator[Path]:
     """Yield a folder in the cache, so on the disk of the features. It is always removed in the end."""
-    try:
-        cache_dir.mkdir(parents=True, exist_ok=True)
-        for path in cache_dir.glob(f"{FOLDER_PREFIX}*"):
-            with suppress(OSError):  # of a plan that was killed
-                if time.time() - path.stat().st_mtime > ABANDONED_AFTER_S:
-                    shutil.rmtree(path)
-        folder = tempfile.TemporaryDirectory(prefix=FOLDER_PREFIX, dir=cache_dir, ignore_cleanup_errors=True)
-    except OSError as error:
-        raise FeatxError(
-            f"The cache {printable(cache_dir)} cannot be written ({error.strerror}); choose another --cache-dir."
-        ) from error
-    with folder:
-        yield Path(folder.name)
+    with ExitStack() as stack:
+        try:
+            make_cache(cache_dir)
+            folder = stack.enter_context(workshop(cache_dir / f"{FOLDER_PREFIX}{uuid.uuid4().hex}"))
+        except OSError as error:
+            raise FeatxError(
+                f"The cache {printable(cache_dir)} cannot be written ({error.strerror}); choose another --cache-dir."
+            ) from error
+        yield folder
 
 
 def _estimate(trial: Trial, found: Survey, stop_at: float) -> Estimate:

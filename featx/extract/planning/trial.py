@@ -25,7 +25,7 @@ import psutil
 from featx.backbones import Weights
 from featx.dataset import ImageDataset, Images, digest_files, images_of, views_of
 from featx.engines import ENGINES, EngineOptions, default_batch_size, load_network, network_path
-from featx.errors import FeatxError, printable
+from featx.errors import FeatxError
 from featx.extract.options import ExtractionSettings
 from featx.extract.pipeline import StageOne
 from featx.extract.planning.estimate import DiskUsage, Estimate, Pace, Work
@@ -33,6 +33,7 @@ from featx.images import Views
 from featx.recipe import Recipe
 from featx.store import SEGMENT_AGE_S, SEGMENT_BYTES, FeatureStore, new_segment_name
 from featx.system import Timings, cpu_seconds, from_json_value, keras_sees_gpu, n_cores
+from featx.text import printable
 
 #: No pass has many more images than this, however fast they are.
 MOST = 20_000

@@ -21,7 +21,7 @@ from PIL import Image
 
 from featx.compare import Approach, ApproachImages, ClassSample, Comparison, ranked
 from featx.dataset import Data, ImageFolders
-from featx.errors import ImageError, printable
+from featx.errors import ImageError
 from featx.images import decode_image, read_file
 from featx.report.plots.diagnostics import (
     confusion_file_names,
@@ -65,6 +65,7 @@ from featx.report.text import (
 )
 from featx.storage import StoragePath, as_data
 from featx.system import duration
+from featx.text import printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -269,13 +270,12 @@ def _sampled(comparison: Comparison) -> list[ClassSample]:
 
 def _confusions(approach: Approach, names: Sequence[str]) -> list[dict[str, Any]]:
     """Return the most common confusions: true class, predicted class, number of images, share of the true class."""
-    counts = np.array(approach.confusion)
-    wrong = counts - np.diag(counts.diagonal())
-    largest = np.argsort(-wrong, axis=None, kind="stable")[:N_CONFUSIONS]
+    confusion = approach.confusion
+    n_true = confusion.n_true
+    wrong = [cell for cell in confusion.cells if cell[0] != cell[1]]
     return [
-        {"label": names[true], "predicted": names[guess], "n": int(wrong[true, guess]), "of": int(counts[true].sum())}
-        for true, guess in zip(*np.unravel_index(largest, wrong.shape), strict=True)
-        if wrong[true, guess]
+        {"label": names[true], "predicted": names[guess], "n": n, "of": int(n_true[true])}
+        for true, guess, n in sorted(wrong, key=lambda cell: -cell[2])[:N_CONFUSIONS]
     ]
 
 

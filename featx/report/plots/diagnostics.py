@@ -25,10 +25,14 @@ from featx.report.plots.page import (
     short,
 )
 from featx.system import n_columns
+from featx.train import Confusion
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+#: Rows of the picture of a confusion matrix, at most: each is four pixels high.
+MAX_DRAWN = 600
 
 
 def training_curves_chart(comparison: Comparison, sheet: Sheet = PICTURE) -> "Figure":
@@ -150,18 +154,25 @@ def reliability_chart(comparison: Comparison, error_analysis: ErrorAnalysis, she
 
 
 def confusion_chart(comparison: Comparison, approach: Approach) -> "Figure":
-    """A matrix of true and predicted classes; with many classes, without numbers in the cells."""
-    counts = np.array(approach.confusion)
-    n_classes = len(counts)
+    """A matrix of true and predicted classes; with many classes, without numbers in the cells.
+
+    With more than `MAX_DRAWN`, several neighbours share a row and a column.
+    """
+    confusion, n_classes = approach.confusion, approach.confusion.n_classes
+    n_together = -(-n_classes // MAX_DRAWN)
+    counts = _counts(confusion, n_together)
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     cell_in = 1.25 if n_classes <= 3 else 0.62 if n_classes <= 12 else 0.34 if n_classes <= 40 else 12 / n_classes
     side_in = cell_in * n_classes
-    title = f"{short(approach.name)}: {_commonest_mistake(comparison, counts)}"
-    note = "Numbers stand for classes: see results.md." if are_numbered(comparison.class_names) else ""
-    figure = new_page(comparison, title, side_in + 2.1, replace(PICTURE, width_in=max(7.0, side_in + 3.6)), note=note)
+    title = f"{short(approach.name)}: {_commonest_mistake(comparison, confusion)}"
+    notes = ["Numbers stand for classes: see results.md."] if are_numbered(comparison.class_names) else []
+    notes += [f"Each row and column stands for {n_together} classes."] if n_together > 1 else []
+    sheet = replace(PICTURE, width_in=max(7.0, side_in + 3.6))
+    figure = new_page(comparison, title, side_in + 2.1, sheet, note=" ".join(notes))
     axes = figure.add_subplot()
     axes.grid(visible=False)
-    image = axes.imshow(100 * share, cmap="Blues", vmin=0, vmax=100)
+    end = len(counts) * n_together - 0.5  # places on the axes are numbers of classes
+    image = axes.imshow(100 * share, cmap="Blues", vmin=0, vmax=100, extent=(-0.5, end, end, -0.5))
     bar = figure.colorbar(image, ax=axes, shrink=0.7, pad=0.02, format="{x:g} %")
     bar.outline.set_visible(False)
     bar.set_label("share of the true class (row)")
@@ -174,7 +185,8 @@ def confusion_chart(comparison: Comparison, approach: Approach) -> "Figure":
         fontsize=size,
         rotation=0 if max(map(n_columns, names)) * n_classes < 60 else 90,
     )
-    recalls = [f"{name}  {100 * share[i, i]:.0f} %" for i, name in enumerate(names)] if n_classes > 12 else names
+    recall = confusion.n_right / np.maximum(confusion.n_true, 1)
+    recalls = [f"{name}  {100 * recall[i]:.0f} %" for i, name in enumerate(names)] if n_classes > 12 else names
     axes.set_yticks(range(0, n_classes, every), recalls[::every], fontsize=size)
     axes.set_xlabel("predicted class")
     axes.set_ylabel("true class" + (", with its recall" if n_classes > 12 else ""))
@@ -198,16 +210,28 @@ def _cell_texts(axes: "Axes", counts: np.ndarray[Any, Any], share: np.ndarray[An
         axes.text(column, row, text, ha="center", va="center", fontsize=size, color=colour)
 
 
-def _commonest_mistake(comparison: Comparison, counts: np.ndarray[Any, Any]) -> str:
-    mistakes = counts - np.diag(counts.diagonal())
-    if not mistakes.any():
-        return f"no mistakes on {counts.sum():,} test images"
-    if (mistakes == mistakes.max()).sum() > 1:
-        return f"{mistakes.sum():,} of {counts.sum():,} test images misclassified"
-    true, predicted = divmod(int(mistakes.argmax()), len(counts))
-    names = comparison.class_names
-    shown = [f"class {i + 1}" if are_numbered(names) else short(names[i], 24) for i in (true, predicted)]
-    return f"most often mistook {shown[0]} for {shown[1]} ({mistakes.max():,} of {counts[true].sum():,})"
+def _counts(confusion: Confusion, n_together: int) -> np.ndarray[Any, Any]:
+    """Return the matrix with so many neighbouring classes in one row, and in one column."""
+    n_rows = -(-confusion.n_classes // n_together)
+    counts = np.zeros((n_rows, n_rows), np.int64)
+    true, guess, n = confusion.columns
+    np.add.at(counts, (true // n_together, guess // n_together), n)
+    return counts
+
+
+def _commonest_mistake(comparison: Comparison, confusion: Confusion) -> str:
+    true, guess, n = confusion.columns
+    n_images = n.sum()
+    true, guess, n = confusion.columns[:, true != guess]
+    if not len(n):
+        return f"no mistakes on {n_images:,} test images"
+    if (n == n.max()).sum() > 1:
+        return f"{n.sum():,} of {n_images:,} test images misclassified"
+    commonest = n.argmax()
+    names, of = comparison.class_names, confusion.n_true[true[commonest]]
+    pair = (int(true[commonest]), int(guess[commonest]))
+    shown = [f"class {i + 1}" if are_numbered(names) else short(names[i], 24) for i in pair]
+    return f"most often mistook {shown[0]} for {shown[1]} ({n.max():,} of {of:,})"
 
 
 def confusion_file_names(comparison: Comparison) -> list[str]:

@@ -12,8 +12,8 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from featx.compare import Comparison
-from featx.errors import JOINERS, printable
 from featx.system import n_columns
+from featx.text import JOINERS, printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -169,11 +169,17 @@ def _families() -> list[str]:
 
 def _lacking(family: str, letters: Iterable[str]) -> set[str]:
     """Return those of `letters` that a family lacks in one of the two weights that pictures use."""
+    paths = (_path(family, weight) for weight in ("normal", "bold"))
+    there = [_letters_in(str(path), path.face_index) for path in paths]
+    return {letter for letter in letters if not all(ord(letter) in of_face for of_face in there)}
+
+
+@cache
+def _letters_in(path: str, face_index: int) -> frozenset[int]:
+    """Return the letters of a font, as numbers. A font is opened once, and not again for each of thousands of names."""
     from matplotlib.ft2font import FT2Font
 
-    paths = (_path(family, weight) for weight in ("normal", "bold"))
-    faces = [FT2Font(path, face_index=path.face_index) for path in paths]
-    return {letter for letter in letters if not all(face.get_char_index(ord(letter)) for face in faces)}
+    return frozenset(FT2Font(path, face_index=face_index).get_charmap())
 
 
 def _has_rules(family: str) -> bool:

@@ -68,6 +68,8 @@ class Kaggle:
         cuts: after so many bytes of the file the connection is cut, one number for each GET.
         stalls: the same, but the connection stays, and nothing more comes until `released` is set.
         wrong_ranges: whether the rest that is asked for comes without its beginning.
+        endless: what never ends: `archive`, which has no length then, `part`, `error` or `redirect`.
+        n_endless: bytes of it that were sent.
         etag: the name of the bytes; None for a server that has none.
     """
 
@@ -78,6 +80,8 @@ class Kaggle:
     accepted: set[str] = field(default_factory=set)
     cuts: list[int] = field(default_factory=list)
     stalls: list[int] = field(default_factory=list)
+    endless: set[str] = field(default_factory=set)
+    n_endless: int = 0
     etag: str | None = '"first"'
     ranges: bool = True
     wrong_ranges: bool = False
@@ -153,6 +157,15 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(content)
 
+    def _send_for_ever(self, status: int, **headers: str) -> None:
+        self.send_response(status)
+        for name, value in {"Transfer-Encoding": "chunked", **headers}.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.end_headers()
+        while True:
+            self.wfile.write(b"10000\r\n" + bytes(0x10000) + b"\r\n")
+            self.at_kaggle.n_endless += 0x10000
+
     def _refuse(self, status: int, message: str) -> None:
         if self.at_kaggle.html:
             self._send(status, f"<html>{message}</html>".encode(), Content_Type="text/html")
@@ -171,6 +184,8 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             return self._refuse(404, "no such method")
         kaggle = self.at_kaggle
+        if "error" in kaggle.endless:
+            self._send_for_ever(403, Content_Type="application/json")
         if slug in kaggle.private and self.headers.get("Authorization") not in kaggle.accepted:
             return self._refuse(401 if slug.startswith("competition:") else 403, "Permission 'datasets.get' was denied")
         if slug in kaggle.errors:
@@ -179,6 +194,8 @@ class _Handler(BaseHTTPRequestHandler):
             return self._refuse(404, "Not found")
         port = kaggle.url.rsplit(":", 1)[1]
         location = f"http://localhost:{port}/files/{slug}/archive.zip?{SIGNATURE}"
+        if "redirect" in kaggle.endless:
+            self._send_for_ever(302, Location=location)
         return self._send(302, b"", Location=location)
 
     def do_GET(self) -> None:
@@ -189,6 +206,8 @@ class _Handler(BaseHTTPRequestHandler):
         if kaggle.etag:
             headers["ETag"] = kaggle.etag
         wanted = self._wanted()
+        if "archive" in kaggle.endless:
+            self._send_for_ever(200)
         start, end = wanted or (0, len(content))
         end = min(end, len(content))
         if start >= len(content):
@@ -198,6 +217,8 @@ class _Handler(BaseHTTPRequestHandler):
             start += 100
         if status == 206:
             headers["Content-Range"] = f"bytes {start}-{end - 1}/{len(content)}"
+            if "part" in kaggle.endless:
+                self._send_for_ever(206, **headers)
         self.send_response(status)
         for name, value in {"Content-Length": str(end - start), **headers}.items():
             self.send_header(name, value)

@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import time
@@ -22,6 +23,7 @@ from featx.dataset.kaggle.fetch import MARK, fetch_data, fetch_part
 from featx.dataset.sample import is_sample
 from featx.dataset.scanning import scan
 from featx.errors import FeatxError
+from tests.chaos.test_full_disk import small_disk
 from tests.dataset.kaggle.kaggle_server import COMPETITION, DATASET, SIGNATURE, basic, bearer, command, serving, zipped
 from tests.storage.archives import Member, zip_bytes
 
@@ -721,7 +723,9 @@ def test_names_in_an_encoding_that_the_archive_does_not_say(kaggle, here, featx)
 
 def test_a_wrong_encoding_costs_nothing_that_was_downloaded(kaggle, here, featx):
     kaggle.archives[PETS] = zip_bytes([Member(f"{name}狗.jpg".encode("gbk"), FILES[name]) for name in FILES])
-    assert_error(featx("fetch", PETS, "--quiet", "--zip-encoding", "utf-8", exit_code=2), "not in utf-8; name another")
+    assert_error(
+        featx("fetch", PETS, "--quiet", "--zip-encoding", "utf-8", exit_code=2), "is not valid utf-8; choose another"
+    )
     featx("fetch", PETS, "--zip-encoding", "gbk")
     assert len(kaggle.authorizations("GET")) == 1
     assert_fetched(here / "data", {f"{name}狗.jpg": content for name, content in FILES.items()})
@@ -762,6 +766,31 @@ def test_a_disk_that_fills_up_is_one_sentence_and_costs_nothing_that_was_downloa
     featx("fetch", PETS)
     assert kaggle.ranges_asked() == ([f"bytes={CUT}-"] if limit == CUT else [])
     assert len(kaggle.seen) == (3 if limit == CUT else 0)
+
+
+def test_an_archive_without_a_length_leaves_room_on_the_disk(kaggle, here, featx, tmp_path):
+    """It never ends, and the disk is a real one."""
+    kaggle.endless = {"archive"}
+    with small_disk(tmp_path / "disk", 80 << 20) as disk:
+        result = featx("fetch", PETS, "--to", disk / "data", exit_code=2)
+        assert_error(result, "whose size Kaggle does not say, does not fit", str(disk), "make room", "--to")
+        assert shutil.disk_usage(disk).free > 79 << 20, "what is of no use is removed"
+        assert list(disk.iterdir()) == []
+        kaggle.endless = set()
+        kaggle.archives[PETS] = ARCHIVE
+        featx("fetch", PETS, "--to", disk / "data")
+        assert_fetched(disk / "data")
+
+
+@pytest.mark.parametrize("what", ["error", "redirect"])
+def test_what_kaggle_says_without_end_takes_no_memory(kaggle, here, featx, what):
+    kaggle.endless = {what}
+    if what == "redirect":
+        featx("fetch", PETS)
+        assert_fetched(here / "data")
+    else:
+        assert_error(featx("fetch", PETS, exit_code=2), "Kaggle")
+    assert kaggle.n_endless < 64 << 20  # what was on its way
 
 
 def test_a_folder_that_cannot_be_written_is_one_sentence(kaggle, here, featx):
@@ -810,12 +839,13 @@ def test_another_part_is_not_taken_for_the_one_that_is_there(kaggle, here):
     [
         ({"ranges": False}, "only as a whole"),
         ({"wrong_ranges": True}, "does not send parts"),
+        ({"endless": {"part"}}, "fewer or more bytes"),
         ({"cuts": [0, 10]}, "the network"),
         ({"archives": {PETS: b"no zip file" * 500}}, "broken"),
         ({"errors": {PETS: (429, "Too many requests")}}, "too many requests"),
         ({"private": {PETS}}, "sign in"),
     ],
-    ids=["no ranges", "wrong ranges", "cut", "no archive", "too often", "private"],
+    ids=["no ranges", "wrong ranges", "endless part", "cut", "no archive", "too often", "private"],
 )
 def test_without_a_part_the_reason_is_said_and_nothing_is_left(kaggle, here, trouble, message):
     for name, value in trouble.items():
@@ -844,6 +874,7 @@ def test_the_demo_has_digits_without_a_network_and_says_what_they_can_show(kaggl
     assert "Kaggle has no" in caplog.text
 
 
+@pytest.mark.usefixtures("without_rendering")
 def test_a_bare_comparison_is_the_demo_and_options_count_more(kaggle, here, cache, featx, monkeypatch):
     monkeypatch.setattr(demo, "_N_PER_FOLDER", 4)
     words = ["--weights", "random", "--image-size", "48", "--epochs", "1", "--cache-dir", cache, "--json"]
@@ -856,3 +887,71 @@ def test_a_bare_comparison_is_the_demo_and_options_count_more(kaggle, here, cach
     Path("data").mkdir()
     Path("data/notes.txt").touch()
     assert "The demo" not in featx("compare", *words, exit_code=2).output
+
+
+# Others who may write beside the folder
+
+
+@pytest.mark.parametrize("kind", ["link", "open folder", "folder of another user"])
+def test_a_planted_workshop_is_refused_and_nothing_of_its_victim_is_touched(kaggle, here, featx, kind):
+    victim = here.parent / "victim"
+    victim.mkdir()
+    (victim / "lock").write_bytes(b"precious")
+    shop = here / ".pets-fetch"
+    if kind == "link":
+        shop.symlink_to(victim)
+    else:
+        shop.mkdir()
+        (shop / "lock").symlink_to(victim / "lock")
+        (shop / "lock-journal").write_bytes(b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7" + bytes(504))
+        shop.chmod(0o777)
+    if kind == "folder of another user":
+        if os.geteuid() != 0:
+            pytest.skip("only root may give a folder away")
+        os.chown(shop, 12345, 12345)
+    result = featx("fetch", PETS, "--to", "pets", exit_code=2)
+    assert_error(result, f"featx does not use {here}/.pets-fetch, because ", "remove it")
+    assert (victim / "lock").read_bytes() == b"precious"
+    assert kaggle.seen == []
+
+
+def test_an_archive_that_featx_did_not_download_does_not_count(kaggle, here):
+    shop = here / ".data-fetch"
+    shop.mkdir(mode=0o700)
+    planted = zipped({"train/cats/planted.jpg": jpeg(1), "train/dogs/planted.jpg": jpeg(2)})
+    (shop / "tongpython+cat-and-dog.zip").write_bytes(planted)
+    (shop / "tongpython+cat-and-dog.zip.json").write_text(json.dumps({"n_bytes": len(planted), "sha256": "0" * 64}))
+    fetch_data(PETS)
+    assert_fetched(here / "data")
+
+
+def test_an_archive_that_was_downloaded_is_not_downloaded_again(kaggle, here, monkeypatch):
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("featx.dataset.kaggle.fetch.unpack", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            fetch_data(PETS)
+    kaggle.seen.clear()
+    fetch_data(PETS)
+    assert kaggle.seen == []
+    assert_fetched(here / "data")
+
+
+def test_a_mount_point_is_filled(kaggle, here, featx):
+    (here / "data").mkdir()
+    mounting = subprocess.run(["mount", "-t", "tmpfs", "tmpfs", here / "data"], capture_output=True, check=False)
+    if mounting.returncode:
+        pytest.skip("nothing can be mounted here")
+    try:
+        kaggle.cuts = [CUT, *[0] * 9]
+        featx("fetch", PETS, exit_code=2)
+        kaggle.cuts.clear()
+        featx("fetch", PETS)
+        assert kaggle.ranges_asked()[-1] == f"bytes={CUT}-"
+        assert_fetched(here / "data")
+        assert {path.name for path in (here / "data").iterdir()} == {MARK, "training_set", "test_set"}
+        assert fetch_data(PETS).was_there
+    finally:
+        subprocess.run(["umount", "--lazy", here / "data"], check=True)

@@ -171,6 +171,13 @@ def test_a_name_that_the_disk_refuses_does_not_make_the_archive_broken(write, mo
         unpack(archive, tmp_path / "out")
 
 
+def test_a_name_that_is_too_long_for_the_disk_is_named(write, tmp_path):
+    archive = write({"a.jpg": b"a", f"long{'x' * 300}.jpg": b"b"})
+    with pytest.raises(FeatxError, match=r"longer than this file system allows: longxxx.*featx reads archives without"):
+        unpack(archive, tmp_path / "out")
+    assert names_in(tmp_path) == {"archive.zip"}
+
+
 def test_a_full_disk_is_seen_before_anything_is_written(write, monkeypatch, tmp_path):
     archive = write({"a.jpg": b"a" * 1000})
     free = module.check_space.__globals__["RESERVE_BYTES"] + 999

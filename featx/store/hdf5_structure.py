@@ -1,0 +1,174 @@
+"""What makes HDF5 go round for ever, found before HDF5 reads it: nothing stops that, not even a signal.
+
+HDF5 follows two kinds of lists without counting: what lies in a global heap, where it keeps texts of variable length,
+and what is free in a local heap, where groups of the old kind keep names. Neither has a checksum. featx writes neither
+to a segment, so that in files of its own making there is nothing to look for but the header of the root group.
+
+https://docs.hdfgroup.org/archive/support/HDF5/doc/H5.format.html
+"""
+
+import io
+import mmap
+import struct
+from collections.abc import Callable, Iterator
+from functools import partial
+
+from featx.storage import RemotePath, StoragePath, read_small
+
+#: A larger file is not searched for heaps; a segment has some 32 MiB.
+_SEARCHED_BYTES = 256 << 20
+
+_SUPERBLOCK = struct.Struct("<8s4B4Q")
+_SIGNATURE, _SUPERBLOCK_VERSIONS = b"\x89HDF\r\n\x1a\n", (2, 3)
+
+#: Of the header of an object, version 2.
+_HEADER = struct.Struct("<4s2B")
+_HEADER_BYTES = _HEADER.size + 28
+_HAS_TIMES, _HAS_PHASES, _HAS_ORDER, _SIZE_BITS = 0x20, 0x10, 0x04, 0x03
+_CONTINUATION, _OLD_GROUP = 0x10, 0x11
+_MAX_BLOCKS, _BLOCK_BYTES = 1000, 1 << 20
+
+#: Objects in all heaps of a file: more than any has, and few enough to be looked at in a second. Heaps may overlap, so
+#: that a small file could claim billions.
+_MAX_STEPS = 1_000_000
+
+_GLOBAL_HEAP, _GLOBAL_VERSION = b"GCOL", 1
+_GLOBAL_HEADER_BYTES, _OBJECT_HEADER_BYTES = 16, 16
+
+_LOCAL_HEAP, _LOCAL_VERSION = b"HEAP", 0
+_NO_MORE = 1
+
+Read = Callable[[int, int], bytes]
+
+
+def check_structure(path: StoragePath, source: io.RawIOBase | io.BufferedIOBase) -> None:
+    """Raise ValueError if HDF5 might never come back from the root group of the file at `path`, open as `source`."""
+    size = source.seek(0, io.SEEK_END)
+
+    def read(offset: int, n_bytes: int) -> bytes:
+        if offset >= size:
+            return b""
+        source.seek(offset)
+        return source.read(n_bytes) or b""
+
+    if not _has_new_group(read) and not has_sound_names(_content(path)):
+        raise ValueError("its list of names has no end")
+
+
+def has_sound_texts(path: StoragePath) -> bool:
+    """Return whether texts of variable length in the file at `path` can be read."""
+    return has_sound_heaps(_content(path))
+
+
+def has_sound_heaps(content: bytes | mmap.mmap, *, beyond: bool = False) -> bool:
+    """Return whether all global heaps in a file of this `content` can be read to their end.
+
+    What ends `beyond` the file is no heap, if so wanted, but the letters of one among numbers: likely in large files.
+    """
+    return _are_sound(content, _GLOBAL_HEAP, partial(_is_sound_global_heap, beyond=beyond))
+
+
+def has_sound_names(content: bytes | mmap.mmap, *, beyond: bool = False) -> bool:
+    """Return the same of local heaps, where groups of the old kind keep names."""
+    return _are_sound(content, _LOCAL_HEAP, partial(_is_sound_local_heap, beyond=beyond))
+
+
+def _content(path: StoragePath) -> bytes:
+    return path.read_bytes() if isinstance(path, RemotePath) else read_small(path, _SEARCHED_BYTES)
+
+
+def _are_sound(
+    content: bytes | mmap.mmap, signature: bytes, is_sound: Callable[[bytes | mmap.mmap, int, Iterator[int]], bool]
+) -> bool:
+    steps = iter(range(_MAX_STEPS))
+    start = content.find(signature)
+    while start >= 0:
+        if not is_sound(content, start, steps):
+            return False
+        start = content.find(signature, start + 1)
+    return True
+
+
+def _has_new_group(read: Read) -> bool:
+    """Return whether the root group is of the kind that has checksums, and no local heap; False in any doubt."""
+    head = read(0, _SUPERBLOCK.size).ljust(_SUPERBLOCK.size, b"\0")
+    signature, version, n_offset, n_length, _, base, _, _, root = _SUPERBLOCK.unpack(head)
+    if signature != _SIGNATURE or version not in _SUPERBLOCK_VERSIONS or (n_offset, n_length, base) != (8, 8, 0):
+        return False
+    header = read(root, _HEADER_BYTES).ljust(_HEADER_BYTES, b"\0")
+    mark, header_version, flags = _HEADER.unpack_from(header)
+    if (mark, header_version) != (b"OHDR", 2):
+        return False
+    at = _HEADER.size + (16 if flags & _HAS_TIMES else 0) + (4 if flags & _HAS_PHASES else 0)
+    n_size = 1 << (flags & _SIZE_BITS)
+    return not _has_old_group(read, (root + at + n_size, int.from_bytes(header[at : at + n_size], "little")), flags)
+
+
+def _has_old_group(read: Read, first: tuple[int, int], flags: int) -> bool:
+    """Return whether the header of an object has a message of a group of the old kind; True if it does not end.
+
+    Args:
+        read: reads bytes from an offset on.
+        first: where the first block of messages is, and its size.
+        flags: of the header.
+    """
+    blocks = [first]
+    for number in range(_MAX_BLOCKS):
+        if number == len(blocks):
+            return False
+        offset, n_bytes = blocks[number]
+        block = read(offset, min(n_bytes, _BLOCK_BYTES))
+        for kind, data in _messages(block, has_order=bool(flags & _HAS_ORDER)):
+            if kind == _OLD_GROUP:
+                return True
+            if kind == _CONTINUATION:
+                following, length = struct.unpack_from("<2Q", data.ljust(16, b"\0"))
+                blocks.append((following + 4, max(0, length - 8)))  # without its mark and its checksum
+    return True
+
+
+def _messages(block: bytes, *, has_order: bool) -> Iterator[tuple[int, bytes]]:
+    """Yield the kind and the content of each message in a block of an object's header."""
+    at, n_header = 0, 6 if has_order else 4
+    while at + n_header <= len(block):
+        kind, size = block[at], int.from_bytes(block[at + 1 : at + 3], "little")
+        yield kind, block[at + n_header : at + n_header + size]
+        at += n_header + size
+
+
+def _is_sound_global_heap(content: bytes | mmap.mmap, start: int, steps: Iterator[int], *, beyond: bool) -> bool:
+    """Return whether the global heap that begins at `start`, if it is one, can be read to its end."""
+    if content[start + 4 : start + 5] != bytes([_GLOBAL_VERSION]):  # HDF5 refuses it, or it is part of a number
+        return True
+    end = start + _number(content, start + 8)
+    if end > len(content):
+        return beyond
+    at = start + _GLOBAL_HEADER_BYTES
+    while end - at >= _OBJECT_HEADER_BYTES:
+        index, size = int.from_bytes(content[at : at + 2], "little"), _number(content, at + 8)
+        # Object 0 is what is free, and counts its own header; the others are padded to eight bytes.
+        needed = size if index == 0 else _OBJECT_HEADER_BYTES + (size + 7) // 8 * 8
+        if not _OBJECT_HEADER_BYTES <= needed <= end - at or next(steps, None) is None:
+            return False
+        at += needed
+    return at <= end
+
+
+def _is_sound_local_heap(content: bytes | mmap.mmap, start: int, steps: Iterator[int], *, beyond: bool) -> bool:
+    """Return whether the list of what is free in the local heap at `start`, if it is one, comes to an end."""
+    if content[start + 4 : start + 5] != bytes([_LOCAL_VERSION]):
+        return True
+    size, free, data = (_number(content, start + at) for at in (8, 16, 24))
+    if data + size > len(content):
+        return beyond
+    seen: set[int] = set()
+    while free != _NO_MORE:
+        if free in seen or free + 16 > size or next(steps, None) is None:
+            return False
+        seen.add(free)
+        free = _number(content, data + free)
+    return True
+
+
+def _number(content: bytes | mmap.mmap, at: int) -> int:
+    return int.from_bytes(content[at : at + 8], "little")
