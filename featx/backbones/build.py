@@ -126,36 +126,41 @@ def build_model(recipe: Recipe, weights_path: Path | None, precision: str = "flo
     return keras.Model(images, keras.ops.cast(features, "float32"))
 
 
-def build_tail(recipe: Recipe, weights_path: Path | None, after: str, precision: str = "float32") -> Any:
-    """Return the last part of a network, to be trained: the output of the layer `after` in, features of `recipe` out.
+def build_tail(recipe: Recipe, weights_path: Path | None, after: str, *, load_weights: bool = True) -> Any:
+    """Return the last part of a network: the output of the layer `after` in, the features of `recipe` out.
 
-    Batch normalization stays frozen: it normalizes by the statistics that the network was trained with.
+    It is frozen, and computes in float32.
 
     Args:
         recipe: whose layer and pooling are the output.
         weights_path: as for `build_model`.
-        after: the layer whose output is the only input, see `featx.backbones.layer_before`.
-        precision: arithmetic: one of `DTYPE_POLICIES`. The output is float32 in both.
+        after: the layer whose output is the only input, see `featx.backbones.find_block`.
+        load_weights: whether it gets the weights of the recipe. If not, it has no particular ones, and `weights_path`
+            is not read.
 
     Returns:
-        a Keras model, `(n, …)` floating point in, `(n, …)` float32 out.
+        a Keras model, `(n, …)` float32 in, `(n, …)` float32 out.
 
     Raises:
-        BackboneError: what follows that layer needs the output of another one, too; or as for `build_model`.
+        BackboneError: what follows that layer also needs the output of an earlier one; or as for `build_model`.
         WeightsError: as for `build_model`.
     """
     keras = import_keras()
-    network = _network_with_weights(keras, recipe, weights_path, precision)
+    if load_weights:
+        network = _network_with_weights(keras, recipe, weights_path, "float32")
+    else:
+        with _dtype_policy(keras, "float32"):
+            network = _build_network(keras, recipe, None)
     output = _pooled(keras, _output_of_layer(network, recipe), recipe)
     try:
-        tail = keras.Model(network.get_layer(after).output, keras.ops.cast(output, "float32"), name="tail")
+        tail = keras.Model(network.get_layer(after).output, output, name="tail")
     except ValueError as error:
         raise BackboneError(
-            f"The layers after {after} in {recipe.backbone} also need the output of an earlier layer, so they cannot "
-            f"be tuned on cached features: name another block, such as {find_backbone(recipe.backbone).last_block}."
+            f"What follows {after} in {recipe.backbone} also needs the output of an earlier layer, so it cannot be "
+            f"tuned on the features of {after}: name another block with --tune, such as "
+            f"{find_backbone(recipe.backbone).last_block}."
         ) from error
-    for layer in tail.layers:
-        layer.trainable = type(layer).__name__ != "BatchNormalization"
+    tail.trainable = False
     return tail
 
 

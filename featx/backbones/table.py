@@ -45,7 +45,7 @@ class Backbone:
             it all, and `"efficientnet"` for EfficientNet, whose first layers do all but one step.
         notop: Keras's official weights without the classifier.
         whole: Keras's official weights of the whole classifier.
-        last_block: what the names of the layers of the last block begin with: those that are tuned.
+        last_block: what the names of the layers of the last block begin with; empty if it has no such block.
         min_size: the least height, and the least width, of images that the network takes, in pixels.
         takes_any_size: whether the whole classifier takes images of other sizes than `image_size`, too.
     """
@@ -56,7 +56,7 @@ class Backbone:
     preprocessing: Preprocessing
     notop: OfficialFile
     whole: OfficialFile
-    last_block: str
+    last_block: str = ""
     min_size: int = 32
     takes_any_size: bool = True
 
@@ -127,26 +127,32 @@ def layer_names(backbone: str) -> tuple[str, ...]:
     return tuple(layers.get(backbone, ()))
 
 
-def layer_before(backbone: str, block: str, last_layer: str) -> str:
-    """Return the layer that feeds a block: all before it is frozen when the block and what follows it is tuned.
+#: The word for the last block of a backbone, whichever it is.
+LAST_BLOCK = "last"
 
-    >>> layer_before("vgg16", "block5", "block5_pool")
-    'block4_pool'
+
+def find_block(backbone: str, block: str, last_layer: str) -> tuple[str, str]:
+    """Return the name of a block, and of the layer before it: all up to that layer stays frozen when it is tuned.
+
+    >>> find_block("vgg16", "last", "block5_pool")
+    ('block5', 'block4_pool')
 
     Args:
         backbone: name in `BACKBONES`.
-        block: a layer, or what the names of a block's layers begin with, before an underscore.
+        block: a layer; or what the names of a block's layers begin with, before an underscore; or `LAST_BLOCK`.
         last_layer: the layer that the head stands on.
 
     Raises:
-        BackboneError: there is no such block, or it is not between the input and `last_layer`.
+        BackboneError: there is no such block, or no layer stays frozen.
     """
     layers, last_block = layer_names(backbone), find_backbone(backbone).last_block
-    names = layers[: layers.index(last_layer) + 1]
-    first = next((row for row, name in enumerate(names) if name == block or name.startswith(f"{block}_")), None)
-    if first is None:
-        rule = f"{backbone} has no block or layer of this name up to {last_layer}. Its last block is {last_block}."
-        check_name(block, [last_block, *names], rule, BackboneError)
-    if not first:
-        raise BackboneError(f"Some layers of {backbone} must stay frozen: name a later block. Received: {block!r}")
-    return names[first - 1]
+    names = layers[: layers.index(last_layer) + 1] if last_layer in layers else ()
+    name = last_block if block == LAST_BLOCK else block
+    first = next((row for row, layer in enumerate(names) if layer == name or layer.startswith(f"{name}_")), -1)
+    if first < 0:
+        hint = f" Its last block is {last_block}." if last_block else ""
+        rule = f"{backbone} has no block or layer of this name up to {last_layer}.{hint}"
+        check_name(name, names, rule, BackboneError)
+    if first < 2:  # the first layer is the input
+        raise BackboneError(f"Some layers of {backbone} must stay frozen: name a later block. Received: {name!r}")
+    return name, names[first - 1]

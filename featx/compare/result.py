@@ -43,7 +43,7 @@ class Approach:
         n_parameters: number of trained parameters, without the frozen backbone's.
         peak_memory_bytes: the most memory used at once.
         history: the epochs, counted from 1; empty where there are none (`logreg`).
-        kept_epoch: the epoch whose weights were kept, `None` without a history.
+        kept_epoch: the epoch whose weights were kept, 0 if no epoch of tuning made it better; `None` without a history.
         confusion: `confusion[true][predicted]`, number of test images; may be given as rows of numbers.
         p_value: paired against the best approach: McNemar's, or with `repeats` that of the mean accuracies; `None` for
             the best itself, and before `with_p_values`.

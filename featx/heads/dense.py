@@ -36,6 +36,9 @@ HEADS = ("dense", "logreg")
 #: 0.41 with Keras's defaults of 32 rows and 1e-3 at a root mean square of 0.5; with 2000 at 64×64, 0.37 against 0.42.
 DENSE_BATCH_SIZE, DENSE_LEARNING_RATE, DENSE_INPUT_RMS = 128, 2.5e-4, 0.25
 
+#: Units of the dense head between the features and the last layer.
+DENSE_UNITS = 256
+
 #: Of few rows, a step takes fewer, down to 16: with less than so many steps an epoch, a head would not get far.
 DENSE_STEPS_PER_EPOCH = 32
 
@@ -174,11 +177,11 @@ class Task:
             y, digests = y[image_of], digests[image_of]
         return cls(X, y, digests, rows, is_validation, n_classes, batch_size, training)
 
-    def fit(self, model: Any, optimizer: Any) -> Trained:
-        """Train a Keras model on the rows of the images that are not held out."""
+    def fit(self, model: Any, optimizer: Any, *, keep_start: bool = False) -> Trained:
+        """Train a Keras model on the rows of the images that are not held out; see `featx.heads.training_loop.fit`."""
         train, validation = split(self.X, self.y, self.is_validation, self.rows)
         options = {"n_classes": self.n_classes, "batch_size": self.batch_size, "optimizer": optimizer}
-        return fit(model, train, validation, self.training, **options)
+        return fit(model, train, validation, self.training, **options, keep_start=keep_start)
 
 
 def train_dense(task: Task) -> Trained:
@@ -193,12 +196,9 @@ def train_dense(task: Task) -> Trained:
     keras = import_keras()
     mean, scale = _centre_and_scale(task.X)
     scale *= DENSE_INPUT_RMS
-    seeds = layer_seeds(task.training.seed)
-    hidden = keras.layers.Dense(256, "relu", kernel_initializer=keras.initializers.GlorotUniform(next(seeds)))
-    dropout = keras.layers.Dropout(0.5, seed=next(seeds))
-    output = output_layer(keras, task.n_classes, next(seeds))
+    flatten, hidden, dropout, output = dense_layers(keras, task.n_classes, task.training.seed)
     features = keras.Input(task.X.shape[1:], name="features")
-    flat = keras.layers.Flatten()(features)
+    flat = flatten(features)
     scaled = keras.layers.Rescaling(scale, offset=(-scale * mean).astype(np.float32))(flat)
     trainee = keras.Model(features, output(dropout(hidden(scaled))), name="dense")
     trained = task.fit(trainee, keras.optimizers.RMSprop(DENSE_LEARNING_RATE))
@@ -206,6 +206,14 @@ def train_dense(task: Task) -> Trained:
     hidden.set_weights([kernel * scale, bias - (scale * mean) @ kernel])
     model = keras.Model(features, output(dropout(hidden(flat))), name="dense")
     return replace(trained, model=model, details={"feature_scale": scale})
+
+
+def dense_layers(keras: Any, n_classes: int, seed: int) -> tuple[Any, Any, Any, Any]:
+    """Return the layers of the dense head, untrained: the last one ends in probabilities."""
+    seeds = layer_seeds(seed)
+    hidden = keras.layers.Dense(DENSE_UNITS, "relu", kernel_initializer=keras.initializers.GlorotUniform(next(seeds)))
+    dropout = keras.layers.Dropout(0.5, seed=next(seeds))
+    return keras.layers.Flatten(), hidden, dropout, output_layer(keras, n_classes, next(seeds))
 
 
 def _train_logreg(task: Task) -> Trained:

@@ -22,6 +22,7 @@ from featx.export.export import export_run
 from featx.export.graph import build_graph
 from featx.extract.extract import extract_features
 from featx.heads.dense import HEADS
+from featx.heads.inference import read_head
 from featx.heads.training_loop import Training
 from featx.images.decode import decode_image
 from featx.predict.classifier import Classifier
@@ -362,7 +363,7 @@ def write_odd_files(folder: Path) -> list[Path]:
 def test_pixels_are_resized_as_featx_resizes_to_the_last_bit(world):
     run_dir = world.folder / "dense" / "run"
     recipe = Recipe.from_json((run_dir / "recipe.json").read_text())
-    resizer = build_graph(recipe, None, run_dir / "dense.keras").resizer
+    resizer = build_graph(recipe, None, read_head(run_dir / "dense.keras")).resizer
     rng = np.random.default_rng(0)
     for height, width in [*SIZES, (1, 1), (33, 49), (64, 96), (7, 901), (499, 375), (1200, 1601), (901, 7), (33, 47)]:
         images = rng.integers(0, 256, (2, height, width, 3), np.uint8)
