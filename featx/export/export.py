@@ -85,7 +85,8 @@ def export_run(
     check_name(format, FORMATS, f"The format is one of {', '.join(FORMATS)}.")
     suffix, write = FORMATS[format]
     run = read_run(as_path(run_dir), head)
-    found = run.read_head(head)  # what is wrong with it is found before the network is built
+    with waiting("start TensorFlow", show=show):  # which a head with a tuned block needs
+        found = run.read_head(head)  # what is wrong with it is found before the network is built
     head_path = run.head_path(head)
     path = as_path(to_path) if to_path else run.dir / f"model-{head_path.stem}{suffix}"
     _check_path(path, format, suffix)

@@ -21,6 +21,7 @@ from featx.export import export as export_module
 from featx.export.export import export_run
 from featx.export.graph import build_graph
 from featx.extract.extract import extract_features
+from featx.extract.options import options_before
 from featx.heads.dense import HEADS
 from featx.heads.inference import read_head
 from featx.heads.training_loop import Training
@@ -44,6 +45,7 @@ SIZES = [(40, 48), (32, 32), (64, 64), (37, 91), (33, 31), (120, 160), (250, 150
 RUNS = {
     "dense": {"backbone": "vgg16", "layer": "block2_pool", "classes": ("sea", "wood")},
     "logreg": {"backbone": "mobilenetv2", "layer": "block_2_add", "classes": ("sea", "wood", "sky 'n\" Ⓢ")},
+    "tuned": {"backbone": "vgg16", "layer": "block2_pool", "classes": ("sea", "wood"), "tune": "block2"},
 }
 
 WITHOUT_FEATX = """
@@ -140,12 +142,13 @@ def write_photographs(folder: Path, sizes: list[tuple[int, int]], n: int, light:
     return sorted(folder.iterdir())
 
 
-def train(folder: Path, data: Path, heads: Sequence[str], **options: object) -> Path:
-    """Return the folder of a new run on `data` with these heads."""
-    extract_features(data, cache_dir=folder / "cache", **options)
-    run_dir = folder / "run"
-    train_top(data, heads=heads, run_dir=run_dir, cache_dir=folder / "cache", training=Training(epochs=10), **options)
-    return run_dir
+def train(folder: Path, data: Path, heads: Sequence[str], tune: str | None = None, **options: object) -> Path:
+    """Return the folder of a new run on `data` with these heads, or with those of a block that is tuned."""
+    stored = options_before(tune, **options)[1] if tune else options
+    extract_features(data, cache_dir=folder / "cache", **stored)
+    how = {"run_dir": folder / "run", "cache_dir": folder / "cache", "training": Training(epochs=10), "tune": tune}
+    train_top(data, heads=heads, **how, **options)
+    return how["run_dir"]
 
 
 def run_python(code: str, *words: object, isolated: bool = True, **options: object) -> subprocess.CompletedProcess[str]:
@@ -198,7 +201,7 @@ def world(tmp_path_factory):
         options = {"weights": "random", "image_size": (32, 48), "precision": "float32"}
         options |= {name: settings[name] for name in ("backbone", "layer")}
         heads = ["dense"] if head == "dense" else HEADS  # the other head is there to be told from this one
-        run_dir = train(folder / head, data, heads, **options)
+        run_dir = train(folder / head, data, heads, settings.get("tune"), **options)
         commands += [["export", str(run_dir), "--format", form, "--head", head, "--json"] for form in FORMATS]
     code = "import json, sys; from featx.cli.main import main; from featx.cli.streams import silent_stderr\n"
     code += "from featx.system import hide_with; hide_with(silent_stderr)\n"  # as the command does in its own process
@@ -404,7 +407,7 @@ def test_real_network_on_real_photographs_in_all_formats(shared, real, said, for
 def test_only_featx_speaks_while_it_exports(world):
     progress = {"start TensorFlow", "export to keras", "export to savedmodel", "export to onnx"}  # of what takes long
     assert {line.split(":")[0] for line in world.stderr.splitlines()} <= progress
-    assert len(world.exports) == 6
+    assert len(world.exports) == len(RUNS) * len(FORMATS)
     for export in world.exports:
         path = Path(export["path"])
         suffix = {"keras": ".keras", "savedmodel": "", "onnx": ".onnx"}[export["format"]]
