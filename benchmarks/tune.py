@@ -141,9 +141,7 @@ def print_table(figures: dict[str, Any]) -> None:
     print(f"{features['n_images']:,} images, {epochs} epochs")
     print(f"featx: features of block 4 {features['elapsed_s']:8.1f} s {gib['extract']:8.2f} GiB")
     print(f"featx: head, block frozen  {ours['head_s']:8.1f} s")
-    print(
-        f"featx: tuning              {ours['elapsed_s']:8.1f} s {gib['tune']:8.2f} GiB, {per_epoch[0]:.1f} an epoch"
-    )
+    print(f"featx: tuning              {ours['elapsed_s']:8.1f} s {gib['tune']:8.2f} GiB, {per_epoch[0]:.1f} an epoch")
     print(f"Keras: end to end          {total[1]:8.1f} s {gib['keras']:8.2f} GiB, {per_epoch[1]:.1f} an epoch")
     print(f"Keras takes {per_epoch[1] / per_epoch[0]:.1f} times as long an epoch")
     print(f"Keras takes {total[1] / total[0]:.1f} times as long in all, with the time for the features")

@@ -152,7 +152,8 @@ def find_block(backbone: str, block: str, last_layer: str) -> tuple[str, str]:
     if first < 0:
         hint = f" Its last block is {last_block}." if last_block else ""
         rule = f"{backbone} has no block or layer of this name up to {last_layer}.{hint}"
-        check_name(name, names, rule, BackboneError)
+        blocks = [layer.partition("_")[0] for layer in names]
+        check_name(name, [*blocks, *names], rule, BackboneError)
     if first < 2:  # the first layer is the input
         raise BackboneError(f"Some layers of {backbone} must stay frozen: name a later block. Received: {name!r}")
     return name, names[first - 1]

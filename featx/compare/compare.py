@@ -117,7 +117,7 @@ def compare_approaches(
     backbones, baselines = _each_once("backbones", backbones), _each_once("baselines", baselines)
     maps = names("maps", maps)
     views, workers, repeats = as_views(views), as_workers(workers), whole_number("repeats", repeats, most=MAX_REPEATS)
-    _check_choice(backbones, baselines, recipe_options)
+    _check_choice(backbones, baselines, recipe_options, tune)
     of_backbones: list[RecipeOptions] = [{**recipe_options, "backbone": name} for name in backbones]
     of_report = report_resnet50_options(recipe_options) if REPORT_RESNET50 in baselines else None
     for recipe_of in [*of_backbones, *filter(None, [of_report])]:
@@ -193,10 +193,12 @@ def _each_once(what: str, given: Sequence[str] | str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names(what, given)))
 
 
-def _check_choice(backbones: Sequence[str], baselines: Sequence[str], options: RecipeOptions) -> None:
+def _check_choice(backbones: Sequence[str], baselines: Sequence[str], options: RecipeOptions, tune: str | None) -> None:
     """Raise FeatxError if there is nothing to compare, or an option can only be meant for one of several backbones."""
     if not backbones and not baselines:
         raise FeatxError("There is nothing to compare: name a backbone or a baseline.")
+    if tune is not None and not backbones:
+        raise FeatxError("There is no backbone with a block to tune: name one.")
     for name in baselines:
         check_name(name, BASELINE_NAMES, f"A baseline must be one of {', '.join(BASELINE_NAMES)}.")
     if len({*backbones, *([REPORT_BACKBONE] if REPORT_RESNET50 in baselines else [])}) <= 1:
