@@ -18,6 +18,7 @@ from featx.dataset.sample import write_sample
 from featx.heads.training_loop import Training
 from featx.report.html.page import Thumbnails, page_html
 from featx.text import printable
+from tests.conftest import SMALL
 from tests.report.test_text import approach as an_approach
 from tests.report.test_text import comparison as of_approaches
 
@@ -54,10 +55,7 @@ def digits(tmp_path_factory, new_cache) -> tuple[Comparison, Path]:
         baselines=["report-cnn"],
         cache_dir=new_cache(folder / "cache"),
         training=Training(epochs=2),
-        weights="random",
-        image_size=(32, 32),
-        layer="block2_pool",  # the rest of the network would take long for 1,797 images, and the page is the same
-        pooling="avg",
+        **SMALL,
     )
     return comparison, data
 
@@ -76,9 +74,7 @@ def hostile(tmp_path_factory, new_cache) -> tuple[Comparison, Path]:
     for number, path in enumerate(sorted((data / "test").rglob("*.jpg"))):
         path.rename(path.with_name(f"<b onclick='alert({number})'>\n&\u2028.jpg"[: 40 + number] + f"{number}.jpg"))
     (data / "train" / names[0] / "<script>bad.jpg").write_bytes(b"no image")
-    comparison = compare_approaches(
-        data, cache_dir=new_cache(folder / "cache"), training=Training(epochs=2), weights="random", image_size=(32, 32)
-    )
+    comparison = compare_approaches(data, cache_dir=new_cache(folder / "cache"), training=Training(epochs=2), **SMALL)
     return comparison, data
 
 
