@@ -123,11 +123,11 @@ def build_model(recipe: Recipe, weights_path: Path | None, precision: str = "flo
     for layer in network.layers:
         if type(layer).__name__ in _PREPROCESSING_LAYERS or layer.name == CLASSIFIER_LAYER:
             layer.dtype_policy = "float32"
-    if weights_path is None:
-        _set_random_weights(network, seed=int(recipe.weights.removeprefix("random-")))
-    else:
+    if weights_path is not None:
         _load_weights(network, recipe, weights_path)
     trunk = keras.Model(network.input, _pooled(keras, _output_of_layer(network, recipe), recipe))
+    if weights_path is None:
+        _set_random_weights(network, trunk, seed=int(recipe.weights.removeprefix("random-")))
     trunk.trainable = False
     images = keras.Input((*recipe.image_size, 3), dtype="uint8", name="images")
     features = trunk(_preprocess(keras, images, recipe.preprocessing), training=False)
@@ -256,13 +256,16 @@ def _rescale_efficientnet(pixels: Any) -> Any:
 _RANDOM_GAMMA = 0.8
 
 
-def _set_random_weights(network: Any, seed: int) -> None:
+def _set_random_weights(network: Any, trunk: Any, seed: int) -> None:
     """Set seeded random weights: He-normal kernels (He et al. 2015), identity statistics.
 
-    Drawn with NumPy, so that one seed means the same numbers on every Keras backend.
+    Drawn with NumPy, so that one seed means the same numbers on every Keras backend. They are drawn in the order of the
+    layers of `network`, up to the last one that `trunk` has: most of the numbers of VGG16 belong to its last blocks.
     """
     rng = np.random.default_rng(seed)
-    for layer in network.layers:
+    layers, kept = network.layers, trunk.layers
+    n_layers = 1 + max(number for number, layer in enumerate(layers) if layer in kept)
+    for layer in layers[:n_layers]:
         # A depthwise kernel (h, w, channels, 1) sees one channel; any other sees all of its last but one axis.
         fan_in_axes = 2 if type(layer).__name__ == "DepthwiseConv2D" else -1
         for weight in layer.weights:
