@@ -9,6 +9,7 @@ from markupsafe import escape
 
 from featx.compare.compare import _sample_warnings, compare_approaches
 from featx.compare.result import Comparison
+from featx.compare.significance import mcnemar_p_value
 from featx.dataset.sample import write_sample
 from featx.dataset.scanning import scan
 from featx.errors import FeatxError
@@ -18,7 +19,6 @@ from featx.report.folder import write_report
 from featx.report.text import table, verdict
 from featx.store.feature_store import FeatureStore
 from featx.system.tables import escape_markdown
-from featx.train.metrics import mcnemar_p_value
 from featx.train.train import train_top
 
 OPTIONS = {"weights": "random", "image_size": (32, 32), "layer": "block2_pool", "pooling": "avg"}
