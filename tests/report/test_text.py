@@ -225,7 +225,8 @@ def test_with_several_seeds_the_means_are_compared():
     assert verdict(c).startswith(
         "vgg16 + dense got 82.4±1.5 % of 1,000 test images right (mean and standard deviation of 3 seeds; 95 % "
         "interval 79.9 to 84.6 %). report-cnn, the best trained from scratch, got 82.2±0.6 % (79.7 to 84.4 %). They "
-        "tied: the difference of 0.2 points is not statistically significant (paired test over images and seeds, p = 0.8"
+        "tied: the difference of 0.2 points is not statistically significant (paired test over images and seeds, "
+        "p = 0.8"
     )
     assert "vgg16 + dense (82.4±1.5 %) leads, but report-cnn is not clearly worse" in _titles(c)
     rows = [line for line in table(c).splitlines() if "report-cnn" in line]
