@@ -52,7 +52,7 @@ def test_fetch_extract_train_predict_export_and_the_onnx_file_elsewhere(kaggle, 
     here = tmp_path / "here"
     here.mkdir()
     variables = {"FEATX_WEIGHTS": "random", "FEATX_IMAGE_SIZE": "32", "FEATX_PRECISION": "float32", "FEATX_EPOCHS": "5"}
-    variables["FEATX_LAYER"] = "block3_pool"  # less to convert
+    variables["FEATX_LAYER"] = "block1_pool"  # less to convert
     with ForkServer(here, {"HOME": str(tmp_path), **variables}) as server:
         names, rows = session(here, lambda *words: server.run(PROGRAM, "-c", kaggle.url, *words))
     elsewhere = subprocess.run(

@@ -27,7 +27,7 @@ from featx.store.feature_store import FeatureStore
 from tests.as_on_windows import refuse_as_windows
 
 OPTIONS = {"weights": "random", "image_size": (32, 32), "layer": "block1_pool"}
-WORDS = ["--weights", "random", "--image-size", "32", "--layer", "block1_pool"]
+WORDS = ["--weights", "random", "--image-size", "32", "--layer", "block1_pool", "--pooling", "avg"]
 
 
 def test_the_main_job_needs_nothing_that_only_posix_has(make_photos, tmp_path):

@@ -118,8 +118,7 @@ def build_model(recipe: Recipe, weights_path: Path | None, precision: str = "flo
     if weights_path is None and not recipe.has_random_weights:
         raise WeightsError(f"The file with the weights of {recipe.backbone} is needed: name it with --weights PATH.")
     keras = import_keras()
-    network = _network_with_weights(keras, recipe, weights_path, precision)
-    trunk = keras.Model(network.input, _pooled(keras, _output_of_layer(network, recipe), recipe))
+    trunk = _build_trunk(keras, recipe, weights_path, precision)
     trunk.trainable = False
     images = keras.Input((*recipe.image_size, 3), dtype="uint8", name="images")
     features = trunk(_preprocess(keras, images, recipe.preprocessing), training=False)
@@ -146,14 +145,9 @@ def build_tail(recipe: Recipe, weights_path: Path | None, after: str, *, load_we
         WeightsError: as for `build_model`.
     """
     keras = import_keras()
-    if load_weights:
-        network = _network_with_weights(keras, recipe, weights_path, "float32")
-    else:
-        with _dtype_policy(keras, "float32"):
-            network = _build_network(keras, recipe, None)
-    output = _pooled(keras, _output_of_layer(network, recipe), recipe)
+    trunk = _build_trunk(keras, recipe, weights_path, "float32", load_weights=load_weights)
     try:
-        tail = keras.Model(network.get_layer(after).output, output, name="tail")
+        tail = keras.Model(trunk.get_layer(after).output, trunk.output, name="tail")
     except ValueError as error:
         raise BackboneError(
             f"What follows {after} in {recipe.backbone} also needs the output of an earlier layer, so it cannot be "
@@ -164,17 +158,21 @@ def build_tail(recipe: Recipe, weights_path: Path | None, after: str, *, load_we
     return tail
 
 
-def _network_with_weights(keras: Any, recipe: Recipe, weights_path: Path | None, precision: str) -> Any:
+def _build_trunk(
+    keras: Any, recipe: Recipe, weights_path: Path | None, precision: str, *, load_weights: bool = True
+) -> Any:
+    """Return a network from preprocessed pixels to the features of the recipe; see `build_tail` for `load_weights`."""
     with _dtype_policy(keras, DTYPE_POLICIES[precision]):
         network = _build_network(keras, recipe, weights_path)
     for layer in network.layers:
         if type(layer).__name__ in _PREPROCESSING_LAYERS or layer.name == CLASSIFIER_LAYER:
             layer.dtype_policy = "float32"
-    if weights_path is None:
-        _set_random_weights(network, seed=int(recipe.weights.removeprefix("random-")))
-    else:
+    if load_weights and weights_path is not None:
         _load_weights(network, recipe, weights_path)
-    return network
+    trunk = keras.Model(network.input, _pooled(keras, _output_of_layer(network, recipe), recipe))
+    if load_weights and weights_path is None:
+        _set_random_weights(network, trunk, seed=int(recipe.weights.removeprefix("random-")))
+    return trunk
 
 
 @contextmanager
@@ -299,13 +297,16 @@ def _rescale_efficientnet(pixels: Any) -> Any:
 _RANDOM_GAMMA = 0.8
 
 
-def _set_random_weights(network: Any, seed: int) -> None:
+def _set_random_weights(network: Any, trunk: Any, seed: int) -> None:
     """Set seeded random weights: He-normal kernels (He et al. 2015), identity statistics.
 
-    Drawn with NumPy, so that one seed means the same numbers on every Keras backend.
+    Drawn with NumPy, so that one seed means the same numbers on every Keras backend. They are drawn in the order of the
+    layers of `network`, up to the last one that `trunk` has: most of the numbers of VGG16 belong to its last blocks.
     """
     rng = np.random.default_rng(seed)
-    for layer in network.layers:
+    layers, kept = network.layers, trunk.layers
+    n_layers = 1 + max(number for number, layer in enumerate(layers) if layer in kept)
+    for layer in layers[:n_layers]:
         # A depthwise kernel (h, w, channels, 1) sees one channel; any other sees all of its last but one axis.
         fan_in_axes = 2 if type(layer).__name__ == "DepthwiseConv2D" else -1
         for weight in layer.weights:

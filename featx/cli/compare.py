@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from featx.cli import options as opt
-from featx.compare import BASELINE_NAMES, MAX_REPEATS, Comparison, compare_approaches
+from featx.compare import BASELINE_NAMES, MAX_REPEATS, Comparison, compare_approaches, with_claims
 from featx.dataset import ImageFolders
 from featx.extract import DEFAULT_CACHE_DIR
 from featx.storage import StoragePath, new_folder
@@ -57,7 +57,7 @@ log = logging.getLogger("featx")
 @click.option(
     "--claims",
     is_flag=True,
-    help="Show what the report of 2020 claimed, even for images that are not the report's.",
+    help="Show what the report of 2020 and others claim, even if it is about other images.",
 )
 @click.option(
     "--report-dir", type=opt.LocalPath(path_type=Path), help="Report folder.  [default: a new one in reports/]"
@@ -87,9 +87,10 @@ def compare(
     baselines = ("report-cnn", *baselines) if with_scratch_cnn else baselines
     with new_folder(report_dir, Path(REPORTS_NAME), last=PAGE_NAME, precious=RUNS_NAME) as making:
         comparison = compare_approaches(data, baselines=baselines, runs_dir=making.built / RUNS_NAME, **options)
+        comparison = with_claims(comparison, always=claims)
         making.is_worth_keeping = True
         with waiting("report", show=output.show):
-            fill_report(making.built, comparison, making.path, data.root, claims=claims)
+            fill_report(making.built, comparison, making.path, data.root)
     folder = making.path
     predict = predict_command(folder, options["cache_dir"])
     output.say(comparison, lambda done: comparison_text(done, folder, predict), lambda done: json.loads(done.to_json()))

@@ -5,19 +5,21 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
+from itertools import combinations
 from operator import methodcaller
-from statistics import fmean
+from statistics import fmean, stdev
 from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from featx.compare.error_analysis import ErrorAnalysis
+from featx.compare.significance import SIGNIFICANCE, holm, paired_p_value
 from featx.errors import FeatxError
 from featx.heads import Epoch
 from featx.system import brief, duration, from_json_value
 from featx.text import printable
-from featx.train import Confusion, Metrics, mcnemar_p_value, repeated_p_value, wilson_interval
+from featx.train import Confusion, Metrics, wilson_interval
 
 FORMAT = "featx-comparison"
 
@@ -25,8 +27,8 @@ FORMAT = "featx-comparison"
 MAX_ROWS = 100
 VERSION_OF_ROWS, VERSION_OF_CELLS = 3, 4
 
-#: P values below this are called differences beyond chance.
-SIGNIFICANCE = 0.05
+#: What the JSON has of an approach for its readers, although it follows from the rest.
+DERIVED = ("accuracy", "accuracy_sd", "accuracy_interval", "differs_from_best")
 
 
 @dataclass(frozen=True)
@@ -45,13 +47,14 @@ class Approach:
         history: the epochs, counted from 1; empty where there are none (`logreg`).
         kept_epoch: the epoch whose weights were kept, 0 if no epoch of tuning made it better; `None` without a history.
         confusion: `confusion[true][predicted]`, number of test images; may be given as rows of numbers.
-        p_value: paired against the best approach: McNemar's, or with `repeats` that of the mean accuracies; `None` for
-            the best itself, and before `with_p_values`.
+        p_value: of the hypothesis that it is as good as the best, which it is paired with; see
+            `featx.compare.significance.paired_p_value`. `None` for the best itself, and before `with_p_values`.
         image_size: `(height, width)` in pixels that the approach has seen.
         details: what else decided the result, e.g. the regularization chosen.
         notes: sentences for the reader, shown under the table.
         repeats: accuracies with one seed after the other; empty if it was trained once. The first is the one of
             `metrics`; all else here is about it, too.
+        p_holm: `p_value`, corrected for the number of pairs of approaches; `None` where `p_value` is.
     """
 
     name: str
@@ -69,6 +72,7 @@ class Approach:
     details: dict[str, str | int | float]
     notes: tuple[str, ...]
     repeats: tuple[float, ...] = ()
+    p_holm: float | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.confusion, Confusion):
@@ -76,7 +80,7 @@ class Approach:
 
     def __repr__(self) -> str:
         return (
-            f"<Approach {self.name}: {self.metrics.accuracy:.1%} of {self.metrics.n_samples:,} test images, in "
+            f"<Approach {self.name}: {self.accuracy:.1%} of {self.metrics.n_samples:,} test images, in "
             f"{duration(self.total_s)}>"
         )
 
@@ -91,6 +95,11 @@ class Approach:
         return fmean(self.repeats) if self.repeats else self.metrics.accuracy
 
     @property
+    def accuracy_sd(self) -> float | None:
+        """The standard deviation of the accuracies over the seeds; `None` if it was trained once."""
+        return stdev(self.repeats) if self.repeats else None
+
+    @property
     def accuracy_interval(self) -> tuple[float, float]:
         """The 95 % interval of `accuracy` for the choice of test images (Wilson)."""
         if not self.repeats:
@@ -103,8 +112,8 @@ class Approach:
 
     @property
     def differs_from_best(self) -> bool:
-        """Whether the best is significantly better than this; False if it was not tested."""
-        return self.p_value is not None and self.p_value < SIGNIFICANCE
+        """Whether the best is significantly better than this, corrected for the number of pairs; False if untested."""
+        return self.p_holm is not None and self.p_holm < SIGNIFICANCE
 
 
 @dataclass(frozen=True)
@@ -130,6 +139,33 @@ class CurvePoint:
 
 
 @dataclass(frozen=True)
+class Claim:
+    """What somebody else claims about an approach, beside what was measured here.
+
+    Attributes:
+        approach: its name.
+        source: who claims it.
+        n_train: number of training images there, including those for validation.
+        n_test: number of images there that the accuracy is said to be measured on.
+        accuracy: from where to where it is, from 0 to 1; twice the same if it is one number.
+        time: of features and training, as the source has it; empty if it says nothing.
+        losses: as the source has them; empty if it says nothing.
+        measured_accuracy: here; the mean over the seeds if there are several. `None` before it is measured.
+        measured_interval: its 95 % interval, see `Approach.accuracy_interval`.
+    """
+
+    approach: str
+    source: str
+    n_train: int
+    n_test: int
+    accuracy: tuple[float, float]
+    time: str = ""
+    losses: str = ""
+    measured_accuracy: float | None = None
+    measured_interval: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
 class Comparison:
     """Approaches trained and tested on the same images.
 
@@ -150,6 +186,7 @@ class Comparison:
         created_at: ISO 8601 date and time.
         error_analysis: the same, image by image; None if it was not made. The JSON file calls it `examination`.
         learning_curve: the accuracy of each approach with fewer training images; empty if it was not requested.
+        claims: what others claim about its approaches; see `featx.compare.claims.with_claims`.
 
     Raises:
         FeatxError: no approach, two with the same name, or a confusion matrix that does not fit the classes.
@@ -171,6 +208,7 @@ class Comparison:
     created_at: str
     error_analysis: ErrorAnalysis | None = None
     learning_curve: tuple[CurvePoint, ...] = ()
+    claims: tuple[Claim, ...] = ()
 
     def __post_init__(self) -> None:
         names = [approach.name for approach in self.approaches]
@@ -185,7 +223,7 @@ class Comparison:
         best = self.best
         return (
             f"<Comparison of {len(self.approaches)} approaches on {brief(self.dataset)}: {best.name} is right on "
-            f"{best.metrics.accuracy:.1%} of {self.n_test:,} test images>"
+            f"{best.accuracy:.1%} of {self.n_test:,} test images>"
         )
 
     @property
@@ -228,9 +266,10 @@ class Comparison:
         members = {"examination" if name == "error_analysis" else name: value for name, value in asdict(self).items()}
         has_rows = len(self.class_names) <= MAX_ROWS
         version = VERSION_OF_ROWS if has_rows else VERSION_OF_CELLS
-        fields = {"format": FORMAT, "format_version": version, **members}
-        for approach, confusion in zip(fields["approaches"], (one.confusion for one in self.approaches), strict=True):
-            approach["confusion"] = list(confusion) if has_rows else confusion.cells
+        fields = {"format": FORMAT, "format_version": version, "best": self.best.name, **members}
+        for approach, one in zip(fields["approaches"], self.approaches, strict=True):
+            approach.update({name: getattr(one, name) for name in DERIVED})
+            approach["confusion"] = list(one.confusion) if has_rows else one.confusion.cells
             approach["history"] = [{key: _jsonable(value) for key, value in e.items()} for e in approach["history"]]
         try:
             text = json.dumps(fields, indent=2, allow_nan=False, default=methodcaller("item"))
@@ -254,8 +293,15 @@ class Comparison:
                     f"These results are not in the format {FORMAT} {VERSION_OF_ROWS} or {VERSION_OF_CELLS}. Run the "
                     f"comparison again with this version of featx. Received: {found[0]} {found[1]}"
                 )
+            fields.pop("best", None)
             fields["error_analysis"] = fields.pop("examination", None)
             for approach in fields["approaches"]:
+                for name in DERIVED:
+                    approach.pop(name, None)
+                if approach["p_value"] is not None:  # an older featx did not correct it; Holm's is never above this
+                    approach.setdefault(
+                        "p_holm", min(approach["p_value"] * math.comb(len(fields["approaches"]), 2), 1.0)
+                    )
                 rows = approach["confusion"]
                 cells = Confusion.of_rows(rows).cells if found[1] == VERSION_OF_ROWS else rows
                 approach["confusion"] = {"n_classes": len(fields["class_names"]), "cells": cells}
@@ -273,6 +319,10 @@ def ranked(approaches: Iterable[Approach]) -> list[Approach]:
 def with_p_values(approaches: Iterable[Approach], correct: Mapping[str, npt.NDArray[np.bool_]]) -> tuple[Approach, ...]:
     """Return the approaches with their p values against the best, in the order given.
 
+    The best is chosen by the same answers. Any approach could have been it, and any pair could have been compared. So
+    the p values of all pairs count in Holm's correction, not only those against the best: these alone would be below
+    `SIGNIFICANCE` too often.
+
     Args:
         approaches: at least one.
         correct: by the approach's name, bool: whether it was right on each test image, in one order. `(n_test,)`, or
@@ -284,7 +334,7 @@ def with_p_values(approaches: Iterable[Approach], correct: Mapping[str, npt.NDAr
     given = tuple(approaches)
     if not given:
         raise FeatxError("P values need at least one approach. Received: none")
-    answers = {name: np.atleast_2d(right) for name, right in correct.items()}
+    answers = {approach.name: np.atleast_2d(correct[approach.name]) for approach in given if approach.name in correct}
     for approach in given:
         right = answers.get(approach.name)
         counts = None if right is None else (int(right[0].sum()), right.shape[1])
@@ -293,16 +343,16 @@ def with_p_values(approaches: Iterable[Approach], correct: Mapping[str, npt.NDAr
                 f"The answers of {printable(approach.name)} do not match its metrics, which count "
                 f"{approach.metrics.n_correct} of {approach.metrics.n_samples} as correct. Received: {counts}"
             )
+    pairs = list(combinations(answers, 2))
+    p_values = [paired_p_value(answers[one], answers[other]) for one, other in pairs]
+    of_pair = dict(zip(map(frozenset, pairs), zip(p_values, holm(p_values), strict=True), strict=True))
     best = ranked(given)[0]
-    return tuple(
-        replace(approach, p_value=None if approach is best else _p_value(answers[approach.name], answers[best.name]))
-        for approach in given
-    )
 
+    def with_p_value(approach: Approach) -> Approach:
+        p_value, p_holm = (None, None) if approach is best else of_pair[frozenset((approach.name, best.name))]
+        return replace(approach, p_value=p_value, p_holm=p_holm)
 
-def _p_value(a: npt.NDArray[np.bool_], b: npt.NDArray[np.bool_]) -> float:
-    """Return McNemar's p value of two classifiers with one seed; with several, that of their mean accuracies."""
-    return mcnemar_p_value(a[0], b[0]) if len(a) == len(b) == 1 else repeated_p_value(a, b)
+    return tuple(map(with_p_value, given))
 
 
 def _jsonable(value: float) -> float | str:

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from featx.compare import Approach, Comparison, ErrorAnalysis
+from featx.compare import Approach, Comparison, ErrorAnalysis, with_claims
 from featx.dataset import Data
 from featx.errors import FeatxError, reason_of
 from featx.report.html.page import page_html
@@ -25,6 +25,7 @@ from featx.report.text import (
     TIME_NOTE,
     class_measures,
     curve_verdict,
+    first_seed_note,
     hardware_text,
     quality_note,
     short_value,
@@ -56,7 +57,8 @@ def write_report(
     """Write `index.html`, `results.json`, `results.md` and the pictures to a folder, which is created if necessary.
 
     The page's thumbnails come from the images in the data set's folder `data_dir`; without it, there are none. With
-    `claims`, the page shows the claims of the report of 2020, even if the images are not those of the report.
+    `claims`, the report has what others claim about the same approaches, even if it is about other images; see
+    `featx.compare.claims`.
 
     If the folder is empty or new, the report is there as a whole or not at all. In another folder, each file is written
     under a temporary name and then renamed, so a file with its final name is always complete.
@@ -66,17 +68,16 @@ def write_report(
     """
     if not isinstance(comparison, Comparison):
         raise FeatxError(f"write_report needs the result of compare_approaches. Received: {shown(comparison)}")
+    comparison = with_claims(comparison, always=claims)
     report_dir = as_path(report_dir)
     if report_dir.is_dir() and any(report_dir.iterdir()):
-        fill_report(report_dir, comparison, report_dir, data_dir, claims=claims)
+        fill_report(report_dir, comparison, report_dir, data_dir)
         return
     with new_folder(report_dir, last=PAGE_NAME) as making:
-        fill_report(making.built, comparison, making.path, data_dir, claims=claims)
+        fill_report(making.built, comparison, making.path, data_dir)
 
 
-def fill_report(
-    folder: Path, comparison: Comparison, report_dir: Path, data_dir: Data | None = None, *, claims: bool = False
-) -> None:
+def fill_report(folder: Path, comparison: Comparison, report_dir: Path, data_dir: Data | None = None) -> None:
     """Write the files of a report into `folder`, which will be at `report_dir`; the rest is as for `write_report`.
 
     The figures are written first: whatever becomes of the pictures and the page, they are kept.
@@ -87,7 +88,7 @@ def fill_report(
         files = {
             **pictures,
             "results.md": results_page(comparison, has_curves="training-curves.png" in pictures).encode(),
-            PAGE_NAME: page_html(comparison, data_dir, report_dir, claims=claims).encode(),
+            PAGE_NAME: page_html(comparison, data_dir, report_dir).encode(),
         }
     except Exception as error:  # of any library: the figures are worth more than a traceback
         raise FeatxError(f"The pictures and the page of the report cannot be made: {reason_of(error)}.") from error
@@ -127,6 +128,7 @@ def results_page(comparison: Comparison, *, has_curves: bool) -> str:
     """Return `results.md`; `has_curves` if there is a picture of the training curves."""
     numbers = f"{comparison.n_train:,} for training, {comparison.n_validation:,} for validation"
     counts = f"{len(comparison.class_names):,} classes. Images: {numbers}, {comparison.n_test:,} for testing."
+    seed = list(filter(None, [first_seed_note(comparison)]))
     parts = [
         f"# {title(comparison, escape_markdown)}",
         *verdict_lines(comparison, escape_markdown),
@@ -140,14 +142,14 @@ def results_page(comparison: Comparison, *, has_curves: bool) -> str:
         "## Time\n\n![Time by approach, for features and for training](time.png)",
     ]
     if has_curves:
-        parts.append(f"## Training\n\n{CURVES_NOTE}\n\n![Loss and accuracy by epoch](training-curves.png)")
+        parts += ["## Training", CURVES_NOTE, *seed, "![Loss and accuracy by epoch](training-curves.png)"]
     if comparison.learning_curve:
         sentence = escape_markdown(curve_verdict(comparison))
         picture = "![Accuracy by number of training images](learning-curve.png)"
         parts.append(f"## Learning curve: how much data is enough\n\n{sentence}\n\n{LEARNING_NOTE}\n\n{picture}")
     pictures = zip(comparison.approaches, confusion_file_names(comparison), strict=True)
     matrices = [f"![Confusion matrix of {escape_markdown(approach.name)}]({name})" for approach, name in pictures]
-    parts += ["## Confusion matrix", *_class_numbers(comparison), *matrices, *_by_class(comparison)]
+    parts += ["## Confusion matrix", *seed, *_class_numbers(comparison), *matrices, *_by_class(comparison)]
     if comparison.error_analysis:
         parts += ["## Problems in the data", _problems(comparison.error_analysis)]
     parts += ["## How to reproduce", _provenance(comparison)]

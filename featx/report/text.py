@@ -27,7 +27,7 @@ TIE_POINTS = 1
 #: With fewer test images than this, percentages have no decimals: a single image is more than half a point.
 N_FOR_DECIMALS = 200
 
-RESULT_HEADER = ("Approach", "Accuracy (95 % CI)", "Loss", "AUC", "F1", "ECE", "p")
+RESULT_HEADER = ("Approach", "Accuracy (95 % CI)", "Loss", "AUC", "F1", "ECE", "p (Holm)")
 COST_HEADER = ("Approach", "Features", "Training", "Total", "Parameters", "Memory")
 REPEATS_HEADER = ("Approach", "Seeds", "Mean accuracy", "SD", "Lowest", "Highest")
 
@@ -37,19 +37,26 @@ QUALITY_NOTE = (
     "F1: mean over the classes. ECE: expected calibration error. "
 )
 
+HOLM_NOTE = (
+    "It is corrected for the number of pairs of approaches (Holm): if all were equally good, a p below 0.05 would "
+    "appear in at most 5 % of comparisons. "
+)
+
 ONE_SEED_NOTE = (
-    "p: McNemar's exact test against the best approach, not corrected for the number of approaches. CI and p cover the "
-    "choice of test images, not the choice of seed."
+    f"p: McNemar's exact test against the best approach. {HOLM_NOTE}CI and p cover the choice of test images, not the "
+    f"choice of seed."
 )
 
 SEEDS_NOTE = (
-    "p: paired t-test of the mean accuracies against the best approach; it includes the variation between seeds and is "
-    "not corrected for the number of approaches. Loss, AUC, F1, ECE and the confusion matrix are for the first seed."
+    f"p: paired t-test of the mean accuracies against the best approach, over test images and seeds; McNemar's exact "
+    f"test if no answer depends on the seed. {HOLM_NOTE}Loss, AUC, F1, ECE and the confusion matrix are for the first "
+    f"seed."
 )
 
 REPEATS_NOTE = (
     "Each approach was trained once per seed on the same images. The seed also selects the validation images. This "
-    "spread comes from training alone; the 95 % intervals come from the choice of test images."
+    "spread comes from training alone; the 95 % intervals come from the choice of test images. p counts both. SD and "
+    "±: standard deviation over the seeds."
 )
 
 TIME_NOTE = (
@@ -127,7 +134,7 @@ def _markdown_name(approach: Approach, comparison: Comparison) -> str:
 def title(comparison: Comparison, escape: Callable[[str], str] = printable) -> str:
     """Return the result in `MAX_TITLE_WORDS` words at most."""
     best, counterpart = comparison.best, comparison.counterpart
-    alone = f"{escape(_cut(printable(best.name)))}: {_accuracy(best)} right"
+    alone = f"{escape(_cut(printable(best.name)))}: {accuracy_text(best)} right"
     titles = [_title_against(best, counterpart, escape)] if counterpart else []
     if not best.is_above(comparison.commonest_share):
         share = percent(comparison.commonest_share, comparison.n_test)
@@ -138,16 +145,16 @@ def title(comparison: Comparison, escape: Callable[[str], str] = printable) -> s
 
 def _title_against(best: Approach, counterpart: Approach, escape: Callable[[str], str]) -> str:
     name, other = escape(_cut(printable(best.name))), _called(counterpart, escape)
-    if not counterpart.differs_from_best and counterpart.p_value is not None:
+    if not counterpart.differs_from_best and counterpart.p_holm is not None:
         is_tie = _points(best, counterpart) < TIE_POINTS
         if _called(best, escape).startswith("the "):
             name, other = other, _called(best, escape)
             best, counterpart = counterpart, best
-        shares = dict.fromkeys((_accuracy(best), _accuracy(counterpart)))
+        shares = dict.fromkeys((accuracy_text(best), accuracy_text(counterpart)))
         if is_tie:
             return f"{name} and {other} tied: {' and '.join(shares)} right"
-        return f"No clear winner: {name} {_accuracy(best)}, {other} {_accuracy(counterpart)} right"
-    return f"{name}: {_accuracy(best)} right, {_points_text(best, counterpart)} above {other}"
+        return f"No clear winner: {name} {accuracy_text(best)}, {other} {accuracy_text(counterpart)} right"
+    return f"{name}: {accuracy_text(best)} right, {_points_text(best, counterpart)} above {other}"
 
 
 def _called(approach: Approach, escape: Callable[[str], str]) -> str:
@@ -166,25 +173,31 @@ def verdict(comparison: Comparison, escape: Callable[[str], str] = printable) ->
 def verdict_lines(comparison: Comparison, escape: Callable[[str], str] = printable) -> tuple[str, ...]:
     """Return the same as a line each on accuracy, on significance, and on time, without the warnings."""
     best, counterpart = comparison.best, comparison.counterpart
-    n_seeds = len(best.repeats)
-    average = f", on average over {n_seeds} seeds" if n_seeds else ""
     low, high = _interval(best)
-    share = f"{escape(best.name)} got {_accuracy(best)} of {best.metrics.n_samples:,} test images right{average}"
-    share += f" (95 % interval {low} to {high} %)"
+    share = f"{escape(best.name)} got {accuracy_text(best)} of {best.metrics.n_samples:,} test images right"
+    share += f" ({_seeds_text(best)}95 % interval {low} to {high} %)"
     if counterpart is None:
         alone = f"{share}, in {duration(best.total_s)}. There is nothing to compare it with."
         return tuple(filter(None, (alone, _baseline_text(comparison, escape))))
     role = "the runner-up" if counterpart.kind == best.kind else _BEST_OF_KIND[counterpart.kind]
     low, high = _interval(counterpart)
-    accuracy = f"{share}. {escape(counterpart.name)}, {role}, got {_accuracy(counterpart)} ({low} to {high} %)."
-    others = [a for a in comparison.approaches if a is not best and a is not counterpart and a.p_value is not None]
+    of_seeds = "" if best.repeats else _seeds_text(counterpart)
+    accuracy = f"{share}. {escape(counterpart.name)}, {role}, got {accuracy_text(counterpart)} "
+    accuracy += f"({of_seeds}{low} to {high} %)."
+    others = [a for a in comparison.approaches if a is not best and a is not counterpart and a.p_holm is not None]
     as_good = [approach for approach in others if not approach.differs_from_best]
     doubts = (
-        _significance(best, counterpart),
+        _significance(comparison, counterpart),
         _as_good_text(best, as_good, escape),
         _baseline_text(comparison, escape),
     )
     return accuracy, " ".join(filter(None, doubts)), _times(best, counterpart, escape)
+
+
+def _seeds_text(approach: Approach) -> str:
+    """Return what its accuracy is of several seeds, before an interval; empty of one."""
+    n_seeds = len(approach.repeats)
+    return f"mean and standard deviation of {n_seeds} seeds; " if n_seeds else ""
 
 
 def _baseline_text(comparison: Comparison, escape: Callable[[str], str]) -> str:
@@ -222,6 +235,11 @@ def quality_note(comparison: Comparison) -> str:
     """Return what the columns of the table of results mean."""
     has_seeds = any(approach.repeats for approach in comparison.approaches)
     return QUALITY_NOTE + (SEEDS_NOTE if has_seeds else ONE_SEED_NOTE)
+
+
+def first_seed_note(comparison: Comparison) -> str:
+    """Return whose results are shown where only those of one training can be; empty if there was only one."""
+    return "These results are for the first seed." if any(each.repeats for each in comparison.approaches) else ""
 
 
 def hardware_text(comparison: Comparison, escape: Callable[[str], str] = printable) -> str:
@@ -274,13 +292,15 @@ def _points_text(best: Approach, counterpart: Approach) -> str:
     return f"{text} point{'' if text == '1' else 's'}"
 
 
-def _significance(best: Approach, counterpart: Approach) -> str:
+def _significance(comparison: Comparison, counterpart: Approach) -> str:
     """Return whether the best is better than its counterpart beyond chance."""
+    best = comparison.best
     points = _points_text(best, counterpart)
-    if counterpart.p_value is None:
+    if counterpart.p_holm is None:
         return f"The difference of {points} was not tested for significance."
-    test = "McNemar's test" if not (best.repeats or counterpart.repeats) else "paired t-test of the means"
-    test = f"{test}, {_p_text(counterpart)}"
+    test = "paired test over images and seeds" if best.repeats or counterpart.repeats else "McNemar's test"
+    correction = " with Holm's correction" if len(comparison.approaches) > 2 else ""
+    test = f"{test}{correction}, {_p_text(counterpart)}"
     if counterpart.differs_from_best:
         return f"The difference of {points} is statistically significant ({test})."
     difference = _points(best, counterpart)
@@ -306,7 +326,7 @@ def _times(best: Approach, counterpart: Approach, escape: Callable[[str], str]) 
 
 
 def _p_text(approach: Approach) -> str:
-    p = p_value(approach.p_value)
+    p = p_value(approach.p_holm)
     return f"p < {p[1:]}" if p.startswith("<") else f"p = {p}"
 
 
@@ -324,8 +344,12 @@ def percent(share: float, n: int) -> str:
     return f"{figure(share, n)} %"
 
 
-def _accuracy(approach: Approach) -> str:
-    return percent(approach.accuracy, approach.metrics.n_samples)
+def accuracy_text(approach: Approach) -> str:
+    """Return the accuracy for a sentence or a picture: of several seeds, the mean and the standard deviation."""
+    n = approach.metrics.n_samples
+    if approach.accuracy_sd is None:
+        return percent(approach.accuracy, n)
+    return f"{figure(approach.accuracy, n)}±{percent(approach.accuracy_sd, n)}"
 
 
 def _interval(approach: Approach) -> tuple[str, str]:
@@ -338,12 +362,12 @@ def result_cells(approach: Approach, comparison: Comparison) -> tuple[str, ...]:
     metrics = approach.metrics
     low, high = _interval(approach)
     return (
-        f"{_accuracy(approach)} ({low}–{high})",
+        f"{percent(approach.accuracy, metrics.n_samples)} ({low}–{high})",
         f"{metrics.loss:.3f}",
         "–" if metrics.roc_auc is None else f"{metrics.roc_auc:.3f}",
         f"{metrics.macro_f1:.3f}",
         f"{metrics.calibration_error:.3f}",
-        "best" if approach is comparison.best else p_value(approach.p_value),
+        "best" if approach is comparison.best else p_value(approach.p_holm),
     )
 
 

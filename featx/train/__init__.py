@@ -11,9 +11,7 @@ from featx.train.metrics import (
     ReliabilityBin,
     Result,
     confusion_matrix,
-    mcnemar_p_value,
     reliability,
-    repeated_p_value,
     wilson_interval,
 )
 from featx.train.run_folder import REPORTS_NAME, RUN_HEADS, RUNS_NAME, SavedRun, read_run, write_run

@@ -34,7 +34,7 @@ from tests.chaos.tally import chosen
 from tests.storage.hostile_archives import hostile_archive
 
 #: Archives, how many of them are extracted, and how many compared.
-N_ARCHIVES = chosen(full=2000, quick=100)
+N_ARCHIVES = chosen(full=2000, quick=50)
 EVERY_EXTRACTED, EVERY_COMPARED = 10, chosen(full=250, quick=100)
 
 #: What an archive of less than a megabyte may take: `hostile_archives` has bombs of 16 MiB, which an image may have.

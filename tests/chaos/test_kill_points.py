@@ -35,8 +35,8 @@ N_PER_CLASS = 16
 PETS = "tongpython/cat-and-dog"
 SIGKILLED = -9
 
-#: Kills of each command in `make test`. Those that take many seconds each are left to `make chaos`.
-N_QUICK, SLOW = 3, {"compare", "export to savedmodel", "export to onnx", "plan"}
+#: Kills of each command in `make test`. The others take many seconds each, and are left to `make chaos`.
+N_QUICK = {"train-top": 1, "fetch": 2, "cache rm": 2, "cache compact": 2}
 
 #: A kill comes at the point itself, or so long after it, at most.
 MAX_DELAY_S = 0.01
@@ -164,11 +164,11 @@ def chosen_points(points: list[Point], name: str) -> list[tuple[int, float]]:
     numbers = range(1, len(points) + 1)
     if not IS_FULL:
         renames = [number for number in numbers if points[number - 1].kind == "rename"]
-        numbers = sorted({*rng.sample(numbers, min(N_QUICK - 1, len(points))), rng.choice(renames or numbers)})
+        numbers = sorted({*rng.sample(numbers, min(N_QUICK[name] - 1, len(points))), rng.choice(renames or numbers)})
     return [(number, rng.choice([0.0, 0.0, rng.uniform(0, MAX_DELAY_S)])) for number in numbers]
 
 
-@pytest.mark.parametrize("name", [name for name in COMMANDS if IS_FULL or name not in SLOW])
+@pytest.mark.parametrize("name", COMMANDS if IS_FULL else N_QUICK)
 def test_a_command_killed_at_any_point_has_made_all_or_nothing_and_the_next_one_works(bench, tally, name):
     points, sizes = bench.points(name)
     assert points

@@ -17,7 +17,7 @@ import featx.cli.main
 from featx.dataset.scanning import scan
 from featx.storage import mark_folder
 
-FAST = ["--weights", "random", "--image-size", "32"]
+FAST = ["--weights", "random", "--image-size", "32", "--layer", "block2_pool", "--pooling", "avg"]
 
 
 def test_the_three_commands_from_photos_to_report(data, here, featx):
@@ -194,6 +194,7 @@ def test_what_featx_has_written_is_not_taken_for_images(make_photos, here, featx
     assert "because featx made it, although there are images in it: 1 folder (sea/cache)" in warning
 
 
+@pytest.mark.usefixtures("without_rendering")
 def test_classes_called_as_featxs_own_folders_are_classes(make_photos, here, new_cache, featx):
     (here / "cache").rename(here.parent / "cache elsewhere")
     names, elsewhere = ("cache", "reports", "runs"), ["--cache-dir", here.parent / "cache elsewhere"]

@@ -13,7 +13,7 @@ import pytest
 from featx.backbones.table import BACKBONES
 from featx.cli.main import main
 
-FAST = ["--weights", "random", "--image-size", "32"]
+FAST = ["--weights", "random", "--image-size", "32", "--layer", "block2_pool", "--pooling", "avg"]
 
 
 def commands(command=main, words=()):
@@ -51,6 +51,7 @@ def data(make_photos, tmp_path):
 
 def test_variables_stand_for_options_and_what_is_typed_counts_more(data, cache, featx, monkeypatch):
     variables = {"FEATX_WEIGHTS": "random", "FEATX_IMAGE_SIZE": "32", "FEATX_CACHE_DIR": str(cache), "FEATX_JSON": "1"}
+    variables |= {"FEATX_LAYER": "block2_pool", "FEATX_POOLING": "avg"}
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert json.loads(featx("extract", data).stdout)["n_computed"] == 32
@@ -98,7 +99,7 @@ def test_verbose_says_what_is_decided_and_quiet_only_what_is_wrong(data, cache):
     (data / "train" / "sea" / "notes.txt").write_text("no image")
     words = ["extract", data, *FAST, "--cache-dir", cache]
     verbose = run(*words, "--verbose")
-    assert '"layer":"block5_pool"' in verbose.stderr
+    assert '"layer":"block2_pool"' in verbose.stderr
     assert "Of 32 images, 0 are in the store and 32 must be computed." in verbose.stderr
     quiet = run(*words, "--quiet")
     assert quiet.stdout == ""
@@ -147,7 +148,7 @@ def test_exit_code_1_is_damage_or_no(data, cache, featx):
     assert refused.stdout == ""
     assert segment.exists()
     removed = json.loads(featx("cache", "rm", "vgg16", "--cache-dir", cache, "--yes", "--json").stdout)
-    assert removed["removed"][0].startswith("vgg16-block5_pool-32x32-")
+    assert removed["removed"][0].startswith("vgg16-block2_pool-avg-32x32-")
     assert not segment.exists()
 
 

@@ -10,7 +10,7 @@ import pytest
 from featx.report import folder as report_folder
 from featx.storage import OUTPUT_MARK, new_file, new_folder
 
-FAST = ["--weights", "random", "--image-size", "32", "--layer", "block1_pool", "--epochs", 1]
+FAST = ["--weights", "random", "--image-size", "32", "--layer", "block1_pool", "--pooling", "avg", "--epochs", 1]
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from markupsafe import escape
 
 from featx.compare.compare import _sample_warnings, compare_approaches
 from featx.compare.result import Comparison
+from featx.compare.significance import mcnemar_p_value
 from featx.dataset.sample import write_sample
 from featx.dataset.scanning import scan
 from featx.errors import FeatxError
@@ -18,10 +19,10 @@ from featx.report.folder import write_report
 from featx.report.text import table, verdict
 from featx.store.feature_store import FeatureStore
 from featx.system.tables import escape_markdown
-from featx.train.metrics import mcnemar_p_value
 from featx.train.train import train_top
 
-OPTIONS = {"weights": "random", "image_size": (32, 32)}
+OPTIONS = {"weights": "random", "image_size": (32, 32), "layer": "block2_pool", "pooling": "avg"}
+WORDS = ("--weights", "random", "--image-size", 32, "--layer", "block2_pool", "--pooling", "avg", "--epochs", 1)
 FAST = Training(epochs=2)
 
 
@@ -33,7 +34,13 @@ def data(make_photos, tmp_path):
 def test_all_approaches_stand_on_the_same_test_images(data, cache, tmp_path):
     (data / "test" / "sea" / "sea.0.jpg").write_bytes(b"no image")
     comparison = compare_approaches(
-        data, backbones=["vgg16", "mobilenetv2"], baselines=["report-cnn"], cache_dir=cache, training=FAST, **OPTIONS
+        data,
+        backbones=["vgg16", "mobilenetv2"],
+        baselines=["report-cnn"],
+        cache_dir=cache,
+        training=FAST,
+        weights="random",
+        image_size=(32, 32),
     )
     assert [approach.name for approach in comparison.approaches] == [
         "vgg16 + dense",
@@ -101,7 +108,7 @@ def test_what_is_wrong_with_the_data_is_said_wherever_its_results_are(data, cach
     (data / "test" / "wood" / "bad.jpg").write_bytes(b"no image")
     of_data = scan(data, cache).warnings
     assert len(of_data) >= 3
-    words = ["compare", data, "--cache-dir", cache, "--weights", "random", "--image-size", 32, "--epochs", 1]
+    words = ["compare", data, "--cache-dir", cache, *WORDS]
     report_dir = tmp_path / "report"
     printed = json.loads(featx(*words, "--report-dir", report_dir, "--json", "--quiet").stdout)
     left_out = "Left out because they cannot be read: 1 of 63 images, such as test/wood/bad.jpg."
@@ -148,7 +155,7 @@ def test_a_page_that_fails_costs_nothing_that_was_trained(data, cache, tmp_path,
         raise error
 
     monkeypatch.setattr(target, fail)
-    words = ["compare", data, "--cache-dir", cache, "--weights", "random", "--image-size", 32, "--epochs", 1]
+    words = ["compare", data, "--cache-dir", cache, *WORDS]
     report_dir = tmp_path / "report"
     output = featx(*words, "--report-dir", report_dir, "--quiet", exit_code=2).output
     reason = "not enough memory" if isinstance(error, MemoryError) else "ValueError: no such colour"

@@ -17,6 +17,7 @@ from featx.compare.near_duplicates import Copies
 from featx.compare.result import Comparison
 from featx.dataset.image_dataset import ImageDataset
 from featx.system.arguments import from_json_value
+from tests.conftest import SMALL
 
 
 @pytest.fixture
@@ -216,8 +217,7 @@ def test_comparison_holds_its_error_analysis(make_photos, cache, tmp_path):
         baselines=["report-dnn"],
         cache_dir=cache,
         training=Training(epochs=1),
-        weights="random",
-        image_size=(32, 32),
+        **SMALL,
     )
     seen = comparison.error_analysis
     assert [images.name for images in seen.approaches] == [approach.name for approach in comparison.approaches]

@@ -14,6 +14,7 @@ from featx.heads.training_loop import Training
 from featx.report.folder import write_report
 from featx.report.html.page import page_html
 from featx.report.text import curve_verdict
+from tests.conftest import SMALL
 
 
 @pytest.fixture
@@ -54,15 +55,12 @@ def comparison(tmp_path_factory, new_cache) -> Comparison:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(candidates, "N_SEEDS", 2)  # a third one takes half as long again, and shows no more
         return compare_approaches(
-            write_photos(folder / "data", n_train=50, n_test=10),
+            write_photos(folder / "data", n_train=16, n_test=10),
             baselines=["report-dnn"],
             cache_dir=new_cache(folder / "cache"),
-            training=Training(epochs=2),
+            training=Training(epochs=1),
             learning_curve=True,
-            weights="random",
-            image_size=(32, 32),
-            layer="block2_pool",  # the rest of the network would only take longer
-            pooling="avg",
+            **SMALL,
         )
 
 
@@ -70,9 +68,9 @@ def test_every_approach_has_a_point_for_every_share(comparison):
     names = [approach.name for approach in comparison.approaches]
     for name in names:
         points = [point for point in comparison.learning_curve if point.approach == name]
-        # 1, 2 and 5 % of 50 are less than the least of a class.
-        assert [point.n_train for point in points] == [2 * MIN_PER_CLASS, 10, 20, 50, 100]
-        assert [point.fraction for point in points] == [0.08, 0.1, 0.2, 0.5, 1]
+        # 1 to 20 % of 16 are less than the least of a class.
+        assert [point.n_train for point in points] == [2 * MIN_PER_CLASS, 16, 32]
+        assert [point.fraction for point in points] == [0.25, 0.5, 1]
         assert all(len(point.accuracies) == 2 for point in points)
         assert all(0 <= accuracy <= 1 for point in points for accuracy in point.accuracies)
 

@@ -85,6 +85,30 @@ def test_json_gives_back_an_equal_comparison():
         assert Comparison.from_json(c.to_json()) == c
 
 
+def test_json_says_who_is_best_and_who_is_clearly_worse_with_the_mean_over_the_seeds():
+    c = comparison({"good + x": 3.0, "poor": 0.5, "good too": 3.0})
+    repeated = replace(c.approaches[2], repeats=(0.9, 0.8, 0.85))
+    results = json.loads(replace(c, approaches=(*c.approaches[:2], repeated)).to_json())
+    assert results["best"] == "good + x"
+    assert [one["differs_from_best"] for one in results["approaches"]] == [False, True, False]
+    assert [one["accuracy_sd"] for one in results["approaches"]] == [None, None, pytest.approx(0.05)]
+    assert [one["accuracy"] for one in results["approaches"]] == [one.accuracy for one in (*c.approaches[:2], repeated)]
+
+
+def test_p_values_that_an_older_featx_did_not_correct_are_corrected_when_read():
+    c = comparison({"good": 3.0, "poor": 0.5, "good too": 3.0})
+    results = json.loads(c.to_json())
+    del results["best"], results["claims"]
+    for one in results["approaches"]:
+        for name in ("p_holm", "accuracy", "accuracy_sd", "accuracy_interval", "differs_from_best"):
+            del one[name]
+    read = Comparison.from_json(json.dumps(results))
+    for old, new in zip(c.approaches, read.approaches, strict=True):
+        assert new.p_value == old.p_value
+        assert new.p_holm == (None if old.p_value is None else min(3 * old.p_value, 1))
+        assert new.p_holm is None or new.p_holm >= old.p_holm
+
+
 def test_a_diverged_history_survives_strict_json():
     c = comparison()
     diverged = Epoch(1, math.nan, 0.5, math.inf, 0.5)

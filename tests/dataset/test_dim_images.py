@@ -130,10 +130,23 @@ def test_what_is_trained_on_them_says_so_too(data, cache, tmp_path):
 
 
 def test_the_command_shows_it(data, cache, featx):
-    result = featx("extract", data, "--cache-dir", cache, "--weights", "random", "--image-size", "32")
+    words = (
+        "extract",
+        data,
+        "--cache-dir",
+        cache,
+        "--weights",
+        "random",
+        "--image-size",
+        "32",
+        "--layer",
+        "block2_pool",
+    )
+    result = featx(*words)
     assert "16 bits a sample but no value above 4,095" in result.stderr
-    words = ("extract", data, "--cache-dir", cache, "--weights", "random", "--image-size", "32", "--json", "--quiet")
-    (warning,) = [text for text in json.loads(featx(*words).stdout)["warnings"] if "16 bits" in text]
+    (warning,) = [
+        text for text in json.loads(featx(*words, "--json", "--quiet").stdout)["warnings"] if "16 bits" in text
+    ]
     assert warning == WARNING.format("train/sea/dim 0.png")
 
 

@@ -124,12 +124,12 @@ def test_an_images_features_do_not_depend_on_its_batch(make_engine, tmp_path, ba
     np.testing.assert_allclose(alone, together, rtol=tolerance, atol=tolerance * together.max())
 
 
-@pytest.mark.parametrize("backbone", ["vgg16", "resnet50"])
-def test_bfloat16_features_are_near_those_of_float32(make_engine, shared, tmp_path, backbone):
+@pytest.mark.parametrize(("backbone", "layer"), [("vgg16", "block5_pool"), ("resnet50", "conv3_block4_out")])
+def test_bfloat16_features_are_near_those_of_float32(make_engine, shared, tmp_path, backbone, layer):
     paths = sorted((shared / "data" / "cats-dogs").rglob("*.jpg"))[:8]
     images = np.stack([np.asarray(Image.open(path).convert("RGB").resize((64, 64))) for path in paths])
     weights_path = shared / "weights" / f"{backbone}_tiny_imagenet_notop.h5"
-    options = {"backbone": backbone, "weights": str(weights_path), "image_size": (64, 64)}
+    options = {"backbone": backbone, "layer": layer, "weights": str(weights_path), "image_size": (64, 64)}
     exact, near = (
         make_engine(*resolve_recipe(tmp_path, precision=precision, **options), batch_size=8).features(images)
         for precision in ("float32", "bfloat16")
@@ -291,17 +291,34 @@ def test_engine_that_nobody_closed_ends_its_thread():
     assert not thread.is_alive()
 
 
-def test_process_can_end_while_batches_are_computed():
+@pytest.fixture(scope="module")
+def with_other_settings(tmp_path_factory):
+    """Features that a process computed whose user has set up Keras otherwise, and the process, ended while busy."""
+    folder = tmp_path_factory.mktemp("settings")
+    (folder / "keras.json").write_text('{"floatx": "float16", "image_data_format": "channels_first"}')
     script = """
+import sys, numpy as np
 from featx.engines.keras_engine import KerasEngine
 from tests.engines.test_keras_engine import RANDOM, RECIPE, random_images
+np.save(sys.argv[1], KerasEngine(RECIPE, RANDOM, 4).features(random_images(9)))
 engine = KerasEngine(RECIPE, RANDOM, 64)
 futures = [engine.submit(random_images(640)) for _ in range(9)]
 print("busy" if not futures[-1].done() else "idle")
 """
-    done = run_python("-c", script)
+    done = run_python("-c", script, str(folder / "features.npy"), KERAS_HOME=str(folder))
+    return np.load(folder / "features.npy"), done
+
+
+def test_process_can_end_while_batches_are_computed(with_other_settings):
+    _, done = with_other_settings
     assert done.stdout == "busy\n"
     assert "terminate" not in done.stderr
+
+
+def test_settings_of_the_users_keras_change_no_feature(with_other_settings, engine):
+    features, _ = with_other_settings
+    tolerance = 1e-2 if keras_sees_gpu() else 0.0
+    np.testing.assert_allclose(features, engine.features(random_images(9)), rtol=tolerance)
 
 
 def test_network_that_cannot_be_compiled_runs_all_the_same(tmp_path):
@@ -323,21 +340,26 @@ np.save(sys.argv[1], KerasEngine(RECIPE, RANDOM, 4).features(random_images(9)))
     np.testing.assert_allclose(features[1], features[0], rtol=1e-5, atol=1e-5 * features[0].max())
 
 
-def test_gpu_benchmark_compares_the_pipeline_with_the_network(make_photos, tmp_path, benchmark_module, capsys):
+def test_gpu_benchmark_compares_the_pipeline_with_the_network(
+    make_photos, tmp_path, benchmark_module, capsys, monkeypatch
+):
     photos = make_photos(tmp_path / "photos")
     words = ["--backbone", "vgg16", "--pixels", "32", "--rounds", "1", "--batch-size", "8", "--json"]
     words += ["--work-dir", str(tmp_path)]
     gpu = benchmark_module("gpu")
     capsys.readouterr()
-    for n, data in ((32, [str(photos)]), (12, ["--images", "12"])):
-        gpu.main([*data, *words], standalone_mode=False)
-        figures = json.loads(capsys.readouterr().out)
-        assert figures["backend"] == keras_backend()
-        (backbone,) = figures["backbones"]
-        assert (backbone["n_images"], backbone["batch_size"], backbone["precision"]) == (n, 8, "bfloat16")
-        rates = backbone["images_per_second"]
-        assert backbone["end_to_end_to_engine"] == pytest.approx(rates["end_to_end"] / rates["engine"])
-        assert all(rate > 0 for rate in rates.values())
+    gpu.main([str(photos), *words], standalone_mode=False)
+    figures = json.loads(capsys.readouterr().out)
+    assert figures["backend"] == keras_backend()
+    (backbone,) = figures["backbones"]
+    assert (backbone["n_images"], backbone["batch_size"], backbone["precision"]) == (32, 8, "bfloat16")
+    rates = backbone["images_per_second"]
+    assert backbone["end_to_end_to_engine"] == pytest.approx(rates["end_to_end"] / rates["engine"])
+    assert all(rate > 0 for rate in rates.values())
+    # Without a folder of photographs, it makes some, and measures those in the same way.
+    monkeypatch.setattr(gpu, "measure", lambda _, made, *_others: sorted(path.name for path in made.rglob("*.jpg")))
+    gpu.main(["--images", "3", *words], standalone_mode=False)
+    assert json.loads(capsys.readouterr().out)["backbones"] == [["000000.jpg", "000001.jpg", "000002.jpg"]]
     assert [path.name for path in tmp_path.iterdir()] == ["photos"]
 
 

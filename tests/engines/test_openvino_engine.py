@@ -8,6 +8,7 @@ import sys
 import zipfile
 from concurrent.futures import Future
 from dataclasses import replace
+from functools import cache as remembered
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +18,14 @@ from PIL import Image
 from featx.backbones.build import build_model
 from featx.backbones.table import BACKBONES
 from featx.dataset.scanning import scan
+from featx.engines import openvino_engine
 from featx.engines.engine import EngineOptions, create_engine
 from featx.engines.networks import (
     Network,
     calibration_digest,
     check_network,
     network_path,
+    network_recipe,
     read_network,
     write_network,
 )
@@ -32,6 +35,7 @@ from featx.extract.extract import extract_features
 from featx.extract.options import resolve_recipe
 from featx.recipe import Recipe
 from featx.system.late_imports import import_openvino, openvino_has_bfloat16
+from tests.chaos.tally import IS_FULL
 
 SMALL = {"weights": "random", "image_size": (32, 32)}
 
@@ -42,7 +46,10 @@ needs_bfloat16 = pytest.mark.skipif(
     not openvino_has_bfloat16(), reason="needs a processor on which OpenVINO has bfloat16"
 )
 
-PRECISIONS = ["float32", pytest.param("bfloat16", marks=needs_bfloat16), "int8"]
+
+def precision_of(precision: str, *others: object) -> object:
+    """Return the parameters of a test that begin with a precision, which not every processor has."""
+    return pytest.param(precision, *others, marks=needs_bfloat16 if precision == "bfloat16" else ())
 
 
 def random_images(n: int, size: int = 32) -> np.ndarray:
@@ -88,14 +95,19 @@ def reference(shared: Path, backbone: str, size: int) -> tuple[np.ndarray, np.nd
 
 
 @pytest.mark.parametrize("backbone", sorted(BACKBONES))
-def test_every_backbone_gives_the_features_that_keras_gives(backbone, photos, cache):
-    images = random_images(3, 48)
-    options = {"backbone": backbone, "image_size": (48, 48), "precision": "float32"}
+def test_every_backbone_gives_the_features_that_keras_gives_and_they_fit_float16(backbone, photos, cache, monkeypatch):
+    model_of = remembered(build_model)  # one model, for the conversion and for Keras
+    monkeypatch.setattr(openvino_engine, "build_model", model_of)
+    images = random_images(3)
+    options = {"backbone": backbone, "precision": "float32"}
     features = features_of(images, photos, cache, EngineOptions(), **options)
     recipe, weights = resolve_recipe(cache, **{**SMALL, **options})
-    expected = np.asarray(build_model(recipe, weights.path)(images))  # not compiled, which takes longer than to run it
+    model = model_of(network_recipe(recipe), weights.path)
+    expected = np.asarray(model(images))  # not compiled, which takes longer than to run it
     assert features.shape == expected.shape
     assert np.abs(features - expected).max() < 1e-3 * np.abs(expected).max()
+    assert np.isfinite(features.astype(np.float16)).all()
+    assert not np.allclose(features[0], features[1])
 
 
 def test_a_request_that_fails_ends_its_batch_instead_of_waiting_for_ever():
@@ -110,9 +122,14 @@ def test_a_request_that_fails_ends_its_batch_instead_of_waiting_for_ever():
         batch.future.result(timeout=0)
 
 
-@pytest.mark.parametrize("size", [64, 150])
-@pytest.mark.parametrize("backbone", ["vgg16", "resnet50"])
-@pytest.mark.parametrize("precision", ["float32", pytest.param("bfloat16", marks=needs_bfloat16)])
+#: Each backbone and each size once; the Keras engine is held against the other pairs.
+REFERENCES = [("vgg16", 150), ("resnet50", 64), *([("vgg16", 64), ("resnet50", 150)] if IS_FULL else [])]
+
+
+@pytest.mark.parametrize(
+    ("precision", "backbone", "size"),
+    [precision_of(precision, *pair) for precision in ("float32", "bfloat16") for pair in REFERENCES],
+)
 def test_features_agree_with_the_float64_reference(precision, backbone, size, shared, photos, cache):
     images, expected = reference(shared, backbone, size)
     weights = next((shared / "weights").glob(f"{backbone}*_notop.h5"))
@@ -137,7 +154,7 @@ def test_features_agree_with_the_float64_reference(precision, backbone, size, sh
 @pytest.mark.parametrize("backbone", ["vgg16", "resnet50"])
 def test_int8_stays_near_float32(backbone, shared, tmp_path, cache):
     data = shared / "data" / "cats-dogs"
-    for split, n in (("train", 40), ("test", 10)):
+    for split, n in (("train", 12), ("test", 2)):
         for name in ("cats", "dogs"):
             folder = tmp_path / "data" / split / name
             folder.mkdir(parents=True)
@@ -154,8 +171,13 @@ def test_int8_stays_near_float32(backbone, shared, tmp_path, cache):
     assert cosines(int8, float32).mean() > (0.9995 if backbone == "vgg16" else 0.995)
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("backbone", ["vgg16", "resnet50"])
+#: With int8, the test of all settings of stage one has a network with branches.
+SAME_BITS = [("float32", "resnet50"), ("bfloat16", "resnet50"), ("int8", "vgg16")]
+if IS_FULL:
+    SAME_BITS += [("float32", "vgg16"), ("bfloat16", "vgg16"), ("int8", "resnet50")]
+
+
+@pytest.mark.parametrize(("precision", "backbone"), [precision_of(*pair) for pair in SAME_BITS])
 def test_same_bits_in_whatever_batch(precision, backbone, photos, cache):
     images = random_images(17)
     order = np.random.default_rng(1).permutation(17)
@@ -458,23 +480,3 @@ except KeyboardInterrupt:
 def test_ctrl_c_after_two_engines_is_no_segmentation_fault(cache):
     create_engine(*resolve_recipe(cache, **SMALL, layer="block1_pool"), cache).close()  # converts: TensorFlow is here
     assert run_python(INTERRUPT_AFTER_TWO_ENGINES, cache).strip() == "interrupted"
-
-
-def test_nothing_is_reported_to_anybody(tmp_path, make_photos):
-    """OpenVINO's telemetry leaves an identity and statistics in the home folder before it sends anything."""
-    data, home = make_photos(tmp_path / "data"), tmp_path / "home"
-    home.mkdir()
-    code = (
-        "import os, sys; os.environ.pop('CI', None)\n"
-        "from pathlib import Path\n"
-        "from featx import extract_features\n"
-        "from featx.cli.streams import silent_stderr\n"
-        "from featx.system import hide_with; hide_with(silent_stderr)\n"  # TensorFlow's own lines
-        "data, cache = map(Path, sys.argv[1:])\n"
-        "extract_features(data, cache_dir=cache, weights='random', image_size=(32, 32), "
-        "layer='block2_pool', precision='int8')\n"
-        "assert not any(name.startswith('openvino_telemetry.') for name in sys.modules)"
-    )
-    said = run_python(code, data, tmp_path / "cache", HOME=str(home), KERAS_HOME=str(tmp_path / "keras"))
-    assert said == ""
-    assert not (home / "intel").exists()

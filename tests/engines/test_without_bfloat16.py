@@ -28,8 +28,8 @@ from tests.processes import FEATX, ForkServer
 #: What a processor of 2013 has. TensorFlow goes by the processor, not by oneDNN's limit, so it does without oneDNN.
 OLD_PROCESSOR = {"OV_CPU_MAX_ISA": "AVX2", "ONEDNN_MAX_CPU_ISA": "AVX2", "TF_ENABLE_ONEDNN_OPTS": "0"}
 
-OPTIONS = {"weights": "random", "image_size": (32, 32), "layer": "block2_pool", "precision": "bfloat16"}
-WORDS = ["--weights", "random", "--image-size", "32", "--layer", "block2_pool", "--precision", "bfloat16"]
+OPTIONS = {"weights": "random", "image_size": (32, 32), "layer": "block1_pool", "precision": "bfloat16"}
+WORDS = ["--weights", "random", "--image-size", "32", "--layer", "block1_pool", "--precision", "bfloat16"]
 
 GOING_ON = "featx: warning: OpenVINO has no bfloat16 on this processor: using keras, "
 

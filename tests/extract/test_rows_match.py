@@ -414,7 +414,8 @@ class RowsMatchImages(RuleBasedStateMachine):
         if not any((self.store_dir / name).exists() for name in self.damaged):
             with h5py.File(self.store_dir / "features.h5") as file:
                 for digest, features in zip(file["digest"][:], file["features"][:], strict=True):
-                    assert features.tobytes() == self.oracle.of_digest(bytes(digest)).tobytes()
+                    if digest.any():  # zeros: of a damaged copy that was quarantined since, so no image
+                        assert features.tobytes() == self.oracle.of_digest(bytes(digest)).tobytes()
 
     def is_image(self, content: bytes) -> bool:
         return self.oracle.features(content) is not None

@@ -22,7 +22,7 @@ from featx.train.features import load_features
 from featx.train.train import train_top
 
 RECIPE = Recipe(backbone="vgg16", weights="random-0", layer="block5_pool", image_size=(32, 32), preprocessing="caffe")
-OPTIONS = {"weights": "random", "image_size": (32, 32), "precision": "float32"}
+OPTIONS = {"weights": "random", "image_size": (32, 32), "layer": "block2_pool", "precision": "float32"}
 
 #: So little that no features fit.
 TINY = MemoryLimit(1)
@@ -153,7 +153,7 @@ def test_a_comparison_is_made_from_disk(data, cache):
 
 
 def test_the_command_says_that_it_streams_and_takes_sizes(data, tmp_path, cache, featx):
-    words = [data, "--weights", "random", "--image-size", 32, "--cache-dir", cache]
+    words = [data, "--weights", "random", "--image-size", 32, "--layer", "block2_pool", "--cache-dir", cache]
     featx("extract", *words)
     result = featx("train-top", *words, "--run-dir", tmp_path / "run", "--memory", "1KiB", "--epochs", 2)
     assert "because they need more memory than 1.0 KiB (--memory)" in result.stderr

@@ -12,12 +12,15 @@ import numpy as np
 import pytest
 from markupsafe import escape
 
+from featx.compare.claims import with_claims
 from featx.compare.compare import compare_approaches
 from featx.compare.result import Comparison
 from featx.dataset.sample import write_sample
 from featx.heads.training_loop import Training
+from featx.report.folder import write_report
 from featx.report.html.page import Thumbnails, page_html
 from featx.text import printable
+from tests.conftest import SMALL
 from tests.report.test_text import approach as an_approach
 from tests.report.test_text import comparison as of_approaches
 
@@ -54,10 +57,7 @@ def digits(tmp_path_factory, new_cache) -> tuple[Comparison, Path]:
         baselines=["report-cnn"],
         cache_dir=new_cache(folder / "cache"),
         training=Training(epochs=2),
-        weights="random",
-        image_size=(32, 32),
-        layer="block2_pool",  # the rest of the network would take long for 1,797 images, and the page is the same
-        pooling="avg",
+        **SMALL,
     )
     return comparison, data
 
@@ -76,9 +76,7 @@ def hostile(tmp_path_factory, new_cache) -> tuple[Comparison, Path]:
     for number, path in enumerate(sorted((data / "test").rglob("*.jpg"))):
         path.rename(path.with_name(f"<b onclick='alert({number})'>\n&\u2028.jpg"[: 40 + number] + f"{number}.jpg"))
     (data / "train" / names[0] / "<script>bad.jpg").write_bytes(b"no image")
-    comparison = compare_approaches(
-        data, cache_dir=new_cache(folder / "cache"), training=Training(epochs=2), weights="random", image_size=(32, 32)
-    )
+    comparison = compare_approaches(data, cache_dir=new_cache(folder / "cache"), training=Training(epochs=2), **SMALL)
     return comparison, data
 
 
@@ -90,7 +88,7 @@ def html_of():
     def render(comparison, data_dir, *, claims=False):
         key = id(comparison), data_dir, claims
         if key not in pages:  # with the comparison: while it is here, the id is its own
-            pages[key] = comparison, page_html(comparison, data_dir, claims=claims)
+            pages[key] = comparison, page_html(with_claims(comparison, always=claims), data_dir)
         return pages[key][1]
 
     return render
@@ -410,23 +408,54 @@ def test_without_images_or_error_analysis_there_is_still_a_page(digits, opened):
 
 
 @pytest.mark.usefixtures("without_rendering")
-def test_what_the_report_of_2020_claimed_is_shown_for_its_images_only_or_on_request(digits):
+def test_what_others_claim_is_shown_for_their_images_only_or_on_request(digits):
     comparison, _ = digits
-    assert "6.4 h" not in page_html(comparison)
+    assert "6.4 h" not in page_html(with_claims(comparison))
     two = of_approaches(an_approach("report-cnn", 1500, n_test=2000), dataset="pets")
-    assert "6.4 h" not in page_html(two)
-    assert "6.4 h" in page_html(replace(two, n_train=7200, n_validation=800))
+    assert "6.4 h" not in page_html(with_claims(two))
+    assert "6.4 h" in page_html(with_claims(replace(two, n_train=7200, n_validation=800)))
+    blog = of_approaches(an_approach("vgg16 + dense", 770, n_test=800), dataset="pets")
+    page = page_html(with_claims(replace(blog, n_train=1800, n_validation=200)))
+    assert "90–91 %" in page
+    assert "6.4 h" not in page  # this approach is not there
 
 
-def test_what_the_report_of_2020_claimed_stands_beside_what_was_measured(digits, opened):
+def test_what_others_claim_stands_beside_what_was_measured(digits, opened):
     comparison, data = digits
     page = opened(comparison, data, claims=True)
-    [claimed] = [row for row in page.locator(".claims tbody tr").all_inner_texts() if row.startswith("report-cnn")]
+    rows = [row for row in page.locator(".claims tbody tr").all_inner_texts() if row.startswith("report-cnn")]
     [approach] = [approach for approach in comparison.approaches if approach.name == "report-cnn"]
-    assert "32 %" in claimed
-    assert "6.4 h" in claimed
-    assert "3.2969" in claimed
-    assert f"{100 * approach.metrics.accuracy:.1f} %" in claimed
+    assert all(f"{100 * approach.metrics.accuracy:.1f} %" in row for row in rows)
+    [of_report, of_blog] = rows
+    for part in ("the report of 2020", "8,000 + 2,000", "32 %", "6.4 h", "3.2969"):
+        assert part in of_report
+    for part in ("the Keras blog, 2016", "2,000 + 800", "79–81 %", "not given"):
+        assert part in of_blog
+
+
+@pytest.mark.usefixtures("without_rendering")
+def test_results_json_has_the_claims_and_what_was_measured(tmp_path):
+    made = [an_approach("vgg16 + dense", 960, n_test=1000), an_approach("vgg16 + tuned", 975, n_test=1000)]
+    write_report(of_approaches(*made), tmp_path, claims=True)
+    results = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
+    assert [(c["approach"], c["source"], c["accuracy"], c["measured_accuracy"]) for c in results["claims"]] == [
+        ("vgg16 + dense", "the report of 2020", [0.96, 0.96], 0.96),
+        ("vgg16 + dense", "the Keras blog, 2016", [0.9, 0.91], 0.96),
+        ("vgg16 + tuned", "the Keras blog, 2016", [0.94, 0.94], 0.975),
+        ("vgg16 + tuned", "the book, 2017", [0.97, 0.97], 0.975),
+    ]
+    low, high = results["claims"][0]["measured_interval"]
+    assert low < 0.96 < high
+    assert Comparison.from_json((tmp_path / "results.json").read_text(encoding="utf-8")).claims
+
+
+@pytest.mark.usefixtures("without_rendering")
+def test_a_page_of_several_seeds_says_what_is_of_the_first_alone():
+    c = of_approaches(*(an_approach(name, 850) for name in ("a + dense", "cnn")))
+    assert "first seed" not in page_html(c)
+    repeated = tuple(replace(one, repeats=(0.85, 0.86)) for one in c.approaches)
+    html = page_html(replace(c, approaches=repeated))
+    assert html.count("These results are for the first seed.") == 2  # curves and confusion matrices
 
 
 def test_results_json_has_the_numbers_of_the_page(digits, opened):

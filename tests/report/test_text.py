@@ -149,7 +149,7 @@ def test_verdict_on_a_single_approach_claims_no_difference():
 
 def test_verdict_without_a_test_does_not_claim_one():
     c = comparison(approach("a + b", 850), approach("cnn", 760))
-    untested = replace(c, approaches=tuple(replace(a, p_value=None) for a in c.approaches))
+    untested = replace(c, approaches=tuple(replace(a, p_value=None, p_holm=None) for a in c.approaches))
     assert "was not tested for significance" in verdict(untested)
     assert title(untested) == "a + b: 85.0 % right, 9.0 points above cnn"
 
@@ -221,10 +221,14 @@ def test_with_several_seeds_the_means_are_compared():
         correct[name] = np.concatenate([[right], seeds[1:]])
         made.append(replace(first, repeats=tuple(count / 1000 for count in counts)))
     c = replace(comparison(approach("x", 500)), approaches=with_p_values(made, correct))
-    assert title(c) == "vgg16 + dense and the CNN from scratch tied: 82.4 % and 82.2 % right"
-    assert "82.4 % of 1,000 test images right, on average over 3 seeds (95 % interval 79.9 to 84.6 %)" in verdict(c)
-    assert "They tied: the difference of 0.2 points is not statistically significant (paired t-test" in verdict(c)
-    assert "vgg16 + dense leads, but report-cnn is not clearly worse" in _titles(c)
+    assert title(c) == "vgg16 + dense and the CNN from scratch tied: 82.4±1.5 % and 82.2±0.6 % right"
+    assert verdict(c).startswith(
+        "vgg16 + dense got 82.4±1.5 % of 1,000 test images right (mean and standard deviation of 3 seeds; 95 % "
+        "interval 79.9 to 84.6 %). report-cnn, the best trained from scratch, got 82.2±0.6 % (79.7 to 84.4 %). They "
+        "tied: the difference of 0.2 points is not statistically significant (paired test over images and seeds, "
+        "p = 0.8"
+    )
+    assert "vgg16 + dense (82.4±1.5 %) leads, but report-cnn is not clearly worse" in _titles(c)
     rows = [line for line in table(c).splitlines() if "report-cnn" in line]
     assert "82.2 % (79.7–84.4)" in rows[0]
     assert rows[2].split() == ["report-cnn", "3", "82.2", "%", "0.6", "%", "81.5", "%", "82.5", "%"]
@@ -232,6 +236,36 @@ def test_with_several_seeds_the_means_are_compared():
         replace(one, repeats=tuple(share - 0.01 * (one.kind == "features") for share in one.repeats)) for one in made
     ]
     assert replace(c, approaches=tuple(swapped)).best.name == "report-cnn"
+
+
+def test_with_several_seeds_no_picture_shows_the_first_one_as_the_result():
+    made, right = approach("vgg16 + dense", 840)
+    other, wrong = approach("report-cnn", 700)
+    repeated = [replace(made, repeats=(0.84, 0.81, 0.9)), replace(other, repeats=(0.7, 0.7, 0.7))]
+    c = replace(comparison((made, right), (other, wrong)), approaches=tuple(repeated))
+    for chart in (accuracy_chart, summary_chart):
+        figure = chart(c)
+        assert "Small dots: the seeds. ±: their standard deviation." in " ".join(t.get_text() for t in figure.texts)
+        drawn = {tuple(np.round(values, 6)) for line in figure.axes[0].lines for values in line.get_data()}
+        assert {(84.0, 81.0, 90.0), (85.0,)} <= drawn
+        low, high = sorted(figure.axes[0].get_xlim() if chart is accuracy_chart else figure.axes[0].get_ylim())
+        assert low < 70
+        assert high > 90
+    labels = [label.get_text() for label in summary_chart(c).axes[0].texts]
+    assert any("85.0±4.6 % in" in label for label in labels)
+    for figure in (training_curves_chart(c), confusion_chart(c, c.best)):
+        assert "first seed" in " ".join(text.get_text() for text in figure.texts)
+    assert "first seed" not in " ".join(t.get_text() for t in confusion_chart(c, made).texts)
+
+
+def test_p_values_of_three_approaches_are_said_to_be_corrected_and_those_of_two_are_not_changed():
+    two = approach("a + dense", 850), approach("report-cnn", 825)
+    [raw] = [one.p_value for one in comparison(*two).approaches if one.p_value is not None]
+    assert [one.p_holm for one in comparison(*two).approaches] == [None, raw]
+    assert "(McNemar's test, p < 0.001)" in verdict(comparison(*two))
+    three = comparison(*two, approach("b + dense", 845, first_wrong=500))
+    assert "(McNemar's test with Holm's correction, p < 0.001)" in verdict(three)
+    assert table(three).splitlines()[0].endswith("p (Holm)")
 
 
 def _titles(c):

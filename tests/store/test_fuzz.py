@@ -35,9 +35,9 @@ from tests.chaos.tally import IS_FULL
 
 
 def bounded(n_examples: int) -> settings:
-    """So many examples, half of them outside of `make chaos`; the same in every run: a failure is one of the code."""
+    """So many examples, or a sixth outside of `make chaos`; the same in every run: a failure is one of the code."""
     return settings(
-        max_examples=n_examples if IS_FULL else n_examples // 3,
+        max_examples=n_examples if IS_FULL else n_examples // 6,
         derandomize=True,
         database=None,
         deadline=None,

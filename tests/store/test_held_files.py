@@ -123,6 +123,7 @@ def test_rows_that_a_holder_has_changed_are_found(store):
 
 def test_every_command_uses_a_segment_that_is_held(featx: Featx, make_photos, tmp_path, cache):
     words = [make_photos(tmp_path / "data"), "--cache-dir", cache, "--weights", "random", "--image-size", 32]
+    words += ["--layer", "block2_pool"]
     featx("extract", *words)
     (segment,) = cache.glob("vgg16*/seg-*.h5")
     store_dir = segment.parent

@@ -9,6 +9,7 @@ import pytest
 
 import featx
 from featx.errors import FeatxError
+from featx.extract.planning import plan as plan_module
 from featx.heads.training_loop import Training
 from featx.images.augmentation import Augmentation, Views
 from featx.system.arguments import as_mask, names, whole_number
@@ -31,6 +32,12 @@ def world(tmp_path_factory, new_cache):
         str(data), backbones="vgg16", training=Training(epochs=1), **_without_layer(how)
     )
     return folder, comparison
+
+
+@pytest.fixture
+def quick_plans(monkeypatch):
+    """Time less than is good for the figures of a plan, which no test here looks at."""
+    monkeypatch.setattr(plan_module, "PASS_S", 0.1)
 
 
 def _without_layer(how):
@@ -215,7 +222,7 @@ def test_one_digest_is_not_thirty_two(world):
                 find(wrong)
 
 
-@pytest.mark.usefixtures("without_rendering")
+@pytest.mark.usefixtures("without_rendering", "quick_plans")
 def test_a_data_set_does_wherever_a_folder_does(world, tmp_path):
     folder, comparison = world
     how = {"cache_dir": folder / "cache", **SMALL}
@@ -272,6 +279,7 @@ def parts_of(value):
             yield from parts_of(getattr(value, field.name))
 
 
+@pytest.mark.usefixtures("quick_plans")
 def test_what_is_shown_of_anything_public_is_short(world, tmp_path):
     folder, comparison = world
     how = {"cache_dir": folder / "cache", **SMALL}

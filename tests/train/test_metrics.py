@@ -10,10 +10,8 @@ from featx.train.metrics import (
     ReliabilityBin,
     commonest_class,
     confusion_matrix,
-    mcnemar_p_value,
     measure,
     reliability,
-    repeated_p_value,
     wilson_interval,
 )
 
@@ -111,62 +109,6 @@ def test_wilson_interval_is_wilsons_formula(k, n, confidence, z):
 def test_an_impossible_proportion_is_refused(k, n):
     with pytest.raises(FeatxError, match="at least one sample"):
         wilson_interval(k, n)
-
-
-def test_mcnemar_by_hand():
-    a = np.array([True] * 9 + [False] * 1 + [True] * 50 + [False] * 5)
-    b = np.array([False] * 9 + [True] * 1 + [True] * 50 + [False] * 5)
-    assert mcnemar_p_value(a, b) == pytest.approx(2 * (1 + 10) / 2**10)
-    assert mcnemar_p_value(b, a) == mcnemar_p_value(a, b)
-
-
-def test_mcnemar_looks_at_pairs_not_at_totals():
-    a = np.arange(100) < 60
-    assert mcnemar_p_value(a, a) == 1.0
-    assert mcnemar_p_value(a, a[::-1]) == 1.0  # 40 against 40
-    better = np.arange(100) < 70
-    assert mcnemar_p_value(a, better) == pytest.approx(2 / 2**10)
-
-
-def test_mcnemar_refuses_what_is_not_paired():
-    right = np.ones(3, bool)
-    for other in (np.ones(4, bool), np.ones(3, int), np.ones((3, 1), bool)):
-        with pytest.raises(FeatxError, match="two boolean vectors"):
-            mcnemar_p_value(right, other)
-
-
-def correct_by_seed(rng, n, accuracies):
-    return np.array([rng.permutation(n) < round(share * n) for share in accuracies])
-
-
-def test_means_that_differ_by_less_than_their_seeds_are_not_told_apart():
-    rng = np.random.default_rng(0)
-    a, b = correct_by_seed(rng, 1000, (0.84, 0.81, 0.822)), correct_by_seed(rng, 1000, (0.815, 0.825, 0.825))
-    assert repeated_p_value(a, b) > 0.5
-    assert repeated_p_value(a, a) == 1.0
-    assert repeated_p_value(b, a) == pytest.approx(repeated_p_value(a, b))
-    better = correct_by_seed(rng, 1000, (0.94, 0.945, 0.943))
-    assert repeated_p_value(better, b) < 0.001
-    assert repeated_p_value(better[:1], b) < 0.01  # one that does not depend on the seed
-
-
-def test_the_test_of_means_is_wrong_as_seldom_as_it_says():
-    """Equal classifiers, whose accuracy varies with the seed and the images: at most 5 % are called different."""
-    rng = np.random.default_rng(1)
-    n_wrong = 0
-    for _ in range(400):
-        hard = rng.random(200)
-        pair = [
-            np.array([rng.random(200) < 0.6 + 0.3 * hard + shift for shift in rng.normal(0, 0.04, 3)]) for _ in range(2)
-        ]
-        n_wrong += repeated_p_value(*pair) < 0.05
-    assert 0 < n_wrong <= 0.05 * 400
-
-
-def test_the_test_of_means_refuses_what_is_not_paired():
-    for pair in ((np.ones((2, 3), bool), np.ones((2, 4), bool)), (np.ones((2, 3)), np.ones((2, 3), bool))):
-        with pytest.raises(FeatxError, match="boolean matrices"):
-            repeated_p_value(*pair)
 
 
 def test_reliability_bins_have_about_as_many_images_each_and_an_interval():

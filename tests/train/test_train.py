@@ -153,7 +153,8 @@ def test_what_is_wrong_with_the_data_is_in_the_run(data, cache, tmp_path, featx)
     shutil.copy(data / "train" / "sea" / "sea.0.jpg", data / "train" / "wood" / "copy.jpg")
     (data / "train" / "wood" / "notes.txt").touch()
     (data / "train" / "wood" / "bad.jpg").write_bytes(b"no image")
-    words = [data, "--cache-dir", cache, "--weights", "random", "--image-size", 32, "--json", "--quiet"]
+    words = [data, "--cache-dir", cache, "--weights", "random", "--image-size", 32, "--layer", "block2_pool"]
+    words += ["--json", "--quiet"]
     extracted = json.loads(featx("extract", *words).stdout)
     run_dir = tmp_path / "run"
     trained = json.loads(featx("train-top", *words, "--epochs", 1, "--run-dir", run_dir).stdout)

@@ -19,7 +19,7 @@ import numpy as np
 from markupsafe import Markup
 from PIL import Image
 
-from featx.compare import Approach, ApproachImages, ClassSample, Comparison, ranked
+from featx.compare import Approach, ApproachImages, Claim, ClassSample, Comparison, ranked
 from featx.dataset import Data, ImageFolders
 from featx.errors import ImageError
 from featx.images import decode_image, read_file
@@ -44,7 +44,7 @@ from featx.report.plots.page import (
     page_style,
     texts_of,
 )
-from featx.report.plots.results import summary_chart, time_chart
+from featx.report.plots.results import accuracy_note, summary_chart, time_chart
 from featx.report.text import (
     CURVES_NOTE,
     LEARNING_NOTE,
@@ -54,6 +54,7 @@ from featx.report.text import (
     class_measures,
     cost_cells,
     curve_verdict,
+    first_seed_note,
     hardware_text,
     percent,
     quality_note,
@@ -93,7 +94,7 @@ QUALITY_HEADER = (
     ("ROC AUC", "area under the ROC curve"),
     ("Macro F1", "mean of the classes' F1"),
     ("Calibration error", "expected calibration error (ECE), from 0 to 1"),
-    ("p", "paired test against the best approach"),
+    ("p (Holm)", "paired test against the best approach, corrected for the number of pairs of approaches"),
 )
 COST_HEADER = (
     ("Features", "time to extract the features, or to run the whole network"),
@@ -103,19 +104,14 @@ COST_HEADER = (
     ("Peak memory", "the most memory used at once"),
 )
 
-#: What the report that featx began with said of the same approaches, and of how many images: training and test.
-CLAIMS = {
-    "report-cnn": {"accuracy": "32 %", "time": "6.4 h", "losses": "0.0546 training, 3.2969 validation"},
-    "vgg16 + dense": {"accuracy": "96 %", "time": "11 min = 10 + 1", "losses": "not given"},
-}
-CLAIMS_CLASSES, CLAIMS_IMAGES = ({"cat", "dog"}, {"cats", "dogs"}), (8000, 2000)
-
 WHY_THEY_DIFFER = (
     "The report's accuracies and losses come from its training images. Here, all are measured on test images.",
     "The report mixes figures of the first and the last epoch. Here, the epoch with the lowest validation loss counts.",
     "The report set steps_per_epoch to the number of images, not of batches. Each of its epochs went over the data "
     "dozens of times, which took hours. Here, an epoch is one pass.",
-    "The image size and the computer differ, so only the order of the approaches can be compared.",
+    "The blog measures accuracy on its validation images. It divides pixels by 255 instead of preprocessing them as "
+    "for VGG16, and trains without early stopping. Its CNN sees augmented images of 150×150.",
+    "The images, their size and the computer differ, so small differences mean nothing.",
 )
 
 #: Colours of the pictures, and the page's names for them.
@@ -131,16 +127,13 @@ _COLOURS = {
 }
 
 
-def page_html(
-    comparison: Comparison, data_dir: Data | None = None, report_dir: Path | None = None, *, claims: bool = False
-) -> str:
+def page_html(comparison: Comparison, data_dir: Data | None = None, report_dir: Path | None = None) -> str:
     """Return the page of a comparison: HTML that needs neither a network nor another file.
 
     Args:
         comparison: what to show.
         data_dir: the data set's folder, from which thumbnails are made; without it there are none.
         report_dir: where the page will be; links to images are relative to it. If None, they are absolute.
-        claims: show the claims of the report of 2020, even if this is not its data set.
 
     Every name is escaped by the template, and control characters in it are made visible. The page forbids itself, by a
     content security policy, to load anything or to run any script but its own.
@@ -176,6 +169,8 @@ def page_html(
         repeats_header=REPEATS_HEADER,
         repeats=[(printable(each.name), repeats_cells(each)) for each in approaches if each.repeats],
         repeats_note=REPEATS_NOTE,
+        first_seed_note=first_seed_note(comparison),
+        accuracy_note=accuracy_note(comparison),
         ranked_images=[images[approach.name] for approach in approaches if approach.name in images],
         confusions=confusions,
         matrices=[_matrix(approach, comparison.class_names, numbers) for approach in approaches],
@@ -185,7 +180,7 @@ def page_html(
         matrix_files=dict(
             zip((each.name for each in comparison.approaches), confusion_file_names(comparison), strict=True)
         ),
-        claims=_claims(comparison, approaches) if claims or _is_of_report(comparison) else [],
+        claims=[_claim(claim, comparison) for claim in comparison.claims],
         why_claims_differ=WHY_THEY_DIFFER,
         charts=_charts(comparison),
         are_numbered=are_numbered(comparison.class_names),
@@ -218,7 +213,7 @@ def _unbroken(text: str) -> str:
 
 def _quality_row(approach: Approach, comparison: Comparison) -> dict[str, Any]:
     metrics = approach.metrics
-    p = 2 if approach is comparison.best else approach.p_value or 0
+    p = 2 if approach is comparison.best else approach.p_holm or 0
     measured = (metrics.loss, metrics.roc_auc or 0, metrics.macro_f1, metrics.calibration_error)
     return _row(approach, comparison, result_cells(approach, comparison), (approach.accuracy, *measured, p))
 
@@ -238,25 +233,21 @@ def _row(approach: Approach, comparison: Comparison, texts: Sequence[str], value
     }
 
 
-def _is_of_report(comparison: Comparison) -> bool:
-    """Return whether these are the images of the report of 2020, by their classes and numbers."""
-    counts = comparison.n_train + comparison.n_validation, comparison.n_test
-    return {name.lower() for name in comparison.class_names} in CLAIMS_CLASSES and counts == CLAIMS_IMAGES
-
-
-def _claims(comparison: Comparison, approaches: Iterable[Approach]) -> list[dict[str, str]]:
-    """Return what the report claimed of each approach, beside what was measured."""
-    return [
-        {
-            "name": printable(approach.name),
-            "measured_accuracy": percent(approach.accuracy, comparison.n_test),
-            "measured_time": duration(approach.total_s),
-            "measured_loss": f"{approach.metrics.loss:.3f} test",
-            **CLAIMS[approach.name],
-        }
-        for approach in approaches
-        if approach.name in CLAIMS
-    ]
+def _claim(claim: Claim, comparison: Comparison) -> dict[str, str]:
+    """Return a claim in the page's table, beside what was measured."""
+    [approach] = [approach for approach in comparison.approaches if approach.name == claim.approach]
+    low, high = (f"{100 * share:g}" for share in claim.accuracy)
+    return {
+        "name": printable(claim.approach),
+        "source": claim.source,
+        "images": f"{claim.n_train:,} + {claim.n_test:,}",
+        "accuracy": f"{low} %" if low == high else f"{low}–{high} %",
+        "measured_accuracy": result_cells(approach, comparison)[0],
+        "time": claim.time or "not given",
+        "measured_time": duration(approach.total_s),
+        "losses": claim.losses or "not given",
+        "measured_loss": f"{approach.metrics.loss:.3f} test",
+    }
 
 
 def _sampled(comparison: Comparison) -> list[ClassSample]:

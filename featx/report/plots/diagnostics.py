@@ -24,6 +24,7 @@ from featx.report.plots.page import (
     new_page,
     short,
 )
+from featx.report.text import first_seed_note
 from featx.system import n_columns
 from featx.train import Confusion
 
@@ -39,7 +40,8 @@ def training_curves_chart(comparison: Comparison, sheet: Sheet = PICTURE) -> "Fi
     """Loss and accuracy of each approach that has a history, with the epoch that was kept."""
     rows = [approach for approach in comparison.approaches if approach.history]
     n_across = 1 if sheet.is_narrow else 2
-    figure = new_page(comparison, "Loss and accuracy by epoch", 0.6 + 4.6 / n_across * len(rows), sheet)
+    body_in = 0.6 + 4.6 / n_across * len(rows)
+    figure = new_page(comparison, "Loss and accuracy by epoch", body_in, sheet, note=first_seed_note(comparison))
     grid = figure.subplots(2 * len(rows) // n_across, n_across, squeeze=False)
     for number, approach in enumerate(rows):
         epochs = [e.epoch for e in approach.history]
@@ -124,7 +126,8 @@ def reliability_chart(comparison: Comparison, error_analysis: ErrorAnalysis, she
     n_across = min(2 if sheet.is_narrow else 3, len(rows))
     n_down = -(-len(rows) // n_across)
     body_in = 0.6 + (2.3 if sheet.is_narrow else 2.9) * n_down
-    figure = new_page(comparison, "Reliability: accuracy by confidence", body_in, sheet)
+    title = "Reliability: accuracy by confidence"
+    figure = new_page(comparison, title, body_in, sheet, note=first_seed_note(comparison))
     grid = figure.subplots(n_down, n_across, squeeze=False, sharex=True, sharey=True)
     for axes in grid.flat[len(rows) :]:
         axes.set_visible(False)
@@ -165,7 +168,8 @@ def confusion_chart(comparison: Comparison, approach: Approach) -> "Figure":
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     cell_in = 1.25 if n_classes <= 3 else 0.62 if n_classes <= 12 else 0.34 if n_classes <= 40 else 12 / n_classes
     side_in = cell_in * n_classes
-    title = f"{short(approach.name)}: {_commonest_mistake(comparison, confusion)}"
+    seed = " (first seed)" if approach.repeats else ""
+    title = f"{short(approach.name)}{seed}: {_commonest_mistake(comparison, confusion)}"
     notes = ["Numbers stand for classes: see results.md."] if are_numbered(comparison.class_names) else []
     notes += [f"Each row and column stands for {n_together} classes."] if n_together > 1 else []
     sheet = replace(PICTURE, width_in=max(7.0, side_in + 3.6))

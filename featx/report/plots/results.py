@@ -13,6 +13,7 @@ from featx.report.plots.page import (
     DIM,
     DPI,
     FEATURES_COLOUR,
+    INK,
     MARKERS,
     PALE,
     PICTURE,
@@ -20,7 +21,7 @@ from featx.report.plots.page import (
     new_page,
     short,
 )
-from featx.report.text import percent, result_cells, title
+from featx.report.text import accuracy_text, percent, result_cells, title
 from featx.system import duration
 
 if TYPE_CHECKING:
@@ -28,8 +29,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.transforms import Bbox
 
-#: What lines through points mean.
+#: What is drawn around points, and with several seeds also.
 INTERVALS = "Lines: 95 % intervals (Wilson)."
+SEEDS = "Small dots: the seeds. ±: their standard deviation."
+
+#: How the accuracy with one seed is drawn.
+SEED_DOT: dict[str, Any] = {"color": INK, "marker": ".", "ls": "", "ms": 4, "alpha": 0.6, "zorder": 4}
+
 #: Marks of a time axis, in seconds.
 TIME_STEPS_S = (
     *(unit * n for unit in (0.001, 0.01, 0.1) for n in (1, 2, 5)),
@@ -41,14 +47,15 @@ TIME_STEPS_S = (
 
 def summary_chart(comparison: Comparison, sheet: Sheet = PICTURE) -> "Figure":
     """Accuracy against time: the most important picture."""
-    figure = new_page(comparison, title(comparison, short), 4.6, sheet, note=INTERVALS)
+    figure = new_page(comparison, title(comparison, short), 4.6, sheet, note=accuracy_note(comparison))
     axes = figure.add_subplot()
     _time_scale(axes, [approach.total_s for approach in comparison.approaches], n_ticks=4 if sheet.is_narrow else 8)
     for approach in comparison.approaches:
         x, colour = _visible(approach.total_s), COLOURS[approach.kind]
         axes.vlines(x, *_interval([approach]), colour, lw=2, alpha=0.7)
+        axes.plot([x] * len(approach.repeats), _percentages(approach), **SEED_DOT)
         axes.plot(x, 100 * approach.accuracy, MARKERS[approach.kind], color=colour, ms=9, zorder=3)
-    low, high = _interval(comparison.approaches)
+    low, high = _extent(comparison.approaches)
     margin = max(0.15 * (high - low), 0.5)
     axes.set_ylim(max(low - margin, -2), min(high + margin, 102))
     axes.yaxis.set_major_formatter("{x:g} %")
@@ -63,11 +70,14 @@ def summary_chart(comparison: Comparison, sheet: Sheet = PICTURE) -> "Figure":
 def accuracy_chart(comparison: Comparison, sheet: Sheet = PICTURE) -> "Figure":
     """Dots with intervals, the best approach on top, beside what chance reaches."""
     rows = ranked(comparison.approaches)
-    figure = new_page(comparison, _accuracy_title(comparison), 1.2 + 0.42 * len(rows), sheet, note=INTERVALS)
+    figure = new_page(
+        comparison, _accuracy_title(comparison), 1.2 + 0.42 * len(rows), sheet, note=accuracy_note(comparison)
+    )
     axes = figure.add_subplot()
     for y, approach in enumerate(rows):
         low, high = _interval([approach])
         axes.hlines(y, low, high, COLOURS[approach.kind], lw=3, alpha=0.6)
+        axes.plot(_percentages(approach), [y] * len(approach.repeats), **SEED_DOT)
         axes.plot(100 * approach.accuracy, y, MARKERS[approach.kind], color=COLOURS[approach.kind], ms=7.5)
         _right_of(axes, y, result_cells(approach, comparison)[0])
     _chance_line(axes, comparison, rows)
@@ -78,9 +88,19 @@ def accuracy_chart(comparison: Comparison, sheet: Sheet = PICTURE) -> "Figure":
     return figure
 
 
+def accuracy_note(comparison: Comparison) -> str:
+    """Return what a chart of accuracies shows beside the points."""
+    return f"{INTERVALS} {SEEDS}" if any(approach.repeats for approach in comparison.approaches) else INTERVALS
+
+
+def _percentages(approach: Approach) -> list[float]:
+    """Return the accuracy with each seed, in per cent; empty if there is one seed."""
+    return [100 * share for share in approach.repeats]
+
+
 def _chance_line(axes: "Axes", comparison: Comparison, rows: Sequence[Approach]) -> None:
     """Mark what chance reaches; if that is so far off that the intervals would shrink to dots, say it at the edge."""
-    low, high = _interval(rows)
+    low, high = _extent(rows)
     chance = 100 * comparison.commonest_share
     text = f"always the most common class: {percent(comparison.commonest_share, comparison.n_test)}"
     start = min(chance, low) - 2
@@ -98,11 +118,12 @@ def _accuracy_title(comparison: Comparison) -> str:
     others = [approach for approach in comparison.approaches if approach is not best]
     close = [approach for approach in others if not approach.differs_from_best]
     if not others:
-        return f"{short(best.name)} is right on {percent(best.accuracy, comparison.n_test)} of the test images"
+        return f"{short(best.name)} is right on {accuracy_text(best)} of the test images"
+    name = f"{short(best.name)} ({accuracy_text(best)})" if best.repeats else short(best.name)
     if not close:
-        return f"{short(best.name)} is the most accurate, by a significant difference (p < {SIGNIFICANCE:g})"
+        return f"{name} is the most accurate, by a significant difference (p < {SIGNIFICANCE:g})"
     names = f"{short(close[0].name)} is" if len(close) == 1 else f"{len(close)} others are"
-    return f"{short(best.name)} leads, but {names} not clearly worse"
+    return f"{name} leads, but {names} not clearly worse"
 
 
 def time_chart(comparison: Comparison, sheet: Sheet = PICTURE) -> "Figure":
@@ -148,6 +169,12 @@ def _interval(approaches: Iterable[Approach]) -> tuple[float, float]:
     """Return the ends of the 95 % intervals of accuracy, in per cent: the lowest and the highest."""
     lows, highs = zip(*(approach.accuracy_interval for approach in approaches), strict=True)
     return 100 * min(lows), 100 * max(highs)
+
+
+def _extent(approaches: Iterable[Approach]) -> tuple[float, float]:
+    """Return the same of all that is drawn of an accuracy, which may be that of a seed."""
+    shown = [end for each in approaches for end in (*_interval([each]), *_percentages(each))]
+    return min(shown), max(shown)
 
 
 def _kind_legend(axes: "Axes", comparison: Comparison, n_columns: int = 3) -> None:
@@ -219,8 +246,7 @@ def _label_points(figure: "Figure", axes: "Axes", approaches: Sequence[Approach]
     taken = [_point_box(axes, approach) for approach in approaches]
     for approach in ranked(approaches):
         label = axes.annotate(
-            f"{short(approach.name, 28)}\n{percent(approach.accuracy, approach.metrics.n_samples)} in "
-            f"{duration(approach.total_s)}",
+            f"{short(approach.name, 28)}\n{accuracy_text(approach)} in {duration(approach.total_s)}",
             (_visible(approach.total_s), 100 * approach.accuracy),
             (0, 0),
             textcoords="offset points",
@@ -254,7 +280,7 @@ def _point_box(axes: "Axes", approach: Approach) -> "Bbox":
     """Return the box of a point and its whisker, in pixels."""
     from matplotlib.transforms import Bbox
 
-    ends = axes.transData.transform([(_visible(approach.total_s), end) for end in _interval([approach])])
+    ends = axes.transData.transform([(_visible(approach.total_s), end) for end in _extent([approach])])
     return Bbox(ends).padded(8)
 
 
