@@ -89,7 +89,7 @@ N_SAMPLES, MAX_SAMPLED = 60, 40
 
 #: Columns of the two tables of approaches, and what they mean.
 QUALITY_HEADER = (
-    ("Accuracy", "on the test images, with its 95 % interval (Wilson)"),
+    ("Accuracy", "on the test images, with its 95 % interval"),
     ("Loss", "cross-entropy in nats, on the test images"),
     ("ROC AUC", "area under the ROC curve"),
     ("Macro F1", "mean of the classes' F1"),
