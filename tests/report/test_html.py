@@ -472,3 +472,10 @@ def test_results_json_has_the_numbers_of_the_page(digits, opened):
     assert page.evaluate("JSON.parse(document.getElementById('data').textContent).points.length") == len(
         results["examination"]["map"]
     )
+
+
+def test_a_desktop_shows_all_of_what_others_claim(opened):
+    made = [an_approach(name, 1500, n_test=2000) for name in ("vgg16 + dense", "vgg16 + tuned", "report-cnn")]
+    page = opened(of_approaches(*made), None, {"width": 1280, "height": 900}, claims=True)
+    assert page.locator(".claims tbody tr").count() == 6
+    assert page.locator(".claims .scroll").evaluate("part => part.scrollWidth - part.clientWidth") == 0

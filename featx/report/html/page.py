@@ -243,10 +243,8 @@ def _claim(claim: Claim, comparison: Comparison) -> dict[str, str]:
         "images": f"{claim.n_train:,} + {claim.n_test:,}",
         "accuracy": f"{low} %" if low == high else f"{low}–{high} %",
         "measured_accuracy": result_cells(approach, comparison)[0],
-        "time": claim.time or "not given",
-        "measured_time": duration(approach.total_s),
-        "losses": claim.losses or "not given",
-        "measured_loss": f"{approach.metrics.loss:.3f} test",
+        "rest": "; ".join(filter(None, (claim.time, claim.losses and f"losses {claim.losses}"))) or "not given",
+        "measured_rest": f"{duration(approach.total_s)}; loss {approach.metrics.loss:.3f} test",
     }
 
 
