@@ -3,7 +3,14 @@
 A new backbone is one entry in `table.py`, and a line in `layers.json`.
 """
 
-from featx.backbones.build import DTYPE_POLICIES, build_model, check_fit, check_recipe, count_network_classes
+from featx.backbones.build import (
+    DTYPE_POLICIES,
+    build_model,
+    build_tail,
+    check_fit,
+    check_recipe,
+    count_network_classes,
+)
 from featx.backbones.class_map import ClassMap, make_class_map, read_class_list
-from featx.backbones.table import BACKBONES, find_backbone
+from featx.backbones.table import BACKBONES, LAST_BLOCK, find_backbone, find_block
 from featx.backbones.weights import CLASSIFIER_LAYER, Weights, check_weights, find_weights, find_weights_again

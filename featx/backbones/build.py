@@ -118,20 +118,61 @@ def build_model(recipe: Recipe, weights_path: Path | None, precision: str = "flo
     if weights_path is None and not recipe.has_random_weights:
         raise WeightsError(f"The file with the weights of {recipe.backbone} is needed: name it with --weights PATH.")
     keras = import_keras()
+    trunk = _build_trunk(keras, recipe, weights_path, precision)
+    trunk.trainable = False
+    images = keras.Input((*recipe.image_size, 3), dtype="uint8", name="images")
+    features = trunk(_preprocess(keras, images, recipe.preprocessing), training=False)
+    return keras.Model(images, keras.ops.cast(features, "float32"))
+
+
+def build_tail(recipe: Recipe, weights_path: Path | None, after: str, *, load_weights: bool = True) -> Any:
+    """Return the last part of a network: the output of the layer `after` in, the features of `recipe` out.
+
+    It is frozen, and computes in float32.
+
+    Args:
+        recipe: whose layer and pooling are the output.
+        weights_path: as for `build_model`.
+        after: the layer whose output is the only input, see `featx.backbones.find_block`.
+        load_weights: whether it gets the weights of the recipe. If not, it has no particular ones, and `weights_path`
+            is not read.
+
+    Returns:
+        a Keras model, `(n, …)` float32 in, `(n, …)` float32 out.
+
+    Raises:
+        BackboneError: what follows that layer also needs the output of an earlier one; or as for `build_model`.
+        WeightsError: as for `build_model`.
+    """
+    keras = import_keras()
+    trunk = _build_trunk(keras, recipe, weights_path, "float32", load_weights=load_weights)
+    try:
+        tail = keras.Model(trunk.get_layer(after).output, trunk.output, name="tail")
+    except ValueError as error:
+        raise BackboneError(
+            f"What follows {after} in {recipe.backbone} also needs the output of an earlier layer, so it cannot be "
+            f"tuned on the features of {after}: name another block with --tune, such as "
+            f"{find_backbone(recipe.backbone).last_block}."
+        ) from error
+    tail.trainable = False
+    return tail
+
+
+def _build_trunk(
+    keras: Any, recipe: Recipe, weights_path: Path | None, precision: str, *, load_weights: bool = True
+) -> Any:
+    """Return a network from preprocessed pixels to the features of the recipe; see `build_tail` for `load_weights`."""
     with _dtype_policy(keras, DTYPE_POLICIES[precision]):
         network = _build_network(keras, recipe, weights_path)
     for layer in network.layers:
         if type(layer).__name__ in _PREPROCESSING_LAYERS or layer.name == CLASSIFIER_LAYER:
             layer.dtype_policy = "float32"
-    if weights_path is not None:
+    if load_weights and weights_path is not None:
         _load_weights(network, recipe, weights_path)
     trunk = keras.Model(network.input, _pooled(keras, _output_of_layer(network, recipe), recipe))
-    if weights_path is None:
+    if load_weights and weights_path is None:
         _set_random_weights(network, trunk, seed=int(recipe.weights.removeprefix("random-")))
-    trunk.trainable = False
-    images = keras.Input((*recipe.image_size, 3), dtype="uint8", name="images")
-    features = trunk(_preprocess(keras, images, recipe.preprocessing), training=False)
-    return keras.Model(images, keras.ops.cast(features, "float32"))
+    return trunk
 
 
 @contextmanager

@@ -45,6 +45,7 @@ class Backbone:
             it all, and `"efficientnet"` for EfficientNet, whose first layers do all but one step.
         notop: Keras's official weights without the classifier.
         whole: Keras's official weights of the whole classifier.
+        last_block: what the names of the layers of the last block begin with; empty if it has no such block.
         min_size: the least height, and the least width, of images that the network takes, in pixels.
         takes_any_size: whether the whole classifier takes images of other sizes than `image_size`, too.
     """
@@ -55,6 +56,7 @@ class Backbone:
     preprocessing: Preprocessing
     notop: OfficialFile
     whole: OfficialFile
+    last_block: str = ""
     min_size: int = 32
     takes_any_size: bool = True
 
@@ -72,6 +74,7 @@ BACKBONES: dict[str, Backbone] = {
         preprocessing="caffe",
         notop=OfficialFile(f"{_KERAS_FILES}/vgg16/vgg16_{_KERNELS}_notop.h5", "6d6bbae143d832006294945121d1f1fc"),
         whole=OfficialFile(f"{_KERAS_FILES}/vgg16/vgg16_{_KERNELS}.h5", "64373286793e3c8b2b4e3219cbf3544b"),
+        last_block="block5",
         takes_any_size=False,
     ),
     "resnet50": Backbone(
@@ -81,6 +84,7 @@ BACKBONES: dict[str, Backbone] = {
         preprocessing="caffe",
         notop=OfficialFile(f"{_KERAS_FILES}/resnet/resnet50_{_KERNELS}_notop.h5", "4d473c1dd8becc155b73f8504c6f6626"),
         whole=OfficialFile(f"{_KERAS_FILES}/resnet/resnet50_{_KERNELS}.h5", "2cb95161c43110f7111970584f804107"),
+        last_block="conv5",
     ),
     "mobilenetv2": Backbone(
         application="MobileNetV2",
@@ -89,6 +93,7 @@ BACKBONES: dict[str, Backbone] = {
         preprocessing="tf",
         notop=OfficialFile(f"{_KERAS_FILES}/mobilenet_v2/mobilenet_v2_{_KERNELS}_1.0_224_no_top.h5", None),
         whole=OfficialFile(f"{_KERAS_FILES}/mobilenet_v2/mobilenet_v2_{_KERNELS}_1.0_224.h5", None),
+        last_block="block_16",
     ),
     "efficientnetb0": Backbone(
         application="EfficientNetB0",
@@ -97,6 +102,7 @@ BACKBONES: dict[str, Backbone] = {
         preprocessing="efficientnet",
         notop=OfficialFile(f"{_EFFICIENTNETS}/efficientnetb0_notop.h5", "50bc09e76180e00e4465e1a485ddc09d"),
         whole=OfficialFile(f"{_EFFICIENTNETS}/efficientnetb0.h5", "902e53a9f72be733fc0bcb005b3ebbac"),
+        last_block="block7a",
     ),
 }
 
@@ -119,3 +125,35 @@ def layer_names(backbone: str) -> tuple[str, ...]:
     """
     layers = json.loads(Path(__file__).with_name("layers.json").read_text(encoding="utf-8"))
     return tuple(layers.get(backbone, ()))
+
+
+#: The word for the last block of a backbone, whichever it is.
+LAST_BLOCK = "last"
+
+
+def find_block(backbone: str, block: str, last_layer: str) -> tuple[str, str]:
+    """Return the name of a block, and of the layer before it: all up to that layer stays frozen when it is tuned.
+
+    >>> find_block("vgg16", "last", "block5_pool")
+    ('block5', 'block4_pool')
+
+    Args:
+        backbone: name in `BACKBONES`.
+        block: a layer; or what the names of a block's layers begin with, before an underscore; or `LAST_BLOCK`.
+        last_layer: the layer that the head stands on.
+
+    Raises:
+        BackboneError: there is no such block, or no layer stays frozen.
+    """
+    layers, last_block = layer_names(backbone), find_backbone(backbone).last_block
+    names = layers[: layers.index(last_layer) + 1] if last_layer in layers else ()
+    name = last_block if block == LAST_BLOCK else block
+    first = next((row for row, layer in enumerate(names) if layer == name or layer.startswith(f"{name}_")), -1)
+    if first < 0:
+        hint = f" Its last block is {last_block}." if last_block else ""
+        rule = f"{backbone} has no block or layer of this name up to {last_layer}.{hint}"
+        blocks = [layer.partition("_")[0] for layer in names]
+        check_name(name, [*blocks, *names], rule, BackboneError)
+    if first < 2:  # the first layer is the input
+        raise BackboneError(f"Some layers of {backbone} must stay frozen: name a later block. Received: {name!r}")
+    return name, names[first - 1]

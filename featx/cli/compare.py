@@ -40,6 +40,7 @@ log = logging.getLogger("featx")
 @opt.STAGE_ONE
 @opt.STAGE_TWO
 @opt.VIEWS
+@opt.TUNE
 @click.option("--direct", is_flag=True, help="Add each backbone's complete pretrained network, without training.")
 @opt.MAP
 @opt.option(

@@ -13,6 +13,7 @@ from typing import Any, TypeVar, cast
 import click
 from click.core import ParameterSource
 
+from featx.backbones import LAST_BLOCK
 from featx.cli.terminal import say, say_data
 from featx.dataset import ImageFolders, chosen_data, has_data
 from featx.engines import ENGINE_CHOICES, EngineOptions
@@ -23,7 +24,7 @@ from featx.images import AUGMENTATIONS, MAX_VIEWS, Augmentation, choose_views
 from featx.storage import StoragePath, as_data, as_storage_path, text_encoding
 from featx.system import MAX_THREADS, MemoryLimit, did_you_mean, parse_duration, parse_size
 from featx.text import Shown, redacted_address
-from featx.train import Training
+from featx.train import RUN_HEADS, Training
 
 log = logging.getLogger("featx")
 
@@ -351,6 +352,19 @@ STAGE_TWO = combined(
         type=Parsed("size", parse_size),
         help="Memory for training, like 4GiB; larger features are read from disk.  [default: half of the free memory]",
     ),
+)
+TUNE = option(
+    "--tune",
+    metavar="[BLOCK]",
+    is_flag=False,
+    flag_value=LAST_BLOCK,
+    help="Tune a block of the backbone, such as block5, with the head, on cached features of the layer before it.  "
+    "[default without a name: the last block]",
+)
+HEAD = click.option(
+    "--head",
+    type=Choice(RUN_HEADS),
+    help=f"Head to use.  [default: the first of {', '.join(RUN_HEADS)} that the run has]",
 )
 DEADLINE = option(
     "--deadline",

@@ -27,6 +27,7 @@ UNREADABLE_SHOWN = 5
 @opt.CACHE_DIR
 @opt.STAGE_ONE
 @opt.VIEWS
+@opt.TUNE
 @opt.DEADLINE
 @opt.OUTPUT
 def plan(data: "ImageFolders", cache_dir: StoragePath, output: opt.Output, **options: Any) -> None:
@@ -39,6 +40,7 @@ def plan(data: "ImageFolders", cache_dir: StoragePath, output: opt.Output, **opt
     Example:
       featx plan data/ --backbone vgg16 --image-size 150
       featx plan data/ --backbone resnet50 --views 4 --deadline 8h
+      featx plan data/ --backbone vgg16 --image-size 150 --tune block5
     """
     from featx.extract.planning import plan_extraction
 
@@ -143,13 +145,14 @@ def _table_notes(plan: Plan) -> list[str]:
 
 
 def _features_lines(plan: Plan) -> list[str]:
-    if plan.feature_shape is None or plan.training_bytes is None:
+    if plan.image_bytes is None or plan.training_bytes is None:
         return []
     segments = [one.disk.n_segments for one in plan.estimates if one.disk.n_segments]
     n_segments = "–".join(f"{n:,}" for n in dict.fromkeys((min(segments), max(segments))))
     unit = "segment" if max(segments) == 1 else "segments"
     return [
-        f"Features {plan.feature_shape} {plan.dtype}, in {n_segments} {unit}. Stage two holds several copies of all "
+        f"Features of {plan.layer} {plan.feature_shape} {plan.dtype}, {size(plan.image_bytes)} an image, in "
+        f"{n_segments} {unit}. Stage two holds several copies of all "
         f"features in memory: {size(plan.training_bytes)} each."
     ]
 
@@ -161,6 +164,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
         "data_dir": str(plan.data_dir),
         "unreadable": [{"path": path, "reason": reason} for path, reason in plan.unreadable],
         "feature_shape": plan.feature_shape,
+        "image_bytes": plan.image_bytes,
         "training_bytes": plan.training_bytes,
         "estimates": [_estimate_json(one) for one in plan.estimates],
     }

@@ -20,16 +20,19 @@ from featx.train import train_top as train
 @opt.CACHE_DIR
 @opt.STAGE_TWO
 @opt.TRAIN_VIEWS
+@opt.TUNE
 @click.option("--run-dir", type=opt.LocalPath(path_type=Path), help="Run folder.  [default: a new one in runs/]")
 @opt.OUTPUT
 def train_top(data: ImageFolders, output: opt.Output, **options: Any) -> None:
     """Stage two: train two heads on cached features.
 
-    The heads are dense, a small neural network, and logreg, logistic regression.
+    The heads are dense, a small neural network, and logreg, logistic regression. With --tune, they are dense and tuned:
+    the same network, trained together with the last block of the backbone.
 
     \b
     Example:
       featx train-top data/ --backbone vgg16 --image-size 150 --run-dir runs/first
+      featx train-top data/ --backbone vgg16 --image-size 150 --tune block5
     """
     output.say(train(data, **options), run_text, run_json)
 

@@ -5,24 +5,21 @@
 
 import logging
 import math
-import os
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from featx.dataset import DimImage, ImageDataset, dim_sentence, images_of, read_batches
-from featx.errors import FeatxError, ImageError
+from featx.errors import ImageError
 from featx.extract import RecipeOptions
 from featx.heads import Trained, Training, fit, layer_seeds, output_layer, predict_proba, split
 from featx.images import REPORT, Views
-from featx.storage import StoragePath, local_dir
+from featx.storage import StoragePath, scratch_array
 from featx.system import import_keras, progress_bar, reset_peak_memory
 from featx.text import printable
 from featx.train import Result, validation_part
@@ -203,12 +200,9 @@ def _decoded(
 
     Images that come out nearly black are added to `dim`.
     """
-    folder = local_dir(cache_dir)
-    folder.mkdir(parents=True, exist_ok=True)
     paths = [dataset.root / path for path in dataset.paths]
-    with tempfile.TemporaryFile(dir=folder) as file:
-        _reserve(file, len(paths) * int(np.prod(image_size)) * 3, folder)
-        pixels: np.ndarray = np.memmap(file, np.uint8, "w+", shape=(len(paths), *image_size, 3))
+    shape = (len(paths), *image_size, 3)
+    with scratch_array(cache_dir, shape, np.uint8, "Training from scratch", "decoded images") as pixels:
         batches = read_batches(paths, dataset.digests, image_size, _PORTION, workers)
         with closing(batches), progress_bar(len(paths), "decode", "images", show=show) as bar:
             for batch in batches:
@@ -218,16 +212,3 @@ def _decoded(
                 dim += [DimImage.of(images_of(dataset), noted) for noted in batch.dim]
                 bar.update(len(batch.rows))
         yield pixels
-
-
-def _reserve(file: IO[bytes], size_bytes: int, cache_dir: Path) -> None:
-    """Take the disk space now: when it runs out under a memory map, the process is killed without a word."""
-    if not hasattr(os, "posix_fallocate"):
-        return
-    try:
-        os.posix_fallocate(file.fileno(), 0, max(size_bytes, 1))
-    except OSError as error:
-        raise FeatxError(
-            f"Training from scratch needs {size_bytes / 2**20:,.0f} MiB in {printable(cache_dir)} for decoded images: "
-            f"{os.strerror(error.errno or 0)}. Free some space, or choose another --cache-dir."
-        ) from error

@@ -24,7 +24,7 @@ from featx.extract import (
     resolve_recipe,
     with_defaults,
 )
-from featx.heads import HEADS, Trained, Training
+from featx.heads import HEADS, TUNED, Trained, Training
 from featx.images import Views
 from featx.recipe import Recipe
 from featx.storage import StoragePath, new_folder
@@ -34,9 +34,11 @@ from featx.text import printable
 from featx.train import (
     Features,
     Result,
+    Tuning,
     confusion_matrix,
     stored_features,
     train_on_features,
+    tune_on_features,
     with_views,
     write_run,
 )
@@ -67,6 +69,7 @@ class Candidate:
             true; the mask has all test images.
         features: what it is trained on; None from scratch. If they have views of the test images, its probabilities are
             also averaged over these.
+        recipe: of the features that the error analysis looks at, if they are not these.
     """
 
     name: str
@@ -75,6 +78,7 @@ class Candidate:
     dataset: ImageDataset
     train: Callable[[npt.NDArray[np.bool_], Training], Result]
     features: Features | None = None
+    recipe: Recipe | None = None
 
     @property
     def is_trained(self) -> bool:
@@ -85,9 +89,36 @@ class Candidate:
 def head_candidates(features: Features, viewed: Features | None) -> Iterator[Candidate]:
     """Yield the heads on the features of one recipe; then the heads on those with views, if there are any."""
     for some in (features, viewed) if viewed else (features,):
-        views = "" if some.train_views is None else f", {some.train_views.shape[1]} views"
         for head in HEADS:
-            yield _on_features(some, head, f"{some.recipe.backbone} + {head}{views}")
+            yield _on_features(some, head, f"{some.recipe.backbone} + {head}{_views_in_name(some)}")
+
+
+def tuned_candidates(
+    tuning: Tuning, analysed: Recipe, features: Features, viewed: Features | None
+) -> Iterator[Candidate]:
+    """Yield the backbone with a tuned block; then the same with views, if there are any.
+
+    Args:
+        tuning: the block.
+        analysed: the recipe of the features that the error analysis looks at: those of the last layer.
+        features: of the layer before the block.
+        viewed: the same with views.
+    """
+    for some in (features, viewed) if viewed else (features,):
+        yield _tuned(tuning, analysed, some)
+
+
+def _tuned(tuning: Tuning, analysed: Recipe, features: Features) -> Candidate:
+    def train(mask: npt.NDArray[np.bool_], training: Training) -> Result:
+        return tune_on_features(features.subset(mask), tuning, training)[1]
+
+    recipe = features.recipe
+    name = f"{recipe.backbone} + {TUNED}{_views_in_name(features)}"
+    return Candidate(name, "features", recipe.image_size, features.dataset, train, features, analysed)
+
+
+def _views_in_name(features: Features) -> str:
+    return "" if features.train_views is None else f", {features.train_views.shape[1]} views"
 
 
 def report_resnet50_candidates(features: Features, viewed: Features | None) -> Iterator[Candidate]:
@@ -168,7 +199,7 @@ class Evaluation:
         approach: what goes into the comparison.
         probabilities: `(n_test, n_classes)`, with the first seed.
         correct: `(n_seeds, n_test)` bool, whether it was right on each test image.
-        recipe: of its features; None from scratch.
+        recipe: of the features that the error analysis looks at; None from scratch.
         out_of_fold: see `featx.heads.training_loop.Trained`.
         curve: its learning curve; empty without one.
     """
@@ -251,7 +282,7 @@ def _evaluation(candidate: Candidate, name: str, results: list[Result], cost: Ti
         notes=(),
         repeats=tuple(result.metrics.accuracy for result in results) if len(results) > 1 else (),
     )
-    recipe = candidate.features.recipe if candidate.features else None
+    recipe = candidate.recipe or (candidate.features.recipe if candidate.features else None)
     return Evaluation(approach, result.probabilities, predicted == y, recipe, result.out_of_fold)
 
 
@@ -260,6 +291,7 @@ class FeatureRequest:
 
     Attributes:
         recipes: of the images' features, and of the views' if there are any.
+        weights: of the backbone.
     """
 
     def __init__(
@@ -286,7 +318,7 @@ class FeatureRequest:
         Raises:
             FeatxError: there is no such recipe, or there are no weights.
         """
-        self._recipe, self._weights = resolve_recipe(cache_dir, dataset, **options)
+        self._recipe, self.weights = resolve_recipe(cache_dir, dataset, **options)
         self._command = extract_command(data_dir, cache_dir, views, **options)
         self._cache_dir, self._settings, self._views, self._candidates = cache_dir, settings, views, candidates
         of_views = [replace(self._recipe, augmentation=views.augmentation)] if views else []
@@ -294,7 +326,7 @@ class FeatureRequest:
 
     def extract(self, dataset: ImageDataset) -> Extraction:
         """Compute what the store lacks."""
-        return extract_dataset(dataset, self._recipe, self._weights, self._cache_dir, self._settings, views=self._views)
+        return extract_dataset(dataset, self._recipe, self.weights, self._cache_dir, self._settings, views=self._views)
 
     def evaluate(
         self,
@@ -321,7 +353,7 @@ class FeatureRequest:
                 runs_dir.mkdir(parents=True, exist_ok=True)  # it is in a report folder, which is marked
                 run_dir, rest = runs_dir / run_name(candidate.name), (dataset.warnings, self._cache_dir)
                 with system_errors(f"The run folder {printable(run_dir)}", "written"), new_folder(run_dir) as making:
-                    write_run(making.built, candidate.features, [result], training, self._weights, *rest)
+                    write_run(making.built, candidate.features, [result], training, self.weights, *rest)
 
         found: list[Evaluation] = []
         for candidate in self._candidates(features, viewed):

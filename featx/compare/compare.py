@@ -27,6 +27,7 @@ from featx.compare.candidates import (
     evaluate,
     head_candidates,
     report_resnet50_candidates,
+    tuned_candidates,
 )
 from featx.compare.error_analysis import ErrorAnalysis, analyse_errors
 from featx.compare.near_duplicates import find_copies
@@ -40,6 +41,8 @@ from featx.extract import (
     ExtractionSettings,
     RecipeOptions,
     check_options,
+    options_before,
+    resolve_recipe,
     split_options,
 )
 from featx.heads import Training, check_training
@@ -49,7 +52,7 @@ from featx.storage import StoragePath, as_cache_dir, as_path, check_empty
 from featx.store import FeatureStore
 from featx.system import as_workers, check_name, command_line, hardware, names, now, versions, waiting, whole_number
 from featx.text import printable
-from featx.train import DEFAULT_TRAINING, data_warnings, read_rows, validation_part
+from featx.train import DEFAULT_TRAINING, Tuning, data_warnings, read_rows, validation_part
 
 log = logging.getLogger("featx")
 
@@ -72,6 +75,7 @@ def compare_approaches(
     direct: bool = False,
     maps: Sequence[str] | str = (),
     class_list: Path | str | None = None,
+    tune: str | None = None,
     runs_dir: Path | str | None = None,
     **options: Unpack[ExtractionOptions],
 ) -> Comparison:
@@ -97,6 +101,7 @@ def compare_approaches(
             `featx.backbones.class_map.make_class_map`.
         class_list: with `direct`, a JSON file with the network's classes; see
             `featx.backbones.class_map.read_class_list`.
+        tune: also tune a block of each backbone, such as `"block5"`, or `"last"`, see `featx.train.train_top`.
         runs_dir: an empty or new folder. Each head on features, such as `vgg16-dense`, gets a run folder there as soon
             as it is trained. If None, no runs are kept.
         options: of stage one, by name; see `featx.extract.options.RecipeOptions`, without `backbone`, and
@@ -112,11 +117,12 @@ def compare_approaches(
     backbones, baselines = _each_once("backbones", backbones), _each_once("baselines", baselines)
     maps = names("maps", maps)
     views, workers, repeats = as_views(views), as_workers(workers), whole_number("repeats", repeats, most=MAX_REPEATS)
-    _check_choice(backbones, baselines, recipe_options)
+    _check_choice(backbones, baselines, recipe_options, tune)
     of_backbones: list[RecipeOptions] = [{**recipe_options, "backbone": name} for name in backbones]
     of_report = report_resnet50_options(recipe_options) if REPORT_RESNET50 in baselines else None
     for recipe_of in [*of_backbones, *filter(None, [of_report])]:
         check_options(**recipe_of)
+    before = [options_before(tune, **one) for one in of_backbones] if tune is not None else []
     if (maps or class_list) and not direct:
         log.warning("maps and class_list (--map, --class-list) are only used with direct (--direct).")
     network_classes = read_class_list(as_path(class_list)) if direct and class_list else ()
@@ -127,6 +133,10 @@ def compare_approaches(
     settings = ExtractionSettings(engine_options=engine_options, workers=workers, strict=strict, show=training.show)
     request = partial(FeatureRequest, scanned, data_dir, cache_dir, settings)
     requests = [request(one, views, head_candidates) for one in of_backbones]
+    requests += [
+        _tuned_request(request, plain, one, views, *named, scanned, cache_dir)
+        for plain, one, named in zip(requests, of_backbones, before, strict=False)
+    ]
     if of_report:
         requests.append(request(of_report, report_resnet50_views(views), report_resnet50_candidates))
     warnings: list[str] = []
@@ -160,14 +170,35 @@ def compare_approaches(
     return replace(comparison, error_analysis=_or_none(analyse))
 
 
+def _tuned_request(
+    request: Callable[..., FeatureRequest],
+    plain: FeatureRequest,
+    options: RecipeOptions,
+    views: Views | None,
+    block: str,
+    of_features: RecipeOptions,
+    dataset: ImageDataset,
+    cache_dir: StoragePath,
+) -> FeatureRequest:
+    """Return the request for the features that a block is tuned on; `plain` is the one for those of its output."""
+    # Weights are found once: looking for imagenet-or-random again would warn again.
+    named = str(plain.weights.path or plain.weights.digest.replace("random-", "random:"))
+    of_features = {**of_features, "weights": named}
+    recipe, weights = resolve_recipe(cache_dir, dataset, **of_features)
+    tuning = Tuning.of(block, options, recipe, weights, cache_dir)
+    return request(of_features, views, partial(tuned_candidates, tuning, plain.recipes[0]))
+
+
 def _each_once(what: str, given: Sequence[str] | str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names(what, given)))
 
 
-def _check_choice(backbones: Sequence[str], baselines: Sequence[str], options: RecipeOptions) -> None:
+def _check_choice(backbones: Sequence[str], baselines: Sequence[str], options: RecipeOptions, tune: str | None) -> None:
     """Raise FeatxError if there is nothing to compare, or an option can only be meant for one of several backbones."""
     if not backbones and not baselines:
         raise FeatxError("There is nothing to compare: name a backbone or a baseline.")
+    if tune is not None and not backbones:
+        raise FeatxError("There is no backbone with a block to tune: name one.")
     for name in baselines:
         check_name(name, BASELINE_NAMES, f"A baseline must be one of {', '.join(BASELINE_NAMES)}.")
     if len({*backbones, *([REPORT_BACKBONE] if REPORT_RESNET50 in baselines else [])}) <= 1:

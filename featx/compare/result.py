@@ -45,7 +45,7 @@ class Approach:
         n_parameters: number of trained parameters, without the frozen backbone's.
         peak_memory_bytes: the most memory used at once.
         history: the epochs, counted from 1; empty where there are none (`logreg`).
-        kept_epoch: the epoch whose weights were kept, `None` without a history.
+        kept_epoch: the epoch whose weights were kept, 0 if no epoch of tuning made it better; `None` without a history.
         confusion: `confusion[true][predicted]`, number of test images; may be given as rows of numbers.
         p_value: of the hypothesis that it is as good as the best, which it is paired with; see
             `featx.compare.significance.paired_p_value`. `None` for the best itself, and before `with_p_values`.

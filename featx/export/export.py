@@ -72,7 +72,7 @@ def export_run(
         run_dir: a run folder of `featx train-top`; or a report folder of `featx compare`, for its best run.
         to_path: the file or folder to write, which must not exist; in the run folder if None.
         format: `"keras"`, `"savedmodel"` or `"onnx"`.
-        head: `"dense"` or `"logreg"`; the run's first if None.
+        head: `"tuned"`, `"dense"` or `"logreg"`; if None, the first of these that the run has.
         cache_dir: remembers digests of weights files.
         weights: file of the backbone's weights, if you moved it since the run was made.
         show: show progress on stderr.
@@ -85,7 +85,8 @@ def export_run(
     check_name(format, FORMATS, f"The format is one of {', '.join(FORMATS)}.")
     suffix, write = FORMATS[format]
     run = read_run(as_path(run_dir), head)
-    run.read_head(head)  # what is wrong with it is found before TensorFlow starts
+    with waiting("start TensorFlow", show=show):  # which a head with a tuned block needs
+        found = run.read_head(head)  # what is wrong with it is found before the network is built
     head_path = run.head_path(head)
     path = as_path(to_path) if to_path else run.dir / f"model-{head_path.stem}{suffix}"
     _check_path(path, format, suffix)
@@ -99,7 +100,7 @@ def export_run(
     begin = new_file if suffix else partial(new_folder, last="saved_model.pb")
     with waiting(f"export to {format}", show=show) as note, begin(path) as making:
         note("building the network")
-        graph = build_graph(recipe, weights_path, head_path)
+        graph = build_graph(recipe, weights_path, found)
         note("converting and writing it")
         with system_errors(printable(path), "written"):
             write(graph, _notes(run, head_path.stem), making.built)

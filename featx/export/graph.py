@@ -16,10 +16,9 @@ import numpy.typing as npt
 
 from featx.backbones import build_model
 from featx.errors import FeatxError
-from featx.heads import Head, read_head
+from featx.heads import Head, TunedHead
 from featx.recipe import Recipe
 from featx.system import import_failure, import_keras
-from featx.text import printable
 
 #: Pillow resizes with whole numbers: weights are rounded to multiples of 2**-22.
 _PILLOW_ONE = float(2**22)
@@ -54,20 +53,20 @@ class Graph:
     whole: Any
 
 
-def build_graph(recipe: Recipe, weights_path: Path | None, head_path: Path) -> Graph:
-    """Return the graph of a recipe and the head in the `.keras` file `head_path`. It computes in float32.
+def build_graph(recipe: Recipe, weights_path: Path | None, head: Head | TunedHead) -> Graph:
+    """Return the graph of a recipe and a head. It computes in float32.
 
     Raises:
         WeightsError: the backbone's weights do not fit.
-        FeatxError: the head is missing or damaged.
+        FeatxError: the head belongs to another recipe.
     """
     keras = import_keras()
     resizer = _resizer(keras, recipe.image_size)
-    head, network = read_head(head_path), build_model(recipe, weights_path)
+    network = build_model(recipe, weights_path)
     if head.feature_shape != network.output_shape[1:]:
         raise FeatxError(
-            f"The head {printable(head_path)} takes features of the shape {head.feature_shape}, and those of its "
-            f"recipe have {network.output_shape[1:]}; train again with featx train-top."
+            f"The head takes features of the shape {head.feature_shape}, and those of its recipe have "
+            f"{network.output_shape[1:]}; train again with featx train-top."
         )
     classifier = _classifier(keras, recipe, network, head)
     images = _any_images(keras)
@@ -79,7 +78,7 @@ def _any_images(keras: Any) -> Any:
     return keras.Input((None, None, 3), dtype="uint8", name="images")
 
 
-def _classifier(keras: Any, recipe: Recipe, network: Any, head: Head) -> Any:
+def _classifier(keras: Any, recipe: Recipe, network: Any, head: Head | TunedHead) -> Any:
     resized = keras.Input((*recipe.image_size, 3), dtype="uint8", name="resized")
     probabilities = head.to_keras()(_as_stored(keras.ops, network(resized), recipe.dtype))
     if probabilities.shape[-1] == 1:

@@ -26,6 +26,7 @@ from featx.extract.options import (
     extract_command,
     option_flag,
     option_variable,
+    options_before,
     resolve_recipe,
     split_options,
     with_defaults,

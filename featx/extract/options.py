@@ -15,6 +15,7 @@ from featx.backbones import (
     check_fit,
     check_weights,
     find_backbone,
+    find_block,
     find_weights,
 )
 from featx.dataset import Data, ImageDataset, ImageFolders
@@ -274,6 +275,27 @@ def _calibrated(recipe: Recipe, cache_dir: StoragePath, dataset: ImageDataset | 
         raise FeatxError("int8 needs a data set for calibration: name one, or choose another precision.")
     chosen = best_calibration(kept_calibrations(recipe, cache_dir), dataset)
     return replace(recipe, calibration=calibration_digest(chosen))
+
+
+def options_before(block: str, **options: Unpack[RecipeOptions]) -> tuple[str, RecipeOptions]:
+    """Return the name of a block of the backbone, and the options of the features that it is tuned on.
+
+    These are the output of the layer before the block, whatever the layer and pooling of `options`, which the head
+    stands on.
+
+    Args:
+        block: see `featx.backbones.find_block`.
+        options: see `RecipeOptions`.
+
+    Raises:
+        BackboneError: there is no such block, or no layer stays frozen.
+        FeatxError: as for `check_options`.
+    """
+    chosen = check_options(**options)
+    if not isinstance(block, str):
+        raise FeatxError(f"A block to tune is text, such as block5. Received: {shown(block)}")
+    name, layer = find_block(chosen["backbone"], block, chosen["layer"])
+    return name, {**options, "layer": layer, "pooling": None}
 
 
 def option_flag(name: str) -> str:

@@ -18,3 +18,4 @@ from featx.heads.training_loop import (
     predict_proba,
     split,
 )
+from featx.heads.tuned import TUNED, TunedHead, read_tuned, train_tuned

@@ -14,7 +14,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +35,9 @@ HEADS = ("dense", "logreg")
 #: lowest validation loss in the fewest epochs. With 8000 images of cats and dogs at 150×150 pixels it was 0.32, against
 #: 0.41 with Keras's defaults of 32 rows and 1e-3 at a root mean square of 0.5; with 2000 at 64×64, 0.37 against 0.42.
 DENSE_BATCH_SIZE, DENSE_LEARNING_RATE, DENSE_INPUT_RMS = 128, 2.5e-4, 0.25
+
+#: Units of the dense head between the features and the last layer.
+DENSE_UNITS = 256
 
 #: Of few rows, a step takes fewer, down to 16: with less than so many steps an epoch, a head would not get far.
 DENSE_STEPS_PER_EPOCH = 32
@@ -77,14 +80,9 @@ def train_head(
     _check_head(name)
     import_keras()  # its start is no part of training
     start_s = time.perf_counter()
-    images = np.arange(len(X))
-    rows, n_views, batch_size = images[:, np.newaxis], {}, training.batch_size or _batch_size(len(X))
-    if views is not None:
-        n_views = {"views": views.shape[1]}
-        X, image_of = below(X, all_views(views)), np.concatenate([images, np.repeat(images, views.shape[1])])
-        rows = np.hstack([rows, np.arange(len(images), len(X)).reshape(len(images), -1)])
-        y, digests = y[image_of], digests[image_of]
-    head = _TRAINERS[name](_Task(X, y, digests, rows, is_validation, n_classes, batch_size, training))
+    task = Task.of(X, y, digests, is_validation, training, n_classes=n_classes, views=views)
+    head = _TRAINERS[name](task)
+    n_views = {} if views is None else {"views": views.shape[1]}
     return replace(head, fit_s=time.perf_counter() - start_s, details={**head.details, **n_views})
 
 
@@ -140,7 +138,7 @@ def _batch_size(n_rows: int) -> int:
 
 
 @dataclass(frozen=True)
-class _Task:
+class Task:
     """What a head is trained on, and how: n images, of which `X`, `y` and `digests` have one row or several each.
 
     Attributes:
@@ -158,14 +156,35 @@ class _Task:
     batch_size: int
     training: Training
 
-    def fit(self, model: Any, optimizer: Any) -> Trained:
-        """Train a Keras model on the rows of the images that are not held out."""
+    @classmethod
+    def of(
+        cls,
+        X: Rows,
+        y: npt.NDArray[np.int64],
+        digests: npt.NDArray[np.uint8],
+        is_validation: npt.NDArray[np.bool_],
+        training: Training,
+        *,
+        n_classes: int,
+        views: ViewRows | None = None,
+    ) -> Self:
+        """Put images and their views below each other; the arguments are those of `train_head`."""
+        images = np.arange(len(X))
+        rows, batch_size = images[:, np.newaxis], training.batch_size or _batch_size(len(X))
+        if views is not None:
+            X, image_of = below(X, all_views(views)), np.concatenate([images, np.repeat(images, views.shape[1])])
+            rows = np.hstack([rows, np.arange(len(images), len(X)).reshape(len(images), -1)])
+            y, digests = y[image_of], digests[image_of]
+        return cls(X, y, digests, rows, is_validation, n_classes, batch_size, training)
+
+    def fit(self, model: Any, optimizer: Any, *, keep_start: bool = False) -> Trained:
+        """Train a Keras model on the rows of the images that are not held out; see `featx.heads.training_loop.fit`."""
         train, validation = split(self.X, self.y, self.is_validation, self.rows)
         options = {"n_classes": self.n_classes, "batch_size": self.batch_size, "optimizer": optimizer}
-        return fit(model, train, validation, self.training, **options)
+        return fit(model, train, validation, self.training, **options, keep_start=keep_start)
 
 
-def _train_dense(task: _Task) -> Trained:
+def train_dense(task: Task) -> Trained:
     """Train the report's top model: Flatten → Dense(256, relu) → Dropout(0.5) → Dense(1, sigmoid) or Dense(n, softmax).
 
     Features are centred and brought to one root mean square while it trains, and that goes into the first layer
@@ -177,12 +196,9 @@ def _train_dense(task: _Task) -> Trained:
     keras = import_keras()
     mean, scale = _centre_and_scale(task.X)
     scale *= DENSE_INPUT_RMS
-    seeds = layer_seeds(task.training.seed)
-    hidden = keras.layers.Dense(256, "relu", kernel_initializer=keras.initializers.GlorotUniform(next(seeds)))
-    dropout = keras.layers.Dropout(0.5, seed=next(seeds))
-    output = output_layer(keras, task.n_classes, next(seeds))
+    flatten, hidden, dropout, output = dense_layers(keras, task.n_classes, task.training.seed)
     features = keras.Input(task.X.shape[1:], name="features")
-    flat = keras.layers.Flatten()(features)
+    flat = flatten(features)
     scaled = keras.layers.Rescaling(scale, offset=(-scale * mean).astype(np.float32))(flat)
     trainee = keras.Model(features, output(dropout(hidden(scaled))), name="dense")
     trained = task.fit(trainee, keras.optimizers.RMSprop(DENSE_LEARNING_RATE))
@@ -192,7 +208,15 @@ def _train_dense(task: _Task) -> Trained:
     return replace(trained, model=model, details={"feature_scale": scale})
 
 
-def _train_logreg(task: _Task) -> Trained:
+def dense_layers(keras: Any, n_classes: int, seed: int) -> tuple[Any, Any, Any, Any]:
+    """Return the layers of the dense head, untrained: the last one ends in probabilities."""
+    seeds = layer_seeds(seed)
+    hidden = keras.layers.Dense(DENSE_UNITS, "relu", kernel_initializer=keras.initializers.GlorotUniform(next(seeds)))
+    dropout = keras.layers.Dropout(0.5, seed=next(seeds))
+    return keras.layers.Flatten(), hidden, dropout, output_layer(keras, n_classes, next(seeds))
+
+
+def _train_logreg(task: Task) -> Trained:
     """Fit L2-regularized logistic regression to all rows, C from cross-validation, and make it Flatten → Dense.
 
     The exact solver does it, or the streaming one for rows that are on disk.
@@ -214,7 +238,7 @@ def _train_logreg(task: _Task) -> Trained:
     return Trained("logreg", model, details=details, out_of_fold=fitted.out_of_fold)
 
 
-def _train_softmax(task: _Task) -> Trained:
+def _train_softmax(task: Task) -> Trained:
     """Train what the report put on its frozen ResNet50: Flatten → Dense(n, softmax), adam as Keras has it."""
     keras = import_keras()
     features = keras.Input(task.X.shape[1:], name="features")
@@ -223,8 +247,8 @@ def _train_softmax(task: _Task) -> Trained:
     return task.fit(model, keras.optimizers.Adam())
 
 
-_TRAINERS: dict[str, Callable[[_Task], Trained]] = {
-    "dense": _train_dense,
+_TRAINERS: dict[str, Callable[[Task], Trained]] = {
+    "dense": train_dense,
     "logreg": _train_logreg,
     "softmax": _train_softmax,
 }

@@ -12,7 +12,8 @@ import os
 import stat
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,9 @@ _DAMAGE = (
     *(zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, TypeError, LookupError, AttributeError),
     *(ArithmeticError, RuntimeError, NotImplementedError),
 )
+
+#: The member of a `.keras` file that holds the weights.
+WEIGHTS_NAME = "model.weights.h5"
 
 #: A head is not larger than this, and its description, of a few layers, not than that.
 _MAX_BYTES, _MAX_CONFIG_BYTES = 16 << 30, 1 << 20
@@ -89,11 +93,7 @@ class Head:
             FeatxError: the features have another shape, or the weights of the head are so large that it gives no
                 probabilities.
         """
-        if X.shape[1:] != self.feature_shape:
-            raise FeatxError(
-                f"The head takes features of the shape {self.feature_shape}, and these are {X.shape[1:]}: it belongs "
-                f"to another recipe; train again with featx train-top."
-            )
+        check_shape(X, self.feature_shape)
         out = np.empty((len(X), self.n_classes))
         with np.errstate(over="ignore", invalid="ignore"):  # said below
             for start in range(0, len(X), _SLAB_ROWS):
@@ -102,8 +102,7 @@ class Head:
                     rows = layer(rows)
                 out[start : start + len(rows)] = np.hstack([1 - rows, rows]) if rows.shape[1] == 1 else rows
             out /= out.sum(axis=1, keepdims=True)
-        if not np.isfinite(out).all():
-            raise FeatxError("The head gives no valid probabilities, because its weights are too large; train again.")
+        check_probabilities(out)
         return out
 
     def to_keras(self) -> Any:
@@ -118,14 +117,36 @@ class Head:
         return keras.Model(features, outputs)
 
 
+def check_shape(X: np.ndarray, feature_shape: tuple[int, ...]) -> None:
+    """Raise FeatxError unless the features `X`, `(n, …)`, have the shape that a head takes."""
+    if X.shape[1:] != feature_shape:
+        raise FeatxError(
+            f"The head takes features of the shape {feature_shape}, and these are {X.shape[1:]}: it belongs "
+            f"to another recipe; train again with featx train-top."
+        )
+
+
+def check_probabilities(probabilities: np.ndarray) -> None:
+    """Raise FeatxError if what a head gives are no numbers."""
+    if not np.isfinite(probabilities).all():
+        raise FeatxError("The head gives no valid probabilities, because its weights are too large; train again.")
+
+
 def read_head(path: Path) -> Head:
     """Return the head in the `.keras` file `path`.
 
     Raises:
         FeatxError: it is missing, cannot be read, is damaged, or is not a head trained by featx.
     """
-    try:
+    with damage_said(path):
         return _read(path)
+
+
+@contextmanager
+def damage_said(path: Path) -> Iterator[None]:
+    """Raise FeatxError for all that goes wrong when the head in the file `path` is read."""
+    try:
+        yield
     except FileNotFoundError as error:
         raise FeatxError(f"There is no head {printable(path)}; train one with featx train-top.") from error
     except _DAMAGE as error:
@@ -137,8 +158,13 @@ def read_head(path: Path) -> Head:
         raise FeatxError(f"featx cannot run the head {printable(path)} ({reason}); train again.") from error
 
 
-def _read(path: Path) -> Head:
-    """Return the head in a file that anybody may have made: what it claims is checked before memory is taken for it."""
+@contextmanager
+def opened_head(path: Path) -> Iterator[zipfile.ZipFile]:
+    """Yield the zip that a `.keras` file is. Anybody may have made it: it is regular, and not compressed.
+
+    Raises:
+        ValueError: it is something else.
+    """
     with os.fdopen(os.open(path, READ_FLAGS), "rb") as source:  # without waiting, should it be a FIFO
         status = os.fstat(source.fileno())
         if not stat.S_ISREG(status.st_mode) or status.st_size > _MAX_BYTES:
@@ -146,14 +172,24 @@ def _read(path: Path) -> Head:
         with zipfile.ZipFile(source) as file:
             if any(member.compress_type != zipfile.ZIP_STORED for member in file.infolist()):
                 raise ValueError("it is compressed")  # Keras does not: a bomb would
-            if file.getinfo("config.json").file_size > _MAX_CONFIG_BYTES:
-                raise ValueError("its description is too long")
-            layers = json.loads(file.read("config.json"))["config"]["layers"]
-            feature_shape, dense = _shapes(layers)
-            n_bytes = 4 * sum((layer.n_inputs + 1) * layer.n_outputs for layer in dense)
-            if not n_bytes <= file.getinfo("model.weights.h5").file_size <= _MOST_COPIES * n_bytes + _AROUND_BYTES:
-                raise ValueError("its weights are not those of its layers")
-            weights = file.read("model.weights.h5")
+            yield file
+
+
+def check_size(file: zipfile.ZipFile, n_bytes: int) -> None:
+    """Raise ValueError unless the weights in a `.keras` file take about as much as those of its layers: `n_bytes`."""
+    if not n_bytes <= file.getinfo(WEIGHTS_NAME).file_size <= _MOST_COPIES * n_bytes + _AROUND_BYTES:
+        raise ValueError("its weights are not those of its layers")
+
+
+def _read(path: Path) -> Head:
+    """Return the head in a file that anybody may have made: what it claims is checked before memory is taken for it."""
+    with opened_head(path) as file:
+        if file.getinfo("config.json").file_size > _MAX_CONFIG_BYTES:
+            raise ValueError("its description is too long")
+        layers = json.loads(file.read("config.json"))["config"]["layers"]
+        feature_shape, dense = _shapes(layers)
+        check_size(file, 4 * sum((layer.n_inputs + 1) * layer.n_outputs for layer in dense))
+        weights = file.read(WEIGHTS_NAME)
     with h5py.File(io.BytesIO(weights), "r") as file:
         check_own_data(file, weights, len(weights))
         variables = {as_text(group["vars"].attrs.get("name", "")): group["vars"] for group in file["layers"].values()}

@@ -133,7 +133,8 @@ class Trained:
             `(n, height, width, 3)` uint8 RGB, to a sigmoid `(n, 1)`, the probability of class 1, or a softmax
             `(n, n_classes)`; None for a pretrained network, of which nothing was trained here.
         history: the epochs; empty for `logreg`.
-        kept_epoch: the epoch, from 1, whose weights the model has; None for `logreg`.
+        kept_epoch: the epoch, from 1, whose weights the model has; 0 if no epoch of tuning made it better; None for
+            `logreg`.
         fit_s: seconds of training, without the start of Keras.
         details: what training chose. `feature_scale` is already in a head's kernel; `logreg` also has `C` as
             scikit-learn counts it on centred features times that scale, `cv_accuracy`, `cv_folds`, and `converged`,
@@ -207,6 +208,7 @@ def fit(
     n_classes: int,
     batch_size: int = 32,
     optimizer: Any = "rmsprop",
+    keep_start: bool = False,
 ) -> Trained:
     """Train a Keras `model` on crossentropy and leave it with the weights of the epoch with the lowest validation loss.
 
@@ -222,6 +224,7 @@ def fit(
         n_classes: number of classes.
         batch_size: rows per step.
         optimizer: a Keras optimizer or its name.
+        keep_start: whether the weights that the model has now may be the ones that are kept, as epoch 0.
 
     Raises:
         TrainingError: no rows to train or to validate on, labels out of range, or weights that are no longer finite.
@@ -230,11 +233,12 @@ def fit(
     keras = import_keras()
     _compile(keras, model, optimizer)
     history: list[Epoch] = []
-    kept = (math.inf, 0, model.get_weights())
+    start_loss = _validated(model, validation)[0] if keep_start else math.inf
+    kept = (start_loss, 0, model.get_weights())
     with progress_bar(training.epochs, model.name, "epochs", show=training.show) as bar:
         for number in range(1, training.epochs + 1):
             loss, accuracy = _train_one_epoch(keras, model, train, batch_size, (training.seed, number))
-            epoch, weights = _epoch(number, loss, accuracy, model, validation), model.get_weights()
+            epoch, weights = Epoch(number, loss, accuracy, *_validated(model, validation)), model.get_weights()
             _check_finite(epoch, weights)
             history.append(epoch)
             bar.set_postfix_str(f"val. {epoch.val_accuracy:.1%}", refresh=False)
@@ -255,20 +259,29 @@ def predict_proba(
     A sigmoid's single output `p`, the probability of class 1, becomes the two columns `[1 - p, p]`. `X` is read
     `batch_size` rows at a time, by default 4 MiB. If given, only its `rows`, `(k,)` int64, are predicted.
     """
-    keras = import_keras()
     rows = np.arange(len(X)) if rows is None else rows
-    size = batch_size or min(1024, max(32, SLAB_BYTES // row_bytes(X)))
     outputs = np.empty((len(rows), model.output_shape[-1]), np.float64)
+    for which, some in predicted(model, X, rows, batch_size=batch_size):
+        outputs[which] = some
+    if outputs.shape[1] == 1:
+        return np.hstack([1 - outputs, outputs])
+    outputs /= outputs.sum(axis=1, keepdims=True)
+    return outputs
+
+
+def predicted(model: Any, X: Rows, rows: npt.NDArray[np.int64], *, batch_size: int | None = None) -> _Parts:
+    """Yield what a Keras model puts out for the rows `rows`, `(k,)` int64, of `X (n, ...)`: which of them, and that.
+
+    `X` is read `batch_size` rows at a time, by default 4 MiB.
+    """
+    keras = import_keras()
+    size = batch_size or min(1024, max(32, SLAB_BYTES // row_bytes(X)))
     with closing(_slabs(X, rows, size)) as slabs:
         for which, features in slabs:
             # A short slab is filled up: another shape would be another graph to trace.
             slab = np.zeros((size, *X.shape[1:]), X.dtype)
             slab[: len(features)] = features
-            outputs[which] = keras.ops.convert_to_numpy(model.predict_on_batch(slab))[: len(features)]
-    if outputs.shape[1] == 1:
-        return np.hstack([1 - outputs, outputs])
-    outputs /= outputs.sum(axis=1, keepdims=True)
-    return outputs
+            yield which, keras.ops.convert_to_numpy(model.predict_on_batch(slab))[: len(features)]
 
 
 def count_parameters(model: Any) -> int:
@@ -374,18 +387,13 @@ def _feed(keras: Any, X: npt.NDArray[Any], y: npt.NDArray[np.int64], batch_size:
     return {"x": data.Dataset.from_tensor_slices(whole).concatenate(rest).prefetch(data.AUTOTUNE)}
 
 
-def _epoch(number: int, loss: float, accuracy: float, model: Any, validation: Samples) -> Epoch:
-    """Return what the epoch just run achieved."""
+def _validated(model: Any, validation: Samples) -> tuple[float, float]:
+    """Return the loss and the accuracy of a model on the validation samples."""
     probabilities = predict_proba(model, validation.X, validation.rows)
     y = validation.y[validation.rows]
     of_truth = probabilities[np.arange(len(y)), y]
-    return Epoch(
-        epoch=number,
-        loss=loss,
-        accuracy=accuracy,
-        val_loss=float(-np.log(np.maximum(of_truth, SMALLEST_PROBABILITY)).mean()),
-        val_accuracy=float((probabilities.argmax(axis=1) == y).mean()),
-    )
+    loss = float(-np.log(np.maximum(of_truth, SMALLEST_PROBABILITY)).mean())
+    return loss, float((probabilities.argmax(axis=1) == y).mean())
 
 
 def _check_finite(epoch: Epoch, weights: list[npt.NDArray[Any]]) -> None:

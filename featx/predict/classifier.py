@@ -33,7 +33,7 @@ from featx.extract import (
     resolve_recipe,
     split_options,
 )
-from featx.heads import Head
+from featx.heads import Head, TunedHead
 from featx.recipe import Recipe
 from featx.storage import StoragePath, as_cache_dir, as_path
 from featx.store import FeatureStore
@@ -253,7 +253,7 @@ class Classifier(ImageClassifier):
     def __init__(
         self,
         run: SavedRun,
-        head: Head,
+        head: Head | TunedHead,
         cache_dir: StoragePath,
         weights_path: Path | None = None,
         engine_options: EngineOptions = DEFAULT_ENGINE,
@@ -278,7 +278,7 @@ class Classifier(ImageClassifier):
 
         Args:
             run_dir: a run folder of `featx train-top`; or a report folder of `featx compare`, for its best run.
-            head: `"dense"` or `"logreg"`; if None, `"dense"` if the run has it.
+            head: `"tuned"`, `"dense"` or `"logreg"`; if None, the first of these that the run has.
             cache_dir: the cache; features in it are not computed again.
             weights: file of the backbone's weights, if you moved it since the run was made.
             engine_choices: how the backbone is run, by name; see `featx.engines.EngineOptions`.

@@ -34,6 +34,7 @@ from featx.storage.paths import (
     working_folder,
 )
 from featx.storage.remote_path import RemotePath, is_distant
+from featx.storage.scratch import scratch_array
 from featx.storage.stat_key import StatKey, StatKeys
 from featx.storage.windows import IS_WINDOWS, READ_FLAGS, FileHeldError, patiently, rename_folder, windows_paths
 from featx.storage.workshops import (

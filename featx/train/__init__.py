@@ -14,5 +14,6 @@ from featx.train.metrics import (
     reliability,
     wilson_interval,
 )
-from featx.train.run_folder import REPORTS_NAME, RUNS_NAME, SavedRun, read_run, write_run
-from featx.train.train import DEFAULT_TRAINING, Run, train_on_features, train_top, validation_part
+from featx.train.run_folder import REPORTS_NAME, RUN_HEADS, RUNS_NAME, SavedRun, read_run, write_run
+from featx.train.train import DEFAULT_TRAINING, Run, train_on_features, train_top, tune_on_features, validation_part
+from featx.train.tuning import Tuning

@@ -4,16 +4,16 @@ import json
 import logging
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, astuple, dataclass, field, fields
+from dataclasses import asdict, astuple, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from featx.backbones import CLASSIFIER_LAYER, Weights, check_recipe, find_weights_again
+from featx.backbones import CLASSIFIER_LAYER, Weights, build_tail, check_recipe, find_weights_again
 from featx.engines import pack_network
 from featx.errors import FeatxError
-from featx.heads import HEADS, Epoch, Head, Training, read_head, save_model
+from featx.heads import HEADS, TUNED, Epoch, Head, Training, TunedHead, read_head, read_tuned, save_model
 from featx.recipe import Recipe
 from featx.storage import StoragePath, expanded, nearest_folder, read_small
 from featx.system import brief, check_name, command_line, csv_lines, hardware, now, versions
@@ -22,9 +22,13 @@ from featx.train.features import Features
 from featx.train.metrics import Result
 
 FORMAT = "featx-run"
-FORMAT_VERSION = 1
+#: A run with a tuned block has its own version: its heads are not what they were before, and an older featx says so.
+FORMAT_VERSION, TUNED_FORMAT_VERSION = 1, 2
 
 log = logging.getLogger("featx")
+
+#: The heads that a run may have, the default first.
+RUN_HEADS = (TUNED, *HEADS)
 
 #: The folder in a report folder that has the runs of a comparison.
 RUNS_NAME = "runs"
@@ -46,6 +50,7 @@ class SavedRun:
         class_names: the classes, in the order of the probabilities.
         heads: names of the heads that were trained, the default first.
         weights_path: where the backbone's weights were; None if they are random or unknown.
+        output: the recipe of what the heads stand on, if they begin with a block that was tuned; else None.
     """
 
     dir: Path
@@ -53,6 +58,7 @@ class SavedRun:
     class_names: tuple[str, ...] = field(repr=False)
     heads: tuple[str, ...]
     weights_path: Path | None
+    output: Recipe | None = field(default=None, repr=False)
 
     def head_path(self, head: str | None = None) -> Path:
         """Return the `.keras` file of the head called `head`, or of the default one.
@@ -64,13 +70,16 @@ class SavedRun:
         check_name(name, self.heads, f"The run {printable(self.dir)} has the heads {', '.join(self.heads)}.")
         return self.dir / f"{name}.keras"
 
-    def read_head(self, head: str | None = None) -> Head:
-        """Return the head called `head`, or the default one.
+    def read_head(self, head: str | None = None) -> Head | TunedHead:
+        """Return the head called `head`, or the default one. One that begins with a tuned block starts Keras.
 
         Raises:
             FeatxError: the run has no such head, or it is damaged, or it has other classes than the run.
         """
         path = self.head_path(head)
+        if self.output:
+            tail = build_tail(self.output, None, self.recipe.layer, load_weights=False)
+            return read_tuned(path, tail, len(self.class_names))
         found = read_head(path)
         if found.n_classes != len(self.class_names):
             raise FeatxError(
@@ -106,24 +115,29 @@ def read_run(run_dir: Path, head: str | None = None) -> SavedRun:
     if not (run_dir / METRICS_NAME).is_file():
         return _best_run(run_dir, head)
     metrics = _read_json(run_dir / METRICS_NAME, dict)
-    if metrics.get("format") != FORMAT or metrics.get("format_version") != FORMAT_VERSION:
+    known = (FORMAT_VERSION, TUNED_FORMAT_VERSION)
+    if metrics.get("format") != FORMAT or metrics.get("format_version") not in known:
         raise FeatxError(
             f"The run {printable(run_dir)} has format version {brief(metrics.get('format_version'))}; "
-            f"this featx reads version {FORMAT_VERSION}. Use the featx that wrote it, or train again."
+            f"this featx reads {FORMAT_VERSION} and {TUNED_FORMAT_VERSION}. Use the featx that wrote it, or train "
+            f"again."
         )
+    is_tuned = metrics["format_version"] == TUNED_FORMAT_VERSION
     class_names = _read_json(run_dir / "class_names.json", list)
-    heads = tuple(head for head in HEADS if (run_dir / f"{head}.keras").is_file())
+    heads = tuple(head for head in (RUN_HEADS if is_tuned else HEADS) if (run_dir / f"{head}.keras").is_file())
     if len(class_names) < 2 or not all(map(_is_class_name, class_names)) or not heads:
         raise FeatxError(f"The run {printable(run_dir)} is incomplete; train again with featx train-top.")
     if len(set(class_names)) < len(class_names):
         raise FeatxError(f"The run {printable(run_dir)} names a class twice; train again with featx train-top.")
     weights_path = metrics.get("weights_path")
+    recipe = _read_recipe(run_dir / "recipe.json")
     return SavedRun(
         dir=run_dir,
-        recipe=_read_recipe(run_dir / "recipe.json"),
+        recipe=recipe,
         class_names=tuple(class_names),
         heads=heads,
         weights_path=Path(weights_path) if isinstance(weights_path, str) else None,
+        output=_output(run_dir / METRICS_NAME, metrics, recipe) if is_tuned else None,
     )
 
 
@@ -150,6 +164,19 @@ def _read_recipe(path: Path) -> Recipe:
     except FeatxError as error:
         raise FeatxError(f"{printable(path)}: {error}") from error
     return recipe
+
+
+def _output(path: Path, metrics: dict[str, Any], recipe: Recipe) -> Recipe:
+    """Return the recipe of what the heads of a tuned run stand on, which this featx computes as it says."""
+    tuned = metrics.get("tuned")
+    if not isinstance(tuned, dict) or not isinstance(tuned.get("output_layer"), str):
+        raise FeatxError(f"{printable(path)} does not say which block was tuned; train again with featx train-top.")
+    try:
+        output = replace(recipe, layer=tuned["output_layer"], pooling=tuned.get("output_pooling"))
+        check_recipe(output)
+    except (FeatxError, TypeError) as error:
+        raise FeatxError(f"{printable(path)}: {error}") from error
+    return output
 
 
 def _best_run(report_dir: Path, head: str | None) -> SavedRun:
@@ -220,9 +247,11 @@ def _metrics(
 ) -> dict[str, Any]:
     dataset = features.dataset
     commonest, share = features.test_baseline
+    names = ("block", "output_layer", "output_pooling")
+    tuned = {name: results[0].details[name] for name in names if name in results[0].details}
     return {
         "format": FORMAT,
-        "format_version": FORMAT_VERSION,
+        "format_version": TUNED_FORMAT_VERSION if tuned else FORMAT_VERSION,
         "dataset": {
             "name": dataset.name,
             "digest": dataset.digest,
@@ -233,6 +262,7 @@ def _metrics(
         "baseline": {"class": commonest, "accuracy": share},
         "recipe_key": features.recipe.key,
         "random_weights": features.recipe.has_random_weights,
+        **({"tuned": tuned} if tuned else {}),
         "weights_path": str(weights.path.absolute()) if weights.path else None,
         "training": {"seed": training.seed, "epochs": training.epochs, "patience": training.patience},
         "representations": features.timings.to_dict(),

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Unpack
 
@@ -10,9 +10,26 @@ import numpy as np
 import numpy.typing as npt
 
 from featx.dataset import Data, ImageDataset, scan, validation_mask
-from featx.errors import system_errors
-from featx.extract import DEFAULT_CACHE_DIR, RecipeOptions, check_options, extract_command, resolve_recipe
-from featx.heads import HEADS, Training, check_memory, check_training, head_names, predict_proba, train_head
+from featx.errors import FeatxError, system_errors
+from featx.extract import (
+    DEFAULT_CACHE_DIR,
+    RecipeOptions,
+    check_options,
+    extract_command,
+    options_before,
+    resolve_recipe,
+)
+from featx.heads import (
+    HEADS,
+    Trained,
+    Training,
+    check_memory,
+    check_training,
+    head_names,
+    predict_proba,
+    train_head,
+    train_tuned,
+)
 from featx.images import Views, as_views
 from featx.storage import StoragePath, as_cache_dir, as_path, new_folder
 from featx.store import FeatureStore, take
@@ -21,6 +38,7 @@ from featx.text import printable
 from featx.train.features import Features, data_warnings, stored_features, with_views
 from featx.train.metrics import Result
 from featx.train.run_folder import METRICS_NAME, RUNS_NAME, write_run
+from featx.train.tuning import Tuning
 
 log = logging.getLogger("featx")
 
@@ -59,6 +77,7 @@ def train_top(
     cache_dir: StoragePath | str = DEFAULT_CACHE_DIR,
     training: Training = DEFAULT_TRAINING,
     views: Views | int | None = None,
+    tune: str | None = None,
     **options: Unpack[RecipeOptions],
 ) -> Run:
     """Train heads on the cached features of the images in `data_dir` and write the run folder `run_dir`, whole.
@@ -70,6 +89,8 @@ def train_top(
         cache_dir: where the feature stores are.
         training: how the heads are trained.
         views: the augmented views to train on as well, at most as many as are stored.
+        tune: a block of the backbone to tune, such as `"block5"`, or `"last"`. The heads are then `tuned`, and `dense`
+            on the frozen block. The features are those of the layer before the block.
         options: the recipe, see `featx.extract.options.RecipeOptions`.
 
     Raises:
@@ -79,25 +100,37 @@ def train_top(
     cache_dir, views = as_cache_dir(cache_dir), as_views(views)
     check_training(training)
     names = head_names(heads)
+    if tune is not None and names != HEADS:
+        raise FeatxError("A block is tuned with the heads dense and tuned: leave heads out.")
     with new_folder(as_path(run_dir) if run_dir else None, Path(RUNS_NAME), last=METRICS_NAME) as making:
         check_options(**options)
+        block, of_features = ("", options) if tune is None else options_before(tune, **options)
         dataset = scan(data_dir, cache_dir, show=training.show)
-        recipe, weights = resolve_recipe(cache_dir, dataset, **options)
+        recipe, weights = resolve_recipe(cache_dir, dataset, **of_features)
+        tuning = Tuning.of(block, options, recipe, weights, cache_dir) if block else None
         store = FeatureStore(cache_dir, recipe)
-        command = extract_command(data_dir, cache_dir, views, **options)
+        command = extract_command(data_dir, cache_dir, views, **of_features)
         with waiting("read the features", show=training.show):
             features = stored_features(dataset, store, command, training.memory)
             if views:
                 features = with_views(features, views, cache_dir, command, training.memory)
-        for head in names:  # before the first of them is trained, for minutes
-            check_head_memory(features, head)
-        results = tuple(train_on_features(features, head, training) for head in names)
+        results = _train_all(features, names, tuning, training)
         warnings = data_warnings(dataset, features.dataset, [store.dir])
         for warning in warnings[len(dataset.warnings) :]:  # the others were said when the images were found
             log.warning("%s", warning)
         with system_errors(f"The run folder {printable(making.path)}", "written"):
             write_run(making.built, features, results, training, weights, warnings, cache_dir)
     return Run(making.path, features, results, warnings)
+
+
+def _train_all(
+    features: Features, heads: Sequence[str], tuning: Tuning | None, training: Training
+) -> tuple[Result, ...]:
+    if tuning:
+        return tune_on_features(features, tuning, training)
+    for head in heads:  # before the first of them is trained, for minutes
+        check_head_memory(features, head)
+    return tuple(train_on_features(features, head, training) for head in heads)
 
 
 def check_head_memory(features: Features, head: str) -> None:
@@ -128,6 +161,40 @@ def train_on_features(features: Features, head: str, training: Training) -> Resu
         views=features.train_views,
     )
     return Result.of(trained, predict_proba(trained.model, take(features.X, is_test)), dataset.labels[is_test])
+
+
+def tune_on_features(features: Features, tuning: Tuning, training: Training) -> tuple[Result, Result]:
+    """Return the dense head on the frozen block, and the same with the block tuned, measured on the test split.
+
+    Args:
+        features: of the layer before the block.
+        tuning: the block.
+        training: how both are trained.
+
+    Raises:
+        TrainingError: they cannot be trained on this.
+        FeatxError: the disk is full.
+    """
+    dataset, is_test = features.dataset, features.dataset.is_test
+    reset_peak_memory()
+    frozen, tuned = train_tuned(
+        tuning.tail,
+        take(features.X, ~is_test),
+        dataset.labels[~is_test],
+        dataset.digests[~is_test],
+        validation_part(dataset, training.seed),
+        training,
+        n_classes=len(dataset.class_names),
+        scratch_dir=tuning.scratch_dir,
+        views=features.train_views,
+    )
+    return _measured(frozen, features, tuning), _measured(tuned, features, tuning)
+
+
+def _measured(trained: Trained, features: Features, tuning: Tuning) -> Result:
+    is_test = features.dataset.is_test
+    noted = replace(trained, details={**tuning.details, **trained.details})
+    return Result.of(noted, predict_proba(trained.model, take(features.X, is_test)), features.y[is_test])
 
 
 def validation_part(dataset: ImageDataset, seed: int) -> npt.NDArray[np.bool_]:

@@ -15,8 +15,8 @@ import pytest
 from PIL import Image
 
 from featx.backbones import build
-from featx.backbones.build import build_model
-from featx.backbones.table import BACKBONES, Backbone, OfficialFile, find_backbone, layer_names
+from featx.backbones.build import build_model, build_tail
+from featx.backbones.table import BACKBONES, Backbone, OfficialFile, find_backbone, find_block, layer_names
 from featx.backbones.weights import count_classes
 from featx.engines.keras_engine import KerasEngine
 from featx.errors import BackboneError, WeightsError
@@ -73,6 +73,37 @@ def test_a_new_backbone_runs_and_fits_float16(tmp_path, mobilenet):
     assert features.std() > 0
     assert np.isfinite(features.astype(np.float16)).all()
     assert not np.allclose(features[0], features[1])
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_the_last_block_of_every_backbone_can_be_tuned(backbone):
+    layer = find_backbone(backbone).layer
+    name, before = find_block(backbone, "last", layer)
+    recipe = Recipe(
+        backbone=backbone,
+        weights="random-0",
+        layer=layer,
+        image_size=(32, 32),
+        preprocessing=find_backbone(backbone).preprocessing,
+    )
+    tail = build_tail(recipe, None, before, load_weights=False)
+    layers = [layer.name for layer in tail.layers[1:]]
+    assert sorted(layers) == sorted(layer_names(backbone)[layer_names(backbone).index(before) + 1 :])
+    assert layers[0].startswith(f"{name}_")
+    assert tail.trainable_variables == []
+
+
+@pytest.mark.parametrize(
+    ("block", "layer", "found"),
+    [
+        ("block5", "block5_pool", ("block5", "block4_pool")),
+        ("block5_conv3", "block5_pool", ("block5_conv3", "block5_conv2")),
+        ("block4", "block4_pool", ("block4", "block3_pool")),
+        ("block1_conv2", "block5_pool", ("block1_conv2", "block1_conv1")),
+    ],
+)
+def test_a_block_is_found_by_its_name_or_that_of_a_layer(block, layer, found):
+    assert find_block("vgg16", block, layer) == found
 
 
 # The table is held against Keras itself

@@ -21,7 +21,9 @@ from featx.export import export as export_module
 from featx.export.export import export_run
 from featx.export.graph import build_graph
 from featx.extract.extract import extract_features
+from featx.extract.options import options_before
 from featx.heads.dense import HEADS
+from featx.heads.inference import read_head
 from featx.heads.training_loop import Training
 from featx.images.decode import decode_image
 from featx.predict.classifier import Classifier
@@ -47,6 +49,7 @@ SIZES = [(40, 48), (32, 32), (64, 64), (37, 91), (33, 31), (120, 160), (250, 150
 RUNS = {
     "dense": {"backbone": "vgg16", "layer": "block2_pool", "classes": ("sea", "wood")},
     "logreg": {"backbone": "mobilenetv2", "layer": "block_2_add", "classes": ("sea", "wood", "sky 'n\" Ⓢ")},
+    "tuned": {"backbone": "vgg16", "layer": "block2_pool", "classes": ("sea", "wood"), "tune": "block2"},
 }
 
 WITHOUT_FEATX = """
@@ -143,12 +146,13 @@ def write_photographs(folder: Path, sizes: list[tuple[int, int]], n: int, light:
     return sorted(folder.iterdir())
 
 
-def train(folder: Path, data: Path, heads: Sequence[str], **options: object) -> Path:
-    """Return the folder of a new run on `data` with these heads."""
-    extract_features(data, cache_dir=folder / "cache", **options)
-    run_dir = folder / "run"
-    train_top(data, heads=heads, run_dir=run_dir, cache_dir=folder / "cache", training=Training(epochs=10), **options)
-    return run_dir
+def train(folder: Path, data: Path, heads: Sequence[str], tune: str | None = None, **options: object) -> Path:
+    """Return the folder of a new run on `data` with these heads, or with those of a block that is tuned."""
+    stored = options_before(tune, **options)[1] if tune else options
+    extract_features(data, cache_dir=folder / "cache", **stored)
+    how = {"run_dir": folder / "run", "cache_dir": folder / "cache", "training": Training(epochs=10), "tune": tune}
+    train_top(data, heads=heads, **how, **options)
+    return how["run_dir"]
 
 
 def run_python(code: str, *words: object, isolated: bool = True, **options: object) -> subprocess.CompletedProcess[str]:
@@ -201,7 +205,7 @@ def world(tmp_path_factory):
         options = {"weights": "random", "image_size": (32, 48), "precision": "float32"}
         options |= {name: settings[name] for name in ("backbone", "layer")}
         heads = ["dense"] if head == "dense" else HEADS  # the other head is there to be told from this one
-        run_dir = train(folder / head, data, heads, **options)
+        run_dir = train(folder / head, data, heads, settings.get("tune"), **options)
         commands += [["export", str(run_dir), "--format", form, "--head", head, "--json"] for form in FORMATS]
     code = "import json, sys; from featx.cli.main import main; from featx.cli.streams import silent_stderr\n"
     code += "from featx.system import hide_with; hide_with(silent_stderr)\n"  # as the command does in its own process
@@ -367,7 +371,7 @@ def write_odd_files(folder: Path) -> list[Path]:
 def test_pixels_are_resized_as_featx_resizes_to_the_last_bit(world):
     run_dir = world.folder / "dense" / "run"
     recipe = Recipe.from_json((run_dir / "recipe.json").read_text())
-    resizer = build_graph(recipe, None, run_dir / "dense.keras").resizer
+    resizer = build_graph(recipe, None, read_head(run_dir / "dense.keras")).resizer
     rng = np.random.default_rng(0)
     for height, width in [*SIZES, (1, 1), (33, 49), (64, 96), (7, 901), (499, 375), (1200, 1601), (901, 7), (33, 47)]:
         images = rng.integers(0, 256, (2, height, width, 3), np.uint8)
@@ -408,7 +412,7 @@ def test_real_network_on_real_photographs(shared, real, said, form):
 def test_only_featx_speaks_while_it_exports(world):
     progress = {"start TensorFlow", "export to keras", "export to savedmodel", "export to onnx"}  # of what takes long
     assert {line.split(":")[0] for line in world.stderr.splitlines()} <= progress
-    assert len(world.exports) == 6
+    assert len(world.exports) == len(RUNS) * len(FORMATS)
     for export in world.exports:
         path = Path(export["path"])
         suffix = {"keras": ".keras", "savedmodel": "", "onnx": ".onnx"}[export["format"]]

@@ -164,6 +164,14 @@ def test_images_bytes_and_views_are_counted(data, whole):
     assert plan.training_bytes == (160 + 240) * 128 * 2
 
 
+def test_a_plan_for_tuning_is_one_for_the_features_of_the_layer_before_the_block(data, cache):
+    plan = plan_extraction(data, cache_dir=cache, tune="block2", **FAST)
+    assert (plan.layer, plan.image_bytes) == ("block1_pool", 16 * 16 * 64 * 2)
+    assert plan.chosen.disk.size_bytes > 160 * plan.image_bytes
+    said = " ".join(plan_text(plan).split())
+    assert "Features of block1_pool (16, 16, 64) float16, 32.0 KiB an image, in 1 segment." in said
+
+
 def test_the_configuration_of_extract_is_marked(data, whole, tmp_path):
     plan, cache = whole
     copy = tmp_path / "cache"

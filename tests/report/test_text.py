@@ -13,7 +13,7 @@ from PIL import Image
 from featx.compare.result import Approach, Comparison, with_p_values
 from featx.errors import FeatxError
 from featx.heads.training_loop import Epoch
-from featx.report.folder import draw, write_report
+from featx.report.folder import draw, results_page, write_report
 from featx.report.plots import page
 from featx.report.plots.diagnostics import confusion_chart, confusion_file_names, training_curves_chart
 from featx.report.plots.results import _overlap, accuracy_chart, summary_chart, time_chart
@@ -408,6 +408,17 @@ def test_long_names_keep_the_end_where_they_differ():
     shown = {page.short(name, 18) for name in HOSTILE[5:7]}
     assert len(shown) == 2
     assert max(map(len, shown)) == 18
+
+
+@pytest.mark.parametrize("kept", [0, 1, 2])
+def test_the_kept_epoch_is_in_the_picture_also_if_no_epoch_of_tuning_was_better(kept):
+    made, correct = approach("vgg16 + tuned", 850)
+    c = comparison((replace(made, kept_epoch=kept), correct), approach("cnn", 760))
+    figure = training_curves_chart(c)
+    for axes in figure.axes[:2]:
+        (line,) = (line for line in axes.lines if line.get_label() == f"kept: epoch {kept}")
+        assert axes.get_xlim()[0] < line.get_xdata()[0] < axes.get_xlim()[1]
+    assert f"epoch kept: {kept} of 2" in results_page(c, has_curves=True)
 
 
 def test_every_picture_carries_the_warnings():

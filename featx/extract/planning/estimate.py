@@ -181,6 +181,7 @@ class Plan:
     Attributes:
         data_dir: the folder of images.
         backbone: name in `featx.backbones.table.BACKBONES`.
+        layer: name of the layer whose output is stored.
         image_size: `(height, width)` in pixels.
         n_images: images in both splits.
         n_train: images in the train split.
@@ -200,6 +201,7 @@ class Plan:
 
     data_dir: Path
     backbone: str
+    layer: str
     image_size: tuple[int, int]
     n_images: int
     n_train: int
@@ -231,10 +233,17 @@ class Plan:
         return next((one.feature_shape for one in self.estimates if one.feature_shape), None)
 
     @property
+    def image_bytes(self) -> int | None:
+        """Bytes of one image's features; None if not known."""
+        if self.feature_shape is None:
+            return None
+        return math.prod(self.feature_shape) * np.dtype(self.dtype).itemsize
+
+    @property
     def training_bytes(self) -> int | None:
         """Bytes of all features, those of views included, which stage two holds in memory; None if not known."""
-        if self.feature_shape is None:
+        if self.image_bytes is None:
             return None
         n_viewed = (self.n_images if self.views.of_test else self.n_train) if self.views else 0
         n_rows = self.n_images + n_viewed * (self.views.n if self.views else 0)
-        return n_rows * math.prod(self.feature_shape) * np.dtype(self.dtype).itemsize
+        return n_rows * self.image_bytes

@@ -30,6 +30,7 @@ from featx.extract.options import (
     ExtractionOptions,
     RecipeOptions,
     check_options,
+    options_before,
     resolve_recipe,
     split_options,
 )
@@ -69,6 +70,7 @@ def plan_extraction(
     show: bool = False,
     views: Views | int | None = None,
     deadline_s: float | None = None,
+    tune: str | None = None,
     **options: Unpack[ExtractionOptions],
 ) -> Plan:
     """Return what `extract_features` with the same arguments will cost on this machine: time, disk and memory.
@@ -89,6 +91,7 @@ def plan_extraction(
         show: show progress on stderr.
         views: augmented views to plan for as well.
         deadline_s: seconds in which the extraction must be done, to learn how many machines that takes.
+        tune: a block that will be tuned, see `featx.train_top`: the plan is for the features of the layer before it.
         options: see `extract_features`. `"auto"`, for the engine or the precision, measures several.
 
     Raises:
@@ -100,6 +103,8 @@ def plan_extraction(
     root, cache_dir = _here(as_data(named.root)), _here(as_cache_dir(cache_dir))
     recipe_options, engine_options = split_options(options)
     check_options(**recipe_options)
+    if tune is not None:
+        _, recipe_options = options_before(tune, **recipe_options)
     views, workers = as_views(views), as_workers(workers)
     if deadline_s is not None and not (isinstance(deadline_s, Real) and deadline_s > 0):
         raise FeatxError(f"A deadline is a number of seconds above 0. Received: {shown(deadline_s)}")
@@ -151,6 +156,7 @@ def plan_extraction(
     return Plan(
         data_dir=root,
         backbone=recipe.backbone,
+        layer=recipe.layer,
         image_size=recipe.image_size,
         n_images=found.n_images,
         n_train=found.n_train,

@@ -58,7 +58,8 @@ def training_curves_chart(comparison: Comparison, sheet: Sheet = PICTURE) -> "Fi
             )
             axes.set_title(f"{short(approach.name, 24 if sheet.is_narrow else 30)}: {what}", loc="left", fontsize=10.5)
             axes.xaxis.get_major_locator().set_params(integer=True)
-            axes.set_xlim(0.5, max(epochs) + 0.5)
+            first = 1 if approach.kept_epoch is None else min(1, approach.kept_epoch)
+            axes.set_xlim(first - 0.5, max(epochs) + 0.5)
             if approach.kept_epoch is not None:
                 label = f"kept: epoch {approach.kept_epoch}"
                 axes.axvline(approach.kept_epoch, color=INK, ls=":", lw=1.6, label=label)

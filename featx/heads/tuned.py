@@ -1,0 +1,201 @@
+"""The last block of a backbone, tuned with the dense head on top: on cached features of the layer before the block.
+
+No image passes the frozen part of the network again. The block is tuned as in Chollet, Deep Learning with Python, 2nd
+edition, 8.3.2: first the head is trained on the frozen block, then both together at a low rate. A head with random
+weights would send large gradients into the block, and destroy what it has learned.
+"""
+
+import math
+import tempfile
+import time
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from featx.heads.dense import DENSE_UNITS, Task, dense_layers, train_dense
+from featx.heads.inference import (
+    WEIGHTS_NAME,
+    check_probabilities,
+    check_shape,
+    check_size,
+    damage_said,
+    opened_head,
+)
+from featx.heads.training_loop import Trained, Training, layer_seeds, predict_proba, predicted
+from featx.storage import StoragePath, scratch_array
+from featx.store import Rows, ViewRows, check_own_file
+from featx.system import import_keras, progress_bar
+
+TUNED = "tuned"
+
+#: How the block is tuned: rows per step and Adam's learning rate.
+TUNED_BATCH_SIZE, TUNED_LEARNING_RATE = 32, 1e-5
+
+#: Rows that go through the block at a time in a prediction.
+_BATCH_SIZE = 32
+
+
+def train_tuned(
+    tail: Any,
+    X: Rows,
+    y: npt.NDArray[np.int64],
+    digests: npt.NDArray[np.uint8],
+    is_validation: npt.NDArray[np.bool_],
+    training: Training,
+    *,
+    n_classes: int,
+    scratch_dir: StoragePath,
+    views: ViewRows | None = None,
+) -> tuple[Trained, Trained]:
+    """Return the dense head on the frozen block, and the same with the block tuned: models from `X` to probabilities.
+
+    The second is never worse than the first on the validation rows: early stopping may keep it as it started.
+
+    Args:
+        tail: Keras model of the block, from a row of `X` to features, see `featx.backbones.build_tail`; it is not
+            changed.
+        X: `(n, …)` float16 or float32 features of the layer before the block; an array, or rows that are on disk.
+        y: `(n,)` int64 labels, `0` to `n_classes - 1`.
+        digests: `(n, 32)` uint8, SHA-256 of the images.
+        is_validation: `(n,)`, the rows that decide when to stop.
+        training: how; both stop early, each after at most so many epochs.
+        n_classes: number of classes, 2 or more.
+        scratch_dir: the cache, which holds the features of the frozen block meanwhile if they do not fit in memory.
+        views: `(n, n_views, …)` features of augmented views of the same images; an epoch takes one row of each image.
+
+    Raises:
+        TrainingError: it cannot be trained on this.
+        FeatxError: the disk is full.
+    """
+    keras = import_keras()
+    start_s = time.perf_counter()
+    task = Task.of(X, y, digests, is_validation, training, n_classes=n_classes, views=views)
+    with _put_out(tail, task.X, training, scratch_dir) as outputs:
+        dense = train_dense(replace(task, X=outputs))
+    n_views = {} if views is None else {"views": views.shape[1]}
+    frozen = replace(
+        dense,
+        model=_on_block(keras, tail, dense.model.layers[1:]),
+        fit_s=time.perf_counter() - start_s,
+        details={**dense.details, **n_views},
+    )
+    task = replace(task, batch_size=training.batch_size or TUNED_BATCH_SIZE)
+    trainee = trainable_copy(frozen.model, training.seed)
+    tuned = task.fit(trainee, keras.optimizers.Adam(TUNED_LEARNING_RATE), keep_start=True)
+    # Another model of the same layers has no optimizer, which would triple the size of its file.
+    model = keras.Model(trainee.inputs, trainee.outputs, name=TUNED)
+    return frozen, replace(tuned, model=model, fit_s=time.perf_counter() - start_s, details=n_views)
+
+
+@contextmanager
+def _put_out(tail: Any, X: Rows, training: Training, scratch_dir: StoragePath) -> Iterator[npt.NDArray[np.float32]]:
+    """Yield the features of the frozen block for all rows of `X`, float32: on disk if they do not fit in memory."""
+    shape = (len(X), *tail.output_shape[1:])
+    if training.memory.holds(4 * math.prod(shape)):
+        outputs = np.empty(shape, np.float32)
+        _fill(outputs, tail, X, show=training.show)
+        yield outputs
+        return
+    with scratch_array(scratch_dir, shape, np.float32, "Tuning", "features of the frozen block") as on_disk:
+        _fill(on_disk, tail, X, show=training.show)
+        yield on_disk
+
+
+def _fill(outputs: npt.NDArray[np.float32], tail: Any, X: Rows, *, show: bool) -> None:
+    with progress_bar(len(X), "frozen block", "rows", show=show) as bar:
+        for which, some in predicted(tail, X, np.arange(len(X))):
+            outputs[which] = some
+            bar.update(len(which))
+
+
+def _on_block(keras: Any, tail: Any, layers: Iterable[Any]) -> Any:
+    """Return one chain of the layers of a block and those of a head; other models keep them, too."""
+    outputs = tail.outputs[0]
+    for layer in layers:
+        outputs = layer(outputs)
+    return keras.Model(tail.inputs, outputs, name="dense")
+
+
+def trainable_copy(model: Any, seed: int) -> Any:
+    """Return a copy of a Keras `model` that can be trained, with the same weights: it computes the same, bit for bit.
+
+    Batch normalization stays frozen: it goes on with the statistics that the network was trained with. Dropout inside
+    the block, which the backbone has without a seed, gets one from `seed`.
+    """
+    seeds = layer_seeds(seed)
+
+    def copied(layer: Any) -> Any:
+        config = {**layer.get_config(), "trainable": type(layer).__name__ != "BatchNormalization"}
+        if config.get("seed", 0) is None:
+            config["seed"] = next(seeds)
+        return type(layer).from_config(config)
+
+    copy = import_keras().models.clone_model(model, clone_function=copied)
+    copy.name = TUNED
+    copy.set_weights(model.get_weights())
+    return copy
+
+
+@dataclass(frozen=True)
+class TunedHead:
+    """A head with the block that it stands on: features of the layer before the block in, probabilities out.
+
+    Attributes:
+        feature_shape: of one image's features.
+        n_classes: 2 or more.
+    """
+
+    feature_shape: tuple[int, ...]
+    n_classes: int
+    _model: Any
+
+    def predict_proba(self, X: np.ndarray) -> np.ndarray:
+        """Return `(n, n_classes)` float64 probabilities for the features `X`, `(n, …)`; every row sums to 1.
+
+        Raises:
+            FeatxError: the features have another shape, or the weights are so large that there are no probabilities.
+        """
+        check_shape(X, self.feature_shape)
+        probabilities = predict_proba(self._model, X, batch_size=max(1, min(len(X), _BATCH_SIZE)))
+        check_probabilities(probabilities)
+        return probabilities
+
+    def to_keras(self) -> Any:
+        """Return the Keras model: features `(n, …)` to a sigmoid `(n, 1)`, or a softmax."""
+        return self._model
+
+
+def read_tuned(path: Path, tail: Any, n_classes: int) -> TunedHead:
+    """Return the head in the `.keras` file `path`, with its block.
+
+    Only weights are read. Its layers are those of `tail` and of the dense head, whatever the file says.
+
+    Args:
+        path: the file.
+        tail: Keras model of the block, see `featx.backbones.build_tail`; its weights do not matter, and change.
+        n_classes: number of classes, 2 or more.
+
+    Raises:
+        FeatxError: it is missing, cannot be read, is damaged, or is no such head.
+    """
+    keras = import_keras()
+    with damage_said(path), tempfile.TemporaryDirectory(prefix="featx-head-") as folder:
+        n_outputs = 1 if n_classes == 2 else n_classes
+        n_hidden = (math.prod(tail.output_shape[1:]) + 1) * DENSE_UNITS
+        with opened_head(path) as file:
+            check_size(file, 4 * (tail.count_params() + n_hidden + (DENSE_UNITS + 1) * n_outputs))
+            weights = Path(file.extract(WEIGHTS_NAME, folder))
+        check_own_file(weights, weights.stat().st_size)
+        model = _on_block(keras, tail, dense_layers(keras, n_classes, seed=0))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Keras warns of every layer before it raises
+            model.load_weights(weights)
+        if not all(np.isfinite(values).all() for values in model.get_weights()):
+            raise ValueError("its weights are not finite")
+    return TunedHead(tuple(tail.input_shape[1:]), n_classes, model)
