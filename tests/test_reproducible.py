@@ -83,9 +83,10 @@ class Runs:
 @pytest.fixture(scope="module")
 def runs(photos, tmp_path_factory) -> Runs:
     folders = [tmp_path_factory.mktemp(name) for name in ("one", "other")]
-    processes, said = [], []
-    # Without the limits of the other tests: NumPy and scikit-learn have as many threads as they have for a user. And
-    # OpenVINO's telemetry would be silent where `CI` is set.
+    said = []
+    # Without the limits of the other tests: NumPy and scikit-learn have as many threads as they have for a user. So the
+    # processes run one after the other: threads that wait would take the time of the other process. And where `CI` is
+    # set, OpenVINO's telemetry would be silent.
     as_for_users = {
         name: value for name, value in os.environ.items() if not (name.endswith("_NUM_THREADS") or name == "CI")
     }
@@ -94,15 +95,11 @@ def runs(photos, tmp_path_factory) -> Runs:
         command = [sys.executable, "-c", COMMANDS, str(photos), json.dumps(COMMON), json.dumps(stage_one)]
         environment = {**as_for_users, "PYTHONHASHSEED": str(seed), "PYTHONPATH": root, "HOME": str(folder)}
         environment["MPLCONFIGDIR"] = mpl.get_cachedir()  # to look for fonts takes a while
-        processes.append(
-            subprocess.Popen(
-                command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-            )
+        done = subprocess.run(
+            command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=300
         )
-    for process in processes:
-        stdout, stderr = process.communicate(timeout=300)
-        assert process.returncode == 0, stderr
-        said.append((stdout, stderr))
+        assert done.returncode == 0, done.stderr
+        said.append((done.stdout, done.stderr))
     return Runs(folders, said)
 
 

@@ -26,7 +26,7 @@ from featx.system.progress import insistent_interrupts
 #: Keras imports its backend and OpenVINO, and they import Keras: two threads would get halves of them.
 _loading = threading.RLock()
 
-_hidden: Callable[[], AbstractContextManager[None]] = nullcontext
+_hidden: Callable[[], AbstractContextManager[None]] | None = None  # None in a process that is not featx's own
 
 
 #: Packages that Keras imports wherever they are installed, for wrappers and tables that featx does not give it. In a
@@ -73,7 +73,12 @@ def import_keras() -> Any:
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     try:
-        with _loading, insistent_interrupts(), _hidden(), nullcontext() if _hidden is nullcontext else _Absent():
+        with (
+            _loading,
+            insistent_interrupts(),
+            _hidden() if _hidden else nullcontext(),
+            _Absent() if _hidden else nullcontext(),
+        ):
             if backend == "tensorflow":
                 importlib.import_module("tensorflow")
                 logging.getLogger("tensorflow").setLevel(logging.ERROR)
