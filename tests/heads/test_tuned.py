@@ -112,9 +112,10 @@ def named(model):
         yield "/".join(variable.path.split("/")[-2:]), variable
 
 
-def test_without_an_epoch_of_tuning_the_probabilities_are_those_of_the_frozen_head(both, features):
+@pytest.mark.parametrize("scale", [1, 1 / 64, 4])
+def test_without_an_epoch_of_tuning_the_probabilities_are_those_of_the_frozen_head(both, features, scale):
     frozen, _ = both
-    start = trainable_copy(frozen.model, seed=0)
+    start = trainable_copy(frozen.model, 0, scale)
     np.testing.assert_array_equal(predict_proba(start, features), predict_proba(frozen.model, features))
 
 
