@@ -12,6 +12,9 @@ from limits import MatrixProducts
 from stage_one import Preparation, StageOne
 from turns import Figures, Task
 
+from featx.cli.streams import silent_stderr
+from featx.system import hide_with
+
 
 class Runner(Protocol):
     """What a contender's process runs. Its constructor warms up."""
@@ -40,6 +43,7 @@ def main() -> None:
             print(json.dumps(figures), file=answers, flush=True)
 
         task = Task(**json.loads(sys.argv[1]))
+        hide_with(silent_stderr)
         runner = CONTENDERS[task.contender](task)
         say(runner.facts)
         rested_since = time.process_time()

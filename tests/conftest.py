@@ -193,15 +193,13 @@ def without_rendering(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave charts empty: to render those of a report takes longer than a small comparison, and the test needs none."""
     from matplotlib.figure import Figure
 
-    monkeypatch.setattr(Figure, "savefig", write_empty_chart)
+    def save(_: Figure, file: IO[Any], format: str = "png", **_options: object) -> None:  # noqa: A002 - Matplotlib's
+        if format == "svg":
+            file.write('<svg viewBox="0 0 1 1"></svg>')
+        else:
+            Image.new("RGB", (1, 1)).save(file, "png")
 
-
-def write_empty_chart(_: object, file: IO[Any], format: str = "png", **_options: object) -> None:  # noqa: A002
-    """Write next to nothing where Matplotlib's `Figure.savefig`, whose arguments these are, would draw a chart."""
-    if format == "svg":
-        file.write('<svg viewBox="0 0 1 1"></svg>')
-    else:
-        Image.new("RGB", (1, 1)).save(file, "png")
+    monkeypatch.setattr(Figure, "savefig", save)
 
 
 @pytest.fixture

@@ -24,7 +24,9 @@ _SERVER = """
 import json, os, sys
 from pathlib import Path
 from featx.cli import main
-from featx.system import import_keras, import_openvino
+from featx.cli.streams import silent_stderr
+from featx.system import hide_with, import_keras, import_openvino
+hide_with(silent_stderr)
 import_openvino()
 import_keras()
 threads = Path("/proc/self/task")

@@ -30,18 +30,19 @@ needs_bfloat16 = pytest.mark.skipif(
 PRECISIONS = ["float32", pytest.param("bfloat16", marks=needs_bfloat16), "int8"]
 
 #: All commands in one process, so that Keras is started once. They share what they are given, but for stage one.
-#: To draw the report's charts would take longer than to train what is in them.
+#: The report has its figures, but neither charts nor a page: those would take longer than to train what is in them.
 COMMANDS = """
 import json, sys
-from matplotlib.figure import Figure
 from featx.cli.main import main
 from featx.cli.streams import silent_stderr
+from featx.report import folder
 from featx.system import hide_with
-from tests.conftest import write_empty_chart
 hide_with(silent_stderr)  # as the command does in its own process
-Figure.savefig = write_empty_chart
+folder.draw, folder.page_html = lambda _: {}, lambda *_args, **_options: ""
 data, common, stage_one = sys.argv[1], *map(json.loads, sys.argv[2:])
 main(["extract", data, *common, *stage_one, "--quiet"], standalone_mode=False)
+assert "keras" in sys.modules
+assert not {"sklearn", "pandas"} & set(sys.modules)  # those who train, below, get scikit-learn all the same
 main(["extract", data, *common, *stage_one, "--precision", "int8", "--quiet"], standalone_mode=False)
 for stream in (sys.stdout, sys.stderr):
     print("extracted", file=stream, flush=True)
@@ -82,9 +83,10 @@ class Runs:
 @pytest.fixture(scope="module")
 def runs(photos, tmp_path_factory) -> Runs:
     folders = [tmp_path_factory.mktemp(name) for name in ("one", "other")]
-    processes, said = [], []
-    # Without the limits of the other tests: NumPy and scikit-learn have as many threads as they have for a user. And
-    # OpenVINO's telemetry would be silent where `CI` is set.
+    said = []
+    # Without the limits of the other tests: NumPy and scikit-learn have as many threads as they have for a user. So the
+    # processes run one after the other: threads that wait would take the time of the other process. And where `CI` is
+    # set, OpenVINO's telemetry would be silent.
     as_for_users = {
         name: value for name, value in os.environ.items() if not (name.endswith("_NUM_THREADS") or name == "CI")
     }
@@ -93,15 +95,11 @@ def runs(photos, tmp_path_factory) -> Runs:
         command = [sys.executable, "-c", COMMANDS, str(photos), json.dumps(COMMON), json.dumps(stage_one)]
         environment = {**as_for_users, "PYTHONHASHSEED": str(seed), "PYTHONPATH": root, "HOME": str(folder)}
         environment["MPLCONFIGDIR"] = mpl.get_cachedir()  # to look for fonts takes a while
-        processes.append(
-            subprocess.Popen(
-                command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-            )
+        done = subprocess.run(
+            command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=300
         )
-    for process in processes:
-        stdout, stderr = process.communicate(timeout=300)
-        assert process.returncode == 0, stderr
-        said.append((stdout, stderr))
+        assert done.returncode == 0, done.stderr
+        said.append((done.stdout, done.stderr))
     return Runs(folders, said)
 
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from featx.compare.result import Claim, Comparison
 
-REPORT, BLOG, BOOK = "the report of 2020", "the Keras blog, 2016", "the book, 2017"
+REPORT, BLOG, BOOK = "the report of 2020", "the Keras blog, 2016", "Deep Learning with Python, 2017"
 
 #: The claims of the report that featx began with; of F. Chollet, "Building powerful image classification models using
 #: very little data", The Keras Blog, 2016; and of F. Chollet, "Deep Learning with Python", Manning, 2017, section 5.3.

@@ -193,8 +193,14 @@ def _limit(images: npt.NDArray[np.uint8], is_in_class: np.ndarray) -> float:
 
 
 def _correlations(images: npt.NDArray[np.uint8], pairs: np.ndarray) -> npt.NDArray[np.float32]:
-    """Return `_correlation` of any number of pairs."""
-    parts = [_correlation(images, pairs[i : i + _N_PAIRS]) for i in range(0, len(pairs), _N_PAIRS)]
+    """Return `_correlation` of any number of pairs.
+
+    On one thread: the matrices are so small that NumPy's other threads would only wait for each other.
+    """
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # it has no stubs
+
+    with threadpool_limits(1):
+        parts = [_correlation(images, pairs[i : i + _N_PAIRS]) for i in range(0, len(pairs), _N_PAIRS)]
     return np.concatenate([np.empty(0, np.float32), *parts])
 
 

@@ -14,12 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from featx.compare.error_analysis import ErrorAnalysis
-from featx.compare.significance import SIGNIFICANCE, holm, paired_p_value
+from featx.compare.significance import SIGNIFICANCE, holm, interval_of_mean, paired_p_value
 from featx.errors import FeatxError
 from featx.heads import Epoch
 from featx.system import brief, duration, from_json_value
 from featx.text import printable
-from featx.train import Confusion, Metrics, wilson_interval
+from featx.train import Confusion, Metrics
 
 FORMAT = "featx-comparison"
 
@@ -97,14 +97,14 @@ class Approach:
     @property
     def accuracy_sd(self) -> float | None:
         """The standard deviation of the accuracies over the seeds; `None` if it was trained once."""
-        return stdev(self.repeats) if self.repeats else None
+        return stdev(self.repeats) if len(self.repeats) > 1 else None
 
     @property
     def accuracy_interval(self) -> tuple[float, float]:
-        """The 95 % interval of `accuracy` for the choice of test images (Wilson)."""
-        if not self.repeats:
+        """The 95 % interval of `accuracy`, for the choice of test images and, if there are several, of seeds."""
+        if len(self.repeats) < 2:
             return self.metrics.accuracy_low, self.metrics.accuracy_high
-        return wilson_interval(round(self.accuracy * self.metrics.n_samples), self.metrics.n_samples)
+        return interval_of_mean(self.repeats, self.metrics.n_samples)
 
     def is_above(self, accuracy: float) -> bool:
         """Return whether this is clearly better than that accuracy: its whole 95 % interval is above it."""

@@ -1,11 +1,13 @@
 """Whether one classifier is better than another beyond chance, also with several seeds and several approaches."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from featx.errors import FeatxError
+from featx.train import wilson_interval
 
 #: P values below this are called differences beyond chance.
 SIGNIFICANCE = 0.05
@@ -115,6 +117,26 @@ def repeated_p_value(correct_a: npt.ArrayLike, correct_b: npt.ArrayLike) -> floa
         return float(2.0 ** (1 - n))
     freedom = variance**2 / sum(float(value) ** 2 / degrees for value, degrees in terms)
     return float(2 * t.sf(abs(difference) / np.sqrt(variance), freedom))
+
+
+def interval_of_mean(accuracies: Sequence[float], n_samples: int) -> tuple[float, float]:
+    """Return the ends of the 95 % interval of a mean accuracy over seeds, for the choice of images and of seeds.
+
+    Each end is as far from the mean as the root of two squares: the distance of the end of Wilson's interval, for the
+    images, and that of Student's t, for the seeds (Newcombe's hybrid of intervals, as in Zou and Donner, "Construction
+    of confidence limits about effect measures: a general approach", Statistics in Medicine 27, 2008). If the seeds do
+    not differ, it is Wilson's interval of one training.
+
+    Args:
+        accuracies: with each seed, two or more, from 0 to 1.
+        n_samples: number of test images.
+    """
+    from scipy.stats import t
+
+    n_seeds, mean = len(accuracies), float(np.mean(accuracies))
+    low, high = wilson_interval(round(mean * n_samples), n_samples)
+    of_seeds = float(t.ppf(0.975, n_seeds - 1)) * float(np.std(accuracies, ddof=1)) / math.sqrt(n_seeds)
+    return max(mean - math.hypot(mean - low, of_seeds), 0.0), min(mean + math.hypot(high - mean, of_seeds), 1.0)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

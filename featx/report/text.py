@@ -33,8 +33,8 @@ REPEATS_HEADER = ("Approach", "Seeds", "Mean accuracy", "SD", "Lowest", "Highest
 
 QUALITY_NOTE = (
     "All figures are for the test images, which no training or tuning used. The best approach is chosen by its "
-    "test accuracy, so this accuracy is slightly optimistic. CI: 95 % Wilson interval. AUC: area under the ROC curve. "
-    "F1: mean over the classes. ECE: expected calibration error. "
+    "test accuracy, so this accuracy is slightly optimistic. CI: 95 % interval (Wilson). AUC: area under the ROC "
+    "curve. F1: mean over the classes. ECE: expected calibration error. "
 )
 
 HOLM_NOTE = (
@@ -48,15 +48,14 @@ ONE_SEED_NOTE = (
 )
 
 SEEDS_NOTE = (
-    f"p: paired t-test of the mean accuracies against the best approach, over test images and seeds; McNemar's exact "
-    f"test if no answer depends on the seed. {HOLM_NOTE}Loss, AUC, F1, ECE and the confusion matrix are for the first "
-    f"seed."
+    f"p: paired t-test of the mean accuracies against the best approach; McNemar's exact test if no answer depends on "
+    f"the seed. {HOLM_NOTE}CI and p cover the choice of test images and of seeds. Loss, AUC, F1, ECE and the confusion "
+    f"matrix are for the first seed."
 )
 
 REPEATS_NOTE = (
     "Each approach was trained once per seed on the same images. The seed also selects the validation images. This "
-    "spread comes from training alone; the 95 % intervals come from the choice of test images. p counts both. SD and "
-    "±: standard deviation over the seeds."
+    "spread comes from training alone. SD and ±: standard deviation over the seeds."
 )
 
 TIME_NOTE = (

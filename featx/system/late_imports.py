@@ -16,6 +16,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
+from importlib.abc import MetaPathFinder
 from typing import Any
 
 from featx.errors import FeatxError
@@ -25,11 +26,20 @@ from featx.system.progress import insistent_interrupts
 #: Keras imports its backend and OpenVINO, and they import Keras: two threads would get halves of them.
 _loading = threading.RLock()
 
-_hidden: Callable[[], AbstractContextManager[None]] = nullcontext
+_hidden: Callable[[], AbstractContextManager[None]] | None = None  # None in a process that is not featx's own
+
+
+#: Packages that Keras imports wherever they are installed, for wrappers and tables that featx does not give it. In a
+#: process of featx's own they are left out: they take a quarter of Keras's start.
+_NOT_FOR_KERAS = {"sklearn", "pandas"}
 
 
 def hide_with(hidden: Callable[[], AbstractContextManager[None]]) -> None:
-    """Have TensorFlow loaded in a block of `hidden()` from now on, which hides what it prints."""
+    """Have TensorFlow loaded in a block of `hidden()` from now on, which hides what it prints.
+
+    It is for processes of featx's own. There, Keras also starts faster, because it finds no scikit-learn: its wrappers
+    for scikit-learn do not work then.
+    """
     global _hidden  # noqa: PLW0603 - whose process it is, is known to the command line only
     _hidden = hidden
 
@@ -63,7 +73,12 @@ def import_keras() -> Any:
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     try:
-        with _loading, insistent_interrupts(), _hidden():
+        with (
+            _loading,
+            insistent_interrupts(),
+            _hidden() if _hidden else nullcontext(),
+            _Absent() if _hidden else nullcontext(),
+        ):
             if backend == "tensorflow":
                 importlib.import_module("tensorflow")
                 logging.getLogger("tensorflow").setLevel(logging.ERROR)
@@ -78,6 +93,23 @@ def import_keras() -> Any:
     keras.config.set_image_data_format("channels_last")
     keras.config.set_epsilon(1e-7)
     return keras
+
+
+class _Absent(MetaPathFinder):
+    """Lets this thread find none of `_NOT_FOR_KERAS` inside a block, unless they are loaded; other threads do."""
+
+    def __init__(self) -> None:
+        self._thread = threading.get_ident()
+
+    def __enter__(self) -> None:
+        sys.meta_path.insert(0, self)
+
+    def __exit__(self, *_error: object) -> None:
+        sys.meta_path.remove(self)
+
+    def find_spec(self, fullname: str, *_where: object) -> None:
+        if fullname in _NOT_FOR_KERAS and threading.get_ident() == self._thread:
+            raise ImportError(f"{fullname} is not for Keras", name=fullname)
 
 
 def keras_sees_gpu() -> bool:

@@ -33,7 +33,7 @@ def random_images(n: int, size: tuple[int, int] = (32, 32)) -> np.ndarray:
 
 
 #: Each backbone and each size once; the openvino engine is held against the other pairs.
-REFERENCES = product(("vgg16", "resnet50"), (64, 150)) if IS_FULL else [("vgg16", 64), ("resnet50", 150)]
+REFERENCES = list(product(("vgg16", "resnet50"), (64, 150))) if IS_FULL else [("vgg16", 64), ("resnet50", 150)]
 
 
 @pytest.mark.parametrize(("backbone", "size"), REFERENCES)

@@ -8,8 +8,16 @@ import pytest
 from scipy.stats import binom, norm
 
 from featx.compare.result import with_p_values
-from featx.compare.significance import SIGNIFICANCE, holm, mcnemar_p_value, paired_p_value, repeated_p_value
+from featx.compare.significance import (
+    SIGNIFICANCE,
+    holm,
+    interval_of_mean,
+    mcnemar_p_value,
+    paired_p_value,
+    repeated_p_value,
+)
 from featx.errors import FeatxError
+from featx.train.metrics import wilson_interval
 from tests.report.test_text import approach
 
 N_COMPARISONS = 200
@@ -128,6 +136,28 @@ def test_the_worse_approach_is_found_among_equal_ones():
     rng = np.random.default_rng(0)
     several = answers(rng, 1000, 3, (0.9, 0.9, 0.9, 0.8))
     assert [one.differs_from_best for one in compared(several)] == [False, False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("n_images", "n_seeds", "accuracy", "sd_of_seeds"),
+    [(1000, 3, 0.8, 0.0), (1000, 3, 0.8, 0.3), (5000, 5, 0.9, 0.2), (2000, 2, 0.97, 0.1), (300, 3, 0.99, 0.1)],
+)
+def test_95_percent_of_the_intervals_hold_the_accuracy_that_all_seeds_and_images_would_give(
+    n_images, n_seeds, accuracy, sd_of_seeds
+):
+    rng = np.random.default_rng(n_images)
+    n_missed = 0
+    for _ in range(N_COMPARISONS):
+        [right] = answers(rng, n_images, n_seeds, [accuracy], sd_of_seeds=sd_of_seeds)
+        low, high = interval_of_mean(right.mean(axis=1).tolist(), n_images)
+        n_missed += not low <= accuracy <= high
+    assert n_missed <= most_by_chance()
+
+
+def test_of_seeds_that_do_not_differ_the_interval_is_wilsons():
+    assert interval_of_mean([0.9, 0.9], 500) == pytest.approx(wilson_interval(450, 500))
+    assert interval_of_mean([1.0, 1.0, 1.0], 500) == pytest.approx(wilson_interval(500, 500))
+    assert interval_of_mean([0.1, 0.9], 500) == (0.0, 1.0)  # two seeds that differ so much say nothing
 
 
 def test_holm_by_hand():

@@ -89,7 +89,7 @@ N_SAMPLES, MAX_SAMPLED = 60, 40
 
 #: Columns of the two tables of approaches, and what they mean.
 QUALITY_HEADER = (
-    ("Accuracy", "on the test images, with its 95 % interval (Wilson)"),
+    ("Accuracy", "on the test images, with its 95 % interval"),
     ("Loss", "cross-entropy in nats, on the test images"),
     ("ROC AUC", "area under the ROC curve"),
     ("Macro F1", "mean of the classes' F1"),
@@ -243,10 +243,8 @@ def _claim(claim: Claim, comparison: Comparison) -> dict[str, str]:
         "images": f"{claim.n_train:,} + {claim.n_test:,}",
         "accuracy": f"{low} %" if low == high else f"{low}–{high} %",
         "measured_accuracy": result_cells(approach, comparison)[0],
-        "time": claim.time or "not given",
-        "measured_time": duration(approach.total_s),
-        "losses": claim.losses or "not given",
-        "measured_loss": f"{approach.metrics.loss:.3f} test",
+        "rest": "; ".join(filter(None, (claim.time, claim.losses and f"losses {claim.losses}"))) or "not given",
+        "measured_rest": f"{duration(approach.total_s)}; loss {approach.metrics.loss:.3f} test",
     }
 
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from matplotlib.transforms import Bbox
 
 #: What is drawn around points, and with several seeds also.
-INTERVALS = "Lines: 95 % intervals (Wilson)."
+INTERVALS = "Lines: 95 % intervals."
 SEEDS = "Small dots: the seeds. ±: their standard deviation."
 
 #: How the accuracy with one seed is drawn.
