@@ -16,7 +16,7 @@ from tests.chaos.hostile_runs import Bait
 from tests.chaos.tally import chosen
 from tests.conftest import SMALL, write_photos
 
-N_CASES = chosen(full=5000, quick=280)
+N_CASES = chosen(full=6500, quick=280)
 
 #: No run takes longer to be refused or used. They take a tenth of a second: the machine may do other things.
 LIMIT_S = 30.0

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 
 #: Processes side by side; each works through cases of every kind.
 N_PROCESSES = 2
-N_CASES = chosen(full=3000, quick=len(KINDS) * 2)
+N_CASES = chosen(full=1500, quick=len(KINDS) * 2)
 
 
 def test_hostile_stores_harm_nobody_within_bounds_of_time_and_memory(tmp_path):
