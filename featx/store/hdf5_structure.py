@@ -1,8 +1,10 @@
-"""What makes HDF5 go round for ever, found before HDF5 reads it: nothing stops that, not even a signal.
+"""What makes HDF5 go round for ever or crash, found before HDF5 reads it: nothing stops that, not even a signal.
 
 HDF5 follows two kinds of lists without counting: what lies in a global heap, where it keeps texts of variable length,
-and what is free in a local heap, where groups of the old kind keep names. Neither has a checksum. featx writes neither
-to a segment, so that in files of its own making there is nothing to look for but the header of the root group.
+and what is free in a local heap, where groups of the old kind keep names. It also follows trees of the old kind, which
+find names or chunks: one that leads back to itself fills the stack, and ends the process. None of them has a checksum.
+featx writes none to a segment, so that in files of its own making there is nothing to look for but the header of the
+root group.
 
 https://docs.hdfgroup.org/archive/support/HDF5/doc/H5.format.html
 """
@@ -38,6 +40,14 @@ _GLOBAL_HEADER_BYTES, _OBJECT_HEADER_BYTES = 16, 16
 _LOCAL_HEAP, _LOCAL_VERSION = b"HEAP", 0
 _NO_MORE = 1
 
+#: A node of a tree has a kind, a level, which is 0 for a leaf, the number of children and two neighbours; then keys and
+#: addresses of children take turns. A key is a number, or one for each dimension of a chunk and two more.
+_TREE, _TREE_OF_NAMES, _TREE_OF_CHUNKS = b"TREE", 0, 1
+_TREE_HEADER_BYTES, _MAX_DIMENSIONS = 24, 32
+
+#: Where a file may begin, after what is not HDF5's.
+_MAX_USER_BLOCK = 1 << 20
+
 Read = Callable[[int, int], bytes]
 
 
@@ -51,8 +61,10 @@ def check_structure(path: StoragePath, source: io.RawIOBase | io.BufferedIOBase)
         source.seek(offset)
         return source.read(n_bytes) or b""
 
-    if not _has_new_group(read) and not has_sound_names(_content(path)):
-        raise ValueError("its list of names has no end")
+    if not _has_new_group(read):
+        content = _content(path)
+        if not (has_sound_names(content) and has_sound_trees(content)):
+            raise ValueError("its list of names or chunks has no end")
 
 
 def has_sound_texts(path: StoragePath) -> bool:
@@ -71,6 +83,13 @@ def has_sound_heaps(content: bytes | mmap.mmap, *, beyond: bool = False) -> bool
 def has_sound_names(content: bytes | mmap.mmap, *, beyond: bool = False) -> bool:
     """Return the same of local heaps, where groups of the old kind keep names."""
     return _are_sound(content, _LOCAL_HEAP, partial(_is_sound_local_heap, beyond=beyond))
+
+
+def has_sound_trees(content: bytes | mmap.mmap, *, beyond: bool = False) -> bool:
+    """Return whether all trees of the old kind in a file of this `content` come to an end."""
+    starts = [0, *(512 << doubled for doubled in range(_MAX_USER_BLOCK.bit_length() - 9))]
+    base = next((start for start in starts if content[start : start + len(_SIGNATURE)] == _SIGNATURE), 0)
+    return _are_sound(content, _TREE, partial(_is_sound_node, parents=set(), base=base, beyond=beyond))
 
 
 def _content(path: StoragePath) -> bytes:
@@ -168,6 +187,41 @@ def _is_sound_local_heap(content: bytes | mmap.mmap, start: int, steps: Iterator
         seen.add(free)
         free = _number(content, data + free)
     return True
+
+
+def _is_sound_node(
+    content: bytes | mmap.mmap, start: int, steps: Iterator[int], *, parents: set[int], base: int, beyond: bool
+) -> bool:
+    """Return whether the children of the node at `start`, if it is one, are nodes one level below: so it has an end.
+
+    Args:
+        content: of the file.
+        start: where the node is.
+        steps: one for each child that is looked at.
+        parents: the nodes that have a parent. Where they have two, a small file could have billions of ways.
+        base: where the file begins.
+        beyond: see `has_sound_heaps`.
+    """
+    kind, level = content[start + 4 : start + 5], content[start + 5 : start + 6]
+    if kind not in {bytes([_TREE_OF_NAMES]), bytes([_TREE_OF_CHUNKS])} or level in {b"", b"\0"}:
+        return True
+    below = _TREE + kind + bytes([level[0] - 1])
+    n_children = int.from_bytes(content[start + 6 : start + 8], "little")
+    for key_bytes in [8] if kind[0] == _TREE_OF_NAMES else range(24, 16 + 8 * _MAX_DIMENSIONS + 1, 8):
+        first, children = start + _TREE_HEADER_BYTES + key_bytes, set[int]()
+        for number in range(n_children):
+            child = base + _number(content, first + number * (key_bytes + 8))
+            if beyond and not number and child >= len(content):
+                return True
+            if content[child : child + len(below)] != below or child in parents or child in children:
+                break
+            if next(steps, None) is None:
+                return False
+            children.add(child)
+        if len(children) == n_children:
+            parents |= children
+            return True
+    return False
 
 
 def _number(content: bytes | mmap.mmap, at: int) -> int:

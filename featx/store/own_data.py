@@ -11,7 +11,7 @@ from pathlib import Path
 import h5py
 
 from featx.store.hdf5_file import open_hdf5
-from featx.store.hdf5_structure import has_sound_heaps, has_sound_names
+from featx.store.hdf5_structure import has_sound_heaps, has_sound_names, has_sound_trees
 
 #: Filters that are part of HDF5 or h5py, by number: deflate, shuffle, Fletcher-32, szip, n-bit, scale-offset, LZF.
 _BUILT_IN_FILTERS = {1, 2, 3, 4, 5, 6, 32000}
@@ -43,7 +43,7 @@ def check_own_data(file: h5py.File, content: bytes | mmap.mmap, most_bytes: int)
         content: its bytes.
         most_bytes: of all its arrays together.
     """
-    if not (has_sound_heaps(content, beyond=True) and has_sound_names(content, beyond=True)):
+    if not all(is_sound(content, beyond=True) for is_sound in (has_sound_heaps, has_sound_names, has_sound_trees)):
         raise ValueError("a list of texts or names in it has no end")
     n_links, n_bytes = 0, 0
     groups, seen = [file["/"]], set()

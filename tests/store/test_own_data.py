@@ -125,6 +125,30 @@ def test_names_whose_free_room_leads_round_in_a_circle_are_refused():
     check(written(lambda file: file.create_dataset("x", data=numbers)))
 
 
+def many_chunks(n_dimensions: int) -> bytes:
+    """A file with a tree of the old kind whose root has several leaves."""
+    shape = (200, *[2] * (n_dimensions - 1))
+    numbers = np.arange(np.prod(shape)).reshape(shape)
+    return written(lambda file: file.create_dataset("x", data=numbers, chunks=(1, *shape[1:])))
+
+
+@pytest.mark.parametrize("n_dimensions", [1, 2, 5])
+def test_a_tree_that_leads_back_to_itself_is_refused(n_dimensions):
+    """Looking for a chunk would fill the stack and end the process, in HDF5's own code."""
+    content = bytearray(many_chunks(n_dimensions))
+    check(bytes(content))
+    root = content.index(b"TREE\x01\x01")
+    child = root + 24 + 8 + 8 * (n_dimensions + 1)
+    second = child + 16 + 8 * (n_dimensions + 1)
+    for address in (root.to_bytes(8, "little"), content[second : second + 8], bytes(8)):
+        hostile = content.copy()
+        hostile[child : child + 8] = address
+        with pytest.raises(ValueError, match="a list of texts or names in it has no end"):
+            check(bytes(hostile))
+    numbers = np.frombuffer((b"TREE\x01\x01\x05\0" + b"\xf0" * 56) * 500, np.uint8)
+    check(written(lambda file: file.create_dataset("x", data=numbers)))
+
+
 def overlapping_heaps(n_heaps: int, n_objects: int) -> bytes:
     """Each begins with an object over all the later ones, and then has the same objects."""
     end = 32 * n_heaps + 16 * n_objects
