@@ -3,8 +3,8 @@
 HDF5 follows two kinds of lists without counting: what lies in a global heap, where it keeps texts of variable length,
 and what is free in a local heap, where groups of the old kind keep names. It also follows trees of the old kind, which
 find names or chunks: one that leads back to itself fills the stack, and ends the process. None of them has a checksum.
-featx writes none to a segment, so that in files of its own making there is nothing to look for but the header of the
-root group.
+featx writes none to a segment, so that in files of its own making there is nothing to look for but the headers of the
+root group and of what it names.
 
 https://docs.hdfgroup.org/archive/support/HDF5/doc/H5.format.html
 """
@@ -27,7 +27,10 @@ _SIGNATURE, _SUPERBLOCK_VERSIONS = b"\x89HDF\r\n\x1a\n", (2, 3)
 _HEADER = struct.Struct("<4s2B")
 _HEADER_BYTES = _HEADER.size + 28
 _HAS_TIMES, _HAS_PHASES, _HAS_ORDER, _SIZE_BITS = 0x20, 0x10, 0x04, 0x03
-_CONTINUATION, _OLD_GROUP = 0x10, 0x11
+_LINK_INFO, _LINK, _LAYOUT, _CONTINUATION, _OLD_GROUP = 0x02, 0x06, 0x08, 0x10, 0x11
+_LINK_HAS_KIND, _LINK_HAS_ORDER, _LINK_HAS_LETTERS, _UNDEFINED = 0x08, 0x04, 0x10, b"\xff" * 8
+#: From this version on, the layout of a data set has one of the new ways to find chunks.
+_NEW_LAYOUT = 4
 _MAX_BLOCKS, _BLOCK_BYTES = 1000, 1 << 20
 
 #: Objects in all heaps of a file: more than any has, and few enough to be looked at in a second. Heaps may overlap, so
@@ -61,7 +64,7 @@ def check_structure(path: StoragePath, source: io.RawIOBase | io.BufferedIOBase)
         source.seek(offset)
         return source.read(n_bytes) or b""
 
-    if not _has_new_group(read):
+    if not _is_new(read):
         content = _content(path)
         if not (has_sound_names(content) and has_sound_trees(content)):
             raise ValueError("its list of names or chunks has no end")
@@ -108,42 +111,64 @@ def _are_sound(
     return True
 
 
-def _has_new_group(read: Read) -> bool:
-    """Return whether the root group is of the kind that has checksums, and no local heap; False in any doubt."""
+def _is_new(read: Read) -> bool:
+    """Return whether the root group and all that it names are of the kind that has checksums; False in any doubt."""
     head = read(0, _SUPERBLOCK.size).ljust(_SUPERBLOCK.size, b"\0")
     signature, version, n_offset, n_length, _, base, _, _, root = _SUPERBLOCK.unpack(head)
     if signature != _SIGNATURE or version not in _SUPERBLOCK_VERSIONS or (n_offset, n_length, base) != (8, 8, 0):
         return False
-    header = read(root, _HEADER_BYTES).ljust(_HEADER_BYTES, b"\0")
+    try:
+        named = [_named_by(kind, data) for kind, data in _messages_of(read, root)]
+        return all(_has_new_chunks(read, address) for address in named if address)
+    except (ValueError, IndexError):
+        return False
+
+
+def _named_by(kind: int, data: bytes) -> int:
+    """Return where the object is that a message of a group names; 0 for a message that names none.
+
+    Raises:
+        ValueError: the group keeps names elsewhere, in an old structure maybe.
+    """
+    if kind == _OLD_GROUP or (kind == _LINK_INFO and data[2 + 8 * (data[1] & 1) :][:8] != _UNDEFINED):
+        raise ValueError("names are not in the header")
+    if kind != _LINK:
+        return 0
+    flags = data[1]
+    if flags & _LINK_HAS_KIND and data[2]:  # soft, or to another file
+        return 0
+    at = 2 + bool(flags & _LINK_HAS_KIND) + 8 * bool(flags & _LINK_HAS_ORDER) + bool(flags & _LINK_HAS_LETTERS)
+    n_size = 1 << (flags & _SIZE_BITS)
+    return _number(data, at + n_size + int.from_bytes(data[at : at + n_size], "little"))
+
+
+def _has_new_chunks(read: Read, address: int) -> bool:
+    """Return whether the object at `address` is a data set whose chunks no tree of the old kind finds."""
+    return any(kind == _LAYOUT and data[0] >= _NEW_LAYOUT for kind, data in _messages_of(read, address))
+
+
+def _messages_of(read: Read, address: int) -> Iterator[tuple[int, bytes]]:
+    """Yield the kind and the content of each message in the header of the object at `address`.
+
+    Raises:
+        ValueError: it is a header of the old kind, or does not end.
+    """
+    header = read(address, _HEADER_BYTES).ljust(_HEADER_BYTES, b"\0")
     mark, header_version, flags = _HEADER.unpack_from(header)
     if (mark, header_version) != (b"OHDR", 2):
-        return False
+        raise ValueError("an object has no header of the new kind")
     at = _HEADER.size + (16 if flags & _HAS_TIMES else 0) + (4 if flags & _HAS_PHASES else 0)
     n_size = 1 << (flags & _SIZE_BITS)
-    return not _has_old_group(read, (root + at + n_size, int.from_bytes(header[at : at + n_size], "little")), flags)
-
-
-def _has_old_group(read: Read, first: tuple[int, int], flags: int) -> bool:
-    """Return whether the header of an object has a message of a group of the old kind; True if it does not end.
-
-    Args:
-        read: reads bytes from an offset on.
-        first: where the first block of messages is, and its size.
-        flags: of the header.
-    """
-    blocks = [first]
-    for number in range(_MAX_BLOCKS):
-        if number == len(blocks):
-            return False
-        offset, n_bytes = blocks[number]
+    blocks = [(address + at + n_size, int.from_bytes(header[at : at + n_size], "little"))]
+    for offset, n_bytes in blocks:
         block = read(offset, min(n_bytes, _BLOCK_BYTES))
         for kind, data in _messages(block, has_order=bool(flags & _HAS_ORDER)):
-            if kind == _OLD_GROUP:
-                return True
+            yield kind, data
             if kind == _CONTINUATION:
                 following, length = struct.unpack_from("<2Q", data.ljust(16, b"\0"))
                 blocks.append((following + 4, max(0, length - 8)))  # without its mark and its checksum
-    return True
+        if len(blocks) > _MAX_BLOCKS:
+            raise ValueError("a header does not end")
 
 
 def _messages(block: bytes, *, has_order: bool) -> Iterator[tuple[int, bytes]]:

@@ -12,7 +12,7 @@ import pytest
 from featx.dataset import statcache
 from featx.dataset.statcache import StatCache, check_database
 from featx.errors import DamagedSegmentError
-from featx.store import verification
+from featx.store import hdf5_structure, verification
 from featx.store.feature_array import stored_rows
 from featx.store.feature_store import FeatureStore
 from featx.store.hdf5_file import _lookup3
@@ -205,6 +205,30 @@ def test_a_list_of_free_places_that_leads_back_to_itself_is_found(store):
     content[data + 8 : data + 24] = (8).to_bytes(8, "little") + (16).to_bytes(8, "little")
     path.write_bytes(content)
     assert list_store(store.dir).n_images == 9
+    assert_holds(store)
+
+
+@pytest.mark.parametrize("libver", ["earliest", "v108"])  # the second has old trees below new groups
+@pytest.mark.parametrize("name", ["features", "digest"])
+def test_a_tree_of_chunks_that_leads_back_to_itself_is_damage(store, libver, name):
+    """HDF5 would fill the stack with it, and end the process."""
+    features, digests = rows(range(100, 200))
+    path = put(hostile_path(store), features, digests, libver=libver)
+    with h5py.File(path, "r+", libver=libver) as file:
+        array = file[name][:]
+        del file[name]
+        file.create_dataset(name, data=array, chunks=(1, *array.shape[1:]), fletcher32=True)
+    content = bytearray(path.read_bytes())
+    root = content.index(b"TREE\x01\x01")
+    child = root + 24 + 8 + 8 * (array.ndim + 1)
+    content[child : child + 8] = root.to_bytes(8, "little")
+    path.write_bytes(content)
+    assert_holds(store)
+    assert path.with_name(f"damaged-{path.name}").exists()
+
+
+def test_of_a_segment_that_featx_wrote_only_headers_are_read_to_see_that_hdf5_can_read_it(store, monkeypatch):
+    monkeypatch.setattr(hdf5_structure, "_content", lambda _path: pytest.fail("all of it was read"))
     assert_holds(store)
 
 
