@@ -23,7 +23,7 @@ from scratch import decode
 from featx.compare.baselines import BASELINES
 from featx.dataset.image_dataset import ImageDataset
 from featx.dataset.scanning import scan
-from featx.heads import Training, predict_proba, train_head
+from featx.heads import Training, TrainingSet, predict_proba, train_head
 from featx.system import has_fast_bfloat16, import_keras
 from featx.train.train import validation_part
 
@@ -85,9 +85,8 @@ def featx_accuracy(X: np.ndarray, dataset: ImageDataset, *, seed: int, head: str
     """Return the accuracy on the test split of one of featx's heads, on the same features."""
     train, y = ~dataset.is_test, dataset.labels
     is_validation = validation_part(dataset, seed)
-    trained = train_head(
-        head, X[train], y[train], dataset.digests[train], is_validation, Training(seed=seed), n_classes=2
-    )
+    images = TrainingSet(X[train], y[train], dataset.digests[train], is_validation, n_classes=2)
+    trained = train_head(head, images, Training(seed=seed))
     return float((predict_proba(trained.model, X[~train]).argmax(axis=1) == y[~train]).mean())
 
 

@@ -23,7 +23,7 @@ from turns import Figures
 from featx.dataset.scanning import scan
 from featx.extract.extract import extract_features
 from featx.extract.options import resolve_recipe
-from featx.heads.dense import HEADS, train_head
+from featx.heads.dense import HEADS, TrainingSet, train_head
 from featx.heads.training_loop import Training, predict_proba
 from featx.store.feature_store import FeatureStore
 from featx.system.late_imports import import_keras
@@ -67,7 +67,7 @@ def contenders(features: Features, epochs: int) -> dict[str, Callable[[int, np.n
         def trained(seed: int, rows: np.ndarray) -> Any:
             training = Training(seed, epochs)
             given = (X[rows], y[rows], digests[rows], is_validation[rows])
-            return train_head(name, *given, training, n_classes=n_classes).model
+            return train_head(name, TrainingSet(*given, n_classes), training).model
 
         return trained
 

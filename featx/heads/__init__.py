@@ -3,7 +3,7 @@
 A new head is one function and one entry in `dense.py`.
 """
 
-from featx.heads.dense import HEADS, check_memory, head_names, train_head
+from featx.heads.dense import HEADS, TrainingSet, check_memory, head_names, train_head
 from featx.heads.inference import Head, read_head, save_model
 from featx.heads.training_loop import (
     MAX_EPOCHS,

@@ -49,30 +49,41 @@ DENSE_BATCH_SIZE_MANY_ROWS, DENSE_STEPS_PER_EPOCH_MANY_ROWS = 1024, 1024
 _SLAB_ROWS = 256
 
 
-def train_head(
-    name: str,
-    X: Rows,
-    y: npt.NDArray[np.int64],
-    digests: npt.NDArray[np.uint8],
-    is_validation: npt.NDArray[np.bool_],
-    training: Training,
-    *,
-    n_classes: int,
-    views: ViewRows | None = None,
-) -> Trained:
-    """Return the head `name`, trained on the features of the training split.
+@dataclass(frozen=True)
+class TrainingSet:
+    """The features of the training split, and what they are of: n images.
 
-    Args:
-        name: one of `HEADS`, or `"softmax"`, the head of the report's ResNet50.
+    Attributes:
         X: `(n, ...)` float16 or float32 features: an array, a memory map, or rows that are on disk.
         y: `(n,)` int64 labels, `0` to `n_classes - 1`.
         digests: `(n, 32)` uint8, SHA-256 of the images: `logreg` never has one image on both sides of a fold.
-        is_validation: `(n,)`, the rows that decide when `dense` stops. `logreg` trains on all rows.
-        training: training options; `logreg` uses only the seed.
+        is_validation: `(n,)`, the rows that decide when training stops. `logreg` trains on all rows.
         n_classes: number of classes, 2 or more.
         views: `(n, n_views, ...)` features of augmented views of the same images. In each epoch `dense` sees one row of
             each image: itself or a view. `logreg` sees all of them. It chooses C by images of which it has seen no
             view.
+    """
+
+    X: Rows
+    y: npt.NDArray[np.int64]
+    digests: npt.NDArray[np.uint8]
+    is_validation: npt.NDArray[np.bool_]
+    n_classes: int
+    views: ViewRows | None = None
+
+    @property
+    def details(self) -> dict[str, float | int | str]:
+        """What a head notes of it: how many views of each image there are, if any."""
+        return {} if self.views is None else {"views": self.views.shape[1]}
+
+
+def train_head(name: str, images: TrainingSet, training: Training) -> Trained:
+    """Return the head `name`, trained on the features of the training split.
+
+    Args:
+        name: one of `HEADS`, or `"softmax"`, the head of the report's ResNet50.
+        images: the training split.
+        training: training options; `logreg` uses only the seed.
 
     Raises:
         TrainingError: there is no such head, or it cannot be trained on this data.
@@ -80,10 +91,8 @@ def train_head(
     _check_head(name)
     import_keras()  # its start is no part of training
     start_s = time.perf_counter()
-    task = Task.of(X, y, digests, is_validation, training, n_classes=n_classes, views=views)
-    head = _TRAINERS[name](task)
-    n_views = {} if views is None else {"views": views.shape[1]}
-    return replace(head, fit_s=time.perf_counter() - start_s, details={**head.details, **n_views})
+    head = _TRAINERS[name](Task.of(images, training))
+    return replace(head, fit_s=time.perf_counter() - start_s, details={**head.details, **images.details})
 
 
 def check_memory(name: str, X: Rows, n_rows: int, n_classes: int) -> None:
@@ -157,25 +166,16 @@ class Task:
     training: Training
 
     @classmethod
-    def of(
-        cls,
-        X: Rows,
-        y: npt.NDArray[np.int64],
-        digests: npt.NDArray[np.uint8],
-        is_validation: npt.NDArray[np.bool_],
-        training: Training,
-        *,
-        n_classes: int,
-        views: ViewRows | None = None,
-    ) -> Self:
-        """Put images and their views below each other; the arguments are those of `train_head`."""
-        images = np.arange(len(X))
-        rows, batch_size = images[:, np.newaxis], training.batch_size or _batch_size(len(X))
+    def of(cls, images: TrainingSet, training: Training) -> Self:
+        """Put images and their views below each other."""
+        X, y, digests, views = images.X, images.y, images.digests, images.views
+        numbers = np.arange(len(X))
+        rows, batch_size = numbers[:, np.newaxis], training.batch_size or _batch_size(len(X))
         if views is not None:
-            X, image_of = below(X, all_views(views)), np.concatenate([images, np.repeat(images, views.shape[1])])
-            rows = np.hstack([rows, np.arange(len(images), len(X)).reshape(len(images), -1)])
+            X, image_of = below(X, all_views(views)), np.concatenate([numbers, np.repeat(numbers, views.shape[1])])
+            rows = np.hstack([rows, np.arange(len(numbers), len(X)).reshape(len(numbers), -1)])
             y, digests = y[image_of], digests[image_of]
-        return cls(X, y, digests, rows, is_validation, n_classes, batch_size, training)
+        return cls(X, y, digests, rows, images.is_validation, images.n_classes, batch_size, training)
 
     def fit(self, model: Any, optimizer: Any, *, keep_start: bool = False) -> Trained:
         """Train a Keras model on the rows of the images that are not held out; see `featx.heads.training_loop.fit`."""

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from featx.heads.dense import DENSE_UNITS, Task, dense_layers, train_dense
+from featx.heads.dense import DENSE_UNITS, Task, TrainingSet, dense_layers, train_dense
 from featx.heads.inference import (
     WEIGHTS_NAME,
     check_probabilities,
@@ -29,7 +29,7 @@ from featx.heads.inference import (
 )
 from featx.heads.training_loop import Trained, Training, layer_seeds, predict_proba, predicted
 from featx.storage import StoragePath, scratch_array
-from featx.store import Rows, ViewRows, check_own_file
+from featx.store import Rows, check_own_file
 from featx.system import import_keras, progress_bar
 
 TUNED = "tuned"
@@ -42,32 +42,18 @@ _BATCH_SIZE = 32
 
 
 def train_tuned(
-    tail: Any,
-    X: Rows,
-    y: npt.NDArray[np.int64],
-    digests: npt.NDArray[np.uint8],
-    is_validation: npt.NDArray[np.bool_],
-    training: Training,
-    *,
-    n_classes: int,
-    scratch_dir: StoragePath,
-    views: ViewRows | None = None,
+    tail: Any, images: TrainingSet, training: Training, scratch_dir: StoragePath
 ) -> tuple[Trained, Trained]:
     """Return the dense head on the frozen block, and the same with the block tuned: models from `X` to probabilities.
 
     The second is never worse than the first on the validation rows: early stopping may keep it as it started.
 
     Args:
-        tail: Keras model of the block, from a row of `X` to features, see `featx.backbones.build_tail`; it is not
-            changed.
-        X: `(n, …)` float16 or float32 features of the layer before the block; an array, or rows that are on disk.
-        y: `(n,)` int64 labels, `0` to `n_classes - 1`.
-        digests: `(n, 32)` uint8, SHA-256 of the images.
-        is_validation: `(n,)`, the rows that decide when to stop.
+        tail: Keras model of the block, from a row of features to its output, see `featx.backbones.build_tail`; it is
+            not changed.
+        images: the training split; its features are of the layer before the block.
         training: how; both stop early, each after at most so many epochs.
-        n_classes: number of classes, 2 or more.
         scratch_dir: the cache, which holds the features of the frozen block meanwhile if they do not fit in memory.
-        views: `(n, n_views, …)` features of augmented views of the same images; an epoch takes one row of each image.
 
     Raises:
         TrainingError: it cannot be trained on this.
@@ -75,15 +61,14 @@ def train_tuned(
     """
     keras = import_keras()
     start_s = time.perf_counter()
-    task = Task.of(X, y, digests, is_validation, training, n_classes=n_classes, views=views)
+    task = Task.of(images, training)
     with _put_out(tail, task.X, training, scratch_dir) as outputs:
         dense = train_dense(replace(task, X=outputs))
-    n_views = {} if views is None else {"views": views.shape[1]}
     frozen = replace(
         dense,
         model=_on_block(keras, tail, dense.model.layers[1:]),
         fit_s=time.perf_counter() - start_s,
-        details={**dense.details, **n_views},
+        details={**dense.details, **images.details},
     )
     task = replace(task, batch_size=training.batch_size or TUNED_BATCH_SIZE)
     # A power of two, so that nothing is rounded when it goes into the weights and out of them.
@@ -93,7 +78,7 @@ def train_tuned(
     model = trainable_copy(frozen.model, training.seed)  # without the scale, and without an optimizer in its file
     *weights, kernel, bias, last_kernel, last_bias = trainee.get_weights()
     model.set_weights([*weights, kernel * scale, bias, last_kernel, last_bias])
-    return frozen, replace(tuned, model=model, fit_s=time.perf_counter() - start_s, details=n_views)
+    return frozen, replace(tuned, model=model, fit_s=time.perf_counter() - start_s, details=images.details)
 
 
 @contextmanager

@@ -44,7 +44,7 @@ def check_own_data(file: h5py.File, content: bytes | mmap.mmap, most_bytes: int)
         most_bytes: of all its arrays together.
     """
     if not all(is_sound(content, beyond=True) for is_sound in (has_sound_heaps, has_sound_names, has_sound_trees)):
-        raise ValueError("a list of texts or names in it has no end")
+        raise ValueError("a list of texts, names or chunks in it has no end")
     n_links, n_bytes = 0, 0
     groups, seen = [file["/"]], set()
     while groups:

@@ -23,6 +23,7 @@ from featx.heads import (
     HEADS,
     Trained,
     Training,
+    TrainingSet,
     check_memory,
     check_training,
     head_names,
@@ -150,16 +151,7 @@ def train_on_features(features: Features, head: str, training: Training) -> Resu
     dataset, is_test = features.dataset, features.dataset.is_test
     check_head_memory(features, head)
     reset_peak_memory()
-    trained = train_head(
-        head,
-        take(features.X, ~is_test),
-        dataset.labels[~is_test],
-        dataset.digests[~is_test],
-        validation_part(dataset, training.seed),
-        training,
-        n_classes=len(dataset.class_names),
-        views=features.train_views,
-    )
+    trained = train_head(head, _training_set(features, training), training)
     return Result.of(trained, predict_proba(trained.model, take(features.X, is_test)), dataset.labels[is_test])
 
 
@@ -175,20 +167,21 @@ def tune_on_features(features: Features, tuning: Tuning, training: Training) -> 
         TrainingError: they cannot be trained on this.
         FeatxError: the disk is full.
     """
-    dataset, is_test = features.dataset, features.dataset.is_test
     reset_peak_memory()
-    frozen, tuned = train_tuned(
-        tuning.tail,
-        take(features.X, ~is_test),
-        dataset.labels[~is_test],
-        dataset.digests[~is_test],
+    frozen, tuned = train_tuned(tuning.tail, _training_set(features, training), training, tuning.scratch_dir)
+    return _measured(frozen, features, tuning), _measured(tuned, features, tuning)
+
+
+def _training_set(features: Features, training: Training) -> TrainingSet:
+    dataset, is_train = features.dataset, ~features.dataset.is_test
+    return TrainingSet(
+        take(features.X, is_train),
+        dataset.labels[is_train],
+        dataset.digests[is_train],
         validation_part(dataset, training.seed),
-        training,
         n_classes=len(dataset.class_names),
-        scratch_dir=tuning.scratch_dir,
         views=features.train_views,
     )
-    return _measured(frozen, features, tuning), _measured(tuned, features, tuning)
 
 
 def _measured(trained: Trained, features: Features, tuning: Tuning) -> Result:

@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression
 
 from featx.errors import TrainingError
 from featx.heads import logistic
-from featx.heads.dense import HEADS, train_head
+from featx.heads.dense import HEADS, TrainingSet, train_head
 from featx.heads.inference import save_model
 from featx.heads.logistic import folds_of
 from featx.heads.training_loop import Training, count_parameters, predict_proba
@@ -30,7 +30,7 @@ def digits(n_classes, n_train, n_test=300):
 
 def head(name, X, y, n_classes, **training):
     is_validation = np.arange(len(y)) % 5 == 0
-    return train_head(name, X, y, digests_of(X), is_validation, Training(**training), n_classes=n_classes)
+    return train_head(name, TrainingSet(X, y, digests_of(X), is_validation, n_classes), Training(**training))
 
 
 @pytest.mark.parametrize("name", HEADS)
@@ -131,7 +131,7 @@ def test_logreg_does_not_care_how_large_features_are():
 def test_logreg_uses_the_validation_rows_too():
     X, y, _, _ = digits(3, 120)
     everything = head("logreg", X, y, 3)
-    nothing_held_out = train_head("logreg", X, y, digests_of(X), np.zeros(120, bool), Training(), n_classes=3)
+    nothing_held_out = train_head("logreg", TrainingSet(X, y, digests_of(X), np.zeros(120, bool), 3), Training())
     np.testing.assert_array_equal(*(trained.model.get_weights()[0] for trained in (everything, nothing_held_out)))
 
 
@@ -167,7 +167,7 @@ def test_features_that_are_all_the_same_give_the_frequency_of_the_classes():
     y = np.arange(40) % 4 // 3
     X = np.full((40, 3), 7, np.float16)
     digests = digests_of(np.arange(40)[:, None])
-    trained = train_head("logreg", X, y, digests, np.zeros(40, bool), Training(), n_classes=2)
+    trained = train_head("logreg", TrainingSet(X, y, digests, np.zeros(40, bool), 2), Training())
     np.testing.assert_allclose(predict_proba(trained.model, X)[:, 1], 0.25, atol=1e-3)
 
 

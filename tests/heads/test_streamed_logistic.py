@@ -8,7 +8,7 @@ from sklearn.datasets import load_digits
 
 from featx.compare.compare import compare_approaches
 from featx.extract.extract import extract_features
-from featx.heads.dense import HEADS, train_head
+from featx.heads.dense import HEADS, TrainingSet, train_head
 from featx.heads.training_loop import Training, predict_proba
 from featx.images.augmentation import REPORT, Views
 from featx.recipe import Recipe
@@ -53,7 +53,7 @@ def stored(folder, X, *, views=0, buffer_bytes=1 << 20):
 
 def head(name, X, y, digests, n_classes, views=None, epochs=12):
     is_validation = np.arange(len(y)) % 5 == 0
-    return train_head(name, X, y, digests, is_validation, Training(epochs=epochs), n_classes=n_classes, views=views)
+    return train_head(name, TrainingSet(X, y, digests, is_validation, n_classes, views), Training(epochs=epochs))
 
 
 @pytest.mark.parametrize("n_classes", [2, 10])

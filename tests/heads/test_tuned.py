@@ -10,7 +10,7 @@ import pytest
 from featx.backbones.build import build_model, build_tail
 from featx.errors import BackboneError, FeatxError
 from featx.heads import tuned
-from featx.heads.dense import dense_layers
+from featx.heads.dense import TrainingSet, dense_layers
 from featx.heads.inference import save_model
 from featx.heads.training_loop import Training, count_parameters, predict_proba
 from featx.heads.tuned import TUNED, read_tuned, train_tuned, trainable_copy
@@ -59,8 +59,8 @@ def features(images):
 
 def trained(tail, X, y, folder, n_classes=2, **training):
     digests = np.random.default_rng(1).integers(0, 256, (len(y), 32), np.uint8)
-    options = {"n_classes": n_classes, "scratch_dir": folder}
-    return train_tuned(tail, X, y, digests, np.arange(len(y)) % 4 < 2, Training(**training), **options)
+    images = TrainingSet(X, y, digests, np.arange(len(y)) % 4 < 2, n_classes)
+    return train_tuned(tail, images, Training(**training), folder)
 
 
 @pytest.fixture(scope="module")

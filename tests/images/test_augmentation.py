@@ -16,7 +16,7 @@ from featx.dataset.scanning import scan
 from featx.errors import FeaturesMissingError, FeatxError
 from featx.extract.extract import extract_features
 from featx.heads import training_loop
-from featx.heads.dense import train_head
+from featx.heads.dense import TrainingSet, train_head
 from featx.heads.training_loop import Training
 from featx.images.augmentation import REPORT, Augmentation, Views, choose_views, make_view, view_matrix
 from featx.images.decode import decode_image
@@ -209,7 +209,7 @@ def test_an_epoch_takes_one_view_of_each_image_and_in_time_all_of_them(monkeypat
     monkeypatch.setattr(training_loop, "_portions", recorded)
     X, y, digests, views = _separable(40, n_views=3)
     is_validation = np.arange(40) % 5 == 0
-    train_head("dense", X, y, digests, is_validation, Training(epochs=12, patience=12), views=views, n_classes=2)
+    train_head("dense", TrainingSet(X, y, digests, is_validation, 2, views), Training(epochs=12, patience=12))
     image_of = np.concatenate([np.arange(40), np.repeat(np.arange(40), 3)])
     assert len(fed) == 12
     for rows in fed:
@@ -225,7 +225,7 @@ def test_logistic_regression_never_has_an_image_and_its_views_on_both_sides_of_a
     X = rng.normal(size=(120, 300)).astype(np.float32)
     y = rng.integers(0, 2, 120)  # nothing to learn: whoever has seen a copy would know
     head = train_head(
-        "logreg", X, y, digests, np.zeros(120, bool), Training(), views=np.stack([X, X, X], axis=1), n_classes=2
+        "logreg", TrainingSet(X, y, digests, np.zeros(120, bool), 2, np.stack([X, X, X], axis=1)), Training()
     )
     assert head.out_of_fold.shape == (120, 2)
     assert head.details["cv_accuracy"] < 0.65

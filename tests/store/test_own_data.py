@@ -105,7 +105,7 @@ def test_a_heap_that_never_ends_is_refused_and_letters_among_numbers_are_no_heap
     start = texts.index(b"GCOL\x01")
     for n_bytes in (8, 16, 48):
         hostile = bytes(texts[: start + 16]) + bytes(n_bytes) + bytes(texts[start + 16 + n_bytes :])
-        with pytest.raises(ValueError, match="a list of texts or names in it has no end"):
+        with pytest.raises(ValueError, match="a list of texts, names or chunks in it has no end"):
             check(hostile)
     numbers = np.frombuffer((b"GCOL\x01" + bytes(3) + b"\xff" * 8) * 500, np.uint8)
     check(written(lambda file: file.create_dataset("x", data=numbers)))
@@ -119,7 +119,7 @@ def test_names_whose_free_room_leads_round_in_a_circle_are_refused():
     begin = int.from_bytes(content[start + 24 : start + 32], "little")
     content[start + 16 : start + 24] = (8).to_bytes(8, "little")
     content[begin + 8 : begin + 24] = (8).to_bytes(8, "little") + (16).to_bytes(8, "little")
-    with pytest.raises(ValueError, match="a list of texts or names in it has no end"):
+    with pytest.raises(ValueError, match="a list of texts, names or chunks in it has no end"):
         check(bytes(content))
     numbers = np.frombuffer((b"HEAP\x00" + bytes(3) + b"\xff" * 24) * 500, np.uint8)
     check(written(lambda file: file.create_dataset("x", data=numbers)))
@@ -143,7 +143,7 @@ def test_a_tree_that_leads_back_to_itself_is_refused(n_dimensions):
     for address in (root.to_bytes(8, "little"), content[second : second + 8], bytes(8)):
         hostile = content.copy()
         hostile[child : child + 8] = address
-        with pytest.raises(ValueError, match="a list of texts or names in it has no end"):
+        with pytest.raises(ValueError, match="a list of texts, names or chunks in it has no end"):
             check(bytes(hostile))
     numbers = np.frombuffer((b"TREE\x01\x01\x05\0" + b"\xf0" * 56) * 500, np.uint8)
     check(written(lambda file: file.create_dataset("x", data=numbers)))
