@@ -30,8 +30,14 @@ def build_onnx(recipe: Recipe, path: Path) -> Any:
     """
     opened = open_onnx(path, recipe.weights)
     model = _built(opened, recipe)
-    if opened.is_widened and not _keeps_images_apart(model, recipe.image_size):
-        model = _built(open_onnx(path, recipe.weights, widen=False), recipe)
+    if opened.is_widened and not _keeps_images_apart(model, opened.file.batch, recipe.image_size):
+        opened = open_onnx(path, recipe.weights, widen=False)
+        model = _built(opened, recipe)
+    if not opened.is_widened and not _keeps_images_apart(model, opened.file.batch, recipe.image_size):
+        raise BackboneError(
+            f"In {printable(opened.file.name)}, the features of an image depend on the other images of its batch. "
+            f"Export the network again for inference, or for one image at a time."
+        )
     return model
 
 
@@ -86,16 +92,18 @@ def _features(ops: Any, opened: OpenedOnnx, recipe: Recipe) -> Any:
     return pool(features, axes, keep_dims=False).output(0)
 
 
-def _keeps_images_apart(model: Any, image_size: tuple[int, int]) -> bool:
-    """Return whether the features of an image are the same whatever images are beside it."""
-    images = np.random.default_rng(0).integers(0, 256, (3, *image_size, 3), np.uint8)
+def _keeps_images_apart(model: Any, batch: int | None, image_size: tuple[int, int]) -> bool:
+    """Return whether the features of an image are the same wherever it is in a batch, and whatever is beside it."""
+    if batch == 1:
+        return True
+    n_images = batch or 2
+    images = np.random.default_rng(0).integers(0, 256, (n_images + 1, *image_size, 3), np.uint8)
     with kept_signal_stack():
-        compiled = import_openvino().Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
         try:
-            together = np.array(compiled(images)[0])
-            alone = np.concatenate([np.array(compiled(images[row : row + 1])[0]) for row in range(len(images))])
+            compiled = import_openvino().Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+            first, second = (np.array(compiled(images[start : start + n_images])[0]) for start in (0, 1))
         except RuntimeError:  # OpenVINO raises nothing else
             return False
-    if together.shape != alone.shape:
+    if len(first) != n_images:
         return False
-    return bool(np.abs(together - alone).max() <= _ROUNDING * max(float(np.abs(alone).max()), 1e-30))
+    return bool(np.abs(first[1:] - second[:-1]).max() <= _ROUNDING * max(float(np.abs(first).max()), 1e-30))
