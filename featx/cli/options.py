@@ -235,7 +235,7 @@ BACKBONE_LIST = option(
     show_default=True,
     help="Pretrained network; repeat the option for several.",
 )
-RECIPE = options(*map(recipe_option, ("image_size", "weights", "layer", "pooling", "precision", "dtype")))
+RECIPE = options(*map(recipe_option, ("image_size", "resize", "weights", "layer", "pooling", "precision", "dtype")))
 
 
 def _views(

@@ -24,6 +24,7 @@ from featx.extract.options import (
     RecipeOptions,
     check_options,
     extract_command,
+    kept_aspect_ratio,
     option_flag,
     option_variable,
     options_before,
