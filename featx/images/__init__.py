@@ -27,3 +27,4 @@ from featx.images.decode import (
 )
 from featx.images.formats import format_read
 from featx.images.framing import ASPECT_RATIOS
+from featx.images.heic import heic_version

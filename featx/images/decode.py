@@ -15,6 +15,7 @@ from typing import Any, cast
 
 import numpy as np
 from PIL import (
+    AvifImagePlugin,
     BmpImagePlugin,
     GifImagePlugin,
     Image,
@@ -29,13 +30,19 @@ from PIL.ExifTags import Base as Tag
 from featx.errors import ImageError
 from featx.images.formats import format_read, reason_not_read, without_metadata
 from featx.images.framing import Frame, frame_in
+from featx.images.heic import heic_image_file
 from featx.images.jpeg import refuse_too_many_scans
 from featx.images.tiff import TiffImageFile, refuse_missing_parts
 from featx.storage import StoragePath, is_distant, read_whole
 from featx.text import printable
 
 #: Lower-case suffixes of the files that a data set's folders are searched for. What a file is, its content decides.
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff"})
+IMAGE_SUFFIXES = frozenset(
+    {
+        *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff"),
+        *(".avif", ".heic", ".heif", ".hif"),
+    }
+)
 
 #: Images with more pixels are refused as decompression bombs. Pillow's own default, at which it only warns.
 MAX_PIXELS = 89_478_485
@@ -53,7 +60,7 @@ MAX_PARTS = 100_000
 _SMALL_BYTES = 1 << 18
 
 #: Raised whenever featx reads what it refused before, or refuses for another reason, so that this is tried again.
-READS_VERSION = 3
+READS_VERSION = 4
 
 #: An image of 16 bits whose values all lie below this says nothing of the upper two: it may hold 14 bits or fewer.
 DIM_BELOW = 1 << 14
@@ -94,7 +101,8 @@ def decode_image(data: bytes, image_size: tuple[int, int], aspect_ratio: str | N
     Safe to call from many threads at once; see `quiet_pillow`.
 
     Args:
-        data: the content of a JPEG, PNG, WebP, BMP, GIF or TIFF file; of several frames or pages the first counts.
+        data: the content of a JPEG, PNG, WebP, AVIF, HEIC, BMP, GIF or TIFF file; of several frames or pages the first
+            counts, of several pictures of a HEIC the main one.
         image_size: `(height, width)` in pixels, each at least 1.
         aspect_ratio: `"crop"` or `"pad"` keep that of the image, see `featx.images.framing.frame_in`; None does not.
 
@@ -175,7 +183,8 @@ def _open(data: bytes) -> ImageFile.ImageFile:
     if name is None:
         raise ImageError(reason_not_read(data))
     is_long = len(data) > _SMALL_BYTES and name not in {"BMP", "DIB"}  # whose every pixel may be a part
-    image = _PLUGINS[name](_OfFewParts(data) if is_long else BytesIO(data))
+    plugin = _PLUGINS.get(name) or heic_image_file()
+    image = plugin(_OfFewParts(data) if is_long else BytesIO(data))
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise ImageError(f"{width}×{height} pixels: more than {MAX_PIXELS:,} are refused as a decompression bomb")
@@ -208,10 +217,20 @@ class _JpegImageFile(JpegImagePlugin.JpegImageFile):
             super()._read_dpi_from_exif()
 
 
+class _AvifImageFile(AvifImagePlugin.AvifImageFile):
+    """An AVIF that is turned by its own transformations, which Pillow gives as EXIF: XMP may only repeat them."""
+
+    def _open(self) -> None:
+        super()._open()
+        self.info.pop("xmp", None)
+
+
+#: What reads each format, but HEIC, for which there is a package of its own.
 _PLUGINS: dict[str, type[ImageFile.ImageFile]] = {
     "JPEG": _JpegImageFile,
     "PNG": PngImagePlugin.PngImageFile,
     "WebP": WebPImagePlugin.WebPImageFile,
+    "AVIF": _AvifImageFile,
     "GIF": GifImagePlugin.GifImageFile,
     "TIFF": TiffImageFile,
     "BMP": BmpImagePlugin.BmpImageFile,
