@@ -259,7 +259,10 @@ BACKBONE_LIST = option(
     help=f"{RECIPE_OPTIONS['backbone'].help} Repeat the option for several.",
 )
 RECIPE = options(
-    *map(recipe_option, ("image_size", "weights", "layer", "preprocess", "layout", "pooling", "precision", "dtype"))
+    *map(
+        recipe_option,
+        ("image_size", "resize", "weights", "layer", "preprocess", "layout", "pooling", "precision", "dtype"),
+    )
 )
 
 

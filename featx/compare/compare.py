@@ -42,6 +42,7 @@ from featx.extract import (
     ExtractionSettings,
     RecipeOptions,
     check_options,
+    kept_aspect_ratio,
     options_before,
     resolve_recipe,
     split_options,
@@ -163,7 +164,9 @@ def compare_approaches(
         evaluations += found
     for name in baselines:
         if name != REPORT_RESNET50:
-            candidate = baseline_candidate(dataset, name, cache_dir, workers)
+            candidate = baseline_candidate(
+                dataset, name, cache_dir, workers, kept_aspect_ratio(recipe_options["resize"])
+            )
             evaluations += evaluate(candidate, training, repeats, left_out, with_curve=learning_curve)
     if not evaluations:
         raise FeatxError(" ".join(left_out))
