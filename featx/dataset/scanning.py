@@ -10,7 +10,7 @@ from numbers import Real
 import numpy as np
 
 from featx.dataset.digests import digest_files
-from featx.dataset.folders import EXPECTED, Folders, as_text, by_suffix, folders_below, list_folder
+from featx.dataset.folders import EXPECTED, Folders, as_text, by_suffix, folders_below, list_folder, not_images
 from featx.dataset.image_dataset import Data, ImageDataset, ImageFolders, hashed_test_mask
 from featx.dataset.layout import Layout, find_layout
 from featx.dataset.names import alike_warning, class_prefixes, near_match
@@ -168,9 +168,6 @@ def _listed(root: StoragePath, layout: Layout, folders: Folders) -> ImageDataset
             others += [path.removeprefix(prefix) for path in listing.others]
             unreadable += [(path.removeprefix(prefix), reason) for path, reason in listing.unreadable]
     strays = [path.removeprefix(prefix) for path in layout.strays]
-    other_files = (
-        f"Left out, because featx does not read files with these suffixes: {by_suffix(others)}." if others else ""
-    )
     if not rows:
         raise _no_images(root, strays, list_folder(top, folders).others, unreadable)
     rows.sort()
@@ -187,7 +184,7 @@ def _listed(root: StoragePath, layout: Layout, folders: Folders) -> ImageDataset
         warnings=layout.warnings,
         unreadable=tuple(unreadable),
     )
-    return dataset.warned(other_files, _left_out("in no class folder", "image", strays))
+    return dataset.warned(not_images(others), _left_out("in no class folder", "image", strays))
 
 
 def _classes(dataset: ImageDataset, layout: Layout) -> str:
