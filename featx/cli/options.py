@@ -13,7 +13,7 @@ from typing import Any, TypeVar, cast
 import click
 from click.core import ParameterSource
 
-from featx.backbones import LAST_BLOCK
+from featx.backbones import LAST_BLOCK, is_network_file
 from featx.cli.terminal import say, say_data
 from featx.dataset import ImageFolders, chosen_data, has_data
 from featx.engines import ENGINE_CHOICES, EngineOptions
@@ -59,6 +59,14 @@ class Choice(click.Choice[str]):
             return super().convert(value, param, ctx)
         except click.BadParameter as error:
             raise click.BadParameter(f"{error.message}{did_you_mean(value, self.choices)}", ctx, param) from None
+
+
+class BackboneType(Choice):
+    """A name of the table, or the path of a network file."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the name or the path."""
+        return str(value) if is_network_file(value) else super().convert(value, param, ctx)
 
 
 class StoragePathType(click.Path):
@@ -150,7 +158,8 @@ def option(*names: str, **settings: Any) -> Callable[[_Command], _Command]:
 def recipe_option(name: str, *, help: str | None = None) -> Callable[[_Command], _Command]:  # noqa: A002
     """Return an option of the recipe, by its name in Python; `help` is instead of the table's."""
     entry = RECIPE_OPTIONS[name]
-    kind = Choice(entry.choices) if entry.choices else entry.parse and Parsed(entry.metavar, entry.parse)
+    of_words = BackboneType if name == "backbone" else Choice
+    kind = of_words(entry.choices) if entry.choices else entry.parse and Parsed(entry.metavar, entry.parse)
     return option(option_flag(name), type=kind, help=help or entry.full_help)
 
 
@@ -229,13 +238,18 @@ BACKBONE = recipe_option("backbone")
 BACKBONE_LIST = option(
     "--backbone",
     "backbones",
-    type=Choice(RECIPE_OPTIONS["backbone"].choices),
+    type=BackboneType(RECIPE_OPTIONS["backbone"].choices),
     multiple=True,
     default=[RECIPE_OPTIONS["backbone"].default],
     show_default=True,
-    help="Pretrained network; repeat the option for several.",
+    help="Pretrained network, or a network file, .onnx; repeat the option for several.",
 )
-RECIPE = options(*map(recipe_option, ("image_size", "resize", "weights", "layer", "pooling", "precision", "dtype")))
+RECIPE = options(
+    *map(
+        recipe_option,
+        ("image_size", "resize", "weights", "layer", "preprocess", "layout", "pooling", "precision", "dtype"),
+    )
+)
 
 
 def _views(
