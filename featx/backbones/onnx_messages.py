@@ -28,6 +28,15 @@ _EXTERNAL_DATA, _DATA_LOCATION = 13, 14
 
 _FIXED_BYTES = {1: 8, 5: 4}
 
+#: Operators that need more than one input, and how many: without them, OpenVINO crashes instead of raising an error.
+_LEAST_INPUTS = {
+    **dict.fromkeys(("Conv", "ConvInteger", "ConvTranspose", "Gemm", "MatMul", "MatMulInteger", "Gather"), 2),
+    **dict.fromkeys(("Add", "Sub", "Mul", "Div", "Pow", "Mod", "And", "Or", "Xor", "Equal", "Less", "Greater"), 2),
+    **dict.fromkeys(("PRelu", "Expand", "Tile", "LayerNormalization", "DequantizeLinear", "QuantizeLinear"), 2),
+    **dict.fromkeys(("Where", "InstanceNormalization", "LSTM", "GRU", "RNN", "Range", "OneHot"), 3),
+    "BatchNormalization": 5,
+}
+
 
 @dataclass(frozen=True)
 class OnnxNode:
@@ -76,6 +85,10 @@ def parse_onnx(content: bytes) -> OnnxFile:
         raise ValueError("it has no graph")
     fields = [(number, value) for graph in graphs for number, value in _fields(graph) if isinstance(value, memoryview)]
     nodes = tuple(_node(value) for number, value in fields if number == 1)
+    for node in nodes:
+        least = _LEAST_INPUTS.get(node.kind, 0)
+        if not all(node.inputs[:least]) or len(node.inputs) < least:
+            raise ValueError(f"its node {(node.outputs or (node.name,))[0]} has too few inputs")
     constants = frozenset(_text(value, 8) for number, value in fields if number == 5)
     inputs = tuple(_text(value, 1) for number, value in fields if number == 11)
     return OnnxFile(

@@ -180,6 +180,8 @@ def unfit(folder, name):
             attribute = b"\x2a" + varint(len(inside)) + inside  # in a node
             nested = b"\x0a" + varint(len(attribute)) + attribute  # in a graph
         path.write_bytes(b"\x3a" + varint(len(nested)) + nested)
+    elif name == "inputs":
+        save(path, [helper.make_node("Conv", ["x"], ["y"])], [info("x", N)], [info("y")])
     elif name == "types":
         save(path, [helper.make_node("Add", ["x", "nothing"], ["y"])], [info("x", N)], [info("y")])
     return path
@@ -201,6 +203,7 @@ UNFIT = {
     "operator": "OpenVINO cannot read .* it does not have the operators my.ops.Turn",
     "external": "has weights in other files",
     "nested": "nested too deeply",
+    "inputs": "too few inputs",
     "types": "OpenVINO cannot read",
 }
 
