@@ -7,7 +7,7 @@ An ONNX file is one message of Protocol Buffers (https://protobuf.dev/programmin
 fields are those of https://github.com/onnx/onnx/blob/main/onnx/onnx.proto.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 #: Messages inside of messages: real networks have a handful of levels.
@@ -85,12 +85,11 @@ def parse_onnx(content: bytes) -> OnnxFile:
         raise ValueError("it has no graph")
     fields = [(number, value) for graph in graphs for number, value in _fields(graph) if isinstance(value, memoryview)]
     nodes = tuple(_node(value) for number, value in fields if number == 1)
-    for node in nodes:
-        least = _LEAST_INPUTS.get(node.kind, 0)
-        if not all(node.inputs[:least]) or len(node.inputs) < least:
-            raise ValueError(f"its node {(node.outputs or (node.name,))[0]} has too few inputs")
-    constants = frozenset(_text(value, 8) for number, value in fields if number == 5)
+    sparse = [part for number, value in fields if number == 15 for inner, part in _fields(value) if inner == 1]
+    tensors = [value for number, value in fields if number == 5]
+    constants = frozenset(_text(value, 8) for value in (*tensors, *sparse) if isinstance(value, memoryview))
     inputs = tuple(_text(value, 1) for number, value in fields if number == 11)
+    _check_order(nodes, {*inputs, *constants})
     return OnnxFile(
         nodes,
         constants,
@@ -98,6 +97,18 @@ def parse_onnx(content: bytes) -> OnnxFile:
         outputs=tuple(_text(value, 1) for number, value in fields if number == 12),
         has_external_data=_has_external_data(memoryview(content), "model", 0),
     )
+
+
+def _check_order(nodes: Iterable[OnnxNode], given: Iterable[str]) -> None:
+    """Raise ValueError unless each node has its inputs before it: OpenVINO never ends in circles."""
+    known = set(given)
+    for node in nodes:
+        name, least = (node.outputs or (node.name,))[0], _LEAST_INPUTS.get(node.kind, 0)
+        if not all(node.inputs[:least]) or len(node.inputs) < least:
+            raise ValueError(f"its node {name} has too few inputs")
+        if unknown := [one for one in node.inputs if one and one not in known]:
+            raise ValueError(f"its node {name} takes {unknown[0]}, which no node before it gives")
+        known.update(node.outputs)
 
 
 def _node(message: memoryview) -> OnnxNode:

@@ -182,6 +182,8 @@ def unfit(folder, name):
         path.write_bytes(b"\x3a" + varint(len(nested)) + nested)
     elif name == "inputs":
         save(path, [helper.make_node("Conv", ["x"], ["y"])], [info("x", N)], [info("y")])
+    elif name == "circle":
+        save(path, [helper.make_node("Add", ["x", "y"], ["y"])], [info("x", N)], [info("y")])
     elif name == "types":
         save(path, [helper.make_node("Add", ["x", "nothing"], ["y"])], [info("x", N)], [info("y")])
     return path
@@ -204,7 +206,8 @@ UNFIT = {
     "external": "has weights in other files",
     "nested": "nested too deeply",
     "inputs": "too few inputs",
-    "types": "OpenVINO cannot read",
+    "circle": "takes y, which no node before it gives",
+    "types": "takes nothing, which no node before it gives",
 }
 
 
