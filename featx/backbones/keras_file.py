@@ -116,7 +116,8 @@ def _open(path: Path, digest: str, dtype_policy: str, *, with_weights: bool) -> 
     with system_errors(what, "read", kind=BackboneError), private_copy(path) as (copy, found):
         if found != digest:
             raise BackboneError(f"{what} changed while featx was running; run the same command again.")
-        config = read_keras_config(copy)
+        named = copy.rename(copy.with_name("network.keras"))  # a file that was moved may be called otherwise
+        config = read_keras_config(named, path.name)
         with keras.StatelessScope(initialize_variables=False):  # as large as it may be, this takes no memory
             model = _deserialized(keras, prepare_config(config, path.name, dtype_policy), name)
         _only_input(model, path)
@@ -124,7 +125,7 @@ def _open(path: Path, digest: str, dtype_policy: str, *, with_weights: bool) -> 
             raise BackboneError(f"{name} has {size(n_bytes)} of weights: featx takes {size(_MAX_BYTES)} at most.")
         if with_weights:
             model = _deserialized(keras, prepare_config(config, path.name, dtype_policy), name)
-            _load_weights(model, copy, name)
+            _load_weights(model, named, name)
     return model
 
 

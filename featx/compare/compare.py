@@ -26,6 +26,7 @@ from featx.compare.candidates import (
     direct_candidates,
     evaluate,
     head_candidates,
+    options_of,
     report_resnet50_candidates,
     tuned_candidates,
 )
@@ -120,7 +121,7 @@ def compare_approaches(
     maps = names("maps", maps)
     views, workers, repeats = as_views(views), as_workers(workers), whole_number("repeats", repeats, most=MAX_REPEATS)
     _check_choice(backbones, baselines, recipe_options, tune)
-    of_backbones = [_options_of(name, recipe_options, backbones) for name in backbones]
+    of_backbones = [options_of(name, recipe_options, backbones) for name in backbones]
     of_report = (
         report_resnet50_options({**recipe_options, "preprocess": None, "layout": None})
         if REPORT_RESNET50 in baselines
@@ -196,13 +197,6 @@ def _tuned_request(
     recipe, weights = resolve_recipe(cache_dir, dataset, **of_features)
     tuning = Tuning.of(block, options, recipe, weights, cache_dir)
     return request(of_features, views, partial(tuned_candidates, tuning, plain.recipes[0]))
-
-
-def _options_of(backbone: str, options: RecipeOptions, backbones: Sequence[str]) -> RecipeOptions:
-    """Return the options for one of the backbones: beside a network file, those of the table need no `preprocess`."""
-    if not is_network_file(backbone) and any(map(is_network_file, backbones)):
-        options = {**options, "preprocess": None, "layout": None}
-    return {**options, "backbone": backbone}
 
 
 def _check(options: RecipeOptions, engine: str, cache_dir: StoragePath) -> None:
