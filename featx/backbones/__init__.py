@@ -15,7 +15,14 @@ from featx.backbones.build import (
 from featx.backbones.class_map import ClassMap, make_class_map, read_class_list
 from featx.backbones.described import describe_network
 from featx.backbones.listing import BackboneInfo, list_backbones
-from featx.backbones.network_file import CLASSIFIER_LAYER, NetworkFile, NetworkLayer, is_network_file, is_network_name
+from featx.backbones.network_file import (
+    CLASSIFIER_LAYER,
+    NetworkFile,
+    NetworkLayer,
+    is_network_file,
+    is_network_name,
+    is_onnx,
+)
 from featx.backbones.onnx_file import OpenedOnnx, describe_onnx, open_onnx, read_onnx
 from featx.backbones.preprocessing import PREPROCESSINGS, as_preprocessing, find_pixels, preprocessing_help
 from featx.backbones.table import BACKBONES, LAST_BLOCK, find_backbone, find_block

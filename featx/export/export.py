@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from featx.backbones import is_network_file
+from featx.backbones import is_onnx
 from featx.errors import FeatxError, system_errors
 from featx.export.graph import (
     Graph,
@@ -112,7 +112,7 @@ def export_run(
     with waiting(f"export to {format}", show=show) as note, begin(path) as making:
         note("building the network")
         notes = _notes(run, head_path.stem)
-        if is_network_file(recipe.backbone):
+        if is_onnx(recipe.backbone):
             assert weights_path  # a network file is never random
             model = join_onnx(recipe, weights_path, found)
             finish = partial(save_onnx, model)
@@ -127,7 +127,7 @@ def export_run(
 
 def _check_backbone(recipe: Recipe, form: str) -> None:
     """Raise FeatxError if the backbone cannot be written in this format."""
-    if is_network_file(recipe.backbone) and form != "onnx":
+    if is_onnx(recipe.backbone) and form != "onnx":
         raise FeatxError(
             f"The backbone {printable(recipe.backbone)} is an ONNX network, which can only be exported as ONNX: add "
             f"--format onnx. Received: {form}"
