@@ -35,7 +35,7 @@ log = logging.getLogger("featx")
     multiple=True,
     help="Add a baseline of the report of 2020; repeat the option for several.",
 )
-@opt.RECIPE
+@opt.RECIPE_OF_LAYERS
 @opt.CACHE_DIR
 @opt.STAGE_ONE
 @opt.STAGE_TWO
