@@ -22,6 +22,7 @@ from featx.extract import pipeline
 from featx.extract.extract import extract_features
 from featx.recipe import Recipe
 from featx.system import openvino_has_bfloat16
+from tests.onnx_networks import POOLED, SPATIAL, write_network
 
 OPTIONS = {"weights": "random", "image_size": 32, "precision": "float32"}
 ROOT = Path(__file__).parents[2]
@@ -235,3 +236,15 @@ def test_int8_layers_are_no_common_network(tmp_path):
     )
     both = [recipe, replace(recipe, layer="block3_pool")]
     assert create_joined_engine(both, Weights("random-0", None), tmp_path, EngineOptions(engine="openvino")) is None
+
+
+def test_layers_of_a_network_file_share_a_pass(data, cache, new_cache, tmp_path, passes):
+    path = write_network(tmp_path / "small.onnx")
+    how = {"backbone": path, "preprocess": "mean=127,std=128", "precision": "float32"}
+    together = extract_features(data, cache_dir=cache, layers=[POOLED, SPATIAL], **how)
+    assert [sum(batches) for batches in passes] == [64]
+    alone = new_cache(tmp_path / "alone")
+    for layer, extraction in zip([POOLED, SPATIAL], [together, *together.others], strict=True):
+        assert extract_features(data, cache_dir=alone, layer=layer, **how).recipe == extraction.recipe
+        X = [load_features(data, cache_dir=folder, layer=layer, **how).X for folder in (cache, alone)]
+        assert np.array_equal(*X)
