@@ -31,7 +31,18 @@ _BUFFER_SHARE, _MAX_BUFFER_BYTES, _MIN_BUFFER_BYTES = 1 / 16, 256 << 20, 1 << 20
 
 
 #: What decides the numbers, besides Python.
-_PACKAGES = ("featx", "tensorflow", "keras", "openvino", "nncf", "numpy", "h5py", "scikit-learn", "pillow")
+_PACKAGES = (
+    "featx",
+    "tensorflow",
+    "keras",
+    "openvino",
+    "nncf",
+    "numpy",
+    "h5py",
+    "scikit-learn",
+    "pillow",
+    "pillow-heif",
+)
 
 
 # Cores and processors

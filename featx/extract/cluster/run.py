@@ -40,7 +40,7 @@ PATIENCE_S = 60.0
 SILENCE_S = 180.0
 
 #: What decides a bit of a feature and may differ between nodes.
-_VERSIONS = ("featx", "numpy", "pillow", "openvino", "keras")
+_VERSIONS = ("featx", "numpy", "pillow", "pillow-heif", "openvino", "keras")
 
 #: Images that are tried to find one that workers can check.
 _SAMPLES = 20
