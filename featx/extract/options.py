@@ -357,8 +357,11 @@ def _of_network_file(chosen: Mapping[str, Any], cache_dir: StoragePath) -> dict[
 
 @cache  # so that it is said once
 def _say_layer(network: NetworkFile, layer: str) -> None:
-    shape, others = network.find_layer(layer).shape_text, f"featx backbones {printable(network.name)} lists others"
-    log.info("Without --layer: %s of %s (%s); %s.", printable(layer), printable(network.name), shape, others)
+    name, shape = printable(network.name), network.find_layer(layer).shape_text
+    log.info(
+        "You gave no --layer: using %s of %s (%s). featx backbones %s lists all layers.",
+        *(printable(layer), name, shape, name),
+    )
 
 
 def resolve_recipe(
@@ -422,9 +425,9 @@ def resolve_layers(
 ) -> tuple[list[Recipe], Weights]:
     """Return the recipes of several layers, see `layers_of`, and their weights; errors as for `resolve_recipe`."""
     first, weights = resolve_recipe(cache_dir, dataset, **of_layers[0])
-    # Weights are found once: looking for imagenet-or-random again would warn again.
     found: RecipeOptions = {}
-    if not is_network_file(first.backbone):
+    if not is_network_file(str(with_defaults(of_layers[0])["backbone"])):  # which has them in it
+        # Weights are found once: looking for imagenet-or-random again would warn again.
         found = {"weights": str(weights.path or weights.digest.replace("random-", "random:"))}
     others: list[RecipeOptions] = [{**one, **found} for one in of_layers[1:]]
     return [first, *(resolve_recipe(cache_dir, dataset, **one)[0] for one in others)], weights
