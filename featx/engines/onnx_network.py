@@ -106,4 +106,5 @@ def _keeps_images_apart(model: Any, batch: int | None, image_size: tuple[int, in
             return False
     if len(first) != n_images:
         return False
-    return bool(np.abs(first[1:] - second[:-1]).max() <= _ROUNDING * max(float(np.abs(first).max()), 1e-30))
+    largest = np.abs(first[np.isfinite(first)]).max(initial=1e-30)
+    return np.allclose(first[1:], second[:-1], rtol=0, atol=_ROUNDING * largest, equal_nan=True)
