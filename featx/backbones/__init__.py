@@ -11,6 +11,6 @@ from featx.backbones.build import (
     check_recipe,
     count_network_classes,
 )
-from featx.backbones.class_map import ClassMap, make_class_map, read_class_list
+from featx.backbones.class_map import ClassMap, NetworkClass, make_class_map, read_class_list
 from featx.backbones.table import BACKBONES, LAST_BLOCK, find_backbone, find_block
 from featx.backbones.weights import CLASSIFIER_LAYER, Weights, check_weights, find_weights, find_weights_again

@@ -15,13 +15,24 @@ import click
 from featx.cli import options as opt
 from featx.compare import BASELINE_NAMES, MAX_REPEATS, Comparison, compare_approaches, with_claims
 from featx.dataset import ImageFolders
+from featx.errors import FeatxError
 from featx.extract import DEFAULT_CACHE_DIR
 from featx.storage import StoragePath, new_folder
-from featx.system import as_argument, shell_line, waiting
+from featx.system import as_argument, shell_line, waiting, whole_number
 from featx.text import Shown, shown_text
 from featx.train import REPORTS_NAME, RUNS_NAME
 
 log = logging.getLogger("featx")
+
+
+def _sizes(text: str) -> tuple[int, ...]:
+    """Return the numbers in a list like `50,500,5000`."""
+    try:
+        return tuple(whole_number("a number of images", int(part)) for part in text.split(","))
+    except ValueError:
+        raise FeatxError(
+            f"These are numbers of images with commas between them, like 50,500. Received: {text!r}"
+        ) from None
 
 
 @click.command(context_settings=opt.TAKES_FORMER_NAMES)
@@ -54,6 +65,13 @@ log = logging.getLogger("featx")
     is_flag=True,
     help="Also train on 1, 2, 5, 10, 20 and 50 % of the training images; takes longer.",
 )
+@opt.option(
+    "--curve-sizes",
+    type=opt.Parsed("numbers", _sizes),
+    default=(),
+    show_default=False,
+    help="Numbers of training images for the learning curve, like 50,500,5000, instead of these shares.",
+)
 @click.option(
     "--claims",
     is_flag=True,
@@ -71,6 +89,8 @@ def compare(
     baselines: tuple[str, ...],
     open_page: bool,
     claims: bool,
+    learning_curve: bool,
+    curve_sizes: tuple[int, ...],
     output: opt.Output,
     **options: Any,
 ) -> None:
@@ -86,7 +106,13 @@ def compare(
 
     baselines = ("report-cnn", *baselines) if with_scratch_cnn else baselines
     with new_folder(report_dir, Path(REPORTS_NAME), last=PAGE_NAME, precious=RUNS_NAME) as making:
-        comparison = compare_approaches(data, baselines=baselines, runs_dir=making.built / RUNS_NAME, **options)
+        comparison = compare_approaches(
+            data,
+            baselines=baselines,
+            runs_dir=making.built / RUNS_NAME,
+            learning_curve=curve_sizes or learning_curve,
+            **options,
+        )
         comparison = with_claims(comparison, always=claims)
         making.is_worth_keeping = True
         with waiting("report", show=output.show):

@@ -14,7 +14,7 @@ from featx.backbones import CLASSIFIER_LAYER, ClassMap, count_network_classes, f
 from featx.compare.baselines import BASELINES, REPORT_HEAD, REPORT_RESNET50, train_on_pixels
 from featx.compare.result import Approach, CurvePoint
 from featx.dataset import Data, ImageDataset, sample_mask
-from featx.errors import DamagedSegmentError, WeightsError, reason_of, system_errors
+from featx.errors import DamagedSegmentError, FeatxError, WeightsError, reason_of, system_errors
 from featx.extract import (
     Extraction,
     ExtractionSettings,
@@ -48,12 +48,43 @@ log = logging.getLogger("featx")
 #: Shares of the training images that a learning curve has.
 FRACTIONS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 
-#: Seeds of a learning curve, counted from the comparison's own. Each draws other images, and trains with other initial
-#: weights.
+#: The least number of seeds of a learning curve, counted from the comparison's own. Each draws other images, and trains
+#: with other initial weights.
 N_SEEDS = 3
 
 #: Of each class, at least so many images, or all if there are fewer: some to learn from, some to validate on.
 MIN_PER_CLASS = 4
+
+
+@dataclass(frozen=True)
+class Curve:
+    """What a learning curve is made of.
+
+    Attributes:
+        sizes: numbers of training images; the `FRACTIONS` of all if empty.
+        n_seeds: how often each is drawn and trained on.
+    """
+
+    sizes: tuple[int, ...] = ()
+    n_seeds: int = N_SEEDS
+
+    def check_fit(self, n_train: int) -> None:
+        """Raise FeatxError if a size is larger than the number of training images."""
+        if self.sizes and max(self.sizes) > n_train:
+            raise FeatxError(
+                f"A learning curve has at most as many images as there are for training, {n_train:,}: choose other "
+                f"sizes (--curve-sizes). Received: {max(self.sizes):,}"
+            )
+
+    def points(self, dataset: ImageDataset) -> Iterator[tuple[float, int]]:
+        """Yield the shares of the training images that differ in their number of images, with that number."""
+        fractions = [size / dataset.n_train for size in sorted(self.sizes)] or FRACTIONS
+        before = 0
+        for fraction in fractions:
+            n_train = int(_part(dataset, fraction, 0).sum())
+            if n_train > before:
+                yield fraction, n_train
+            before = n_train
 
 
 @dataclass(frozen=True)
@@ -218,7 +249,7 @@ def evaluate(
     repeats: int,
     left_out: list[str],
     *,
-    with_curve: bool,
+    curve: Curve | None = None,
     keep: Callable[[Candidate, Result], None] | None = None,
 ) -> Iterator[Evaluation]:
     """Yield a candidate, trained and measured; and once more with its probabilities averaged over views, if it can be.
@@ -228,11 +259,11 @@ def evaluate(
         training: how it is trained.
         repeats: how often, each time with the next seed. All figures but the accuracies are the first one's.
         left_out: gets a sentence if there is not enough memory for it: the others go on.
-        with_curve: train it on parts of the training images, too.
+        curve: train it on parts of the training images, too, as this says.
         keep: called with the first result, if something was trained.
     """
     try:
-        yield from _evaluated(candidate, training, repeats, with_curve=with_curve, keep=keep)
+        yield from _evaluated(candidate, training, repeats, curve=curve, keep=keep)
     except MemoryError as error:
         left_out.append(f"{candidate.name} is left out: {reason_of(error)}.")
         log.warning("%s", left_out[-1])
@@ -243,7 +274,7 @@ def _evaluated(
     training: Training,
     repeats: int,
     *,
-    with_curve: bool,
+    curve: Curve | None,
     keep: Callable[[Candidate, Result], None] | None,
 ) -> Iterator[Evaluation]:
     dataset, features = candidate.dataset, candidate.features
@@ -254,8 +285,8 @@ def _evaluated(
         keep(candidate, results[0])
     cost = features.timings if features else Timings()
     evaluation = _evaluation(candidate, candidate.name, results, cost)
-    curve = learning_curve(candidate, training) if with_curve and candidate.is_trained else ()
-    yield replace(evaluation, curve=curve)
+    points = learning_curve(candidate, training, curve) if curve and candidate.is_trained else ()
+    yield replace(evaluation, curve=points)
     if features and features.test_views is not None:
         averaged = [result.averaged_over(features.test_views, features.y[dataset.is_test]) for result in results]
         yield _evaluation(candidate, f"{candidate.name}, averaged", averaged, cost + features.test_views_timings)
@@ -335,7 +366,7 @@ class FeatureRequest:
         repeats: int,
         left_out: list[str],
         *,
-        with_curve: bool,
+        curve: Curve | None = None,
         runs_dir: Path | None = None,
     ) -> tuple[ImageDataset, list[Evaluation]]:
         """Evaluate all candidates on these features; when this returns, the features are no longer in memory.
@@ -357,7 +388,7 @@ class FeatureRequest:
 
         found: list[Evaluation] = []
         for candidate in self._candidates(features, viewed):
-            found += evaluate(candidate, training, repeats, left_out, with_curve=with_curve, keep=keep)
+            found += evaluate(candidate, training, repeats, left_out, curve=curve, keep=keep)
         return features.dataset, found
 
     def features(self, dataset: ImageDataset, memory: MemoryLimit) -> tuple[Features, Features | None]:
@@ -383,31 +414,21 @@ def run_name(approach: str) -> str:
     return "-".join(re.findall(r"[\w-]+", approach))
 
 
-def learning_curve(candidate: Candidate, training: Training) -> tuple[CurvePoint, ...]:
+def learning_curve(candidate: Candidate, training: Training, curve: Curve) -> tuple[CurvePoint, ...]:
     """Return the accuracy of a candidate on the test images after training on parts of the training images."""
     dataset = candidate.dataset
-    shares = list(_shares(dataset))
+    shares, seeds = list(curve.points(dataset)), range(training.seed, training.seed + curve.n_seeds)
     points = []
-    with progress_bar(len(shares) * N_SEEDS, f"curve of {candidate.name}", "trainings", show=training.show) as bar:
+    with progress_bar(len(shares) * len(seeds), f"curve of {candidate.name}", "trainings", show=training.show) as bar:
         for fraction, n_train in shares:
             accuracies = []
-            for seed in range(training.seed, training.seed + N_SEEDS):
+            for seed in seeds:
                 mask = dataset.is_test | _part(dataset, fraction, seed)
                 result = candidate.train(mask, replace(training, seed=seed, show=False))
                 accuracies.append(result.metrics.accuracy)
                 bar.update()
             points.append(CurvePoint(candidate.name, n_train / dataset.n_train, n_train, tuple(accuracies)))
     return tuple(points)
-
-
-def _shares(dataset: ImageDataset) -> Iterator[tuple[float, int]]:
-    """Yield the shares that differ in their number of training images, with that number."""
-    before = 0
-    for fraction in FRACTIONS:
-        n_train = int(_part(dataset, fraction, 0).sum())
-        if n_train > before:
-            yield fraction, n_train
-        before = n_train
 
 
 def _part(dataset: ImageDataset, fraction: float, seed: int) -> npt.NDArray[np.bool_]:

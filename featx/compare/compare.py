@@ -10,7 +10,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Unpack
 
-from featx.backbones import make_class_map, read_class_list
+from featx.backbones import NetworkClass, make_class_map, read_class_list
 from featx.compare.baselines import (
     BASELINE_NAMES,
     REPORT_BACKBONE,
@@ -19,6 +19,8 @@ from featx.compare.baselines import (
     report_resnet50_views,
 )
 from featx.compare.candidates import (
+    N_SEEDS,
+    Curve,
     Evaluation,
     FeatureRequest,
     baseline_candidate,
@@ -42,7 +44,6 @@ from featx.extract import (
     RecipeOptions,
     check_options,
     options_before,
-    resolve_recipe,
     split_options,
 )
 from featx.heads import Training, check_training
@@ -50,7 +51,18 @@ from featx.images import Views, as_views
 from featx.recipe import Recipe
 from featx.storage import StoragePath, as_cache_dir, as_path, check_empty
 from featx.store import FeatureStore
-from featx.system import as_workers, check_name, command_line, hardware, names, now, versions, waiting, whole_number
+from featx.system import (
+    as_workers,
+    check_name,
+    command_line,
+    hardware,
+    names,
+    now,
+    shown,
+    versions,
+    waiting,
+    whole_number,
+)
 from featx.text import printable
 from featx.train import DEFAULT_TRAINING, Tuning, data_warnings, read_rows, validation_part
 
@@ -69,7 +81,7 @@ def compare_approaches(
     training: Training = DEFAULT_TRAINING,
     workers: int | None = None,
     strict: bool = False,
-    learning_curve: bool = False,
+    learning_curve: bool | Sequence[int] = False,
     views: Views | int | None = None,
     repeats: int = 1,
     direct: bool = False,
@@ -91,8 +103,8 @@ def compare_approaches(
         training: how heads and baselines are trained; baselines use their own batch size.
         workers: decoding threads; as many as cores if None.
         strict: raise on the first image that cannot be read, instead of skipping it.
-        learning_curve: also train every approach on smaller parts of the training images, see
-            `featx.compare.candidates.learning_curve`.
+        learning_curve: also train every approach on smaller parts of the training images; numbers of images, or True
+            for 1 to 100 % of them. Each is trained with three seeds, or `repeats` if that is more.
         views: augmented views that each head is trained on as well, in a row of its own.
         repeats: how often each approach is trained, each time with the next seed.
         direct: also use each backbone's whole pretrained network with its own classifier. A backbone without weights
@@ -117,24 +129,25 @@ def compare_approaches(
     backbones, baselines = _each_once("backbones", backbones), _each_once("baselines", baselines)
     maps = names("maps", maps)
     views, workers, repeats = as_views(views), as_workers(workers), whole_number("repeats", repeats, most=MAX_REPEATS)
+    curve = _as_curve(learning_curve, repeats)
     _check_choice(backbones, baselines, recipe_options, tune)
     of_backbones: list[RecipeOptions] = [{**recipe_options, "backbone": name} for name in backbones]
     of_report = report_resnet50_options(recipe_options) if REPORT_RESNET50 in baselines else None
     for recipe_of in [*of_backbones, *filter(None, [of_report])]:
         check_options(**recipe_of)
     before = [options_before(tune, **one) for one in of_backbones] if tune is not None else []
-    if (maps or class_list) and not direct:
-        log.warning("maps and class_list (--map, --class-list) are only used with direct (--direct).")
-    network_classes = read_class_list(as_path(class_list)) if direct and class_list else ()
+    network_classes = _network_classes(class_list, is_used=direct, maps=maps)
     cache_dir, runs_dir = as_cache_dir(cache_dir), as_path(runs_dir) if runs_dir else None
     if runs_dir:
         check_empty(runs_dir)
     dataset = scanned = scan(data_dir, cache_dir, show=training.show)
+    if curve:
+        curve.check_fit(scanned.n_train)
     settings = ExtractionSettings(engine_options=engine_options, workers=workers, strict=strict, show=training.show)
     request = partial(FeatureRequest, scanned, data_dir, cache_dir, settings)
     requests = [request(one, views, head_candidates) for one in of_backbones]
     requests += [
-        _tuned_request(request, plain, one, views, *named, scanned, cache_dir)
+        _tuned_request(request, plain, one, views, *named, cache_dir)
         for plain, one, named in zip(requests, of_backbones, before, strict=False)
     ]
     if of_report:
@@ -151,14 +164,12 @@ def compare_approaches(
     evaluations: list[Evaluation] = []
     left_out: list[str] = []
     for one in requests:
-        dataset, found = one.evaluate(
-            dataset, training, repeats, left_out, with_curve=learning_curve, runs_dir=runs_dir
-        )
+        dataset, found = one.evaluate(dataset, training, repeats, left_out, curve=curve, runs_dir=runs_dir)
         evaluations += found
     for name in baselines:
         if name != REPORT_RESNET50:
             candidate = baseline_candidate(dataset, name, cache_dir, workers)
-            evaluations += evaluate(candidate, training, repeats, left_out, with_curve=learning_curve)
+            evaluations += evaluate(candidate, training, repeats, left_out, curve=curve)
     if not evaluations:
         raise FeatxError(" ".join(left_out))
     recipes = list(dict.fromkeys(chain.from_iterable(one.recipes for one in requests)))
@@ -170,6 +181,13 @@ def compare_approaches(
     return replace(comparison, error_analysis=_or_none(analyse))
 
 
+def _network_classes(class_list: Path | str | None, *, is_used: bool, maps: Sequence[str]) -> tuple[NetworkClass, ...]:
+    """Return the classes in a class list, if there is one; warn if nothing is applied directly."""
+    if (maps or class_list) and not is_used:
+        log.warning("maps and class_list (--map, --class-list) are only used with direct (--direct).")
+    return read_class_list(as_path(class_list)) if is_used and class_list else ()
+
+
 def _tuned_request(
     request: Callable[..., FeatureRequest],
     plain: FeatureRequest,
@@ -177,16 +195,27 @@ def _tuned_request(
     views: Views | None,
     block: str,
     of_features: RecipeOptions,
-    dataset: ImageDataset,
     cache_dir: StoragePath,
 ) -> FeatureRequest:
     """Return the request for the features that a block is tuned on; `plain` is the one for those of its output."""
     # Weights are found once: looking for imagenet-or-random again would warn again.
     named = str(plain.weights.path or plain.weights.digest.replace("random-", "random:"))
-    of_features = {**of_features, "weights": named}
-    recipe, weights = resolve_recipe(cache_dir, dataset, **of_features)
-    tuning = Tuning.of(block, options, recipe, weights, cache_dir)
-    return request(of_features, views, partial(tuned_candidates, tuning, plain.recipes[0]))
+    tuning: Tuning
+    made = request(
+        {**of_features, "weights": named}, views, lambda *found: tuned_candidates(tuning, plain.recipes[0], *found)
+    )
+    tuning = Tuning.of(block, options, made.recipes[0], made.weights, cache_dir)
+    return made
+
+
+def _as_curve(given: bool | Sequence[int], repeats: int) -> Curve | None:
+    """Return the learning curve that is asked for; None if there is none."""
+    if not isinstance(given, bool | Sequence) or isinstance(given, str):
+        raise FeatxError(
+            f"learning_curve is True, False, or numbers of training images, like [50, 500]. Received: {shown(given)}"
+        )
+    sizes = () if isinstance(given, bool) else tuple(whole_number("a size of learning_curve", one) for one in given)
+    return Curve(sizes, max(N_SEEDS, repeats)) if given else None
 
 
 def _each_once(what: str, given: Sequence[str] | str) -> tuple[str, ...]:
