@@ -13,7 +13,7 @@ from featx.text import SafeLog
 
 if TYPE_CHECKING:
     from featx.compare import Comparison, compare_approaches
-    from featx.dataset import ImageDataset, ImageFolders, scan
+    from featx.dataset import ImageDataset, ImageFolders, Labels, scan
     from featx.dataset.kaggle import Fetched, fetch_data
     from featx.errors import FeatxError
     from featx.export import Export, export_run
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _ROOMS = {
     "compare": ["Comparison", "compare_approaches"],
-    "dataset": ["ImageDataset", "ImageFolders", "scan"],
+    "dataset": ["ImageDataset", "ImageFolders", "Labels", "scan"],
     "dataset.kaggle": ["Fetched", "fetch_data"],
     "errors": ["FeatxError"],
     "export": ["Export", "export_run"],

@@ -24,24 +24,27 @@ _SAMPLE_SALT = b"featx sample, seed %d"
 
 @dataclass(frozen=True)
 class ImageFolders:
-    """A data set's folder, and the folders in it that are its splits, in case their names do not show it.
+    """A data set's folder, and where its splits and labels are, in case the names of its folders do not show it.
 
     Attributes:
         root: the folder of the data set, an archive of it, or its address.
         train: the folder whose sub-folders are the classes of the train split, relative to `root`; `"."` is `root`
             itself. If None, featx finds it by names and contents.
         test: the same for the test split; if it is None and `train` is not, featx takes a test split by content.
+        labels: instead of folders, what says which image has which label: a `featx.dataset.Labels`, or a table as that
+            takes it.
     """
 
     root: StoragePath | str
     train: str | None = None
     test: str | None = None
+    labels: object = None
 
     @classmethod
     def of(cls, data: "Data") -> Self:
         """Return the folders that `data` names; a path or an address names only the root."""
         if isinstance(data, ImageDataset):
-            return cls(data.root, data.train_folder, data.test_folder)
+            return cls(data.root, data.train_folder, data.test_folder, data.given_labels)
         return data if isinstance(data, cls) else cls(data)  # type: ignore[arg-type]  # it is one or the other
 
 
@@ -64,6 +67,7 @@ class ImageDataset:
         unreadable: (path relative to `root`, reason) of image files that could not be read; they have no row.
         train_folder: the folder of the train split that the user has named, see `ImageFolders.train`.
         test_folder: the same for the test split.
+        given_labels: what the user has given instead of class folders, see `ImageFolders.labels`.
     """
 
     root: StoragePath
@@ -76,6 +80,7 @@ class ImageDataset:
     unreadable: tuple[tuple[str, str], ...] = ()
     train_folder: str | None = None
     test_folder: str | None = None
+    given_labels: object = None
 
     def __repr__(self) -> str:
         return (
