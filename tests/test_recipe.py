@@ -137,7 +137,7 @@ def test_a_member_that_is_there_twice_has_no_meaning():
         ({"dtype": "float64"}, "with dtype 'float64': it knows float16, float32."),
         ({"pooling": "sum"}, "with pooling 'sum': it knows avg, max."),
         ({"preprocessing": "center"}, "with preprocessing 'center': it knows caffe, tf, torch, none, efficientnet."),
-        ({"backbone": "vgg19"}, "with backbone 'vgg19': it knows vgg16, resnet50"),
+        ({"backbone": "vgg17"}, "with backbone 'vgg17': it knows those that featx backbones lists."),
         ({"weights": "AB" * 32}, "it knows a SHA-256 in lower-case hexadecimal, or random-SEED."),
         ({"weights": "random-x"}, "with weights 'random-x'"),
         ({"weights": f"random-{10**30}"}, "with weights 'random-1000"),

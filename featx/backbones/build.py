@@ -1,8 +1,10 @@
 """How a backbone becomes a function from bytes to features: a Keras model with the preprocessing inside."""
 
 import os
+import re
 import warnings
 import zipfile
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import Any, get_args
 
 import numpy as np
 
-from featx.backbones.table import BACKBONES, Preprocessing, find_backbone, layer_names
+from featx.backbones.table import BACKBONES, Preprocessing, find_backbone, trunk_of
 from featx.backbones.weights import CLASSIFIER_LAYER, MAX_WEIGHTS_BYTES, count_classes
 from featx.errors import BackboneError, FeatxError, WeightsError
 from featx.recipe import Recipe, UnknownRecipeError
@@ -57,7 +59,7 @@ def check_fit(backbone: str, layer: str, image_size: tuple[int, int], pooling: s
         pooling: `"avg"`, `"max"` or None.
     """
     entry, received = find_backbone(backbone), "x".join(map(str, image_size))
-    if layer != CLASSIFIER_LAYER and (names := layer_names(backbone)):
+    if layer != CLASSIFIER_LAYER and (names := trunk_of(backbone).layers):
         _check_layer(backbone, layer, names)
     if layer == CLASSIFIER_LAYER and pooling:
         raise BackboneError(
@@ -85,7 +87,7 @@ def check_recipe(recipe: Recipe) -> None:
     """
     recipe.check_implemented()
     if recipe.backbone not in BACKBONES:
-        raise UnknownRecipeError.of("backbone", recipe.backbone, ", ".join(BACKBONES))
+        raise UnknownRecipeError.of("backbone", recipe.backbone, "those that featx backbones lists")
     if recipe.preprocessing not in get_args(Preprocessing):
         raise UnknownRecipeError.of("preprocessing", recipe.preprocessing, ", ".join(get_args(Preprocessing)))
     check_fit(recipe.backbone, recipe.layer, recipe.image_size, recipe.pooling)
@@ -152,7 +154,7 @@ def build_tail(recipe: Recipe, weights_path: Path | None, after: str, *, load_we
         raise BackboneError(
             f"What follows {after} in {recipe.backbone} also needs the output of an earlier layer, so it cannot be "
             f"tuned on the features of {after}: name another block with --tune, such as "
-            f"{find_backbone(recipe.backbone).last_block}."
+            f"{find_backbone(recipe.backbone).last_block or recipe.layer}."
         ) from error
     tail.trainable = False
     return tail
@@ -164,8 +166,9 @@ def _build_trunk(
     """Return a network from preprocessed pixels to the features of the recipe; see `build_tail` for `load_weights`."""
     with _dtype_policy(keras, DTYPE_POLICIES[precision]):
         network = _build_network(keras, recipe, weights_path)
+    probabilities = network.layers[-1] if recipe.layer == CLASSIFIER_LAYER else None
     for layer in network.layers:
-        if type(layer).__name__ in _PREPROCESSING_LAYERS or layer.name == CLASSIFIER_LAYER:
+        if type(layer).__name__ in _PREPROCESSING_LAYERS or layer is probabilities:
             layer.dtype_policy = "float32"
     if load_weights and weights_path is not None:
         _load_weights(network, recipe, weights_path)
@@ -195,12 +198,30 @@ def _build_network(keras: Any, recipe: Recipe, weights_path: Path | None) -> Any
         n_classes = count_network_classes(recipe.backbone, weights_path)
         top = {"include_top": True, "classes": n_classes, "classifier_activation": "softmax"}
     try:
-        return application(weights=None, input_shape=(height, width, 3), **top)
+        network = application(weights=None, input_shape=(height, width, 3), **top)
     except ValueError as error:
         raise BackboneError(
             f"{recipe.backbone} cannot be built for images of this size: {_one_line(error)} Choose a larger "
             f"--image-size. Received: {height}x{width}"
         ) from error
+    _number_layers_from_zero(network)
+    return network
+
+
+def _number_layers_from_zero(network: Any) -> None:
+    """Give layers that Keras named by their kind, such as `conv2d_93`, the names they have in a new process.
+
+    Keras counts through all the networks of a process. The recipe has the name that a new process gives.
+    """
+    by_kind: dict[str, list[tuple[int, Any]]] = defaultdict(list)
+    for layer in network.layers:
+        kind, number = re.fullmatch(r"(.+?)(?:_(\d+))?", layer.name).groups()  # type: ignore[union-attr]
+        if kind.replace("_", "") == type(layer).__name__.lower():
+            by_kind[kind].append((int(number or 0), layer))
+    for kind, numbered in by_kind.items():
+        first = min(number for number, _ in numbered)
+        for number, layer in numbered:
+            layer.name = f"{kind}_{number - first}" if number > first else kind
 
 
 def _load_weights(network: Any, recipe: Recipe, weights_path: Path) -> None:
@@ -250,6 +271,8 @@ def _check_own_data(copy: Path) -> None:
 
 
 def _output_of_layer(network: Any, recipe: Recipe) -> Any:
+    if recipe.layer == CLASSIFIER_LAYER:  # Keras calls the last layer so in most networks
+        return network.output
     names = [layer.name for layer in network.layers]
     _check_layer(recipe.backbone, recipe.layer, names)
     return network.get_layer(recipe.layer).output
@@ -307,14 +330,16 @@ def _set_random_weights(network: Any, trunk: Any, seed: int) -> None:
     layers, kept = network.layers, trunk.layers
     n_layers = 1 + max(number for number, layer in enumerate(layers) if layer in kept)
     for layer in layers[:n_layers]:
-        # A depthwise kernel (h, w, channels, 1) sees one channel; any other sees all of its last but one axis.
-        fan_in_axes = 2 if type(layer).__name__ == "DepthwiseConv2D" else -1
+        kind = type(layer).__name__
         for weight in layer.weights:
-            weight.assign(_random_weight(weight.name, tuple(weight.shape), fan_in_axes, rng))
+            # A depthwise kernel (h, w, channels, 1) sees one channel; any other sees all of its last but one axis.
+            fan_in_axes = 2 if kind == "DepthwiseConv2D" or weight.name == "depthwise_kernel" else -1
+            name = "gamma" if kind == "LayerScale" else weight.name  # whose only weight has no name
+            weight.assign(_random_weight(name, tuple(weight.shape), fan_in_axes, rng))
 
 
 def _random_weight(name: str, shape: tuple[int, ...], fan_in_axes: int, rng: np.random.Generator) -> np.ndarray:
-    if name == "kernel":
+    if name.endswith("kernel"):
         return rng.normal(0.0, np.sqrt(2.0 / np.prod(shape[:fan_in_axes])), shape).astype(np.float32)
     if name == "gamma":
         return np.full(shape, _RANDOM_GAMMA, np.float32)

@@ -5,7 +5,7 @@ import inspect
 import json
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -51,14 +51,27 @@ class Parsed(click.ParamType[Any]):
 
 
 class Choice(click.Choice[str]):
-    """One of some words; the error about another one names the nearest."""
+    """One of some words; the error about another one names the nearest.
+
+    Attributes:
+        listed_by: the command that lists the words, where they are too many for `--help` and for an error.
+    """
+
+    def __init__(self, choices: Iterable[str], listed_by: str = "") -> None:
+        super().__init__(list(choices))
+        self.listed_by = listed_by
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str | None:
+        """Return what `--help` shows for the word."""
+        return "NAME" if self.listed_by else super().get_metavar(param, ctx)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the word."""
         try:
             return super().convert(value, param, ctx)
         except click.BadParameter as error:
-            raise click.BadParameter(f"{error.message}{did_you_mean(value, self.choices)}", ctx, param) from None
+            message = f"{value!r} is not in the list of {self.listed_by}." if self.listed_by else error.message
+            raise click.BadParameter(f"{message}{did_you_mean(value, self.choices)}", ctx, param) from None
 
 
 class StoragePathType(click.Path):
@@ -150,7 +163,9 @@ def option(*names: str, **settings: Any) -> Callable[[_Command], _Command]:
 def recipe_option(name: str, *, help: str | None = None) -> Callable[[_Command], _Command]:  # noqa: A002
     """Return an option of the recipe, by its name in Python; `help` is instead of the table's."""
     entry = RECIPE_OPTIONS[name]
-    kind = Choice(entry.choices) if entry.choices else entry.parse and Parsed(entry.metavar, entry.parse)
+    kind = (
+        Choice(entry.choices, entry.listed_by) if entry.choices else entry.parse and Parsed(entry.metavar, entry.parse)
+    )
     return option(option_flag(name), type=kind, help=help or entry.full_help)
 
 
@@ -286,11 +301,11 @@ BACKBONE = recipe_option("backbone")
 BACKBONE_LIST = option(
     "--backbone",
     "backbones",
-    type=Choice(RECIPE_OPTIONS["backbone"].choices),
+    type=Choice(RECIPE_OPTIONS["backbone"].choices, RECIPE_OPTIONS["backbone"].listed_by),
     multiple=True,
     default=[RECIPE_OPTIONS["backbone"].default],
     show_default=True,
-    help="Pretrained network; repeat the option for several.",
+    help=f"{RECIPE_OPTIONS['backbone'].help} Repeat the option for several.",
 )
 RECIPE = options(*map(recipe_option, ("image_size", "weights", "layer", "pooling", "precision", "dtype")))
 

@@ -47,6 +47,7 @@ class Option:
         default: what None means; None if that depends on the backbone or the layer.
         default_words: what `--help` says then.
         choices: the values there are; empty if any text may be one.
+        listed_by: the command that lists the values, if they are too many for `--help`.
         rule: what the error says about another value; empty if who uses the value finds out.
         parse: returns the value from the text that is typed, which the command line calls `metavar`.
         metavar: see `parse`.
@@ -56,6 +57,7 @@ class Option:
     default: str | None = None
     default_words: str = ""
     choices: tuple[str, ...] = ()
+    listed_by: str = ""
     rule: str = ""
     parse: Callable[[str], object] | None = None
     metavar: str = "text"
@@ -82,7 +84,16 @@ class RecipeOptions(TypedDict, total=False):
     dtype: storage dtype, `"float16"` or `"float32"`; if None, float32 for class probabilities, float16 for the rest.
     """
 
-    backbone: Annotated[str | None, Option(help="Pretrained network.", default="vgg16", choices=tuple(BACKBONES))]
+    backbone: Annotated[
+        str | None,
+        Option(
+            help="Pretrained network, such as vgg16, resnet50, efficientnetv2b0 or convnexttiny; featx backbones lists "
+            "all.",
+            default="vgg16",
+            choices=tuple(BACKBONES),
+            listed_by="featx backbones",
+        ),
+    ]
     weights: Annotated[
         Path | str | None,
         Option(
