@@ -183,10 +183,12 @@ def _labels(
     path_column: str | None,
     label_column: str | None,
     split_column: str | None,
+    group_column: str | None,
     unlabelled: str,
 ) -> dict[str, Any]:
     """Return where the labels are as `labels`; None if the names of folders are the labels."""
     columns = {"path_column": path_column, "label_column": label_column, "split_column": split_column}
+    columns["group_column"] = group_column
     skip = unlabelled == "skip"
     if table is None and label_regex is None:
         if named := [name for name, column in columns.items() if column is not None]:
@@ -251,8 +253,8 @@ _LABELS = combined(
         "table",
         metavar="FILE",
         type=StoragePathType(path_type=Path),
-        help="CSV, TSV, JSON lines or Parquet file with the columns path and label, and perhaps split. Paths are "
-        "relative to DATA.  [default: the names of folders are the labels]",
+        help="CSV, TSV, JSON lines or Parquet file with the columns path, label, and perhaps split and group. Paths "
+        "are relative to DATA.  [default: the names of folders are the labels]",
     ),
     option("--path-column", metavar="NAME", help="Column of the table with the paths.  [default: path]"),
     option("--label-column", metavar="NAME", help="Column of the table with the labels.  [default: label]"),
@@ -260,6 +262,12 @@ _LABELS = combined(
         "--split-column",
         metavar="NAME",
         help="Column of the table with the splits, like train and test.  [default: split, if there is one]",
+    ),
+    option(
+        "--group-column",
+        metavar="NAME",
+        help="Column of the table with groups, like patients, which are never split.  [default: group, if there is "
+        "one]",
     ),
     option(
         "--label-regex",

@@ -31,17 +31,19 @@ class Row(NamedTuple):
         path: of the image, as it stands there.
         label: its class; empty if there is none.
         split: `"train"`, `"test"` or another word for one; None if the table has no such column.
+        group: what the image belongs to, such as a patient; None if the table has no such column.
     """
 
     where: str
     path: str
     label: str
-    split: str | None
+    split: str | None = None
+    group: str | None = None
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Names of the columns of a table; None is the usual name, `path`, `label` or `split`.
+    """Names of the columns of a table; None is the usual name: `path`, `label`, `split` or `group`.
 
     A column that was not named need not be there, except for the paths.
     """
@@ -49,6 +51,7 @@ class Columns:
     path: str | None = None
     label: str | None = None
     split: str | None = None
+    group: str | None = None
 
 
 def read_table(table: object, columns: Columns) -> tuple[str, list[Row]]:
@@ -56,7 +59,7 @@ def read_table(table: object, columns: Columns) -> tuple[str, list[Row]]:
 
     Args:
         table: a file, whose suffix is `.csv`, `.tsv`, `.jsonl`, `.ndjson`, `.parquet`, or `.txt` for one path in each
-            line; a pandas DataFrame; or a sequence of `(path, label)` or `(path, label, split)`.
+            line; a pandas DataFrame; or a sequence of `(path, label)`, perhaps with a split and a group.
         columns: which columns to read.
 
     Raises:
@@ -74,9 +77,9 @@ def read_table(table: object, columns: Columns) -> tuple[str, list[Row]]:
 
 def _listed(number: int, item: object) -> Row:
     values = [_text(value) for value in item] if isinstance(item, tuple | list) else []
-    if not 2 <= len(values) <= 3:
+    if not 2 <= len(values) <= 4:
         raise DatasetError(f"Item {number} of the list is not (path, label). Received: {shown(item)}")
-    return Row(f"item {number} of the list", values[0], values[1], values[2] if len(values) > 2 else None)
+    return Row(f"item {number} of the list", *values)
 
 
 def _read_file(path: StoragePath, columns: Columns) -> tuple[str, list[Row]]:
@@ -94,7 +97,7 @@ def _read_file(path: StoragePath, columns: Columns) -> tuple[str, list[Row]]:
     where = f"line %d of {name}"
     if suffix == ".txt":
         lines = ((number, line.strip()) for number, line in enumerate(text.splitlines(), 1))
-        return name, [Row(where % number, line, "", None) for number, line in lines if line]
+        return name, [Row(where % number, line, "") for number, line in lines if line]
     if suffix in {".jsonl", ".ndjson"}:
         found = list(_json_lines(text, where))
         names = list(dict.fromkeys(key for _, record in found for key in record))
@@ -196,6 +199,7 @@ def _rows(
     path = _needed(columns.path or "path", header, "--path-column", "paths", name)
     label = _chosen(columns.label, "label", header, "--label-column", "labels", name)
     split = _chosen(columns.split, "split", header, "--split-column", "splits", name)
+    group = _chosen(columns.group, "group", header, "--group-column", "groups", name)
     for where, record in records:
 
         def value(column: str, where: str = where, record: dict[str, object] = record) -> str:
@@ -207,7 +211,8 @@ def _rows(
                     f"Received: {shown(record[column])}"
                 ) from None
 
-        yield Row(where, value(path), value(label) if label else "", value(split) if split else None)
+        rest = [value(column) if column else None for column in (split, group)]
+        yield Row(where, value(path), value(label) if label else "", *rest)
 
 
 def _chosen(named: str | None, usual: str, header: Sequence[str], option: str, what: str, name: str) -> str | None:

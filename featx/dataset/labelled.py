@@ -29,14 +29,16 @@ class Labels:
     """Where the labels of images are, and perhaps their splits, if not in the names of folders.
 
     Attributes:
-        table: a CSV, TSV, JSON lines or Parquet file; a pandas DataFrame; or a list of `(path, label)` or `(path,
-            label, split)`. Paths are relative to the data set's folder, or absolute.
+        table: a CSV, TSV, JSON lines or Parquet file; a pandas DataFrame; or a list of `(path, label)`, perhaps with a
+            split and a group. Paths are relative to the data set's folder, or absolute.
         regex: instead of a table, a regular expression that is searched for in the path of each image, relative to the
-            data set's folder; its group `label` is the label, and its group `split`, if it has one, the split.
+            data set's folder. Its group `label` is the label; it may have groups `split` and `group`, too.
         path_column: the column of the table with the paths; `path` if None.
         label_column: that with the labels; `label` if None.
         split_column: that with the splits; `split` if None and there is one. Values are words such as `train`, `test`
             and `validation`.
+        group_column: that with the groups, such as patients; `group` if None and there is one. featx never splits a
+            group.
         skip_unlabelled: leave out images whose label is empty, or in which the expression is not found. If False, that
             is an error.
 
@@ -49,6 +51,7 @@ class Labels:
     path_column: str | None = None
     label_column: str | None = None
     split_column: str | None = None
+    group_column: str | None = None
     skip_unlabelled: bool = False
     _pattern: "re.Pattern[str] | None" = field(init=False, repr=False, default=None)
 
@@ -57,7 +60,7 @@ class Labels:
             raise DatasetError("Labels come from a table (--labels) or from an expression (--label-regex): give one.")
         if isinstance(self.table, str | Path):
             object.__setattr__(self, "table", as_storage_path(self.table))
-        for name in ("regex", "path_column", "label_column", "split_column"):
+        for name in ("regex", "path_column", "label_column", "split_column", "group_column"):
             if not isinstance(getattr(self, name), str | None):
                 raise DatasetError(f"{name} is text. Received: {shown(getattr(self, name))}")
         if self.regex is not None:
@@ -80,6 +83,7 @@ class Labels:
             ("--path-column", self.path_column),
             ("--label-column", self.label_column),
             ("--split-column", self.split_column),
+            ("--group-column", self.group_column),
         ):
             words += [] if column is None else [flag, column]
         return [*words, *(["--unlabelled", "skip"] if self.skip_unlabelled else [])]
@@ -87,7 +91,9 @@ class Labels:
     def rows(self, images: Sequence[str]) -> tuple[str, list[Row]]:
         """Return what the labels are called, and a row for each image that has one; `images` are relative paths."""
         if self._pattern is None:
-            return read_table(self.table, Columns(self.path_column, self.label_column, self.split_column))
+            return read_table(
+                self.table, Columns(self.path_column, self.label_column, self.split_column, self.group_column)
+            )
         return "the expression", list(_matches(self._pattern, images))
 
 
@@ -108,8 +114,8 @@ def _matches(pattern: "re.Pattern[str]", images: Sequence[str]) -> Iterator[Row]
     for path in images:
         found = pattern.search(path)
         groups = found.groupdict() if found else {}
-        split = (groups.get("split") or "").strip() if "split" in pattern.groupindex else None
-        yield Row(printable(path), path, (groups.get("label") or "").strip(), split)
+        rest = [(groups.get(name) or "").strip() if name in pattern.groupindex else None for name in ("split", "group")]
+        yield Row(printable(path), path, (groups.get("label") or "").strip(), *rest)
 
 
 @dataclass(frozen=True)
@@ -120,6 +126,7 @@ class Labelled:
         name: what the labels are called, such as `labels.csv`.
         rows: (class, path relative to the folder, whether it is in the test split), sorted.
         where: the row that says so, in words, by path.
+        groups: the group of each image by path; empty if there are no groups.
         has_splits: whether the rows say which images are in the test split.
         left_out: paths of images without a row, or without a label.
         n_empty: how many of these have a row.
@@ -129,6 +136,7 @@ class Labelled:
     name: str
     rows: list[tuple[str, str, bool]]
     where: Mapping[str, str]
+    groups: Mapping[str, str]
     has_splits: bool
     left_out: list[str]
     n_empty: int
@@ -165,10 +173,10 @@ def read_labels(root: StoragePath, listing: FolderListing, labels: Labels, *, to
             empty.append(row)
             continue
         before = row_of.setdefault(path, row)
-        for what, one, other in (("labels", before.label, row.label), ("splits", before.split, row.split)):
+        for what, one, other in zip(("label", "split", "group"), before[2:], row[2:], strict=True):
             if one != other:
                 raise DatasetError(
-                    f"{_capital(row.where)} gives {printable(path)} another of the {what} than {before.where}: "
+                    f"{_capital(row.where)} gives {printable(path)} another {what} than {before.where}: "
                     f"{printable(other or '')} and {printable(one or '')}. Each image needs one."
                 )
     if empty and to_train and not labels.skip_unlabelled:
@@ -176,11 +184,12 @@ def read_labels(root: StoragePath, listing: FolderListing, labels: Labels, *, to
     if not row_of:
         raise DatasetError(f"No image in {printable(root)} has a label in {name}.")
     is_test, warning = _splits(row_of, name)
+    groups = _groups(row_of, is_test)
     found = sorted((row.label or UNLABELLED, path, is_test.get(path, False)) for path, row in row_of.items())
     where = {path: row.where for path, row in row_of.items()}
     kept = [row for row in found if row[1] in is_test] if is_test else found
     left_out = sorted(set(images) - row_of.keys())
-    return Labelled(name, kept, where, bool(is_test), left_out, len(empty), warning)
+    return Labelled(name, kept, where, groups, bool(is_test), left_out, len(empty), warning)
 
 
 def _no_label(empty: Sequence[Row], labels: Labels) -> DatasetError:
@@ -235,6 +244,30 @@ def _splits(row_of: Mapping[str, Row], name: str) -> tuple[dict[str, bool], str]
         else ""
     )
     return {**dict.fromkeys(roles["train"], False), **dict.fromkeys(roles[test], True)}, warning
+
+
+def _groups(row_of: Mapping[str, Row], is_test: Mapping[str, bool]) -> dict[str, str]:
+    """Return the group of each image by path; none if the rows have no groups.
+
+    Raises:
+        DatasetError: a row has an empty group, or a group is in both splits.
+    """
+    groups: dict[str, str] = {}
+    first: dict[tuple[str, bool], Row] = {}
+    for path, row in row_of.items():
+        if row.group is None:
+            continue
+        if not row.group:
+            raise DatasetError(f"{_capital(row.where)} has no group for {printable(path)}.")
+        groups[path] = row.group
+        if path in is_test:
+            first.setdefault((row.group, is_test[path]), row)
+            if other := first.get((row.group, not is_test[path])):
+                raise DatasetError(
+                    f"{_capital(row.where)} and {other.where} put the group {printable(row.group)} into both splits, "
+                    f"so results would look better than they are. Put all of a group into one split."
+                )
+    return groups
 
 
 class _Finder:

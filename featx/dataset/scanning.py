@@ -1,8 +1,9 @@
 """From a folder to a data set: lists, digests and splits its images, and checks them for problems such as copies."""
 
+import hashlib
 import logging
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from numbers import Real
@@ -184,9 +185,13 @@ def _by_labels(root: StoragePath, folders: Folders, named: ImageFolders, *, to_t
     labelled = read_labels(root, listing, Labels.of(named.labels), to_train=to_train)
     unreadable = tuple((path.removeprefix(prefix), reason) for path, reason in listing.unreadable)
     dataset = replace(_of_rows(root, labelled.rows), given_labels=named.labels, unreadable=unreadable)
+    if labelled.groups:
+        dataset = replace(dataset, groups=_digests(labelled.groups[path] for path in dataset.paths))
     without = f"without a row in {labelled.name}" if not labelled.n_empty else f"without a label in {labelled.name}"
     dataset = dataset.warned(labelled.warning, _left_out(without, "image", labelled.left_out))
-    classes = _classes(dataset, f"labels from {labelled.name}", has_splits=labelled.has_splits)
+    n_groups = len(set(labelled.groups.values()))
+    where = f"labels from {labelled.name}" + (f", in {n_groups:,} groups" if n_groups else "")
+    classes = _classes(dataset, where, has_splits=labelled.has_splits)
     return ListedImages(dataset, folders, labelled=labelled), classes
 
 
@@ -240,6 +245,12 @@ def _listed(root: StoragePath, layout: Layout, folders: Folders, *, to_train: bo
     empty_classes = {name for name, folder in all_folders if not folders.has_only_outputs(folder)}
     dataset = replace(_of_rows(root, rows, empty_classes), warnings=layout.warnings, unreadable=tuple(unreadable))
     return dataset.warned(other_files, _left_out("in no class folder", "image", strays))
+
+
+def _digests(names: Iterable[str]) -> np.ndarray:
+    """Return `(n, 32)` uint8: the SHA-256 of each name."""
+    digests = [hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest() for name in names]
+    return np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 32)
 
 
 def _of_rows(
@@ -356,7 +367,7 @@ def _split_by_content(
     Raises:
         DatasetError: `to_train`, and there are too few images for both splits.
     """
-    split = replace(dataset, is_test=hashed_test_mask(dataset.digests, test_fraction))
+    split = replace(dataset, is_test=hashed_test_mask(dataset.units, test_fraction))
     if not to_train:
         return split
     n_train, n_test = split.class_counts
@@ -367,9 +378,10 @@ def _split_by_content(
         taken = f"none of {split.n_images} images"
     if taken:
         first = labelled.first_of(all_test[0]) if labelled and all_test else ""
+        by = "their content" if split.groups is None else "the names of their groups"
         how = "with a column split in the table" if labelled else "yourself"
         raise DatasetError(
-            f"featx takes about {test_fraction:.0%} of the images for testing, chosen by their content; in "
+            f"featx takes about {test_fraction:.0%} of the images for testing, chosen by {by}; in "
             f"{printable(split.root)} it would take {taken}: add images, or make a train and a test split {how}."
             f"{first or ('' if labelled else f' {EXPECTED}')}"
         )

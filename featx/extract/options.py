@@ -331,7 +331,8 @@ def option_variable(flag: str) -> str:
 DECIDING = (
     *map(option_flag, RECIPE_OPTIONS),
     *("--train-folder", "--test-folder", "--zip-encoding", "--cache-dir"),
-    *("--labels", "--label-regex", "--path-column", "--label-column", "--split-column", "--unlabelled"),
+    *("--labels", "--label-regex", "--path-column", "--label-column", "--split-column"),
+    *("--group-column", "--unlabelled"),
     *("--views", "--augment", "--flip", "--rotation", "--zoom", "--shear", "--test-views"),
 )
 

@@ -230,10 +230,10 @@ WRONG = {
     "an empty split": ({"split": ""}, r"^Line 4 of .* nor test\. Received: nothing"),
     "two labels": (
         {"more": [("test/sea/sea.2.jpg", "wood", "test")]},
-        r"^Line 32 of labels\.csv gives test/sea/sea\.2\.jpg another of the labels than line 4 of labels\.csv: wood "
+        r"^Line 32 of labels\.csv gives test/sea/sea\.2\.jpg another label than line 4 of labels\.csv: wood "
         r"and sea\.",
     ),
-    "two splits": ({"more": [("test/sea/sea.2.jpg", "sea", "train")]}, r"another of the splits than line 4"),
+    "two splits": ({"more": [("test/sea/sea.2.jpg", "sea", "train")]}, r"another split than line 4"),
     "a class without training images": (
         {"label": "sky"},
         r"the test split has 1 class \(sky\) without training images\. Line 4 of labels\.csv has the first of sky\.",
