@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Self, get_type_hints
 
 from featx.errors import FeatxError
-from featx.images import VIEWS_VERSION, Augmentation
+from featx.images import ASPECT_RATIOS, VIEWS_VERSION, Augmentation
 from featx.system import brief, shown
 
 #: Raised by one whenever decoding or resizing changes a pixel, so that old features are not mixed with new ones.
@@ -62,7 +62,7 @@ class Recipe:
         backbone: name in `featx.backbones.table.BACKBONES`, e.g. `"vgg16"`.
         weights: SHA-256 of the weights file in hexadecimal, or `"random-SEED"` for seeded random weights.
         layer: name of the layer whose output is stored.
-        image_size: `(height, width)` in pixels that images are resized to, without regard to their aspect ratio.
+        image_size: `(height, width)` in pixels that images are resized to.
         preprocessing: what is done to pixels before the network; see `featx.backbones.table.Backbone`.
         resize: the resampling filter, as Pillow names it.
         precision: arithmetic of the forward pass: `"float32"`, `"bfloat16"` or `"int8"`.
@@ -71,6 +71,8 @@ class Recipe:
         calibration: for int8, SHA-256 in hexadecimal that stands for the images which set the ranges of the integers,
             see `featx.engines.networks`; else None.
         pooling: `"avg"` or `"max"` if the layer's output is pooled to `(channels,)`; else None.
+        aspect_ratio: what keeps that of an image: `"crop"` or `"pad"`, see `featx.images.framing.frame_in`; None if the
+            image is stretched.
         augmentation: how views are made; None in the recipe of the images themselves, which all settings share.
 
     Raises:
@@ -88,6 +90,7 @@ class Recipe:
     pixels_version: int = PIXELS_VERSION
     calibration: str | None = None
     pooling: str | None = None
+    aspect_ratio: str | None = None
     augmentation: Augmentation | None = None
 
     def __post_init__(self) -> None:
@@ -135,6 +138,7 @@ class Recipe:
             "precision": PRECISIONS,
             "dtype": DTYPES,
             "pooling": (None, *POOLINGS),
+            "aspect_ratio": (None, *ASPECT_RATIOS),
         }
         for name, values in known.items():
             if (value := getattr(self, name)) not in values:
@@ -160,10 +164,9 @@ class Recipe:
     def slug(self) -> str:
         """The name of the recipe's folder in the cache, e.g. `vgg16-block5_pool-150x150-1f3a9c02`."""
         height, width = self.image_size
-        named = [self.backbone, self.layer, *([self.pooling] if self.pooling else []), f"{height}x{width}"]
-        if self.augmentation:
-            named.append("views")
-        return "-".join([*(re.sub(r"[^A-Za-z0-9_.]+", "_", name) for name in named), self.key[:8]])
+        named = [self.backbone, self.layer, self.pooling, f"{height}x{width}", self.aspect_ratio]
+        named.append("views" if self.augmentation else None)
+        return "-".join([*(re.sub(r"[^A-Za-z0-9_.]+", "_", name) for name in named if name), self.key[:8]])
 
     @property
     def of_images(self) -> Self:

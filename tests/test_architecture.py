@@ -46,6 +46,7 @@ LATE = {
     "onnx",
     "tf2onnx",
     "nncf",
+    "pillow_heif",
     "sklearn",
     "pandas",
     "matplotlib",

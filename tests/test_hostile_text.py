@@ -151,7 +151,7 @@ def test_what_lies_in_a_cache_is_shown_and_advised_safely(session, made, text):
     cache = copied(made, "cache", text)
     (store,) = (path.parent for path in cache.glob("*/recipe.json"))
     recipe = json.loads((store / "recipe.json").read_text())
-    for number, member in enumerate((*RECIPE_OPTIONS, "resize", "preprocessing", text)):
+    for number, member in enumerate((*RECIPE_OPTIONS, "aspect_ratio", "preprocessing", text)):
         other = Path(shutil.copytree(store, store.with_name(f"{text}{number}")))
         (other / "recipe.json").write_text(json.dumps({**recipe, member: [64, 64] if "size" in member else text}))
         segment = next(other.glob("seg-*.h5"))

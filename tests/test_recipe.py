@@ -27,6 +27,7 @@ OTHER = {
     "pixels_version": 1,
     "calibration": "ef" * 32,
     "pooling": "avg",
+    "aspect_ratio": "crop",
     "augmentation": Augmentation(flip=True),
 }
 
@@ -136,6 +137,7 @@ def test_a_member_that_is_there_twice_has_no_meaning():
         ({"precision": "fp8"}, "with precision 'fp8': it knows float32, bfloat16, int8."),
         ({"dtype": "float64"}, "with dtype 'float64': it knows float16, float32."),
         ({"pooling": "sum"}, "with pooling 'sum': it knows avg, max."),
+        ({"aspect_ratio": "fill"}, "with aspect_ratio 'fill': it knows crop, pad."),
         ({"preprocessing": "center"}, "with preprocessing 'center': it knows caffe, tf, torch, none, efficientnet."),
         ({"backbone": "vgg17"}, "with backbone 'vgg17': it knows those that featx backbones lists."),
         ({"weights": "AB" * 32}, "it knows a SHA-256 in lower-case hexadecimal, or random-SEED."),
@@ -157,7 +159,15 @@ def test_what_this_featx_does_not_compute_is_refused_by_its_name(change, message
 
 def test_whatever_the_options_can_ask_for_is_computed(tmp_path):
     """Otherwise the tests above could refuse everything."""
-    for options in ({}, {"pooling": "max"}, {"dtype": "float32"}, {"layer": "predictions"}, {"image_size": "4096"}):
+    for options in (
+        {},
+        {"pooling": "max"},
+        {"dtype": "float32"},
+        {"resize": "crop"},
+        {"resize": "pad"},
+        {"layer": "predictions"},
+        {"image_size": "4096"},
+    ):
         check_recipe(resolve_recipe(tmp_path, weights="random:7", **{"precision": "bfloat16", **options})[0])
     for backbone in BACKBONES:
         check_recipe(resolve_recipe(tmp_path, weights="random", backbone=backbone)[0])

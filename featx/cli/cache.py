@@ -220,6 +220,7 @@ def _extraction(store: StoreCheck) -> str:
     assert recipe
     names = ("backbone", "layer", "pooling", "image_size", "precision", "dtype")
     options = {name: getattr(recipe, name) for name in names}
+    options["resize"] = recipe.aspect_ratio
     if recipe.has_random_weights:
         options["weights"] = recipe.weights.replace("-", ":")
     views = f" --views N {recipe.augmentation}" if recipe.augmentation else ""

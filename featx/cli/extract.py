@@ -46,7 +46,7 @@ def extract(data: ImageFolders, cache_dir: StoragePath, preview: bool, output: o
     if preview:
         from featx.report import draw_preview
 
-        chosen = {name: options[name] for name in ("views", "backbone", "image_size")}
+        chosen = {name: options[name] for name in ("views", "backbone", "image_size", "resize")}
         with new_folder(None, Path(REPORTS_NAME)) as making:
             name = draw_preview(data, making.built, cache_dir=cache_dir, **chosen).name
         picture = making.path / name

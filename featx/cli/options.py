@@ -315,7 +315,7 @@ BACKBONE_LIST = option(
     show_default=True,
     help=f"{RECIPE_OPTIONS['backbone'].help} Repeat the option for several.",
 )
-RECIPE = options(*map(recipe_option, ("image_size", "weights", "layer", "pooling", "precision", "dtype")))
+RECIPE = options(*map(recipe_option, ("image_size", "resize", "weights", "layer", "pooling", "precision", "dtype")))
 
 
 def _views(

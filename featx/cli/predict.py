@@ -29,7 +29,7 @@ MAX_TOP_K = 1000
 
 #: Options for a run only, and for a pretrained classifier only.
 _OF_RUN = ("head",)
-_OF_DIRECT = ("maps", "class_list", "backbone", "image_size", "precision")
+_OF_DIRECT = ("maps", "class_list", "backbone", "image_size", "resize", "precision")
 
 
 @click.command()
@@ -43,6 +43,9 @@ _OF_DIRECT = ("maps", "class_list", "backbone", "image_size", "precision")
 @opt.MAP
 @opt.BACKBONE
 @opt.recipe_option("image_size", help="With --direct: image size in pixels, 224 or HEIGHTxWIDTH.")
+@opt.recipe_option(
+    "resize", help="With --direct: stretch images, crop the middle, or pad with black.  [default: stretch]"
+)
 @opt.recipe_option("precision", help="With --direct: arithmetic of the network, but not int8.  [default: auto]")
 @click.option(
     "--top-k",

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -98,11 +99,17 @@ class Baseline:
 
 
 def train_on_pixels(
-    dataset: ImageDataset, name: str, training: Training, cache_dir: StoragePath, workers: int | None = None
+    dataset: ImageDataset,
+    name: str,
+    training: Training,
+    cache_dir: StoragePath,
+    workers: int | None = None,
+    aspect_ratio: str | None = None,
 ) -> Result:
     """Return the baseline called `name`, trained on the training split and measured on the test split.
 
     Images are decoded once, into a temporary file in `cache_dir`; that time is part of the training.
+    `aspect_ratio` is as for `featx.images.decode_image`.
 
     Raises:
         ImageError: an image has changed or disappeared since the data set was scanned.
@@ -111,12 +118,21 @@ def train_on_pixels(
     import_keras()  # its start is no part of training
     reset_peak_memory()
     dim: list[DimImage] = []
+    decoded = partial(
+        _decoded,
+        image_size=baseline.image_size,
+        aspect_ratio=aspect_ratio,
+        cache_dir=cache_dir,
+        workers=workers,
+        dim=dim,
+        show=training.show,
+    )
     started = time.perf_counter()
-    with _decoded(dataset.subset(~is_test), baseline.image_size, cache_dir, workers, dim, show=training.show) as pixels:
+    with decoded(dataset.subset(~is_test)) as pixels:
         y, is_validation = dataset.labels[~is_test], validation_part(dataset, training.seed)
         trained = baseline.train(pixels, y, is_validation, training, n_classes=len(dataset.class_names))
     trained = replace(trained, fit_s=time.perf_counter() - started)
-    with _decoded(dataset.subset(is_test), baseline.image_size, cache_dir, workers, dim, show=training.show) as pixels:
+    with decoded(dataset.subset(is_test)) as pixels:
         if dim:
             log.warning("%s", dim_sentence(dim))
         return Result.of(trained, predict_proba(trained.model, pixels), dataset.labels[is_test])
@@ -189,11 +205,12 @@ BASELINE_NAMES = (*BASELINES, REPORT_RESNET50)
 @contextmanager
 def _decoded(
     dataset: ImageDataset,
+    *,
     image_size: tuple[int, int],
+    aspect_ratio: str | None,
     cache_dir: StoragePath,
     workers: int | None,
     dim: list[DimImage],
-    *,
     show: bool,
 ) -> Iterator[np.ndarray]:
     """Yield the pixels `(n, height, width, 3)` uint8 of a data set; on disk, so that they need not fit in memory.
@@ -203,7 +220,7 @@ def _decoded(
     paths = [dataset.root / path for path in dataset.paths]
     shape = (len(paths), *image_size, 3)
     with scratch_array(cache_dir, shape, np.uint8, "Training from scratch", "decoded images") as pixels:
-        batches = read_batches(paths, dataset.digests, image_size, _PORTION, workers)
+        batches = read_batches(paths, dataset.digests, image_size, _PORTION, workers, aspect_ratio=aspect_ratio)
         with closing(batches), progress_bar(len(paths), "decode", "images", show=show) as bar:
             for batch in batches:
                 for image in batch.unreadable:

@@ -177,11 +177,13 @@ def direct_candidates(class_map: ClassMap, features: Features, _viewed: None) ->
     yield Candidate(f"{recipe.backbone} direct", "direct", recipe.image_size, dataset, apply, features)
 
 
-def baseline_candidate(dataset: ImageDataset, name: str, cache_dir: StoragePath, workers: int | None) -> Candidate:
-    """Return the baseline called `name`, trained from scratch."""
+def baseline_candidate(
+    dataset: ImageDataset, name: str, cache_dir: StoragePath, workers: int | None, aspect_ratio: str | None
+) -> Candidate:
+    """Return the baseline called `name`, trained from scratch; `aspect_ratio` is as for the features."""
 
     def train(mask: npt.NDArray[np.bool_], training: Training) -> Result:
-        return train_on_pixels(dataset.subset(mask), name, training, cache_dir, workers)
+        return train_on_pixels(dataset.subset(mask), name, training, cache_dir, workers, aspect_ratio)
 
     return Candidate(name, "scratch", BASELINES[name].image_size, dataset, train)
 

@@ -43,6 +43,7 @@ from featx.extract import (
     ExtractionSettings,
     RecipeOptions,
     check_options,
+    kept_aspect_ratio,
     options_before,
     split_options,
 )
@@ -168,7 +169,9 @@ def compare_approaches(
         evaluations += found
     for name in baselines:
         if name != REPORT_RESNET50:
-            candidate = baseline_candidate(dataset, name, cache_dir, workers)
+            candidate = baseline_candidate(
+                dataset, name, cache_dir, workers, kept_aspect_ratio(recipe_options["resize"])
+            )
             evaluations += evaluate(candidate, training, repeats, left_out, curve=curve)
     if not evaluations:
         raise FeatxError(" ".join(left_out))

@@ -43,12 +43,11 @@ _MAX_KINDS = 6  # of files that are no images
 
 #: What images in formats that featx does not read are called, by suffix.
 _OTHER_FORMATS = {
-    **dict.fromkeys((".heic", ".heif", ".hif"), "HEIC"),
     **dict.fromkeys((".jp2", ".j2k", ".jpx", ".jpf"), "JPEG 2000"),
     **dict.fromkeys((".cr2", ".cr3", ".nef", ".arw", ".dng", ".raf", ".orf", ".rw2", ".pef"), "camera raw"),
     **dict.fromkeys((".ppm", ".pgm", ".pbm", ".pnm"), "Netpbm"),
     **dict.fromkeys((".pdf", ".eps"), "PDF and EPS"),
-    **{suffix: suffix[1:].upper() for suffix in (".avif", ".svg", ".psd", ".exr", ".tga", ".ico", ".jxl", ".dcm")},
+    **{suffix: suffix[1:].upper() for suffix in (".svg", ".psd", ".exr", ".tga", ".ico", ".jxl", ".dcm")},
 }
 
 
@@ -393,6 +392,7 @@ def files_of(path: StoragePath) -> list[StoragePath]:
     found = [*listing.images, *(name for name, _ in listing.unreadable)]
     if not found:
         raise _no_images(path, listing.others)
+    _warn_of_others(listing)
     return list(map(Path, found))
 
 
@@ -410,8 +410,14 @@ def _files_elsewhere(path: RemotePath) -> list[StoragePath]:
     listing = list_folder(str(path), folders)
     if not listing.images:
         raise _no_images(path, listing.others)
+    _warn_of_others(listing)
     names = (name.removeprefix(f"{path}/") for name in listing.images)
     return [path.with_key(name, folders.keys[name]) for name in names]
+
+
+def _warn_of_others(listing: FolderListing) -> None:
+    if sentence := not_images(listing.others):
+        log.warning("%s", sentence)
 
 
 def _no_images(folder: StoragePath | str, others: Sequence[str]) -> FeatxError:
@@ -434,11 +440,16 @@ def _suffix(name: str) -> str:
     return os.path.splitext(name)[1].lower()  # noqa: PTH122 - a Path for each file is too slow
 
 
+def not_images(paths: Sequence[str]) -> str:
+    """Return the sentence that counts the files of a folder that are left out by their suffix; empty if none is."""
+    return f"Left out, because featx does not read files with these suffixes: {by_suffix(paths)}." if paths else ""
+
+
 def by_suffix(paths: Sequence[str]) -> str:
     """Return how many files there are of each suffix, with an example, and what to do about images among them.
 
-    >>> by_suffix(["cats/1.HEIC", "cats/2.heic", "cats/Thumbs.db", "cats/notes"])
-    '2 .heic, 1 .db, 1 without suffix, such as cats/1.HEIC; save HEIC images as JPEG or PNG'
+    >>> by_suffix(["cats/1.JP2", "cats/2.jp2", "cats/Thumbs.db", "cats/notes"])
+    '2 .jp2, 1 .db, 1 without suffix, such as cats/1.JP2; save JPEG 2000 images as JPEG or PNG'
     """
     counts = Counter(map(_suffix, paths))
     kinds = [f"{count:,} {printable(suffix) if suffix else 'without suffix'}" for suffix, count in counts.most_common()]

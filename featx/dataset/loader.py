@@ -256,6 +256,7 @@ def read_batches(
     batch_size: int,
     workers: int | None = None,
     *,
+    aspect_ratio: str | None = None,
     views: np.ndarray | int = 0,
     augmentation: Augmentation | None = None,
     interrupted: Callable[[], bool] = lambda: False,
@@ -272,6 +273,7 @@ def read_batches(
         batch_size: images in a batch.
         workers: decoding threads; if None, as many as this process may use cores, and more where the images lie
             elsewhere. Pillow decodes and resizes without Python's lock.
+        aspect_ratio: what keeps that of an image, see `featx.images.decode_image`; None stretches images.
         views: the number of each one's view, `(n,)`, or one number for all; 0 is the image itself.
         augmentation: how views other than 0 are made.
         interrupted: whether to end before the next batch that is not ready yet.
@@ -285,7 +287,7 @@ def read_batches(
     def decode(first: int, pixels: np.ndarray) -> list[Unreadable | Dim]:
         """Fill `pixels` with the images from `first` on; return what there is to say of them."""
         rows = range(first, first + len(pixels))
-        decoder = _Decoder(image_size, augmentation)
+        decoder = _Decoder(image_size, aspect_ratio, augmentation)
         results = (
             decoder.decode(row, sources[row], digests[row].tobytes(), int(views[row]), pixels[row - first])
             for row in rows
@@ -353,7 +355,10 @@ class _Decoding:
 class _Decoder:
     """Decodes one image after the other; views of one image, side by side, are made from one decoding."""
 
-    def __init__(self, image_size: tuple[int, int], augmentation: Augmentation | None) -> None:
+    def __init__(
+        self, image_size: tuple[int, int], aspect_ratio: str | None, augmentation: Augmentation | None
+    ) -> None:
+        self._aspect_ratio = aspect_ratio
         self._augmentation = augmentation
         self._pixels = np.empty((*image_size, 3) if augmentation else (0,), np.uint8)
         self._digest = b""  # of the image in `_pixels`
@@ -361,31 +366,30 @@ class _Decoder:
     def decode(self, row: int, source: Source, digest: bytes, view: int, pixels: np.ndarray) -> Unreadable | Dim | None:
         """Write view `view` of the image to `pixels`; return what there is to say, such as why it cannot be read."""
         if not view or self._augmentation is None:
-            return _decode(row, source, digest, pixels)
+            return self._decode(row, source, digest, pixels)
         note = None
         if digest != self._digest:
             self._digest = b""
-            note = _decode(row, source, digest, self._pixels)
+            note = self._decode(row, source, digest, self._pixels)
             if isinstance(note, Unreadable):
                 return note
             self._digest = digest
         pixels[...] = make_view(self._pixels, digest, view, self._augmentation)
         return note
 
-
-def _decode(row: int, source: Source, digest: bytes, pixels: np.ndarray) -> Unreadable | Dim | None:
-    """Write the image to `pixels`, `(height, width, 3)` uint8; return what there is to say, as `_Decoder.decode`."""
-    try:
-        data = read_source(source)
-    except ImageError as error:
-        return Unreadable(row, str(error), is_content=error.is_content and _has_digest(source, digest))
-    if hashlib.sha256(data).digest() != digest:
-        return Unreadable(row, _CHANGED, is_content=False, has_changed=True)
-    try:
-        largest = decode_into(pixels, data)
-    except ImageError as error:
-        return Unreadable(row, str(error), error.is_content)
-    return Dim(row, largest) if largest else None
+    def _decode(self, row: int, source: Source, digest: bytes, pixels: np.ndarray) -> Unreadable | Dim | None:
+        """Write the image to `pixels`, `(height, width, 3)` uint8; return what there is to say, as `decode`."""
+        try:
+            data = read_source(source)
+        except ImageError as error:
+            return Unreadable(row, str(error), is_content=error.is_content and _has_digest(source, digest))
+        if hashlib.sha256(data).digest() != digest:
+            return Unreadable(row, _CHANGED, is_content=False, has_changed=True)
+        try:
+            largest = decode_into(pixels, data, self._aspect_ratio)
+        except ImageError as error:
+            return Unreadable(row, str(error), error.is_content)
+        return Dim(row, largest) if largest else None
 
 
 def _has_digest(source: Source, digest: bytes) -> bool:

@@ -11,7 +11,7 @@ from numbers import Real
 import numpy as np
 
 from featx.dataset.digests import digest_files
-from featx.dataset.folders import EXPECTED, Folders, as_text, by_suffix, folders_below, list_folder
+from featx.dataset.folders import EXPECTED, Folders, as_text, by_suffix, folders_below, list_folder, not_images
 from featx.dataset.image_dataset import Data, ImageDataset, ImageFolders, hashed_test_mask
 from featx.dataset.labelled import UNLABELLED, Labelled, Labels, read_labels
 from featx.dataset.layout import Layout, find_layout
@@ -182,13 +182,16 @@ def _by_labels(root: StoragePath, folders: Folders, named: ImageFolders, *, to_t
     top = as_text(root)
     prefix = f"{top.rstrip('/')}/"
     listing = list_folder(top, folders)
-    labelled = read_labels(root, listing, Labels.of(named.labels), to_train=to_train)
+    labels = Labels.of(named.labels)
+    labelled = read_labels(root, listing, labels, to_train=to_train)
     unreadable = tuple((path.removeprefix(prefix), reason) for path, reason in listing.unreadable)
     dataset = replace(_of_rows(root, labelled.rows), given_labels=named.labels, unreadable=unreadable)
     if labelled.groups:
         dataset = replace(dataset, groups=_digests(labelled.groups[path] for path in dataset.paths))
     without = f"without a row in {labelled.name}" if not labelled.n_empty else f"without a label in {labelled.name}"
-    dataset = dataset.warned(labelled.warning, _left_out(without, "image", labelled.left_out))
+    table = as_text(labels.table) if isinstance(labels.table, StoragePath) else ""
+    others = not_images([path.removeprefix(prefix) for path in listing.others if path != table])
+    dataset = dataset.warned(labelled.warning, others, _left_out(without, "image", labelled.left_out))
     n_groups = len(set(labelled.groups.values()))
     where = f"labels from {labelled.name}" + (f", in {n_groups:,} groups" if n_groups else "")
     classes = _classes(dataset, where, has_splits=labelled.has_splits)
@@ -234,9 +237,6 @@ def _listed(root: StoragePath, layout: Layout, folders: Folders, *, to_train: bo
             others += [path.removeprefix(prefix) for path in listing.others]
             unreadable += [(path.removeprefix(prefix), reason) for path, reason in listing.unreadable]
     strays = [path.removeprefix(prefix) for path in layout.strays]
-    other_files = (
-        f"Left out, because featx does not read files with these suffixes: {by_suffix(others)}." if others else ""
-    )
     if not rows and strays and not to_train:
         rows, strays = [(UNLABELLED, path, False) for path in strays], []
     if not rows:
@@ -244,7 +244,7 @@ def _listed(root: StoragePath, layout: Layout, folders: Folders, *, to_train: bo
     all_folders = [*layout.train.items(), *(layout.test or {}).items()]
     empty_classes = {name for name, folder in all_folders if not folders.has_only_outputs(folder)}
     dataset = replace(_of_rows(root, rows, empty_classes), warnings=layout.warnings, unreadable=tuple(unreadable))
-    return dataset.warned(other_files, _left_out("in no class folder", "image", strays))
+    return dataset.warned(not_images(others), _left_out("in no class folder", "image", strays))
 
 
 def _digests(names: Iterable[str]) -> np.ndarray:

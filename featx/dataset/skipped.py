@@ -18,7 +18,7 @@ import PIL
 
 from featx.dataset.image_dataset import Images
 from featx.dataset.loader import Dim, source_path
-from featx.images import READS_VERSION
+from featx.images import READS_VERSION, heic_version
 from featx.storage import StoragePath, read_small, write_text
 from featx.system import csv_lines
 from featx.text import printable
@@ -27,8 +27,8 @@ log = logging.getLogger("featx")
 
 _Known = TypeVar("_Known")
 
-#: What gives images up: Pillow, and what featx makes of it.
-DECODER = f"{PIL.__version__}+{READS_VERSION}"
+#: What gives images up: Pillow, what featx makes of it, and pillow-heif if it is installed.
+DECODER = "+".join(filter(None, (PIL.__version__, str(READS_VERSION), heic_version())))
 
 #: Bits that cameras, microscopes and detectors put into samples of 16.
 _USUAL_BITS = (8, 10, 12, 14)

@@ -54,10 +54,12 @@ def calibration_digest(digests: tuple[str, ...]) -> str:
 def network_recipe(recipe: Recipe) -> Recipe:
     """Return the part of `recipe` that decides the network: not how features are stored, nor their views.
 
-    bfloat16 runs the float32 network.
+    bfloat16 runs the float32 network, and images of all aspect ratios go through the same one. An int8 network is
+    calibrated on images as the recipe has them.
     """
-    precision = "int8" if recipe.precision == "int8" else "float32"
-    return replace(recipe.of_images, precision=precision, dtype=DTYPES[0])
+    if recipe.precision == "int8":
+        return replace(recipe.of_images, dtype=DTYPES[0])
+    return replace(recipe.of_images, precision="float32", dtype=DTYPES[0], aspect_ratio=None)
 
 
 def network_path(recipe: Recipe, cache_dir: StoragePath) -> Path:

@@ -86,7 +86,7 @@ def quantize(
     if show:
         log.info("Calibrating %s for int8 on %d training images; this is needed only once.", recipe.backbone, len(rows))
     with progress_bar(2 * len(rows), f"int8 {recipe.backbone}", "images", show=show) as bar:
-        images = _decode(dataset, rows, recipe.image_size)
+        images = _decode(dataset, rows, recipe)
         with kept_signal_stack():
             ordinary = images[_is_ordinary(network, images, bar)]
             return _quantized(network, ordinary, bar), digests
@@ -108,10 +108,12 @@ def _find_images(
     )
 
 
-def _decode(dataset: ImageDataset, rows: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
+def _decode(dataset: ImageDataset, rows: np.ndarray, recipe: Recipe) -> np.ndarray:
     """Return the pixels `(n, height, width, 3)` uint8 of the images `rows`; what cannot be read is left out."""
     paths = [dataset.root / dataset.paths[row] for row in rows]
-    batches = read_batches(paths, dataset.digests[rows], image_size, _BATCH_SIZE)
+    batches = read_batches(
+        paths, dataset.digests[rows], recipe.image_size, _BATCH_SIZE, aspect_ratio=recipe.aspect_ratio
+    )
     images = np.concatenate([batch.images for batch in batches])
     if not len(images):
         raise FeatxError("None of the images for the int8 calibration can be read; choose another --precision.")

@@ -61,7 +61,7 @@ def build_graph(recipe: Recipe, weights_path: Path | None, head: Head | TunedHea
         FeatxError: the head belongs to another recipe.
     """
     keras = import_keras()
-    resizer = _resizer(keras, recipe.image_size)
+    resizer = _resizer(keras, recipe.image_size, recipe.aspect_ratio)
     network = build_model(recipe, weights_path)
     if head.feature_shape != network.output_shape[1:]:
         raise FeatxError(
@@ -97,7 +97,7 @@ def _as_stored(ops: Any, features: Any, dtype: str) -> Any:
     return ops.cast(ops.clip(ops.cast(features, dtype), -_FLOAT16_MAX, _FLOAT16_MAX), "float32")
 
 
-def _resizer(keras: Any, image_size: tuple[int, int]) -> Any:
+def _resizer(keras: Any, image_size: tuple[int, int], aspect_ratio: str | None) -> Any:
     """Return a model that resizes as `featx.images.decode` does, to the last bit: Pillow's `BILINEAR`, rows first.
 
     Pillow weighs pixels by a triangle as wide as two pixels of the coarser grid, in fixed-point numbers, in one pass
@@ -112,7 +112,11 @@ def _resizer(keras: Any, image_size: tuple[int, int]) -> Any:
         ops.ones_like(ops.sum(ops.cast(part, "float64"), axis=axes))
         for part, axes in ((images[:1, :1, :, :1], (0, 1, 3)), (images[:1, :, :1, :1], (0, 2, 3)))
     )
-    along_rows, along_columns = _pillow_weights(ops, row, width), _pillow_weights(ops, column, height)
+    # How long a side would be that has the wanted aspect ratio with the other side.
+    fitting_row = ops.floor(ops.sum(column) * float(width) / float(height))
+    fitting_column = ops.floor(ops.sum(row) * float(height) / float(width))
+    along_rows = _pillow_weights(ops, row, width, fitting_row, aspect_ratio)
+    along_columns = _pillow_weights(ops, column, height, fitting_column, aspect_ratio)
     pixels = ops.cast(ops.transpose(images, (0, 1, 3, 2)), "float64")  # (n, h, 3, w)
     once = _resampled(ops, pixels, along_rows)
     twice = _resampled(ops, ops.transpose(once, (0, 2, 3, 1)), along_columns)  # (n, 3, width, height)
@@ -124,20 +128,50 @@ def _resampled(ops: Any, pixels: Any, weights: Any) -> Any:
     return ops.floor(ops.matmul(pixels, weights) / _PILLOW_ONE + 0.5)
 
 
-def _pillow_weights(ops: Any, ones: Any, n_out: int) -> Any:
+def _pillow_weights(ops: Any, ones: Any, n_out: int, fitting: Any, aspect_ratio: str | None) -> Any:
     """Return `(n_in, n_out)` float64 whole numbers: how much each of the pixels along a side counts, in 2**-22.
 
     Args:
         ops: `keras.ops`.
         ones: `(n_in,)` float64 ones.
         n_out: pixels wanted.
+        fitting: float64, pixels that the side would have with the aspect ratio of the others, rounded down.
+        aspect_ratio: see `featx.images.framing.frame_in`, which this follows.
     """
-    positions = ops.expand_dims(ops.cumsum(ones) - 0.5, 1)
-    scale = ops.sum(ones) / float(n_out)
+    positions, n_in = ops.expand_dims(ops.cumsum(ones) - 0.5, 1), ops.sum(ones)  # positions count from the frame
+    if aspect_ratio is None:
+        length = n_in
+    elif aspect_ratio == "crop":
+        length = ops.maximum(ops.minimum(n_in, fitting), 1.0)
+        positions = positions - ops.floor((n_in - length) / 2.0)
+    else:
+        bar = ops.floor(ops.maximum(fitting - n_in, 0.0) / 2.0)
+        length, positions = n_in + 2.0 * bar, positions + bar
+    scale = length / float(n_out)
+    reach = ops.maximum(scale, 1.0)
     centres = ops.multiply(np.arange(n_out, dtype=np.float64) + 0.5, scale)
-    triangles = ops.relu(1.0 - ops.absolute(positions - centres) / ops.maximum(scale, 1.0))
-    shares = triangles / ops.sum(triangles, axis=0, keepdims=True)
-    return ops.floor(shares * _PILLOW_ONE + 0.5)
+    triangles = ops.relu(1.0 - ops.absolute(positions - centres) / reach)
+    if aspect_ratio == "pad":
+        sums = _sums_of_triangles(ops, centres, reach, length)
+    else:
+        sums = ops.sum(triangles, axis=0, keepdims=True)
+    return ops.floor(triangles / sums * _PILLOW_ONE + 0.5)
+
+
+def _sums_of_triangles(ops: Any, centres: Any, reach: Any, length: Any) -> Any:
+    """Return `(n_out,)` float64: the sums of triangles over a side with its bars, whose pixels have no tensor.
+
+    Pixel j, from 0, lies at j + 0.5, and counts 1 - |j + 0.5 - centre| / reach. Each half of a triangle is a sum of
+    evenly spaced numbers: their count times the mean of the first and the last.
+    """
+    first = ops.maximum(ops.floor(centres - reach + 0.5), 0.0)
+    middle = ops.floor(centres - 0.5)  # the last on the left
+    last = ops.minimum(ops.floor(centres + reach - 0.5), length - 1.0)
+
+    def half(start: Any, end: Any, side: float) -> Any:
+        return (end - start + 1.0) * (1.0 + side * ((start + end + 1.0) / 2.0 - centres) / reach)
+
+    return half(first, middle, 1.0) + half(middle + 1.0, last, -1.0)
 
 
 def write_keras(graph: Graph, notes: dict[str, Any], path: Path) -> None:

@@ -25,6 +25,7 @@ from featx.extract.options import (
     as_typed,
     check_options,
     extract_command,
+    kept_aspect_ratio,
     option_flag,
     option_variable,
     options_before,

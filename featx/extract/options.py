@@ -29,13 +29,16 @@ from featx.engines import (
     kept_calibrations,
 )
 from featx.errors import FeatxError
-from featx.images import Views
+from featx.images import ASPECT_RATIOS, Views
 from featx.recipe import DTYPES, POOLINGS, PRECISIONS, Recipe, as_image_size
 from featx.storage import RemotePath, StoragePath, as_cache_dir, as_storage_path
 from featx.system import as_argument, as_workers, check_name, did_you_mean, has_fast_bfloat16, shell_line, shown
 
 #: Where stores lie unless told otherwise.
 DEFAULT_CACHE_DIR = "cache"
+
+#: What may be done with an image of another aspect ratio, the default first; the others are in the recipe by name.
+RESIZES = ("stretch", *ASPECT_RATIOS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +83,7 @@ class RecipeOptions(TypedDict, total=False):
         probabilities of the whole classifier, whose weights are in another file.
     pooling: `"avg"` or `"max"`, for the mean or the maximum of each channel; the complete output if None.
     image_size: in pixels, `(height, width)`, one number for both, or text like `"120x160"`; the backbone's own if None.
+    resize: how images get that size: `"stretch"`, `"crop"` to the aspect ratio first, or `"pad"` to it with black bars.
     precision: `"float32"`, `"bfloat16"`, `"int8"`, or `"auto"`: bfloat16 where the hardware is fast, else float32.
     dtype: storage dtype, `"float16"` or `"float32"`; if None, float32 for class probabilities, float16 for the rest.
     """
@@ -118,6 +122,15 @@ class RecipeOptions(TypedDict, total=False):
             default_words="the backbone's own",
             parse=as_image_size,
             metavar="size",
+        ),
+    ]
+    resize: Annotated[
+        str | None,
+        Option(
+            help="How images get that size: stretch them, crop the middle, or pad with black bars.",
+            default=RESIZES[0],
+            choices=RESIZES,
+            rule=f"Images are resized by {', '.join(RESIZES[:-1])} or {RESIZES[-1]}.",
         ),
     ]
     precision: Annotated[
@@ -274,10 +287,20 @@ def resolve_recipe(
     is_whole = chosen["layer"] == CLASSIFIER_LAYER
     if chosen["precision"] == AUTO:
         chosen["precision"] = "bfloat16" if has_fast_bfloat16() else "float32"
+    chosen["aspect_ratio"] = kept_aspect_ratio(chosen.pop("resize"))
     weights = find_weights(chosen["backbone"], chosen["weights"], cache_dir, whole=is_whole)
     preprocessing = find_backbone(chosen["backbone"]).preprocessing
     recipe = Recipe(**{**chosen, "weights": weights.digest}, preprocessing=preprocessing)
     return (_calibrated(recipe, cache_dir, dataset) if recipe.precision == "int8" else recipe), weights
+
+
+def kept_aspect_ratio(resize: str | None) -> str | None:
+    """Return what `Recipe.aspect_ratio` is for the option `resize`.
+
+    >>> kept_aspect_ratio("stretch"), kept_aspect_ratio("crop")
+    (None, 'crop')
+    """
+    return None if resize == RESIZES[0] else resize
 
 
 def _calibrated(recipe: Recipe, cache_dir: StoragePath, dataset: ImageDataset | None) -> Recipe:

@@ -303,6 +303,7 @@ class _Reader:
             self.recipe.image_size,
             default_batch_size(self.settings.engine_options),
             self.settings.workers,
+            aspect_ratio=self.recipe.aspect_ratio,
             views=self.images.views,
             augmentation=self.recipe.augmentation,
             interrupted=lambda: self.interrupted(),  # noqa: PLW0108 - another function once there is work

@@ -41,6 +41,7 @@ class FeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
     Args:
         backbone: name in `featx.backbones.table.BACKBONES`; `"vgg16"` if None.
         image_size: `(height, width)`, one number for both, or text like `"120x160"`; the backbone's own if None.
+        resize: how images get that size: `"stretch"`, which None means, `"crop"` or `"pad"`.
         weights: see `featx.backbones.weights.find_weights`; `"imagenet"` if None.
         layer: name of the layer whose output to return; the backbone's last one if None.
         pooling: `"avg"` or `"max"`, for the mean or the maximum of each channel; the complete output if None.
@@ -62,6 +63,7 @@ class FeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         backbone: str | None = None,
         *,
         image_size: tuple[int, int] | int | str | None = None,
+        resize: str | None = None,
         weights: Path | str | None = None,
         layer: str | None = None,
         pooling: str | None = None,
@@ -78,6 +80,7 @@ class FeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
     ) -> None:
         self.backbone = backbone
         self.image_size = image_size
+        self.resize = resize
         self.weights = weights
         self.layer = layer
         self.pooling = pooling

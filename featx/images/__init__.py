@@ -26,3 +26,5 @@ from featx.images.decode import (
     read_file,
 )
 from featx.images.formats import format_read
+from featx.images.framing import ASPECT_RATIOS
+from featx.images.heic import heic_version

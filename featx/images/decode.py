@@ -5,6 +5,7 @@
 
 import ctypes
 import logging
+import math
 import threading
 import warnings
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from typing import Any, cast
 
 import numpy as np
 from PIL import (
+    AvifImagePlugin,
     BmpImagePlugin,
     GifImagePlugin,
     Image,
@@ -27,13 +29,20 @@ from PIL.ExifTags import Base as Tag
 
 from featx.errors import ImageError
 from featx.images.formats import format_read, reason_not_read, without_metadata
+from featx.images.framing import Frame, frame_in
+from featx.images.heic import heic_image_file
 from featx.images.jpeg import refuse_too_many_scans
 from featx.images.tiff import TiffImageFile, refuse_missing_parts
 from featx.storage import StoragePath, is_distant, read_whole
 from featx.text import printable
 
 #: Lower-case suffixes of the files that a data set's folders are searched for. What a file is, its content decides.
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff"})
+IMAGE_SUFFIXES = frozenset(
+    {
+        *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff"),
+        *(".avif", ".heic", ".heif", ".hif"),
+    }
+)
 
 #: Images with more pixels are refused as decompression bombs. Pillow's own default, at which it only warns.
 MAX_PIXELS = 89_478_485
@@ -51,7 +60,7 @@ MAX_PARTS = 100_000
 _SMALL_BYTES = 1 << 18
 
 #: Raised whenever featx reads what it refused before, or refuses for another reason, so that this is tried again.
-READS_VERSION = 3
+READS_VERSION = 4
 
 #: An image of 16 bits whose values all lie below this says nothing of the upper two: it may hold 14 bits or fewer.
 DIM_BELOW = 1 << 14
@@ -66,8 +75,6 @@ _TRANSPOSE = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-
-_Box = tuple[float, float, float, float]
 
 
 def read_file(path: StoragePath) -> bytes:
@@ -88,14 +95,16 @@ def read_file(path: StoragePath) -> bytes:
     return data
 
 
-def decode_image(data: bytes, image_size: tuple[int, int]) -> np.ndarray:
-    """Return the pixels of an image file, upright, in RGB, stretched to `image_size`.
+def decode_image(data: bytes, image_size: tuple[int, int], aspect_ratio: str | None = None) -> np.ndarray:
+    """Return the pixels of an image file, upright, in RGB, resized to `image_size`.
 
     Safe to call from many threads at once; see `quiet_pillow`.
 
     Args:
-        data: the content of a JPEG, PNG, WebP, BMP, GIF or TIFF file; of several frames or pages the first counts.
+        data: the content of a JPEG, PNG, WebP, AVIF, HEIC, BMP, GIF or TIFF file; of several frames or pages the first
+            counts, of several pictures of a HEIC the main one.
         image_size: `(height, width)` in pixels, each at least 1.
+        aspect_ratio: `"crop"` or `"pad"` keep that of the image, see `featx.images.framing.frame_in`; None does not.
 
     Returns:
         `(height, width, 3)` uint8, RGB, C-contiguous. Transparent pixels are composited on white.
@@ -107,7 +116,7 @@ def decode_image(data: bytes, image_size: tuple[int, int]) -> np.ndarray:
     """
     pixels = np.empty((*image_size, 3), np.uint8)
     with quiet_pillow():
-        decode_into(pixels, data)
+        decode_into(pixels, data, aspect_ratio)
     return pixels
 
 
@@ -127,7 +136,7 @@ def image_shape(data: bytes) -> tuple[int, int]:
         raise ImageError(_reason_undecoded(error, data)) from error
 
 
-def decode_into(pixels: np.ndarray, data: bytes) -> int:
+def decode_into(pixels: np.ndarray, data: bytes, aspect_ratio: str | None = None) -> int:
     """Decode as `decode_image` does, into `pixels`, `(height, width, 3)` uint8; the caller enters `quiet_pillow`.
 
     Returns:
@@ -138,7 +147,7 @@ def decode_into(pixels: np.ndarray, data: bytes) -> int:
         ImageError: as for `decode_image`; `pixels` may then hold anything.
     """
     try:
-        return _decode_into(pixels, data)
+        return _decode_into(pixels, data, aspect_ratio)
     except ImageError:
         raise
     except MemoryError as error:  # the machine's fault, not the file's
@@ -146,18 +155,20 @@ def decode_into(pixels: np.ndarray, data: bytes) -> int:
     except Exception as error:  # Pillow raises a dozen kinds of exception on damaged files
         for sparer in without_metadata(data):
             with suppress(Exception):
-                return _decode_into(pixels, sparer)
+                return _decode_into(pixels, sparer, aspect_ratio)
         raise ImageError(_reason_undecoded(error, data)) from error
 
 
-def _decode_into(pixels: np.ndarray, data: bytes) -> int:
+def _decode_into(pixels: np.ndarray, data: bytes, aspect_ratio: str | None) -> int:
     image_size = (pixels.shape[0], pixels.shape[1])
     image = _open(data)
-    box = _choose_jpeg_scale(image, image_size)
+    drafted = _choose_jpeg_scale(image, image_size, aspect_ratio)
     image.load()
     orientation = _orientation(image)
     largest = _largest_if_dim(image, data)
-    resized = _resize(_rgb(image, data), image_size if orientation < 5 else image_size[::-1], box)
+    stored_size = _as_stored(image_size, orientation)
+    frame = drafted or frame_in(image.size, stored_size, aspect_ratio, orientation)
+    resized = _resize(_rgb(image, data), stored_size, frame)
     if orientation in _TRANSPOSE:
         resized = resized.transpose(_TRANSPOSE[orientation])
     pixels[...] = np.asarray(resized)
@@ -172,7 +183,8 @@ def _open(data: bytes) -> ImageFile.ImageFile:
     if name is None:
         raise ImageError(reason_not_read(data))
     is_long = len(data) > _SMALL_BYTES and name not in {"BMP", "DIB"}  # whose every pixel may be a part
-    image = _PLUGINS[name](_OfFewParts(data) if is_long else BytesIO(data))
+    plugin = _PLUGINS.get(name) or heic_image_file()
+    image = plugin(_OfFewParts(data) if is_long else BytesIO(data))
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise ImageError(f"{width}×{height} pixels: more than {MAX_PIXELS:,} are refused as a decompression bomb")
@@ -205,10 +217,20 @@ class _JpegImageFile(JpegImagePlugin.JpegImageFile):
             super()._read_dpi_from_exif()
 
 
+class _AvifImageFile(AvifImagePlugin.AvifImageFile):
+    """An AVIF that is turned by its own transformations, which Pillow gives as EXIF: XMP may only repeat them."""
+
+    def _open(self) -> None:
+        super()._open()
+        self.info.pop("xmp", None)
+
+
+#: What reads each format, but HEIC, for which there is a package of its own.
 _PLUGINS: dict[str, type[ImageFile.ImageFile]] = {
     "JPEG": _JpegImageFile,
     "PNG": PngImagePlugin.PngImageFile,
     "WebP": WebPImagePlugin.WebPImageFile,
+    "AVIF": _AvifImageFile,
     "GIF": GifImagePlugin.GifImageFile,
     "TIFF": TiffImageFile,
     "BMP": BmpImagePlugin.BmpImageFile,
@@ -216,20 +238,34 @@ _PLUGINS: dict[str, type[ImageFile.ImageFile]] = {
 }
 
 
-def _choose_jpeg_scale(image: ImageFile.ImageFile, image_size: tuple[int, int]) -> _Box:
-    """Have a large JPEG decoded at 1/2, 1/4 or 1/8; return the part of the decoded image that the picture fills.
+def _choose_jpeg_scale(
+    image: ImageFile.ImageFile, image_size: tuple[int, int], aspect_ratio: str | None = None
+) -> Frame | None:
+    """Have a large JPEG decoded at 1/2, 1/4 or 1/8; return the frame of the network in the decoded image.
 
-    The decoder rounds sides up: 641 pixels at 1/2 become 321, the last of which is half outside the picture. The box
-    ends at 320.5, so that nothing shifts.
+    The decoder rounds sides up: 641 pixels at 1/2 become 321, the last of which is half outside the picture. The frame
+    ends at 320.5, so that nothing shifts. Returns None for other formats.
     """
-    if isinstance(image, JpegImagePlugin.JpegImageFile):
-        height, width = image_size
-        if _orientation(image) >= 5:
-            height, width = width, height
-        drafted = image.draft(None, (width * JPEG_SCALE_MARGIN, height * JPEG_SCALE_MARGIN))
-        if drafted is not None:
-            return drafted[1]
-    return (0, 0, *image.size)
+    if not isinstance(image, JpegImagePlugin.JpegImageFile):
+        return None
+    width, height = image.size
+    orientation = _orientation(image)
+    target_height, target_width = stored_size = _as_stored(image_size, orientation)
+    frame = left, top, right, bottom = frame_in(image.size, stored_size, aspect_ratio, orientation)
+    most = min((right - left) // target_width, (bottom - top) // target_height) // JPEG_SCALE_MARGIN
+    # A pixel of which a part lies outside the picture would be too bright beside a black bar.
+    to_bar = (width if left < 0 else 0) | (height if top < 0 else 0)
+    wanted = next((scale for scale in (8, 4, 2) if scale <= most and to_bar % scale == 0), 1)
+    drafted = image.draft(None, (max(1, width // wanted), max(1, height // wanted)))
+    if drafted is None:
+        return frame
+    scale = width / drafted[1][2]
+    return (left / scale, top / scale, right / scale, bottom / scale)
+
+
+def _as_stored(image_size: tuple[int, int], orientation: int) -> tuple[int, int]:
+    """Return `(height, width)` before an image is turned upright, from that afterwards."""
+    return image_size if orientation < 5 else image_size[::-1]
 
 
 def _orientation(image: Image.Image) -> int:
@@ -311,23 +347,34 @@ def _scale_transparent_color(image: PngImagePlugin.PngImageFile, bit_depth: int)
         image.info["transparency"] = color * 255 // (2**bit_depth - 1)
 
 
-def _resize(image: Image.Image, image_size: tuple[int, int], box: _Box) -> Image.Image:
-    """Return `box` of `image` stretched to `(height, width)`, bilinear with antialiasing.
+def _resize(image: Image.Image, image_size: tuple[int, int], frame: Frame) -> Image.Image:
+    """Return the `frame` of `image` resized to `(height, width)`, bilinear with antialiasing.
 
     Along rows first, then along columns, each rounded: Pillow left to itself chooses an order by the sides since its
     version 13, and one order always gives the same pixels, whatever the version.
     """
     height, width = image_size
-    left, top, right, bottom = box
-    if width * image.height > MAX_PIXELS:  # a column of pixels would grow to many gigabytes on the way
-        image = _resized(image, (image.width, height), (0, top, image.width, bottom))
-        return _resized(image, (width, height), (left, 0, right, height))
-    image = _resized(image, (width, image.height), (left, 0, right, image.height))
-    return _resized(image, (width, height), (0, top, width, bottom))
+    left, top, right, bottom = frame
+    n_columns, n_rows = right - left, bottom - top
+    # A column of pixels would grow to many gigabytes on the way, and so would the bars beside it.
+    if max(width, n_columns) * image.height <= MAX_PIXELS and width * n_rows <= MAX_PIXELS:
+        image = _resized(image, (width, image.height), (left, 0, right, image.height))
+        return _resized(image, (width, height), (0, top, width, bottom))
+    if max(height, n_rows) * image.width > MAX_PIXELS or height * n_columns > MAX_PIXELS:
+        raise ImageError(f"{image.width}×{image.height} pixels: too long and thin to add black bars")
+    image = _resized(image, (image.width, height), (0, top, image.width, bottom))
+    return _resized(image, (width, height), (left, 0, right, height))
 
 
-def _resized(image: Image.Image, size: tuple[int, int], box: _Box) -> Image.Image:
-    return image.resize(size, Image.Resampling.BILINEAR, box)
+def _resized(image: Image.Image, size: tuple[int, int], frame: Frame) -> Image.Image:
+    """Return the `frame` of `image`, black where it goes beyond the image, resized to `size` in one pass."""
+    left, top, right, bottom = frame
+    start_x, start_y = min(0, math.floor(left)), min(0, math.floor(top))
+    with_bars = (start_x, start_y, max(image.width, math.ceil(right)), max(image.height, math.ceil(bottom)))
+    if with_bars != (0, 0, *image.size):
+        image = image.crop(with_bars)
+        frame = (left - start_x, top - start_y, right - start_x, bottom - start_y)
+    return image.resize(size, Image.Resampling.BILINEAR, frame)
 
 
 def _reason_undecoded(error: Exception, data: bytes) -> str:

@@ -11,12 +11,14 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 
-#: How the files begin that featx reads, by the name of their format. 18 bytes tell.
+#: How the files begin that featx reads, by the name of their format; the first that fits. 32 bytes tell.
 READ_FORMATS = {
     # An MPO (a stereo or portrait photo, which phones name .jpg) is a JPEG followed by others.
     "JPEG": re.compile(rb"\xff\xd8\xff"),
     "PNG": re.compile(rb"\x89PNG\r\n\x1a\n"),
     "WebP": re.compile(rb"RIFF.{4}WEBP", re.DOTALL),
+    "AVIF": re.compile(rb"\x00.{3}ftyp(?:avif|avis|mif1.{4}(?:.{4}){,8}avif)", re.DOTALL),
+    "HEIC": re.compile(rb"\x00.{3}ftyp(?:hei[cxms]|hev[cxms]|mif1|msf1)", re.DOTALL),
     "GIF": re.compile(rb"GIF8[79]a"),
     "TIFF": re.compile(rb"(?:II[*+]\x00|MM\x00[*+])(?!.{4}CR\x02)", re.DOTALL),  # but not Canon's CR2
     # "BM" alone may begin a text; the length of the second header, one of eight, follows 12 bytes later.
@@ -32,8 +34,6 @@ _AGAIN = "download it again"
 
 #: How other files begin, what they are, and what to do about them. The first that fits counts.
 _OTHER_FORMATS: tuple[tuple[bytes, str, str], ...] = (
-    (rb"\x00.{3}ftyp(?:avif|avis|mif1.{4}(?:.{4}){,8}avif)", "AVIF image", _SAVE),
-    (rb"\x00.{3}ftyp(?:hei[cxms]|hev[cxms]|mif1|msf1)", "HEIC image", _SAVE),
     (rb"\x00.{3}ftypcrx ", "camera RAW file (Canon CR3)", _DEVELOP),
     (rb"\x00.{3}(?:ftyp|moov|mdat|wide|free|skip)", "video (MP4 or MOV)", _FRAMES),
     (rb"\xff\x0a|\x00\x00\x00\x0cJXL ", "JPEG XL image", _SAVE),
@@ -113,8 +113,8 @@ def format_read(data: bytes) -> str | None:
 def reason_not_read(data: bytes) -> str:
     """Return in few words why featx does not read `data`, and what to do, by its first 1,024 bytes.
 
-    >>> reason_not_read(b"<html><body>404 Not Found</body></html>"), reason_not_read(b"\\0\\0\\0\\x18ftypheic")
-    ('web page (HTML), not an image: download it again', 'HEIC image: save it as JPEG or PNG')
+    >>> reason_not_read(b"<html><body>404 Not Found</body></html>"), reason_not_read(b"8BPS")
+    ('web page (HTML), not an image: download it again', 'Photoshop file (PSD): save it as JPEG or PNG')
     """
     head = data[:_HEAD_BYTES].removeprefix(b"\xef\xbb\xbf")
     for pattern, name, advice in _OTHERS:

@@ -12,7 +12,7 @@ import numpy as np
 from featx.backbones import find_backbone
 from featx.dataset import Data, ImageDataset, scan
 from featx.errors import FeatxError, ImageError
-from featx.extract import DEFAULT_CACHE_DIR, RECIPE_DEFAULTS
+from featx.extract import DEFAULT_CACHE_DIR, RECIPE_DEFAULTS, kept_aspect_ratio, with_defaults
 from featx.images import Views, decode_image, make_view, read_file
 from featx.report.plots.page import DPI, are_numbered, class_labels, page_style, png
 from featx.storage import StoragePath, replacing
@@ -41,6 +41,7 @@ def draw_preview(
     views: Views | None = None,
     backbone: str | None = None,
     image_size: tuple[int, int] | None = None,
+    resize: str | None = None,
 ) -> Path:
     """Draw some training images with their views, and return the path of the picture, `views.png`.
 
@@ -51,13 +52,15 @@ def draw_preview(
         views: what to draw, at most the first `N_VIEWS`; the report's if None.
         backbone: name in `featx.backbones.table.BACKBONES`, whose image size counts if there is no `image_size`.
         image_size: `(height, width)` in pixels.
+        resize: see `featx.extract.RecipeOptions`.
 
     Raises:
         FeatxError: the data set is not fit, none of its images can be read, or the picture cannot be written.
     """
     dataset = scan(data_dir, cache_dir, to_train=False)
     views = views or Views(N_VIEWS)
-    rows = list(_readable(dataset, image_size or find_backbone(backbone or RECIPE_DEFAULTS["backbone"]).image_size))
+    size = image_size or find_backbone(backbone or RECIPE_DEFAULTS["backbone"]).image_size
+    rows = list(_readable(dataset, size, kept_aspect_ratio(with_defaults({"resize": resize})["resize"])))
     if not rows:
         raise FeatxError(f"No training image of {printable(dataset.root)} can be read.")
     with page_style(dataset.class_names):
@@ -71,18 +74,22 @@ def draw_preview(
     return path
 
 
-def _readable(dataset: ImageDataset, image_size: tuple[int, int]) -> Iterator[tuple[int, np.ndarray]]:
+def _readable(
+    dataset: ImageDataset, image_size: tuple[int, int], aspect_ratio: str | None
+) -> Iterator[tuple[int, np.ndarray]]:
     """Yield rows of `N_IMAGES` training images, as many of each class, with their pixels."""
     n_classes = min(N_IMAGES, len(dataset.class_names))
     for label in range(n_classes):
         rows = np.flatnonzero(~dataset.is_test & (dataset.labels == label))
-        yield from islice(_decoded(dataset, rows, image_size), N_IMAGES // n_classes)
+        yield from islice(_decoded(dataset, rows, image_size, aspect_ratio), N_IMAGES // n_classes)
 
 
-def _decoded(dataset: ImageDataset, rows: np.ndarray, size: tuple[int, int]) -> Iterator[tuple[int, np.ndarray]]:
+def _decoded(
+    dataset: ImageDataset, rows: np.ndarray, size: tuple[int, int], aspect_ratio: str | None
+) -> Iterator[tuple[int, np.ndarray]]:
     for row in rows:
         with suppress(ImageError):  # the extraction will say so
-            yield int(row), decode_image(read_file(dataset.root / dataset.paths[row]), size)
+            yield int(row), decode_image(read_file(dataset.root / dataset.paths[row]), size, aspect_ratio)
 
 
 def _figure(dataset: ImageDataset, rows: list[tuple[int, np.ndarray]], views: Views) -> "Figure":

@@ -157,7 +157,7 @@ def change_member(value: Any, rng: Rng) -> Any:
 
 def change_recipe_member(recipe: Members, rng: Rng) -> Any:
     """A member of the recipe that this featx knows has a value that it does not, or one that is also sound."""
-    name = rng.choice([*recipe, "pooling", "calibration", "augmentation"])
+    name = rng.choice([*recipe, "pooling", "calibration", "augmentation", "aspect_ratio"])
     views = {"flip": True, "rotation": 20.0, "zoom": 0.2, "shear": 0.3, "version": 1}
     sound_or_not: dict[str, list[Any]] = {
         "pixels_version": [1, 2, 4, 3.0, "3", True],
@@ -171,6 +171,7 @@ def change_recipe_member(recipe: Members, rng: Rng) -> Any:
         "preprocessing": ["tf", "torch", "Caffe", "imagenet"],
         "pooling": ["max", "sum", "AVG"],
         "calibration": ["ab" * 32, "ab"],
+        "aspect_ratio": ["crop", "pad", "stretch", "Crop"],
         "augmentation": [views, {**views, "version": 2}, {**views, "crop": 0.1}, {**views, "zoom": 7.0}, {}],
     }
     return {**recipe, name: rng.choice(sound_or_not[name])}

@@ -399,22 +399,22 @@ def test_images_of_other_formats_are_named_with_what_to_do(root, scanned):
     for number in range(3):
         for folder in ("cats", "dogs"):
             (root / folder).mkdir(parents=True, exist_ok=True)
-            (root / folder / f"IMG_{number}.HEIC").write_bytes(b"heic")
+            (root / folder / f"IMG_{number}.JP2").write_bytes(b"jp2")
     (root / "notes.txt").write_text("no image")
     with pytest.raises(DatasetError) as caught:
         scanned()
-    assert "has no images that featx can read. Found: 6 .heic, 1 .txt, such as" in str(caught.value)
-    assert "save HEIC images as JPEG or PNG" in str(caught.value)
+    assert "has no images that featx can read. Found: 6 .jp2, 1 .txt, such as" in str(caught.value)
+    assert "save JPEG 2000 images as JPEG or PNG" in str(caught.value)
 
 
 def test_what_was_left_out_is_said_before_the_error_it_causes(root, scanned, caplog):
     fill(root, train__dogs=3)
     (root / "train/cats").mkdir()
-    (root / "train/cats/cat.heic").write_bytes(b"heic")
+    (root / "train/cats/cat.jp2").write_bytes(b"jp2")
     with pytest.raises(DatasetError, match="only 1 class"):
         scanned()
     said = [record.getMessage() for record in caplog.records]
-    assert any("1 .heic, such as train/cats/cat.heic; save HEIC images as JPEG or PNG" in line for line in said)
+    assert any("1 .jp2, such as train/cats/cat.jp2; save JPEG 2000 images as JPEG or PNG" in line for line in said)
 
 
 NEAR_MATCHES = [

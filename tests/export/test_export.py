@@ -18,16 +18,15 @@ from PIL import Image
 from featx.dataset.loader import read_source
 from featx.errors import FeatxError, WeightsError
 from featx.export import export as export_module
+from featx.export import graph
 from featx.export.export import export_run
-from featx.export.graph import build_graph
 from featx.extract.extract import extract_features
 from featx.extract.options import options_before
 from featx.heads.dense import HEADS
-from featx.heads.inference import read_head
 from featx.heads.training_loop import Training
 from featx.images.decode import decode_image
 from featx.predict.classifier import Classifier
-from featx.recipe import Recipe
+from featx.system import import_keras
 from featx.train.train import train_top
 from tests.chaos.tally import IS_FULL
 from tests.conftest import SHARED
@@ -48,8 +47,19 @@ SIZES = [(40, 48), (32, 32), (64, 64), (37, 91), (33, 31), (120, 160), (250, 150
 #: A run for each head, one with two classes and one with three, on networks with different preprocessing.
 RUNS = {
     "dense": {"backbone": "vgg16", "layer": "block2_pool", "classes": ("sea", "wood")},
-    "logreg": {"backbone": "mobilenetv2", "layer": "block_2_add", "classes": ("sea", "wood", "sky 'n\" Ⓢ")},
-    "tuned": {"backbone": "vgg16", "layer": "block2_pool", "classes": ("sea", "wood"), "tune": "block2"},
+    "logreg": {
+        "backbone": "mobilenetv2",
+        "layer": "block_2_add",
+        "classes": ("sea", "wood", "sky 'n\" Ⓢ"),
+        "resize": "pad",
+    },
+    "tuned": {
+        "backbone": "vgg16",
+        "layer": "block2_pool",
+        "classes": ("sea", "wood"),
+        "tune": "block2",
+        "resize": "crop",
+    },
 }
 
 WITHOUT_FEATX = """
@@ -368,15 +378,29 @@ def write_odd_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_file())
 
 
-def test_pixels_are_resized_as_featx_resizes_to_the_last_bit(world):
-    run_dir = world.folder / "dense" / "run"
-    recipe = Recipe.from_json((run_dir / "recipe.json").read_text())
-    resizer = build_graph(recipe, None, read_head(run_dir / "dense.keras")).resizer
+@pytest.mark.parametrize("aspect_ratio", [None, "crop", "pad"])
+def test_pixels_are_resized_as_featx_resizes_to_the_last_bit(aspect_ratio, tmp_path):
+    """By the graph itself, saved by Keras and loaded again, and converted to ONNX."""
+    import onnxruntime
+    import tensorflow as tf
+    import tf2onnx
+
+    keras = import_keras()
+    resizer = graph._resizer(keras, (32, 48), aspect_ratio)
+    resizer.save(tmp_path / "resizer.keras")
+    loaded = keras.models.load_model(tmp_path / "resizer.keras")
+    function, spec = tf.function(lambda images: resizer(images)), [graph._images_spec(tf)]  # noqa: PLW0108 - Keras 3
+    onnx, _ = tf2onnx.convert.from_function(function, input_signature=spec, opset=graph.ONNX_OPSET)
+    session = onnxruntime.InferenceSession(onnx.SerializeToString())
+    name = session.get_inputs()[0].name
     rng = np.random.default_rng(0)
-    for height, width in [*SIZES, (1, 1), (33, 49), (64, 96), (7, 901), (499, 375), (1200, 1601), (901, 7), (33, 47)]:
+    sizes = [(1, 1), (33, 49), (64, 96), (7, 901), (499, 375), (1200, 1601), (901, 7), (33, 47), (65, 97), (96, 64)]
+    for height, width in [*SIZES, *sizes]:
         images = rng.integers(0, 256, (2, height, width, 3), np.uint8)
-        expected = [decode_image(read_source(image), (32, 48)) for image in images]
-        assert np.array_equal(resizer(images), np.stack(expected)), f"{height}×{width}"
+        expected = np.stack([decode_image(read_source(image), (32, 48), aspect_ratio) for image in images])
+        assert np.array_equal(resizer(images), expected), f"{height}×{width}"
+        assert np.array_equal(loaded(images), expected), f"{height}×{width}"
+        assert np.array_equal(session.run(None, {name: images})[0], expected), f"{height}×{width}"
 
 
 def test_large_jpegs_differ_by_no_more_than_the_page_says(world, large, said):

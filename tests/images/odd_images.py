@@ -970,7 +970,6 @@ def misnamed() -> Iterator[OddImage]:
         ("svg", b'<svg xmlns="http://www.w3.org/2000/svg"/>', "png", "SVG drawing: save it as PNG"),
         ("pdf", b"%PDF-1.7\n%%EOF", "tif", "PDF document: save its pages as JPEG or PNG"),
         ("jpeg-2000", encoded(small, "JPEG2000"), "jpg", f"JPEG 2000 image: {save}"),
-        ("avif", encoded(small, "AVIF"), "webp", f"AVIF image: {save}"),
         ("ico", encoded(small, "ICO"), "bmp", rf"icon \(ICO\): {save}"),
         ("ppm", encoded(small, "PPM"), "bmp", f"PNM image: {save}"),
         ("eps", encoded(small, "EPS"), "tiff", rf"PostScript file \(EPS\): {save}"),
@@ -1021,7 +1020,7 @@ def names() -> Iterator[OddImage]:
         yield decoded(f"name-{name}", png(pixels, 8, 2), pixels=pixels, file_name=stem + b".jpg")
         content = f"no image, called {name}".encode()
         yield skipped(f"name-{name}-of-text", content, TEXT, file_name=stem[:-1] + b"#.jpg")
-    for suffix in ("jpe", "dib", "JPEG", "tIfF"):
+    for suffix in ("jpe", "dib", "JPEG", "tIfF", "avif", "HEIC", "hif"):
         pixels = photo(f"suffix {suffix}")
         yield decoded(f"suffix-{suffix}", png(pixels, 8, 2), suffix=suffix, pixels=pixels)
 
@@ -1037,7 +1036,7 @@ def unnamed() -> Iterator[OddImage]:
         "suffix-after-the-suffix": b"image.jpg.bak",
         "suffix-with-a-dot": b"image.jpg.",
         "suffix-with-a-space": b"image.jpg ",
-        "suffix-of-a-format-not-read": b"image.heic",
+        "suffix-of-a-format-not-read": b"image.jp2",
         "suffix-of-a-thumbnail-database": b"Thumbs.db",
         "suffix-on-another-line": b"image.jpg\n",
     }.items():

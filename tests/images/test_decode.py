@@ -310,7 +310,6 @@ def test_content_decides_not_the_name(tmp_path):
     ("file_format", "name"),
     [
         ("JPEG2000", "JPEG 2000 image"),
-        ("AVIF", "AVIF image"),
         ("PPM", "PNM image"),
         ("ICO", "icon (ICO)"),
         ("EPS", "PostScript file (EPS)"),

@@ -62,11 +62,6 @@ SVG = b'<svg xmlns="http://www.w3.org/2000/svg"><path d="M0 0"/></svg>'
 HTML = b"<!DOCTYPE html>\n<html><body><svg ></svg></body></html>"
 
 NAMES = {
-    "HEIC image": [
-        *(ftyp(b"heic", b"mif1", b"heic"), ftyp(b"heix", b"mif1"), ftyp(b"hevc", b"msf1")),
-        *(ftyp(b"mif1", b"mif1", b"heic"), ftyp(b"msf1", b"hevc")),
-    ],
-    "AVIF image": [ftyp(b"avif", b"mif1"), ftyp(b"avis"), ftyp(b"mif1", b"mif1", b"avif"), encoded("AVIF")],
     "JPEG XL image": [b"\xff\x0a\x7f\x01\xd0", b"\0\0\0\x0cJXL \r\n\x87\n" + ftyp(b"jxl ")],
     "JPEG 2000 image": [encoded("JPEG2000"), encoded("JPEG2000", no_jp2=True)],
     "JPEG XR image": [b"II\xbc\x01\x20\0\0\0"],
@@ -129,9 +124,21 @@ def test_what_has_no_name_shows_its_first_bytes(data):
     assert reason_not_read(data) == f"not an image: first bytes {data[:4].hex()}"
 
 
-@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "MPO"])
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "MPO", "AVIF"])
 def test_32_bytes_tell_an_image_that_is_read(file_format):
     assert format_read(encoded(file_format)[:32]) is not None
+
+
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [
+        *[(data, "HEIC") for data in (ftyp(b"heic", b"mif1", b"heic"), ftyp(b"heix", b"mif1"), ftyp(b"hevc", b"msf1"))],
+        *[(data, "HEIC") for data in (ftyp(b"mif1", b"mif1", b"heic"), ftyp(b"msf1", b"hevc"))],
+        *[(data, "AVIF") for data in (ftyp(b"avif", b"mif1"), ftyp(b"avis"), ftyp(b"mif1", b"mif1", b"avif"))],
+    ],
+)
+def test_heic_and_avif_are_told_apart_by_their_brands(data, name):
+    assert format_read(data[:32]) == name
 
 
 def test_many_comments_take_no_longer_than_few():

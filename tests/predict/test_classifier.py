@@ -471,3 +471,13 @@ def test_exit_code_is_1_if_nothing_could_be_read(world, featx):
     words = ["predict", world / "run", "--cache-dir", world / "cache", "--format", "csv"]
     assert "No such file or directory" in featx(*words, gone, exit_code=1).stdout
     assert "No such file or directory" in featx(*words, gone, good, exit_code=0).stdout
+
+
+def test_files_of_a_folder_that_are_left_out_by_their_suffix_are_counted(tmp_path, caplog):
+    folder = tmp_path / "new"
+    folder.mkdir()
+    for name in ("1.jpg", "2.heic", "a.txt", "b.TXT", "notes", "labels.json"):
+        (folder / name).write_text(name)
+    assert [file.name for file in find_files([str(folder)])] == ["1.jpg", "2.heic"]
+    (said,) = caplog.messages
+    assert "these suffixes: 2 .txt, 1 .json, 1 without suffix, such as" in said

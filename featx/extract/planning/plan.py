@@ -230,7 +230,9 @@ def _sample(
     """
     rows = sample_rows(dataset)
     images = images_of(dataset)[rows]
-    batches = read_batches(images.sources, images.digests, recipe.image_size, _BATCH_SIZE, workers)
+    batches = read_batches(
+        images.sources, images.digests, recipe.image_size, _BATCH_SIZE, workers, aspect_ratio=recipe.aspect_ratio
+    )
     bad = {image.row: image.reason for batch in batches for image in batch.unreadable}
     paths = [dataset.paths[row] for row in rows]
     if strict and bad:
