@@ -27,6 +27,12 @@ PRECISIONS = ("float32", "bfloat16", "int8")
 #: What may be done with a layer's output of `(height, width, channels)`: the mean, or the largest, of each channel.
 POOLINGS = ("avg", "max")
 
+#: Orders of the axes of a network's input: colours first, or last.
+LAYOUTS = ("nchw", "nhwc")
+
+#: Characters that each part of a store's name has at most.
+_MAX_NAME = 60
+
 #: Resampling filters, as Pillow names them.
 _RESIZES = ("bilinear",)
 
@@ -59,11 +65,14 @@ class Recipe:
     """What decides a feature's numbers. Immutable; equal recipes have equal keys.
 
     Attributes:
-        backbone: name in `featx.backbones.table.BACKBONES`, e.g. `"vgg16"`.
-        weights: SHA-256 of the weights file in hexadecimal, or `"random-SEED"` for seeded random weights.
+        backbone: name in `featx.backbones.table.BACKBONES`, e.g. `"vgg16"`; or that of a network file, without its
+            folder, e.g. `"dinov2.onnx"`.
+        weights: SHA-256 of the weights file, or of the network file, in hexadecimal; or `"random-SEED"` for seeded
+            random weights.
         layer: name of the layer whose output is stored.
         image_size: `(height, width)` in pixels that images are resized to.
-        preprocessing: what is done to pixels before the network; see `featx.backbones.table.Backbone`.
+        preprocessing: what is done to pixels before the network; see `featx.backbones.table.Backbone`, and for a
+            network file `featx.backbones.preprocessing`.
         resize: the resampling filter, as Pillow names it.
         precision: arithmetic of the forward pass: `"float32"`, `"bfloat16"` or `"int8"`.
         dtype: `"float16"` or `"float32"`, the dtype features are stored in.
@@ -73,6 +82,7 @@ class Recipe:
         pooling: `"avg"` or `"max"` if the layer's output is pooled to `(channels,)`; else None.
         aspect_ratio: what keeps that of an image: `"crop"` or `"pad"`, see `featx.images.framing.frame_in`; None if the
             image is stretched.
+        layout: `"nchw"` or `"nhwc"` of a network file whose input leaves that open; else None.
         augmentation: how views are made; None in the recipe of the images themselves, which all settings share.
 
     Raises:
@@ -91,6 +101,7 @@ class Recipe:
     calibration: str | None = None
     pooling: str | None = None
     aspect_ratio: str | None = None
+    layout: str | None = None
     augmentation: Augmentation | None = None
 
     def __post_init__(self) -> None:
@@ -139,6 +150,7 @@ class Recipe:
             "dtype": DTYPES,
             "pooling": (None, *POOLINGS),
             "aspect_ratio": (None, *ASPECT_RATIOS),
+            "layout": (None, *LAYOUTS),
         }
         for name, values in known.items():
             if (value := getattr(self, name)) not in values:
@@ -164,9 +176,11 @@ class Recipe:
     def slug(self) -> str:
         """The name of the recipe's folder in the cache, e.g. `vgg16-block5_pool-150x150-1f3a9c02`."""
         height, width = self.image_size
-        named = [self.backbone, self.layer, self.pooling, f"{height}x{width}", self.aspect_ratio]
-        named.append("views" if self.augmentation else None)
-        return "-".join([*(re.sub(r"[^A-Za-z0-9_.]+", "_", name) for name in named if name), self.key[:8]])
+        named = [self.backbone, self.layer, *([self.pooling] if self.pooling else []), f"{height}x{width}"]
+        named += [self.aspect_ratio] if self.aspect_ratio else []
+        named += ["views"] if self.augmentation else []
+        parts = (re.sub(r"[^A-Za-z0-9_.]+", "_", name)[:_MAX_NAME].lstrip("._") for name in named)
+        return "-".join([*parts, self.key[:8]])
 
     @property
     def of_images(self) -> Self:

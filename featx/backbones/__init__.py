@@ -1,6 +1,7 @@
 """Pretrained networks: which there are, where their weights come from, and how one runs from bytes to features.
 
-A new backbone is one entry in `table.py`, and a line in `networks.json`.
+A new backbone is one entry in `table.py`, and a line in `networks.json`. The file of any network can be one, too: see
+`network_file.py`.
 """
 
 from featx.backbones.build import (
@@ -12,6 +13,10 @@ from featx.backbones.build import (
     count_network_classes,
 )
 from featx.backbones.class_map import ClassMap, NetworkClass, make_class_map, read_class_list
+from featx.backbones.described import describe_network
 from featx.backbones.listing import BackboneInfo, list_backbones
+from featx.backbones.network_file import NetworkFile, NetworkLayer, is_network_file, is_network_name
+from featx.backbones.onnx_file import OpenedOnnx, open_onnx
+from featx.backbones.preprocessing import PREPROCESSINGS, as_preprocessing, find_pixels, preprocessing_help
 from featx.backbones.table import BACKBONES, LAST_BLOCK, find_backbone, find_block
 from featx.backbones.weights import CLASSIFIER_LAYER, Weights, check_weights, find_weights, find_weights_again

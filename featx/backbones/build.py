@@ -1,5 +1,6 @@
 """How a backbone becomes a function from bytes to features: a Keras model with the preprocessing inside."""
 
+import logging
 import os
 import re
 import warnings
@@ -7,18 +8,25 @@ import zipfile
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, NoReturn, get_args
 
 import numpy as np
 
+from featx.backbones.described import describe_network
+from featx.backbones.network_file import NetworkFile, is_network_file, is_network_name
+from featx.backbones.preprocessing import PREPROCESSINGS, as_preprocessing
 from featx.backbones.table import BACKBONES, Preprocessing, find_backbone, trunk_of
 from featx.backbones.weights import CLASSIFIER_LAYER, MAX_WEIGHTS_BYTES, count_classes
 from featx.errors import BackboneError, FeatxError, WeightsError
 from featx.recipe import Recipe, UnknownRecipeError
+from featx.storage import StoragePath
 from featx.store import check_own_file, private_copy
 from featx.system import check_name, import_keras
 from featx.text import printable
+
+log = logging.getLogger("featx")
 
 #: Keras's dtype policy for each precision that a model can compute in. Weights are float32 in both.
 DTYPE_POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
@@ -30,12 +38,18 @@ _PREPROCESSING_LAYERS = {"Rescaling", "Normalization"}
 _N_RANDOM_CLASSES = 1000
 
 
-def count_network_classes(backbone: str, weights_path: Path | None) -> int:
+def count_network_classes(backbone: str, weights_path: Path | None, cache_dir: StoragePath) -> int:
     """Return how many classes a whole classifier tells apart; 1000 if it has random weights, None for their path.
 
     Raises:
         WeightsError: the file holds no classifier.
     """
+    if is_network_file(backbone):
+        return _count_scores(describe_network(weights_path or backbone, cache_dir))
+    return _count_keras_classes(backbone, weights_path)
+
+
+def _count_keras_classes(backbone: str, weights_path: Path | None) -> int:
     if weights_path is None:
         return _N_RANDOM_CLASSES
     n_classes = count_classes(weights_path)
@@ -47,6 +61,22 @@ def count_network_classes(backbone: str, weights_path: Path | None) -> int:
             f"Keras's {official}, with --weights PATH."
         )
     return n_classes
+
+
+def _count_scores(network: NetworkFile) -> int:
+    if network.n_classes is None:
+        raise WeightsError(f"{printable(network.name)} has no classifier: no output with one number for each class.")
+    _say_scores(network)
+    return network.n_classes
+
+
+@cache  # so that it is said once
+def _say_scores(network: NetworkFile) -> None:
+    kind, name = network.scores_kind, printable(network.name)
+    if network.has_probabilities:
+        log.info("%s ends with %s: its output is taken for probabilities.", name, kind)
+    else:
+        log.info("%s ends with %s: softmax turns its output into probabilities.", name, kind)
 
 
 def check_fit(backbone: str, layer: str, image_size: tuple[int, int], pooling: str | None) -> None:
@@ -62,10 +92,7 @@ def check_fit(backbone: str, layer: str, image_size: tuple[int, int], pooling: s
     if layer != CLASSIFIER_LAYER and (names := trunk_of(backbone).layers):
         _check_layer(backbone, layer, names)
     if layer == CLASSIFIER_LAYER and pooling:
-        raise BackboneError(
-            f"The layer {CLASSIFIER_LAYER} has a probability for each class, which cannot be pooled: leave --pooling "
-            f"out, or choose another --layer. Received: {pooling!r}"
-        )
+        _refuse_pooling(pooling)
     if layer == CLASSIFIER_LAYER and not (entry.takes_any_size or image_size == entry.image_size):
         raise BackboneError(
             f"The whole classifier of {backbone} takes images of {'x'.join(map(str, entry.image_size))} only: "
@@ -86,11 +113,40 @@ def check_recipe(recipe: Recipe) -> None:
         BackboneError: its layer, image size and pooling do not go with its backbone.
     """
     recipe.check_implemented()
+    if is_network_file(recipe.backbone):
+        _check_file_recipe(recipe)
+        return
     if recipe.backbone not in BACKBONES:
         raise UnknownRecipeError.of("backbone", recipe.backbone, "those that featx backbones lists")
+    if recipe.layout is not None:
+        raise UnknownRecipeError.of("layout", recipe.layout, f"none for {recipe.backbone}")
     if recipe.preprocessing not in get_args(Preprocessing):
         raise UnknownRecipeError.of("preprocessing", recipe.preprocessing, ", ".join(get_args(Preprocessing)))
     check_fit(recipe.backbone, recipe.layer, recipe.image_size, recipe.pooling)
+
+
+def _check_file_recipe(recipe: Recipe) -> None:
+    """Raise FeatxError unless a recipe of a network file can be computed, as far as can be told without the file."""
+    if not is_network_name(recipe.backbone):
+        raise UnknownRecipeError.of("backbone", recipe.backbone, "names of files without a folder")
+    if recipe.has_random_weights:
+        raise UnknownRecipeError.of("weights", recipe.weights, "the SHA-256 of a network file")
+    words = f"{', '.join(PREPROCESSINGS)}, and mean=…,std=…"
+    try:
+        is_known = as_preprocessing(recipe.preprocessing) == recipe.preprocessing
+    except BackboneError:
+        is_known = False
+    if not is_known:
+        raise UnknownRecipeError.of("preprocessing", recipe.preprocessing, words)
+    if recipe.layer == CLASSIFIER_LAYER and recipe.pooling:
+        _refuse_pooling(recipe.pooling)
+
+
+def _refuse_pooling(pooling: str) -> NoReturn:
+    raise BackboneError(
+        f"The layer {CLASSIFIER_LAYER} has a probability for each class, which cannot be pooled: leave --pooling "
+        f"out, or choose another --layer. Received: {pooling!r}"
+    )
 
 
 def _check_layer(backbone: str, layer: str, names: Sequence[str]) -> None:
@@ -195,7 +251,7 @@ def _build_network(keras: Any, recipe: Recipe, weights_path: Path | None) -> Any
     top: dict[str, Any] = {"include_top": False}
     height, width = recipe.image_size
     if recipe.layer == CLASSIFIER_LAYER:
-        n_classes = count_network_classes(recipe.backbone, weights_path)
+        n_classes = _count_keras_classes(recipe.backbone, weights_path)
         top = {"include_top": True, "classes": n_classes, "classifier_activation": "softmax"}
     try:
         network = application(weights=None, input_shape=(height, width, 3), **top)

@@ -12,12 +12,13 @@ import socket
 import sys
 import tempfile
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from featx.backbones.network_file import CLASSIFIER_LAYER, is_network_file
 from featx.backbones.table import BACKBONES, OfficialFile, find_backbone
 from featx.dataset import digest_files
 from featx.errors import WeightsError
@@ -25,9 +26,6 @@ from featx.storage import StoragePath, expanded, nearest_folder
 from featx.store import DAMAGE_ERRORS, as_text, check_own_file, open_hdf5
 from featx.system import did_you_mean, import_keras, size
 from featx.text import printable
-
-#: What Keras calls the last layer of a whole classifier: its output is a probability for each class.
-CLASSIFIER_LAYER = "predictions"
 
 log = logging.getLogger("featx")
 
@@ -127,11 +125,14 @@ class _Wanted:
         return f"{self.backbone}*.h5" if self.whole else f"{self.backbone}*_notop.h5"
 
 
-def check_weights(weights: str) -> None:
+def check_weights(weights: str, backbone: str) -> None:
     """Raise WeightsError if `weights` is neither a word that `find_weights` knows nor a file that is there.
 
-    So does a folder for ImageNet's weights that is not there.
+    So does a folder for ImageNet's weights that is not there. A network file has its weights in it: it must be there.
     """
+    if is_network_file(backbone):
+        _check_network_file(expanded(backbone), weights)
+        return
     if weights == "imagenet":
         _weights_folder()
     if weights in _WORDS or _RANDOM.fullmatch(weights) or _is_file(expanded(weights)):
@@ -160,11 +161,21 @@ def has_weights_here(backbone: str) -> bool:
         return True
 
 
+def _check_network_file(path: Path, weights: str) -> None:
+    if weights not in {"imagenet", "imagenet-or-random"}:
+        raise WeightsError(
+            f"{printable(path)} contains its weights: leave --weights out. Received: {printable(weights)}"
+        )
+    if not _is_file(path):
+        names = [file.name for file in path.parent.glob("*") if is_network_file(file.name)]
+        raise WeightsError(f"There is no network file {printable(path)}.{did_you_mean(path.name, names)}")
+
+
 def find_weights(backbone: str, weights: str, cache_dir: StoragePath, *, whole: bool = False) -> Weights:
     """Return the weights that `weights` names.
 
     Args:
-        backbone: name in `featx.backbones.table.BACKBONES`.
+        backbone: name in `featx.backbones.table.BACKBONES`, or the path of a network file, which has its weights in it.
         weights: `"imagenet"`: a file in the folder `FEATX_WEIGHTS_DIR`, else Keras's own, downloaded if need be;
             `"random"` or `"random:SEED"`: seeded random weights, for tests; `"imagenet-or-random"`: for
             demonstrations, ImageNet weights or, where none can be had, random ones with a warning; else the path of
@@ -175,8 +186,10 @@ def find_weights(backbone: str, weights: str, cache_dir: StoragePath, *, whole: 
     Raises:
         WeightsError: there are none, or the file is not what its name says.
     """
+    check_weights(weights, backbone)
+    if is_network_file(backbone):
+        return _digested(expanded(backbone), cache_dir)
     find_backbone(backbone)
-    check_weights(weights)
     wanted = _Wanted(backbone, whole)
     if match := _RANDOM.fullmatch(weights):
         return Weights(f"random-{int(match[1] or 0)}", None)
@@ -202,7 +215,7 @@ def find_weights_again(
     """Return the weights with this `digest`, from the first place that has them.
 
     Args:
-        backbone: name in `featx.backbones.table.BACKBONES`.
+        backbone: name in `featx.backbones.table.BACKBONES`, or that of a network file.
         digest: SHA-256 of the file in hexadecimal, or `"random-SEED"`.
         candidates: files to try first; None and what is not there is passed over. After them, `FEATX_WEIGHTS_DIR`
             and Keras's own folder are looked into.
@@ -213,11 +226,14 @@ def find_weights_again(
     Raises:
         WeightsError: they are nowhere; the message says where they were looked for.
     """
+    named = [path for path in candidates if path]
+    if is_network_file(backbone):
+        folder = _weights_folder()
+        return _with_digest(backbone, digest, [*named, *([folder / backbone] if folder else [])], cache_dir)
     find_backbone(backbone)
     wanted = _Wanted(backbone, whole)
     if digest.startswith("random-"):
         return Weights(digest, None)
-    named = [path for path in candidates if path]
     looked: list[str] = []
     for path in _local_paths(wanted, named):
         weights = _weights_in_file(wanted, path, cache_dir)
@@ -236,6 +252,24 @@ def find_weights_again(
     )
 
 
+def _with_digest(name: str, digest: str, paths: Sequence[Path], cache_dir: StoragePath) -> Weights:
+    """Return the network file with this `digest`, the first of `paths` that has it."""
+    looked: list[str] = []
+    for path in dict.fromkeys(paths):
+        if not _is_file(path):
+            looked.append(f"{printable(path)} is not there")
+            continue
+        weights = _digested(path, cache_dir)
+        if weights.digest == digest:
+            return weights
+        looked.append(f"{printable(path)} is another one")
+    where = f" ({'; '.join(looked)})" if looked else ""
+    raise WeightsError(
+        f"The network file {printable(name)} with the SHA-256 {digest[:16]}… was not found{where}. Name it with "
+        f"--weights PATH, or set FEATX_WEIGHTS_DIR to its folder."
+    )
+
+
 def _local_paths(wanted: _Wanted, named: Sequence[Path]) -> Iterator[Path]:
     """Yield those of the `named` files that are there, and the one that is found without being named."""
     yield from (path for path in named if _is_file(path))
@@ -250,8 +284,11 @@ def _is_file(path: Path) -> bool:
 
 def _weights_in_file(wanted: _Wanted, path: Path, cache_dir: StoragePath) -> Weights:
     # A file whose digest is remembered has been checked, and has not changed since: it is not read again.
-    check = partial(_check_official, wanted.official, path)
-    digests, problems = digest_files([path.absolute()], cache_dir, before_reading=check)
+    return _digested(path, cache_dir, before_reading=partial(_check_official, wanted.official, path))
+
+
+def _digested(path: Path, cache_dir: StoragePath, before_reading: Callable[[], object] = lambda: None) -> Weights:
+    digests, problems = digest_files([path.absolute()], cache_dir, before_reading=before_reading)
     if problems:
         raise WeightsError(f"The weights file {printable(path)} cannot be read: {problems[0]}.")
     log.debug("Weights: %s, SHA-256 %s.", printable(path), bytes(digests[0]).hex())

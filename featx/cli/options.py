@@ -13,7 +13,7 @@ from typing import Any, TypeVar, cast
 import click
 from click.core import ParameterSource
 
-from featx.backbones import LAST_BLOCK
+from featx.backbones import LAST_BLOCK, is_network_file
 from featx.cli.terminal import say, say_data
 from featx.dataset import ImageFolders, Labels, chosen_data, has_data
 from featx.engines import ENGINE_CHOICES, EngineOptions
@@ -72,6 +72,14 @@ class Choice(click.Choice[str]):
         except click.BadParameter as error:
             message = f"{value!r} is not in the list of {self.listed_by}." if self.listed_by else error.message
             raise click.BadParameter(f"{message}{did_you_mean(value, self.choices)}", ctx, param) from None
+
+
+class BackboneType(Choice):
+    """A name of the table, or the path of a network file."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the name or the path."""
+        return str(value) if is_network_file(value) else super().convert(value, param, ctx)
 
 
 class StoragePathType(click.Path):
@@ -163,9 +171,9 @@ def option(*names: str, **settings: Any) -> Callable[[_Command], _Command]:
 def recipe_option(name: str, *, help: str | None = None) -> Callable[[_Command], _Command]:  # noqa: A002
     """Return an option of the recipe, by its name in Python; `help` is instead of the table's."""
     entry = RECIPE_OPTIONS[name]
-    kind = (
-        Choice(entry.choices, entry.listed_by) if entry.choices else entry.parse and Parsed(entry.metavar, entry.parse)
-    )
+    of_words = BackboneType if name == "backbone" else Choice
+    of_text = entry.parse and Parsed(entry.metavar, entry.parse)
+    kind = of_words(entry.choices, entry.listed_by) if entry.choices else of_text
     return option(option_flag(name), type=kind, help=help or entry.full_help)
 
 
@@ -309,13 +317,18 @@ BACKBONE = recipe_option("backbone")
 BACKBONE_LIST = option(
     "--backbone",
     "backbones",
-    type=Choice(RECIPE_OPTIONS["backbone"].choices, RECIPE_OPTIONS["backbone"].listed_by),
+    type=BackboneType(RECIPE_OPTIONS["backbone"].choices, RECIPE_OPTIONS["backbone"].listed_by),
     multiple=True,
     default=[RECIPE_OPTIONS["backbone"].default],
     show_default=True,
     help=f"{RECIPE_OPTIONS['backbone'].help} Repeat the option for several.",
 )
-RECIPE = options(*map(recipe_option, ("image_size", "resize", "weights", "layer", "pooling", "precision", "dtype")))
+RECIPE = options(
+    *map(
+        recipe_option,
+        ("image_size", "resize", "weights", "layer", "preprocess", "layout", "pooling", "precision", "dtype"),
+    )
+)
 
 
 def _views(

@@ -29,7 +29,7 @@ MAX_TOP_K = 1000
 
 #: Options for a run only, and for a pretrained classifier only.
 _OF_RUN = ("head",)
-_OF_DIRECT = ("maps", "class_list", "backbone", "image_size", "resize", "precision")
+_OF_DIRECT = ("maps", "class_list", "backbone", "image_size", "resize", "precision", "preprocess", "layout")
 
 
 @click.command()
@@ -47,6 +47,8 @@ _OF_DIRECT = ("maps", "class_list", "backbone", "image_size", "resize", "precisi
     "resize", help="With --direct: stretch images, crop the middle, or pad with black.  [default: stretch]"
 )
 @opt.recipe_option("precision", help="With --direct: arithmetic of the network, but not int8.  [default: auto]")
+@opt.recipe_option("preprocess", help="With --direct: what a network file wants of pixels, see featx extract.")
+@opt.recipe_option("layout", help="With --direct: order of the axes of a network file's input, if it does not tell.")
 @click.option(
     "--top-k",
     type=click.IntRange(1, MAX_TOP_K),

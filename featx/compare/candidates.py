@@ -10,7 +10,14 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from featx.backbones import CLASSIFIER_LAYER, ClassMap, count_network_classes, find_backbone, find_weights
+from featx.backbones import (
+    CLASSIFIER_LAYER,
+    ClassMap,
+    count_network_classes,
+    find_backbone,
+    find_weights,
+    is_network_file,
+)
 from featx.compare.baselines import BASELINES, REPORT_HEAD, REPORT_RESNET50, train_on_pixels
 from featx.compare.result import Approach, CurvePoint
 from featx.dataset import Data, ImageDataset, sample_mask
@@ -207,14 +214,14 @@ def direct_applications(
     applications: list[tuple[RecipeOptions, ClassMap]] = []
     missing: dict[str, WeightsError] = {}
     for name in backbones:
-        entry = find_backbone(name)
         try:
             weights = find_weights(name, str(options["weights"]), cache_dir, whole=True)
-            class_map = map_to(count_network_classes(name, weights.path))
+            class_map = map_to(count_network_classes(name, weights.path, cache_dir))
         except WeightsError as error:
             missing[name] = error
             continue
-        image_size = options.get("image_size") if entry.takes_any_size else None
+        takes_any_size = is_network_file(name) or find_backbone(name).takes_any_size
+        image_size = options.get("image_size") if takes_any_size else None
         of_classifier: RecipeOptions = {"layer": CLASSIFIER_LAYER, "pooling": None, "image_size": image_size}
         applications.append(({**options, **of_classifier, "backbone": name, "dtype": None}, class_map))
     if not applications and missing:

@@ -8,9 +8,9 @@ from dataclasses import replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Unpack
+from typing import Any, Unpack
 
-from featx.backbones import NetworkClass, make_class_map, read_class_list
+from featx.backbones import NetworkClass, is_network_file, make_class_map, read_class_list
 from featx.compare.baselines import (
     BASELINE_NAMES,
     REPORT_BACKBONE,
@@ -35,6 +35,7 @@ from featx.compare.error_analysis import ErrorAnalysis, analyse_errors
 from featx.compare.near_duplicates import find_copies
 from featx.compare.result import Comparison, ranked, with_p_values
 from featx.dataset import Data, ImageDataset, SkippedImage, is_sample, scan
+from featx.engines import check_engine
 from featx.errors import FeatxError, reason_of
 from featx.extract import (
     DEFAULT_CACHE_DIR,
@@ -76,7 +77,7 @@ MAX_REPEATS = 1000
 def compare_approaches(
     data_dir: Data,
     *,
-    backbones: Sequence[str] | str = (RECIPE_DEFAULTS["backbone"],),
+    backbones: Sequence[Path | str] | Path | str = (RECIPE_DEFAULTS["backbone"],),
     baselines: Sequence[str] | str = (),
     cache_dir: StoragePath | str = DEFAULT_CACHE_DIR,
     training: Training = DEFAULT_TRAINING,
@@ -127,18 +128,23 @@ def compare_approaches(
         raise TypeError("compare_approaches has no option 'backbone': use backbones, with one or more names")
     recipe_options, engine_options = split_options(options)
     check_training(training)
-    backbones, baselines = _each_once("backbones", backbones), _each_once("baselines", baselines)
+    backbones, baselines = _each_once("backbones", _as_text(backbones)), _each_once("baselines", baselines)
     maps = names("maps", maps)
     views, workers, repeats = as_views(views), as_workers(workers), whole_number("repeats", repeats, most=MAX_REPEATS)
     curve = _as_curve(learning_curve, repeats)
     _check_choice(backbones, baselines, recipe_options, tune)
-    of_backbones: list[RecipeOptions] = [{**recipe_options, "backbone": name} for name in backbones]
-    of_report = report_resnet50_options(recipe_options) if REPORT_RESNET50 in baselines else None
+    of_backbones = [_options_of(name, recipe_options, backbones) for name in backbones]
+    of_report = (
+        report_resnet50_options({**recipe_options, "preprocess": None, "layout": None})
+        if REPORT_RESNET50 in baselines
+        else None
+    )
+    cache_dir = as_cache_dir(cache_dir)
     for recipe_of in [*of_backbones, *filter(None, [of_report])]:
-        check_options(**recipe_of)
-    before = [options_before(tune, **one) for one in of_backbones] if tune is not None else []
+        _check(recipe_of, engine_options.engine, cache_dir)
+    before = [options_before(tune, cache_dir, **one) for one in of_backbones] if tune is not None else []
     network_classes = _network_classes(class_list, is_used=direct, maps=maps)
-    cache_dir, runs_dir = as_cache_dir(cache_dir), as_path(runs_dir) if runs_dir else None
+    runs_dir = as_path(runs_dir) if runs_dir else None
     if runs_dir:
         check_empty(runs_dir)
     dataset = scanned = scan(data_dir, cache_dir, show=training.show)
@@ -221,6 +227,28 @@ def _as_curve(given: bool | Sequence[int], repeats: int) -> Curve | None:
     return Curve(sizes, max(N_SEEDS, repeats)) if given else None
 
 
+def _options_of(backbone: str, options: RecipeOptions, backbones: Sequence[str]) -> RecipeOptions:
+    """Return the options for one of the backbones: beside a network file, those of the table need no `preprocess`."""
+    if not is_network_file(backbone) and any(map(is_network_file, backbones)):
+        options = {**options, "preprocess": None, "layout": None}
+    return {**options, "backbone": backbone}
+
+
+def _check(options: RecipeOptions, engine: str, cache_dir: StoragePath) -> None:
+    """Raise FeatxError if there is no such recipe, or the engine cannot run it."""
+    check_engine(engine, str(options["precision"]), str(options["backbone"]))
+    check_options(cache_dir, **options)
+
+
+def _as_text(backbones: Sequence[Path | str] | Path | str) -> Any:
+    """Return the paths among backbones as text."""
+    if isinstance(backbones, Path):
+        return str(backbones)
+    return (
+        backbones if isinstance(backbones, str) else [str(one) if isinstance(one, Path) else one for one in backbones]
+    )
+
+
 def _each_once(what: str, given: Sequence[str] | str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names(what, given)))
 
@@ -235,6 +263,11 @@ def _check_choice(backbones: Sequence[str], baselines: Sequence[str], options: R
         check_name(name, BASELINE_NAMES, f"A baseline must be one of {', '.join(BASELINE_NAMES)}.")
     if len({*backbones, *([REPORT_BACKBONE] if REPORT_RESNET50 in baselines else [])}) <= 1:
         return
+    files = [Path(name).name for name in backbones if is_network_file(name)]
+    if len(set(files)) < len(files):
+        raise FeatxError(
+            f"Two network files have the same name: rename one. Received: {', '.join(map(printable, files))}"
+        )
     weights = str(options["weights"])
     if not re.fullmatch(r"imagenet|random(:\d+)?|imagenet-or-random", weights):
         raise FeatxError(

@@ -10,13 +10,14 @@ from featx.engines.engine import (
     Engine,
     EngineChoices,
     EngineOptions,
-    check_precision,
+    check_engine,
     choose_engine,
     cpu_engine,
     create_engine,
     default_batch_size,
     engines_for,
     needs_keras,
+    needs_weights,
 )
 from featx.engines.networks import (
     calibration_digest,

@@ -10,10 +10,11 @@ from typing import Any, Protocol, Self, TypedDict
 
 import numpy as np
 
-from featx.backbones import DTYPE_POLICIES, Weights, check_recipe
+from featx.backbones import DTYPE_POLICIES, Weights, check_recipe, is_network_file
 from featx.dataset import ImageDataset
 from featx.engines.keras_engine import KerasEngine
 from featx.engines.networks import is_converted
+from featx.engines.onnx_network import is_onnx
 from featx.engines.openvino_engine import OpenVinoEngine
 from featx.errors import FeatxError
 from featx.recipe import PRECISIONS, Recipe
@@ -27,6 +28,7 @@ from featx.system import (
     openvino_has_bfloat16,
     whole_number,
 )
+from featx.text import printable
 
 log = logging.getLogger("featx")
 
@@ -76,6 +78,7 @@ class EngineEntry:
         package: the Python package that it needs.
         create: starts it; takes a recipe and the arguments of `create_engine`.
         precisions: what it computes in.
+        network_suffixes: how the names of the network files that it runs end.
         converts: whether Keras converts the network for it, once; else Keras itself runs the network.
         uses_gpu: whether it can use a GPU.
         has_streams: whether it runs several batches at the same time on the cores of a CPU.
@@ -86,10 +89,15 @@ class EngineEntry:
     package: str
     create: Callable[..., Engine]
     precisions: tuple[str, ...]
+    network_suffixes: tuple[str, ...]
     converts: bool
     uses_gpu: bool
     has_streams: bool
     has_bfloat16: Callable[[], bool]
+
+    def runs(self, backbone: str) -> bool:
+        """Return whether it runs this backbone: any of the table, and some network files."""
+        return not is_network_file(backbone) or backbone.lower().endswith(self.network_suffixes)
 
 
 class EngineChoices(TypedDict, total=False):
@@ -134,9 +142,9 @@ class EngineOptions:
         return cls(**given)
 
 
-def engines_for(precision: str) -> list[str]:
-    """Return the names of the engines that compute in `precision`, the fastest on a CPU first."""
-    return [name for name, entry in ENGINES.items() if precision in entry.precisions]
+def engines_for(precision: str, backbone: str) -> list[str]:
+    """Return the names of the engines that run `backbone` in `precision`, the fastest on a CPU first."""
+    return [name for name, entry in ENGINES.items() if precision in entry.precisions and entry.runs(backbone)]
 
 
 def default_batch_size(options: EngineOptions) -> int:
@@ -146,10 +154,16 @@ def default_batch_size(options: EngineOptions) -> int:
     return options.batch_size or (GPU_BATCH_SIZE if on_gpu else CPU_BATCH_SIZE)
 
 
-def check_precision(engine: str, precision: str) -> None:
-    """Raise FeatxError if the engine, unless it is `auto`, does not compute in this precision."""
-    names = engines_for(precision)
-    if engine != AUTO and engine not in names:
+def check_engine(engine: str, precision: str, backbone: str) -> None:
+    """Raise FeatxError if the engine, unless it is `auto`, does not run this backbone, or not in this precision."""
+    if engine != AUTO and not ENGINES[engine].runs(backbone):
+        others = " or ".join(name for name, entry in ENGINES.items() if entry.runs(backbone))
+        raise FeatxError(
+            f"The {engine} engine cannot run the network file {printable(backbone)}: choose --engine {others}, or "
+            f"leave --engine out."
+        )
+    names = engines_for(precision, backbone)
+    if AUTO not in {precision, engine} and engine not in names:
         raise FeatxError(f"The {engine} engine does not support {precision}; choose --engine {names[0]}.")
 
 
@@ -159,16 +173,16 @@ def choose_engine(options: EngineOptions, recipe: Recipe) -> str:
     Raises:
         FeatxError: the engine asked for cannot run this precision.
     """
-    check_precision(options.engine, recipe.precision)
+    check_engine(options.engine, recipe.precision, recipe.backbone)
     if options.engine != AUTO:
         return options.engine
-    names = engines_for(recipe.precision)
+    names = engines_for(recipe.precision, recipe.backbone)
     on_gpu = next((name for name in names if ENGINES[name].uses_gpu), None)
     if on_gpu is None or cuda_capability() is None:
-        return cpu_engine(recipe.precision)
+        return cpu_engine(recipe.precision, recipe.backbone)
     if keras_sees_gpu():
         return on_gpu
-    chosen = cpu_engine(recipe.precision)
+    chosen = cpu_engine(recipe.precision, recipe.backbone)
     if chosen != on_gpu:
         log.warning(
             "There is a GPU, but Keras's backend %s cannot use it: continuing with %s on the CPU.",
@@ -179,9 +193,9 @@ def choose_engine(options: EngineOptions, recipe: Recipe) -> str:
 
 
 @cache  # so that it is said once
-def cpu_engine(precision: str) -> str:
-    """Return the name of the fastest engine that computes `precision` on this processor."""
-    names = engines_for(precision)
+def cpu_engine(precision: str, backbone: str) -> str:
+    """Return the name of the fastest engine that runs `backbone` in `precision` on this processor."""
+    names = engines_for(precision, backbone)
     first, *others = [name for name in names if importlib.util.find_spec(ENGINES[name].package)] or names
     if precision != "bfloat16" or not others or ENGINES[first].has_bfloat16():
         return first
@@ -225,9 +239,14 @@ def create_engine(
     return ENGINES[chosen].create(recipe, weights, options, cache_dir=cache_dir, dataset=dataset, show=show)
 
 
+def needs_weights(recipe: Recipe, cache_dir: StoragePath, options: EngineOptions) -> bool:
+    """Return whether `create_engine` will read the file of the weights: to run the network, or to convert it."""
+    return not ENGINES[choose_engine(options, recipe)].converts or not is_converted(recipe, cache_dir)
+
+
 def needs_keras(recipe: Recipe, cache_dir: StoragePath, options: EngineOptions) -> bool:
     """Return whether `create_engine` will start Keras: to run the network, or to convert it."""
-    return not ENGINES[choose_engine(options, recipe)].converts or not is_converted(recipe, cache_dir)
+    return not is_onnx(recipe.backbone) and needs_weights(recipe, cache_dir, options)
 
 
 def _openvino(recipe: Recipe, weights: Weights, options: EngineOptions, **how: Any) -> Engine:
@@ -246,6 +265,7 @@ ENGINES = {
         package="openvino",
         create=_openvino,
         precisions=PRECISIONS,
+        network_suffixes=(".onnx",),
         converts=True,
         uses_gpu=False,
         has_streams=True,
@@ -256,6 +276,7 @@ ENGINES = {
         package="keras",
         create=_keras,
         precisions=tuple(DTYPE_POLICIES),
+        network_suffixes=(),
         converts=False,
         uses_gpu=True,
         has_streams=False,

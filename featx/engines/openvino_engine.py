@@ -17,12 +17,13 @@ from typing import Any
 
 import numpy as np
 
-from featx.backbones import Weights, build_model
+from featx.backbones import Weights, build_model, is_network_file
 from featx.dataset import ImageDataset
 from featx.engines.networks import Network, network_path, network_recipe, read_network, say_damaged, write_network
+from featx.engines.onnx_network import build_onnx, is_onnx
 from featx.engines.quantization import quantize
 from featx.engines.saturation import without_saturation
-from featx.errors import FeatxError, system_errors
+from featx.errors import FeatxError, WeightsError, system_errors
 from featx.recipe import Recipe
 from featx.storage import StoragePath
 from featx.system import (
@@ -92,19 +93,21 @@ class OpenVinoEngine:
             FeatxError: the network cannot be converted, or this processor lacks the precision.
         """
         height, width = recipe.image_size
-        self.request_size = batch_size or max(1, min(32, REQUEST_PIXELS // (height * width)))
         model = load_network(recipe, weights, cache_dir, dataset, show=show)
+        likely = batch_size or max(1, min(32, REQUEST_PIXELS // (height * width)))
+        self.request_size = fixed_batch(model) or likely
         if recipe.precision == "int8":
             model = without_saturation(model)
         try:
             model.reshape([self.request_size, height, width, 3])
             with kept_signal_stack():
-                compiled = _compile(model, recipe.precision, threads, streams)
+                compiled = _compile(model, recipe, threads, streams)
         except RuntimeError as error:  # OpenVINO raises nothing else
             reason = printable(" ".join(str(error).split())[-200:])
+            other = "" if is_network_file(recipe.backbone) else ", or choose --engine keras"
             raise FeatxError(
                 f"OpenVINO cannot run {printable(network_path(recipe, cache_dir))} ({reason}). Remove that "
-                f"file to have it made again, or choose --engine keras."
+                f"file to have it made again{other}."
             ) from error
         self.feature_shape: tuple[int, ...] = tuple(compiled.output(0).shape[1:])
         n_requests = REQUESTS_PER_STREAM * compiled.get_property("NUM_STREAMS")
@@ -173,8 +176,8 @@ class _Batch:
             self.future.set_exception(error)
 
 
-def _compile(model: Any, precision: str, threads: int | None, streams: int | None) -> Any:
-    wanted = _INFERENCE_PRECISION[precision]
+def _compile(model: Any, recipe: Recipe, threads: int | None, streams: int | None) -> Any:
+    wanted = _INFERENCE_PRECISION[recipe.precision]
     config = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": wanted}
     if threads:
         config["INFERENCE_NUM_THREADS"] = str(threads)
@@ -183,8 +186,10 @@ def _compile(model: Any, precision: str, threads: int | None, streams: int | Non
     if streams:
         config["NUM_STREAMS"] = str(streams)
     if wanted == "bf16" and not openvino_has_bfloat16():
+        other = "--engine keras, which computes it more slowly"
         raise FeatxError(
-            "OpenVINO has no bfloat16 on this processor; choose --engine keras, which computes it more slowly."
+            f"OpenVINO has no bfloat16 on this processor; choose "
+            f"{'--precision float32' if is_network_file(recipe.backbone) else other}."
         )
     return import_openvino().Core().compile_model(model, "CPU", config)
 
@@ -218,10 +223,16 @@ def load_network(
         import_nncf()  # if it is not installed, fail before the float network is converted
         floats = replace(recipe, precision="float32", calibration=None)
         floating = load_network(floats, weights, cache_dir, dataset, show=show)
+        if (fixed := fixed_batch(floating) or 1) > 1:
+            raise FeatxError(
+                f"{printable(recipe.backbone)} takes {fixed} images at a time, and int8 needs a network that takes "
+                f"one: choose another --precision, or export the network again for any number of images."
+            )
         quantized, calibration = quantize(floating, recipe, dataset, cache_dir, show=show)
         network = Network(*_serialized(quantized), calibration)
     else:
-        network = _converted(recipe, weights, show=show)
+        convert = _converted_onnx if is_onnx(recipe.backbone) else _converted
+        network = convert(recipe, weights, show=show)
     write_network(network, recipe, cache_dir)
     return _openvino_model(network, recipe)
 
@@ -238,10 +249,25 @@ def _openvino_model(network: Network, recipe: Recipe) -> Any:
     images, features = model.input(0), model.output(0)
     if (images.element_type.get_type_name(), features.element_type.get_type_name()) != ("u8", "f32"):
         raise RuntimeError("it does not turn uint8 into float32")
-    model.reshape([-1, *recipe.image_size, 3])  # which raises if it takes other images
+    model.reshape([fixed_batch(model) or -1, *recipe.image_size, 3])  # which raises if it takes other images
     if features.partial_shape.rank.is_dynamic or features.partial_shape.rank.get_length() < 2:
         raise RuntimeError("its output does not fit the features of images")
     return model
+
+
+def fixed_batch(model: Any) -> int | None:
+    """Return how many images a network takes at a time; None for any number."""
+    n_images = model.input(0).partial_shape[0]
+    return None if n_images.is_dynamic else int(n_images.get_length())
+
+
+def _converted_onnx(recipe: Recipe, weights: Weights, *, show: bool) -> Network:
+    """Have OpenVINO read the network file of `recipe`."""
+    if weights.path is None:
+        raise WeightsError(f"The network file {printable(recipe.backbone)} is needed: name it with --weights PATH.")
+    if show:
+        log.info("Converting %s for OpenVINO; this is needed only once.", printable(recipe.backbone))
+    return Network(*_serialized(build_onnx(network_recipe(recipe), weights.path)))
 
 
 def _converted(recipe: Recipe, weights: Weights, *, show: bool) -> Network:

@@ -101,8 +101,8 @@ def extract_features(
     settings = ExtractionSettings(
         engine_options=engine_options, workers=workers, strict=strict, show=show, ray_address=ray_address
     )
-    check_options(**recipe_options)
     cache_dir, views = as_cache_dir(cache_dir), as_views(views)
+    check_options(cache_dir, **recipe_options)
     dataset = scan(data_dir, cache_dir, to_train=False, show=show)
     recipe, weights = resolve_recipe(cache_dir, dataset, **recipe_options)
     return extract_dataset(dataset, recipe, weights, cache_dir, settings, views=views)

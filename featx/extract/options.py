@@ -1,8 +1,11 @@
 """Turns a user's options into the recipe that they mean on this machine, and a recipe into the command for it."""
 
+import logging
 import os
+import platform
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, TypedDict, Unpack, cast, get_type_hints
 
@@ -11,12 +14,18 @@ import numpy as np
 from featx.backbones import (
     BACKBONES,
     CLASSIFIER_LAYER,
+    NetworkFile,
     Weights,
+    as_preprocessing,
     check_fit,
     check_weights,
+    describe_network,
     find_backbone,
     find_block,
     find_weights,
+    is_network_file,
+    is_network_name,
+    preprocessing_help,
 )
 from featx.dataset import Data, ImageDataset, ImageFolders, Labels
 from featx.engines import (
@@ -25,14 +34,29 @@ from featx.engines import (
     EngineOptions,
     best_calibration,
     calibration_digest,
-    check_precision,
+    check_engine,
     kept_calibrations,
 )
-from featx.errors import FeatxError
+from featx.errors import BackboneError, FeatxError
 from featx.images import ASPECT_RATIOS, Views
-from featx.recipe import DTYPES, POOLINGS, PRECISIONS, Recipe, as_image_size
-from featx.storage import RemotePath, StoragePath, as_cache_dir, as_storage_path
-from featx.system import as_argument, as_workers, check_name, did_you_mean, has_fast_bfloat16, shell_line, shown
+from featx.recipe import DTYPES, LAYOUTS, POOLINGS, PRECISIONS, Recipe, as_image_size
+from featx.storage import RemotePath, StoragePath, as_cache_dir, as_storage_path, expanded
+from featx.system import (
+    as_argument,
+    as_workers,
+    check_name,
+    cpu_has_bfloat16,
+    did_you_mean,
+    has_fast_bfloat16,
+    shell_line,
+    shown,
+)
+from featx.text import printable
+
+log = logging.getLogger("featx")
+
+#: What preprocessings of the table are called by users.
+_TABLE_WORDS = {"caffe": "caffe", "tf": "tf", "torch": "imagenet", "none": "none", "efficientnet": "efficientnet"}
 
 #: Where stores lie unless told otherwise.
 DEFAULT_CACHE_DIR = "cache"
@@ -77,10 +101,14 @@ class RecipeOptions(TypedDict, total=False):
 
     Every function that takes a recipe takes these by name. An option that is left out, or None, means the default.
 
-    backbone: name in `featx.backbones.table.BACKBONES`.
+    backbone: name in `featx.backbones.table.BACKBONES`, or the path of a network file (`.onnx`).
     weights: see `featx.backbones.weights.find_weights`.
     layer: name of the layer whose output is stored; the backbone's last one if None; `"predictions"` for the class
-        probabilities of the whole classifier, whose weights are in another file.
+        probabilities of the whole classifier, whose weights are in another file. In a network file, the name of an
+        output or of its node; if None, what its classifier takes.
+    preprocess: what a network file wants of pixels, see `featx.backbones.as_preprocessing`: `"imagenet"`, `"caffe"`,
+        `"tf"`, `"clip"`, `"none"`, or text like `"mean=127,std=128"`. It must be given for a network file.
+    layout: `"nchw"` or `"nhwc"`, if the shape of a network file's input does not tell.
     pooling: `"avg"` or `"max"`, for the mean or the maximum of each channel; the complete output if None.
     image_size: in pixels, `(height, width)`, one number for both, or text like `"120x160"`; the backbone's own if None.
     resize: how images get that size: `"stretch"`, `"crop"` to the aspect ratio first, or `"pad"` to it with black bars.
@@ -89,10 +117,10 @@ class RecipeOptions(TypedDict, total=False):
     """
 
     backbone: Annotated[
-        str | None,
+        Path | str | None,
         Option(
             help="Pretrained network, such as vgg16, resnet50, efficientnetv2b0 or convnexttiny; featx backbones lists "
-            "all.",
+            "all. Or a network file, .onnx.",
             default="vgg16",
             choices=tuple(BACKBONES),
             listed_by="featx backbones",
@@ -107,6 +135,23 @@ class RecipeOptions(TypedDict, total=False):
         ),
     ]
     layer: Annotated[str | None, Option(help="Layer whose output to store.", default_words="the backbone's last")]
+    preprocess: Annotated[
+        str | None,
+        Option(
+            help="What a network file wants of pixels: imagenet, caffe, tf, clip, none, or numbers for pixels from 0 "
+            "to 255, like mean=127,std=128.",
+            parse=as_preprocessing,
+            metavar="preprocessing",
+        ),
+    ]
+    layout: Annotated[
+        str | None,
+        Option(
+            help="Order of the axes of a network file's input, if its shape does not tell.",
+            choices=LAYOUTS,
+            rule=f"A layout is {' or '.join(LAYOUTS)}.",
+        ),
+    ]
     pooling: Annotated[
         str | None,
         Option(
@@ -207,8 +252,7 @@ def split_options(options: ExtractionOptions) -> tuple[RecipeOptions, EngineOpti
     engine = {name: value for name, value in options.items() if name not in RECIPE_OPTIONS}
     recipe = {name: value for name, value in options.items() if name in RECIPE_OPTIONS}
     chosen, how = with_defaults(cast(RecipeOptions, recipe)), EngineOptions.of(cast(EngineChoices, engine))
-    if (precision := str(chosen["precision"])) != AUTO:
-        check_precision(how.engine, precision)
+    check_engine(how.engine, str(chosen["precision"]), str(chosen["backbone"]))
     return chosen, how
 
 
@@ -228,8 +272,9 @@ def with_defaults(options: RecipeOptions) -> RecipeOptions:
     """
     _check_names(options, RecipeOptions)
     given: dict[str, Any] = {**RECIPE_DEFAULTS, **{name: value for name, value in options.items() if value is not None}}
-    if isinstance(given["weights"], os.PathLike):
-        given["weights"] = os.fspath(given["weights"])
+    for name in ("backbone", "weights"):
+        if isinstance(given[name], os.PathLike):
+            given[name] = os.fspath(given[name])
     if isinstance(given["dtype"], type | np.dtype):
         given["dtype"] = np.dtype(given["dtype"]).name
     if given["image_size"] is not None:
@@ -243,10 +288,18 @@ def with_defaults(options: RecipeOptions) -> RecipeOptions:
     return cast(RecipeOptions, given)
 
 
-def check_options(**options: Unpack[RecipeOptions]) -> dict[str, Any]:
+def check_options(cache_dir: StoragePath | str = DEFAULT_CACHE_DIR, **options: Unpack[RecipeOptions]) -> dict[str, Any]:
     """Return all options of a recipe, also those whose default depends on the backbone or the layer.
 
-    It takes no time: call it before images are looked for, and weights are downloaded.
+    It takes no time: call it before images are looked for, and weights are downloaded. Only a network file is read,
+    the first time.
+
+    Args:
+        cache_dir: remembers what there is in network files.
+        options: see `RecipeOptions`.
+
+    Returns:
+        The options; `preprocess` is that of the backbone, as recipes have it.
 
     Raises:
         BackboneError: there is no such backbone or layer, or it does not take images of this size.
@@ -255,13 +308,55 @@ def check_options(**options: Unpack[RecipeOptions]) -> dict[str, Any]:
         TypeError: there is no such option.
     """
     chosen: dict[str, Any] = {**with_defaults(options)}
-    entry = find_backbone(chosen["backbone"])
-    chosen["layer"] = chosen["layer"] or entry.layer
-    chosen["image_size"] = chosen["image_size"] or as_image_size(entry.image_size)
+    complete = _of_network_file if is_network_file(chosen["backbone"]) else _of_table
+    chosen |= complete(chosen, as_cache_dir(cache_dir))
     chosen["dtype"] = chosen["dtype"] or ("float32" if chosen["layer"] == CLASSIFIER_LAYER else DTYPES[0])
-    check_fit(chosen["backbone"], chosen["layer"], chosen["image_size"], chosen["pooling"])
-    check_weights(chosen["weights"])
     return chosen
+
+
+def _of_table(chosen: Mapping[str, Any], _cache_dir: StoragePath) -> dict[str, Any]:
+    """Return what the options mean for a backbone of the table, as far as that depends on it."""
+    name, entry = chosen["backbone"], find_backbone(chosen["backbone"])
+    layer, image_size = chosen["layer"] or entry.layer, chosen["image_size"] or as_image_size(entry.image_size)
+    check_fit(name, layer, image_size, chosen["pooling"])
+    check_weights(chosen["weights"], name)
+    if (given := chosen["preprocess"]) is not None and as_preprocessing(given) != _TABLE_WORDS[entry.preprocessing]:
+        raise BackboneError(
+            f"{name} has its own preprocessing, {entry.preprocessing}: leave --preprocess out. Received: {given!r}"
+        )
+    if chosen["layout"] is not None:
+        raise BackboneError(f"--layout is for network files: leave it out for {name}. Received: {chosen['layout']!r}")
+    return {"layer": layer, "image_size": image_size, "preprocess": entry.preprocessing}
+
+
+def _of_network_file(chosen: Mapping[str, Any], cache_dir: StoragePath) -> dict[str, Any]:
+    """Return what the options mean for a network file, as far as that depends on the file."""
+    path = expanded(chosen["backbone"])
+    if not is_network_name(path.name):
+        raise BackboneError(
+            f"The name of the network file has characters that cannot be shown: rename it. Received: {printable(path)}"
+        )
+    check_weights(chosen["weights"], chosen["backbone"])
+    if chosen["preprocess"] is None:
+        raise BackboneError(
+            f"{printable(path.name)} does not say what it wants of pixels: choose what it was trained with by "
+            f"--preprocess: {preprocessing_help()}."
+        )
+    preprocessing = as_preprocessing(chosen["preprocess"])
+    network = describe_network(path, cache_dir)
+    network.check_preprocessing(preprocessing)
+    layout = network.choose_layout(chosen["layout"])
+    image_size = network.choose_image_size(chosen["image_size"], layout)
+    layer = network.choose_layer(chosen["layer"], chosen["pooling"])
+    if chosen["layer"] is None:
+        _say_layer(network, layer)
+    return {"layer": layer, "image_size": image_size, "preprocess": preprocessing, "layout": layout}
+
+
+@cache  # so that it is said once
+def _say_layer(network: NetworkFile, layer: str) -> None:
+    shape, others = network.find_layer(layer).shape_text, f"featx backbones {printable(network.name)} lists others"
+    log.info("Without --layer: %s of %s (%s); %s.", printable(layer), printable(network.name), shape, others)
 
 
 def resolve_recipe(
@@ -283,13 +378,15 @@ def resolve_recipe(
         TypeError: there is no such option.
     """
     cache_dir = as_cache_dir(cache_dir)
-    chosen = check_options(**options)
+    chosen = check_options(cache_dir, **options)
     is_whole = chosen["layer"] == CLASSIFIER_LAYER
     if chosen["precision"] == AUTO:
-        chosen["precision"] = "bfloat16" if has_fast_bfloat16() else "float32"
+        chosen["precision"] = "bfloat16" if _is_bfloat16_fast(chosen["backbone"]) else "float32"
     chosen["aspect_ratio"] = kept_aspect_ratio(chosen.pop("resize"))
     weights = find_weights(chosen["backbone"], chosen["weights"], cache_dir, whole=is_whole)
-    preprocessing = find_backbone(chosen["backbone"]).preprocessing
+    preprocessing = chosen.pop("preprocess")
+    if is_network_file(chosen["backbone"]):
+        chosen["backbone"] = Path(chosen["backbone"]).name
     recipe = Recipe(**{**chosen, "weights": weights.digest}, preprocessing=preprocessing)
     return (_calibrated(recipe, cache_dir, dataset) if recipe.precision == "int8" else recipe), weights
 
@@ -303,6 +400,13 @@ def kept_aspect_ratio(resize: str | None) -> str | None:
     return None if resize == RESIZES[0] else resize
 
 
+def _is_bfloat16_fast(backbone: str) -> bool:
+    """Return whether bfloat16 is faster than float32 here; OpenVINO, which runs network files, has it on x86 only."""
+    if is_network_file(backbone):
+        return cpu_has_bfloat16() and platform.machine().lower() in {"x86_64", "amd64"}
+    return has_fast_bfloat16()
+
+
 def _calibrated(recipe: Recipe, cache_dir: StoragePath, dataset: ImageDataset | None) -> Recipe:
     """Return an int8 recipe with the images that it is calibrated on."""
     if dataset is None:
@@ -311,7 +415,9 @@ def _calibrated(recipe: Recipe, cache_dir: StoragePath, dataset: ImageDataset | 
     return replace(recipe, calibration=calibration_digest(chosen))
 
 
-def options_before(block: str, **options: Unpack[RecipeOptions]) -> tuple[str, RecipeOptions]:
+def options_before(
+    block: str, cache_dir: StoragePath | str = DEFAULT_CACHE_DIR, **options: Unpack[RecipeOptions]
+) -> tuple[str, RecipeOptions]:
     """Return the name of a block of the backbone, and the options of the features that it is tuned on.
 
     These are the output of the layer before the block, whatever the layer and pooling of `options`, which the head
@@ -319,13 +425,19 @@ def options_before(block: str, **options: Unpack[RecipeOptions]) -> tuple[str, R
 
     Args:
         block: see `featx.backbones.find_block`.
+        cache_dir: remembers what there is in network files.
         options: see `RecipeOptions`.
 
     Raises:
         BackboneError: there is no such block, or no layer stays frozen.
         FeatxError: as for `check_options`.
     """
-    chosen = check_options(**options)
+    chosen = check_options(cache_dir, **options)
+    if is_network_file(chosen["backbone"]):
+        raise BackboneError(
+            f"Only a Keras application has blocks to tune: leave --tune out, or choose another --backbone. "
+            f"Received: {printable(chosen['backbone'])}"
+        )
     if not isinstance(block, str):
         raise FeatxError(f"A block to tune is text, such as block5. Received: {shown(block)}")
     name, layer = find_block(chosen["backbone"], block, chosen["layer"])

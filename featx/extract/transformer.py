@@ -39,11 +39,13 @@ class FeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
     array(['cat'], dtype='<U3')
 
     Args:
-        backbone: name in `featx.backbones.table.BACKBONES`; `"vgg16"` if None.
+        backbone: name in `featx.backbones.table.BACKBONES`, or the path of a network file (`.onnx`); `"vgg16"` if None.
         image_size: `(height, width)`, one number for both, or text like `"120x160"`; the backbone's own if None.
         resize: how images get that size: `"stretch"`, which None means, `"crop"` or `"pad"`.
         weights: see `featx.backbones.weights.find_weights`; `"imagenet"` if None.
         layer: name of the layer whose output to return; the backbone's last one if None.
+        preprocess: what a network file wants of pixels, see `featx.backbones.as_preprocessing`.
+        layout: `"nchw"` or `"nhwc"`, if the shape of a network file's input does not tell.
         pooling: `"avg"` or `"max"`, for the mean or the maximum of each channel; the complete output if None.
         precision: `"auto"`, which None means, `"float32"` or `"bfloat16"`; int8 depends on the data set.
         dtype: how features are stored, `"float16"` or `"float32"`; if None, float32 for class probabilities, else
@@ -60,12 +62,14 @@ class FeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
 
     def __init__(
         self,
-        backbone: str | None = None,
+        backbone: Path | str | None = None,
         *,
         image_size: tuple[int, int] | int | str | None = None,
         resize: str | None = None,
         weights: Path | str | None = None,
         layer: str | None = None,
+        preprocess: str | None = None,
+        layout: str | None = None,
         pooling: str | None = None,
         precision: str | None = None,
         dtype: str | None = None,
@@ -83,6 +87,8 @@ class FeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         self.resize = resize
         self.weights = weights
         self.layer = layer
+        self.preprocess = preprocess
+        self.layout = layout
         self.pooling = pooling
         self.precision = precision
         self.dtype = dtype
@@ -122,7 +128,7 @@ class FeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         cache_dir = as_cache_dir(self.cache_dir)
         given = {name: getattr(self, name) for name in get_type_hints(ExtractionOptions)}
         recipe_options, engine_options = split_options(cast("ExtractionOptions", given))
-        check_options(**recipe_options)
+        check_options(cache_dir, **recipe_options)
         settings = ExtractionSettings(engine_options=engine_options, workers=self.workers, strict=True, show=self.show)
         images = images_of_sources([as_source(item) for item in images_in(X)], cache_dir)
         recipe, weights = resolve_recipe(cache_dir, **recipe_options)

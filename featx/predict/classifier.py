@@ -22,7 +22,7 @@ from featx.backbones import (
     read_class_list,
 )
 from featx.dataset import Images, ManyImages, SkippedImage, as_source, digest_sources, images_in, source_path
-from featx.engines import EngineChoices, EngineOptions, needs_keras, unpack_network
+from featx.engines import EngineChoices, EngineOptions, needs_weights, unpack_network
 from featx.errors import FeatxError, WeightsError
 from featx.extract import (
     DEFAULT_CACHE_DIR,
@@ -303,7 +303,7 @@ class Classifier(ImageClassifier):
     def _find_weights(self) -> Weights:
         run = self.run
         unpack_network(run.recipe, run.dir, self._cache_dir)
-        if needs_keras(run.recipe, self._cache_dir, self._engine_options):
+        if needs_weights(run.recipe, self._cache_dir, self._engine_options):
             return run.find_weights(self._cache_dir, self._weights_path)
         try:
             return run.find_weights(self._cache_dir, self._weights_path, download=False)
@@ -370,7 +370,7 @@ class DirectClassifier(ImageClassifier):
             raise FeatxError("A pretrained classifier takes no layer or pooling: leave them out.")
         wanted: RecipeOptions = {**recipe_options, "layer": CLASSIFIER_LAYER, "pooling": None}
         recipe, weights = resolve_recipe(as_cache_dir(cache_dir), **wanted)
-        n_network_classes = count_network_classes(recipe.backbone, weights.path)
+        n_network_classes = count_network_classes(recipe.backbone, weights.path, as_cache_dir(cache_dir))
         network_classes = read_class_list(as_path(class_list)) if class_list else ()
         class_map = make_class_map(names("maps", maps), n_network_classes, class_list=network_classes)
         if not maps and not class_list:

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from featx.backbones import find_backbone
+from featx.backbones import describe_network, find_backbone, is_network_file
 from featx.dataset import Data, ImageDataset, scan
 from featx.errors import FeatxError, ImageError
 from featx.extract import DEFAULT_CACHE_DIR, RECIPE_DEFAULTS, kept_aspect_ratio, with_defaults
 from featx.images import Views, decode_image, make_view, read_file
 from featx.report.plots.page import DPI, are_numbered, class_labels, page_style, png
-from featx.storage import StoragePath, replacing
+from featx.storage import StoragePath, as_cache_dir, replacing
 from featx.text import printable
 
 if TYPE_CHECKING:
@@ -50,7 +50,8 @@ def draw_preview(
         picture_dir: the folder to write it to.
         cache_dir: remembers digests of files.
         views: what to draw, at most the first `N_VIEWS`; the report's if None.
-        backbone: name in `featx.backbones.table.BACKBONES`, whose image size counts if there is no `image_size`.
+        backbone: name in `featx.backbones.table.BACKBONES`, or the path of a network file; its image size counts if
+            there is no `image_size`.
         image_size: `(height, width)` in pixels.
         resize: see `featx.extract.RecipeOptions`.
 
@@ -59,7 +60,7 @@ def draw_preview(
     """
     dataset = scan(data_dir, cache_dir, to_train=False)
     views = views or Views(N_VIEWS)
-    size = image_size or find_backbone(backbone or RECIPE_DEFAULTS["backbone"]).image_size
+    size = image_size or _own_size(backbone or RECIPE_DEFAULTS["backbone"], cache_dir)
     rows = list(_readable(dataset, size, kept_aspect_ratio(with_defaults({"resize": resize})["resize"])))
     if not rows:
         raise FeatxError(f"No training image of {printable(dataset.root)} can be read.")
@@ -72,6 +73,13 @@ def draw_preview(
         numbers = (f"{n} is {printable(name)}" for n, name in enumerate(dataset.class_names, start=1))
         log.warning("The picture shows numbers for the classes: %s.", ", ".join(numbers))
     return path
+
+
+def _own_size(backbone: str, cache_dir: StoragePath | str) -> tuple[int, int]:
+    """Return the `(height, width)` of the images that a backbone gets unless told otherwise."""
+    if is_network_file(backbone):
+        return describe_network(backbone, as_cache_dir(cache_dir)).choose_image_size(None, None)
+    return find_backbone(backbone).image_size
 
 
 def _readable(

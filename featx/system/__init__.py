@@ -35,6 +35,7 @@ from featx.system.machine import (
     HALF_OF_FREE,
     MemoryLimit,
     as_memory_limit,
+    cpu_has_bfloat16,
     cpu_seconds,
     cuda_capability,
     free_memory_bytes,

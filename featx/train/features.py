@@ -129,7 +129,7 @@ def load_features(
         FeatxError: the data set, the weights or the store cannot be used; the message says what to do.
     """
     cache_dir, views = as_cache_dir(cache_dir), as_views(views)
-    check_options(**options)
+    check_options(cache_dir, **options)
     if not isinstance(dataset, ImageDataset):
         dataset = scan(dataset, cache_dir)
     recipe, _ = resolve_recipe(cache_dir, dataset, **options)

@@ -104,8 +104,8 @@ def train_top(
     if tune is not None and names != HEADS:
         raise FeatxError("A block is tuned with the heads dense and tuned: leave heads out.")
     with new_folder(as_path(run_dir) if run_dir else None, Path(RUNS_NAME), last=METRICS_NAME) as making:
-        check_options(**options)
-        block, of_features = ("", options) if tune is None else options_before(tune, **options)
+        check_options(cache_dir, **options)
+        block, of_features = ("", options) if tune is None else options_before(tune, cache_dir, **options)
         dataset = scan(data_dir, cache_dir, show=training.show)
         recipe, weights = resolve_recipe(cache_dir, dataset, **of_features)
         tuning = Tuning.of(block, options, recipe, weights, cache_dir) if block else None

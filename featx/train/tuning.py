@@ -40,7 +40,7 @@ class Tuning:
             BackboneError: what follows that layer also needs the output of an earlier one.
             WeightsError: the weights do not fit the network.
         """
-        chosen = check_options(**options)
+        chosen = check_options(cache_dir, **options)
         output = replace(recipe, layer=chosen["layer"], pooling=chosen["pooling"])
         return cls(block, output, cache_dir, build_tail(output, weights.path, recipe.layer))
 

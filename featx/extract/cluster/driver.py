@@ -119,7 +119,7 @@ def cluster_engine(options: EngineOptions, recipe: Recipe, nodes: Sequence[dict[
     `nodes` is what `ray.nodes()` returns. `"auto"` is `keras` where the cluster has a GPU; nodes without one then have
     nothing to do.
     """
-    names = engines_for(recipe.precision)
+    names = engines_for(recipe.precision, recipe.backbone)
     if options.engine in names:
         return options.engine
     has_gpu = any(node["Resources"].get("GPU") for node in nodes if node["Alive"])

@@ -67,7 +67,9 @@ def run_on_cluster(stage: StageOne, images: Images) -> StageResult:
         log.log(logging.INFO if show else logging.DEBUG, "Ray cluster %s: %s.", printable(address), cluster.description)
         engine = cluster.engine
         if options.engine == AUTO and not ENGINES[engine].uses_gpu:
-            engine = cpu_engine(stage.recipe.precision)  # of this machine, for all nodes: rows are made alike
+            engine = cpu_engine(
+                stage.recipe.precision, stage.recipe.backbone
+            )  # of this machine, for all nodes: rows are made alike
         if ENGINES[engine].converts:  # a sound network is in the cache, once, before all workers look for it
             load_network(stage.recipe, stage.weights, stage.cache_dir, stage.dataset, show=show)
         sources = [source if isinstance(source, np.ndarray) else source.absolute() for source in images.sources]

@@ -12,7 +12,7 @@ from typing import Unpack
 
 import numpy as np
 
-from featx.backbones import Weights
+from featx.backbones import Weights, is_network_file
 from featx.dataset import Data, ImageDataset, ImageFolders, SkippedImage, images_of, read_batches
 from featx.engines import (
     AUTO,
@@ -102,9 +102,9 @@ def plan_extraction(
     named = ImageFolders.of(data_dir)
     root, cache_dir = _here(as_data(named.root)), _here(as_cache_dir(cache_dir))
     recipe_options, engine_options = split_options(options)
-    check_options(**recipe_options)
+    check_options(cache_dir, **recipe_options)
     if tune is not None:
-        _, recipe_options = options_before(tune, **recipe_options)
+        _, recipe_options = options_before(tune, cache_dir, **recipe_options)
     views, workers = as_views(views), as_workers(workers)
     if deadline_s is not None and not (isinstance(deadline_s, Real) and deadline_s > 0):
         raise FeatxError(f"A deadline is a number of seconds above 0. Received: {shown(deadline_s)}")
@@ -196,8 +196,9 @@ def _recipes(
     if options["precision"] != AUTO:
         return [recipe]
     # Found once: looking for imagenet-or-random again would warn again.
-    named = str(weights.path or weights.digest.replace("random-", "random:"))
-    each: list[RecipeOptions] = [{**options, "weights": named, "precision": precision} for precision in PRECISIONS]
+    if not is_network_file(recipe.backbone):
+        options = {**options, "weights": str(weights.path or weights.digest.replace("random-", "random:"))}
+    each: list[RecipeOptions] = [{**options, "precision": precision} for precision in PRECISIONS]
     return [resolve_recipe(cache_dir, dataset, **one)[0] for one in each]
 
 
@@ -212,7 +213,7 @@ def _configurations(options: EngineOptions, recipes: list[Recipe]) -> list[tuple
         (replace(options, engine=engine), recipe)
         for engine in engines
         for recipe in recipes
-        if recipe.precision in ENGINES[engine].precisions
+        if recipe.precision in ENGINES[engine].precisions and ENGINES[engine].runs(recipe.backbone)
     ]
     if not found:
         choose_engine(options, recipes[0])  # which says why
@@ -278,7 +279,8 @@ def _estimate(trial: Trial, found: Survey, stop_at: float) -> Estimate:
 
 def _likely(configurations: list[tuple[EngineOptions, Recipe]], recipe: Recipe, options: EngineOptions) -> int:
     """Return the number of the configuration that `featx extract` takes, as far as can be told without Keras."""
-    engine = choose_engine(options, recipe) if cuda_capability() is None else "keras"
+    is_known = cuda_capability() is None or is_network_file(recipe.backbone)
+    engine = choose_engine(options, recipe) if is_known else "keras"
     wanted = [(engine, recipe.precision), (configurations[0][0].engine, recipe.precision)]
     kinds = [(how.engine, of.precision) for how, of in configurations]
     return next((kinds.index(kind) for kind in wanted if kind in kinds), 0)
@@ -290,5 +292,7 @@ def _chosen(estimates: list[Estimate], recipe: Recipe, options: EngineOptions) -
     if cuda_capability() is None:
         engine = choose_engine(options, recipe)
     else:
-        engine = next((one.engine for one in of_precision if one.on_gpu), None) or cpu_engine(recipe.precision)
+        engine = next((one.engine for one in of_precision if one.on_gpu), None) or cpu_engine(
+            recipe.precision, recipe.backbone
+        )
     return next((one for one in of_precision if one.engine == engine), of_precision[0])
