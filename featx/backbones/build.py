@@ -15,10 +15,10 @@ from typing import Any, NoReturn, get_args
 import numpy as np
 
 from featx.backbones.described import describe_network
-from featx.backbones.network_file import NetworkFile, is_network_file, is_network_name
+from featx.backbones.network_file import CLASSIFIER_LAYER, NetworkFile, is_network_file, is_network_name
 from featx.backbones.preprocessing import PREPROCESSINGS, as_preprocessing
 from featx.backbones.table import BACKBONES, Preprocessing, find_backbone, trunk_of
-from featx.backbones.weights import CLASSIFIER_LAYER, MAX_WEIGHTS_BYTES, count_classes
+from featx.backbones.weights import MAX_WEIGHTS_BYTES, count_classes
 from featx.errors import BackboneError, FeatxError, WeightsError
 from featx.recipe import Recipe, UnknownRecipeError
 from featx.storage import StoragePath

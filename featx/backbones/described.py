@@ -12,9 +12,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from featx.backbones.network_file import NetworkFile, NetworkLayer
+from featx.backbones.network_file import NETWORK_SUFFIXES, NetworkFile, NetworkLayer, is_network_file
 from featx.backbones.onnx_file import open_onnx
 from featx.backbones.weights import find_weights
+from featx.errors import BackboneError
 from featx.storage import StoragePath, expanded, local_dir, read_small, replacing
 from featx.text import printable
 
@@ -43,6 +44,10 @@ def describe_network(path: Path | str, cache_dir: StoragePath) -> NetworkFile:
         BackboneError: it is damaged, or not a network that can be a backbone.
     """
     path = expanded(path)
+    if not is_network_file(path):
+        raise BackboneError(
+            f"The name of a network file ends in {' or '.join(NETWORK_SUFFIXES)}. Received: {printable(path)}"
+        )
     digest = find_weights(str(path), "imagenet", cache_dir).digest
     kept_path = local_dir(cache_dir) / "networks" / f"{_slug(path.name)}-{digest[:16]}.json"
     with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):

@@ -127,7 +127,7 @@ class NetworkFile:
                 f"{names}."
             )
         if not found:
-            fit = [layer.name for layer in self.layers if not layer.problem]
+            fit = [known for layer in self.layers if not layer.problem for known in (layer.name, layer.node)]
             check_name(name, fit, f"{printable(self.name)} has no layer of this name. {self.advice}", BackboneError)
         if found[0].problem:
             raise BackboneError(

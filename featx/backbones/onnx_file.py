@@ -105,8 +105,8 @@ def _read_model(content: bytes, name: str) -> Any:
 def _reason(error: RuntimeError) -> str:
     """Return what OpenVINO says of a file, without the places in its source code."""
     text = str(error)
-    if unknown := re.search(r"does not support the following ONNX operations?: *([^\n]+)", text):
-        return f"it has no operator {brief(unknown[1].strip())}"
+    if unknown := re.search(r"No conversion rule found for operations?: *([^\n]+)", text):
+        return f"it does not have the operators {brief(unknown[1].strip())}"
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     said = [line for line in lines if not re.match(r"(Exception from|Check '|\S+\.[ch]pp:\d+)", line)]
     return brief((said or lines or ["no reason given"])[-1].rstrip("."))

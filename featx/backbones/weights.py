@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from featx.backbones.network_file import CLASSIFIER_LAYER, is_network_file
+from featx.backbones.network_file import is_network_file
 from featx.backbones.table import BACKBONES, OfficialFile, find_backbone
 from featx.dataset import digest_files
 from featx.errors import WeightsError
@@ -148,6 +148,16 @@ def check_weights(weights: str, backbone: str) -> None:
     )
 
 
+def _check_network_file(path: Path, weights: str) -> None:
+    if weights not in {"imagenet", "imagenet-or-random"}:
+        raise WeightsError(
+            f"{printable(path)} contains its weights: leave --weights out. Received: {printable(weights)}"
+        )
+    if not _is_file(path):
+        names = [file.name for file in path.parent.glob("*") if is_network_file(file.name)]
+        raise WeightsError(f"There is no network file {printable(path)}.{did_you_mean(path.name, names)}")
+
+
 def has_weights_here(backbone: str) -> bool:
     """Return whether ImageNet's weights of a backbone are in `FEATX_WEIGHTS_DIR` or where Keras keeps them.
 
@@ -159,16 +169,6 @@ def has_weights_here(backbone: str) -> bool:
         return _local_path(_Wanted(backbone, whole=False)) is not None
     except WeightsError:  # there are several; one must be chosen
         return True
-
-
-def _check_network_file(path: Path, weights: str) -> None:
-    if weights not in {"imagenet", "imagenet-or-random"}:
-        raise WeightsError(
-            f"{printable(path)} contains its weights: leave --weights out. Received: {printable(weights)}"
-        )
-    if not _is_file(path):
-        names = [file.name for file in path.parent.glob("*") if is_network_file(file.name)]
-        raise WeightsError(f"There is no network file {printable(path)}.{did_you_mean(path.name, names)}")
 
 
 def find_weights(backbone: str, weights: str, cache_dir: StoragePath, *, whole: bool = False) -> Weights:

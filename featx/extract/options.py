@@ -391,6 +391,13 @@ def resolve_recipe(
     return (_calibrated(recipe, cache_dir, dataset) if recipe.precision == "int8" else recipe), weights
 
 
+def _is_bfloat16_fast(backbone: str) -> bool:
+    """Return whether bfloat16 is faster than float32 here; OpenVINO, which runs network files, has it on x86 only."""
+    if is_network_file(backbone):
+        return cpu_has_bfloat16() and platform.machine().lower() in {"x86_64", "amd64"}
+    return has_fast_bfloat16()
+
+
 def kept_aspect_ratio(resize: str | None) -> str | None:
     """Return what `Recipe.aspect_ratio` is for the option `resize`.
 
@@ -398,13 +405,6 @@ def kept_aspect_ratio(resize: str | None) -> str | None:
     (None, 'crop')
     """
     return None if resize == RESIZES[0] else resize
-
-
-def _is_bfloat16_fast(backbone: str) -> bool:
-    """Return whether bfloat16 is faster than float32 here; OpenVINO, which runs network files, has it on x86 only."""
-    if is_network_file(backbone):
-        return cpu_has_bfloat16() and platform.machine().lower() in {"x86_64", "amd64"}
-    return has_fast_bfloat16()
 
 
 def _calibrated(recipe: Recipe, cache_dir: StoragePath, dataset: ImageDataset | None) -> Recipe:
