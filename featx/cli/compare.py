@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from featx.cli import options as opt
-from featx.compare import BASELINE_NAMES, MAX_REPEATS, Comparison, compare_approaches, with_claims
+from featx.compare import BASELINE_NAMES, MAX_FOLDS, MAX_REPEATS, Comparison, compare_approaches, with_claims
 from featx.dataset import ImageFolders
 from featx.errors import FeatxError
 from featx.extract import DEFAULT_CACHE_DIR
@@ -59,6 +59,17 @@ def _sizes(text: str) -> tuple[int, ...]:
     type=click.IntRange(1, MAX_REPEATS),
     default=1,
     help="Train each approach this many times with different seeds, and show the spread.",
+)
+@opt.option(
+    "--folds",
+    type=click.IntRange(2, MAX_FOLDS),
+    help="Divide all images into this many folds, and test each fold with models trained on the others.",
+)
+@opt.option(
+    "--fold-repeats",
+    type=click.IntRange(1, MAX_REPEATS),
+    default=1,
+    help="Divide the images this many times, each time otherwise.",
 )
 @click.option(
     "--learning-curve",

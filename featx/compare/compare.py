@@ -10,6 +10,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Unpack
 
+import numpy as np
+
 from featx.backbones import NetworkClass, is_network_file, make_class_map, read_class_list
 from featx.compare.baselines import (
     BASELINE_NAMES,
@@ -20,9 +22,11 @@ from featx.compare.baselines import (
 )
 from featx.compare.candidates import (
     N_SEEDS,
+    Candidate,
     Curve,
     Evaluation,
     FeatureRequest,
+    Procedure,
     baseline_candidate,
     direct_applications,
     direct_candidates,
@@ -32,6 +36,7 @@ from featx.compare.candidates import (
     tuned_candidates,
 )
 from featx.compare.error_analysis import ErrorAnalysis, analyse_errors
+from featx.compare.folds import MAX_FOLDS, Folds, make_folds
 from featx.compare.near_duplicates import find_copies
 from featx.compare.result import Comparison, ranked, with_p_values
 from featx.dataset import Data, ImageDataset, SkippedImage, is_sample, scan
@@ -86,6 +91,8 @@ def compare_approaches(
     learning_curve: bool | Sequence[int] = False,
     views: Views | int | None = None,
     repeats: int = 1,
+    folds: int | None = None,
+    fold_repeats: int = 1,
     direct: bool = False,
     maps: Sequence[str] | str = (),
     class_list: Path | str | None = None,
@@ -109,6 +116,9 @@ def compare_approaches(
             for 1 to 100 % of them. Each is trained with three seeds, or `repeats` if that is more.
         views: augmented views that each head is trained on as well, in a row of its own.
         repeats: how often each approach is trained, each time with the next seed.
+        folds: divide all images, also those of the test split, into this many folds, and test each fold with models
+            that were trained on the others. Groups and copies of an image, also near-duplicates, are not divided.
+        fold_repeats: how often the images are divided, each time otherwise.
         direct: also use each backbone's whole pretrained network with its own classifier. A backbone without weights
             for the classifier is left out with a warning. If all lack them, that is an error.
         maps: with `direct`, which of the network's classes form which class; see
@@ -131,7 +141,9 @@ def compare_approaches(
     backbones, baselines = _each_once("backbones", _as_text(backbones)), _each_once("baselines", baselines)
     maps = names("maps", maps)
     views, workers, repeats = as_views(views), as_workers(workers), whole_number("repeats", repeats, most=MAX_REPEATS)
-    curve = _as_curve(learning_curve, repeats)
+    how = Procedure(training, repeats, _as_curve(learning_curve, repeats))
+    if folds is not None:
+        folds, fold_repeats = _checked_folds(folds, fold_repeats, how, views, baselines)
     _check_choice(backbones, baselines, recipe_options, tune)
     of_backbones = [_options_of(name, recipe_options, backbones) for name in backbones]
     of_report = (
@@ -147,9 +159,9 @@ def compare_approaches(
     runs_dir = as_path(runs_dir) if runs_dir else None
     if runs_dir:
         check_empty(runs_dir)
-    dataset = scanned = scan(data_dir, cache_dir, show=training.show)
-    if curve:
-        curve.check_fit(scanned.n_train)
+    scanned = scan(data_dir, cache_dir, show=training.show)
+    if how.curve:
+        how.curve.check_fit(scanned.n_train)
     settings = ExtractionSettings(engine_options=engine_options, workers=workers, strict=strict, show=training.show)
     request = partial(FeatureRequest, scanned, data_dir, cache_dir, settings)
     requests = [request(one, views, head_candidates) for one in of_backbones]
@@ -168,19 +180,11 @@ def compare_approaches(
     skipped = dict.fromkeys(unreadable)  # each once, however many backbones it was skipped for
     for one in requests:
         skipped |= dict.fromkeys(one.extract(scanned).skipped)
-    evaluations: list[Evaluation] = []
-    left_out: list[str] = []
-    for one in requests:
-        dataset, found = one.evaluate(dataset, training, repeats, left_out, curve=curve, runs_dir=runs_dir)
-        evaluations += found
-    for name in baselines:
-        if name != REPORT_RESNET50:
-            candidate = baseline_candidate(
-                dataset, name, cache_dir, workers, kept_aspect_ratio(recipe_options["resize"])
-            )
-            evaluations += evaluate(candidate, training, repeats, left_out, curve=curve)
-    if not evaluations:
-        raise FeatxError(" ".join(left_out))
+    if folds is not None:
+        how = replace(how, folds=_make_folds(requests, scanned, folds, fold_repeats, training))
+    aspect_ratio = kept_aspect_ratio(recipe_options["resize"])
+    candidate_of = partial(baseline_candidate, cache_dir=cache_dir, workers=workers, aspect_ratio=aspect_ratio)
+    dataset, evaluations, left_out = _evaluate_all(requests, baselines, candidate_of, scanned, how, runs_dir)
     recipes = list(dict.fromkeys(chain.from_iterable(one.recipes for one in requests)))
     stores = [cache_dir / recipe.slug for recipe in recipes]
     limits = [*_random_weights_warnings(recipes), *_sample_warnings(scanned)]
@@ -188,6 +192,72 @@ def compare_approaches(
     comparison = _comparison(dataset, recipes, evaluations, training.seed, warnings)
     analyse = partial(_analyse_errors, comparison, dataset, evaluations, list(skipped), cache_dir, training)
     return replace(comparison, error_analysis=_or_none(analyse))
+
+
+def _evaluate_all(
+    requests: Sequence[FeatureRequest],
+    baselines: Sequence[str],
+    candidate_of: Callable[[ImageDataset, str], Candidate],
+    dataset: ImageDataset,
+    how: Procedure,
+    runs_dir: Path | None,
+) -> tuple[ImageDataset, list[Evaluation], list[str]]:
+    """Return the images that could be read, what every candidate achieved on them, and a sentence for each left out.
+
+    In cross-validation, all images are test images.
+
+    Raises:
+        FeatxError: all were left out.
+    """
+    evaluations: list[Evaluation] = []
+    left_out: list[str] = []
+    for request in requests:
+        dataset, found = request.evaluate(dataset, how, left_out, runs_dir=runs_dir)
+        evaluations += found
+    for name in baselines:
+        if name != REPORT_RESNET50:
+            evaluations += evaluate(candidate_of(dataset, name), how, left_out)
+    if not evaluations:
+        raise FeatxError(" ".join(left_out))
+    if how.folds:
+        dataset = replace(dataset, is_test=np.ones(dataset.n_images, bool))
+    return dataset, evaluations, left_out
+
+
+def _checked_folds(
+    folds: object, fold_repeats: object, how: Procedure, views: Views | None, baselines: Sequence[str]
+) -> tuple[int, int]:
+    """Return the numbers of folds and of repetitions; raise FeatxError if they do not go with the other options."""
+    others = {
+        "repeats (--repeats): use fold_repeats (--fold-repeats)": how.repeats > 1,
+        "learning_curve (--learning-curve)": how.curve is not None,
+        "views (--views)": views is not None,
+        f"the baseline {REPORT_RESNET50}": REPORT_RESNET50 in baselines,
+    }
+    if wrong := [name for name, is_given in others.items() if is_given]:
+        raise FeatxError(f"Cross-validation (folds, --folds) cannot be combined with {wrong[0]}.")
+    return (
+        whole_number("folds", folds, least=2, most=MAX_FOLDS),
+        whole_number("fold_repeats", fold_repeats, most=MAX_REPEATS),
+    )
+
+
+def _make_folds(
+    requests: Sequence[FeatureRequest], dataset: ImageDataset, n_folds: int, n_repeats: int, training: Training
+) -> Folds:
+    """Return the folds, which keep together what the features of the first request find to be near-duplicates."""
+    near = np.empty((0, 2), np.int64)
+    if requests:
+        features, _ = requests[0].features(dataset, training.memory)
+        dataset = features.dataset
+        if copies := find_copies(dataset, features.X, show=training.show):
+            near = copies.rows
+    made = make_folds(dataset, near, n_folds, n_repeats, training.seed)
+    log.info(
+        "Cross-validation: %d folds of all %s images. Near-duplicates that stay together: %s pairs.",
+        *(n_folds, f"{dataset.n_images:,}", f"{len(near):,}"),
+    )
+    return made
 
 
 def _network_classes(class_list: Path | str | None, *, is_used: bool, maps: Sequence[str]) -> tuple[NetworkClass, ...]:
@@ -288,13 +358,14 @@ def _comparison(
     seed: int,
     warnings: Sequence[str],
 ) -> Comparison:
-    is_validation = validation_part(dataset, seed)
+    is_validation = validation_part(dataset, seed) if dataset.n_train else np.zeros(0, bool)
+    n_folds = evaluations[0].approach.n_folds
     correct = {one.approach.name: one.correct for one in evaluations}
     return Comparison(
         dataset=dataset.name,
         dataset_digest=dataset.digest,
         class_names=dataset.class_names,
-        n_train=int((~is_validation).sum()),
+        n_train=round(dataset.n_images * (1 - 1 / n_folds)) if n_folds else int((~is_validation).sum()),
         n_validation=int(is_validation.sum()),
         n_test=dataset.n_test,
         seed=seed,
