@@ -4,7 +4,6 @@ import logging
 import os
 import re
 import warnings
-import zipfile
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,14 +14,16 @@ from typing import Any, NoReturn, get_args
 import numpy as np
 
 from featx.backbones.described import describe_network
+from featx.backbones.keras_config import PREPROCESSING_LAYERS, check_own_weights
+from featx.backbones.keras_file import build_keras_trunk
 from featx.backbones.network_file import CLASSIFIER_LAYER, NetworkFile, is_network_file, is_network_name
-from featx.backbones.preprocessing import PREPROCESSINGS, as_preprocessing
+from featx.backbones.preprocessing import PREPROCESSINGS, as_preprocessing, find_pixels
 from featx.backbones.table import BACKBONES, Preprocessing, find_backbone, trunk_of
 from featx.backbones.weights import MAX_WEIGHTS_BYTES, count_classes
 from featx.errors import BackboneError, FeatxError, WeightsError
 from featx.recipe import Recipe, UnknownRecipeError
 from featx.storage import StoragePath
-from featx.store import check_own_file, private_copy
+from featx.store import private_copy
 from featx.system import check_name, import_keras
 from featx.text import printable
 
@@ -30,9 +31,6 @@ log = logging.getLogger("featx")
 
 #: Keras's dtype policy for each precision that a model can compute in. Weights are float32 in both.
 DTYPE_POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
-
-#: Layers that preprocess inside a network: float32 in every precision, like all that is done to pixels.
-_PREPROCESSING_LAYERS = {"Rescaling", "Normalization"}
 
 #: Classes of a whole classifier with random weights: as many as ImageNet has.
 _N_RANDOM_CLASSES = 1000
@@ -176,10 +174,12 @@ def build_model(recipe: Recipe, weights_path: Path | None, precision: str = "flo
     if weights_path is None and not recipe.has_random_weights:
         raise WeightsError(f"The file with the weights of {recipe.backbone} is needed: name it with --weights PATH.")
     keras = import_keras()
-    trunk = _build_trunk(keras, recipe, weights_path, precision)
+    is_file = is_network_file(recipe.backbone)
+    trunk = (_build_file_trunk if is_file else _build_trunk)(keras, recipe, weights_path, precision)
     trunk.trainable = False
     images = keras.Input((*recipe.image_size, 3), dtype="uint8", name="images")
-    features = trunk(_preprocess(keras, images, recipe.preprocessing), training=False)
+    preprocess = _preprocess_for_file if is_file else _preprocess
+    features = trunk(preprocess(keras, images, recipe.preprocessing), training=False)
     return keras.Model(images, keras.ops.cast(features, "float32"))
 
 
@@ -224,7 +224,7 @@ def _build_trunk(
         network = _build_network(keras, recipe, weights_path)
     probabilities = network.layers[-1] if recipe.layer == CLASSIFIER_LAYER else None
     for layer in network.layers:
-        if type(layer).__name__ in _PREPROCESSING_LAYERS or layer is probabilities:
+        if type(layer).__name__ in PREPROCESSING_LAYERS or layer is probabilities:
             layer.dtype_policy = "float32"
     if load_weights and weights_path is not None:
         _load_weights(network, recipe, weights_path)
@@ -232,6 +232,14 @@ def _build_trunk(
     if load_weights and weights_path is None:
         _set_random_weights(network, trunk, seed=int(recipe.weights.removeprefix("random-")))
     return trunk
+
+
+def _build_file_trunk(keras: Any, recipe: Recipe, path: Path | None, precision: str) -> Any:
+    """Return the network of a file from preprocessed pixels to the features of the recipe."""
+    if path is None or path.suffix.lower() != ".keras":
+        raise BackboneError(f"Keras does not run {printable(recipe.backbone)}: choose --engine openvino.")
+    trunk = build_keras_trunk(recipe, path, DTYPE_POLICIES[precision])
+    return trunk if recipe.pooling is None else keras.Model(trunk.input, _pooled(keras, trunk.output, recipe))
 
 
 @contextmanager
@@ -286,7 +294,7 @@ def _load_weights(network: Any, recipe: Recipe, weights_path: Path) -> None:
     try:
         with private_copy(weights_path) as (copy, digest):
             _check_digest(weights_path, digest, recipe)
-            _check_own_data(copy)
+            check_own_weights(copy, MAX_WEIGHTS_BYTES)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # Keras warns of every layer before it raises
                 network.load_weights(copy)
@@ -312,18 +320,6 @@ def _check_digest(weights_path: Path, digest: str, recipe: Recipe) -> None:
             f"The weights file {printable(weights_path)} changed while featx was running; run the same command "
             f"again. Expected SHA-256 {recipe.weights[:16]}…, got {digest[:16]}…"
         )
-
-
-def _check_own_data(copy: Path) -> None:
-    """Raise an error, of any kind, unless all the weights in a file are in the file itself; a `.keras` is a zip."""
-    if copy.suffix != ".keras":
-        check_own_file(copy, MAX_WEIGHTS_BYTES)
-        return
-    with zipfile.ZipFile(copy) as file:
-        if any(member.compress_type != zipfile.ZIP_STORED for member in file.infolist()):
-            raise ValueError("it is compressed")  # Keras does not, and it may unpack to any size
-        inside = Path(file.extract("model.weights.h5", copy.parent))
-    check_own_file(inside, MAX_WEIGHTS_BYTES)
 
 
 def _output_of_layer(network: Any, recipe: Recipe) -> Any:
@@ -356,6 +352,16 @@ def _preprocess(keras: Any, images: Any, preprocessing: str) -> Any:
     if preprocessing == "efficientnet":
         return _rescale_efficientnet(pixels)
     return keras.applications.imagenet_utils.preprocess_input(pixels, data_format="channels_last", mode=preprocessing)
+
+
+def _preprocess_for_file(keras: Any, images: Any, preprocessing: str) -> Any:
+    """Return what the network of a file gets for uint8 `images`; see `featx.backbones.preprocessing`."""
+    pixels, done = find_pixels(preprocessing), keras.ops.cast(images, "float32")
+    if any(pixels.mean):
+        done = done - np.array(pixels.mean, np.float32)
+    if any(std != 1 for std in pixels.std):
+        done = done / np.array(pixels.std, np.float32)
+    return keras.ops.flip(done, axis=-1) if pixels.is_bgr else done
 
 
 def _rescale_efficientnet(pixels: Any) -> Any:

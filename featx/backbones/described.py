@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from featx.backbones.keras_file import describe_keras
 from featx.backbones.network_file import NETWORK_SUFFIXES, NetworkFile, NetworkLayer, is_network_file
 from featx.backbones.onnx_file import open_onnx
 from featx.backbones.weights import find_weights
@@ -29,7 +30,10 @@ FORMAT_VERSION = 1
 _MOST_BYTES = 64 << 20
 
 #: What reads a file, by the end of its name.
-_READERS: dict[str, Callable[[Path, str], NetworkFile]] = {".onnx": lambda path, digest: open_onnx(path, digest).file}
+_READERS: dict[str, Callable[[Path, str], NetworkFile]] = {
+    ".onnx": lambda path, digest: open_onnx(path, digest).file,
+    ".keras": describe_keras,
+}
 
 
 def describe_network(path: Path | str, cache_dir: StoragePath) -> NetworkFile:

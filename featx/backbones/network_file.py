@@ -10,7 +10,7 @@ from featx.system import brief, check_name
 from featx.text import printable
 
 #: How the names of network files end.
-NETWORK_SUFFIXES = (".onnx",)
+NETWORK_SUFFIXES = (".onnx", ".keras")
 
 #: Which axis of a network's input has the colours, by its layout.
 _COLOURS = dict(zip(LAYOUTS, (1, 3), strict=True))

@@ -85,8 +85,9 @@ def _official_layer(file: Any) -> Iterator[Any]:
 def _keras_3_layer(file: Any) -> Iterator[Any]:
     """Yield the arrays of the classifier; Keras 3 keeps a layer's name as an attribute of its arrays."""
     for layer in file["layers"].values():
-        if _CLASSIFIERS.fullmatch(as_text(layer["vars"].attrs.get("name", ""))):
-            yield from (layer["vars"][number] for number in ("0", "1"))
+        arrays = layer["vars"]
+        if len(arrays) and _CLASSIFIERS.fullmatch(as_text(arrays.attrs.get("name", ""))):
+            yield from (arrays[number] for number in ("0", "1"))
 
 
 @dataclass(frozen=True)

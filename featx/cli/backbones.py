@@ -28,7 +28,7 @@ Here: the weights are on this machine. featx downloads others when you first use
 def backbones(file: Path | None, cache_dir: StoragePath, output: opt.Output) -> None:
     """List the networks that --backbone takes: features, size, accuracy. With --quiet, print only names.
 
-    With FILE, list the layers of this network file (.onnx) that --layer takes.
+    With FILE, list the layers of this network file (.onnx, .keras) that --layer takes.
 
     \b
     Example:

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from featx.backbones import Weights, build_model, is_network_file
+from featx.backbones import Weights, build_model
 from featx.dataset import ImageDataset
 from featx.engines.networks import Network, network_path, network_recipe, read_network, say_damaged, write_network
 from featx.engines.onnx_network import build_onnx, is_onnx
@@ -104,7 +104,7 @@ class OpenVinoEngine:
                 compiled = _compile(model, recipe, threads, streams)
         except RuntimeError as error:  # OpenVINO raises nothing else
             reason = printable(" ".join(str(error).split())[-200:])
-            other = "" if is_network_file(recipe.backbone) else ", or choose --engine keras"
+            other = "" if is_onnx(recipe.backbone) else ", or choose --engine keras"
             raise FeatxError(
                 f"OpenVINO cannot run {printable(network_path(recipe, cache_dir))} ({reason}). Remove that "
                 f"file to have it made again{other}."
@@ -189,7 +189,7 @@ def _compile(model: Any, recipe: Recipe, threads: int | None, streams: int | Non
         other = "--engine keras, which computes it more slowly"
         raise FeatxError(
             f"OpenVINO has no bfloat16 on this processor; choose "
-            f"{'--precision float32' if is_network_file(recipe.backbone) else other}."
+            f"{'--precision float32' if is_onnx(recipe.backbone) else other}."
         )
     return import_openvino().Core().compile_model(model, "CPU", config)
 

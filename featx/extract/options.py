@@ -35,6 +35,7 @@ from featx.engines import (
     best_calibration,
     calibration_digest,
     check_engine,
+    engines_for,
     kept_calibrations,
 )
 from featx.errors import BackboneError, FeatxError
@@ -101,7 +102,7 @@ class RecipeOptions(TypedDict, total=False):
 
     Every function that takes a recipe takes these by name. An option that is left out, or None, means the default.
 
-    backbone: name in `featx.backbones.table.BACKBONES`, or the path of a network file (`.onnx`).
+    backbone: name in `featx.backbones.table.BACKBONES`, or the path of a network file (`.onnx`, `.keras`).
     weights: see `featx.backbones.weights.find_weights`.
     layer: name of the layer whose output is stored; the backbone's last one if None; `"predictions"` for the class
         probabilities of the whole classifier, whose weights are in another file. In a network file, the name of an
@@ -120,7 +121,7 @@ class RecipeOptions(TypedDict, total=False):
         Path | str | None,
         Option(
             help="Pretrained network, such as vgg16, resnet50, efficientnetv2b0 or convnexttiny; featx backbones lists "
-            "all. Or a network file, .onnx.",
+            "all. Or a network file, .onnx or .keras.",
             default="vgg16",
             choices=tuple(BACKBONES),
             listed_by="featx backbones",
@@ -392,8 +393,8 @@ def resolve_recipe(
 
 
 def _is_bfloat16_fast(backbone: str) -> bool:
-    """Return whether bfloat16 is faster than float32 here; OpenVINO, which runs network files, has it on x86 only."""
-    if is_network_file(backbone):
+    """Return whether bfloat16 is faster than float32 here. OpenVINO, which alone runs ONNX, has it on x86 only."""
+    if engines_for("bfloat16", backbone) == ["openvino"]:
         return cpu_has_bfloat16() and platform.machine().lower() in {"x86_64", "amd64"}
     return has_fast_bfloat16()
 

@@ -432,7 +432,13 @@ def test_what_has_no_height_and_width_is_not_pooled(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("backbone", "precision"), [("resnet50", "float32"), ("mobilenetv2", "bfloat16"), ("efficientnetb0", "bfloat16")]
+    ("backbone", "precision"),
+    [
+        ("resnet50", "float32"),
+        ("efficientnetb0", "bfloat16"),
+        ("mobilenetv3small", "bfloat16"),
+        ("convnexttiny", "float32"),
+    ],
 )
 def test_whole_classifier_gives_probabilities(tmp_path, backbone, precision):
     options = {**SMALL, "backbone": backbone, "layer": "predictions", "precision": precision}
@@ -470,6 +476,8 @@ def test_whole_file_and_file_without_classifier_are_told_apart(shared, whole_res
 
 def test_classes_are_counted_in_either_layout_of_keras(whole_resnet50, tmp_path):
     keras = import_keras()
+    from keras.src.legacy.saving import legacy_h5_format
+
     network = keras.applications.MobileNetV2(weights=None, classes=7, input_shape=(32, 32, 3))
     network.save_weights(tmp_path / "new.weights.h5")
     trunk = keras.Model(network.input, network.get_layer("out_relu").output)
@@ -477,6 +485,14 @@ def test_classes_are_counted_in_either_layout_of_keras(whole_resnet50, tmp_path)
     assert count_classes(tmp_path / "new.weights.h5") == 7
     assert count_classes(tmp_path / "notop.weights.h5") is None
     assert count_classes(whole_resnet50) == 202
+    for application in (keras.applications.MobileNet, keras.applications.ConvNeXtTiny):
+        with no_numbers_drawn():
+            network = application(weights=None, classes=8, input_shape=(32, 32, 3))
+        network.save_weights(tmp_path / "other.weights.h5")
+        assert count_classes(tmp_path / "other.weights.h5") == 8
+        with h5py.File(tmp_path / "other.h5", "w") as file:
+            legacy_h5_format.save_weights_to_hdf5_group(file, network)
+        assert count_classes(tmp_path / "other.h5") == 8
     with h5py.File(tmp_path / "old.h5", "w") as file, h5py.File(whole_resnet50) as whole:
         whole.copy(whole, file, "model_weights")
         file.move("model_weights/predictions", "model_weights/probs")  # as Keras called it once
