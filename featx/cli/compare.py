@@ -137,10 +137,10 @@ def compare(
 
 def comparison_text(comparison: Comparison, report_dir: Path, predict: str = "") -> Shown:
     """Return the table and the verdict, for a terminal; `predict` is the command that uses the best head, if any."""
-    from featx.report import curve_verdict, table, verdict
+    from featx.report import curve_verdict, few_images_note, table, verdict
 
     width = min(118, shutil.get_terminal_size((80, 24)).columns)
-    sentences = filter(None, (verdict(comparison), curve_verdict(comparison)))
+    sentences = filter(None, (verdict(comparison), curve_verdict(comparison), few_images_note(comparison)))
     words = [line for sentence in sentences for line in textwrap.wrap(sentence, width)]
     use = [f"Classify images with the best head: {predict}"] if predict else []
     page = (report_dir / "index.html").absolute().as_uri()

@@ -27,6 +27,9 @@ TIE_POINTS = 1
 #: With fewer test images than this, percentages have no decimals: a single image is more than half a point.
 N_FOR_DECIMALS = 200
 
+#: With fewer test images than this, cross-validation is suggested: the interval of 90 % spans 5 points and more.
+FEW_TEST_IMAGES = 500
+
 RESULT_HEADER = ("Approach", "Accuracy (95 % CI)", "Loss", "AUC", "F1", "ECE", "p (Holm)")
 COST_HEADER = ("Approach", "Features", "Training", "Total", "Parameters", "Memory")
 REPEATS_HEADER = ("Approach", "Seeds", "Mean accuracy", "SD", "Lowest", "Highest")
@@ -254,6 +257,20 @@ def quality_note(comparison: Comparison) -> str:
         return FOLDS_NOTE
     has_seeds = any(approach.repeats for approach in comparison.approaches)
     return QUALITY_NOTE + (SEEDS_NOTE if has_seeds else ONE_SEED_NOTE)
+
+
+def few_images_note(comparison: Comparison) -> str:
+    """Return how little a small test split says, and what says more; empty for a larger one, or in cross-validation."""
+    n = comparison.n_test
+    if n >= FEW_TEST_IMAGES or comparison.n_folds:
+        return ""
+    low, high = (round(100 * end) for end in comparison.best.accuracy_interval)
+    n_all = n + comparison.n_train + comparison.n_validation
+    name = printable(comparison.best.name)
+    return (
+        f"With only {n:,} test images, all that is known of the accuracy of {name} is that it is between {low} and "
+        f"{high} %. --folds 5 tests on all {n_all:,} images."
+    )
 
 
 def first_seed_note(comparison: Comparison) -> str:
