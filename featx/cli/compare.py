@@ -46,7 +46,7 @@ def _sizes(text: str) -> tuple[int, ...]:
     multiple=True,
     help="Add a baseline of the report of 2020; repeat the option for several.",
 )
-@opt.RECIPE
+@opt.RECIPE_OF_LAYERS
 @opt.CACHE_DIR
 @opt.STAGE_ONE
 @opt.STAGE_TWO

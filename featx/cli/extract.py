@@ -21,7 +21,7 @@ SKIPPED_SHOWN = 10
 @click.command()
 @opt.DATA
 @opt.BACKBONE
-@opt.RECIPE
+@opt.RECIPE_OF_LAYERS
 @opt.CACHE_DIR
 @opt.STAGE_ONE
 @opt.option(
@@ -83,10 +83,16 @@ def extraction_text(extraction: Extraction) -> Shown:
         lines.append(f"… and {len(skipped) - SKIPPED_SHOWN:,} more.")
     if skipped:
         lines.append(f"Skipped images: {extraction.store_dir / 'skipped.csv'}")
-    lines.append(f"Features: {extraction.store_dir}")
-    if views:
-        lines.append(f"Features of views: {views.store_dir}")
+    lines += _store_lines(extraction)
+    for other in extraction.others:
+        lines.append(f"{other.recipe.layer}: {other.n_computed:,} computed, {other.n_cached:,} from the cache.")
+        lines += [*(_views_lines(other.views) if other.views else []), *_store_lines(other)]
     return shown_text(lines)
+
+
+def _store_lines(extraction: Extraction) -> list[str]:
+    views = [f"Features of views: {extraction.views.store_dir}"] if extraction.views else []
+    return [f"Features: {extraction.store_dir}", *views]
 
 
 def _views_lines(extracted: ExtractedViews) -> list[str]:
@@ -107,6 +113,7 @@ def extraction_json(extraction: Extraction) -> dict[str, Any]:
     return {
         "store_dir": str(extraction.store_dir),
         "recipe_key": extraction.recipe.key,
+        "layer": extraction.recipe.layer,
         "precision": extraction.recipe.precision,
         "n_images": dataset.n_images,
         "n_train": dataset.n_train,
@@ -119,6 +126,7 @@ def extraction_json(extraction: Extraction) -> dict[str, Any]:
         "timings": extraction.timings.to_dict(),
         "elapsed_s": extraction.elapsed_s,
         "views": _views_json(extraction.views) if extraction.views else None,
+        "others": list(map(extraction_json, extraction.others)),
     }
 
 

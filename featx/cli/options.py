@@ -323,11 +323,21 @@ BACKBONE_LIST = option(
     show_default=True,
     help=f"{RECIPE_OPTIONS['backbone'].help} Repeat the option for several.",
 )
-RECIPE = options(
-    *map(
-        recipe_option,
-        ("image_size", "resize", "weights", "layer", "preprocess", "layout", "pooling", "precision", "dtype"),
-    )
+_BEFORE_LAYER, _AFTER_LAYER = (
+    ("image_size", "resize", "weights"),
+    ("preprocess", "layout", "pooling", "precision", "dtype"),
+)
+RECIPE = options(*map(recipe_option, (*_BEFORE_LAYER, "layer", *_AFTER_LAYER)))
+RECIPE_OF_LAYERS = options(
+    *map(recipe_option, _BEFORE_LAYER),
+    option(
+        "--layer",
+        "layers",
+        multiple=True,
+        help="Layer whose output to store; repeat the option for several, which the network computes in one pass.  "
+        f"[default: {RECIPE_OPTIONS['layer'].default_words}]",
+    ),
+    *map(recipe_option, _AFTER_LAYER),
 )
 
 

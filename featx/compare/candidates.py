@@ -29,6 +29,7 @@ from featx.extract import (
     RecipeOptions,
     extract_command,
     extract_dataset,
+    extract_layers,
     resolve_recipe,
     with_defaults,
 )
@@ -128,6 +129,7 @@ class Candidate:
             also averaged over these.
         recipe: of the features that the error analysis looks at, if they are not these.
         with_test: returns the same with another test split, the images where a mask, `(n,)` bool, is true.
+        layer: of the backbone, if several are compared.
     """
 
     name: str
@@ -138,6 +140,7 @@ class Candidate:
     with_test: Callable[[npt.NDArray[np.bool_]], "Candidate"]
     features: Features | None = None
     recipe: Recipe | None = None
+    layer: str | None = None
 
     @property
     def is_trained(self) -> bool:
@@ -145,11 +148,16 @@ class Candidate:
         return self.kind != "direct"
 
 
-def head_candidates(features: Features, viewed: Features | None) -> Iterator[Candidate]:
-    """Yield the heads on the features of one recipe; then the heads on those with views, if there are any."""
+def head_candidates(features: Features, viewed: Features | None, *, of_layers: bool = False) -> Iterator[Candidate]:
+    """Yield the heads on the features of one recipe; then the heads on those with views, if there are any.
+
+    Their names tell the layer if `of_layers`: several are compared.
+    """
+    layer = features.recipe.layer if of_layers else None
     for some in (features, viewed) if viewed else (features,):
         for head in HEADS:
-            yield _on_features(some, head, f"{some.recipe.backbone} + {head}{_views_in_name(some)}")
+            name = " ".join(filter(None, (some.recipe.backbone, layer)))
+            yield replace(_on_features(some, head, f"{name} + {head}{_views_in_name(some)}"), layer=layer)
 
 
 def tuned_candidates(
@@ -390,7 +398,7 @@ def _evaluation(candidate: Candidate, name: str, results: list[Result], cost: Ti
         confusion=confusion_matrix(y, predicted[0], len(dataset.class_names)),
         p_value=None,
         image_size=candidate.image_size,
-        details=result.details,
+        details={**({"layer": candidate.layer} if candidate.layer else {}), **result.details},
         notes=(),
         repeats=tuple(result.metrics.accuracy for result in results) if len(results) > 1 else (),
     )
@@ -439,6 +447,11 @@ class FeatureRequest:
     def extract(self, dataset: ImageDataset) -> Extraction:
         """Compute what the store lacks."""
         return extract_dataset(dataset, self._recipe, self.weights, self._cache_dir, self._settings, views=self._views)
+
+    def extract_with(self, dataset: ImageDataset, others: Sequence["FeatureRequest"]) -> None:
+        """Compute what the stores lack of this and other layers of the same backbone, in one pass."""
+        recipes = [one.recipes[0] for one in (self, *others)]
+        extract_layers(dataset, recipes, self.weights, self._cache_dir, self._settings, views=self._views)
 
     def evaluate(
         self,

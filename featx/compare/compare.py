@@ -50,6 +50,7 @@ from featx.extract import (
     RecipeOptions,
     check_options,
     kept_aspect_ratio,
+    layers_of,
     options_before,
     split_options,
 )
@@ -98,6 +99,7 @@ def compare_approaches(
     class_list: Path | str | None = None,
     tune: str | None = None,
     runs_dir: Path | str | None = None,
+    layers: Sequence[str] | str = (),
     **options: Unpack[ExtractionOptions],
 ) -> Comparison:
     """Compare heads on each backbone's features, and the baselines, on the images in `data_dir`.
@@ -128,6 +130,8 @@ def compare_approaches(
         tune: also tune a block of each backbone, such as `"block5"`, or `"last"`, see `featx.train.train_top`.
         runs_dir: an empty or new folder. Each head on features, such as `vgg16-dense`, gets a run folder there as soon
             as it is trained. If None, no runs are kept.
+        layers: several layers of one backbone, instead of the option `layer`: each has its rows. They are extracted in
+            one pass, see `featx.extract.extract_features`, whose whole time counts for each.
         options: of stage one, by name; see `featx.extract.options.RecipeOptions`, without `backbone`, and
             `featx.engines.EngineOptions`.
 
@@ -144,8 +148,9 @@ def compare_approaches(
     how = Procedure(training, repeats, _as_curve(learning_curve, repeats))
     if folds is not None:
         folds, fold_repeats = _checked_folds(folds, fold_repeats, how, views, baselines)
-    _check_choice(backbones, baselines, recipe_options, tune)
-    of_backbones = [_options_of(name, recipe_options, backbones) for name in backbones]
+    of_layers = layers_of(layers, recipe_options)
+    _check_choice(backbones, baselines, of_layers, tune)
+    of_backbones = [_options_of(name, one, backbones) for name in backbones for one in of_layers]
     of_report = (
         report_resnet50_options({**recipe_options, "preprocess": None, "layout": None})
         if REPORT_RESNET50 in baselines
@@ -164,7 +169,8 @@ def compare_approaches(
         how.curve.check_fit(scanned.n_train)
     settings = ExtractionSettings(engine_options=engine_options, workers=workers, strict=strict, show=training.show)
     request = partial(FeatureRequest, scanned, data_dir, cache_dir, settings)
-    requests = [request(one, views, head_candidates) for one in of_backbones]
+    of_heads = [request(one, views, partial(head_candidates, of_layers=len(of_layers) > 1)) for one in of_backbones]
+    requests = list(of_heads)
     requests += [
         _tuned_request(request, plain, one, views, *named, cache_dir)
         for plain, one, named in zip(requests, of_backbones, before, strict=False)
@@ -176,10 +182,7 @@ def compare_approaches(
         map_to = partial(make_class_map, maps, class_list=network_classes, class_names=scanned.class_names)
         applications, warnings = direct_applications(backbones, recipe_options, map_to, cache_dir)
         requests += [request(whole, None, partial(direct_candidates, class_map)) for whole, class_map in applications]
-    unreadable = (SkippedImage.of(scanned.root.absolute() / path, b"", reason) for path, reason in scanned.unreadable)
-    skipped = dict.fromkeys(unreadable)  # each once, however many backbones it was skipped for
-    for one in requests:
-        skipped |= dict.fromkeys(one.extract(scanned).skipped)
+    skipped = _extract(scanned, requests, of_heads if len(of_layers) > 1 else ())
     if folds is not None:
         how = replace(how, folds=_make_folds(requests, scanned, folds, fold_repeats, training))
     aspect_ratio = kept_aspect_ratio(recipe_options["resize"])
@@ -190,8 +193,21 @@ def compare_approaches(
     limits = [*_random_weights_warnings(recipes), *_sample_warnings(scanned)]
     warnings = [*limits, *data_warnings(scanned, dataset, stores), *warnings, *left_out]
     comparison = _comparison(dataset, recipes, evaluations, training.seed, warnings)
-    analyse = partial(_analyse_errors, comparison, dataset, evaluations, list(skipped), cache_dir, training)
+    analyse = partial(_analyse_errors, comparison, dataset, evaluations, skipped, cache_dir, training)
     return replace(comparison, error_analysis=_or_none(analyse))
+
+
+def _extract(
+    dataset: ImageDataset, requests: Sequence[FeatureRequest], of_layers: Sequence[FeatureRequest]
+) -> list[SkippedImage]:
+    """Compute what the stores lack, of several layers in one pass; return what cannot be read, each file once."""
+    if of_layers:
+        of_layers[0].extract_with(dataset, of_layers[1:])
+    unreadable = (SkippedImage.of(dataset.root.absolute() / path, b"", reason) for path, reason in dataset.unreadable)
+    skipped = dict.fromkeys(unreadable)  # each once, however many backbones it was skipped for
+    for one in requests:
+        skipped |= dict.fromkeys(one.extract(dataset).skipped)
+    return list(skipped)
 
 
 def _evaluate_all(
@@ -323,12 +339,17 @@ def _each_once(what: str, given: Sequence[str] | str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names(what, given)))
 
 
-def _check_choice(backbones: Sequence[str], baselines: Sequence[str], options: RecipeOptions, tune: str | None) -> None:
+def _check_choice(
+    backbones: Sequence[str], baselines: Sequence[str], of_layers: Sequence[RecipeOptions], tune: str | None
+) -> None:
     """Raise FeatxError if there is nothing to compare, or an option can only be meant for one of several backbones."""
     if not backbones and not baselines:
         raise FeatxError("There is nothing to compare: name a backbone or a baseline.")
     if tune is not None and not backbones:
         raise FeatxError("There is no backbone with a block to tune: name one.")
+    if tune is not None and len(of_layers) > 1:
+        raise FeatxError("Only one layer at a time can be compared with a tuned block: name one, or leave out --tune.")
+    options = of_layers[0]
     for name in baselines:
         check_name(name, BASELINE_NAMES, f"A baseline must be one of {', '.join(BASELINE_NAMES)}.")
     if len({*backbones, *([REPORT_BACKBONE] if REPORT_RESNET50 in baselines else [])}) <= 1:

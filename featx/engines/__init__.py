@@ -14,6 +14,7 @@ from featx.engines.engine import (
     choose_engine,
     cpu_engine,
     create_engine,
+    create_joined_engine,
     default_batch_size,
     engines_for,
     needs_keras,
@@ -28,7 +29,7 @@ from featx.engines.networks import (
     pack_network,
     unpack_network,
 )
-from featx.engines.openvino_engine import load_network
+from featx.engines.openvino_engine import OpenVinoEngine, load_network
 from featx.engines.quantization import (
     N_CALIBRATION,
     best_calibration,

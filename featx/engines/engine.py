@@ -2,8 +2,9 @@
 
 import importlib.util
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Protocol, Self, TypedDict
@@ -237,6 +238,42 @@ def create_engine(
     chosen = choose_engine(options, recipe)
     log.debug("Engine: %s, %s.", chosen, options)
     return ENGINES[chosen].create(recipe, weights, options, cache_dir=cache_dir, dataset=dataset, show=show)
+
+
+def create_joined_engine(
+    recipes: Sequence[Recipe], weights: Weights, cache_dir: StoragePath, options: EngineOptions, *, show: bool = False
+) -> OpenVinoEngine | None:
+    """Return an engine that computes several layers of a backbone in one pass, see `OpenVinoEngine.split`.
+
+    None if this machine has no such engine, or if it does not give every layer the bits that it gets alone: in
+    bfloat16, an output in the middle of some networks changes what OpenVINO rounds. It is tried with one batch of
+    noise.
+
+    Args:
+        recipes: of the same images, backbone and precision.
+        weights: the weights that the recipes name.
+        cache_dir: where the converted networks are.
+        options: how to run them.
+        show: show progress on stderr.
+
+    Raises:
+        FeatxError: as for `create_engine`.
+    """
+    first, *others = recipes
+    for recipe in recipes:
+        check_recipe(recipe)
+    if first.precision == "int8" or not ENGINES[choose_engine(options, first)].converts:
+        return None
+    numbers = {name: getattr(options, name) for name in ("batch_size", "threads", "streams")}
+    joined = OpenVinoEngine(first, weights, cache_dir, others=others, show=show, **numbers)
+    noise = np.random.default_rng(0).integers(0, 256, (joined.request_size, *first.image_size, 3), np.uint8)
+    for recipe, features in zip(recipes, joined.split(joined.features(noise)), strict=True):
+        with closing(create_engine(recipe, weights, cache_dir, options=options)) as alone:
+            if not np.array_equal(alone.features(noise), features):
+                joined.close()
+                return None
+    log.debug("Engine: openvino, %s, %d layers in one pass.", options, len(recipes))
+    return joined
 
 
 def needs_weights(recipe: Recipe, cache_dir: StoragePath, options: EngineOptions) -> bool:

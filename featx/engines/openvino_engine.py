@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -19,6 +19,7 @@ import numpy as np
 
 from featx.backbones import Weights, build_model
 from featx.dataset import ImageDataset
+from featx.engines.joined import join
 from featx.engines.networks import Network, network_path, network_recipe, read_network, say_damaged, write_network
 from featx.engines.onnx_network import build_onnx, is_onnx
 from featx.engines.quantization import quantize
@@ -76,6 +77,7 @@ class OpenVinoEngine:
         threads: int | None = None,
         streams: int | None = None,
         show: bool = False,
+        others: Sequence[Recipe] = (),
     ) -> None:
         """Load the network, converted first if necessary, and compile it for this processor.
 
@@ -88,12 +90,16 @@ class OpenVinoEngine:
             threads: processor cores to use; all if None.
             streams: requests that run at the same time; OpenVINO chooses if None.
             show: show progress on stderr.
+            others: recipes of other layers of the same backbone, not in int8, whose features are computed, too: one
+                after the other, flattened, so that `feature_shape` is `(n_features,)`; see `split`.
 
         Raises:
             FeatxError: the network cannot be converted, or this processor lacks the precision.
         """
         height, width = recipe.image_size
-        model = load_network(recipe, weights, cache_dir, dataset, show=show)
+        models = [load_network(one, weights, cache_dir, dataset, show=show) for one in (recipe, *others)]
+        self._shapes = [_feature_shape(one) for one in models] if others else []
+        model = join(models) if others else models[0]
         likely = batch_size or max(1, min(32, REQUEST_PIXELS // (height * width)))
         self.request_size = fixed_batch(model) or likely
         if recipe.precision == "int8":
@@ -127,6 +133,12 @@ class OpenVinoEngine:
     def features(self, images: np.ndarray) -> np.ndarray:
         """Return the features `(n, *feature_shape)` float32 of `images`, `(n, height, width, 3)` uint8 RGB."""
         return self.submit(images).result()
+
+    def split(self, features: np.ndarray) -> list[np.ndarray]:
+        """Return `(n, …)` float32 for each recipe, from the `(n, n_features)` of an engine that runs several."""
+        ends = np.cumsum([np.prod(shape, dtype=int) for shape in self._shapes])
+        parts = np.split(features, ends[:-1], axis=1)
+        return [part.reshape(-1, *shape) for part, shape in zip(parts, self._shapes, strict=True)]
 
     def close(self) -> None:
         """Wait for the requests in progress: OpenVINO must not call back into an interpreter that is ending."""
@@ -253,6 +265,11 @@ def _openvino_model(network: Network, recipe: Recipe) -> Any:
     if features.partial_shape.rank.is_dynamic or features.partial_shape.rank.get_length() < 2:
         raise RuntimeError("its output does not fit the features of images")
     return model
+
+
+def _feature_shape(model: Any) -> tuple[int, ...]:
+    """Return the shape of one image's features."""
+    return tuple(side.get_length() for side in list(model.output(0).partial_shape)[1:])
 
 
 def fixed_batch(model: Any) -> int | None:

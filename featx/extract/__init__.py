@@ -14,7 +14,7 @@ from featx.extract.cache import (
     remove,
     size_bytes,
 )
-from featx.extract.extract import ExtractedViews, Extraction, extract_dataset, extract_features
+from featx.extract.extract import ExtractedViews, Extraction, extract_dataset, extract_features, extract_layers
 from featx.extract.options import (
     DEFAULT_CACHE_DIR,
     RECIPE_DEFAULTS,
@@ -26,9 +26,11 @@ from featx.extract.options import (
     check_options,
     extract_command,
     kept_aspect_ratio,
+    layers_of,
     option_flag,
     option_variable,
     options_before,
+    resolve_layers,
     resolve_recipe,
     split_options,
     with_defaults,

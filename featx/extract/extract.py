@@ -1,6 +1,7 @@
 """Stage one of a data set: its images, and augmented views of them."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Unpack
 
@@ -11,10 +12,11 @@ from featx.extract.options import (
     ExtractionOptions,
     ExtractionSettings,
     check_options,
-    resolve_recipe,
+    layers_of,
+    resolve_layers,
     split_options,
 )
-from featx.extract.pipeline import Computed, compute_missing
+from featx.extract.pipeline import Computed, compute_layers
 from featx.images import Views, as_views
 from featx.recipe import Recipe
 from featx.storage import StoragePath, as_cache_dir
@@ -51,11 +53,13 @@ class Extraction(Computed):
         elapsed_s: seconds that the whole call took.
         views: what it did with augmented views; None if there are none. The other attributes are about the images
             themselves.
+        others: the same for each further layer that was computed in the same pass.
     """
 
     dataset: ImageDataset
     elapsed_s: float
     views: ExtractedViews | None = None
+    others: tuple["Extraction", ...] = ()
 
     def __repr__(self) -> str:
         return (
@@ -73,9 +77,11 @@ def extract_features(
     show: bool = False,
     views: Views | int | None = None,
     ray_address: str | None = None,
+    layers: Sequence[str] | str = (),
     **options: Unpack[ExtractionOptions],
 ) -> Extraction:
     """Compute the features of images that the store does not have yet, and of augmented views of these images.
+
 
     >>> from pathlib import Path
     >>> extraction = extract_features(Path("data"), backbone="vgg16", image_size=(150, 150))  # doctest: +SKIP
@@ -91,6 +97,10 @@ def extract_features(
             views as in the report. Views have their own store.
         ray_address: the Ray cluster that computes the features, like `"auto"` or `"HOST:PORT"`; this process if None.
             On a cluster, `threads` are the cores of each worker.
+        layers: several layers instead of the option `layer`, such as `["block3_pool", "block5_pool"]`. The network runs
+            once, and each layer has its own store; `Extraction.others` are those after the first. The network runs once
+            for each layer in int8, on a cluster, with the `keras` engine, and in bfloat16 where one pass would change
+            bits.
         options: what the features are and how the backbone is run, by name; see `featx.extract.RecipeOptions` and
             `featx.engines.EngineOptions`.
 
@@ -98,14 +108,17 @@ def extract_features(
         FeatxError: the data set, the backbone, the weights or the store cannot be used; the message says what to do.
     """
     recipe_options, engine_options = split_options(options)
+    of_layers = layers_of(layers, recipe_options)
     settings = ExtractionSettings(
         engine_options=engine_options, workers=workers, strict=strict, show=show, ray_address=ray_address
     )
     cache_dir, views = as_cache_dir(cache_dir), as_views(views)
-    check_options(cache_dir, **recipe_options)
+    for one in of_layers:
+        check_options(cache_dir, **one)
     dataset = scan(data_dir, cache_dir, to_train=False, show=show)
-    recipe, weights = resolve_recipe(cache_dir, dataset, **recipe_options)
-    return extract_dataset(dataset, recipe, weights, cache_dir, settings, views=views)
+    recipes, weights = resolve_layers(cache_dir, dataset, of_layers)
+    first, *others = extract_layers(dataset, recipes, weights, cache_dir, settings, views=views)
+    return replace(first, others=tuple(others))
 
 
 def extract_dataset(
@@ -124,12 +137,26 @@ def extract_dataset(
         ImageError: an image cannot be read, and `settings` are strict. What was computed before is kept.
         StoreError: the store cannot be read or written.
     """
+    (extraction,) = extract_layers(dataset, [recipe], weights, cache_dir, settings, views=views)
+    return extraction
+
+
+def extract_layers(
+    dataset: ImageDataset,
+    recipes: Sequence[Recipe],
+    weights: Weights,
+    cache_dir: StoragePath,
+    settings: ExtractionSettings = DEFAULT_SETTINGS,
+    *,
+    views: Views | None = None,
+) -> list[Extraction]:
+    """Do as `extract_dataset` for recipes that differ in their layer, pooling and storage dtype, in one pass."""
     started = time.perf_counter()
     root = dataset.root.absolute()
     unreadable = [SkippedImage.of(root / path, b"", reason) for path, reason in dataset.unreadable]
-    computed = compute_missing(
+    all_computed = compute_layers(
         images_of(dataset),
-        recipe,
+        recipes,
         lambda: weights,
         cache_dir,
         settings,
@@ -137,29 +164,34 @@ def extract_dataset(
         unreadable=unreadable,
         whole_folder=root,
     )
-    extracted = _extract_views(dataset, recipe, weights, cache_dir, settings, views) if views else None
+    extracted: Sequence[ExtractedViews | None] = [None] * len(recipes)
+    if views:
+        extracted = _extract_views(dataset, recipes, weights, cache_dir, settings, views)
     elapsed_s = time.perf_counter() - started
-    return Extraction(**vars(computed), dataset=dataset, elapsed_s=elapsed_s, views=extracted)
+    return [
+        Extraction(**vars(computed), dataset=dataset, elapsed_s=elapsed_s, views=of_views)
+        for computed, of_views in zip(all_computed, extracted, strict=True)
+    ]
 
 
 def _extract_views(
     dataset: ImageDataset,
-    recipe: Recipe,
+    recipes: Sequence[Recipe],
     weights: Weights,
     cache_dir: StoragePath,
     settings: ExtractionSettings,
     views: Views,
-) -> ExtractedViews:
-    """Make the store of the views hold those of every image whose own features are there."""
-    is_readable = FeatureStore(cache_dir, recipe).contains(dataset.digests)
+) -> list[ExtractedViews]:
+    """Make the stores of the views hold those of every image whose own features are there."""
+    is_readable = FeatureStore(cache_dir, recipes[0]).contains(dataset.digests)
     viewed = dataset.subset(is_readable & (views.of_test | ~dataset.is_test))
-    computed = compute_missing(
+    all_computed = compute_layers(
         views_of(viewed, views.n),
-        replace(recipe, augmentation=views.augmentation),
+        [replace(recipe, augmentation=views.augmentation) for recipe in recipes],
         lambda: weights,
         cache_dir,
         settings,
         dataset=dataset,
         whole_folder=dataset.root.absolute(),
     )
-    return ExtractedViews(**vars(computed), views=views, n_images=viewed.n_images)
+    return [ExtractedViews(**vars(one), views=views, n_images=viewed.n_images) for one in all_computed]

@@ -3,7 +3,7 @@
 import logging
 import os
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -49,6 +49,7 @@ from featx.system import (
     cpu_has_bfloat16,
     did_you_mean,
     has_fast_bfloat16,
+    names,
     shell_line,
     shown,
 )
@@ -397,6 +398,34 @@ def _is_bfloat16_fast(backbone: str) -> bool:
     if engines_for("bfloat16", backbone) == ["openvino"]:
         return cpu_has_bfloat16() and platform.machine().lower() in {"x86_64", "amd64"}
     return has_fast_bfloat16()
+
+
+def layers_of(layers: Sequence[str] | str, options: RecipeOptions) -> list[RecipeOptions]:
+    """Return the options of each of several layers, each once; `options` themselves if there are none.
+
+    Raises:
+        FeatxError: `layers` are no names, `options` name a layer, too, or one of several is the whole classifier.
+    """
+    chosen = tuple(dict.fromkeys(names("layers", layers)))
+    if chosen and options.get("layer"):
+        raise FeatxError(f"Name layers by layer or by layers, not by both. Received: {shown(options['layer'])}")
+    if CLASSIFIER_LAYER in chosen and len(chosen) > 1:
+        raise FeatxError(
+            f"The layer {CLASSIFIER_LAYER} belongs to the complete classifier, which has other weights: name it alone, "
+            f"without other layers."
+        )
+    return [{**options, "layer": layer} for layer in chosen] or [options]
+
+
+def resolve_layers(
+    cache_dir: StoragePath, dataset: ImageDataset | None, of_layers: Sequence[RecipeOptions]
+) -> tuple[list[Recipe], Weights]:
+    """Return the recipes of several layers, see `layers_of`, and their weights; errors as for `resolve_recipe`."""
+    first, weights = resolve_recipe(cache_dir, dataset, **of_layers[0])
+    # Weights are found once: looking for imagenet-or-random again would warn again.
+    found: RecipeOptions = {"weights": str(weights.path or weights.digest.replace("random-", "random:"))}
+    others: list[RecipeOptions] = [{**one, **found} for one in of_layers[1:]]
+    return [first, *(resolve_recipe(cache_dir, dataset, **one)[0] for one in others)], weights
 
 
 def kept_aspect_ratio(resize: str | None) -> str | None:

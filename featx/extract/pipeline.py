@@ -1,11 +1,13 @@
 """Stage one: finds the features that a store does not have, and computes them; reader → engine → writer."""
 
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, closing
+from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import chain
 
 import numpy as np
@@ -25,13 +27,29 @@ from featx.dataset import (
     read_batches,
     source_path,
 )
-from featx.engines import Engine, create_engine, default_batch_size, needs_keras
+from featx.engines import (
+    Engine,
+    OpenVinoEngine,
+    create_engine,
+    create_joined_engine,
+    default_batch_size,
+    needs_keras,
+)
 from featx.errors import DtypeOverflowError, ImageError
 from featx.extract.options import ExtractionSettings
 from featx.recipe import Recipe
 from featx.storage import StoragePath
 from featx.store import FeatureStore, SegmentWriter, row_names
-from featx.system import Stopwatch, Timings, held_interrupts, import_keras, progress_bar, reset_peak_memory, waiting
+from featx.system import (
+    Stopwatch,
+    Stopwatches,
+    Timings,
+    held_interrupts,
+    import_keras,
+    progress_bar,
+    reset_peak_memory,
+    waiting,
+)
 from featx.text import printable
 
 #: Called with the number of images that were finished since the last call.
@@ -93,45 +111,170 @@ def compute_missing(
         WeightsError: the weights were not found.
         UnknownRecipeError: this featx does not compute what the recipe says.
     """
-    check_recipe(recipe)
-    store = FeatureStore(cache_dir, recipe)
-    memory = SkippedImages(store.dir / "skipped.csv")
-    dim = DimImages(store.dir / "dim.json")
-    is_cached = store.contains(images.digests, images.views)
-    missing = np.flatnonzero(~is_cached)
-    log.debug("Recipe: %s", recipe.to_json())
-    log.debug("Store: %s, %d segments, %d rows.", printable(store.dir), len(store.segments), len(store))
-    known = [*unreadable, *_bad(images, missing, memory.reason)]
-    todo = _todo(images, missing, known)
-    log.debug("Of %d images, %d are in the store and %d must be computed.", len(images), is_cached.sum(), len(todo))
-    result = StageResult()
-    try:
-        if settings.strict and known:
-            raise strict_error(known[0])
-        if todo.size:
-            store.check_writable()
-            with closing(StageOne(recipe, find_weights(), store, cache_dir, settings, dataset)) as stage:
-                result = _run(stage, images[todo])
-                dim.remember(result.dim)
-            if result.error:
-                raise result.error
-        if recipe.augmentation is None:  # else it has been said of the images themselves
-            sentence = dim_sentence(dim.among(images.digests, lambda row: printable(source_path(images.sources[row]))))
-            if sentence:
-                log.warning("%s", sentence)
-    finally:
-        store.publish()
-        skipped = _every_file(images, missing, [*known, *result.skipped])
-        memory.remember(skipped, whole_folder)
-        forget_digests([image.path for image in skipped if image.has_changed], cache_dir)
-    return Computed(
-        recipe=recipe,
-        store_dir=store.dir,
-        n_computed=result.timings.n_images,
-        n_cached=int(is_cached.sum()),
-        skipped=tuple(skipped),
-        timings=result.timings,
+    (computed,) = compute_layers(
+        images,
+        [recipe],
+        find_weights,
+        cache_dir,
+        settings,
+        dataset=dataset,
+        unreadable=unreadable,
+        whole_folder=whole_folder,
     )
+    return computed
+
+
+def compute_layers(
+    images: Images,
+    recipes: Sequence[Recipe],
+    find_weights: Callable[[], Weights],
+    cache_dir: StoragePath,
+    settings: ExtractionSettings,
+    *,
+    dataset: ImageDataset | None = None,
+    unreadable: Sequence[SkippedImage] = (),
+    whole_folder: StoragePath | None = None,
+) -> list[Computed]:
+    """Compute the features of `images` that the stores of `recipes` lack: those of several layers in one pass.
+
+    An image that only some of the stores lack is computed for these. Arguments and errors are those of
+    `compute_missing`; the recipes differ in their layer, pooling and storage dtype.
+    """
+    for recipe in recipes:
+        check_recipe(recipe)
+        log.debug("Recipe: %s", recipe.to_json())
+    find_weights = cache(find_weights)
+    wanted = [_Wanted(images, recipe, cache_dir, unreadable) for recipe in recipes]
+    try:
+        for one in wanted:
+            if settings.strict and one.known:
+                raise strict_error(one.known[0])
+        for members, rows in _passes(wanted, len(images)):
+            for one in members:
+                one.store.check_writable()
+            _compute(members, images[rows], find_weights(), cache_dir, settings, dataset)
+        sentences = {one.dim_sentence(): None for one in wanted if one.recipe.augmentation is None}
+        for sentence in filter(None, sentences):  # of views, it has been said of the images themselves
+            log.warning("%s", sentence)
+    finally:
+        with ExitStack() as stack:
+            for one in wanted:
+                stack.callback(one.finish, cache_dir, whole_folder)
+    return [one.computed() for one in wanted]
+
+
+class _Wanted:
+    """What one store is to have of some images, and what becomes of them.
+
+    Attributes:
+        recipe: of the store.
+        store: the store.
+        known: files that cannot be read, as far as that is known.
+        todo: rows of the images to compute, `(n,)` int64.
+    """
+
+    def __init__(
+        self, images: Images, recipe: Recipe, cache_dir: StoragePath, unreadable: Sequence[SkippedImage]
+    ) -> None:
+        self.recipe = recipe
+        self.store = FeatureStore(cache_dir, recipe)
+        self._images = images
+        self._memory = SkippedImages(self.store.dir / "skipped.csv")
+        self._dim = DimImages(self.store.dir / "dim.json")
+        self._is_cached = self.store.contains(images.digests, images.views)
+        self._missing = np.flatnonzero(~self._is_cached)
+        log.debug(
+            "Store: %s, %d segments, %d rows.", printable(self.store.dir), len(self.store.segments), len(self.store)
+        )
+        self.known = [*unreadable, *_bad(images, self._missing, self._memory.reason)]
+        self.todo = _todo(images, self._missing, self.known)
+        n_cached = self._is_cached.sum()
+        log.debug("Of %d images, %d are in the store and %d must be computed.", len(images), n_cached, len(self.todo))
+        self._timings = Timings()
+        self._new: list[SkippedImage] = []
+        self._skipped: list[SkippedImage] = []
+
+    def add(self, result: "StageResult", timings: Timings) -> None:
+        """Take note of what a run has done for this store."""
+        self._timings += timings
+        self._new += result.skipped
+        self._dim.remember(result.dim)
+
+    def dim_sentence(self) -> str:
+        """Return what there is to say of images that look nearly black; empty if there are none."""
+        images = self._images
+        return dim_sentence(self._dim.among(images.digests, lambda row: printable(source_path(images.sources[row]))))
+
+    def finish(self, cache_dir: StoragePath, whole_folder: StoragePath | None) -> None:
+        """Bring the store's derived files up to date, and remember what was skipped."""
+        self.store.publish()
+        self._skipped = _every_file(self._images, self._missing, [*self.known, *self._new])
+        self._memory.remember(self._skipped, whole_folder)
+        forget_digests([image.path for image in self._skipped if image.has_changed], cache_dir)
+
+    def computed(self) -> Computed:
+        """Return what was done, after `finish`."""
+        return Computed(
+            recipe=self.recipe,
+            store_dir=self.store.dir,
+            n_computed=self._timings.n_images,
+            n_cached=int(self._is_cached.sum()),
+            skipped=tuple(self._skipped),
+            timings=self._timings,
+        )
+
+
+def _passes(wanted: Sequence[_Wanted], n_images: int) -> Iterator[tuple[list[_Wanted], np.ndarray]]:
+    """Yield stores that lack the same of the images, and these, `(n,)` int64: each image is computed in one pass."""
+    lacking = np.zeros(n_images, np.int64)  # a bit for each store
+    for number, one in enumerate(wanted):
+        lacking[one.todo] |= 1 << number
+    for bits in np.unique(lacking[lacking > 0]).tolist():
+        members = [one for number, one in enumerate(wanted) if bits >> number & 1]
+        yield members, np.flatnonzero(lacking == bits)
+
+
+def _compute(
+    members: Sequence[_Wanted],
+    images: Images,
+    weights: Weights,
+    cache_dir: StoragePath,
+    settings: ExtractionSettings,
+    dataset: ImageDataset | None,
+) -> None:
+    """Compute the features of `images` for these stores, in one pass if that gives the same bits.
+
+    Raises whatever ended it early, after remembering what was done until then.
+    """
+    first, *others = members
+    started_s = time.perf_counter()
+    engine = _joined_engine(members, weights, cache_dir, settings) if others and not settings.ray_address else None
+    if others and engine is None:
+        names = ", ".join(printable(one.recipe.layer) for one in members)
+        log.info("These layers cannot share a pass here, so featx computes one after the other: %s.", names)
+        for one in members:
+            _compute([one], images, weights, cache_dir, settings, dataset)
+        return
+    with closing(StageOne(first.recipe, weights, first.store, cache_dir, settings, dataset)) as stage:
+        if engine is not None:
+            stage.join([(one.recipe, one.store) for one in others], engine, time.perf_counter() - started_s)
+        result = _run(stage, images)
+        for one, timings in zip(members, [result.timings, *stage.timings_of_others], strict=True):
+            one.add(result, timings)
+    if result.error:
+        raise result.error
+
+
+def _joined_engine(
+    members: Sequence[_Wanted], weights: Weights, cache_dir: StoragePath, settings: ExtractionSettings
+) -> OpenVinoEngine | None:
+    recipes = [one.recipe for one in members]
+    options, show = settings.engine_options, settings.show
+    if any(needs_keras(recipe, cache_dir, options) for recipe in recipes):
+        with waiting("start Keras", show=show):
+            import_keras()
+    with waiting(f"start {recipes[0].backbone}", show=show):
+        return create_joined_engine(recipes, weights, cache_dir, options, show=show)
 
 
 def _run(stage: "StageOne", images: Images) -> "StageResult":
@@ -210,7 +353,20 @@ class StageOne:
     cache_dir: StoragePath
     settings: ExtractionSettings
     dataset: ImageDataset | None = None  # has the images that an int8 network is calibrated on
+    timings_of_others: list[Timings] = field(default_factory=list, init=False)
     _engine: Engine | None = field(default=None, init=False)
+    _others: list[tuple[Recipe, FeatureStore]] = field(default_factory=list, init=False)
+    _start_s: float = field(default=0.0, init=False)  # of an engine that was started before
+    _split: Callable[[np.ndarray], list[np.ndarray]] = field(default_factory=lambda: _unsplit, init=False)
+
+    def join(self, others: list[tuple[Recipe, FeatureStore]], engine: OpenVinoEngine, start_s: float) -> None:
+        """Compute the features of other layers, too, with an engine that gives all; it is closed with this.
+
+        What these cost is in `timings_of_others` afterwards. Each counts the whole pass, and the `start_s` seconds that
+        the start of the engine took.
+        """
+        self._others, self._engine, self._split, self._start_s = others, engine, engine.split, start_s
+        self.timings_of_others = [Timings() for _ in others]
 
     @property
     def unit(self) -> str:
@@ -239,17 +395,25 @@ class StageOne:
             self._engine = None
 
     def _store(self, reader: "_Reader", holding: Holding, stopwatch: Stopwatch) -> Timings:
-        with closing(reader.batches(stopwatch)) as batches, SegmentWriter(self.store, stopwatch) as writer:
+        watches = [stopwatch, *(Stopwatch() for _ in self._others)]
+        together = Stopwatches(watches) if self._others else stopwatch
+        for watch in watches:
+            watch.add("start", self._start_s)
+        recipes, stores = zip((self.recipe, self.store), *self._others, strict=True)
+        with closing(reader.batches(together)) as batches, ExitStack() as stack:
+            writers = [stack.enter_context(SegmentWriter(*one)) for one in zip(stores, watches, strict=True)]
             first = next(batches, None)
             if first is not None:
-                under_way = _UnderWay(self._started_engine(stopwatch), writer, stopwatch, reader)
+                engine = self._started_engine(together)
+                under_way = _UnderWay(engine, self._split, list(zip(recipes, writers, strict=True)), together, reader)
                 with holding() as reader.interrupted:
                     for batch in chain([first], batches):
                         under_way.submit(batch)
                         if reader.interrupted():
                             break
                     under_way.collect(0)
-        return writer.timings
+        timings, *self.timings_of_others = (writer.timings for writer in writers)
+        return timings
 
     def _started_engine(self, stopwatch: Stopwatch) -> Engine:
         if self._engine is None:
@@ -267,6 +431,10 @@ class StageOne:
 
 def _never() -> bool:
     return False
+
+
+def _unsplit(features: np.ndarray) -> list[np.ndarray]:
+    return [features]
 
 
 @dataclass
@@ -326,10 +494,11 @@ def _skipped(images: Images, image: Unreadable) -> SkippedImage:
 
 @dataclass
 class _UnderWay:
-    """The batches that the engine is computing, in their order; what is finished goes to the writer."""
+    """The batches that the engine is computing, in their order; what is finished goes to the writer of each layer."""
 
     engine: Engine
-    writer: SegmentWriter
+    split: Callable[[np.ndarray], list[np.ndarray]]
+    writers: list[tuple[Recipe, SegmentWriter]]
     stopwatch: Stopwatch
     reader: _Reader
     _waiting: deque[tuple[Batch, "Future[np.ndarray]"]] = field(default_factory=deque, init=False)
@@ -352,7 +521,8 @@ class _UnderWay:
             with self.stopwatch.phase("forward"):
                 features = future.result()
             images = self.reader.images[batch.rows]
-            self.writer.add(_to_storage(features, self.reader.recipe.dtype, images), images.digests, images.views)
+            for (recipe, writer), part in zip(self.writers, self.split(features), strict=True):
+                writer.add(_to_storage(part, recipe.dtype, images), images.digests, images.views)
             self.reader.count(len(batch.rows))
 
 

@@ -207,6 +207,7 @@ def verdict_lines(comparison: Comparison, escape: Callable[[str], str] = printab
     doubts = (
         _significance(comparison, counterpart),
         _as_good_text(best, as_good, escape),
+        _layers_text(comparison, escape),
         _baseline_text(comparison, escape),
     )
     return accuracy, " ".join(filter(None, doubts)), _times(best, counterpart, escape)
@@ -245,6 +246,24 @@ def _as_good_text(best: Approach, as_good: Sequence[Approach], escape: Callable[
     if len(as_good) == 1:
         return f"{text}, and took {duration(fastest.total_s)}."
     return f"{text}; the fastest, {escape(fastest.name)}, took {duration(fastest.total_s)}."
+
+
+def _layers_text(comparison: Comparison, escape: Callable[[str], str]) -> str:
+    """Return which layer of the backbone does best on these images, and how sure that is; empty for one layer."""
+    best_of: dict[str, Approach] = {}
+    for approach in ranked(comparison.approaches):
+        if layer := approach.details.get("layer"):
+            best_of.setdefault(str(layer), approach)
+    if len(best_of) < 2:
+        return ""
+    (layer, first), *others = best_of.items()
+    text = f"Of the layers, {escape(layer)} is the best for these images ({accuracy_text(first)})"
+    if first is not comparison.best:
+        return f"{text}, but the difference between layers was not tested for significance."
+    as_good = [escape(other) for other, approach in others if not approach.differs_from_best]
+    if not as_good:
+        return f"{text}; the difference is statistically significant."
+    return f"{text}; {_listed(as_good)} {'is' if len(as_good) == 1 else 'are'} not clearly worse."
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -58,4 +58,4 @@ from featx.system.progress import (
     waiting,
 )
 from featx.system.tables import csv_lines, data_frame, escape_markdown, markdown_table, n_columns, text_table
-from featx.system.timings import Stopwatch, Timings
+from featx.system.timings import Stopwatch, Stopwatches, Timings

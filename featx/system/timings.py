@@ -1,8 +1,8 @@
 """The time and memory that an extraction took, by phase."""
 
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Self, TypeVar
 
@@ -117,6 +117,11 @@ class Stopwatch:
         self._lap_started, counted = self._read
         self._phases = {name: elapsed_s - counted.get(name, 0.0) for name, elapsed_s in self._phases.items()}
 
+    def add(self, name: str, elapsed_s: float) -> None:
+        """Count in this lap what the phase `name` took just before it."""
+        self._phases = {**self._phases, name: self._phases.get(name, 0.0) + elapsed_s}
+        self._lap_started -= elapsed_s
+
     def restart(self) -> None:
         """Forget all that has been measured."""
         self._lap_started = time.perf_counter()
@@ -127,3 +132,24 @@ class Stopwatch:
             return self._phases
         name, started = self._running
         return {**self._phases, name: self._phases.get(name, 0.0) + now - started}
+
+
+class Stopwatches(Stopwatch):
+    """Several stopwatches that measure the same phases, for features that are computed together; each has its laps."""
+
+    def __init__(self, stopwatches: Sequence[Stopwatch]) -> None:
+        super().__init__()
+        self._each = stopwatches
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Add the time of the block to the phase `name` of each."""
+        with ExitStack() as stack:
+            for one in self._each:
+                stack.enter_context(one.phase(name))
+            yield
+
+    def restart(self) -> None:
+        """Forget all that has been measured."""
+        for one in self._each:
+            one.restart()

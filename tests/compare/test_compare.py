@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from markupsafe import escape
 
+from featx.compare.candidates import run_name
 from featx.compare.compare import _sample_warnings, compare_approaches
 from featx.compare.result import Comparison
 from featx.compare.significance import mcnemar_p_value
@@ -14,6 +15,7 @@ from featx.dataset.sample import write_sample
 from featx.dataset.scanning import scan
 from featx.errors import FeatxError
 from featx.extract.extract import extract_features
+from featx.heads.dense import HEADS
 from featx.heads.training_loop import Training
 from featx.report.folder import write_report
 from featx.report.text import table, verdict
@@ -206,3 +208,28 @@ def test_the_built_in_digits_are_said_to_show_little(data, tmp_path):
     assert "8×8 pixels" in warning
     assert "CNN trained from scratch may win" in warning
     assert _sample_warnings(scan(data, tmp_path / "cache")) == ()
+
+
+def test_each_layer_has_a_row_for_each_head_and_a_run(data, cache, tmp_path):
+    options = {**OPTIONS, "layer": None, "precision": "float32"}
+    layers = ["block1_pool", "block2_pool"]
+    runs = tmp_path / "runs"
+    made = compare_approaches(data, layers=layers, cache_dir=cache, training=FAST, runs_dir=runs, views=1, **options)
+    names = [f"vgg16 {layer} + {head}{views}" for layer in layers for views in ("", ", 1 views") for head in HEADS]
+    assert [approach.name for approach in made.approaches] == names
+    assert [approach.details["layer"] for approach in made.approaches] == [name.split()[1] for name in names]
+    assert sorted(path.name for path in runs.iterdir()) == sorted(map(run_name, names))
+    assert {recipe["layer"] for recipe in made.recipes} == set(layers)
+    assert "Of the layers, block" in verdict(made)
+    alone = compare_approaches(data, cache_dir=cache, training=FAST, views=1, **{**options, "layer": "block2_pool"})
+    assert [one.metrics for one in alone.approaches] == [one.metrics for one in made.approaches[4:]]
+    assert "Of the layers" not in verdict(alone)
+
+
+def test_layers_are_those_of_one_backbone_and_stand_alone(data, cache):
+    options = {"cache_dir": cache, "weights": "random", "image_size": 32}
+    layers = ["block1_pool", "block2_pool"]
+    with pytest.raises(FeatxError, match="A layer belongs to only one backbone"):
+        compare_approaches(data, backbones=["vgg16", "resnet50"], layers=layers, **options)
+    with pytest.raises(FeatxError, match="Only one layer at a time can be compared with a tuned block"):
+        compare_approaches(data, layers=layers, tune="last", **options)

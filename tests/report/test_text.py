@@ -476,3 +476,21 @@ def test_a_small_test_split_says_what_it_is_worth_and_what_says_more():
         f"{high} %. --folds 5 tests on all 1,499 images."
     )
     assert not few_images_note(large)
+
+
+def of_layer(layer, n_correct, **how):
+    made, correct = approach(f"vgg16 {layer} + logreg", n_correct, **how)
+    return replace(made, details={"layer": layer, **made.details}), correct
+
+
+def test_the_best_layer_is_named_with_how_sure_that_is():
+    def said(*made):
+        return verdict_lines(comparison(*made))[1]
+
+    clear = said(of_layer("block5_pool", 900), of_layer("block3_pool", 700), of_layer("block4_pool", 650))
+    assert "Of the layers, block5_pool is the best for these images (90.0 %); the difference is statis" in clear
+    close = said(of_layer("block5_pool", 900), of_layer("block3_pool", 898), of_layer("block4_pool", 650))
+    assert "Of the layers, block5_pool is the best for these images (90.0 %); block3_pool is not clearly" in close
+    beaten = said(of_layer("block5_pool", 800), of_layer("block3_pool", 700), approach("report-cnn", 900))
+    assert "block5_pool is the best for these images (80.0 %), but the difference between layers was not" in beaten
+    assert "Of the layers" not in said(of_layer("block5_pool", 900), approach("report-cnn", 800))
