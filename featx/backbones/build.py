@@ -16,7 +16,7 @@ import numpy as np
 from featx.backbones.described import describe_network
 from featx.backbones.keras_config import PREPROCESSING_LAYERS, check_own_weights
 from featx.backbones.keras_file import build_keras_trunk
-from featx.backbones.network_file import CLASSIFIER_LAYER, NetworkFile, is_network_file, is_network_name
+from featx.backbones.network_file import CLASSIFIER_LAYER, NetworkFile, is_network_file, is_network_name, is_onnx
 from featx.backbones.preprocessing import PREPROCESSINGS, as_preprocessing, find_pixels
 from featx.backbones.table import BACKBONES, Preprocessing, find_backbone, trunk_of
 from featx.backbones.weights import MAX_WEIGHTS_BYTES, count_classes
@@ -236,7 +236,7 @@ def _build_trunk(
 
 def _build_file_trunk(keras: Any, recipe: Recipe, path: Path | None, precision: str) -> Any:
     """Return the network of a file from preprocessed pixels to the features of the recipe."""
-    if path is None or path.suffix.lower() != ".keras":
+    if path is None or is_onnx(recipe.backbone):
         raise BackboneError(f"Keras does not run {printable(recipe.backbone)}: choose --engine openvino.")
     trunk = build_keras_trunk(recipe, path, DTYPE_POLICIES[precision])
     return trunk if recipe.pooling is None else keras.Model(trunk.input, _pooled(keras, trunk.output, recipe))

@@ -52,8 +52,8 @@ def check_own_weights(path: Path, most_bytes: int) -> None:
     check_own_file(inside, most_bytes)
 
 
-def read_keras_config(path: Path) -> dict[str, Any]:
-    """Return the configuration of the network in a `.keras` file.
+def read_keras_config(path: Path, name: str) -> dict[str, Any]:
+    """Return the configuration of the network in a `.keras` file, called `name` in errors.
 
     Raises:
         BackboneError: it is no such file, or damaged.
@@ -70,7 +70,7 @@ def read_keras_config(path: Path) -> dict[str, Any]:
             raise ValueError("it has no network")
     except _DAMAGE as error:
         reason = brief(" ".join(str(error).strip("'\"").split()))
-        raise BackboneError(f"{printable(path.name)} is not a file of Keras 3, or damaged: {reason}.") from error
+        raise BackboneError(f"{printable(name)} is not a file of Keras 3, or damaged: {reason}.") from error
     return config
 
 

@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -117,20 +116,22 @@ def _open(path: Path, digest: str, dtype_policy: str, *, with_weights: bool) -> 
     with system_errors(what, "read", kind=BackboneError), private_copy(path) as (copy, found):
         if found != digest:
             raise BackboneError(f"{what} changed while featx was running; run the same command again.")
-        # Keras changes the configuration that it reads, and adds nothing to it.
-        config = prepare_config(read_keras_config(copy), path.name, dtype_policy)
-        model = _deserialized(keras, config, name, with_weights=with_weights)
+        named = copy.rename(copy.with_name("network.keras"))  # a file that was moved may be called otherwise
+        config = read_keras_config(named, path.name)
+        with keras.StatelessScope(initialize_variables=False):  # as large as it may be, this takes no memory
+            model = _deserialized(keras, prepare_config(config, path.name, dtype_policy), name)
+        _only_input(model, path)
         if (n_bytes := 4 * model.count_params()) > _MAX_BYTES:
             raise BackboneError(f"{name} has {size(n_bytes)} of weights: featx takes {size(_MAX_BYTES)} at most.")
         if with_weights:
-            _load_weights(model, copy, name)
+            model = _deserialized(keras, prepare_config(config, path.name, dtype_policy), name)
+            _load_weights(model, named, name)
     return model
 
 
-def _deserialized(keras: Any, config: Any, name: str, *, with_weights: bool) -> Any:
-    sketching = nullcontext() if with_weights else keras.StatelessScope(initialize_variables=False)
+def _deserialized(keras: Any, config: Any, name: str) -> Any:
     try:
-        with sketching, warnings.catch_warnings():
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             model = keras.saving.deserialize_keras_object(config, safe_mode=True)
     except MemoryError:

@@ -234,6 +234,11 @@ def is_network_file(backbone: object) -> bool:
     return str(backbone).lower().endswith(NETWORK_SUFFIXES)
 
 
+def is_onnx(backbone: str) -> bool:
+    """Return whether a backbone is an ONNX file."""
+    return backbone.lower().endswith(".onnx")
+
+
 def is_network_name(name: str) -> bool:
     """Return whether `name` may be that of a network file in a recipe: without a folder, and fit to be shown."""
     return is_network_file(name) and Path(name).name == name and "\\" not in name and name.isprintable()

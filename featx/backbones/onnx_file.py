@@ -69,13 +69,7 @@ def open_onnx(path: Path, digest: str, *, widen: bool = True) -> OpenedOnnx:
     Raises:
         BackboneError: it is no ONNX file, or none that can be a backbone; or it is not the one with this `digest`.
     """
-    name = printable(path)
-    with system_errors(f"The network file {name}", "read", kind=BackboneError):
-        content = read_whole(path, _MAX_BYTES)
-    if content is None:
-        raise BackboneError(f"The network file {name} is larger than an ONNX file can be ({size(_MAX_BYTES)}).")
-    if hashlib.sha256(content).hexdigest() != digest:
-        raise BackboneError(f"The network file {name} changed while featx was running; run the same command again.")
+    name, content = printable(path), read_onnx(path, digest)
     try:
         onnx = parse_onnx(content)
     except ValueError as error:
@@ -92,6 +86,22 @@ def open_onnx(path: Path, digest: str, *, widen: bool = True) -> OpenedOnnx:
             f"the images. Export the image encoder alone."
         )
     return _opened(onnx, _read_model(content, name), path, digest, widen=widen)
+
+
+def read_onnx(path: Path, digest: str) -> bytes:
+    """Return all of an ONNX file: the bytes that were digested.
+
+    Raises:
+        BackboneError: it cannot be read, or is not the one with this `digest`.
+    """
+    name = printable(path)
+    with system_errors(f"The network file {name}", "read", kind=BackboneError):
+        content = read_whole(path, _MAX_BYTES)
+    if content is None:
+        raise BackboneError(f"The network file {name} is larger than an ONNX file can be ({size(_MAX_BYTES)}).")
+    if hashlib.sha256(content).hexdigest() != digest:
+        raise BackboneError(f"The network file {name} changed while featx was running; run the same command again.")
+    return content
 
 
 def _read_model(content: bytes, name: str) -> Any:

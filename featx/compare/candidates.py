@@ -241,6 +241,18 @@ def baseline_candidate(
     return Candidate(name, "scratch", BASELINES[name].image_size, dataset, train, with_test)
 
 
+def options_of(backbone: str, options: RecipeOptions, backbones: Sequence[str]) -> RecipeOptions:
+    """Return the options for one of several backbones.
+
+    Those of the table get no `preprocess` and no `layout` that are meant for network files, and these get no `weights`.
+    """
+    are_files = [is_network_file(one) for one in backbones]
+    if any(are_files) and not all(are_files):
+        of_others: RecipeOptions = {"preprocess": None, "layout": None}
+        options = {**options, **({"weights": None} if is_network_file(backbone) else of_others)}
+    return {**options, "backbone": backbone}
+
+
 def direct_applications(
     backbones: Sequence[str], options: RecipeOptions, map_to: Callable[[int], ClassMap], cache_dir: StoragePath
 ) -> tuple[list[tuple[RecipeOptions, ClassMap]], list[str]]:
@@ -261,7 +273,8 @@ def direct_applications(
     missing: dict[str, WeightsError] = {}
     for name in backbones:
         try:
-            weights = find_weights(name, str(options["weights"]), cache_dir, whole=True)
+            named = str(with_defaults(options_of(name, options, backbones))["weights"])
+            weights = find_weights(name, named, cache_dir, whole=True)
             class_map = map_to(count_network_classes(name, weights.path, cache_dir))
         except WeightsError as error:
             missing[name] = error
@@ -269,7 +282,7 @@ def direct_applications(
         takes_any_size = is_network_file(name) or find_backbone(name).takes_any_size
         image_size = options.get("image_size") if takes_any_size else None
         of_classifier: RecipeOptions = {"layer": CLASSIFIER_LAYER, "pooling": None, "image_size": image_size}
-        applications.append(({**options, **of_classifier, "backbone": name, "dtype": None}, class_map))
+        applications.append(({**options_of(name, options, backbones), **of_classifier, "dtype": None}, class_map))
     if not applications and missing:
         raise next(iter(missing.values()))
     for advice in missing.values():

@@ -32,6 +32,7 @@ from featx.compare.candidates import (
     direct_candidates,
     evaluate,
     head_candidates,
+    options_of,
     report_resnet50_candidates,
     tuned_candidates,
 )
@@ -150,7 +151,7 @@ def compare_approaches(
         folds, fold_repeats = _checked_folds(folds, fold_repeats, how, views, baselines)
     of_layers = layers_of(layers, recipe_options)
     _check_choice(backbones, baselines, of_layers, tune)
-    of_backbones = [_options_of(name, one, backbones) for name in backbones for one in of_layers]
+    of_backbones = [options_of(name, one, backbones) for name in backbones for one in of_layers]
     of_report = (
         report_resnet50_options({**recipe_options, "preprocess": None, "layout": None})
         if REPORT_RESNET50 in baselines
@@ -311,13 +312,6 @@ def _as_curve(given: bool | Sequence[int], repeats: int) -> Curve | None:
         )
     sizes = () if isinstance(given, bool) else tuple(whole_number("a size of learning_curve", one) for one in given)
     return Curve(sizes, max(N_SEEDS, repeats)) if given else None
-
-
-def _options_of(backbone: str, options: RecipeOptions, backbones: Sequence[str]) -> RecipeOptions:
-    """Return the options for one of the backbones: beside a network file, those of the table need no `preprocess`."""
-    if not is_network_file(backbone) and any(map(is_network_file, backbones)):
-        options = {**options, "preprocess": None, "layout": None}
-    return {**options, "backbone": backbone}
 
 
 def _check(options: RecipeOptions, engine: str, cache_dir: StoragePath) -> None:

@@ -11,11 +11,10 @@ from typing import Any, Protocol, Self, TypedDict
 
 import numpy as np
 
-from featx.backbones import DTYPE_POLICIES, Weights, check_recipe, is_network_file
+from featx.backbones import DTYPE_POLICIES, Weights, check_recipe, is_network_file, is_onnx
 from featx.dataset import ImageDataset
 from featx.engines.keras_engine import KerasEngine
 from featx.engines.networks import is_converted
-from featx.engines.onnx_network import is_onnx
 from featx.engines.openvino_engine import OpenVinoEngine
 from featx.errors import FeatxError
 from featx.recipe import PRECISIONS, Recipe

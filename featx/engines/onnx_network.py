@@ -15,11 +15,6 @@ from featx.text import printable
 _ROUNDING = 1e-3
 
 
-def is_onnx(backbone: str) -> bool:
-    """Return whether a backbone is an ONNX file."""
-    return backbone.lower().endswith(".onnx")
-
-
 def build_onnx(recipe: Recipe, path: Path) -> Any:
     """Return the `openvino.Model` of a recipe: `(n, height, width, 3)` uint8 RGB in, `(n, …)` float32 features out.
 

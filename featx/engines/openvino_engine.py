@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from featx.backbones import Weights, build_model
+from featx.backbones import Weights, build_model, is_onnx
 from featx.dataset import ImageDataset
 from featx.engines.joined import join
 from featx.engines.networks import Network, network_path, network_recipe, read_network, say_damaged, write_network
-from featx.engines.onnx_network import build_onnx, is_onnx
+from featx.engines.onnx_network import build_onnx
 from featx.engines.quantization import quantize
 from featx.engines.saturation import without_saturation
 from featx.errors import FeatxError, WeightsError, system_errors
