@@ -42,7 +42,7 @@ def time_steps(paths: list[Path], image_size: tuple[int, int]) -> dict[str, floa
             lap("SHA-256")
             image = decode._open(data)
             lap("parse the header")
-            box = decode._choose_jpeg_scale(image, image_size)
+            box = decode._choose_jpeg_scale(image, image_size) or (0, 0, *image.size)
             lap("choose the scale")
             image.load()
             lap("decode the JPEG")

@@ -366,30 +366,33 @@ class _Decoder:
     def decode(self, row: int, source: Source, digest: bytes, view: int, pixels: np.ndarray) -> Unreadable | Dim | None:
         """Write view `view` of the image to `pixels`; return what there is to say, such as why it cannot be read."""
         if not view or self._augmentation is None:
-            return self._decode(row, source, digest, pixels)
+            return _decode(row, source, digest, pixels, self._aspect_ratio)
         note = None
         if digest != self._digest:
             self._digest = b""
-            note = self._decode(row, source, digest, self._pixels)
+            note = _decode(row, source, digest, self._pixels, self._aspect_ratio)
             if isinstance(note, Unreadable):
                 return note
             self._digest = digest
         pixels[...] = make_view(self._pixels, digest, view, self._augmentation)
         return note
 
-    def _decode(self, row: int, source: Source, digest: bytes, pixels: np.ndarray) -> Unreadable | Dim | None:
-        """Write the image to `pixels`, `(height, width, 3)` uint8; return what there is to say, as `decode`."""
-        try:
-            data = read_source(source)
-        except ImageError as error:
-            return Unreadable(row, str(error), is_content=error.is_content and _has_digest(source, digest))
-        if hashlib.sha256(data).digest() != digest:
-            return Unreadable(row, _CHANGED, is_content=False, has_changed=True)
-        try:
-            largest = decode_into(pixels, data, self._aspect_ratio)
-        except ImageError as error:
-            return Unreadable(row, str(error), error.is_content)
-        return Dim(row, largest) if largest else None
+
+def _decode(
+    row: int, source: Source, digest: bytes, pixels: np.ndarray, aspect_ratio: str | None
+) -> Unreadable | Dim | None:
+    """Write the image to `pixels`, `(height, width, 3)` uint8; return what there is to say, as `_Decoder.decode`."""
+    try:
+        data = read_source(source)
+    except ImageError as error:
+        return Unreadable(row, str(error), is_content=error.is_content and _has_digest(source, digest))
+    if hashlib.sha256(data).digest() != digest:
+        return Unreadable(row, _CHANGED, is_content=False, has_changed=True)
+    try:
+        largest = decode_into(pixels, data, aspect_ratio)
+    except ImageError as error:
+        return Unreadable(row, str(error), error.is_content)
+    return Dim(row, largest) if largest else None
 
 
 def _has_digest(source: Source, digest: bytes) -> bool:

@@ -2,19 +2,29 @@
 
 import json
 import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from featx import load_features
-from featx.engines.openvino_engine import OpenVinoEngine
+from featx.backbones import Weights
+from featx.engines.engine import EngineOptions, create_joined_engine
 from featx.errors import FeatxError
 from featx.extract import pipeline
 from featx.extract.extract import extract_features
+from featx.recipe import Recipe
 from featx.system import openvino_has_bfloat16
 
 OPTIONS = {"weights": "random", "image_size": 32, "precision": "float32"}
+ROOT = Path(__file__).parents[2]
 LAYERS = ("block1_pool", "block2_pool", "block3_pool")
 
 
@@ -31,7 +41,7 @@ def features_of(data: Path, cache: Path, layer: str, **options: object) -> np.nd
 def passes(monkeypatch) -> list[list[int]]:
     """For each engine that computes images: how many it was given, batch by batch; noise is tried before."""
     counts: list[list[int]] = []
-    collect, submit = pipeline._UnderWay.submit, OpenVinoEngine.submit
+    submit = pipeline._UnderWay.submit
 
     def noted(self, batch):
         engine = self.engine
@@ -39,10 +49,9 @@ def passes(monkeypatch) -> list[list[int]]:
             engine.noted = []
             counts.append(engine.noted)
         engine.noted.append(len(batch.images))
-        return collect(self, batch)
+        return submit(self, batch)
 
     monkeypatch.setattr(pipeline._UnderWay, "submit", noted)
-    assert submit
     return counts
 
 
@@ -178,3 +187,47 @@ def test_the_command_takes_the_option_again_for_each_layer(data, cache, featx):
     text = featx(*words).output
     assert "block2_pool: 0 computed, 64 from the cache." in text
     assert text.count("Features: ") == 2
+
+
+def test_a_killed_extraction_goes_on_in_each_store_from_what_it_has(cache, new_cache, tmp_path):
+    """The first layer has features twice as large, so that its first segment is on disk before any of the other."""
+    n_images = 1900
+    for number in range(n_images):
+        folder = tmp_path / "many" / ("sea", "wood")[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(number).integers(0, 256, (4, 4, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    words = ["extract", tmp_path / "many", "--cache-dir", cache, "--weights", "random", "--image-size", "32", "--quiet"]
+    words += ["--precision", "float32", "--engine", "openvino", "--layer", "block1_pool", "--layer", "block2_pool"]
+    command = [sys.executable, "-m", "featx", *map(str, words)]
+    with subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=tmp_path) as process:
+        while process.poll() is None and not list(cache.glob("vgg16-block1_pool-*/seg-*.h5")):
+            time.sleep(0.002)
+        process.kill()
+    assert process.returncode == -signal.SIGKILL
+    assert not list(cache.glob("vgg16-block2_pool-*/seg-*.h5"))
+    layers = ("block1_pool", "block2_pool")
+    first = extract_features(tmp_path / "many", cache_dir=cache, layers=layers, **OPTIONS)
+    (second,) = first.others
+    assert first.n_cached == 1024  # the rows of one segment
+    assert (first.n_computed, second.n_computed, second.n_cached) == (n_images - 1024, n_images, 0)
+    alone = new_cache(tmp_path / "alone")
+    for layer in layers:
+        extract_features(tmp_path / "many", cache_dir=alone, layer=layer, **OPTIONS)
+        there = load_features(first.dataset, cache_dir=cache, layer=layer, **OPTIONS).X
+        assert np.array_equal(there, load_features(first.dataset, cache_dir=alone, layer=layer, **OPTIONS).X)
+
+
+def test_int8_layers_are_no_common_network(tmp_path):
+    """Each is calibrated on its own: nothing is loaded to find that out."""
+    recipe = Recipe(
+        backbone="vgg16",
+        weights="random-0",
+        layer="block2_pool",
+        image_size=(32, 32),
+        preprocessing="caffe",
+        precision="int8",
+        calibration="ab" * 32,
+    )
+    both = [recipe, replace(recipe, layer="block3_pool")]
+    assert create_joined_engine(both, Weights("random-0", None), tmp_path, EngineOptions(engine="openvino")) is None
