@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from featx.backbones import CLASSIFIER_LAYER, NetworkFile, find_pixels, open_onnx, read_onnx
+from featx.backbones import CLASSIFIER_LAYER, NetworkFile, describe_onnx, find_pixels, open_onnx, read_onnx
 from featx.errors import FeatxError
 from featx.export.graph import ONNX_OPSET, build_head, build_resizer, keras_to_onnx
 from featx.heads import Head, TunedHead
@@ -35,8 +35,8 @@ def join_onnx(recipe: Recipe, path: Path, head: Head | TunedHead) -> Any:
         FeatxError: the onnx package cannot bring the network to a set of operators that the other parts have.
     """
     onnx = importlib.import_module("onnx")
-    opened = open_onnx(path, recipe.weights)
-    file = opened.file
+    file = describe_onnx(path, recipe.weights)
+    opened = open_onnx(path, file)
     layer = file.find_layer(file.scores if recipe.layer == CLASSIFIER_LAYER and file.scores else recipe.layer)
     kind = opened.outputs[layer.name].get_element_type().get_type_name()
     output = onnx.helper.make_tensor_value_info(
