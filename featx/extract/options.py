@@ -423,7 +423,9 @@ def resolve_layers(
     """Return the recipes of several layers, see `layers_of`, and their weights; errors as for `resolve_recipe`."""
     first, weights = resolve_recipe(cache_dir, dataset, **of_layers[0])
     # Weights are found once: looking for imagenet-or-random again would warn again.
-    found: RecipeOptions = {"weights": str(weights.path or weights.digest.replace("random-", "random:"))}
+    found: RecipeOptions = {}
+    if not is_network_file(first.backbone):
+        found = {"weights": str(weights.path or weights.digest.replace("random-", "random:"))}
     others: list[RecipeOptions] = [{**one, **found} for one in of_layers[1:]]
     return [first, *(resolve_recipe(cache_dir, dataset, **one)[0] for one in others)], weights
 

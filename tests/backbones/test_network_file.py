@@ -180,6 +180,10 @@ def unfit(folder, name):
             attribute = b"\x2a" + varint(len(inside)) + inside  # in a node
             nested = b"\x0a" + varint(len(attribute)) + attribute  # in a graph
         path.write_bytes(b"\x3a" + varint(len(nested)) + nested)
+    elif name == "inputs":
+        save(path, [helper.make_node("Conv", ["x"], ["y"])], [info("x", N)], [info("y")])
+    elif name == "circle":
+        save(path, [helper.make_node("Add", ["x", "y"], ["y"])], [info("x", N)], [info("y")])
     elif name == "types":
         save(path, [helper.make_node("Add", ["x", "nothing"], ["y"])], [info("x", N)], [info("y")])
     return path
@@ -201,7 +205,9 @@ UNFIT = {
     "operator": "OpenVINO cannot read .* it does not have the operators my.ops.Turn",
     "external": "has weights in other files",
     "nested": "nested too deeply",
-    "types": "OpenVINO cannot read",
+    "inputs": "too few inputs",
+    "circle": "takes y, which no node before it gives",
+    "types": "takes nothing, which no node before it gives",
 }
 
 

@@ -15,6 +15,7 @@ from featx.extract import extract_command, resolve_recipe
 from featx.heads import Training
 from featx.predict import DirectClassifier
 from featx.recipe import Recipe
+from featx.store import FeatureStore
 from featx.system.late_imports import import_keras
 from tests.onnx_networks import SPATIAL, write_network
 
@@ -125,6 +126,18 @@ def test_scikit_learn_gets_the_features(network, photos, cache):
     extractor = FeatureExtractor(network, preprocess="tf", layer=SPATIAL, pooling="max", cache_dir=cache)
     features = extractor.fit_transform(sorted((photos / "test").rglob("*.jpg")))
     assert features.shape == (8, 16)
+
+
+def test_several_layers_have_the_bits_of_each_alone(network, photos, cache, tmp_path):
+    extract_features(photos, backbone=network, layers=["relu1", "flatten"], cache_dir=cache, **OPTIONS)
+    for layer in ("relu1", "flatten"):
+        options = {"backbone": network, "layer": layer, **OPTIONS}
+        alone = extract_features(photos, cache_dir=tmp_path / "alone", **options)
+        together = extract_features(photos, cache_dir=cache, **options)
+        assert (alone.n_computed, together.n_computed) == (24, 0)
+        digests = alone.dataset.digests
+        stores = [FeatureStore(one.store_dir.parent, one.recipe) for one in (alone, together)]
+        np.testing.assert_array_equal(*(store.read(digests) for store in stores))
 
 
 def test_views_and_the_preview_work_with_it(network, photos, cache, featx, tmp_path, monkeypatch, without_rendering):
