@@ -244,9 +244,8 @@ def create_joined_engine(
 ) -> OpenVinoEngine | None:
     """Return an engine that computes several layers of a backbone in one pass, see `OpenVinoEngine.split`.
 
-    None if this machine has no such engine, or if it does not give every layer the bits that it gets alone: in
-    bfloat16, an output in the middle of some networks changes what OpenVINO rounds. It is tried with one batch of
-    noise.
+    None if this machine has no such engine, or if it does not give every layer the bits that it gets alone: OpenVINO
+    may compute a network in another way if it has more outputs. It is tried with one batch of noise.
 
     Args:
         recipes: of the same images, backbone and precision.

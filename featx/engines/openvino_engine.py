@@ -99,7 +99,7 @@ class OpenVinoEngine:
         height, width = recipe.image_size
         models = [load_network(one, weights, cache_dir, dataset, show=show) for one in (recipe, *others)]
         self._shapes = [_feature_shape(one) for one in models] if others else []
-        model = join(models) if others else models[0]
+        model = join(models, recipe.precision) if others else models[0]
         likely = batch_size or max(1, min(32, REQUEST_PIXELS // (height * width)))
         self.request_size = fixed_batch(model) or likely
         if recipe.precision == "int8":

@@ -99,8 +99,7 @@ def extract_features(
             On a cluster, `threads` are the cores of each worker.
         layers: several layers instead of the option `layer`, such as `["block3_pool", "block5_pool"]`. The network runs
             once, and each layer has its own store; `Extraction.others` are those after the first. The network runs once
-            for each layer in int8, on a cluster, with the `keras` engine, and in bfloat16 where one pass would change
-            bits.
+            for each layer in int8, on a cluster, and with the `keras` engine.
         options: what the features are and how the backbone is run, by name; see `featx.extract.RecipeOptions` and
             `featx.engines.EngineOptions`.
 

@@ -422,9 +422,9 @@ def resolve_layers(
 ) -> tuple[list[Recipe], Weights]:
     """Return the recipes of several layers, see `layers_of`, and their weights; errors as for `resolve_recipe`."""
     first, weights = resolve_recipe(cache_dir, dataset, **of_layers[0])
-    # Weights are found once: looking for imagenet-or-random again would warn again.
     found: RecipeOptions = {}
-    if not is_network_file(first.backbone):
+    if not is_network_file(str(with_defaults(of_layers[0])["backbone"])):  # which has them in it
+        # Weights are found once: looking for imagenet-or-random again would warn again.
         found = {"weights": str(weights.path or weights.digest.replace("random-", "random:"))}
     others: list[RecipeOptions] = [{**one, **found} for one in of_layers[1:]]
     return [first, *(resolve_recipe(cache_dir, dataset, **one)[0] for one in others)], weights

@@ -22,6 +22,7 @@ from featx.extract import pipeline
 from featx.extract.extract import extract_features
 from featx.recipe import Recipe
 from featx.system import openvino_has_bfloat16
+from tests.onnx_networks import POOLED, SPATIAL, write_network
 
 OPTIONS = {"weights": "random", "image_size": 32, "precision": "float32"}
 ROOT = Path(__file__).parents[2]
@@ -63,15 +64,19 @@ def passes(monkeypatch) -> list[list[int]]:
         ("mobilenetv2", ("block_5_add", "block_2_add"), {}),
         ("vgg16", ("block2_pool", "block3_pool"), {"precision": "bfloat16"}),
         ("mobilenetv2", ("block_2_add", "block_5_add"), {"precision": "bfloat16"}),
+        ("resnet50", ("conv2_block3_out", "conv3_block2_out"), {"precision": "bfloat16"}),
     ],
     ids=str,
 )
-def test_each_layer_has_the_bits_that_it_gets_alone(data, cache, new_cache, tmp_path, backbone, layers, options):
-    """In bfloat16, also where one pass would change bits: layers are then computed one after the other."""
+def test_each_layer_has_the_bits_that_it_gets_alone(
+    data, cache, new_cache, tmp_path, passes, backbone, layers, options
+):
+    """In one pass, also in bfloat16, where an output in the middle would change what OpenVINO rounds."""
     if options.get("precision") == "bfloat16" and not openvino_has_bfloat16():
         pytest.skip("this processor has no bfloat16")
     how = {**OPTIONS, "backbone": backbone, **options}
     together = extract_features(data, cache_dir=cache, layers=layers, **how)
+    assert [sum(batches) for batches in passes] == [64]
     alone = new_cache(tmp_path / "alone")
     for layer, extraction in zip(layers, [together, *together.others], strict=True):
         single = extract_features(data, cache_dir=alone, layer=layer, **how)
@@ -231,3 +236,15 @@ def test_int8_layers_are_no_common_network(tmp_path):
     )
     both = [recipe, replace(recipe, layer="block3_pool")]
     assert create_joined_engine(both, Weights("random-0", None), tmp_path, EngineOptions(engine="openvino")) is None
+
+
+def test_layers_of_a_network_file_share_a_pass(data, cache, new_cache, tmp_path, passes):
+    path = write_network(tmp_path / "small.onnx")
+    how = {"backbone": path, "preprocess": "mean=127,std=128", "precision": "float32"}
+    together = extract_features(data, cache_dir=cache, layers=[POOLED, SPATIAL], **how)
+    assert [sum(batches) for batches in passes] == [64]
+    alone = new_cache(tmp_path / "alone")
+    for layer, extraction in zip([POOLED, SPATIAL], [together, *together.others], strict=True):
+        assert extract_features(data, cache_dir=alone, layer=layer, **how).recipe == extraction.recipe
+        X = [load_features(data, cache_dir=folder, layer=layer, **how).X for folder in (cache, alone)]
+        assert np.array_equal(*X)
