@@ -6,6 +6,7 @@ Keras sees them.
 """
 
 import json
+import re
 import zipfile
 import zlib
 from pathlib import Path
@@ -17,7 +18,7 @@ from featx.system import brief
 from featx.text import printable
 
 #: The members of the zip.
-_CONFIG, _WEIGHTS = "config.json", "model.weights.h5"
+_CONFIG, _WEIGHTS, _ABOUT = "config.json", "model.weights.h5", "metadata.json"
 
 #: More than the configuration of any network takes.
 _MAX_CONFIG_BYTES = 64 << 20
@@ -30,6 +31,12 @@ _RUNNING_CODE = {
     *("Lambda", "__lambda__", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer"),
     *("StringLookup", "IntegerLookup", "TextVectorization", "__typespec__"),
 }
+
+#: Where Keras has what networks are made of; it has other things elsewhere.
+_MODULES = re.compile(
+    r"keras|builtins|keras\.(src\.)?"
+    r"(layers|models|ops|applications|activations|initializers|regularizers|constraints|random)(\.\w+)*"
+)
 
 #: What is no object of Keras's: tensors, and numbers that JSON does not have.
 _PLAIN = {"__keras_tensor__", "__tensor__", "__numpy__", "__bytes__", "__ellipsis__", "__slice__"}
@@ -63,9 +70,11 @@ def read_keras_config(path: Path, name: str) -> dict[str, Any]:
         with zipfile.ZipFile(path) as file:
             _check_stored(file)
             file.getinfo(_WEIGHTS)
-            if file.getinfo(_CONFIG).file_size > _MAX_CONFIG_BYTES:
+            if max(file.getinfo(member).file_size for member in (_CONFIG, _ABOUT)) > _MAX_CONFIG_BYTES:
                 raise ValueError("its configuration is too long")
             config = json.loads(file.read(_CONFIG))
+            if re.search(rb'"keras_version": *"[12]\.', file.read(_ABOUT)):
+                raise ValueError("it is of Keras 2; load it with that, and save it again with Keras 3")
         if not isinstance(config, dict) or "class_name" not in config:
             raise ValueError("it has no network")
     except _DAMAGE as error:
@@ -130,7 +139,7 @@ def _check_object(node: dict[str, Any], name: str) -> None:
         )
     if kind.endswith(("DTypePolicy", "DTypePolicyMap")) and kind != "DTypePolicy":
         raise BackboneError(f"{printable(name)} is quantized: save it in float32, and choose --precision int8 here.")
-    is_own = isinstance(module, str) and (module in {"keras", "builtins"} or module.startswith("keras."))
+    is_own = isinstance(module, str) and _MODULES.fullmatch(module)
     if not is_own or ">" in str(node.get("registered_name")):
         raise BackboneError(
             f"{printable(name)} has the custom object {printable(what)}, whose code is not in the file. {other}"

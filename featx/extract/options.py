@@ -357,8 +357,11 @@ def _of_network_file(chosen: Mapping[str, Any], cache_dir: StoragePath) -> dict[
 
 @cache  # so that it is said once
 def _say_layer(network: NetworkFile, layer: str) -> None:
-    shape, others = network.find_layer(layer).shape_text, f"featx backbones {printable(network.name)} lists others"
-    log.info("Without --layer: %s of %s (%s); %s.", printable(layer), printable(network.name), shape, others)
+    name, shape = printable(network.name), network.find_layer(layer).shape_text
+    log.info(
+        "You gave no --layer: using %s of %s (%s). featx backbones %s lists all layers.",
+        *(printable(layer), name, shape, name),
+    )
 
 
 def resolve_recipe(

@@ -78,7 +78,9 @@ def test_the_chosen_layer_is_said_once(tmp_path, cache, caplog):
     with caplog.at_level(logging.INFO, "featx"):
         for _ in range(2):
             resolve_recipe(cache, backbone=path, preprocess="none")
-    assert caplog.messages == [f"Without --layer: {POOLED} of said.onnx (16); featx backbones said.onnx lists others."]
+    assert caplog.messages == [
+        f"You gave no --layer: using {POOLED} of said.onnx (16). featx backbones said.onnx lists all layers."
+    ]
 
 
 def test_the_recipe_names_the_file_and_not_its_folder(tmp_path, cache):

@@ -449,6 +449,31 @@ def test_whole_classifier_gives_probabilities(tmp_path, backbone, precision):
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-5)  # bfloat16 would be off by 1e-3
 
 
+#: EfficientNet has a test of its own, and VGG16 takes large images only.
+@pytest.mark.parametrize("backbone", sorted({*SMALL_ONES} - {"vgg16", "efficientnetb0"}) if IS_FULL else ["mobilenet"])
+def test_the_whole_network_with_the_weights_of_a_file_is_kerass(tmp_path, backbone):
+    keras = import_keras()
+    from keras.src.legacy.saving import legacy_h5_format
+
+    entry, path = BACKBONES[backbone], tmp_path / f"{backbone}_mine.h5"
+    size = (entry.min_size, entry.min_size)
+    application = getattr(keras.applications, entry.application)
+    network = application(weights=None, classes=7, input_shape=(*size, 3))
+    rng = np.random.default_rng(1)
+    for weight in network.weights:
+        if weight.name in {"gamma", "beta", "moving_mean", "moving_variance", "bias"}:
+            weight.assign(rng.uniform(0.5, 1.5, weight.shape))
+    with h5py.File(path, "w") as file:
+        legacy_h5_format.save_weights_to_hdf5_group(file, network)
+    options = {"weights": str(path), "image_size": size, "precision": "float32", "layer": "predictions"}
+    recipe, weights = resolve_recipe(tmp_path / "cache", backbone=backbone, **options)
+    images = random_images(2, size)
+    pixels = sys.modules[application.__module__].preprocess_input(images.astype(np.float32))
+    expected = np.asarray(network(pixels, training=False))
+    np.testing.assert_allclose(np.asarray(build_model(recipe, weights.path)(images)), expected, rtol=1e-4, atol=1e-6)
+    assert expected.std() > 0
+
+
 def test_whole_classifier_of_vgg16_takes_its_own_size_only(tmp_path, monkeypatch):
     recipe, _ = resolve_recipe(tmp_path, weights="random", layer="predictions", precision="float32")
     monkeypatch.setattr(build, "_set_random_weights", lambda *_args, **_seed: None)
