@@ -125,6 +125,8 @@ class Recipe:
         """
         try:
             members: dict[str, Any] = json.loads(text, object_pairs_hook=_each_once)
+            if missing := [field.name for field in fields(cls) if field.default and field.name not in members]:
+                raise ValueError(f"it lacks {missing[0]}")  # `to_json` always writes it; a default would be a guess
             height, width = members["image_size"]
             views = members.get("augmentation")
             augmentation = None if views is None else Augmentation.from_dict(_known(views, Augmentation))
