@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 from featx.text import SafeLog
 
 if TYPE_CHECKING:
+    from featx.backbones import BackboneInfo, list_backbones
     from featx.compare import Comparison, compare_approaches
-    from featx.dataset import ImageDataset, ImageFolders, scan
+    from featx.dataset import ImageDataset, ImageFolders, Labels, scan
     from featx.dataset.kaggle import Fetched, fetch_data
     from featx.errors import FeatxError
     from featx.export import Export, export_run
@@ -28,8 +29,9 @@ if TYPE_CHECKING:
     from featx.train import Features, Run, Training, load_features, train_top
 
 _ROOMS = {
+    "backbones": ["BackboneInfo", "list_backbones"],
     "compare": ["Comparison", "compare_approaches"],
-    "dataset": ["ImageDataset", "ImageFolders", "scan"],
+    "dataset": ["ImageDataset", "ImageFolders", "Labels", "scan"],
     "dataset.kaggle": ["Fetched", "fetch_data"],
     "errors": ["FeatxError"],
     "export": ["Export", "export_run"],

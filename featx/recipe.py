@@ -80,9 +80,9 @@ class Recipe:
         calibration: for int8, SHA-256 in hexadecimal that stands for the images which set the ranges of the integers,
             see `featx.engines.networks`; else None.
         pooling: `"avg"` or `"max"` if the layer's output is pooled to `(channels,)`; else None.
+        layout: `"nchw"` or `"nhwc"` of a network file whose input leaves that open; else None.
         aspect_ratio: what keeps that of an image: `"crop"` or `"pad"`, see `featx.images.framing.frame_in`; None if the
             image is stretched.
-        layout: `"nchw"` or `"nhwc"` of a network file whose input leaves that open; else None.
         augmentation: how views are made; None in the recipe of the images themselves, which all settings share.
 
     Raises:
@@ -100,8 +100,8 @@ class Recipe:
     pixels_version: int = PIXELS_VERSION
     calibration: str | None = None
     pooling: str | None = None
-    aspect_ratio: str | None = None
     layout: str | None = None
+    aspect_ratio: str | None = None
     augmentation: Augmentation | None = None
 
     def __post_init__(self) -> None:
@@ -128,6 +128,7 @@ class Recipe:
             height, width = members["image_size"]
             views = members.get("augmentation")
             augmentation = None if views is None else Augmentation.from_dict(_known(views, Augmentation))
+            _check_complete(members, cls)
             recipe = cls(**{**_known(members, cls), "image_size": (height, width), "augmentation": augmentation})
             _check_members(members, cls)
             _check_members(views or {}, Augmentation, of="augmentation.")
@@ -149,8 +150,8 @@ class Recipe:
             "precision": PRECISIONS,
             "dtype": DTYPES,
             "pooling": (None, *POOLINGS),
-            "aspect_ratio": (None, *ASPECT_RATIOS),
             "layout": (None, *LAYOUTS),
+            "aspect_ratio": (None, *ASPECT_RATIOS),
         }
         for name, values in known.items():
             if (value := getattr(self, name)) not in values:
@@ -176,10 +177,9 @@ class Recipe:
     def slug(self) -> str:
         """The name of the recipe's folder in the cache, e.g. `vgg16-block5_pool-150x150-1f3a9c02`."""
         height, width = self.image_size
-        named = [self.backbone, self.layer, *([self.pooling] if self.pooling else []), f"{height}x{width}"]
-        named += [self.aspect_ratio] if self.aspect_ratio else []
-        named += ["views"] if self.augmentation else []
-        parts = (re.sub(r"[^A-Za-z0-9_.]+", "_", name)[:_MAX_NAME].lstrip("._") for name in named)
+        named = [self.backbone, self.layer, self.pooling, f"{height}x{width}", self.aspect_ratio]
+        named.append("views" if self.augmentation else None)
+        parts = (re.sub(r"[^A-Za-z0-9_.]+", "_", name)[:_MAX_NAME].lstrip("._") for name in named if name)
         return "-".join([*parts, self.key[:8]])
 
     @property
@@ -206,6 +206,12 @@ def _each_once(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
 def _known(members: dict[str, Any], kind: type[Any]) -> dict[str, Any]:
     """Return those of the members that the dataclass `kind` has."""
     return {field.name: members[field.name] for field in fields(kind) if field.name in members}
+
+
+def _check_complete(members: dict[str, Any], kind: type[Any]) -> None:
+    """Raise ValueError if a member is missing that `to_json` always writes: a default would be a guess."""
+    if missing := [field.name for field in fields(kind) if field.default is not None and field.name not in members]:
+        raise ValueError(f"it lacks {missing[0]}")
 
 
 def _check_members(members: dict[str, Any], kind: type[Any], *, of: str = "") -> None:

@@ -25,9 +25,11 @@ def write_network(
     channels: int = 3,
     input_type: int = TensorProto.FLOAT,
     flat_shape: Sequence[int] | None = None,
+    width: int = 8,
     n_classes: int = N_CLASSES,
     after: str = "",
     shape: Sequence[int | str] | None = None,
+    opset: int = OPSET,
     seed: int = 0,
 ) -> Path:
     """Write a network to `path`: two convolutions, global pooling, and a matrix with `n_classes` columns.
@@ -41,10 +43,12 @@ def write_network(
         channels: colours of its input.
         input_type: of its numbers.
         flat_shape: flattens by a Reshape to this shape, as exporters do that know the number of images.
+        width: channels after the first convolution.
         n_classes: of the classifier.
         after: what is added to the output of the pooling: `"rows"`, a constant with as many rows as there are images;
             `"others"`, the mean of all images.
         shape: of its input, if it is none that the others give.
+        opset: the version of its operators.
         seed: of its weights.
     """
     own = [batch, size, size, channels] if nhwc else [batch, channels, size, size]
@@ -59,7 +63,7 @@ def write_network(
         helper.make_node("Conv", ["relu1_out", "w2", "b2"], ["conv2_out"], "conv2", strides=[2, 2]),
         helper.make_node("Relu", ["conv2_out"], [SPATIAL], "relu2"),
         helper.make_node("GlobalAveragePool", [SPATIAL], ["pool_out"], "pool"),
-        helper.make_node("ReduceMean", ["pool_out"], ["others"], "others", axes=[0], keepdims=1),
+        *([helper.make_node("ReduceMean", ["pool_out"], ["others"], axes=[0])] if after == "others" else []),
         helper.make_node("Add", ["pool_out", after], ["more_out"], "more")
         if after
         else helper.make_node("Identity", ["pool_out"], ["more_out"], "more"),
@@ -74,8 +78,8 @@ def write_network(
         nodes.append(helper.make_node(end, [SCORES], [output], "end"))
     rng = np.random.default_rng(seed)
     weights = {
-        "w1": rng.normal(0, 0.3, (8, channels, 3, 3)),
-        "w2": rng.normal(0, 0.2, (16, 8, 3, 3)),
+        "w1": rng.normal(0, 0.3, (width, channels, 3, 3)),
+        "w2": rng.normal(0, 0.2, (16, width, 3, 3)),
         "b2": rng.normal(0, 0.1, 16),
         "w3": rng.normal(0, 0.3, (n_classes, 16)),
         "b3": rng.normal(0, 0.1, n_classes),
@@ -91,6 +95,7 @@ def write_network(
         [helper.make_tensor_value_info("images", input_type, shape or own)],
         [helper.make_tensor_value_info(output, TensorProto.FLOAT, [batch, n_classes])],
         tensors,
+        opset=opset,
     )
 
 
@@ -101,9 +106,10 @@ def save(
     outputs: Sequence[onnx.ValueInfoProto],
     tensors: Sequence[onnx.TensorProto] = (),
     domain: str = "",
+    opset: int = OPSET,
 ) -> Path:
     """Write the network with these parts to `path`."""
     graph = helper.make_graph(list(nodes), "network", list(inputs), list(outputs), list(tensors))
-    opsets = [helper.make_opsetid("", OPSET), *([helper.make_opsetid(domain, 1)] if domain else [])]
+    opsets = [helper.make_opsetid("", opset), *([helper.make_opsetid(domain, 1)] if domain else [])]
     path.write_bytes(helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString())
     return path

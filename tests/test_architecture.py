@@ -200,7 +200,9 @@ def test_slow_packages_are_imported_inside_functions_only():
 
 
 @pytest.mark.parametrize(
-    "words", [["-c", "import featx"], ["-c", "import featx.cli.main"], ["-m", "featx", "--help"]], ids=" ".join
+    "words",
+    [["-c", "import featx"], ["-c", "import featx.cli.main"], ["-m", "featx", "--help"], ["-m", "featx", "backbones"]],
+    ids=" ".join,
 )
 def test_start_loads_nothing_slow(words):
     result = subprocess.run(

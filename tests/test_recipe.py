@@ -140,7 +140,7 @@ def test_a_member_that_is_there_twice_has_no_meaning():
         ({"pooling": "sum"}, "with pooling 'sum': it knows avg, max."),
         ({"aspect_ratio": "fill"}, "with aspect_ratio 'fill': it knows crop, pad."),
         ({"preprocessing": "center"}, "with preprocessing 'center': it knows caffe, tf, torch, none, efficientnet."),
-        ({"backbone": "vgg19"}, "with backbone 'vgg19': it knows vgg16, resnet50"),
+        ({"backbone": "vgg17"}, "with backbone 'vgg17': it knows those that featx backbones lists."),
         ({"weights": "AB" * 32}, "it knows a SHA-256 in lower-case hexadecimal, or random-SEED."),
         ({"weights": "random-x"}, "with weights 'random-x'"),
         ({"weights": f"random-{10**30}"}, "with weights 'random-1000"),
@@ -186,3 +186,12 @@ def test_the_error_comes_from_another_process_as_it_is():
         check_recipe(replace(RECIPE, pixels_version=2))
     again = copy.copy(raised.value)  # as pickling does it
     assert (type(again), str(again), again.member) == (UnknownRecipeError, str(raised.value), "pixels_version")
+
+
+@pytest.mark.parametrize("name", [*json.loads(RECIPE.to_json())])
+def test_a_recipe_without_a_member_that_is_always_written_is_none(name):
+    """A default in its place would be a guess at what the features are."""
+    members = json.loads(RECIPE.to_json())
+    del members[name]
+    with pytest.raises(FeatxError, match="This is not a featx recipe"):
+        Recipe.from_json(json.dumps(members))

@@ -19,9 +19,10 @@ import pytest
 from click.testing import CliRunner
 
 import featx
+from featx.backbones import describe_network
 from featx.cli.main import main
 from featx.cli.predict import format_predictions
-from featx.errors import FeatxError, WeightsError
+from featx.errors import BackboneError, FeatxError, WeightsError
 from featx.export.export import export_run
 from featx.heads.inference import read_head
 from featx.predict.classifier import Predictions
@@ -150,6 +151,16 @@ def test_hostile_weights_are_refused_and_do_nothing(tmp_path, write, suffix):
     write(path, marker)
     with pytest.raises(WeightsError, match="does not contain weights of vgg16"):
         load_weights(path)
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".onnx"])
+@pytest.mark.parametrize("write", [hostile_keras, hostile_pickle, hostile_numpy, hostile_torch, no_archive])
+def test_hostile_network_files_are_refused_and_do_nothing(tmp_path, write, suffix):
+    path, marker = tmp_path / f"network{suffix}", tmp_path / "marker"
+    write(path, marker)
+    with pytest.raises(BackboneError, match="runs code from the file|is not a file of Keras|is not an ONNX file"):
+        describe_network(path, tmp_path / "cache")
     assert not marker.exists()
 
 

@@ -2,8 +2,9 @@
 
 import logging
 import os
+import re
 import warnings
-import zipfile
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -13,14 +14,16 @@ from typing import Any, NoReturn, get_args
 import numpy as np
 
 from featx.backbones.described import describe_network
-from featx.backbones.network_file import NetworkFile, is_network_file, is_network_name
-from featx.backbones.preprocessing import PREPROCESSINGS, as_preprocessing
-from featx.backbones.table import BACKBONES, Preprocessing, find_backbone, layer_names
-from featx.backbones.weights import CLASSIFIER_LAYER, MAX_WEIGHTS_BYTES, count_classes
+from featx.backbones.keras_config import PREPROCESSING_LAYERS, check_own_weights
+from featx.backbones.keras_file import build_keras_trunk
+from featx.backbones.network_file import CLASSIFIER_LAYER, NetworkFile, is_network_file, is_network_name, is_onnx
+from featx.backbones.preprocessing import PREPROCESSINGS, as_preprocessing, find_pixels
+from featx.backbones.table import BACKBONES, Preprocessing, find_backbone, trunk_of
+from featx.backbones.weights import MAX_WEIGHTS_BYTES, count_classes
 from featx.errors import BackboneError, FeatxError, WeightsError
 from featx.recipe import Recipe, UnknownRecipeError
 from featx.storage import StoragePath
-from featx.store import check_own_file, private_copy
+from featx.store import private_copy
 from featx.system import check_name, import_keras
 from featx.text import printable
 
@@ -28,9 +31,6 @@ log = logging.getLogger("featx")
 
 #: Keras's dtype policy for each precision that a model can compute in. Weights are float32 in both.
 DTYPE_POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
-
-#: Layers that preprocess inside a network: float32 in every precision, like all that is done to pixels.
-_PREPROCESSING_LAYERS = {"Rescaling", "Normalization"}
 
 #: Classes of a whole classifier with random weights: as many as ImageNet has.
 _N_RANDOM_CLASSES = 1000
@@ -87,7 +87,7 @@ def check_fit(backbone: str, layer: str, image_size: tuple[int, int], pooling: s
         pooling: `"avg"`, `"max"` or None.
     """
     entry, received = find_backbone(backbone), "x".join(map(str, image_size))
-    if layer != CLASSIFIER_LAYER and (names := layer_names(backbone)):
+    if layer != CLASSIFIER_LAYER and (names := trunk_of(backbone).layers):
         _check_layer(backbone, layer, names)
     if layer == CLASSIFIER_LAYER and pooling:
         _refuse_pooling(pooling)
@@ -115,7 +115,7 @@ def check_recipe(recipe: Recipe) -> None:
         _check_file_recipe(recipe)
         return
     if recipe.backbone not in BACKBONES:
-        raise UnknownRecipeError.of("backbone", recipe.backbone, ", ".join(BACKBONES))
+        raise UnknownRecipeError.of("backbone", recipe.backbone, "those that featx backbones lists")
     if recipe.layout is not None:
         raise UnknownRecipeError.of("layout", recipe.layout, f"none for {recipe.backbone}")
     if recipe.preprocessing not in get_args(Preprocessing):
@@ -174,10 +174,12 @@ def build_model(recipe: Recipe, weights_path: Path | None, precision: str = "flo
     if weights_path is None and not recipe.has_random_weights:
         raise WeightsError(f"The file with the weights of {recipe.backbone} is needed: name it with --weights PATH.")
     keras = import_keras()
-    trunk = _build_trunk(keras, recipe, weights_path, precision)
+    is_file = is_network_file(recipe.backbone)
+    trunk = (_build_file_trunk if is_file else _build_trunk)(keras, recipe, weights_path, precision)
     trunk.trainable = False
     images = keras.Input((*recipe.image_size, 3), dtype="uint8", name="images")
-    features = trunk(_preprocess(keras, images, recipe.preprocessing), training=False)
+    preprocess = _preprocess_for_file if is_file else _preprocess
+    features = trunk(preprocess(keras, images, recipe.preprocessing), training=False)
     return keras.Model(images, keras.ops.cast(features, "float32"))
 
 
@@ -208,7 +210,7 @@ def build_tail(recipe: Recipe, weights_path: Path | None, after: str, *, load_we
         raise BackboneError(
             f"What follows {after} in {recipe.backbone} also needs the output of an earlier layer, so it cannot be "
             f"tuned on the features of {after}: name another block with --tune, such as "
-            f"{find_backbone(recipe.backbone).last_block}."
+            f"{find_backbone(recipe.backbone).last_block or recipe.layer}."
         ) from error
     tail.trainable = False
     return tail
@@ -220,8 +222,9 @@ def _build_trunk(
     """Return a network from preprocessed pixels to the features of the recipe; see `build_tail` for `load_weights`."""
     with _dtype_policy(keras, DTYPE_POLICIES[precision]):
         network = _build_network(keras, recipe, weights_path)
+    probabilities = network.layers[-1] if recipe.layer == CLASSIFIER_LAYER else None
     for layer in network.layers:
-        if type(layer).__name__ in _PREPROCESSING_LAYERS or layer.name == CLASSIFIER_LAYER:
+        if type(layer).__name__ in PREPROCESSING_LAYERS or layer is probabilities:
             layer.dtype_policy = "float32"
     if load_weights and weights_path is not None:
         _load_weights(network, recipe, weights_path)
@@ -229,6 +232,14 @@ def _build_trunk(
     if load_weights and weights_path is None:
         _set_random_weights(network, trunk, seed=int(recipe.weights.removeprefix("random-")))
     return trunk
+
+
+def _build_file_trunk(keras: Any, recipe: Recipe, path: Path | None, precision: str) -> Any:
+    """Return the network of a file from preprocessed pixels to the features of the recipe."""
+    if path is None or is_onnx(recipe.backbone):
+        raise BackboneError(f"Keras does not run {printable(recipe.backbone)}: choose --engine openvino.")
+    trunk = build_keras_trunk(recipe, path, DTYPE_POLICIES[precision])
+    return trunk if recipe.pooling is None else keras.Model(trunk.input, _pooled(keras, trunk.output, recipe))
 
 
 @contextmanager
@@ -251,12 +262,30 @@ def _build_network(keras: Any, recipe: Recipe, weights_path: Path | None) -> Any
         n_classes = _count_keras_classes(recipe.backbone, weights_path)
         top = {"include_top": True, "classes": n_classes, "classifier_activation": "softmax"}
     try:
-        return application(weights=None, input_shape=(height, width, 3), **top)
+        network = application(weights=None, input_shape=(height, width, 3), **top)
     except ValueError as error:
         raise BackboneError(
             f"{recipe.backbone} cannot be built for images of this size: {_one_line(error)} Choose a larger "
             f"--image-size. Received: {height}x{width}"
         ) from error
+    _number_layers_from_zero(network)
+    return network
+
+
+def _number_layers_from_zero(network: Any) -> None:
+    """Give layers that Keras named by their kind, such as `conv2d_93`, the names they have in a new process.
+
+    Keras counts through all the networks of a process. The recipe has the name that a new process gives.
+    """
+    by_kind: dict[str, list[tuple[int, Any]]] = defaultdict(list)
+    for layer in network.layers:
+        kind, number = re.fullmatch(r"(.+?)(?:_(\d+))?", layer.name).groups()  # type: ignore[union-attr]
+        if kind.replace("_", "") == type(layer).__name__.lower():
+            by_kind[kind].append((int(number or 0), layer))
+    for kind, numbered in by_kind.items():
+        first = min(number for number, _ in numbered)
+        for number, layer in numbered:
+            layer.name = f"{kind}_{number - first}" if number > first else kind
 
 
 def _load_weights(network: Any, recipe: Recipe, weights_path: Path) -> None:
@@ -265,7 +294,7 @@ def _load_weights(network: Any, recipe: Recipe, weights_path: Path) -> None:
     try:
         with private_copy(weights_path) as (copy, digest):
             _check_digest(weights_path, digest, recipe)
-            _check_own_data(copy)
+            check_own_weights(copy, MAX_WEIGHTS_BYTES)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # Keras warns of every layer before it raises
                 network.load_weights(copy)
@@ -293,19 +322,9 @@ def _check_digest(weights_path: Path, digest: str, recipe: Recipe) -> None:
         )
 
 
-def _check_own_data(copy: Path) -> None:
-    """Raise an error, of any kind, unless all the weights in a file are in the file itself; a `.keras` is a zip."""
-    if copy.suffix != ".keras":
-        check_own_file(copy, MAX_WEIGHTS_BYTES)
-        return
-    with zipfile.ZipFile(copy) as file:
-        if any(member.compress_type != zipfile.ZIP_STORED for member in file.infolist()):
-            raise ValueError("it is compressed")  # Keras does not, and it may unpack to any size
-        inside = Path(file.extract("model.weights.h5", copy.parent))
-    check_own_file(inside, MAX_WEIGHTS_BYTES)
-
-
 def _output_of_layer(network: Any, recipe: Recipe) -> Any:
+    if recipe.layer == CLASSIFIER_LAYER:  # Keras calls the last layer so in most networks
+        return network.output
     names = [layer.name for layer in network.layers]
     _check_layer(recipe.backbone, recipe.layer, names)
     return network.get_layer(recipe.layer).output
@@ -333,6 +352,16 @@ def _preprocess(keras: Any, images: Any, preprocessing: str) -> Any:
     if preprocessing == "efficientnet":
         return _rescale_efficientnet(pixels)
     return keras.applications.imagenet_utils.preprocess_input(pixels, data_format="channels_last", mode=preprocessing)
+
+
+def _preprocess_for_file(keras: Any, images: Any, preprocessing: str) -> Any:
+    """Return what the network of a file gets for uint8 `images`; see `featx.backbones.preprocessing`."""
+    pixels, done = find_pixels(preprocessing), keras.ops.cast(images, "float32")
+    if any(pixels.mean):
+        done = done - np.array(pixels.mean, np.float32)
+    if any(std != 1 for std in pixels.std):
+        done = done / np.array(pixels.std, np.float32)
+    return keras.ops.flip(done, axis=-1) if pixels.is_bgr else done
 
 
 def _rescale_efficientnet(pixels: Any) -> Any:
@@ -363,14 +392,16 @@ def _set_random_weights(network: Any, trunk: Any, seed: int) -> None:
     layers, kept = network.layers, trunk.layers
     n_layers = 1 + max(number for number, layer in enumerate(layers) if layer in kept)
     for layer in layers[:n_layers]:
-        # A depthwise kernel (h, w, channels, 1) sees one channel; any other sees all of its last but one axis.
-        fan_in_axes = 2 if type(layer).__name__ == "DepthwiseConv2D" else -1
+        kind = type(layer).__name__
         for weight in layer.weights:
-            weight.assign(_random_weight(weight.name, tuple(weight.shape), fan_in_axes, rng))
+            # A depthwise kernel (h, w, channels, 1) sees one channel; any other sees all of its last but one axis.
+            fan_in_axes = 2 if kind == "DepthwiseConv2D" or weight.name == "depthwise_kernel" else -1
+            name = "gamma" if kind == "LayerScale" else weight.name  # whose only weight has no name
+            weight.assign(_random_weight(name, tuple(weight.shape), fan_in_axes, rng))
 
 
 def _random_weight(name: str, shape: tuple[int, ...], fan_in_axes: int, rng: np.random.Generator) -> np.ndarray:
-    if name == "kernel":
+    if name.endswith("kernel"):
         return rng.normal(0.0, np.sqrt(2.0 / np.prod(shape[:fan_in_axes])), shape).astype(np.float32)
     if name == "gamma":
         return np.full(shape, _RANDOM_GAMMA, np.float32)

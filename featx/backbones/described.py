@@ -3,6 +3,7 @@
 A file is read once, by the reader for its kind. Later commands need neither the reader nor the library that it uses.
 """
 
+import hashlib
 import json
 import logging
 import re
@@ -12,9 +13,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from featx.backbones.network_file import NetworkFile, NetworkLayer
-from featx.backbones.onnx_file import open_onnx
+from featx.backbones.keras_file import describe_keras
+from featx.backbones.network_file import NETWORK_SUFFIXES, NetworkFile, NetworkLayer, is_network_file
+from featx.backbones.onnx_file import describe_onnx
 from featx.backbones.weights import find_weights
+from featx.errors import BackboneError
 from featx.storage import StoragePath, expanded, local_dir, read_small, replacing
 from featx.text import printable
 
@@ -28,7 +31,10 @@ FORMAT_VERSION = 1
 _MOST_BYTES = 64 << 20
 
 #: What reads a file, by the end of its name.
-_READERS: dict[str, Callable[[Path, str], NetworkFile]] = {".onnx": lambda path, digest: open_onnx(path, digest).file}
+_READERS: dict[str, Callable[[Path, str], NetworkFile]] = {
+    ".onnx": describe_onnx,
+    ".keras": describe_keras,
+}
 
 
 def describe_network(path: Path | str, cache_dir: StoragePath) -> NetworkFile:
@@ -43,6 +49,10 @@ def describe_network(path: Path | str, cache_dir: StoragePath) -> NetworkFile:
         BackboneError: it is damaged, or not a network that can be a backbone.
     """
     path = expanded(path)
+    if not is_network_file(path):
+        raise BackboneError(
+            f"The name of a network file ends in {' or '.join(NETWORK_SUFFIXES)}. Received: {printable(path)}"
+        )
     digest = find_weights(str(path), "imagenet", cache_dir).digest
     kept_path = local_dir(cache_dir) / "networks" / f"{_slug(path.name)}-{digest[:16]}.json"
     with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
@@ -61,7 +71,9 @@ def _slug(name: str) -> str:
 
 
 def _to_json(described: NetworkFile) -> str:
-    return json.dumps({"format": FORMAT, "format_version": FORMAT_VERSION, "network": asdict(described)})
+    network = json.dumps(asdict(described))
+    checksum = hashlib.sha256(network.encode("ascii")).hexdigest()
+    return json.dumps({"format": FORMAT, "format_version": FORMAT_VERSION, "sha256": checksum, "network": network})
 
 
 def _from_json(text: str, name: str, digest: str) -> NetworkFile:
@@ -72,11 +84,10 @@ def _from_json(text: str, name: str, digest: str) -> NetworkFile:
         KeyError, TypeError: the same.
     """
     content = json.loads(text)
-    members: dict[str, Any] = content["network"]
+    if hashlib.sha256(content["network"].encode("ascii")).hexdigest() != content["sha256"]:
+        raise ValueError("damaged")
+    members: dict[str, Any] = json.loads(content["network"])
     if (content["format"], content["format_version"], members["digest"]) != (FORMAT, FORMAT_VERSION, digest):
         raise ValueError("of another format, or of another file")
     layers = tuple(NetworkLayer(**{**layer, "shape": tuple(layer["shape"])}) for layer in members["layers"])
-    shape = tuple(members["input_shape"])
-    if len(shape) != 4 or not all(side is None or isinstance(side, int) for side in shape):
-        raise ValueError("the input has another shape")
-    return NetworkFile(**{**members, "name": name, "input_shape": shape, "layers": layers})
+    return NetworkFile(**{**members, "name": name, "input_shape": tuple(members["input_shape"]), "layers": layers})

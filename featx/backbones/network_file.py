@@ -10,7 +10,7 @@ from featx.system import brief, check_name
 from featx.text import printable
 
 #: How the names of network files end.
-NETWORK_SUFFIXES = (".onnx",)
+NETWORK_SUFFIXES = (".onnx", ".keras")
 
 #: Which axis of a network's input has the colours, by its layout.
 _COLOURS = dict(zip(LAYOUTS, (1, 3), strict=True))
@@ -127,7 +127,7 @@ class NetworkFile:
                 f"{names}."
             )
         if not found:
-            fit = [layer.name for layer in self.layers if not layer.problem]
+            fit = [known for layer in self.layers if not layer.problem for known in (layer.name, layer.node)]
             check_name(name, fit, f"{printable(self.name)} has no layer of this name. {self.advice}", BackboneError)
         if found[0].problem:
             raise BackboneError(
@@ -232,6 +232,11 @@ class NetworkFile:
 def is_network_file(backbone: object) -> bool:
     """Return whether a backbone is the file of a network, by its name, and not a name of the table."""
     return str(backbone).lower().endswith(NETWORK_SUFFIXES)
+
+
+def is_onnx(backbone: str) -> bool:
+    """Return whether a backbone is an ONNX file."""
+    return backbone.lower().endswith(".onnx")
 
 
 def is_network_name(name: str) -> bool:

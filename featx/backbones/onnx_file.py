@@ -58,8 +58,20 @@ class OpenedOnnx:
     is_widened: bool
 
 
-def open_onnx(path: Path, digest: str, *, widen: bool = True) -> OpenedOnnx:
-    """Return the network in an ONNX file: the bytes that are read are those that were digested.
+def open_onnx(path: Path, file: NetworkFile) -> OpenedOnnx:
+    """Return the network in an ONNX file that `describe_onnx` has described: the bytes that were digested.
+
+    Raises:
+        BackboneError: it is not that file any more.
+    """
+    model = _read_model(read_onnx(path, file.digest), printable(path))
+    is_widened = file.batch is None and model.input(0).get_partial_shape()[0].is_static
+    model.reshape([file.batch or -1, *_sides(model)])
+    return OpenedOnnx(file, model, dict(_named_outputs(model)), is_widened)
+
+
+def describe_onnx(path: Path, digest: str, *, widen: bool = True) -> NetworkFile:
+    """Return what there is in an ONNX file.
 
     Args:
         path: the file.
@@ -69,13 +81,7 @@ def open_onnx(path: Path, digest: str, *, widen: bool = True) -> OpenedOnnx:
     Raises:
         BackboneError: it is no ONNX file, or none that can be a backbone; or it is not the one with this `digest`.
     """
-    name = printable(path)
-    with system_errors(f"The network file {name}", "read", kind=BackboneError):
-        content = read_whole(path, _MAX_BYTES)
-    if content is None:
-        raise BackboneError(f"The network file {name} is larger than an ONNX file can be ({size(_MAX_BYTES)}).")
-    if hashlib.sha256(content).hexdigest() != digest:
-        raise BackboneError(f"The network file {name} changed while featx was running; run the same command again.")
+    name, content = printable(path), read_onnx(path, digest)
     try:
         onnx = parse_onnx(content)
     except ValueError as error:
@@ -91,7 +97,23 @@ def open_onnx(path: Path, digest: str, *, widen: bool = True) -> OpenedOnnx:
             f"{name} has {len(onnx.inputs)} inputs ({brief(', '.join(onnx.inputs))}): featx needs a network with one, "
             f"the images. Export the image encoder alone."
         )
-    return _opened(onnx, _read_model(content, name), path, digest, widen=widen)
+    return _described(onnx, _read_model(content, name), path, digest, widen=widen)
+
+
+def read_onnx(path: Path, digest: str) -> bytes:
+    """Return all of an ONNX file: the bytes that were digested.
+
+    Raises:
+        BackboneError: it cannot be read, or is not the one with this `digest`.
+    """
+    name = printable(path)
+    with system_errors(f"The network file {name}", "read", kind=BackboneError):
+        content = read_whole(path, _MAX_BYTES)
+    if content is None:
+        raise BackboneError(f"The network file {name} is larger than an ONNX file can be ({size(_MAX_BYTES)}).")
+    if hashlib.sha256(content).hexdigest() != digest:
+        raise BackboneError(f"The network file {name} changed while featx was running; run the same command again.")
+    return content
 
 
 def _read_model(content: bytes, name: str) -> Any:
@@ -105,14 +127,14 @@ def _read_model(content: bytes, name: str) -> Any:
 def _reason(error: RuntimeError) -> str:
     """Return what OpenVINO says of a file, without the places in its source code."""
     text = str(error)
-    if unknown := re.search(r"does not support the following ONNX operations?: *([^\n]+)", text):
-        return f"it has no operator {brief(unknown[1].strip())}"
+    if unknown := re.search(r"No conversion rule found for operations?: *([^\n]+)", text):
+        return f"it does not have the operators {brief(unknown[1].strip())}"
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     said = [line for line in lines if not re.match(r"(Exception from|Check '|\S+\.[ch]pp:\d+)", line)]
     return brief((said or lines or ["no reason given"])[-1].rstrip("."))
 
 
-def _opened(onnx: OnnxFile, model: Any, path: Path, digest: str, *, widen: bool) -> OpenedOnnx:
+def _described(onnx: OnnxFile, model: Any, path: Path, digest: str, *, widen: bool) -> NetworkFile:
     name, source = printable(path), model.input(0)
     shape = _dimensions(source)
     element_type = source.get_element_type().get_type_name()
@@ -124,10 +146,9 @@ def _opened(onnx: OnnxFile, model: Any, path: Path, digest: str, *, widen: bool)
         )
     if not any(shape[axis] in {3, None} for axis in (1, 3)):
         raise BackboneError(f"{name} does not take images of three colours. {received}.")
-    takes_any = _takes_any_number(model)
-    is_widened = widen and takes_any and shape[0] is not None
-    batch = None if takes_any and (widen or shape[0] is None) else shape[0] or 1
-    shapes = _shapes(model, 2 if batch is None else batch)
+    shapes = _shapes_of_any_number(model) if widen or shape[0] is None else None
+    batch = None if shapes else shape[0] or 1
+    shapes = shapes or _shapes(model, batch or 1)
     if shapes is None:
         raise BackboneError(f"OpenVINO cannot run {name}: the sizes of its layers do not fit its input. {received}.")
     model.reshape([batch or -1, *_sides(model)])
@@ -139,7 +160,7 @@ def _opened(onnx: OnnxFile, model: Any, path: Path, digest: str, *, widen: bool)
         for tensor in node.outputs
         if tensor in outputs
     )
-    file = NetworkFile(
+    return NetworkFile(
         name=path.name,
         digest=digest,
         input_name=onnx.inputs[0],
@@ -148,7 +169,6 @@ def _opened(onnx: OnnxFile, model: Any, path: Path, digest: str, *, widen: bool)
         layers=layers,
         **_usual(onnx, {layer.name: layer for layer in layers if not layer.problem}),
     )
-    return OpenedOnnx(file, model, outputs, is_widened)
 
 
 def _named_outputs(model: Any) -> Iterator[tuple[str, Any]]:
@@ -183,13 +203,13 @@ def _shapes(model: Any, n_images: int) -> dict[str, tuple[int | None, ...] | Non
     return {name: _dimensions(output) for name, output in _named_outputs(probe)}
 
 
-def _takes_any_number(model: Any) -> bool:
-    """Return whether what the network gives has as many rows as it gets images, for two of them and for three."""
-    for n_images in (2, 3):
+def _shapes_of_any_number(model: Any) -> dict[str, tuple[int | None, ...] | None] | None:
+    """Return the shapes for two images; None unless there are as many rows as images, for two of them and for three."""
+    for n_images in (3, 2):
         shapes = _shapes(model, n_images)
         if shapes is None or any((shapes[min(output.names)] or (0,))[0] != n_images for output in model.outputs):
-            return False
-    return True
+            return None
+    return shapes
 
 
 def _layer(

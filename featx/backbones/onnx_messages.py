@@ -7,7 +7,7 @@ An ONNX file is one message of Protocol Buffers (https://protobuf.dev/programmin
 fields are those of https://github.com/onnx/onnx/blob/main/onnx/onnx.proto.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 #: Messages inside of messages: real networks have a handful of levels.
@@ -27,6 +27,15 @@ _INSIDE = {
 _EXTERNAL_DATA, _DATA_LOCATION = 13, 14
 
 _FIXED_BYTES = {1: 8, 5: 4}
+
+#: Operators that need more than one input, and how many: without them, OpenVINO crashes instead of raising an error.
+_LEAST_INPUTS = {
+    **dict.fromkeys(("Conv", "ConvInteger", "ConvTranspose", "Gemm", "MatMul", "MatMulInteger", "Gather"), 2),
+    **dict.fromkeys(("Add", "Sub", "Mul", "Div", "Pow", "Mod", "And", "Or", "Xor", "Equal", "Less", "Greater"), 2),
+    **dict.fromkeys(("PRelu", "Expand", "Tile", "LayerNormalization", "DequantizeLinear", "QuantizeLinear"), 2),
+    **dict.fromkeys(("Where", "InstanceNormalization", "LSTM", "GRU", "RNN", "Range", "OneHot"), 3),
+    "BatchNormalization": 5,
+}
 
 
 @dataclass(frozen=True)
@@ -76,8 +85,11 @@ def parse_onnx(content: bytes) -> OnnxFile:
         raise ValueError("it has no graph")
     fields = [(number, value) for graph in graphs for number, value in _fields(graph) if isinstance(value, memoryview)]
     nodes = tuple(_node(value) for number, value in fields if number == 1)
-    constants = frozenset(_text(value, 8) for number, value in fields if number == 5)
+    sparse = [part for number, value in fields if number == 15 for inner, part in _fields(value) if inner == 1]
+    tensors = [value for number, value in fields if number == 5]
+    constants = frozenset(_text(value, 8) for value in (*tensors, *sparse) if isinstance(value, memoryview))
     inputs = tuple(_text(value, 1) for number, value in fields if number == 11)
+    _check_order(nodes, {*inputs, *constants})
     return OnnxFile(
         nodes,
         constants,
@@ -85,6 +97,18 @@ def parse_onnx(content: bytes) -> OnnxFile:
         outputs=tuple(_text(value, 1) for number, value in fields if number == 12),
         has_external_data=_has_external_data(memoryview(content), "model", 0),
     )
+
+
+def _check_order(nodes: Iterable[OnnxNode], given: Iterable[str]) -> None:
+    """Raise ValueError unless each node has its inputs before it: OpenVINO never ends in circles."""
+    known = set(given)
+    for node in nodes:
+        name, least = (node.outputs or (node.name,))[0], _LEAST_INPUTS.get(node.kind, 0)
+        if not all(node.inputs[:least]) or len(node.inputs) < least:
+            raise ValueError(f"its node {name} has too few inputs")
+        if unknown := [one for one in node.inputs if one and one not in known]:
+            raise ValueError(f"its node {name} takes {unknown[0]}, which no node before it gives")
+        known.update(node.outputs)
 
 
 def _node(message: memoryview) -> OnnxNode:

@@ -18,8 +18,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from featx.backbones.network_file import CLASSIFIER_LAYER, is_network_file
-from featx.backbones.table import OfficialFile, find_backbone
+from featx.backbones.network_file import is_network_file
+from featx.backbones.table import BACKBONES, OfficialFile, find_backbone
 from featx.dataset import digest_files
 from featx.errors import WeightsError
 from featx.storage import StoragePath, expanded, nearest_folder
@@ -28,6 +28,9 @@ from featx.system import did_you_mean, import_keras, size
 from featx.text import printable
 
 log = logging.getLogger("featx")
+
+#: The layers that hold the weights of the classifier, as Keras names them.
+_CLASSIFIERS = re.compile(r"predictions|conv_preds|logits|convnext_\w+_head_dense")
 
 #: What `--weights` may be, besides `random:SEED` and a file.
 _WORDS = ("imagenet", "random", "imagenet-or-random")
@@ -62,8 +65,11 @@ def count_classes(path: Path) -> int | None:
             reason = os.strerror(error.errno)
             raise WeightsError(f"The weights file {printable(path)} cannot be read: {reason}.") from error
         return None
-    is_dense = [len(shape) for shape in shapes] == [2, 1] and shapes[0][1] == shapes[1][0]
-    return int(shapes[1][0]) if is_dense else None
+    if len(shapes) != 2 or len(shapes[1]) != 1 or shapes[0][-1:] != shapes[1]:
+        return None
+    # A dense layer; or that of MobileNet, a convolution of one pixel.
+    is_classifier = len(shapes[0]) == 2 or (len(shapes[0]) == 4 and shapes[0][:2] == (1, 1))
+    return int(shapes[1][0]) if is_classifier else None
 
 
 def _official_layer(file: Any) -> Iterator[Any]:
@@ -79,8 +85,9 @@ def _official_layer(file: Any) -> Iterator[Any]:
 def _keras_3_layer(file: Any) -> Iterator[Any]:
     """Yield the arrays of the classifier; Keras 3 keeps a layer's name as an attribute of its arrays."""
     for layer in file["layers"].values():
-        if as_text(layer["vars"].attrs.get("name", "")) == CLASSIFIER_LAYER:
-            yield from (layer["vars"][number] for number in ("0", "1"))
+        arrays = layer["vars"]
+        if len(arrays) and _CLASSIFIERS.fullmatch(as_text(arrays.attrs.get("name", ""))):
+            yield from (arrays[number] for number in ("0", "1"))
 
 
 @dataclass(frozen=True)
@@ -150,6 +157,19 @@ def _check_network_file(path: Path, weights: str) -> None:
     if not _is_file(path):
         names = [file.name for file in path.parent.glob("*") if is_network_file(file.name)]
         raise WeightsError(f"There is no network file {printable(path)}.{did_you_mean(path.name, names)}")
+
+
+def has_weights_here(backbone: str) -> bool:
+    """Return whether ImageNet's weights of a backbone are in `FEATX_WEIGHTS_DIR` or where Keras keeps them.
+
+    Raises:
+        WeightsError: `FEATX_WEIGHTS_DIR` names no folder.
+    """
+    _weights_folder()
+    try:
+        return _local_path(_Wanted(backbone, whole=False)) is not None
+    except WeightsError:  # there are several; one must be chosen
+        return True
 
 
 def find_weights(backbone: str, weights: str, cache_dir: StoragePath, *, whole: bool = False) -> Weights:
@@ -278,18 +298,19 @@ def _digested(path: Path, cache_dir: StoragePath, before_reading: Callable[[], o
 
 def _check_official(official: OfficialFile, path: Path) -> None:
     """Raise if a file that bears an official name is not the official file; leave it where it is."""
-    if path.name != official.name or official.md5 is None:
+    if path.name != official.name or official.checksum is None:
         return
+    kind = "sha256" if len(official.checksum) == 64 else "md5"
     try:
         with path.open("rb") as file:
-            md5 = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+            found = hashlib.file_digest(file, lambda: hashlib.new(kind, usedforsecurity=False)).hexdigest()
     except OSError as error:
         raise WeightsError(f"The weights file {printable(path)} cannot be read: {error.strerror}.") from error
-    if md5 != official.md5:
+    if found != official.checksum:
         raise WeightsError(
-            f"{printable(path)} has the name of Keras's official weights but is not that file: MD5 expected "
-            f"{official.md5}, got {md5}. The download may be incomplete: move the file away, and featx downloads it "
-            f"again. If the weights are your own, rename it. The file was neither used nor changed."
+            f"{printable(path)} has the name of Keras's official weights but is not that file: {kind.upper()} "
+            f"expected {official.checksum}, got {found}. The download may be incomplete: move the file away, and featx "
+            f"downloads it again. If the weights are your own, rename it. The file was neither used nor changed."
         )
 
 
@@ -327,13 +348,24 @@ def _path_in_folder(wanted: _Wanted, folder: Path) -> Path | None:
     if official.exists():
         return official
     # The pattern of whole classifiers fits the files without one, too.
-    paths = [p for p in sorted(folder.glob(wanted.pattern)) if not (wanted.whole and re.search("no_?top", p.name))]
+    paths = [
+        path
+        for path in sorted(folder.glob(wanted.pattern))
+        if not (wanted.whole and re.search("no[_-]?top", path.name)) and not _is_of_another(path.name, wanted.backbone)
+    ]
     if len(paths) > 1:
         raise WeightsError(
             f"FEATX_WEIGHTS_DIR has several files for {wanted.backbone}: "
             f"{', '.join(printable(path.name) for path in paths)}. Choose one with --weights PATH."
         )
     return paths[0] if paths else None
+
+
+def _is_of_another(name: str, backbone: str) -> bool:
+    """Return whether a file whose name begins with `backbone` is named after another one, as resnet50v2 is."""
+    others = {other: entry for other, entry in BACKBONES.items() if other != backbone}
+    is_longer = any(name.startswith(other) for other in others if other.startswith(backbone))
+    return is_longer or any(name in {entry.notop.name, entry.whole.name} for entry in others.values())
 
 
 def _download(wanted: _Wanted, looked: str) -> None:
@@ -349,7 +381,9 @@ def _download(wanted: _Wanted, looked: str) -> None:
         ):
             much = _announced_size(official.url)
             log.info("Downloading the ImageNet weights of %s%s to %s", wanted.backbone, much, printable(place))
-            path = keras.utils.get_file(official.name, origin=official.url, cache_dir=folder, file_hash=official.md5)
+            path = keras.utils.get_file(
+                official.name, origin=official.url, cache_dir=folder, file_hash=official.checksum
+            )
             Path(path).replace(place)
     except Exception as error:  # Keras raises a bare Exception when a download fails
         reason = textwrap.shorten(str(error), 300, placeholder=" …")

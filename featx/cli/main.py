@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 import click
 
+from featx.cli.backbones import backbones
 from featx.cli.cache import cache
 from featx.cli.compare import compare
 from featx.cli.export import export
@@ -115,7 +116,7 @@ class _Handler(logging.Handler):
 
 @click.group(
     cls=Commands,
-    commands=[cache, compare, export, extract, fetch, plan, predict, train_top],
+    commands=[backbones, cache, compare, export, extract, fetch, plan, predict, train_top],
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.version_option(package_name="featx", message="%(prog)s %(version)s")

@@ -11,11 +11,10 @@ from typing import Any, Protocol, Self, TypedDict
 
 import numpy as np
 
-from featx.backbones import DTYPE_POLICIES, Weights, check_recipe, is_network_file
+from featx.backbones import DTYPE_POLICIES, Weights, check_recipe, is_network_file, is_onnx
 from featx.dataset import ImageDataset
 from featx.engines.keras_engine import KerasEngine
 from featx.engines.networks import is_converted
-from featx.engines.onnx_network import is_onnx
 from featx.engines.openvino_engine import OpenVinoEngine
 from featx.errors import FeatxError
 from featx.recipe import PRECISIONS, Recipe
@@ -301,7 +300,7 @@ ENGINES = {
         package="openvino",
         create=_openvino,
         precisions=PRECISIONS,
-        network_suffixes=(".onnx",),
+        network_suffixes=(".onnx", ".keras"),
         converts=True,
         uses_gpu=False,
         has_streams=True,
@@ -312,7 +311,7 @@ ENGINES = {
         package="keras",
         create=_keras,
         precisions=tuple(DTYPE_POLICIES),
-        network_suffixes=(),
+        network_suffixes=(".keras",),
         converts=False,
         uses_gpu=True,
         has_streams=False,

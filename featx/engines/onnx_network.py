@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from featx.backbones import CLASSIFIER_LAYER, OpenedOnnx, find_pixels, open_onnx
+from featx.backbones import CLASSIFIER_LAYER, NetworkFile, OpenedOnnx, describe_onnx, find_pixels, open_onnx
 from featx.errors import BackboneError
 from featx.recipe import Recipe
 from featx.system import import_openvino, kept_signal_stack
@@ -15,23 +15,23 @@ from featx.text import printable
 _ROUNDING = 1e-3
 
 
-def is_onnx(backbone: str) -> bool:
-    """Return whether a backbone is an ONNX file."""
-    return backbone.lower().endswith(".onnx")
-
-
-def build_onnx(recipe: Recipe, path: Path) -> Any:
+def build_onnx(recipe: Recipe, path: Path, file: NetworkFile) -> Any:
     """Return the `openvino.Model` of a recipe: `(n, height, width, 3)` uint8 RGB in, `(n, …)` float32 features out.
 
     It takes any number of images, unless the file is for a fixed number, and that is built into the network.
 
+    Args:
+        recipe: what to build.
+        path: the file.
+        file: what there is in it.
+
     Raises:
         BackboneError: the file is not the one that the recipe names, has no such layer, or does not take such images.
     """
-    opened = open_onnx(path, recipe.weights)
+    opened = open_onnx(path, file)
     model = _built(opened, recipe)
     if opened.is_widened and not _keeps_images_apart(model, opened.file.batch, recipe.image_size):
-        opened = open_onnx(path, recipe.weights, widen=False)
+        opened = open_onnx(path, describe_onnx(path, file.digest, widen=False))
         model = _built(opened, recipe)
     if not opened.is_widened and not _keeps_images_apart(model, opened.file.batch, recipe.image_size):
         raise BackboneError(

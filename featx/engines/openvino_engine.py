@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from featx.backbones import Weights, build_model, is_network_file
+from featx.backbones import Weights, build_model, describe_network, is_onnx
 from featx.dataset import ImageDataset
 from featx.engines.joined import join
 from featx.engines.networks import Network, network_path, network_recipe, read_network, say_damaged, write_network
-from featx.engines.onnx_network import build_onnx, is_onnx
+from featx.engines.onnx_network import build_onnx
 from featx.engines.quantization import quantize
 from featx.engines.saturation import without_saturation
 from featx.errors import FeatxError, WeightsError, system_errors
@@ -110,7 +110,7 @@ class OpenVinoEngine:
                 compiled = _compile(model, recipe, threads, streams)
         except RuntimeError as error:  # OpenVINO raises nothing else
             reason = printable(" ".join(str(error).split())[-200:])
-            other = "" if is_network_file(recipe.backbone) else ", or choose --engine keras"
+            other = "" if is_onnx(recipe.backbone) else ", or choose --engine keras"
             raise FeatxError(
                 f"OpenVINO cannot run {printable(network_path(recipe, cache_dir))} ({reason}). Remove that "
                 f"file to have it made again{other}."
@@ -201,7 +201,7 @@ def _compile(model: Any, recipe: Recipe, threads: int | None, streams: int | Non
         other = "--engine keras, which computes it more slowly"
         raise FeatxError(
             f"OpenVINO has no bfloat16 on this processor; choose "
-            f"{'--precision float32' if is_network_file(recipe.backbone) else other}."
+            f"{'--precision float32' if is_onnx(recipe.backbone) else other}."
         )
     return import_openvino().Core().compile_model(model, "CPU", config)
 
@@ -242,9 +242,10 @@ def load_network(
             )
         quantized, calibration = quantize(floating, recipe, dataset, cache_dir, show=show)
         network = Network(*_serialized(quantized), calibration)
+    elif is_onnx(recipe.backbone):
+        network = _converted_onnx(recipe, weights, cache_dir, show=show)
     else:
-        convert = _converted_onnx if is_onnx(recipe.backbone) else _converted
-        network = convert(recipe, weights, show=show)
+        network = _converted(recipe, weights, show=show)
     write_network(network, recipe, cache_dir)
     return _openvino_model(network, recipe)
 
@@ -278,13 +279,16 @@ def fixed_batch(model: Any) -> int | None:
     return None if n_images.is_dynamic else int(n_images.get_length())
 
 
-def _converted_onnx(recipe: Recipe, weights: Weights, *, show: bool) -> Network:
+def _converted_onnx(recipe: Recipe, weights: Weights, cache_dir: StoragePath, *, show: bool) -> Network:
     """Have OpenVINO read the network file of `recipe`."""
     if weights.path is None:
         raise WeightsError(f"The network file {printable(recipe.backbone)} is needed: name it with --weights PATH.")
     if show:
         log.info("Converting %s for OpenVINO; this is needed only once.", printable(recipe.backbone))
-    return Network(*_serialized(build_onnx(network_recipe(recipe), weights.path)))
+    file = describe_network(weights.path, cache_dir)
+    if file.digest != recipe.weights:
+        raise WeightsError(f"{printable(weights.path)} is not the network file that the recipe names; run it again.")
+    return Network(*_serialized(build_onnx(network_recipe(recipe), weights.path, file)))
 
 
 def _converted(recipe: Recipe, weights: Weights, *, show: bool) -> Network:

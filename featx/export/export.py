@@ -10,8 +10,18 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from featx.backbones import is_onnx
 from featx.errors import FeatxError, system_errors
-from featx.export.graph import Graph, build_graph, import_onnx, write_keras, write_onnx, write_savedmodel
+from featx.export.graph import (
+    Graph,
+    build_graph,
+    import_onnx,
+    save_onnx,
+    write_keras,
+    write_onnx,
+    write_savedmodel,
+)
+from featx.export.onnx_graph import join_onnx
 from featx.extract import DEFAULT_CACHE_DIR, size_bytes
 from featx.recipe import Recipe
 from featx.storage import StoragePath, as_cache_dir, as_path, check_writable, new_file, new_folder
@@ -88,6 +98,7 @@ def export_run(
     with waiting("start TensorFlow", show=show):  # which a head with a tuned block needs
         found = run.read_head(head)  # what is wrong with it is found before the network is built
     head_path = run.head_path(head)
+    _check_backbone(run.recipe, format)
     path = as_path(to_path) if to_path else run.dir / f"model-{head_path.stem}{suffix}"
     _check_path(path, format, suffix)
     with waiting("start TensorFlow", show=show):
@@ -100,12 +111,27 @@ def export_run(
     begin = new_file if suffix else partial(new_folder, last="saved_model.pb")
     with waiting(f"export to {format}", show=show) as note, begin(path) as making:
         note("building the network")
-        graph = build_graph(recipe, weights_path, found)
+        notes = _notes(run, head_path.stem)
+        if is_onnx(recipe.backbone):
+            assert weights_path  # a network file is never random
+            model = join_onnx(recipe, weights_path, found)
+            finish = partial(save_onnx, model)
+        else:
+            finish = partial(write, build_graph(recipe, weights_path, found))
         note("converting and writing it")
         with system_errors(printable(path), "written"):
-            write(graph, _notes(run, head_path.stem), making.built)
+            finish(notes, making.built)
     path, elapsed_s = making.path, time.perf_counter() - start_s
     return Export(path, format, head_path.stem, run.class_names, recipe, size_bytes(path), elapsed_s)
+
+
+def _check_backbone(recipe: Recipe, form: str) -> None:
+    """Raise FeatxError if the backbone cannot be written in this format."""
+    if is_onnx(recipe.backbone) and form != "onnx":
+        raise FeatxError(
+            f"The backbone {printable(recipe.backbone)} is an ONNX network, which can only be exported as ONNX: add "
+            f"--format onnx. Received: {form}"
+        )
 
 
 def _check_path(path: Path, form: str, suffix: str) -> None:

@@ -61,14 +61,15 @@ def build_graph(recipe: Recipe, weights_path: Path | None, head: Head | TunedHea
         FeatxError: the head belongs to another recipe.
     """
     keras = import_keras()
-    resizer = _resizer(keras, recipe.image_size, recipe.aspect_ratio)
+    resizer = build_resizer(recipe.image_size, recipe.aspect_ratio)
     network = build_model(recipe, weights_path)
     if head.feature_shape != network.output_shape[1:]:
         raise FeatxError(
             f"The head takes features of the shape {head.feature_shape}, and those of its recipe have "
             f"{network.output_shape[1:]}; train again with featx train-top."
         )
-    classifier = _classifier(keras, recipe, network, head)
+    resized = keras.Input((*recipe.image_size, 3), dtype="uint8", name="resized")
+    classifier = keras.Model(resized, build_head(recipe, head)(network(resized)), name="classifier")
     images = _any_images(keras)
     probabilities = keras.layers.Activation("linear", name="probabilities")(classifier(resizer(images)))
     return Graph(resizer, classifier, keras.Model(images, probabilities, name="featx"))
@@ -78,12 +79,14 @@ def _any_images(keras: Any) -> Any:
     return keras.Input((None, None, 3), dtype="uint8", name="images")
 
 
-def _classifier(keras: Any, recipe: Recipe, network: Any, head: Head | TunedHead) -> Any:
-    resized = keras.Input((*recipe.image_size, 3), dtype="uint8", name="resized")
-    probabilities = head.to_keras()(_as_stored(keras.ops, network(resized), recipe.dtype))
+def build_head(recipe: Recipe, head: Head | TunedHead) -> Any:
+    """Return the Keras model of a head: features `(n, …)` float32 to `(n, n_classes)` float32 probabilities."""
+    keras = import_keras()
+    features = keras.Input(head.feature_shape, dtype="float32", name="features")
+    probabilities = head.to_keras()(_as_stored(keras.ops, features, recipe.dtype))
     if probabilities.shape[-1] == 1:
         probabilities = keras.ops.concatenate([1.0 - probabilities, probabilities], axis=-1)
-    return keras.Model(resized, probabilities, name="classifier")
+    return keras.Model(features, probabilities, name="head")
 
 
 def _as_stored(ops: Any, features: Any, dtype: str) -> Any:
@@ -97,13 +100,14 @@ def _as_stored(ops: Any, features: Any, dtype: str) -> Any:
     return ops.cast(ops.clip(ops.cast(features, dtype), -_FLOAT16_MAX, _FLOAT16_MAX), "float32")
 
 
-def _resizer(keras: Any, image_size: tuple[int, int], aspect_ratio: str | None) -> Any:
+def build_resizer(image_size: tuple[int, int], aspect_ratio: str | None) -> Any:
     """Return a model that resizes as `featx.images.decode` does, to the last bit: Pillow's `BILINEAR`, rows first.
 
     Pillow weighs pixels by a triangle as wide as two pixels of the coarser grid, in fixed-point numbers, in one pass
     along rows and one along columns, and rounds after each. Both passes are matrices here. In float64 all these whole
     numbers are exact, and no GPU takes its short cuts (TF32) with them.
     """
+    keras = import_keras()
     ops = keras.ops
     height, width = image_size
     images = _any_images(keras)
@@ -272,21 +276,37 @@ def write_onnx(graph: Graph, notes: dict[str, Any], path: Path) -> None:
     Raises:
         FeatxError: tf2onnx or onnx is not installed.
     """
+    save_onnx(keras_to_onnx(graph.whole, "images", "probabilities"), notes, path)
+
+
+def keras_to_onnx(model: Any, source: str, output: str) -> Any:
+    """Return a Keras model with one input and one output as an `onnx.ModelProto`, with these names for them.
+
+    Raises:
+        FeatxError: tf2onnx or onnx is not installed.
+    """
     onnx, tf2onnx = import_onnx()
     tf = importlib.import_module("tensorflow")
     # tf2onnx copies all constants some dozens of times, for a minute with VGG16's. As inputs, weights are only names.
-    trained, fixed = graph.whole.trainable_variables, graph.whole.non_trainable_variables
+    trained, fixed = model.trainable_variables, model.non_trainable_variables
     weights = {f"weight_{number}": variable for number, variable in enumerate([*trained, *fixed])}
 
-    def probabilities(images: Any, *values: Any) -> dict[str, Any]:
+    def outputs_of(inputs: Any, *values: Any) -> dict[str, Any]:
         split = len(trained)
-        outputs, _ = graph.whole.stateless_call(values[:split], values[split:], images, training=False)
-        return {"probabilities": outputs}
+        outputs, _ = model.stateless_call(values[:split], values[split:], inputs, training=False)
+        return {output: outputs}
 
     specs = [tf.TensorSpec(variable.shape, variable.dtype, name=name) for name, variable in weights.items()]
-    signature = [_images_spec(tf), *specs]
-    model, _ = tf2onnx.convert.from_function(tf.function(probabilities), input_signature=signature, opset=ONNX_OPSET)
-    _insert_constants(onnx, model, {name: np.asarray(variable) for name, variable in weights.items()})
+    signature = [tf.TensorSpec(model.inputs[0].shape, model.inputs[0].dtype, name=source), *specs]
+    converted, _ = tf2onnx.convert.from_function(tf.function(outputs_of), input_signature=signature, opset=ONNX_OPSET)
+    _insert_constants(onnx, converted, {name: np.asarray(variable) for name, variable in weights.items()})
+    _leave_one_input(converted, source)
+    return converted
+
+
+def save_onnx(model: Any, notes: dict[str, Any], path: Path) -> None:
+    """Write an `onnx.ModelProto` from `images` to `probabilities`, with the names of the classes and the notes."""
+    onnx, _ = import_onnx()
     _name_shapes(model)
     _add_class_names(onnx, model, notes["class_names"])
     text = {name: value if isinstance(value, str) else json.dumps(value) for name, value in notes.items()}
@@ -313,18 +333,23 @@ def _insert_constants(onnx: Any, model: Any, values: dict[str, npt.NDArray[Any]]
     graph.initializer.extend(onnx.numpy_helper.from_array(np.asarray(known[name]), name) for name in sorted(used))
 
 
-def _name_shapes(model: Any) -> None:
-    """Leave `images` as the only input, and give sizes that vary names.
+def _leave_one_input(model: Any, name: str) -> None:
+    """Leave `name` as the only input.
 
     tf2onnx also lists as inputs what it has made constants of, and no node takes: tensors that a traced function had
     from outside. Were one taken after all, the checker would miss it.
     """
-    images = next(value for value in model.graph.input if value.name == "images")
+    only = next(value for value in model.graph.input if value.name == name)
     del model.graph.input[:]
-    model.graph.input.append(images)
+    model.graph.input.append(only)
+
+
+def _name_shapes(model: Any) -> None:
+    """Give sizes that vary names."""
     for value, sides in ((model.graph.input[0], ("n", "h", "w")), (model.graph.output[0], ("n",))):
         for dimension, side in zip(value.type.tensor_type.shape.dim, sides, strict=False):
-            dimension.dim_param = side
+            if not dimension.dim_value:
+                dimension.dim_param = side
 
 
 def _add_class_names(onnx: Any, model: Any, class_names: list[str]) -> None:

@@ -22,6 +22,7 @@ from featx.extract.options import (
     ExtractionOptions,
     ExtractionSettings,
     RecipeOptions,
+    as_typed,
     check_options,
     extract_command,
     kept_aspect_ratio,

@@ -27,7 +27,7 @@ from featx.backbones import (
     is_network_name,
     preprocessing_help,
 )
-from featx.dataset import Data, ImageDataset, ImageFolders
+from featx.dataset import Data, ImageDataset, ImageFolders, Labels
 from featx.engines import (
     AUTO,
     EngineChoices,
@@ -35,6 +35,7 @@ from featx.engines import (
     best_calibration,
     calibration_digest,
     check_engine,
+    engines_for,
     kept_calibrations,
 )
 from featx.errors import BackboneError, FeatxError
@@ -75,6 +76,7 @@ class Option:
         default: what None means; None if that depends on the backbone or the layer.
         default_words: what `--help` says then.
         choices: the values there are; empty if any text may be one.
+        listed_by: the command that lists the values, if they are too many for `--help`.
         rule: what the error says about another value; empty if who uses the value finds out.
         parse: returns the value from the text that is typed, which the command line calls `metavar`.
         metavar: see `parse`.
@@ -84,6 +86,7 @@ class Option:
     default: str | None = None
     default_words: str = ""
     choices: tuple[str, ...] = ()
+    listed_by: str = ""
     rule: str = ""
     parse: Callable[[str], object] | None = None
     metavar: str = "text"
@@ -100,7 +103,7 @@ class RecipeOptions(TypedDict, total=False):
 
     Every function that takes a recipe takes these by name. An option that is left out, or None, means the default.
 
-    backbone: name in `featx.backbones.table.BACKBONES`, or the path of a network file (`.onnx`).
+    backbone: name in `featx.backbones.table.BACKBONES`, or the path of a network file (`.onnx`, `.keras`).
     weights: see `featx.backbones.weights.find_weights`.
     layer: name of the layer whose output is stored; the backbone's last one if None; `"predictions"` for the class
         probabilities of the whole classifier, whose weights are in another file. In a network file, the name of an
@@ -117,7 +120,13 @@ class RecipeOptions(TypedDict, total=False):
 
     backbone: Annotated[
         Path | str | None,
-        Option(help="Pretrained network; or a network file, .onnx.", default="vgg16", choices=tuple(BACKBONES)),
+        Option(
+            help="Pretrained network, such as vgg16, resnet50, efficientnetv2b0 or convnexttiny; featx backbones lists "
+            "all. Or a network file, .onnx or .keras.",
+            default="vgg16",
+            choices=tuple(BACKBONES),
+            listed_by="featx backbones",
+        ),
     ]
     weights: Annotated[
         Path | str | None,
@@ -348,8 +357,11 @@ def _of_network_file(chosen: Mapping[str, Any], cache_dir: StoragePath) -> dict[
 
 @cache  # so that it is said once
 def _say_layer(network: NetworkFile, layer: str) -> None:
-    shape, others = network.find_layer(layer).shape_text, f"featx backbones {printable(network.name)} lists others"
-    log.info("Without --layer: %s of %s (%s); %s.", printable(layer), printable(network.name), shape, others)
+    name, shape = printable(network.name), network.find_layer(layer).shape_text
+    log.info(
+        "You gave no --layer: using %s of %s (%s). featx backbones %s lists all layers.",
+        *(printable(layer), name, shape, name),
+    )
 
 
 def resolve_recipe(
@@ -382,6 +394,13 @@ def resolve_recipe(
         chosen["backbone"] = Path(chosen["backbone"]).name
     recipe = Recipe(**{**chosen, "weights": weights.digest}, preprocessing=preprocessing)
     return (_calibrated(recipe, cache_dir, dataset) if recipe.precision == "int8" else recipe), weights
+
+
+def _is_bfloat16_fast(backbone: str) -> bool:
+    """Return whether bfloat16 is faster than float32 here. OpenVINO, which alone runs ONNX, has it on x86 only."""
+    if engines_for("bfloat16", backbone) == ["openvino"]:
+        return cpu_has_bfloat16() and platform.machine().lower() in {"x86_64", "amd64"}
+    return has_fast_bfloat16()
 
 
 def layers_of(layers: Sequence[str] | str, options: RecipeOptions) -> list[RecipeOptions]:
@@ -421,13 +440,6 @@ def kept_aspect_ratio(resize: str | None) -> str | None:
     (None, 'crop')
     """
     return None if resize == RESIZES[0] else resize
-
-
-def _is_bfloat16_fast(backbone: str) -> bool:
-    """Return whether bfloat16 is faster than float32 here; OpenVINO, which runs network files, has it on x86 only."""
-    if is_network_file(backbone):
-        return cpu_has_bfloat16() and platform.machine().lower() in {"x86_64", "amd64"}
-    return has_fast_bfloat16()
 
 
 def _calibrated(recipe: Recipe, cache_dir: StoragePath, dataset: ImageDataset | None) -> Recipe:
@@ -489,6 +501,8 @@ def option_variable(flag: str) -> str:
 DECIDING = (
     *map(option_flag, RECIPE_OPTIONS),
     *("--train-folder", "--test-folder", "--zip-encoding", "--cache-dir"),
+    *("--labels", "--label-regex", "--path-column", "--label-column", "--split-column"),
+    *("--group-column", "--unlabelled"),
     *("--views", "--augment", "--flip", "--rotation", "--zoom", "--shear", "--test-views"),
 )
 
@@ -507,6 +521,7 @@ def extract_command(
         words += ["--zip-encoding", root.zip_encoding]
     for flag, folder in (("--train-folder", named.train), ("--test-folder", named.test)):
         words += [] if folder is None else [flag, folder]
+    words += [] if named.labels is None else Labels.of(named.labels).words()
     for name, value in with_defaults(options).items():
         if value != RECIPE_DEFAULTS[name]:
             words += [option_flag(name), as_typed(value)]

@@ -127,7 +127,9 @@ def trainable_copy(model: Any, seed: int, scale: float = 1.0) -> Any:
     keras, seeds = import_keras(), layer_seeds(seed)
 
     def copied(layer: Any) -> Any:
-        config = {**layer.get_config(), "trainable": type(layer).__name__ != "BatchNormalization"}
+        config = layer.get_config()
+        if isinstance(layer, keras.Layer):  # or else an operation, such as the sum of a residual block
+            config["trainable"] = type(layer).__name__ != "BatchNormalization"
         if config.get("seed", 0) is None:
             config["seed"] = next(seeds)
         return type(layer).from_config(config)

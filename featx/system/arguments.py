@@ -48,12 +48,13 @@ def brief(value: object) -> str:
 def did_you_mean(word: object, known: Iterable[str]) -> str:
     """Return the end of an error about an unknown name: a question with the nearest known one, or nothing.
 
-    >>> did_you_mean("VGG61", ["vgg16", "resnet50"]), did_you_mean("abacus", ["vgg16", "resnet50"])
+    >>> did_you_mean("VGG61", ["vgg16", "vgg19", "resnet50"]), did_you_mean("abacus", ["vgg16", "resnet50"])
     (' Did you mean vgg16?', '')
     """
     by_folded = {name.casefold(): name for name in known}
-    nearest = difflib.get_close_matches(word.casefold(), by_folded, n=1) if isinstance(word, str) else []
-    return f" Did you mean {printable(by_folded[nearest[0]])}?" if nearest else ""
+    nearest = difflib.get_close_matches(word.casefold(), by_folded) if isinstance(word, str) else []
+    swapped = [name for name in nearest if sorted(name) == sorted(str(word).casefold())]  # vgg61 is vgg16, not vgg19
+    return f" Did you mean {printable(by_folded[(swapped or nearest)[0]])}?" if nearest else ""
 
 
 def check_name(value: object, known: Collection[str], rule: str, error: type[FeatxError] = FeatxError) -> None:

@@ -1,13 +1,13 @@
 """Backbones: the networks and their numbers."""
 
 import hashlib
-import json
+import re
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
-from functools import lru_cache
+from functools import cache
 from itertools import product
+from typing import get_args
 
 import h5py
 import numpy as np
@@ -16,13 +16,20 @@ from PIL import Image
 
 from featx.backbones import build
 from featx.backbones.build import build_model, build_tail
-from featx.backbones.table import BACKBONES, Backbone, OfficialFile, find_backbone, find_block, layer_names
+from featx.backbones.table import BACKBONES, Backbone, Preprocessing, find_backbone, find_block, trunk_of
 from featx.backbones.weights import count_classes
 from featx.engines.keras_engine import KerasEngine
 from featx.errors import BackboneError, WeightsError
 from featx.extract.options import resolve_recipe
 from featx.recipe import Recipe
 from featx.system.late_imports import import_keras
+from tests.backbones.keras_networks import (
+    no_numbers_drawn,
+    sketch_of,
+    start_of,
+    trunk_in_keras,
+    untrained_network,
+)
 from tests.chaos.tally import IS_FULL
 
 SMALL = {"image_size": (32, 32), "weights": "random", "precision": "float32"}
@@ -57,17 +64,34 @@ def test_features_equal_an_independent_float64_implementation(shared, tmp_path, 
     assert np.abs(features - expected).max() / np.abs(expected).max() < 1e-4
 
 
+#: One of each family, small ones: all of them take minutes to build.
+SMALL_ONES = (
+    "vgg16",
+    "resnet50",
+    "resnet50v2",
+    "xception",
+    "mobilenet",
+    "mobilenetv2",
+    "mobilenetv3small",
+    "densenet121",
+    "efficientnetb0",
+    "efficientnetv2b0",
+    "convnexttiny",
+)
+SOME = BACKBONES if IS_FULL else SMALL_ONES
+
+
 @pytest.fixture
-def mobilenet(monkeypatch) -> str:
-    """The name of a backbone that the table does not have, until here; `layers.json` has not its layers either."""
-    entry = replace(DENSENET121, application="MobileNet", layer="conv_pw_13_relu", preprocessing="tf")
-    monkeypatch.setitem(BACKBONES, "mobilenet", entry)
-    return "mobilenet"
+def renamed() -> Iterator[str]:
+    """The name of a backbone that `networks.json` does not have."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(BACKBONES, "renamed", BACKBONES["mobilenet"])
+        yield "renamed"
 
 
-def test_a_new_backbone_runs_and_fits_float16(tmp_path, mobilenet):
+def test_a_new_backbone_runs_and_fits_float16(tmp_path, renamed):
     """Those of the table do in the tests of the openvino engine, with either engine."""
-    recipe, weights = resolve_recipe(tmp_path, backbone=mobilenet, **SMALL)
+    recipe, weights = resolve_recipe(tmp_path, backbone=renamed, **SMALL)
     features = KerasEngine(recipe, weights, batch_size=4).features(random_images(3))
     assert features.shape[0] == 3
     assert features.std() > 0
@@ -75,22 +99,39 @@ def test_a_new_backbone_runs_and_fits_float16(tmp_path, mobilenet):
     assert not np.allclose(features[0], features[1])
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
-def test_the_last_block_of_every_backbone_can_be_tuned(backbone):
-    layer = find_backbone(backbone).layer
-    name, before = find_block(backbone, "last", layer)
+@pytest.mark.parametrize("backbone", [name for name in SOME if BACKBONES[name].last_block])
+def test_the_last_block_of_a_backbone_can_be_tuned(backbone):
+    entry, trunk = BACKBONES[backbone], trunk_of(backbone)
+    name, before = find_block(backbone, "last", entry.layer)
     recipe = Recipe(
         backbone=backbone,
         weights="random-0",
-        layer=layer,
-        image_size=(32, 32),
-        preprocessing=find_backbone(backbone).preprocessing,
+        layer=entry.layer,
+        image_size=(entry.min_size, entry.min_size),
+        preprocessing=entry.preprocessing,
     )
-    tail = build_tail(recipe, None, before, load_weights=False)
+    with import_keras().StatelessScope(initialize_variables=False):
+        tail = build_tail(recipe, None, before, load_weights=False)
     layers = [layer.name for layer in tail.layers[1:]]
-    assert sorted(layers) == sorted(layer_names(backbone)[layer_names(backbone).index(before) + 1 :])
-    assert layers[0].startswith(f"{name}_")
+    assert sorted(layers) == sorted(trunk.layers[trunk.layers.index(before) + 1 :])
+    assert f"{layers[0]}_".startswith(f"{name}_")
     assert tail.trainable_variables == []
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_the_last_block_is_the_last_that_has_a_number(backbone):
+    """Which is cheap to know of all, other than whether it can be tuned."""
+    layers, block = trunk_of(backbone).layers, BACKBONES[backbone].last_block
+    if not block:
+        with pytest.raises(BackboneError, match=f"no last block of {backbone}: name the first layer to tune"):
+            find_block(backbone, "last", layers[-1])
+        return
+    (number,) = re.findall(r"(\d+[a-z]?)$", block)
+    inside = next(row for row, layer in enumerate(layers) if layer.startswith(f"{block}_") or layer == block)
+    stem = block.removesuffix(number)
+    later = {found[1] for layer in layers[inside:] if (found := re.match(rf"{stem}(\d+[a-z]?)(_|$)", layer))}
+    assert later == {number}
+    assert inside > len(layers) / 2
 
 
 @pytest.mark.parametrize(
@@ -108,23 +149,14 @@ def test_a_block_is_found_by_its_name_or_that_of_a_layer(block, layer, found):
 
 # The table is held against Keras itself
 
-#: An entry that the table does not have: a right one is accepted as it is, and a wrong one is found.
-DENSENET121 = Backbone(
-    application="DenseNet121",
-    layer="relu",
-    image_size=(224, 224),
-    preprocessing="torch",
-    notop=OfficialFile(
-        "https://storage.googleapis.com/tensorflow/keras-applications/densenet/"
-        "densenet121_weights_tf_dim_ordering_tf_kernels_notop.h5",
-        "30ee3e1110167f948a6b9946edeeb738",
-    ),
-    whole=OfficialFile(
-        "https://storage.googleapis.com/tensorflow/keras-applications/densenet/"
-        "densenet121_weights_tf_dim_ordering_tf_kernels.h5",
-        "9d60b8095a5708f2dcce2bca79d332c7",
-    ),
-)
+DENSENET121 = BACKBONES["densenet121"]
+
+
+def test_the_table_has_all_applications_of_keras():
+    applications = import_keras().applications
+    networks = {name for name in dir(applications) if callable(getattr(applications, name))}
+    assert {entry.application for entry in BACKBONES.values()} == networks
+    assert all(entry.application.lower() == name for name, entry in BACKBONES.items())
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
@@ -132,16 +164,10 @@ def test_every_entry_says_what_keras_says(backbone):
     assert mistakes_in(BACKBONES[backbone]) == []
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
-def test_the_file_of_layers_has_those_that_keras_has(backbone):
-    import_keras().backend.clear_session()  # it numbers the layers of all networks, of those in other tests too
-    network = untrained_network(BACKBONES[backbone].application, (32, 32))
-    expected = ["input_layer", *(layer.name for layer in network.layers[1:])]  # Keras numbers the first one
-    assert list(layer_names(backbone)) == expected, f'write to layers.json: "{backbone}": {json.dumps(expected)}'
-
-
-def test_a_right_entry_for_another_application_is_accepted():
-    assert mistakes_in(DENSENET121) == []
+@pytest.mark.parametrize("backbone", SOME)
+def test_networks_json_has_what_keras_builds(backbone):
+    """Written anew by `python -m tests.backbones.keras_networks`."""
+    assert trunk_of(backbone) == trunk_in_keras(backbone)
 
 
 @pytest.mark.parametrize(
@@ -157,8 +183,9 @@ def test_a_right_entry_for_another_application_is_accepted():
         {"min_size": 33},
         {"takes_any_size": False},
         {"notop": DENSENET121.whole},
-        {"whole": replace(DENSENET121.whole, md5=DENSENET121.notop.md5)},
-        {"whole": replace(DENSENET121.whole, md5=None)},
+        {"whole": replace(DENSENET121.whole, checksum=DENSENET121.notop.checksum)},
+        {"whole": replace(DENSENET121.whole, checksum=None)},
+        {"whole": replace(DENSENET121.whole, name="densenet.h5")},
     ],
     ids=lambda wrong: "-".join(f"{name}-{value}" if isinstance(value, str) else name for name, value in wrong.items()),
 )
@@ -166,102 +193,63 @@ def test_a_wrong_entry_is_found_and_says_what_is_wrong(wrong):
     assert mistakes_in(replace(DENSENET121, **wrong)) == list(wrong)
 
 
+@pytest.mark.parametrize("backbone", ["vgg16", "mobilenet", "efficientnetb0", "efficientnetv2s", "convnexttiny"])
+def test_every_other_preprocessing_is_found_to_be_wrong(backbone):
+    entry = BACKBONES[backbone]
+    words = get_args(Preprocessing)
+    assert [word for word in words if has_preprocessing_of(entry.application, word)] == [entry.preprocessing]
+
+
 def mistakes_in(entry: Backbone) -> list[str]:
     """Return the attributes of an entry that are not what Keras's source says of the application."""
-    whole, whole_file, notop, notop_file = official_networks(entry.application)
+    name, size = entry.application, entry.min_size
+    whole = sketch_of(name, weights="imagenet")
+    notop = sketch_of(name, weights="imagenet", include_top=False, input_shape=(*entry.image_size, 3))
     is_right = {
-        "layer": entry.layer == notop.layers[-1].name,
-        "image_size": entry.image_size == whole.input_shape[1:3],
-        "preprocessing": has_preprocessing_of(entry.application, entry.preprocessing),
-        "notop": entry.notop == notop_file,
-        "whole": entry.whole == whole_file,
-        "min_size": not takes(entry.application, entry.min_size - 1) and takes(entry.application, entry.min_size),
-        # A dense layer on all of the pixels has one kernel for each of them.
-        "takes_any_size": entry.takes_any_size != any(type(layer).__name__ == "Flatten" for layer in whole.layers),
+        "layer": entry.layer == trunk_of(name.lower()).layers[-1],
+        # MobileNetV3 takes all sizes; its weights are of this one.
+        "image_size": entry.image_size == tuple(side or 224 for side in whole.input_shape[:2]),
+        "preprocessing": has_preprocessing_of(name, entry.preprocessing),
+        "notop": entry.notop == notop.file,
+        "whole": entry.whole == whole.file,
+        "min_size": not takes(name, size - 1) and takes(name, size),
+        # VGG's first dense layer has one kernel for each pixel; the others average over all of them before it.
+        "takes_any_size": entry.takes_any_size == ("GlobalAveragePooling2D" in whole.kinds),
     }
     return [name for name, is_it in is_right.items() if not is_it]
 
 
-@lru_cache
 def takes(application: str, size: int) -> bool:
-    """Return whether Keras builds the network for images of so many pixels in height and in width."""
+    """Return whether Keras takes images of so many pixels in height and in width."""
     try:
-        untrained_network(application, (size, size))
+        sketch_of(application, weights=None, include_top=False, input_shape=(size, size, 3))
     except ValueError:
         return False
     return True
 
 
-def untrained_network(application: str, image_size: tuple[int, int]):
-    """Return the network without its classifier, as featx has Keras build it."""
-    with no_numbers_drawn():
-        return getattr(import_keras().applications, application)(
-            weights=None, include_top=False, input_shape=(*image_size, 3)
-        )
-
-
-@contextmanager
-def no_numbers_drawn() -> Iterator[None]:
-    """Fill new kernels with zeros: nobody looks at the numbers, and to draw the 138 million of VGG16 takes seconds."""
-    initializer = import_keras().initializers.VarianceScaling
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(initializer, "__call__", lambda _, shape, dtype=None: import_keras().ops.zeros(shape, dtype))
-        yield
-
-
-@lru_cache(maxsize=1)  # a whole VGG16 takes half a gigabyte
-def official_networks(application: str):
-    """Return the whole network as Keras makes it for ImageNet's weights, and their file; and both without classifier.
-
-    No weights are loaded: Keras says which file it wants, and gets none.
-    """
-    keras = import_keras()
-    from keras.src.utils import file_utils
-
-    files = []
-
-    def get_file(_name, origin, *, file_hash=None, **_where):
-        files.append(OfficialFile(origin, file_hash))
-
-    with pytest.MonkeyPatch.context() as patch, no_numbers_drawn():
-        patch.setattr(file_utils, "get_file", get_file)
-        patch.setattr(keras.Model, "load_weights", lambda *_args, **_options: None)
-        network = getattr(keras.applications, application)
-        whole = network(weights="imagenet")
-        notop = network(weights="imagenet", include_top=False, input_shape=whole.input_shape[1:])
-    whole_file, notop_file = files
-    return whole, whole_file, notop, notop_file
-
-
-#: The network that `build_model` begins with, which is the same whatever the preprocessing.
-network_for_images = lru_cache(maxsize=1)(untrained_network)
-
-
-@lru_cache  # entries that differ in other attributes have the same answer
+@cache  # entries that differ in other attributes have the same answer
 def has_preprocessing_of(application: str, preprocessing: str) -> bool:
     """Return whether the first layer that learns sees the same numbers in our network as in Keras's own.
 
     That is after what the application's module does with pixels, and after the layers that preprocess in the network.
     """
     keras = import_keras()
-    _, _, official, _ = official_networks(application)
-    image_size = official.input_shape[1:3]
-    images = random_images(2, image_size)
-    keras_module = sys.modules[getattr(keras.applications, application).__module__]
-    expected = first_input(official)(keras_module.preprocess_input(images.astype(np.float64)))
-    network = network_for_images(application, image_size)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(BACKBONES, "entry", replace(DENSENET121, application=application, preprocessing=preprocessing))
-        patch.setattr(build, "_build_network", lambda *_: network)
-        recipe = Recipe(
-            backbone="entry",
-            weights="random-0",
-            layer=first_that_learns(network).name,
-            image_size=image_size,
-            preprocessing=preprocessing,
-        )
-        model = build_model(recipe, None)
-    return np.allclose(first_input(model.layers[-1])(preprocessed(model, images)), expected, rtol=1e-5, atol=1e-4)
+    module = sys.modules[getattr(keras.applications, application).__module__]
+    images = random_images(2, (224, 224))
+    expected = with_statistics(start_of(application, "imagenet"))(module.preprocess_input(images.astype(np.float64)))
+    pixels = build._preprocess(keras, keras.ops.convert_to_tensor(images), preprocessing)
+    return np.allclose(with_statistics(start_of(application, None))(pixels), expected, rtol=1e-5, atol=1e-4)
+
+
+def with_statistics(network):
+    """Return the network with what its weights for ImageNet normalize by."""
+    for layer in network.layers:
+        for weight in layer.weights if type(layer).__name__ == "Normalization" else ():
+            if weight.name in IMAGENET_STATISTICS:
+                weight.assign(IMAGENET_STATISTICS[weight.name])
+                layer.finalize_state()
+    return network
 
 
 def preprocessed(model, images: np.ndarray):
@@ -269,22 +257,6 @@ def preprocessed(model, images: np.ndarray):
     steps = model.operations
     last = steps[steps.index(model.layers[-1]) - 1]
     return import_keras().Model(model.input, last.output)(images)
-
-
-def first_input(network):
-    """Return the model that ends where the first layer with a kernel begins; with what ImageNet's weights normalize."""
-    keras = import_keras()
-    for layer in network.layers:
-        for weight in layer.weights if type(layer).__name__ == "Normalization" else ():
-            if weight.name in IMAGENET_STATISTICS:
-                weight.assign(IMAGENET_STATISTICS[weight.name])
-                layer.finalize_state()
-    return keras.Model(network.input, first_that_learns(network).input)
-
-
-def first_that_learns(network):
-    """Return the first layer with a kernel."""
-    return next(layer for layer in network.layers if any(weight.name == "kernel" for weight in layer.weights))
 
 
 #: As Keras's files for EfficientNet have it: the variance is the standard deviation, hence the step outside.
@@ -401,9 +373,9 @@ def test_unknown_layer_names_those_there_are(tmp_path):
         build_model(replace(recipe, layer="block6_pool"), None)
 
 
-def test_a_backbone_without_a_list_of_layers_is_asked_for_them_itself(tmp_path, mobilenet):
-    recipe, _ = resolve_recipe(tmp_path, backbone=mobilenet, layer="no_such_layer", **SMALL)
-    with pytest.raises(BackboneError, match=r"mobilenet has no layer of this name.*conv_pw_13_relu. Received: 'no_su"):
+def test_a_backbone_without_a_list_of_layers_is_asked_for_them_itself(tmp_path, renamed):
+    recipe, _ = resolve_recipe(tmp_path, backbone=renamed, layer="no_such_layer", **SMALL)
+    with pytest.raises(BackboneError, match=r"renamed has no layer of this name.*conv_pw_13_relu. Received: 'no_su"):
         build_model(recipe, None)
 
 
@@ -416,8 +388,8 @@ def test_images_too_small_for_the_network_are_refused(tmp_path):
 
 
 def test_unknown_backbone_is_refused():
-    with pytest.raises(BackboneError, match="A backbone must be one of vgg16, resnet50"):
-        find_backbone("vgg19")
+    with pytest.raises(BackboneError, match=r"featx backbones lists all.* Received: 'vgg-16'. Did you mean vgg16"):
+        find_backbone("vgg-16")
 
 
 @pytest.mark.parametrize("content", [b"", b"no HDF5 at all", None])
@@ -460,7 +432,13 @@ def test_what_has_no_height_and_width_is_not_pooled(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("backbone", "precision"), [("resnet50", "float32"), ("mobilenetv2", "bfloat16"), ("efficientnetb0", "bfloat16")]
+    ("backbone", "precision"),
+    [
+        ("resnet50", "float32"),
+        ("efficientnetb0", "bfloat16"),
+        ("mobilenetv3small", "bfloat16"),
+        ("convnexttiny", "float32"),
+    ],
 )
 def test_whole_classifier_gives_probabilities(tmp_path, backbone, precision):
     options = {**SMALL, "backbone": backbone, "layer": "predictions", "precision": precision}
@@ -469,6 +447,31 @@ def test_whole_classifier_gives_probabilities(tmp_path, backbone, precision):
     assert recipe.dtype == "float32"
     assert probabilities.shape == (3, 1000)
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-5)  # bfloat16 would be off by 1e-3
+
+
+#: EfficientNet has a test of its own, and VGG16 takes large images only.
+@pytest.mark.parametrize("backbone", sorted({*SMALL_ONES} - {"vgg16", "efficientnetb0"}) if IS_FULL else ["mobilenet"])
+def test_the_whole_network_with_the_weights_of_a_file_is_kerass(tmp_path, backbone):
+    keras = import_keras()
+    from keras.src.legacy.saving import legacy_h5_format
+
+    entry, path = BACKBONES[backbone], tmp_path / f"{backbone}_mine.h5"
+    size = (entry.min_size, entry.min_size)
+    application = getattr(keras.applications, entry.application)
+    network = application(weights=None, classes=7, input_shape=(*size, 3))
+    rng = np.random.default_rng(1)
+    for weight in network.weights:
+        if weight.name in {"gamma", "beta", "moving_mean", "moving_variance", "bias"}:
+            weight.assign(rng.uniform(0.5, 1.5, weight.shape))
+    with h5py.File(path, "w") as file:
+        legacy_h5_format.save_weights_to_hdf5_group(file, network)
+    options = {"weights": str(path), "image_size": size, "precision": "float32", "layer": "predictions"}
+    recipe, weights = resolve_recipe(tmp_path / "cache", backbone=backbone, **options)
+    images = random_images(2, size)
+    pixels = sys.modules[application.__module__].preprocess_input(images.astype(np.float32))
+    expected = np.asarray(network(pixels, training=False))
+    np.testing.assert_allclose(np.asarray(build_model(recipe, weights.path)(images)), expected, rtol=1e-4, atol=1e-6)
+    assert expected.std() > 0
 
 
 def test_whole_classifier_of_vgg16_takes_its_own_size_only(tmp_path, monkeypatch):
@@ -498,6 +501,8 @@ def test_whole_file_and_file_without_classifier_are_told_apart(shared, whole_res
 
 def test_classes_are_counted_in_either_layout_of_keras(whole_resnet50, tmp_path):
     keras = import_keras()
+    from keras.src.legacy.saving import legacy_h5_format
+
     network = keras.applications.MobileNetV2(weights=None, classes=7, input_shape=(32, 32, 3))
     network.save_weights(tmp_path / "new.weights.h5")
     trunk = keras.Model(network.input, network.get_layer("out_relu").output)
@@ -505,6 +510,14 @@ def test_classes_are_counted_in_either_layout_of_keras(whole_resnet50, tmp_path)
     assert count_classes(tmp_path / "new.weights.h5") == 7
     assert count_classes(tmp_path / "notop.weights.h5") is None
     assert count_classes(whole_resnet50) == 202
+    for application in (keras.applications.MobileNet, keras.applications.ConvNeXtTiny):
+        with no_numbers_drawn():
+            network = application(weights=None, classes=8, input_shape=(32, 32, 3))
+        network.save_weights(tmp_path / "other.weights.h5")
+        assert count_classes(tmp_path / "other.weights.h5") == 8
+        with h5py.File(tmp_path / "other.h5", "w") as file:
+            legacy_h5_format.save_weights_to_hdf5_group(file, network)
+        assert count_classes(tmp_path / "other.h5") == 8
     with h5py.File(tmp_path / "old.h5", "w") as file, h5py.File(whole_resnet50) as whole:
         whole.copy(whole, file, "model_weights")
         file.move("model_weights/predictions", "model_weights/probs")  # as Keras called it once

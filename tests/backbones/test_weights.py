@@ -86,7 +86,7 @@ def test_an_official_file_is_checked_when_it_has_changed_and_else_not_read(tmp_p
     entry = BACKBONES["vgg16"]
     path = weights_file(tmp_path / "weights" / entry.notop.name)
     md5 = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
-    monkeypatch.setitem(BACKBONES, "vgg16", replace(entry, notop=replace(entry.notop, md5=md5)))
+    monkeypatch.setitem(BACKBONES, "vgg16", replace(entry, notop=replace(entry.notop, checksum=md5)))
     settle()
     found = find_weights("vgg16", str(path), tmp_path / "cache")
     with monkeypatch.context() as patch:
@@ -163,8 +163,8 @@ def test_class_probabilities_are_stored_as_float32_unless_told_otherwise(tmp_pat
 
 
 def test_unknown_names_are_refused(tmp_path):
-    with pytest.raises(BackboneError, match="A backbone must be one of vgg16"):
-        resolve_recipe(tmp_path, backbone="vgg17")
+    with pytest.raises(BackboneError, match="featx backbones lists all"):
+        resolve_recipe(tmp_path, backbone="vgg-16")
     with pytest.raises(FeatxError, match="float16 or float32"):
         resolve_recipe(tmp_path, weights="random", dtype="int8")
 
@@ -174,3 +174,34 @@ def test_unreadable_folder_of_weights_is_named(tmp_path, monkeypatch):
     with pytest.raises(WeightsError, match="names no folder"):
         find_weights("vgg16", "imagenet", tmp_path)
     shutil.rmtree(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "name", "other"),
+    [
+        ("resnet50", "resnet50_mine_notop.h5", "resnet50v2_mine_notop.h5"),
+        ("mobilenet", "mobilenet_mine_notop.h5", "mobilenetv3small_mine_notop.h5"),
+        ("efficientnetb0", "efficientnetb0_mine_notop.h5", "efficientnetv2-b0_notop.h5"),
+    ],
+)
+def test_a_file_named_after_another_backbone_is_not_taken(tmp_path, monkeypatch, backbone, name, other):
+    folder, cache = tmp_path / "weights", tmp_path / "cache"
+    weights_file(folder / other)
+    monkeypatch.setenv("FEATX_WEIGHTS_DIR", str(folder))
+    with pytest.raises(WeightsError, match="Could not find or download"):
+        find_weights(backbone, "imagenet", cache)
+    path = weights_file(folder / name)
+    assert find_weights(backbone, "imagenet", cache).path == path
+
+
+def test_another_backbones_official_file_is_not_taken_for_a_whole_one(tmp_path, monkeypatch):
+    weights_file(tmp_path / "weights" / BACKBONES["mobilenetv2"].whole.name)
+    monkeypatch.setenv("FEATX_WEIGHTS_DIR", str(tmp_path / "weights"))
+    with pytest.raises(WeightsError, match="Could not find or download"):
+        find_weights("mobilenet", "imagenet", tmp_path / "cache", whole=True)
+
+
+def test_a_checksum_may_be_a_sha256(tmp_path):
+    path = weights_file(tmp_path / BACKBONES["convnexttiny"].notop.name)
+    with pytest.raises(WeightsError, match="SHA256 expected d547c096cabd.*, got [0-9a-f]{64}"):
+        find_weights("convnexttiny", str(path), tmp_path / "cache")

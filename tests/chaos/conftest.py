@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.chaos import processes
-from tests.chaos.scenario import Scenario, write_images
+from tests.chaos.scenario import Scenario, write_images, write_onnx
 
 
 @pytest.fixture(scope="session")
@@ -21,6 +21,17 @@ def scenario(tmp_path_factory: pytest.TempPathFactory) -> Scenario:
     networks = folder / "networks"
     networks.mkdir()
     return Scenario.of(write_images(folder / "data", 96), networks, folder / "undisturbed")
+
+
+@pytest.fixture(scope="session")
+def onnx_scenario(tmp_path_factory: pytest.TempPathFactory) -> Scenario:
+    """The same with an ONNX network."""
+    folder = tmp_path_factory.mktemp("chaos-onnx")
+    networks = folder / "networks"
+    networks.mkdir()
+    data = write_images(folder / "data", 96)
+    write_onnx(data)
+    return Scenario.of(data, networks, folder / "undisturbed")
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from featx.extract.extract import Extraction, extract_features
 from featx.recipe import Recipe
 from featx.storage.stat_key import RACY_NS
 from featx.store.feature_store import FeatureStore
+from tests.onnx_networks import write_network
 
 OPTIONS: dict[str, Any] = {
     "weights": "random",
@@ -24,6 +25,8 @@ OPTIONS: dict[str, Any] = {
     "layer": "block1_pool",
     "precision": "float32",
 }
+#: A network beside the folder of images, which is then the backbone.
+ONNX_NAME = "network.onnx"
 BATCH_SIZE = 4
 ROW_BYTES = 16 * 16 * 64 * 2
 #: Rows of one segment in these tests.
@@ -71,9 +74,21 @@ def make_old(root: Path) -> None:
     time.sleep(RACY_NS / 10**9)
 
 
+def write_onnx(data: Path) -> None:
+    """Make an ONNX network the backbone for the images in `data`: its rows are as large as the others."""
+    write_network(data.parent / ONNX_NAME, width=64)
+
+
+def options_for(data: Path) -> dict[str, Any]:
+    """Return the options of the recipe for the images in `data`."""
+    path = data.parent / ONNX_NAME
+    onnx = {"backbone": path, "preprocess": "mean=127,std=128", "layer": "relu1", "precision": "float32"}
+    return onnx if path.exists() else OPTIONS
+
+
 def extract(data: Path, cache: Path) -> Extraction:
     """Extract in this process, undisturbed, and hold the digest of every image against its file."""
-    extraction = extract_features(data, cache_dir=cache, batch_size=BATCH_SIZE, **OPTIONS)
+    extraction = extract_features(data, cache_dir=cache, batch_size=BATCH_SIZE, **options_for(data))
     dataset = extraction.dataset
     for path, digest in zip(dataset.paths, dataset.digests, strict=True):
         assert hashlib.sha256((dataset.root / path).read_bytes()).digest() == bytes(digest), path

@@ -169,6 +169,20 @@ def undisturbed_compaction(scenario, many_segments, tmp_path_factory, tally) -> 
 def test_killed_extractions_lose_no_more_than_two_segments_and_the_last_one_completes(
     bench, scenario, tally, undisturbed_extraction, kills
 ):
+    kill_extractions(bench, scenario, tally, undisturbed_extraction, kills)
+
+
+def test_killed_extractions_of_an_onnx_network_resume_as_others_do(onnx_scenario, server, tmp_path, tally):
+    bench = Bench(onnx_scenario, tmp_path, tally)
+    counts_path = tmp_path / "counts"
+    process = bench.extraction(onnx_scenario.new_cache(bench.new_path()), None, counts_path)
+    undisturbed = bench.undisturbed(process, counts_path, EXTRACTION)
+    kill_extractions(bench, onnx_scenario, tally, undisturbed, series(EXTRACTION, 1, seed=3)[0])
+
+
+def kill_extractions(
+    bench: Bench, scenario: Scenario, tally: Tally, undisturbed_extraction: Undisturbed, kills: list[Plan]
+) -> None:
     cache, on_disk = scenario.new_cache(bench.new_path()), Rows()
     for first_plan in kills:
         plan = first_plan

@@ -386,7 +386,7 @@ def test_pixels_are_resized_as_featx_resizes_to_the_last_bit(aspect_ratio, tmp_p
     import tf2onnx
 
     keras = import_keras()
-    resizer = graph._resizer(keras, (32, 48), aspect_ratio)
+    resizer = graph.build_resizer((32, 48), aspect_ratio)
     resizer.save(tmp_path / "resizer.keras")
     loaded = keras.models.load_model(tmp_path / "resizer.keras")
     function, spec = tf.function(lambda images: resizer(images)), [graph._images_spec(tf)]  # noqa: PLW0108 - Keras 3

@@ -33,6 +33,7 @@ from featx.images.augmentation import AUGMENTATIONS, Views
 from featx.recipe import Recipe
 from featx.store.feature_store import FeatureStore
 from featx.system.machine import versions
+from tests.onnx_networks import write_network
 
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs featx[ray]")
 
@@ -154,6 +155,16 @@ def test_a_cluster_stores_the_rows_of_a_single_process_bit_for_bit_and_skips_the
     assert set(skipped) == {"bad.0.jpg", "bad.1.jpg"}
     again = extract_features(data, cache_dir=cache, ray_address="127.0.0.1:1", **SLOW)  # nobody is asked
     assert (again.n_computed, again.n_cached) == (0, N_IMAGES)
+
+
+@needs_ray
+def test_an_onnx_network_runs_on_all_nodes(cluster, data, tmp_path):
+    path = write_network(tmp_path / "small.onnx")
+    options = {"backbone": path, "preprocess": "tf", "precision": "float32"}
+    here = extract_features(data, cache_dir=tmp_path / "here", **options)
+    there = extract_features(data, cache_dir=tmp_path / "there", ray_address=cluster.address, **options)
+    assert there.n_computed == here.n_computed == N_IMAGES
+    assert rows(tmp_path / "there", here.recipe) == rows(tmp_path / "here", here.recipe)
 
 
 @needs_ray

@@ -244,7 +244,7 @@ def test_what_is_no_image_is_an_error(extractor, X, error, message):
     [
         ({"precision": "int8"}, "needs a data set"),
         ({"image_size": (0, 4)}, "An image size must be"),
-        ({"backbone": "vgg17"}, "A backbone must be one of .* Did you mean vgg16?"),
+        ({"backbone": "vgg-16"}, "There is no backbone of this name.* Did you mean vgg16?"),
         ({"engine": "abacus"}, "An engine must be one of"),
     ],
 )

@@ -72,6 +72,20 @@ def both(tail, features, images, tmp_path_factory):
 # What is trained
 
 
+def test_a_block_with_sums_that_are_no_layers_is_copied():
+    """Such as those of ConvNeXt and MobileNetV3."""
+    keras = import_keras()
+    features = keras.Input((2, 2, 3))
+    outputs = features + keras.layers.Dense(3)(features) * 0.5
+    for layer in (keras.layers.Flatten(), keras.layers.Dense(5, "relu"), keras.layers.Dense(1, "sigmoid")):
+        outputs = layer(outputs)
+    model = keras.Model(features, outputs)
+    X = np.random.default_rng(0).normal(size=(4, 2, 2, 3)).astype(np.float32)
+    copy = trainable_copy(model, seed=0)
+    assert np.array_equal(copy.predict(X, verbose=0), model.predict(X, verbose=0))
+    assert len(copy.trainable_variables) == 6
+
+
 def test_gradients_are_those_of_end_to_end_training_with_the_early_layers_frozen(tail, features, images):
     keras = import_keras()
     pixels, y = images
