@@ -14,7 +14,7 @@ from featx.text import SafeLog
 if TYPE_CHECKING:
     from featx.backbones import BackboneInfo, list_backbones
     from featx.compare import Comparison, compare_approaches
-    from featx.dataset import ImageDataset, ImageFolders, scan
+    from featx.dataset import ImageDataset, ImageFolders, Labels, scan
     from featx.dataset.kaggle import Fetched, fetch_data
     from featx.errors import FeatxError
     from featx.export import Export, export_run
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _ROOMS = {
     "backbones": ["BackboneInfo", "list_backbones"],
     "compare": ["Comparison", "compare_approaches"],
-    "dataset": ["ImageDataset", "ImageFolders", "scan"],
+    "dataset": ["ImageDataset", "ImageFolders", "Labels", "scan"],
     "dataset.kaggle": ["Fetched", "fetch_data"],
     "errors": ["FeatxError"],
     "export": ["Export", "export_run"],

@@ -128,6 +128,7 @@ class Recipe:
             height, width = members["image_size"]
             views = members.get("augmentation")
             augmentation = None if views is None else Augmentation.from_dict(_known(views, Augmentation))
+            _check_complete(members, cls)
             recipe = cls(**{**_known(members, cls), "image_size": (height, width), "augmentation": augmentation})
             _check_members(members, cls)
             _check_members(views or {}, Augmentation, of="augmentation.")
@@ -205,6 +206,12 @@ def _each_once(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
 def _known(members: dict[str, Any], kind: type[Any]) -> dict[str, Any]:
     """Return those of the members that the dataclass `kind` has."""
     return {field.name: members[field.name] for field in fields(kind) if field.name in members}
+
+
+def _check_complete(members: dict[str, Any], kind: type[Any]) -> None:
+    """Raise ValueError if a member is missing that `to_json` always writes: a default would be a guess."""
+    if missing := [field.name for field in fields(kind) if field.default is not None and field.name not in members]:
+        raise ValueError(f"it lacks {missing[0]}")
 
 
 def _check_members(members: dict[str, Any], kind: type[Any], *, of: str = "") -> None:

@@ -46,13 +46,16 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 #: Files that take longest, the longest first: begun last, one of them would end alone while other processes wait.
 SLOW_FILES = (
     *("export/test_export.py", "engines/test_openvino_engine.py", "report/test_html.py", "cli/test_main.py"),
-    *("test_docs.py", "test_reproducible.py", "chaos/test_full_disk.py", "extract/test_planning.py"),
-    *("test_security.py", "test_session.py", "chaos/test_kills.py", "chaos/test_signals.py", "chaos/test_damage.py"),
-    *("chaos/test_hostile_runs.py", "test_hostile_text.py"),
-    *("extract/test_cluster.py", "engines/test_keras_engine.py", "predict/test_direct.py", "test_benchmarks.py"),
-    *("images/test_augmentation.py", "backbones/test_table.py", "train/test_train.py", "compare/test_compare.py"),
-    *("engines/test_without_bfloat16.py", "extract/test_extract.py", "predict/test_classifier.py"),
-    *("test_windows.py", "engines/test_int8_elsewhere.py"),
+    *("backbones/test_table.py", "test_reproducible.py", "test_docs.py", "chaos/test_full_disk.py"),
+    *("compare/test_compare.py", "extract/test_cluster.py", "engines/test_keras_engine.py", "extract/test_extract.py"),
+    *("train/test_train.py", "heads/test_tuned.py", "test_benchmarks.py", "chaos/test_kill_points.py"),
+    *("backbones/test_network_file.py", "engines/test_onnx_network.py", "backbones/test_keras_file.py"),
+    *("test_hostile_text.py", "extract/test_planning.py", "predict/test_direct.py", "chaos/test_signals.py"),
+    *("test_windows.py", "images/test_odd_images.py", "engines/test_without_bfloat16.py"),
+    *("predict/test_classifier.py", "images/test_augmentation.py", "cli/test_streams.py", "cli/test_shell.py"),
+    *("compare/test_folds.py", "test_security.py", "heads/test_streamed_logistic.py", "chaos/test_damage.py"),
+    *("train/test_tuning.py", "test_session.py", "compare/test_baselines.py", "compare/test_learning_curve.py"),
+    *("extract/test_rows_match.py", "engines/test_int8_elsewhere.py", "chaos/test_kills.py"),
 )
 
 

@@ -186,3 +186,12 @@ def test_the_error_comes_from_another_process_as_it_is():
         check_recipe(replace(RECIPE, pixels_version=2))
     again = copy.copy(raised.value)  # as pickling does it
     assert (type(again), str(again), again.member) == (UnknownRecipeError, str(raised.value), "pixels_version")
+
+
+@pytest.mark.parametrize("name", [*json.loads(RECIPE.to_json())])
+def test_a_recipe_without_a_member_that_is_always_written_is_none(name):
+    """A default in its place would be a guess at what the features are."""
+    members = json.loads(RECIPE.to_json())
+    del members[name]
+    with pytest.raises(FeatxError, match="This is not a featx recipe"):
+        Recipe.from_json(json.dumps(members))

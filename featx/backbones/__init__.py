@@ -12,7 +12,7 @@ from featx.backbones.build import (
     check_recipe,
     count_network_classes,
 )
-from featx.backbones.class_map import ClassMap, make_class_map, read_class_list
+from featx.backbones.class_map import ClassMap, NetworkClass, make_class_map, read_class_list
 from featx.backbones.described import describe_network
 from featx.backbones.listing import BackboneInfo, list_backbones
 from featx.backbones.network_file import (

@@ -13,15 +13,26 @@ from typing import Any
 import click
 
 from featx.cli import options as opt
-from featx.compare import BASELINE_NAMES, MAX_REPEATS, Comparison, compare_approaches, with_claims
+from featx.compare import BASELINE_NAMES, MAX_FOLDS, MAX_REPEATS, Comparison, compare_approaches, with_claims
 from featx.dataset import ImageFolders
+from featx.errors import FeatxError
 from featx.extract import DEFAULT_CACHE_DIR
 from featx.storage import StoragePath, new_folder
-from featx.system import as_argument, shell_line, waiting
+from featx.system import as_argument, shell_line, waiting, whole_number
 from featx.text import Shown, shown_text
 from featx.train import REPORTS_NAME, RUNS_NAME
 
 log = logging.getLogger("featx")
+
+
+def _sizes(text: str) -> tuple[int, ...]:
+    """Return the numbers in a list like `50,500,5000`."""
+    try:
+        return tuple(whole_number("a number of images", int(part)) for part in text.split(","))
+    except ValueError:
+        raise FeatxError(
+            f"These are numbers of images with commas between them, like 50,500. Received: {text!r}"
+        ) from None
 
 
 @click.command(context_settings=opt.TAKES_FORMER_NAMES)
@@ -49,10 +60,28 @@ log = logging.getLogger("featx")
     default=1,
     help="Train each approach this many times with different seeds, and show the spread.",
 )
+@opt.option(
+    "--folds",
+    type=click.IntRange(2, MAX_FOLDS),
+    help="Divide all images into this many folds, and test each fold with models trained on the others.",
+)
+@opt.option(
+    "--fold-repeats",
+    type=click.IntRange(1, MAX_REPEATS),
+    default=1,
+    help="Divide the images this many times, each time otherwise.",
+)
 @click.option(
     "--learning-curve",
     is_flag=True,
     help="Also train on 1, 2, 5, 10, 20 and 50 % of the training images; takes longer.",
+)
+@opt.option(
+    "--curve-sizes",
+    type=opt.Parsed("numbers", _sizes),
+    default=(),
+    show_default=False,
+    help="Numbers of training images for the learning curve, like 50,500,5000, instead of these shares.",
 )
 @click.option(
     "--claims",
@@ -71,6 +100,8 @@ def compare(
     baselines: tuple[str, ...],
     open_page: bool,
     claims: bool,
+    learning_curve: bool,
+    curve_sizes: tuple[int, ...],
     output: opt.Output,
     **options: Any,
 ) -> None:
@@ -86,7 +117,13 @@ def compare(
 
     baselines = ("report-cnn", *baselines) if with_scratch_cnn else baselines
     with new_folder(report_dir, Path(REPORTS_NAME), last=PAGE_NAME, precious=RUNS_NAME) as making:
-        comparison = compare_approaches(data, baselines=baselines, runs_dir=making.built / RUNS_NAME, **options)
+        comparison = compare_approaches(
+            data,
+            baselines=baselines,
+            runs_dir=making.built / RUNS_NAME,
+            learning_curve=curve_sizes or learning_curve,
+            **options,
+        )
         comparison = with_claims(comparison, always=claims)
         making.is_worth_keeping = True
         with waiting("report", show=output.show):
@@ -100,10 +137,10 @@ def compare(
 
 def comparison_text(comparison: Comparison, report_dir: Path, predict: str = "") -> Shown:
     """Return the table and the verdict, for a terminal; `predict` is the command that uses the best head, if any."""
-    from featx.report import curve_verdict, table, verdict
+    from featx.report import curve_verdict, few_images_note, table, verdict
 
     width = min(118, shutil.get_terminal_size((80, 24)).columns)
-    sentences = filter(None, (verdict(comparison), curve_verdict(comparison)))
+    sentences = filter(None, (verdict(comparison), curve_verdict(comparison), few_images_note(comparison)))
     words = [line for sentence in sentences for line in textwrap.wrap(sentence, width)]
     use = [f"Classify images with the best head: {predict}"] if predict else []
     page = (report_dir / "index.html").absolute().as_uri()

@@ -15,7 +15,7 @@ from click.core import ParameterSource
 
 from featx.backbones import LAST_BLOCK, is_network_file
 from featx.cli.terminal import say, say_data
-from featx.dataset import ImageFolders, chosen_data, has_data
+from featx.dataset import ImageFolders, Labels, chosen_data, has_data
 from featx.engines import ENGINE_CHOICES, EngineOptions
 from featx.errors import FeatxError
 from featx.extract import DEFAULT_CACHE_DIR, RECIPE_OPTIONS, option_flag, option_variable
@@ -23,7 +23,7 @@ from featx.heads import MAX_EPOCHS, MAX_SEED
 from featx.images import AUGMENTATIONS, MAX_VIEWS, Augmentation, choose_views
 from featx.storage import StoragePath, as_data, as_storage_path, text_encoding
 from featx.system import MAX_THREADS, MemoryLimit, did_you_mean, parse_duration, parse_size
-from featx.text import Shown, redacted_address
+from featx.text import Shown, printable, redacted_address
 from featx.train import RUN_HEADS, Training
 
 log = logging.getLogger("featx")
@@ -185,16 +185,43 @@ ZIP_ENCODING = option(
 )
 
 
+def _labels(
+    table: StoragePath | None,
+    label_regex: str | None,
+    path_column: str | None,
+    label_column: str | None,
+    split_column: str | None,
+    group_column: str | None,
+    unlabelled: str,
+) -> dict[str, Any]:
+    """Return where the labels are as `labels`; None if the names of folders are the labels."""
+    columns = {"path_column": path_column, "label_column": label_column, "split_column": split_column}
+    columns["group_column"] = group_column
+    skip = unlabelled == "skip"
+    if table is None and label_regex is None:
+        if named := [name for name, column in columns.items() if column is not None]:
+            raise click.UsageError(
+                f"--{named[0].replace('_', '-')} names a column of a table: name that with --labels."
+            )
+        return {"labels": None}
+    return {"labels": Labels(table, label_regex, **columns, skip_unlabelled=skip)}
+
+
 def _data(
     data: StoragePath | None,
     zip_encoding: str | None,
     train_folder: str | None,
     test_folder: str | None,
+    labels: Labels | None,
     cache_dir: StoragePath,
 ) -> dict[str, Any]:
     """Return the data set that is named, or else the default one, as `data`."""
+    if data is None and labels and isinstance(labels.table, StoragePath):
+        data = labels.table.parent
+        log.info("You named no data: using the images in %s, the folder of the labels.", printable(data))
     named = as_data(data, zip_encoding) if data and zip_encoding else data
-    return {"data": ImageFolders(chosen_data(named, cache_dir), train_folder, test_folder), "cache_dir": cache_dir}
+    folders = ImageFolders(chosen_data(named, cache_dir), train_folder, test_folder, labels)
+    return {"data": folders, "cache_dir": cache_dir}
 
 
 def _data_or_demo(
@@ -202,6 +229,7 @@ def _data_or_demo(
     zip_encoding: str | None,
     train_folder: str | None,
     test_folder: str | None,
+    labels: Labels | None,
     cache_dir: StoragePath,
     *,
     demo: bool,
@@ -213,11 +241,11 @@ def _data_or_demo(
     """Return the data set that is named, or the folder `data`, or else the demo's, with what the demo sets."""
     from featx.dataset.kaggle import demo_data
 
-    if data and demo:
-        raise click.UsageError("--demo has its own data: leave out DATA, or --demo.")
+    if (data or labels) and demo:
+        raise click.UsageError(f"--demo has its own data: leave out {'DATA' if data else 'the labels'}, or --demo.")
     settings = {"image_size": image_size, "weights": weights, "baselines": baselines}
-    if not demo and (data or has_data()):
-        return {**_data(data, zip_encoding, train_folder, test_folder, cache_dir), **settings, "quiet": quiet}
+    if not demo and (data or labels or has_data()):
+        return {**_data(data, zip_encoding, train_folder, test_folder, labels, cache_dir), **settings, "quiet": quiet}
     if not demo:
         log.info("You named no data, and there is nothing in data/: running the demo, as with --demo.")
     found = demo_data(cache_dir, show=not quiet)
@@ -226,6 +254,42 @@ def _data_or_demo(
     return {"data": ImageFolders(found.folder), "cache_dir": cache_dir, **settings, "quiet": quiet}
 
 
+_LABELS = combined(
+    _labels,
+    option(
+        "--labels",
+        "table",
+        metavar="FILE",
+        type=StoragePathType(path_type=Path),
+        help="CSV, TSV, JSON lines or Parquet file with the columns path, label, and perhaps split and group. Paths "
+        "are relative to DATA.  [default: the names of folders are the labels]",
+    ),
+    option("--path-column", metavar="NAME", help="Column of the table with the paths.  [default: path]"),
+    option("--label-column", metavar="NAME", help="Column of the table with the labels.  [default: label]"),
+    option(
+        "--split-column",
+        metavar="NAME",
+        help="Column of the table with the splits, like train and test.  [default: split, if there is one]",
+    ),
+    option(
+        "--group-column",
+        metavar="NAME",
+        help="Column of the table with groups, like patients, which are never split.  [default: group, if there is "
+        "one]",
+    ),
+    option(
+        "--label-regex",
+        metavar="REGEX",
+        help="Find labels in paths instead: a regular expression with a group label, like "
+        "'(?P<label>[^/.]+)\\.\\d+\\.jpg'.",
+    ),
+    option(
+        "--unlabelled",
+        type=Choice(["error", "skip"]),
+        default="error",
+        help="What to do with images whose label is empty or not found.",
+    ),
+)
 _DATA_OPTIONS = (
     click.argument("data", required=False, type=StoragePathType(path_type=Path)),
     option(
@@ -235,6 +299,7 @@ _DATA_OPTIONS = (
         "[default: found by its name]",
     ),
     option("--test-folder", metavar="FOLDER", help="The same for the test split; needs --train-folder."),
+    _LABELS,
     ZIP_ENCODING,
 )
 DATA = combined(_data, *_DATA_OPTIONS)

@@ -19,9 +19,10 @@ from featx.backbones import (
     is_network_file,
 )
 from featx.compare.baselines import BASELINES, REPORT_HEAD, REPORT_RESNET50, train_on_pixels
+from featx.compare.folds import Folds
 from featx.compare.result import Approach, CurvePoint
 from featx.dataset import Data, ImageDataset, sample_mask
-from featx.errors import DamagedSegmentError, WeightsError, reason_of, system_errors
+from featx.errors import DamagedSegmentError, FeatxError, WeightsError, reason_of, system_errors
 from featx.extract import (
     Extraction,
     ExtractionSettings,
@@ -44,6 +45,7 @@ from featx.train import (
     Result,
     Tuning,
     confusion_matrix,
+    measure,
     stored_features,
     train_on_features,
     tune_on_features,
@@ -56,12 +58,60 @@ log = logging.getLogger("featx")
 #: Shares of the training images that a learning curve has.
 FRACTIONS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 
-#: Seeds of a learning curve, counted from the comparison's own. Each draws other images, and trains with other initial
-#: weights.
+#: The least number of seeds of a learning curve, counted from the comparison's own. Each draws other images, and trains
+#: with other initial weights.
 N_SEEDS = 3
 
 #: Of each class, at least so many images, or all if there are fewer: some to learn from, some to validate on.
 MIN_PER_CLASS = 4
+
+
+@dataclass(frozen=True)
+class Curve:
+    """What a learning curve is made of.
+
+    Attributes:
+        sizes: numbers of training images; the `FRACTIONS` of all if empty.
+        n_seeds: how often each is drawn and trained on.
+    """
+
+    sizes: tuple[int, ...] = ()
+    n_seeds: int = N_SEEDS
+
+    def check_fit(self, n_train: int) -> None:
+        """Raise FeatxError if a size is larger than the number of training images."""
+        if self.sizes and max(self.sizes) > n_train:
+            raise FeatxError(
+                f"A learning curve has at most as many images as there are for training, {n_train:,}: choose other "
+                f"sizes (--curve-sizes). Received: {max(self.sizes):,}"
+            )
+
+    def points(self, dataset: ImageDataset) -> Iterator[tuple[float, int]]:
+        """Yield the shares of the training images that differ in their number of images, with that number."""
+        fractions = [size / dataset.n_train for size in sorted(self.sizes)] or FRACTIONS
+        before = 0
+        for fraction in fractions:
+            n_train = int(_part(dataset, fraction, 0).sum())
+            if n_train > before:
+                yield fraction, n_train
+            before = n_train
+
+
+@dataclass(frozen=True)
+class Procedure:
+    """How every candidate is trained and measured.
+
+    Attributes:
+        training: how it is trained.
+        repeats: how often, each time with the next seed. All figures but the accuracies are the first one's.
+        curve: also train it on parts of the training images, as this says.
+        folds: instead of one split, train and measure it on each of these folds.
+    """
+
+    training: Training
+    repeats: int = 1
+    curve: Curve | None = None
+    folds: Folds | None = None
 
 
 @dataclass(frozen=True)
@@ -78,6 +128,7 @@ class Candidate:
         features: what it is trained on; None from scratch. If they have views of the test images, its probabilities are
             also averaged over these.
         recipe: of the features that the error analysis looks at, if they are not these.
+        with_test: returns the same with another test split, the images where a mask, `(n,)` bool, is true.
         layer: of the backbone, if several are compared.
     """
 
@@ -86,6 +137,7 @@ class Candidate:
     image_size: tuple[int, int]
     dataset: ImageDataset
     train: Callable[[npt.NDArray[np.bool_], Training], Result]
+    with_test: Callable[[npt.NDArray[np.bool_]], "Candidate"]
     features: Features | None = None
     recipe: Recipe | None = None
     layer: str | None = None
@@ -129,7 +181,11 @@ def _tuned(tuning: Tuning, analysed: Recipe, features: Features) -> Candidate:
 
     recipe = features.recipe
     name = f"{recipe.backbone} + {TUNED}{_views_in_name(features)}"
-    return Candidate(name, "features", recipe.image_size, features.dataset, train, features, analysed)
+
+    def with_test(is_test: npt.NDArray[np.bool_]) -> Candidate:
+        return _tuned(tuning, analysed, features.with_test(is_test))
+
+    return Candidate(name, "features", recipe.image_size, features.dataset, train, with_test, features, analysed)
 
 
 def _views_in_name(features: Features) -> str:
@@ -145,11 +201,18 @@ def _on_features(features: Features, head: str, name: str) -> Candidate:
     def train(mask: npt.NDArray[np.bool_], training: Training) -> Result:
         return train_on_features(features.subset(mask), head, training)
 
-    return Candidate(name, "features", features.recipe.image_size, features.dataset, train, features)
+    def with_test(is_test: npt.NDArray[np.bool_]) -> Candidate:
+        return _on_features(features.with_test(is_test), head, name)
+
+    return Candidate(name, "features", features.recipe.image_size, features.dataset, train, with_test, features)
 
 
 def direct_candidates(class_map: ClassMap, features: Features, _viewed: None) -> Iterator[Candidate]:
     """Yield a pretrained network with its own classifier: `features` are its probabilities, and nothing is trained."""
+    yield _direct(class_map, features)
+
+
+def _direct(class_map: ClassMap, features: Features) -> Candidate:
     dataset, recipe = features.dataset, features.recipe
     X_test, y_test = features.X[dataset.is_test], dataset.labels[dataset.is_test]  # one number for each class
 
@@ -158,7 +221,10 @@ def direct_candidates(class_map: ClassMap, features: Features, _viewed: None) ->
         untrained = Trained("direct", model=None, details={"classes": str(class_map)})
         return Result.of(untrained, class_map.probabilities(X_test), y_test)
 
-    yield Candidate(f"{recipe.backbone} direct", "direct", recipe.image_size, dataset, apply, features)
+    def with_test(is_test: npt.NDArray[np.bool_]) -> Candidate:
+        return _direct(class_map, features.with_test(is_test))
+
+    return Candidate(f"{recipe.backbone} direct", "direct", recipe.image_size, dataset, apply, with_test, features)
 
 
 def baseline_candidate(
@@ -169,7 +235,10 @@ def baseline_candidate(
     def train(mask: npt.NDArray[np.bool_], training: Training) -> Result:
         return train_on_pixels(dataset.subset(mask), name, training, cache_dir, workers, aspect_ratio)
 
-    return Candidate(name, "scratch", BASELINES[name].image_size, dataset, train)
+    def with_test(is_test: npt.NDArray[np.bool_]) -> Candidate:
+        return baseline_candidate(replace(dataset, is_test=is_test), name, cache_dir, workers, aspect_ratio)
+
+    return Candidate(name, "scratch", BASELINES[name].image_size, dataset, train, with_test)
 
 
 def options_of(backbone: str, options: RecipeOptions, backbones: Sequence[str]) -> RecipeOptions:
@@ -244,51 +313,85 @@ class Evaluation:
 
 def evaluate(
     candidate: Candidate,
-    training: Training,
-    repeats: int,
+    how: Procedure,
     left_out: list[str],
     *,
-    with_curve: bool,
     keep: Callable[[Candidate, Result], None] | None = None,
 ) -> Iterator[Evaluation]:
     """Yield a candidate, trained and measured; and once more with its probabilities averaged over views, if it can be.
 
     Args:
         candidate: the candidate.
-        training: how it is trained.
-        repeats: how often, each time with the next seed. All figures but the accuracies are the first one's.
+        how: how that is done.
         left_out: gets a sentence if there is not enough memory for it: the others go on.
-        with_curve: train it on parts of the training images, too.
-        keep: called with the first result, if something was trained.
+        keep: called with the first result, if something was trained on the training split.
     """
     try:
-        yield from _evaluated(candidate, training, repeats, with_curve=with_curve, keep=keep)
+        if how.folds:
+            yield _cross_validated(candidate, how.folds, how.training)
+        else:
+            yield from _evaluated(candidate, how, keep)
     except MemoryError as error:
         left_out.append(f"{candidate.name} is left out: {reason_of(error)}.")
         log.warning("%s", left_out[-1])
 
 
 def _evaluated(
-    candidate: Candidate,
-    training: Training,
-    repeats: int,
-    *,
-    with_curve: bool,
-    keep: Callable[[Candidate, Result], None] | None,
+    candidate: Candidate, how: Procedure, keep: Callable[[Candidate, Result], None] | None
 ) -> Iterator[Evaluation]:
-    dataset, features = candidate.dataset, candidate.features
+    dataset, features, training = candidate.dataset, candidate.features, how.training
     everything = np.ones(dataset.n_images, bool)
-    seeds = range(training.seed, training.seed + (repeats if candidate.is_trained else 1))
+    seeds = range(training.seed, training.seed + (how.repeats if candidate.is_trained else 1))
     results = [candidate.train(everything, replace(training, seed=seed)) for seed in seeds]
     if keep and candidate.is_trained:
         keep(candidate, results[0])
     cost = features.timings if features else Timings()
     evaluation = _evaluation(candidate, candidate.name, results, cost)
-    curve = learning_curve(candidate, training) if with_curve and candidate.is_trained else ()
-    yield replace(evaluation, curve=curve)
+    points = learning_curve(candidate, training, how.curve) if how.curve and candidate.is_trained else ()
+    yield replace(evaluation, curve=points)
     if features and features.test_views is not None:
         averaged = [result.averaged_over(features.test_views, features.y[dataset.is_test]) for result in results]
         yield _evaluation(candidate, f"{candidate.name}, averaged", averaged, cost + features.test_views_timings)
+
+
+def _cross_validated(candidate: Candidate, folds: Folds, training: Training) -> Evaluation:
+    """Return a candidate that was trained once for each fold, on all the others, and measured on it.
+
+    The evaluation is of all images, as if they were one test split.
+    """
+    dataset = candidate.dataset
+    everything, numbers = np.ones(dataset.n_images, bool), folds.of(dataset)
+    accuracies: list[float] = []
+    pooled: list[Result] = []
+    name = f"folds of {candidate.name}"
+    with progress_bar(numbers.size // dataset.n_images * folds.n, name, "trainings", show=training.show) as bar:
+        for repeat, of_image in enumerate(numbers):
+            seeded = replace(training, seed=training.seed + repeat, show=False)
+            results = []
+            for number in range(folds.n):
+                results.append(candidate.with_test(of_image == number).train(everything, seeded))
+                bar.update()
+            accuracies += [result.metrics.accuracy for result in results]
+            pooled.append(_pooled(results, of_image, dataset.labels))
+    cost = candidate.features.timings if candidate.features else Timings()
+    as_tested = replace(candidate, dataset=replace(dataset, is_test=everything))
+    evaluation = _evaluation(as_tested, candidate.name, pooled, cost)
+    return replace(evaluation, approach=replace(evaluation.approach, folds=tuple(accuracies)))
+
+
+def _pooled(results: Sequence[Result], of_image: npt.NDArray[np.int64], y: npt.NDArray[np.int64]) -> Result:
+    """Return the first result with the probabilities of all images, and with the time and memory of all folds."""
+    probabilities = np.empty((len(y), results[0].probabilities.shape[1]))
+    for number, result in enumerate(results):
+        probabilities[of_image == number] = result.probabilities
+    return replace(
+        results[0],
+        probabilities=probabilities,
+        metrics=measure(y, probabilities),
+        out_of_fold=None,
+        fit_s=sum(result.fit_s for result in results),
+        peak_memory_bytes=max(result.peak_memory_bytes for result in results),
+    )
 
 
 def _evaluation(candidate: Candidate, name: str, results: list[Result], cost: Timings) -> Evaluation:
@@ -366,20 +469,19 @@ class FeatureRequest:
     def evaluate(
         self,
         dataset: ImageDataset,
-        training: Training,
-        repeats: int,
+        how: Procedure,
         left_out: list[str],
         *,
-        with_curve: bool,
         runs_dir: Path | None = None,
     ) -> tuple[ImageDataset, list[Evaluation]]:
         """Evaluate all candidates on these features; when this returns, the features are no longer in memory.
 
-        Each head that is trained leaves a run folder in `runs_dir`, if that is given. `left_out` is as for the function
-        `evaluate`.
+        Each head that is trained on the training split leaves a run folder in `runs_dir`, if that is given. `how` and
+        `left_out` are as for the function `evaluate`.
 
         Also returns the images that could be read: what cannot is left out for everybody.
         """
+        training = how.training
         with waiting(f"read the features of {self._recipe.backbone}", show=training.show):
             features, viewed = self.features(dataset, training.memory)
 
@@ -392,7 +494,7 @@ class FeatureRequest:
 
         found: list[Evaluation] = []
         for candidate in self._candidates(features, viewed):
-            found += evaluate(candidate, training, repeats, left_out, with_curve=with_curve, keep=keep)
+            found += evaluate(candidate, how, left_out, keep=keep)
         return features.dataset, found
 
     def features(self, dataset: ImageDataset, memory: MemoryLimit) -> tuple[Features, Features | None]:
@@ -418,31 +520,21 @@ def run_name(approach: str) -> str:
     return "-".join(re.findall(r"[\w-]+", approach))
 
 
-def learning_curve(candidate: Candidate, training: Training) -> tuple[CurvePoint, ...]:
+def learning_curve(candidate: Candidate, training: Training, curve: Curve) -> tuple[CurvePoint, ...]:
     """Return the accuracy of a candidate on the test images after training on parts of the training images."""
     dataset = candidate.dataset
-    shares = list(_shares(dataset))
+    shares, seeds = list(curve.points(dataset)), range(training.seed, training.seed + curve.n_seeds)
     points = []
-    with progress_bar(len(shares) * N_SEEDS, f"curve of {candidate.name}", "trainings", show=training.show) as bar:
+    with progress_bar(len(shares) * len(seeds), f"curve of {candidate.name}", "trainings", show=training.show) as bar:
         for fraction, n_train in shares:
             accuracies = []
-            for seed in range(training.seed, training.seed + N_SEEDS):
+            for seed in seeds:
                 mask = dataset.is_test | _part(dataset, fraction, seed)
                 result = candidate.train(mask, replace(training, seed=seed, show=False))
                 accuracies.append(result.metrics.accuracy)
                 bar.update()
             points.append(CurvePoint(candidate.name, n_train / dataset.n_train, n_train, tuple(accuracies)))
     return tuple(points)
-
-
-def _shares(dataset: ImageDataset) -> Iterator[tuple[float, int]]:
-    """Yield the shares that differ in their number of training images, with that number."""
-    before = 0
-    for fraction in FRACTIONS:
-        n_train = int(_part(dataset, fraction, 0).sum())
-        if n_train > before:
-            yield fraction, n_train
-        before = n_train
 
 
 def _part(dataset: ImageDataset, fraction: float, seed: int) -> npt.NDArray[np.bool_]:

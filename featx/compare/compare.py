@@ -10,7 +10,9 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Unpack
 
-from featx.backbones import is_network_file, make_class_map, read_class_list
+import numpy as np
+
+from featx.backbones import NetworkClass, is_network_file, make_class_map, read_class_list
 from featx.compare.baselines import (
     BASELINE_NAMES,
     REPORT_BACKBONE,
@@ -19,8 +21,12 @@ from featx.compare.baselines import (
     report_resnet50_views,
 )
 from featx.compare.candidates import (
+    N_SEEDS,
+    Candidate,
+    Curve,
     Evaluation,
     FeatureRequest,
+    Procedure,
     baseline_candidate,
     direct_applications,
     direct_candidates,
@@ -31,6 +37,7 @@ from featx.compare.candidates import (
     tuned_candidates,
 )
 from featx.compare.error_analysis import ErrorAnalysis, analyse_errors
+from featx.compare.folds import MAX_FOLDS, Folds, make_folds
 from featx.compare.near_duplicates import find_copies
 from featx.compare.result import Comparison, ranked, with_p_values
 from featx.dataset import Data, ImageDataset, SkippedImage, is_sample, scan
@@ -46,7 +53,6 @@ from featx.extract import (
     kept_aspect_ratio,
     layers_of,
     options_before,
-    resolve_recipe,
     split_options,
 )
 from featx.heads import Training, check_training
@@ -54,7 +60,18 @@ from featx.images import Views, as_views
 from featx.recipe import Recipe
 from featx.storage import StoragePath, as_cache_dir, as_path, check_empty
 from featx.store import FeatureStore
-from featx.system import as_workers, check_name, command_line, hardware, names, now, versions, waiting, whole_number
+from featx.system import (
+    as_workers,
+    check_name,
+    command_line,
+    hardware,
+    names,
+    now,
+    shown,
+    versions,
+    waiting,
+    whole_number,
+)
 from featx.text import printable
 from featx.train import DEFAULT_TRAINING, Tuning, data_warnings, read_rows, validation_part
 
@@ -73,9 +90,11 @@ def compare_approaches(
     training: Training = DEFAULT_TRAINING,
     workers: int | None = None,
     strict: bool = False,
-    learning_curve: bool = False,
+    learning_curve: bool | Sequence[int] = False,
     views: Views | int | None = None,
     repeats: int = 1,
+    folds: int | None = None,
+    fold_repeats: int = 1,
     direct: bool = False,
     maps: Sequence[str] | str = (),
     class_list: Path | str | None = None,
@@ -96,10 +115,13 @@ def compare_approaches(
         training: how heads and baselines are trained; baselines use their own batch size.
         workers: decoding threads; as many as cores if None.
         strict: raise on the first image that cannot be read, instead of skipping it.
-        learning_curve: also train every approach on smaller parts of the training images, see
-            `featx.compare.candidates.learning_curve`.
+        learning_curve: also train every approach on smaller parts of the training images; numbers of images, or True
+            for 1 to 100 % of them. Each is trained with three seeds, or `repeats` if that is more.
         views: augmented views that each head is trained on as well, in a row of its own.
         repeats: how often each approach is trained, each time with the next seed.
+        folds: divide all images, also those of the test split, into this many folds, and test each fold with models
+            that were trained on the others. Groups and copies of an image, also near-duplicates, are not divided.
+        fold_repeats: how often the images are divided, each time otherwise.
         direct: also use each backbone's whole pretrained network with its own classifier. A backbone without weights
             for the classifier is left out with a warning. If all lack them, that is an error.
         maps: with `direct`, which of the network's classes form which class; see
@@ -124,6 +146,9 @@ def compare_approaches(
     backbones, baselines = _each_once("backbones", _as_text(backbones)), _each_once("baselines", baselines)
     maps = names("maps", maps)
     views, workers, repeats = as_views(views), as_workers(workers), whole_number("repeats", repeats, most=MAX_REPEATS)
+    how = Procedure(training, repeats, _as_curve(learning_curve, repeats))
+    if folds is not None:
+        folds, fold_repeats = _checked_folds(folds, fold_repeats, how, views, baselines)
     of_layers = layers_of(layers, recipe_options)
     _check_choice(backbones, baselines, of_layers, tune)
     of_backbones = [options_of(name, one, backbones) for name in backbones for one in of_layers]
@@ -136,19 +161,19 @@ def compare_approaches(
     for recipe_of in [*of_backbones, *filter(None, [of_report])]:
         _check(recipe_of, engine_options.engine, cache_dir)
     before = [options_before(tune, cache_dir, **one) for one in of_backbones] if tune is not None else []
-    if (maps or class_list) and not direct:
-        log.warning("maps and class_list (--map, --class-list) are only used with direct (--direct).")
-    network_classes = read_class_list(as_path(class_list)) if direct and class_list else ()
+    network_classes = _network_classes(class_list, is_used=direct, maps=maps)
     runs_dir = as_path(runs_dir) if runs_dir else None
     if runs_dir:
         check_empty(runs_dir)
-    dataset = scanned = scan(data_dir, cache_dir, show=training.show)
+    scanned = scan(data_dir, cache_dir, show=training.show)
+    if how.curve:
+        how.curve.check_fit(scanned.n_train)
     settings = ExtractionSettings(engine_options=engine_options, workers=workers, strict=strict, show=training.show)
     request = partial(FeatureRequest, scanned, data_dir, cache_dir, settings)
     of_heads = [request(one, views, partial(head_candidates, of_layers=len(of_layers) > 1)) for one in of_backbones]
     requests = list(of_heads)
     requests += [
-        _tuned_request(request, plain, one, views, *named, scanned, cache_dir)
+        _tuned_request(request, plain, one, views, *named, cache_dir)
         for plain, one, named in zip(requests, of_backbones, before, strict=False)
     ]
     if of_report:
@@ -159,21 +184,11 @@ def compare_approaches(
         applications, warnings = direct_applications(backbones, recipe_options, map_to, cache_dir)
         requests += [request(whole, None, partial(direct_candidates, class_map)) for whole, class_map in applications]
     skipped = _extract(scanned, requests, of_heads if len(of_layers) > 1 else ())
-    evaluations: list[Evaluation] = []
-    left_out: list[str] = []
-    for one in requests:
-        dataset, found = one.evaluate(
-            dataset, training, repeats, left_out, with_curve=learning_curve, runs_dir=runs_dir
-        )
-        evaluations += found
-    for name in baselines:
-        if name != REPORT_RESNET50:
-            candidate = baseline_candidate(
-                dataset, name, cache_dir, workers, kept_aspect_ratio(recipe_options["resize"])
-            )
-            evaluations += evaluate(candidate, training, repeats, left_out, with_curve=learning_curve)
-    if not evaluations:
-        raise FeatxError(" ".join(left_out))
+    if folds is not None:
+        how = replace(how, folds=_make_folds(requests, scanned, folds, fold_repeats, training))
+    aspect_ratio = kept_aspect_ratio(recipe_options["resize"])
+    candidate_of = partial(baseline_candidate, cache_dir=cache_dir, workers=workers, aspect_ratio=aspect_ratio)
+    dataset, evaluations, left_out = _evaluate_all(requests, baselines, candidate_of, scanned, how, runs_dir)
     recipes = list(dict.fromkeys(chain.from_iterable(one.recipes for one in requests)))
     stores = [cache_dir / recipe.slug for recipe in recipes]
     limits = [*_random_weights_warnings(recipes), *_sample_warnings(scanned)]
@@ -196,6 +211,79 @@ def _extract(
     return list(skipped)
 
 
+def _evaluate_all(
+    requests: Sequence[FeatureRequest],
+    baselines: Sequence[str],
+    candidate_of: Callable[[ImageDataset, str], Candidate],
+    dataset: ImageDataset,
+    how: Procedure,
+    runs_dir: Path | None,
+) -> tuple[ImageDataset, list[Evaluation], list[str]]:
+    """Return the images that could be read, what every candidate achieved on them, and a sentence for each left out.
+
+    In cross-validation, all images are test images.
+
+    Raises:
+        FeatxError: all were left out.
+    """
+    evaluations: list[Evaluation] = []
+    left_out: list[str] = []
+    for request in requests:
+        dataset, found = request.evaluate(dataset, how, left_out, runs_dir=runs_dir)
+        evaluations += found
+    for name in baselines:
+        if name != REPORT_RESNET50:
+            evaluations += evaluate(candidate_of(dataset, name), how, left_out)
+    if not evaluations:
+        raise FeatxError(" ".join(left_out))
+    if how.folds:
+        dataset = replace(dataset, is_test=np.ones(dataset.n_images, bool))
+    return dataset, evaluations, left_out
+
+
+def _checked_folds(
+    folds: object, fold_repeats: object, how: Procedure, views: Views | None, baselines: Sequence[str]
+) -> tuple[int, int]:
+    """Return the numbers of folds and of repetitions; raise FeatxError if they do not go with the other options."""
+    others = {
+        "repeats (--repeats): use fold_repeats (--fold-repeats)": how.repeats > 1,
+        "learning_curve (--learning-curve)": how.curve is not None,
+        "views (--views)": views is not None,
+        f"the baseline {REPORT_RESNET50}": REPORT_RESNET50 in baselines,
+    }
+    if wrong := [name for name, is_given in others.items() if is_given]:
+        raise FeatxError(f"Cross-validation (folds, --folds) cannot be combined with {wrong[0]}.")
+    return (
+        whole_number("folds", folds, least=2, most=MAX_FOLDS),
+        whole_number("fold_repeats", fold_repeats, most=MAX_REPEATS),
+    )
+
+
+def _make_folds(
+    requests: Sequence[FeatureRequest], dataset: ImageDataset, n_folds: int, n_repeats: int, training: Training
+) -> Folds:
+    """Return the folds, which keep together what the features of the first request find to be near-duplicates."""
+    near = np.empty((0, 2), np.int64)
+    if requests:
+        features, _ = requests[0].features(dataset, training.memory)
+        dataset = features.dataset
+        if copies := find_copies(dataset, features.X, show=training.show):
+            near = copies.rows
+    made = make_folds(dataset, near, n_folds, n_repeats, training.seed)
+    log.info(
+        "Cross-validation: %d folds of all %s images. Near-duplicates that stay together: %s pairs.",
+        *(n_folds, f"{dataset.n_images:,}", f"{len(near):,}"),
+    )
+    return made
+
+
+def _network_classes(class_list: Path | str | None, *, is_used: bool, maps: Sequence[str]) -> tuple[NetworkClass, ...]:
+    """Return the classes in a class list, if there is one; warn if nothing is applied directly."""
+    if (maps or class_list) and not is_used:
+        log.warning("maps and class_list (--map, --class-list) are only used with direct (--direct).")
+    return read_class_list(as_path(class_list)) if is_used and class_list else ()
+
+
 def _tuned_request(
     request: Callable[..., FeatureRequest],
     plain: FeatureRequest,
@@ -203,16 +291,27 @@ def _tuned_request(
     views: Views | None,
     block: str,
     of_features: RecipeOptions,
-    dataset: ImageDataset,
     cache_dir: StoragePath,
 ) -> FeatureRequest:
     """Return the request for the features that a block is tuned on; `plain` is the one for those of its output."""
     # Weights are found once: looking for imagenet-or-random again would warn again.
     named = str(plain.weights.path or plain.weights.digest.replace("random-", "random:"))
-    of_features = {**of_features, "weights": named}
-    recipe, weights = resolve_recipe(cache_dir, dataset, **of_features)
-    tuning = Tuning.of(block, options, recipe, weights, cache_dir)
-    return request(of_features, views, partial(tuned_candidates, tuning, plain.recipes[0]))
+    tuning: Tuning
+    made = request(
+        {**of_features, "weights": named}, views, lambda *found: tuned_candidates(tuning, plain.recipes[0], *found)
+    )
+    tuning = Tuning.of(block, options, made.recipes[0], made.weights, cache_dir)
+    return made
+
+
+def _as_curve(given: bool | Sequence[int], repeats: int) -> Curve | None:
+    """Return the learning curve that is asked for; None if there is none."""
+    if not isinstance(given, bool | Sequence) or isinstance(given, str):
+        raise FeatxError(
+            f"learning_curve is True, False, or numbers of training images, like [50, 500]. Received: {shown(given)}"
+        )
+    sizes = () if isinstance(given, bool) else tuple(whole_number("a size of learning_curve", one) for one in given)
+    return Curve(sizes, max(N_SEEDS, repeats)) if given else None
 
 
 def _check(options: RecipeOptions, engine: str, cache_dir: StoragePath) -> None:
@@ -274,13 +373,14 @@ def _comparison(
     seed: int,
     warnings: Sequence[str],
 ) -> Comparison:
-    is_validation = validation_part(dataset, seed)
+    is_validation = validation_part(dataset, seed) if dataset.n_train else np.zeros(0, bool)
+    n_folds = evaluations[0].approach.n_folds
     correct = {one.approach.name: one.correct for one in evaluations}
     return Comparison(
         dataset=dataset.name,
         dataset_digest=dataset.digest,
         class_names=dataset.class_names,
-        n_train=int((~is_validation).sum()),
+        n_train=round(dataset.n_images * (1 - 1 / n_folds)) if n_folds else int((~is_validation).sum()),
         n_validation=int(is_validation.sum()),
         n_test=dataset.n_test,
         seed=seed,

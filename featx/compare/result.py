@@ -14,7 +14,14 @@ import numpy as np
 import numpy.typing as npt
 
 from featx.compare.error_analysis import ErrorAnalysis
-from featx.compare.significance import SIGNIFICANCE, holm, interval_of_mean, paired_p_value
+from featx.compare.significance import (
+    SIGNIFICANCE,
+    holm,
+    interval_of_mean,
+    paired_p_value,
+    resampled_interval,
+    resampled_p_value,
+)
 from featx.errors import FeatxError
 from featx.heads import Epoch
 from featx.system import brief, duration, from_json_value
@@ -55,6 +62,9 @@ class Approach:
         repeats: accuracies with one seed after the other; empty if it was trained once. The first is the one of
             `metrics`; all else here is about it, too.
         p_holm: `p_value`, corrected for the number of pairs of approaches; `None` where `p_value` is.
+        folds: in cross-validation, the accuracy on each fold, of all repetitions; else empty. `metrics` are then those
+            of all images, each predicted by a model that has not seen it, and `repeats` has an accuracy on all images
+            for each repetition, if there are several.
     """
 
     name: str
@@ -73,6 +83,7 @@ class Approach:
     notes: tuple[str, ...]
     repeats: tuple[float, ...] = ()
     p_holm: float | None = None
+    folds: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if not isinstance(self.confusion, Confusion):
@@ -96,12 +107,24 @@ class Approach:
 
     @property
     def accuracy_sd(self) -> float | None:
-        """The standard deviation of the accuracies over the seeds; `None` if it was trained once."""
-        return stdev(self.repeats) if len(self.repeats) > 1 else None
+        """The standard deviation of the accuracies over the seeds or folds; `None` if it was trained once."""
+        return stdev(self.trainings) if self.trainings else None
+
+    @property
+    def trainings(self) -> tuple[float, ...]:
+        """The accuracy of each training: on the folds, or with the seeds; empty if it was trained once."""
+        return self.folds or self.repeats
+
+    @property
+    def n_folds(self) -> int:
+        """How many folds each repetition has; 0 without cross-validation."""
+        return len(self.folds) // max(len(self.repeats), 1)
 
     @property
     def accuracy_interval(self) -> tuple[float, float]:
-        """The 95 % interval of `accuracy`, for the choice of test images and, if there are several, of seeds."""
+        """The 95 % interval of `accuracy`, for the choice of test images and, if there are several, seeds or folds."""
+        if self.folds:
+            return resampled_interval(self.folds, self.n_folds, self.accuracy, self.metrics.n_samples)
         if len(self.repeats) < 2:
             return self.metrics.accuracy_low, self.metrics.accuracy_high
         return interval_of_mean(self.repeats, self.metrics.n_samples)
@@ -243,6 +266,11 @@ class Comparison:
         return next(iter(trained or of_another_kind or others), None)
 
     @property
+    def n_folds(self) -> int:
+        """How many folds the images were divided into; 0 without cross-validation."""
+        return self.approaches[0].n_folds
+
+    @property
     def commonest_share(self) -> float:
         """The accuracy of always answering `commonest_class`, which needs no training."""
         return max(self._n_test_of_class) / max(sum(self._n_test_of_class), 1)
@@ -344,7 +372,8 @@ def with_p_values(approaches: Iterable[Approach], correct: Mapping[str, npt.NDAr
                 f"{approach.metrics.n_correct} of {approach.metrics.n_samples} as correct. Received: {counts}"
             )
     pairs = list(combinations(answers, 2))
-    p_values = [paired_p_value(answers[one], answers[other]) for one, other in pairs]
+    by_name = {approach.name: approach for approach in given}
+    p_values = [_p_value(by_name[one], by_name[other], answers) for one, other in pairs]
     of_pair = dict(zip(map(frozenset, pairs), zip(p_values, holm(p_values), strict=True), strict=True))
     best = ranked(given)[0]
 
@@ -353,6 +382,13 @@ def with_p_values(approaches: Iterable[Approach], correct: Mapping[str, npt.NDAr
         return replace(approach, p_value=p_value, p_holm=p_holm)
 
     return tuple(map(with_p_value, given))
+
+
+def _p_value(one: Approach, other: Approach, answers: Mapping[str, npt.NDArray[np.bool_]]) -> float:
+    """Return the p value of a pair: of the folds in cross-validation, else of the answers."""
+    if one.folds and other.folds:
+        return resampled_p_value(one.folds, other.folds, one.n_folds)
+    return paired_p_value(answers[one.name], answers[other.name])
 
 
 def _jsonable(value: float) -> float | str:

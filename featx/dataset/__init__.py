@@ -15,6 +15,7 @@ from featx.dataset.image_dataset import (
     validation_mask,
     views_of,
 )
+from featx.dataset.labelled import UNLABELLED, Labels
 from featx.dataset.loader import (
     Batch,
     ManyImages,

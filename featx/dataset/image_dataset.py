@@ -24,24 +24,27 @@ _SAMPLE_SALT = b"featx sample, seed %d"
 
 @dataclass(frozen=True)
 class ImageFolders:
-    """A data set's folder, and the folders in it that are its splits, in case their names do not show it.
+    """A data set's folder, and where its splits and labels are, in case the names of its folders do not show it.
 
     Attributes:
         root: the folder of the data set, an archive of it, or its address.
         train: the folder whose sub-folders are the classes of the train split, relative to `root`; `"."` is `root`
             itself. If None, featx finds it by names and contents.
         test: the same for the test split; if it is None and `train` is not, featx takes a test split by content.
+        labels: instead of folders, what says which image has which label: a `featx.dataset.Labels`, or a table as that
+            takes it.
     """
 
     root: StoragePath | str
     train: str | None = None
     test: str | None = None
+    labels: object = None
 
     @classmethod
     def of(cls, data: "Data") -> Self:
         """Return the folders that `data` names; a path or an address names only the root."""
         if isinstance(data, ImageDataset):
-            return cls(data.root, data.train_folder, data.test_folder)
+            return cls(data.root, data.train_folder, data.test_folder, data.given_labels)
         return data if isinstance(data, cls) else cls(data)  # type: ignore[arg-type]  # it is one or the other
 
 
@@ -64,6 +67,8 @@ class ImageDataset:
         unreadable: (path relative to `root`, reason) of image files that could not be read; they have no row.
         train_folder: the folder of the train split that the user has named, see `ImageFolders.train`.
         test_folder: the same for the test split.
+        given_labels: what the user has given instead of class folders, see `ImageFolders.labels`.
+        groups: `(n, 32)` uint8, SHA-256 of the name of each image's group, such as a patient; None without groups.
     """
 
     root: StoragePath
@@ -76,6 +81,8 @@ class ImageDataset:
     unreadable: tuple[tuple[str, str], ...] = ()
     train_folder: str | None = None
     test_folder: str | None = None
+    given_labels: object = None
+    groups: np.ndarray | None = None
 
     def __repr__(self) -> str:
         return (
@@ -121,9 +128,10 @@ class ImageDataset:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256, in hexadecimal, of all images with their classes and splits; not of their paths or their order."""
+        """SHA-256, in hexadecimal, of all images with their classes, splits and groups; not of their paths or order."""
+        groups = [] if self.groups is None else [self.groups]
         rows = np.concatenate(
-            [self.digests, self.labels.astype("<i8").view(np.uint8).reshape(-1, 8), self.is_test[:, None]],
+            [self.digests, self.labels.astype("<i8").view(np.uint8).reshape(-1, 8), self.is_test[:, None], *groups],
             axis=1,
             dtype=np.uint8,
         )
@@ -144,31 +152,37 @@ class ImageDataset:
             labels=self.labels[rows],
             is_test=self.is_test[rows],
             digests=self.digests[rows],
+            groups=None if self.groups is None else self.groups[rows],
             warnings=(),
             unreadable=(),
         )
 
+    @property
+    def units(self) -> np.ndarray:
+        """`(n, 32)` uint8, the same for images that no split may divide: those of a group; without groups, copies."""
+        return self.digests if self.groups is None else self.groups
+
     @cached_property
-    def _groups(self) -> np.ndarray:
+    def _copies(self) -> np.ndarray:
         return identical_groups(self.digests)
 
     def duplicates(self) -> np.ndarray:
         """Return `(k, 2)` int64: the first of several identical images in one split, and each further one."""
-        return _pairs(self._groups * 2 + self.is_test)
+        return _pairs(self._copies * 2 + self.is_test)
 
     def leaks(self) -> np.ndarray:
         """Return `(k, 2)` int64: an image in the train split, and each identical one in the test split."""
         train, test = np.flatnonzero(~self.is_test), np.flatnonzero(self.is_test)
-        groups, first = np.unique(self._groups[train], return_index=True)
+        groups, first = np.unique(self._copies[train], return_index=True)
         if not len(groups):
             return np.empty((0, 2), dtype=np.int64)
-        at = np.searchsorted(groups, self._groups[test]).clip(max=len(groups) - 1)
-        leaked = groups[at] == self._groups[test]
+        at = np.searchsorted(groups, self._copies[test]).clip(max=len(groups) - 1)
+        leaked = groups[at] == self._copies[test]
         return np.stack([train[first[at[leaked]]], test[leaked]], axis=1)
 
     def label_conflicts(self) -> np.ndarray:
         """Return `(k, 2)` int64: the first of several identical images, and each one that is in another class."""
-        pairs = _pairs(self._groups)
+        pairs = _pairs(self._copies)
         first, second = pairs.T
         return pairs[np.flatnonzero(self.labels[first] != self.labels[second])]
 
@@ -254,10 +268,10 @@ def identical_groups(digests: np.ndarray) -> np.ndarray:
 def hashed_test_mask(digests: np.ndarray, fraction: float) -> np.ndarray:
     """Return `(n,)` bool: which images are the test split, about `fraction` of them and of every class.
 
-    Depends on the one image only: adding images never moves an old one.
+    Depends on the one image, or its group, only: adding images never moves an old one.
 
     Args:
-        digests: `(n, 32)` uint8.
+        digests: `(n, 32)` uint8, see `ImageDataset.units`.
         fraction: from 0 to below 1.
     """
     return _lots(digests, _TEST_SALT) < np.uint64(int(fraction * 2**64))
@@ -271,7 +285,7 @@ def validation_mask(digests: np.ndarray, labels: np.ndarray, *, seed: int, fract
     classes is on the side that the first of them puts it on. The order of the rows makes no difference.
 
     Args:
-        digests: `(n, 32)` uint8.
+        digests: `(n, 32)` uint8, see `ImageDataset.units`.
         labels: `(n,)` integers.
         seed: another seed, another part.
         fraction: from 0 to below 1.

@@ -1,8 +1,9 @@
 """From a folder to a data set: lists, digests and splits its images, and checks them for problems such as copies."""
 
+import hashlib
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from numbers import Real
@@ -12,6 +13,7 @@ import numpy as np
 from featx.dataset.digests import digest_files
 from featx.dataset.folders import EXPECTED, Folders, as_text, by_suffix, folders_below, list_folder, not_images
 from featx.dataset.image_dataset import Data, ImageDataset, ImageFolders, hashed_test_mask
+from featx.dataset.labelled import UNLABELLED, Labelled, Labels, read_labels
 from featx.dataset.layout import Layout, find_layout
 from featx.dataset.names import alike_warning, class_prefixes, near_match
 from featx.errors import DatasetError, ImageError
@@ -36,11 +38,13 @@ class ListedImages:
         dataset: all its classes, and digests of zero.
         folders: the folders that they are in.
         has_test_dir: whether there is a folder for the test split, even if it is empty.
+        labelled: what gives the labels, if not the folders.
     """
 
     dataset: ImageDataset
     folders: Folders
-    has_test_dir: bool
+    has_test_dir: bool = False
+    labelled: Labelled | None = None
 
 
 def scan(
@@ -52,13 +56,13 @@ def scan(
 
     Args:
         data: a folder laid out as `train/CLASS/*` with `test/CLASS/*`, or as `CLASS/*`; a zip or tar file of one; an
-            address that fsspec opens, such as `s3://bucket/photos`; or an `ImageFolders`, which names the splits. A
-            data set that was scanned before, or a subset of one, is returned unchanged.
+            address that fsspec opens, such as `s3://bucket/photos`; or an `ImageFolders`, which names the splits, or a
+            table of labels. A data set that was scanned before, or a subset of one, is returned unchanged.
         cache_dir: the folder of the stat cache.
         test_fraction: the share of images, from 0 to below 1, that becomes the test split if there is none. Whether an
             image is one of them depends only on its content.
-        to_train: whether you will train a classifier on it. If not, what only training needs (two classes, both
-            splits, images of every class) may be missing.
+        to_train: whether you will train a classifier on it. If not, what only training needs (labels, two classes,
+            both splits, images of every class) may be missing.
         show: whether to show progress.
 
     Raises:
@@ -68,7 +72,7 @@ def scan(
         return _checked(data) if to_train else data
     if not isinstance(test_fraction, Real) or not 0 <= test_fraction < 1:
         raise DatasetError(f"The test fraction is a number from 0 to below 1. Received: {test_fraction!r}")
-    listed = list_images(data, show=show)
+    listed = list_images(data, to_train=to_train, show=show)
     return scan_listed(listed, cache_dir, test_fraction=test_fraction, to_train=to_train, show=show)
 
 
@@ -99,19 +103,34 @@ def scan_listed(
     show: bool = False,
 ) -> ImageDataset:
     """Return the data set of images that have been listed; arguments and errors as for `scan`."""
-    dataset = _with_images(_read(listed, as_cache_dir(cache_dir), show=show), to_train=to_train)
+    labelled = listed.labelled
+    dataset = _with_images(_read(listed, as_cache_dir(cache_dir), show=show), labelled, to_train=to_train)
     if dataset.n_test == 0:
-        dataset = _split_by_content(dataset, test_fraction, to_train=to_train)
+        dataset = _split_by_content(dataset, test_fraction, labelled, to_train=to_train)
         empty = "The test split is empty: featx takes test images from the train split, by a hash of their content."
         dataset = _warn(dataset, empty if listed.has_test_dir else "")
+    elif labelled:
+        _check_splits(dataset, labelled)
     return _warn(dataset, _untested(dataset), *_repeats(dataset))
 
 
-def list_images(data: Data, *, show: bool = False) -> ListedImages:
-    """Return the images of a data set by their paths, after logging its classes; `data` as for `scan`.
+def _check_splits(dataset: ImageDataset, labelled: Labelled) -> None:
+    """Raise DatasetError if a table puts copies of one image into both splits."""
+    for train, test in dataset.leaks()[:1].tolist():
+        one, other = (labelled.where[dataset.paths[row]] for row in (train, test))
+        n_more = len(dataset.leaks()) - 1
+        raise DatasetError(
+            f"{one[:1].upper()}{one[1:]} and {other} are copies of one image, the first for training, the second for "
+            f"testing{f', and there are {n_more:,} more such pairs' if n_more else ''}. Put both into one split, or "
+            f"remove one."
+        )
+
+
+def list_images(data: Data, *, to_train: bool = True, show: bool = False) -> ListedImages:
+    """Return the images of a data set by their paths, after logging its classes; `data` and `to_train` as for `scan`.
 
     Raises:
-        DatasetError: there are none, or it is not clear which folders are the classes.
+        DatasetError: there are none, or it is not clear which labels they have.
     """
     named = ImageFolders.of(data)
     root = as_data(named.root)
@@ -120,16 +139,63 @@ def list_images(data: Data, *, show: bool = False) -> ListedImages:
     for warning in folders.warnings:  # a layout that is refused may come of names that were misread
         log.warning("%s", warning)
     try:
-        layout = find_layout(root, folders, train=named.train, test=named.test)
+        if named.labels is None:
+            listed, classes = _by_folders(root, folders, named, to_train=to_train)
+        else:
+            listed, classes = _by_labels(root, folders, named, to_train=to_train)
     finally:
         made, own_images = _outputs(root, folders)
         if made:
             log.info("%s", made)
-    dataset = replace(_listed(root, layout, folders), train_folder=named.train, test_folder=named.test)
-    log.info("%s", _classes(dataset, layout))
-    for warning in dataset.warnings:
+    log.info("%s", classes)
+    for warning in listed.dataset.warnings:
         log.warning("%s", warning)
-    return ListedImages(_warn(dataset.warned(*folders.warnings), own_images), folders, layout.test is not None)
+    return replace(listed, dataset=_warn(listed.dataset.warned(*folders.warnings), own_images))
+
+
+def _by_folders(
+    root: StoragePath, folders: Folders, named: ImageFolders, *, to_train: bool
+) -> tuple[ListedImages, str]:
+    """Return the images in class folders, and the line that says which classes these are."""
+    layout = find_layout(root, folders, train=named.train, test=named.test)
+    dataset = _listed(root, layout, folders, to_train=to_train)
+    dataset = replace(dataset, train_folder=named.train, test_folder=named.test)
+    where = _folder(root, layout.train_dir)
+    if layout.test_dir is not None:
+        where = f"{where} (training) and {_folder(root, layout.test_dir)} (test)"
+    has_test_dir = layout.test is not None
+    classes = _classes(dataset, f"images in {where}", has_splits=has_test_dir)
+    return ListedImages(dataset, folders, has_test_dir), classes
+
+
+def _by_labels(root: StoragePath, folders: Folders, named: ImageFolders, *, to_train: bool) -> tuple[ListedImages, str]:
+    """Return the images that have a label elsewhere than in the names of folders, and the line that names the classes.
+
+    Raises:
+        DatasetError: as for `read_labels`; or a folder was named as a split, too.
+    """
+    if named.train is not None or named.test is not None:
+        raise DatasetError(
+            "Labels and splits come from a table or from folders: leave out --train-folder and --test-folder, or the "
+            "labels."
+        )
+    top = as_text(root)
+    prefix = f"{top.rstrip('/')}/"
+    listing = list_folder(top, folders)
+    labels = Labels.of(named.labels)
+    labelled = read_labels(root, listing, labels, to_train=to_train)
+    unreadable = tuple((path.removeprefix(prefix), reason) for path, reason in listing.unreadable)
+    dataset = replace(_of_rows(root, labelled.rows), given_labels=named.labels, unreadable=unreadable)
+    if labelled.groups:
+        dataset = replace(dataset, groups=_digests(labelled.groups[path] for path in dataset.paths))
+    without = f"without a row in {labelled.name}" if not labelled.n_empty else f"without a label in {labelled.name}"
+    table = as_text(labels.table) if isinstance(labels.table, StoragePath) else ""
+    others = not_images([path.removeprefix(prefix) for path in listing.others if path != table])
+    dataset = dataset.warned(labelled.warning, others, _left_out(without, "image", labelled.left_out))
+    n_groups = len(set(labelled.groups.values()))
+    where = f"labels from {labelled.name}" + (f", in {n_groups:,} groups" if n_groups else "")
+    classes = _classes(dataset, where, has_splits=labelled.has_splits)
+    return ListedImages(dataset, folders, labelled=labelled), classes
 
 
 def _outputs(root: StoragePath, folders: Folders) -> tuple[str, str]:
@@ -154,8 +220,11 @@ def _warn(dataset: ImageDataset, *sentences: str) -> ImageDataset:
     return dataset.warned(*sentences)
 
 
-def _listed(root: StoragePath, layout: Layout, folders: Folders) -> ImageDataset:
-    """Return the files that `layout` has: all its classes, and digests of zero."""
+def _listed(root: StoragePath, layout: Layout, folders: Folders, *, to_train: bool) -> ImageDataset:
+    """Return the files that `layout` has: all its classes, and digests of zero.
+
+    If there are no class folders at all, and none are needed, all images are of the class `UNLABELLED`.
+    """
     top = as_text(root)
     prefix = f"{top.rstrip('/')}/"  # exactly one slash, also for the root folder
     rows: list[tuple[str, str, bool]] = []
@@ -168,45 +237,59 @@ def _listed(root: StoragePath, layout: Layout, folders: Folders) -> ImageDataset
             others += [path.removeprefix(prefix) for path in listing.others]
             unreadable += [(path.removeprefix(prefix), reason) for path, reason in listing.unreadable]
     strays = [path.removeprefix(prefix) for path in layout.strays]
+    if not rows and strays and not to_train:
+        rows, strays = [(UNLABELLED, path, False) for path in strays], []
     if not rows:
         raise _no_images(root, strays, list_folder(top, folders).others, unreadable)
-    rows.sort()
     all_folders = [*layout.train.items(), *(layout.test or {}).items()]
-    class_names = tuple(sorted({name for name, folder in all_folders if not folders.has_only_outputs(folder)}))
+    empty_classes = {name for name, folder in all_folders if not folders.has_only_outputs(folder)}
+    dataset = replace(_of_rows(root, rows, empty_classes), warnings=layout.warnings, unreadable=tuple(unreadable))
+    return dataset.warned(not_images(others), _left_out("in no class folder", "image", strays))
+
+
+def _digests(names: Iterable[str]) -> np.ndarray:
+    """Return `(n, 32)` uint8: the SHA-256 of each name."""
+    digests = [hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest() for name in names]
+    return np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 32)
+
+
+def _of_rows(
+    root: StoragePath, rows: Sequence[tuple[str, str, bool]], classes: Collection[str] = frozenset()
+) -> ImageDataset:
+    """Return the data set of (class, path, whether it is a test image); it also has `classes`, and digests of zero."""
+    rows = sorted(rows)
+    class_names = tuple(sorted({*classes, *(name for name, _, _ in rows)}))
     index = {class_name: label for label, class_name in enumerate(class_names)}
-    dataset = ImageDataset(
+    return ImageDataset(
         root=root,
         class_names=class_names,
         paths=tuple(path for _, path, _ in rows),
         labels=np.array([index[class_name] for class_name, _, _ in rows], dtype=np.int64),
         is_test=np.array([is_test for _, _, is_test in rows], dtype=bool),
         digests=np.zeros((len(rows), 32), dtype=np.uint8),
-        warnings=layout.warnings,
-        unreadable=tuple(unreadable),
     )
-    return dataset.warned(not_images(others), _left_out("in no class folder", "image", strays))
 
 
-def _classes(dataset: ImageDataset, layout: Layout) -> str:
+def _classes(dataset: ImageDataset, where: str, *, has_splits: bool) -> str:
     """Return where the classes are and how many images each has.
 
     Many classes are not all named; then the smallest and the largest are.
     """
+    if dataset.class_names == (UNLABELLED,):
+        return f"{dataset.n_images:,} images without labels."
     n_classes = len(dataset.class_names)
     n_train, n_test = dataset.class_counts
     n_all = n_train + n_test
 
     def counted(label: int) -> str:
-        counts = f"{n_train[label]:,}" if layout.test is None else f"{n_train[label]:,} + {n_test[label]:,}"
+        counts = f"{n_train[label]:,} + {n_test[label]:,}" if has_splits else f"{n_train[label]:,}"
         return f"{printable(dataset.class_names[label])} ({counts})"  # a class may be called 7
 
     named = [counted(label) for label in range(min(n_classes, _MAX_CLASSES))]
     if n_classes > _MAX_CLASSES:
         named[-1] = f"…; the smallest is {counted(int(n_all.argmin()))}, the largest {counted(int(n_all.argmax()))}"
-    where = _folder(dataset.root, layout.train_dir)
-    if layout.test_dir is not None:
-        where = f"{where} (training) and {_folder(dataset.root, layout.test_dir)} (test)"
-    return f"{n_classes:,} class{'' if n_classes == 1 else 'es'}, images in {where}: {', '.join(named)}."
+    splits = " (training + test)" if has_splits and where.startswith("labels") else ""
+    return f"{n_classes:,} class{'' if n_classes == 1 else 'es'}, {where}{splits}: {', '.join(named)}."
 
 
 def _folder(root: StoragePath, path: str) -> str:
@@ -229,7 +312,7 @@ def _read(listed: ListedImages, cache_dir: StoragePath, *, show: bool) -> ImageD
     return _warn(kept.warned(*dataset.warnings), warning)
 
 
-def _with_images(dataset: ImageDataset, *, to_train: bool) -> ImageDataset:
+def _with_images(dataset: ImageDataset, labelled: Labelled | None, *, to_train: bool) -> ImageDataset:
     """Return `dataset` with the classes that have training images; all that have images if not `to_train`.
 
     Raises:
@@ -240,12 +323,21 @@ def _with_images(dataset: ImageDataset, *, to_train: bool) -> ImageDataset:
     if not to_train:
         return _with_classes(dataset, n_train + n_test > 0, "image")
     if test_only := _named(dataset, (n_train == 0) & (n_test > 0)):
+        if labelled:
+            raise DatasetError(
+                f"In {labelled.name}, the test split has {_counted('class', test_only)} without training images."
+                f"{labelled.first_of(test_only[0])}"
+            )
         raise DatasetError(
             f"The test split of {printable(dataset.root)} has {_counted('class', test_only)} without training images; "
             f"{near_match(test_only, _named(dataset, n_train > 0))}add training images, or name the train "
             f"split alone with --train-folder FOLDER: featx then takes a test split from it."
         )
     names = _named(dataset, n_train > 0)
+    if len(names) < 2 and labelled:
+        raise DatasetError(
+            f"{labelled.name} has training images of only {_counted('class', names)}; a classifier needs two or more."
+        )
     if len(names) < 2:
         raise DatasetError(
             f"{printable(dataset.root)} has training images of only {_counted('class', names)}; a classifier needs "
@@ -267,13 +359,15 @@ def _with_classes(dataset: ImageDataset, has_images: np.ndarray, what: str) -> I
     return _warn(replace(dataset, class_names=tuple(names), labels=labels), left_out, alike_warning(names))
 
 
-def _split_by_content(dataset: ImageDataset, test_fraction: float, *, to_train: bool) -> ImageDataset:
+def _split_by_content(
+    dataset: ImageDataset, test_fraction: float, labelled: Labelled | None, *, to_train: bool
+) -> ImageDataset:
     """Return `dataset` with a test split taken from its images.
 
     Raises:
         DatasetError: `to_train`, and there are too few images for both splits.
     """
-    split = replace(dataset, is_test=hashed_test_mask(dataset.digests, test_fraction))
+    split = replace(dataset, is_test=hashed_test_mask(dataset.units, test_fraction))
     if not to_train:
         return split
     n_train, n_test = split.class_counts
@@ -283,10 +377,13 @@ def _split_by_content(dataset: ImageDataset, test_fraction: float, *, to_train: 
     elif test_fraction and not n_test.any():
         taken = f"none of {split.n_images} images"
     if taken:
+        first = labelled.first_of(all_test[0]) if labelled and all_test else ""
+        by = "their content" if split.groups is None else "the names of their groups"
+        how = "with a column split in the table" if labelled else "yourself"
         raise DatasetError(
-            f"featx takes about {test_fraction:.0%} of the images for testing, chosen by their content; in "
-            f"{printable(split.root)} it would take {taken}: add images, or make a train and a test split yourself. "
-            f"{EXPECTED}"
+            f"featx takes about {test_fraction:.0%} of the images for testing, chosen by {by}; in "
+            f"{printable(split.root)} it would take {taken}: add images, or make a train and a test split {how}."
+            f"{first or ('' if labelled else f' {EXPECTED}')}"
         )
     return split
 
@@ -335,7 +432,7 @@ def _no_images(
     if strays:
         return DatasetError(
             f"{printable(root)} has {_counted('image', strays)} in no class folder; put the images of each class "
-            f"into their own folder.{_prefixes(strays)} {EXPECTED}"
+            f"into their own folder, or name a table of labels with --labels.{_prefixes(strays)} {EXPECTED}"
         )
     folders = _counted("folder", [f"{path} ({reason})" for path, reason in unreadable])
     but = f" Not readable: {folders}." if unreadable else ""

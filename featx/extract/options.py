@@ -27,7 +27,7 @@ from featx.backbones import (
     is_network_name,
     preprocessing_help,
 )
-from featx.dataset import Data, ImageDataset, ImageFolders
+from featx.dataset import Data, ImageDataset, ImageFolders, Labels
 from featx.engines import (
     AUTO,
     EngineChoices,
@@ -501,6 +501,8 @@ def option_variable(flag: str) -> str:
 DECIDING = (
     *map(option_flag, RECIPE_OPTIONS),
     *("--train-folder", "--test-folder", "--zip-encoding", "--cache-dir"),
+    *("--labels", "--label-regex", "--path-column", "--label-column", "--split-column"),
+    *("--group-column", "--unlabelled"),
     *("--views", "--augment", "--flip", "--rotation", "--zoom", "--shear", "--test-views"),
 )
 
@@ -519,6 +521,7 @@ def extract_command(
         words += ["--zip-encoding", root.zip_encoding]
     for flag, folder in (("--train-folder", named.train), ("--test-folder", named.test)):
         words += [] if folder is None else [flag, folder]
+    words += [] if named.labels is None else Labels.of(named.labels).words()
     for name, value in with_defaults(options).items():
         if value != RECIPE_DEFAULTS[name]:
             words += [option_flag(name), as_typed(value)]

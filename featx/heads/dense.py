@@ -56,7 +56,8 @@ class TrainingSet:
     Attributes:
         X: `(n, ...)` float16 or float32 features: an array, a memory map, or rows that are on disk.
         y: `(n,)` int64 labels, `0` to `n_classes - 1`.
-        digests: `(n, 32)` uint8, SHA-256 of the images: `logreg` never has one image on both sides of a fold.
+        digests: `(n, 32)` uint8, see `featx.dataset.ImageDataset.units`: `logreg` never has images with the same one on
+            both sides of a fold.
         is_validation: `(n,)`, the rows that decide when training stops. `logreg` trains on all rows.
         n_classes: number of classes, 2 or more.
         views: `(n, n_views, ...)` features of augmented views of the same images. In each epoch `dense` sees one row of

@@ -5,4 +5,4 @@
 
 from featx.report.folder import PAGE_NAME, fill_report, write_report
 from featx.report.preview import draw_preview
-from featx.report.text import curve_verdict, table, verdict
+from featx.report.text import curve_verdict, few_images_note, table, verdict

@@ -21,13 +21,15 @@ from featx.report.plots.results import accuracy_chart, summary_chart, time_chart
 from featx.report.text import (
     CURVES_NOTE,
     LEARNING_NOTE,
-    REPEATS_NOTE,
     TIME_NOTE,
     class_measures,
     curve_verdict,
+    few_images_note,
     first_seed_note,
     hardware_text,
+    images_text,
     quality_note,
+    repeats_note,
     short_value,
     table,
     title,
@@ -126,8 +128,7 @@ def draw(comparison: Comparison) -> dict[str, bytes]:
 
 def results_page(comparison: Comparison, *, has_curves: bool) -> str:
     """Return `results.md`; `has_curves` if there is a picture of the training curves."""
-    numbers = f"{comparison.n_train:,} for training, {comparison.n_validation:,} for validation"
-    counts = f"{len(comparison.class_names):,} classes. Images: {numbers}, {comparison.n_test:,} for testing."
+    counts = f"{len(comparison.class_names):,} classes. {images_text(comparison)}"
     seed = list(filter(None, [first_seed_note(comparison)]))
     parts = [
         f"# {title(comparison, escape_markdown)}",
@@ -135,8 +136,9 @@ def results_page(comparison: Comparison, *, has_curves: bool) -> str:
         f"Data set: {escape_markdown(comparison.dataset)}. {counts} Seed {comparison.seed}.",
         table(comparison, markdown=True).rstrip(),
         quality_note(comparison),
+        *filter(None, [escape_markdown(few_images_note(comparison))]),
         TIME_NOTE,
-        *([REPEATS_NOTE] if any(approach.repeats for approach in comparison.approaches) else []),
+        *([repeats_note(comparison)] if any(approach.trainings for approach in comparison.approaches) else []),
         "![Accuracy on test images against total time, by approach](summary.png)",
         "## Accuracy\n\n![Accuracy on test images with 95 % intervals](accuracy.png)",
         "## Time\n\n![Time by approach, for features and for training](time.png)",

@@ -27,9 +27,13 @@ TIE_POINTS = 1
 #: With fewer test images than this, percentages have no decimals: a single image is more than half a point.
 N_FOR_DECIMALS = 200
 
+#: With fewer test images than this, cross-validation is suggested: the interval of 90 % spans 5 points and more.
+FEW_TEST_IMAGES = 500
+
 RESULT_HEADER = ("Approach", "Accuracy (95 % CI)", "Loss", "AUC", "F1", "ECE", "p (Holm)")
 COST_HEADER = ("Approach", "Features", "Training", "Total", "Parameters", "Memory")
 REPEATS_HEADER = ("Approach", "Seeds", "Mean accuracy", "SD", "Lowest", "Highest")
+FOLDS_HEADER = ("Approach", "Folds", "Mean accuracy", "SD", "Lowest", "Highest")
 
 QUALITY_NOTE = (
     "All figures are for the test images, which no training or tuning used. The best approach is chosen by its "
@@ -51,6 +55,20 @@ SEEDS_NOTE = (
     f"p: paired t-test of the mean accuracies against the best approach; McNemar's exact test if no answer depends on "
     f"the seed. {HOLM_NOTE}CI and p cover the choice of test images and of seeds. Loss, AUC, F1, ECE and the confusion "
     f"matrix are for the first seed."
+)
+
+FOLDS_NOTE = (
+    f"Cross-validation: every image was tested once in each repetition, by a model trained on the other folds. Groups, "
+    f"copies and near-duplicates were not divided. The best approach is chosen by its accuracy, so this accuracy is "
+    f"slightly optimistic. CI: 95 % interval of the corrected resampled t-test, or Wilson's if that is wider. AUC: "
+    f"area under the ROC curve. F1: mean over the classes. ECE: expected calibration error. p: corrected resampled "
+    f"t-test of the folds against the best approach (Nadeau and Bengio, 2003). {HOLM_NOTE}With several repetitions, "
+    f"loss, AUC, F1, ECE and the confusion matrix are for the first."
+)
+
+FOLD_SPREAD_NOTE = (
+    "Each fold was tested by a model of its own. This spread comes from the choice of the test images, of the training "
+    "images and of the seed. SD and ±: standard deviation over the folds."
 )
 
 REPEATS_NOTE = (
@@ -89,13 +107,13 @@ def table(comparison: Comparison, *, markdown: bool = False) -> str:
     """
     escape = escape_markdown if markdown else printable
     approaches = ranked(comparison.approaches)
-    repeated = [approach for approach in approaches if approach.repeats]
+    repeated = [approach for approach in approaches if approach.trainings]
     parts = [
         _table(RESULT_HEADER, approaches, lambda a: result_cells(a, comparison), comparison, markdown=markdown),
         _table(COST_HEADER, approaches, cost_cells, comparison, markdown=markdown),
     ]
     if repeated:
-        parts.append(_table(REPEATS_HEADER, repeated, repeats_cells, comparison, markdown=markdown))
+        parts.append(_table(repeats_header(comparison), repeated, repeats_cells, comparison, markdown=markdown))
     if warnings := _warnings(comparison, markdown=markdown):
         parts.insert(0, warnings)
     if notes := [f"- {escape(_cut(printable(a.name)))}: {escape(note)}" for a in approaches for note in a.notes]:
@@ -173,14 +191,15 @@ def verdict_lines(comparison: Comparison, escape: Callable[[str], str] = printab
     """Return the same as a line each on accuracy, on significance, and on time, without the warnings."""
     best, counterpart = comparison.best, comparison.counterpart
     low, high = _interval(best)
-    share = f"{escape(best.name)} got {accuracy_text(best)} of {best.metrics.n_samples:,} test images right"
+    images = "images" if comparison.n_folds else "test images"
+    share = f"{escape(best.name)} got {accuracy_text(best)} of {best.metrics.n_samples:,} {images} right"
     share += f" ({_seeds_text(best)}95 % interval {low} to {high} %)"
     if counterpart is None:
         alone = f"{share}, in {duration(best.total_s)}. There is nothing to compare it with."
         return tuple(filter(None, (alone, _baseline_text(comparison, escape))))
     role = "the runner-up" if counterpart.kind == best.kind else _BEST_OF_KIND[counterpart.kind]
     low, high = _interval(counterpart)
-    of_seeds = "" if best.repeats else _seeds_text(counterpart)
+    of_seeds = "" if best.trainings else _seeds_text(counterpart)
     accuracy = f"{share}. {escape(counterpart.name)}, {role}, got {accuracy_text(counterpart)} "
     accuracy += f"({of_seeds}{low} to {high} %)."
     others = [a for a in comparison.approaches if a is not best and a is not counterpart and a.p_holm is not None]
@@ -195,9 +214,11 @@ def verdict_lines(comparison: Comparison, escape: Callable[[str], str] = printab
 
 
 def _seeds_text(approach: Approach) -> str:
-    """Return what its accuracy is of several seeds, before an interval; empty of one."""
-    n_seeds = len(approach.repeats)
-    return f"mean and standard deviation of {n_seeds} seeds; " if n_seeds else ""
+    """Return what its accuracy is of several seeds or folds, before an interval; empty of one training."""
+    if not approach.trainings:
+        return ""
+    what = "folds" if approach.folds else "seeds"
+    return f"mean and standard deviation of {len(approach.trainings)} {what}; "
 
 
 def _baseline_text(comparison: Comparison, escape: Callable[[str], str]) -> str:
@@ -251,13 +272,51 @@ def _listed(names: Sequence[str]) -> str:
 
 def quality_note(comparison: Comparison) -> str:
     """Return what the columns of the table of results mean."""
+    if comparison.n_folds:
+        return FOLDS_NOTE
     has_seeds = any(approach.repeats for approach in comparison.approaches)
     return QUALITY_NOTE + (SEEDS_NOTE if has_seeds else ONE_SEED_NOTE)
 
 
+def few_images_note(comparison: Comparison) -> str:
+    """Return how little a small test split says, and what says more; empty for a larger one, or in cross-validation."""
+    n = comparison.n_test
+    if n >= FEW_TEST_IMAGES or comparison.n_folds:
+        return ""
+    low, high = (round(100 * end) for end in comparison.best.accuracy_interval)
+    n_all = n + comparison.n_train + comparison.n_validation
+    name = printable(comparison.best.name)
+    return (
+        f"With only {n:,} test images, all that is known of the accuracy of {name} is that it is between {low} and "
+        f"{high} %. --folds 5 tests on all {n_all:,} images."
+    )
+
+
 def first_seed_note(comparison: Comparison) -> str:
     """Return whose results are shown where only those of one training can be; empty if there was only one."""
-    return "These results are for the first seed." if any(each.repeats for each in comparison.approaches) else ""
+    if not any(each.repeats for each in comparison.approaches):
+        return ""
+    return f"These results are for the first {'repetition' if comparison.n_folds else 'seed'}."
+
+
+def images_text(comparison: Comparison) -> str:
+    """Return how many images were for what, with a capital and a full stop."""
+    if comparison.n_folds:
+        return f"Images: {comparison.n_test:,}, tested in {comparison.n_folds} folds."
+    return (
+        f"Images: {comparison.n_train:,} for training, {comparison.n_validation:,} for validation, "
+        f"{comparison.n_test:,} for testing."
+    )
+
+
+def repeats_header(comparison: Comparison) -> tuple[str, ...]:
+    """Return the columns of the table of all trainings."""
+    return FOLDS_HEADER if comparison.n_folds else REPEATS_HEADER
+
+
+def repeats_note(comparison: Comparison) -> str:
+    """Return what that table shows."""
+    return FOLD_SPREAD_NOTE if comparison.n_folds else REPEATS_NOTE
 
 
 def hardware_text(comparison: Comparison, escape: Callable[[str], str] = printable) -> str:
@@ -317,6 +376,7 @@ def _significance(comparison: Comparison, counterpart: Approach) -> str:
     if counterpart.p_holm is None:
         return f"The difference of {points} was not tested for significance."
     test = "paired test over images and seeds" if best.repeats or counterpart.repeats else "McNemar's test"
+    test = "corrected resampled t-test" if comparison.n_folds else test
     correction = " with Holm's correction" if len(comparison.approaches) > 2 else ""
     test = f"{test}{correction}, {_p_text(counterpart)}"
     if counterpart.differs_from_best:
@@ -363,7 +423,7 @@ def percent(share: float, n: int) -> str:
 
 
 def accuracy_text(approach: Approach) -> str:
-    """Return the accuracy for a sentence or a picture: of several seeds, the mean and the standard deviation."""
+    """Return the accuracy for a sentence or a picture: of several seeds or folds, mean and standard deviation."""
     n = approach.metrics.n_samples
     if approach.accuracy_sd is None:
         return percent(approach.accuracy, n)
@@ -402,7 +462,7 @@ def cost_cells(approach: Approach) -> tuple[str, ...]:
 
 def repeats_cells(approach: Approach) -> tuple[str, ...]:
     """Return what the table of repeats says of an approach that has some, after its name."""
-    repeats, n = approach.repeats, approach.metrics.n_samples
+    repeats, n = approach.trainings, approach.metrics.n_samples
     shares = (percent(share, n) for share in (approach.accuracy, stdev(repeats), min(repeats), max(repeats)))
     return str(len(repeats)), *shares
 

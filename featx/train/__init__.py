@@ -11,6 +11,7 @@ from featx.train.metrics import (
     ReliabilityBin,
     Result,
     confusion_matrix,
+    measure,
     reliability,
     wilson_interval,
 )

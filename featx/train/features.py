@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Unpack
 import numpy as np
 
 from featx.dataset import Data, DimImages, ImageDataset, SkippedImages, dim_sentence, scan, views_of
-from featx.errors import FeaturesMissingError, TrainingError
+from featx.errors import FeaturesMissingError, FeatxError, TrainingError
 from featx.extract import DEFAULT_CACHE_DIR, RecipeOptions, check_options, extract_command, resolve_recipe
 from featx.images import Views, as_views
 from featx.recipe import Recipe
@@ -88,6 +88,16 @@ class Features:
             train_views=None if self.train_views is None else take_views(self.train_views, mask[~is_test]),
             test_views=None if self.test_views is None else take_views(self.test_views, mask[is_test]),
         )
+
+    def with_test(self, is_test: np.ndarray) -> "Features":
+        """Return the same with another test split: the images where `is_test`, `(n,)` bool, is true.
+
+        Raises:
+            FeatxError: there are views, which belong to the training images of one split.
+        """
+        if self.train_views is not None or self.test_views is not None:
+            raise FeatxError("Views belong to one split: leave them out to divide the images otherwise.")
+        return replace(self, dataset=replace(self.dataset, is_test=as_mask(is_test, self.dataset.n_images)))
 
     def to_pandas(self) -> "pd.DataFrame":
         """Return a table with `path`, `label`, `split`, and a float32 column for each feature: `f0`, `f1`, ….

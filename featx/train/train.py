@@ -177,7 +177,7 @@ def _training_set(features: Features, training: Training) -> TrainingSet:
     return TrainingSet(
         take(features.X, is_train),
         dataset.labels[is_train],
-        dataset.digests[is_train],
+        dataset.units[is_train],
         validation_part(dataset, training.seed),
         n_classes=len(dataset.class_names),
         views=features.train_views,
@@ -193,4 +193,4 @@ def _measured(trained: Trained, features: Features, tuning: Tuning) -> Result:
 def validation_part(dataset: ImageDataset, seed: int) -> npt.NDArray[np.bool_]:
     """Return `(n_train,)` bool: which training images decide when to stop. The same for heads and baselines."""
     train = ~dataset.is_test
-    return validation_mask(dataset.digests[train], dataset.labels[train], seed=seed, fraction=VALIDATION_FRACTION)
+    return validation_mask(dataset.units[train], dataset.labels[train], seed=seed, fraction=VALIDATION_FRACTION)

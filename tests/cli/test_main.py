@@ -107,7 +107,8 @@ def test_a_command_that_fails_leaves_no_empty_folders(data, tmp_path, monkeypatc
 
 
 def test_without_data_the_sample_is_used_and_said(here, featx):
-    result = featx("extract", *FAST, "--backbone", "mobilenetv2", "--layer", "block_2_add")
+    words = ["block_2_add" if word == "block2_pool" else word for word in FAST]
+    result = featx("extract", *words, "--backbone", "mobilenetv2")
     assert "built-in sample" in result.stderr
     assert "1,797 images in 10 classes (500 training, 1,297 test)" in result.stdout
 

@@ -4,17 +4,20 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
-from featx.compare import candidates
-from featx.compare.candidates import MIN_PER_CLASS
+from featx.cli.main import main
+from featx.compare.candidates import MIN_PER_CLASS, Curve
 from featx.compare.compare import compare_approaches
 from featx.compare.result import Comparison, CurvePoint
 from featx.dataset.image_dataset import sample_mask
+from featx.dataset.scanning import scan
+from featx.errors import FeatxError
 from featx.heads.training_loop import Training
 from featx.report.folder import write_report
 from featx.report.html.page import page_html
 from featx.report.text import curve_verdict
-from tests.conftest import SMALL
+from tests.conftest import SMALL, write_photos
 
 
 @pytest.fixture
@@ -49,11 +52,9 @@ def test_small_classes_give_what_they_have(digests):
 
 @pytest.fixture(scope="module")
 def comparison(tmp_path_factory, new_cache) -> Comparison:
-    from tests.conftest import write_photos
-
     folder = tmp_path_factory.mktemp("curve")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(candidates, "N_SEEDS", 2)  # a third one takes half as long again, and shows no more
+        patch.setattr("featx.compare.compare.N_SEEDS", 2)  # a third one takes half as long again, and shows no more
         return compare_approaches(
             write_photos(folder / "data", n_train=16, n_test=10),
             baselines=["report-dnn"],
@@ -62,6 +63,38 @@ def comparison(tmp_path_factory, new_cache) -> Comparison:
             learning_curve=True,
             **SMALL,
         )
+
+
+def test_sizes_are_numbers_of_training_images(tmp_path):
+    dataset = scan(write_photos(tmp_path / "data", n_train=16, n_test=3), tmp_path / "cache")
+    assert list(Curve((32, 10, 20)).points(dataset)) == [(10 / 32, 10), (20 / 32, 20), (1, 32)]
+    assert list(Curve((1, 2, 3)).points(dataset)) == [(1 / 32, 2 * MIN_PER_CLASS)]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ([33], "A learning curve has at most as many images as there are for training, 32: .* Received: 33"),
+        ([0, 10], "a size of learning_curve must be a whole number of 1 or more. Received: 0"),
+        ("50", r"learning_curve is True, False, or numbers of training images, like \[50, 500\]. Received: '50'"),
+    ],
+)
+def test_sizes_that_cannot_be_are_refused_before_anything_is_computed(tmp_path, sizes, message):
+    data = write_photos(tmp_path / "data", n_train=16, n_test=3)
+    with pytest.raises(FeatxError, match=message):
+        compare_approaches(data, learning_curve=sizes, cache_dir=tmp_path / "cache", **SMALL)
+    assert not list(tmp_path.glob("cache/*/*.h5"))
+
+
+def test_the_command_line_takes_sizes(tmp_path):
+    data = write_photos(tmp_path / "data", n_train=16, n_test=3)
+    words = ["compare", str(data), "--weights", "random", "--cache-dir", str(tmp_path / "cache"), "--curve-sizes"]
+    result = CliRunner().invoke(main, [*words, "10,ten"])
+    assert result.exit_code == 2
+    assert "like 50,500. Received: '10,ten'" in result.output
+    result = CliRunner().invoke(main, [*words, "10,40"])
+    assert result.exit_code == 2
+    assert "Received: 40" in result.output
 
 
 def test_every_approach_has_a_point_for_every_share(comparison):

@@ -17,7 +17,7 @@ from featx.report.folder import draw, results_page, write_report
 from featx.report.plots import page
 from featx.report.plots.diagnostics import confusion_chart, confusion_file_names, training_curves_chart
 from featx.report.plots.results import _overlap, accuracy_chart, summary_chart, time_chart
-from featx.report.text import table, title, verdict, verdict_lines
+from featx.report.text import few_images_note, table, title, verdict, verdict_lines
 from featx.system.tables import n_columns
 from featx.train.metrics import confusion_matrix, measure
 
@@ -466,6 +466,16 @@ def test_labels_of_the_summary_do_not_overlap(seed):
     for a, b in itertools.combinations(boxes, 2):
         assert _overlap(a, b) == 0
     assert all(_overlap(box, area) > 0.98 * box.width * box.height for box in boxes)
+
+
+def test_a_small_test_split_says_what_it_is_worth_and_what_says_more():
+    small, large = (comparison(approach("a + logreg", round(0.9 * n), n_test=n)) for n in (499, 500))
+    low, high = (round(100 * end) for end in small.best.accuracy_interval)
+    assert few_images_note(small) == (
+        f"With only 499 test images, all that is known of the accuracy of a + logreg is that it is between {low} and "
+        f"{high} %. --folds 5 tests on all 1,499 images."
+    )
+    assert not few_images_note(large)
 
 
 def of_layer(layer, n_correct, **how):

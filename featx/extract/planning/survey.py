@@ -78,7 +78,7 @@ def survey(data: Data, cache_dir: Path, *, show: bool = False) -> Survey:
         _, size_bytes = _look_up(_file_names(data), cache_dir)
         return Survey(data, data.n_images, data.n_train, size_bytes, 0, 0.0)
     started = time.perf_counter()
-    listed = list_images(data, show=show)
+    listed = list_images(data, to_train=False, show=show)
     files = listed.dataset
     names = _file_names(files)
     is_known, size_bytes = _look_up(names, cache_dir)

@@ -168,7 +168,7 @@ def confusion_chart(comparison: Comparison, approach: Approach) -> "Figure":
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     cell_in = 1.25 if n_classes <= 3 else 0.62 if n_classes <= 12 else 0.34 if n_classes <= 40 else 12 / n_classes
     side_in = cell_in * n_classes
-    seed = " (first seed)" if approach.repeats else ""
+    seed = f" (first {'repetition' if approach.folds else 'seed'})" if approach.repeats else ""
     title = f"{short(approach.name)}{seed}: {_commonest_mistake(comparison, confusion)}"
     notes = ["Numbers stand for classes: see results.md."] if are_numbered(comparison.class_names) else []
     notes += [f"Each row and column stands for {n_together} classes."] if n_together > 1 else []

@@ -259,7 +259,10 @@ def new_page(comparison: Comparison, title: str, body_in: float, sheet: Sheet, *
     texts = (drawable(with_numbers(text, comparison.class_names)) for text in comparison.warnings)
     warnings = [line for text in texts for line in _wrapped(f"⚠ {text}", int(11.5 * width_in))]
     dataset = f"{short(comparison.dataset)}: " if can_draw(comparison.dataset) else ""
-    source = f"{dataset}{comparison.n_test:,} test images, {comparison.n_train:,} for training."
+    numbers = f"{comparison.n_test:,} test images, {comparison.n_train:,} for training."
+    if comparison.n_folds:
+        numbers = f"{comparison.n_test:,} images in {comparison.n_folds} folds."
+    source = f"{dataset}{numbers}"
     footers = _wrapped(f"{source} {note}", int(14 * width_in))
     header_in = 0.15 + 0.26 * len(titles) + LINE_IN * len(warnings) + 0.08
     footer_in = 0.12 + 0.17 * len(footers)

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 #: What is drawn around points, and with several seeds also.
 INTERVALS = "Lines: 95 % intervals."
 SEEDS = "Small dots: the seeds. ±: their standard deviation."
+FOLDS = "Small dots: the folds. ±: their standard deviation."
 
 #: How the accuracy with one seed is drawn.
 SEED_DOT: dict[str, Any] = {"color": INK, "marker": ".", "ls": "", "ms": 4, "alpha": 0.6, "zorder": 4}
@@ -53,7 +54,7 @@ def summary_chart(comparison: Comparison, sheet: Sheet = PICTURE) -> "Figure":
     for approach in comparison.approaches:
         x, colour = _visible(approach.total_s), COLOURS[approach.kind]
         axes.vlines(x, *_interval([approach]), colour, lw=2, alpha=0.7)
-        axes.plot([x] * len(approach.repeats), _percentages(approach), **SEED_DOT)
+        axes.plot([x] * len(approach.trainings), _percentages(approach), **SEED_DOT)
         axes.plot(x, 100 * approach.accuracy, MARKERS[approach.kind], color=colour, ms=9, zorder=3)
     low, high = _extent(comparison.approaches)
     margin = max(0.15 * (high - low), 0.5)
@@ -77,7 +78,7 @@ def accuracy_chart(comparison: Comparison, sheet: Sheet = PICTURE) -> "Figure":
     for y, approach in enumerate(rows):
         low, high = _interval([approach])
         axes.hlines(y, low, high, COLOURS[approach.kind], lw=3, alpha=0.6)
-        axes.plot(_percentages(approach), [y] * len(approach.repeats), **SEED_DOT)
+        axes.plot(_percentages(approach), [y] * len(approach.trainings), **SEED_DOT)
         axes.plot(100 * approach.accuracy, y, MARKERS[approach.kind], color=COLOURS[approach.kind], ms=7.5)
         _right_of(axes, y, result_cells(approach, comparison)[0])
     _chance_line(axes, comparison, rows)
@@ -90,12 +91,14 @@ def accuracy_chart(comparison: Comparison, sheet: Sheet = PICTURE) -> "Figure":
 
 def accuracy_note(comparison: Comparison) -> str:
     """Return what a chart of accuracies shows beside the points."""
+    if comparison.n_folds:
+        return f"{INTERVALS} {FOLDS}"
     return f"{INTERVALS} {SEEDS}" if any(approach.repeats for approach in comparison.approaches) else INTERVALS
 
 
 def _percentages(approach: Approach) -> list[float]:
     """Return the accuracy with each seed, in per cent; empty if there is one seed."""
-    return [100 * share for share in approach.repeats]
+    return [100 * share for share in approach.trainings]
 
 
 def _chance_line(axes: "Axes", comparison: Comparison, rows: Sequence[Approach]) -> None:
@@ -119,7 +122,7 @@ def _accuracy_title(comparison: Comparison) -> str:
     close = [approach for approach in others if not approach.differs_from_best]
     if not others:
         return f"{short(best.name)} is right on {accuracy_text(best)} of the test images"
-    name = f"{short(best.name)} ({accuracy_text(best)})" if best.repeats else short(best.name)
+    name = f"{short(best.name)} ({accuracy_text(best)})" if best.trainings else short(best.name)
     if not close:
         return f"{name} is the most accurate, by a significant difference (p < {SIGNIFICANCE:g})"
     names = f"{short(close[0].name)} is" if len(close) == 1 else f"{len(close)} others are"

@@ -1,0 +1,120 @@
+"""Folds for cross-validation: which images are tested together, so that nothing that belongs together is divided."""
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from featx.dataset import ImageDataset
+from featx.errors import FeatxError
+from featx.text import printable
+
+#: More would leave too few images in each to measure anything.
+MAX_FOLDS = 100
+
+
+@dataclass(frozen=True, eq=False)
+class Folds:
+    """Which fold each image is in, once for each repetition.
+
+    Attributes:
+        n: number of folds.
+        digests: `(n_images,)` bytes of 32, sorted: SHA-256 of each image's file, none twice.
+        numbers: `(n_repeats, n_images)` int64, from 0 to `n - 1`, in the order of `digests`.
+    """
+
+    n: int
+    digests: npt.NDArray[np.bytes_]
+    numbers: npt.NDArray[np.int64]
+
+    def of(self, dataset: ImageDataset) -> npt.NDArray[np.int64]:
+        """Return `(n_repeats, dataset.n_images)`: the fold of each image of a data set."""
+        return self.numbers[:, np.searchsorted(self.digests, _keys(dataset.digests))]
+
+
+def make_folds(dataset: ImageDataset, near: npt.NDArray[np.int64], n_folds: int, n_repeats: int, seed: int) -> Folds:
+    """Return folds that have about the same share of each class, and divide neither groups nor copies.
+
+    Args:
+        dataset: the images.
+        near: `(k, 2)` pairs of rows that show the same photograph.
+        n_folds: number of folds, 2 or more.
+        n_repeats: how often the images are divided, each time otherwise.
+        seed: of the first time.
+
+    Raises:
+        FeatxError: there is too little to divide, or a class would have too few images to train on.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+    together = _together(dataset, near)
+    n_groups = int(together.max()) + 1
+    if n_groups < n_folds:
+        what = "groups" if dataset.groups is not None else "different images"
+        raise FeatxError(
+            f"{n_folds} folds need {n_folds} {what} or more, and there are {n_groups}: choose fewer folds."
+        )
+    _check_classes(dataset, together)
+    are_alone = n_groups == dataset.n_images
+    kind = StratifiedKFold if are_alone else StratifiedGroupKFold  # the latter looks at every group in turn
+    numbers = np.empty((n_repeats, dataset.n_images), np.int64)
+    for repeat in range(n_repeats):
+        splitter = kind(n_splits=n_folds, shuffle=True, random_state=seed + repeat)
+        parts = splitter.split(np.zeros(dataset.n_images), dataset.labels, None if are_alone else together)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a class may have fewer images than there are folds
+            for number, (_, rows) in enumerate(parts):
+                numbers[repeat, rows] = number
+    _check_training(dataset, numbers, n_folds)
+    digests, first = np.unique(_keys(dataset.digests), return_index=True)
+    return Folds(n_folds, digests, numbers[:, first])
+
+
+def _keys(digests: npt.NDArray[np.uint8]) -> npt.NDArray[np.bytes_]:
+    """Return `(n,)` bytes for `(n, 32)` uint8; trailing zeros, which NumPy drops, tell no two digests apart wrongly."""
+    return np.ascontiguousarray(digests).view("S32")[:, 0]
+
+
+def _together(dataset: ImageDataset, near: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Return `(n,)`: a number for each image, the same for all of a group, for copies, and for copies of these."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    n = dataset.n_images
+    _, units = np.unique(_keys(dataset.units), return_inverse=True)
+    _, contents = np.unique(_keys(dataset.digests), return_inverse=True)
+    first, second = near.reshape(-1, 2).T
+    rows = np.concatenate([np.arange(n), np.arange(n), first])
+    columns = np.concatenate([n + units, 2 * n + contents, second])  # nodes: images, then units, then contents
+    graph = coo_array((np.ones(len(rows), bool), (rows, columns)), shape=(3 * n, 3 * n))
+    _, component = connected_components(graph, directed=False)
+    numbers: npt.NDArray[np.int64] = np.unique(component[:n], return_inverse=True)[1]
+    return numbers
+
+
+def _check_classes(dataset: ImageDataset, together: npt.NDArray[np.int64]) -> None:
+    """Raise FeatxError if all images of a class belong together."""
+    for label, name in enumerate(dataset.class_names):
+        n_groups = len(np.unique(together[dataset.labels == label]))
+        if n_groups == 1:
+            what = "one group" if dataset.groups is not None else "one image and its copies"
+            raise FeatxError(
+                f"All images of the class {printable(name)} are {what}: when it is tested, there is none to train on. "
+                f"Leave the class out."
+            )
+
+
+def _check_training(dataset: ImageDataset, numbers: npt.NDArray[np.int64], n_folds: int) -> None:
+    """Raise FeatxError if a fold leaves fewer than two images of a class to train on."""
+    n_classes = len(dataset.class_names)
+    n_all = np.bincount(dataset.labels, minlength=n_classes)
+    for of_repeat in numbers:
+        for number in range(n_folds):
+            n_tested = np.bincount(dataset.labels[of_repeat == number], minlength=n_classes)
+            for label in np.flatnonzero(n_all - n_tested < 2):
+                raise FeatxError(
+                    f"The class {printable(dataset.class_names[label])} has {n_all[label]} images in too few groups: a "
+                    f"fold would leave fewer than two of them to train on. Choose another number of folds, or leave "
+                    f"the class out."
+                )

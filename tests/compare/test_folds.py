@@ -1,0 +1,210 @@
+"""Cross-validation: nothing that belongs together is divided, and the figures are those of models that saw nothing."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from featx.cli.main import main
+from featx.compare.compare import compare_approaches
+from featx.compare.folds import make_folds
+from featx.compare.result import Comparison
+from featx.compare.significance import resampled_interval, resampled_p_value
+from featx.dataset import ImageDataset, ImageFolders, Labels
+from featx.errors import FeatxError
+from featx.heads.training_loop import Training
+from featx.report.folder import write_report
+from featx.report.text import quality_note, table, verdict
+from tests.conftest import SMALL, write_photos
+
+NONE = np.empty((0, 2), np.int64)
+
+
+def dataset_of(labels: np.ndarray, groups: np.ndarray | None = None, copies: int = 0) -> ImageDataset:
+    """A data set of so many images; the last `copies` are the same as the first."""
+    n = len(labels)
+    digests = np.random.default_rng(0).integers(0, 256, (n, 32), np.uint8)
+    digests[n - copies :] = digests[:copies]
+    names = tuple(f"class {label}" for label in range(labels.max() + 1))
+    units = None if groups is None else np.repeat(groups.astype("<u8").view(np.uint8).reshape(-1, 8), 4, axis=1)
+    return ImageDataset(
+        Path("data"), names, tuple(f"{row}.jpg" for row in range(n)), labels, np.zeros(n, bool), digests, groups=units
+    )
+
+
+def test_folds_have_the_same_share_of_every_class_and_each_image_once():
+    labels = np.repeat([0, 1, 2], [100, 50, 25])
+    folds = make_folds(dataset_of(labels), NONE, 5, 2, seed=3)
+    numbers = folds.of(dataset_of(labels))
+    assert numbers.shape == (2, 175)
+    for of_repeat in numbers:
+        for number in range(5):
+            assert np.bincount(labels[of_repeat == number]).tolist() == [20, 10, 5]
+    assert (numbers[0] != numbers[1]).any()
+    assert np.array_equal(make_folds(dataset_of(labels), NONE, 5, 1, seed=4).of(dataset_of(labels))[0], numbers[1])
+
+
+def test_groups_copies_and_near_copies_are_in_one_fold():
+    labels, groups = np.arange(120) % 2, np.arange(120) // 6
+    dataset = dataset_of(labels, groups, copies=3)
+    near = np.array([[10, 70], [70, 100]])
+    (numbers,) = make_folds(dataset, near, 4, 1, seed=0).of(dataset)
+    for group in range(20):
+        assert len(np.unique(numbers[groups == group])) == 1
+    assert numbers[0] == numbers[117]  # a copy in another group
+    assert numbers[10] == numbers[70] == numbers[100]
+
+
+@pytest.mark.parametrize(
+    ("labels", "groups", "message"),
+    [
+        (np.arange(40) % 2, np.arange(40) // 20, "5 folds need 5 groups or more, and there are 2: choose fewer folds"),
+        (np.arange(4) % 2, None, "5 folds need 5 different images or more, and there are 4"),
+        (np.arange(40) // 30, np.minimum(np.arange(40), 30), "All images of the class class 1 are one group: when it"),
+        (np.repeat([0, 1], [30, 2]), None, "The class class 1 has 2 images in too few groups: a fold would leave"),
+    ],
+)
+def test_what_cannot_be_divided_is_refused(labels, groups, message):
+    with pytest.raises(FeatxError, match=message):
+        make_folds(dataset_of(labels, groups), NONE, 5, 1, seed=0)
+
+
+# The test
+
+
+def test_the_p_value_is_nadeau_and_bengios():
+    """Bouckaert and Frank's formula, computed here by hand: 2 folds, 3 repetitions."""
+    a, b = [0.8, 0.9, 0.85, 0.8, 0.95, 0.9], [0.7, 0.8, 0.8, 0.75, 0.8, 0.85]
+    from scipy.stats import t
+
+    differences = np.subtract(a, b)
+    statistic = differences.mean() / np.sqrt((1 / 6 + 1) * differences.var(ddof=1))
+    assert resampled_p_value(a, b, 2) == pytest.approx(2 * t.sf(statistic, 5))
+    assert resampled_p_value(a, a, 2) == 1
+    assert resampled_p_value([0.5] * 6, [0.4] * 6, 2) == pytest.approx(2**-5)
+    with pytest.raises(FeatxError, match="same two or more folds"):
+        resampled_p_value(a, b[1:], 2)
+
+
+def test_intervals_are_never_narrower_than_those_of_one_test_split():
+    low, high = resampled_interval([0.9] * 5, 5, 0.9, 100)
+    assert low == pytest.approx(0.8256, abs=1e-3)
+    assert high == pytest.approx(0.9448, abs=1e-3)
+    wide = resampled_interval([0.7, 0.9, 0.8, 1.0, 0.85], 5, 0.85, 100)
+    assert wide[0] < low
+    assert wide[1] == 1
+
+
+def test_equal_classifiers_are_seldom_told_apart():
+    """Two classifiers that learn from 80 numbers which of two means is larger, cross-validated in five folds."""
+    from sklearn.linear_model import LogisticRegression
+
+    n_wrong = 0
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        y = np.repeat([0, 1], 40)
+        X = rng.normal(0, 1, (80, 2)) + 0.8 * y[:, np.newaxis]  # the second column tells as much as the first
+        (numbers,) = make_folds(dataset_of(y), NONE, 5, 1, seed=seed).of(dataset_of(y))
+        accuracies = [
+            [
+                (LogisticRegression().fit(X[numbers != k, column : column + 1], y[numbers != k])).score(
+                    X[numbers == k, column : column + 1], y[numbers == k]
+                )
+                for k in range(5)
+            ]
+            for column in (0, 1)
+        ]
+        n_wrong += resampled_p_value(*accuracies, n_folds=5) < 0.05
+    assert n_wrong <= 16  # 10 are expected at most; more than 16 in 200 have a probability of 0.02
+
+
+# A comparison
+
+
+@pytest.fixture(scope="module")
+def comparison(tmp_path_factory, new_cache) -> Comparison:
+    folder = tmp_path_factory.mktemp("folds")
+    data = write_photos(folder / "data", n_train=12, n_test=8)
+    return compare_approaches(
+        data,
+        baselines=["report-dnn"],
+        cache_dir=new_cache(folder / "cache"),
+        training=Training(epochs=1),
+        folds=4,
+        fold_repeats=2,
+        **SMALL,
+    )
+
+
+def test_every_image_counts_once_and_every_fold_has_its_accuracy(comparison):
+    assert (comparison.n_test, comparison.n_train, comparison.n_folds) == (40, 30, 4)
+    for approach in comparison.approaches:
+        assert len(approach.folds) == 8
+        assert len(approach.repeats) == 2
+        assert approach.metrics.n_samples == 40
+        assert approach.repeats[0] == pytest.approx(np.mean(approach.folds[:4]))  # the folds are equally large
+        assert approach.metrics.accuracy == approach.repeats[0]
+        assert sum(approach.confusion.n_true) == 40
+    best, *others = sorted(comparison.approaches, key=lambda approach: -approach.accuracy)
+    assert all(approach.p_value is not None for approach in others)
+    assert others[0].p_value == pytest.approx(resampled_p_value(best.folds, others[0].folds, 4))
+    assert comparison.error_analysis is not None
+
+
+def test_it_survives_json_and_the_report_speaks_of_folds(comparison, tmp_path):
+    assert Comparison.from_json(comparison.to_json()) == comparison
+    write_report(comparison, tmp_path)
+    page = (tmp_path / "index.html").read_text(encoding="utf-8")
+    for text in (page, (tmp_path / "results.md").read_text(encoding="utf-8")):
+        assert "Images: 40, tested in 4 folds." in text
+        assert "corrected resampled t-test" in text
+    assert "of 40 images right (mean and standard deviation of 8 folds; 95 % interval" in verdict(comparison)
+    assert "Folds" in table(comparison)
+    assert quality_note(comparison).startswith("Cross-validation:")
+
+
+def test_patients_that_are_known_do_not_help(tmp_path, new_cache):
+    """The same as for one split: pixels tell the patient, and nothing tells the class."""
+    images = tmp_path / "images"
+    images.mkdir()
+    rows = []
+    for patient in range(24):
+        rng = np.random.default_rng(patient)
+        fingerprint = np.asarray(Image.fromarray(rng.integers(0, 256, (4, 4, 3), np.uint8)).resize((32, 32)), float)
+        for number in range(4):
+            noise = np.random.default_rng([patient, number]).normal(0, 12, (32, 32, 3))
+            name = f"{patient}-{number}.png"
+            Image.fromarray(np.clip(fingerprint + noise, 0, 255).astype(np.uint8)).save(images / name)
+            rows.append((name, "ill" if patient % 2 else "well", "", f"p{patient}"))
+    with (tmp_path / "labels.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("path", "label", "patient"), *((row[0], row[1], row[3]) for row in rows)])
+    cache = new_cache(tmp_path / "cache")
+    found = {}
+    for column in (None, "patient"):
+        data = ImageFolders(images, labels=Labels(tmp_path / "labels.csv", group_column=column))
+        comparison = compare_approaches(data, cache_dir=cache, training=Training(epochs=2), folds=5, **SMALL)
+        found[column] = {approach.name: approach.accuracy for approach in comparison.approaches}["vgg16 + logreg"]
+    assert found[None] > 0.85
+    assert found["patient"] < 0.75
+
+
+def test_the_command_cross_validates(tmp_path, new_cache, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    data, cache = write_photos(tmp_path / "data", n_train=8, n_test=4), new_cache(tmp_path / "cache")
+    shutil.copy(data / "train/sea/sea.0.jpg", data / "test/sea/copy.jpg")
+    words = ["compare", str(data), "--weights", "random", "--image-size", "32", "--layer", "block2_pool"]
+    words += ["--precision", "float32", "--pooling", "avg", "--cache-dir", str(cache), "--epochs", "1"]
+    result = CliRunner().invoke(main, [*words, "--folds", "3", "--quiet", "--report-dir", "r"], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    results = json.loads(Path("r/results.json").read_text())
+    assert results["n_test"] == 25
+    assert all(len(approach["folds"]) == 3 for approach in results["approaches"])
+    for more, message in ((["--repeats", "2"], "use fold_repeats"), (["--learning-curve"], "learning_curve")):
+        result = CliRunner().invoke(main, [*words, "--folds", "3", *more])
+        assert result.exit_code == 2
+        assert message in " ".join(result.output.split())
