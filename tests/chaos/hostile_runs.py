@@ -523,8 +523,7 @@ def problem_of_recipe(recipe: Recipe, run: Run) -> str:
     """Return what is wrong with a recipe that featx would compute: it must be the file's, and none of another featx."""
     stated = json.loads((run.dir / "recipe.json").read_text(encoding="utf-8"))
     stated = {name: value for name, value in stated.items() if value is not None}
-    computed = {**json.loads(recipe.to_json()), **stated}  # what is left out has its default
-    if json.dumps(computed, sort_keys=True, separators=(",", ":")) != recipe.to_json():
+    if json.dumps(stated, sort_keys=True, separators=(",", ":")) != recipe.to_json():
         return f"another recipe: {recipe.to_json()}"
     is_known = (
         (recipe.pixels_version, recipe.resize, recipe.backbone) == (3, "bilinear", "vgg16")
