@@ -325,7 +325,7 @@ def find_block(backbone: str, block: str, last_layer: str) -> tuple[str, str]:
     layers, last_block = trunk_of(backbone).layers, find_backbone(backbone).last_block
     names = layers[: layers.index(last_layer) + 1] if last_layer in layers else ()
     name = last_block if block == LAST_BLOCK else block
-    if not name:
+    if not name and block == LAST_BLOCK:
         raise BackboneError(
             f"featx knows no last block of {backbone}: name the first layer to tune with --tune LAYER. All that "
             f"follows it may take no output of earlier layers but that of the one before it."

@@ -35,6 +35,28 @@ def _sizes(text: str) -> tuple[int, ...]:
         ) from None
 
 
+def _curve(curve_sizes: tuple[int, ...], *, learning_curve: bool) -> dict[str, Any]:
+    """Return the learning curve that is asked for as `learning_curve`."""
+    return {"learning_curve": curve_sizes or learning_curve}
+
+
+_CURVE = opt.combined(
+    _curve,
+    click.option(
+        "--learning-curve",
+        is_flag=True,
+        help="Also train on 1, 2, 5, 10, 20 and 50 % of the training images; takes longer.",
+    ),
+    opt.option(
+        "--curve-sizes",
+        type=opt.Parsed("numbers", _sizes),
+        default=(),
+        show_default=False,
+        help="Numbers of training images for the learning curve, like 50,500,5000, instead of these shares.",
+    ),
+)
+
+
 @click.command(context_settings=opt.TAKES_FORMER_NAMES)
 @opt.DATA_OR_DEMO
 @opt.BACKBONE_LIST
@@ -71,18 +93,7 @@ def _sizes(text: str) -> tuple[int, ...]:
     default=1,
     help="Divide the images this many times, each time otherwise.",
 )
-@click.option(
-    "--learning-curve",
-    is_flag=True,
-    help="Also train on 1, 2, 5, 10, 20 and 50 % of the training images; takes longer.",
-)
-@opt.option(
-    "--curve-sizes",
-    type=opt.Parsed("numbers", _sizes),
-    default=(),
-    show_default=False,
-    help="Numbers of training images for the learning curve, like 50,500,5000, instead of these shares.",
-)
+@_CURVE
 @click.option(
     "--claims",
     is_flag=True,
@@ -100,8 +111,6 @@ def compare(
     baselines: tuple[str, ...],
     open_page: bool,
     claims: bool,
-    learning_curve: bool,
-    curve_sizes: tuple[int, ...],
     output: opt.Output,
     **options: Any,
 ) -> None:
@@ -117,13 +126,7 @@ def compare(
 
     baselines = ("report-cnn", *baselines) if with_scratch_cnn else baselines
     with new_folder(report_dir, Path(REPORTS_NAME), last=PAGE_NAME, precious=RUNS_NAME) as making:
-        comparison = compare_approaches(
-            data,
-            baselines=baselines,
-            runs_dir=making.built / RUNS_NAME,
-            learning_curve=curve_sizes or learning_curve,
-            **options,
-        )
+        comparison = compare_approaches(data, baselines=baselines, runs_dir=making.built / RUNS_NAME, **options)
         comparison = with_claims(comparison, always=claims)
         making.is_worth_keeping = True
         with waiting("report", show=output.show):

@@ -322,11 +322,9 @@ def _check(options: RecipeOptions, engine: str, cache_dir: StoragePath) -> None:
 
 def _as_text(backbones: Sequence[Path | str] | Path | str) -> Any:
     """Return the paths among backbones as text."""
-    if isinstance(backbones, Path):
-        return str(backbones)
-    return (
-        backbones if isinstance(backbones, str) else [str(one) if isinstance(one, Path) else one for one in backbones]
-    )
+    if isinstance(backbones, list | tuple):
+        return [str(one) if isinstance(one, Path) else one for one in backbones]
+    return str(backbones) if isinstance(backbones, Path) else backbones
 
 
 def _each_once(what: str, given: Sequence[str] | str) -> tuple[str, ...]:

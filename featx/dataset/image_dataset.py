@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from operator import truediv
-from typing import Self, TypeAlias
+from typing import Any, Self, TypeAlias
 
 import numpy as np
 
+from featx.dataset.labelled import Labels
 from featx.storage import StoragePath
 from featx.system import OnDemand, as_mask, brief
 
@@ -33,12 +34,19 @@ class ImageFolders:
         test: the same for the test split; if it is None and `train` is not, featx takes a test split by content.
         labels: instead of folders, what says which image has which label: a `featx.dataset.Labels`, or a table as that
             takes it.
+
+    Raises:
+        DatasetError: these are no labels.
     """
 
     root: StoragePath | str
     train: str | None = None
     test: str | None = None
-    labels: object = None
+    labels: Any = None
+
+    def __post_init__(self) -> None:
+        if self.labels is not None:
+            object.__setattr__(self, "labels", Labels.of(self.labels))
 
     @classmethod
     def of(cls, data: "Data") -> Self:
@@ -81,7 +89,7 @@ class ImageDataset:
     unreadable: tuple[tuple[str, str], ...] = ()
     train_folder: str | None = None
     test_folder: str | None = None
-    given_labels: object = None
+    given_labels: Labels | None = None
     groups: np.ndarray | None = None
 
     def __repr__(self) -> str:

@@ -14,7 +14,7 @@ from featx.dataset.label_table import Columns, Row, read_table
 from featx.dataset.names import role_of
 from featx.errors import DatasetError
 from featx.storage import StoragePath, as_storage_path
-from featx.system import did_you_mean, shown
+from featx.system import brief, did_you_mean, shown
 from featx.text import printable
 
 #: The class of images whose labels are not known, where none are needed.
@@ -65,6 +65,11 @@ class Labels:
                 raise DatasetError(f"{name} is text. Received: {shown(getattr(self, name))}")
         if self.regex is not None:
             object.__setattr__(self, "_pattern", _compiled(self.regex))
+
+    def __repr__(self) -> str:
+        if self.regex is not None:
+            return f"<Labels by {brief(self.regex)}>"
+        return f"<Labels of {brief(self.table) if isinstance(self.table, StoragePath) else type(self.table).__name__}>"
 
     @classmethod
     def of(cls, given: object) -> "Labels":

@@ -182,7 +182,7 @@ def _by_labels(root: StoragePath, folders: Folders, named: ImageFolders, *, to_t
     top = as_text(root)
     prefix = f"{top.rstrip('/')}/"
     listing = list_folder(top, folders)
-    labels = Labels.of(named.labels)
+    labels: Labels = named.labels
     labelled = read_labels(root, listing, labels, to_train=to_train)
     unreadable = tuple((path.removeprefix(prefix), reason) for path, reason in listing.unreadable)
     dataset = replace(_of_rows(root, labelled.rows), given_labels=named.labels, unreadable=unreadable)

@@ -198,11 +198,10 @@ def _compile(model: Any, recipe: Recipe, threads: int | None, streams: int | Non
     if streams:
         config["NUM_STREAMS"] = str(streams)
     if wanted == "bf16" and not openvino_has_bfloat16():
-        other = "--engine keras, which computes it more slowly"
-        raise FeatxError(
-            f"OpenVINO has no bfloat16 on this processor; choose "
-            f"{'--precision float32' if is_onnx(recipe.backbone) else other}."
-        )
+        other = "choose --engine keras, which computes it more slowly"
+        if is_onnx(recipe.backbone):
+            other = "use another one, or extract and train again in float32, because nothing else runs ONNX files"
+        raise FeatxError(f"OpenVINO has no bfloat16 on this processor; {other}.")
     return import_openvino().Core().compile_model(model, "CPU", config)
 
 
@@ -238,7 +237,7 @@ def load_network(
         if (fixed := fixed_batch(floating) or 1) > 1:
             raise FeatxError(
                 f"{printable(recipe.backbone)} takes {fixed} images at a time, and int8 needs a network that takes "
-                f"one: choose another --precision, or export the network again for any number of images."
+                f"one: choose another precision, or export the network again for any number of images."
             )
         quantized, calibration = quantize(floating, recipe, dataset, cache_dir, show=show)
         network = Network(*_serialized(quantized), calibration)

@@ -167,7 +167,7 @@ def _of_opset(model: Any, opset: int, name: str) -> Any:
     except Exception as error:  # the converter is C++, and raises what it likes
         raise FeatxError(
             f"The onnx package cannot convert {printable(name)} to the operators of opset {opset}: "
-            f"{' '.join(str(error).split())[:200]}. Export the network again with --opset {opset}."
+            f"{' '.join(str(error).split())[:200]}. Export the network again with this opset."
         ) from error
 
 

@@ -27,7 +27,7 @@ from featx.backbones import (
     is_network_name,
     preprocessing_help,
 )
-from featx.dataset import Data, ImageDataset, ImageFolders, Labels
+from featx.dataset import Data, ImageDataset, ImageFolders
 from featx.engines import (
     AUTO,
     EngineChoices,
@@ -521,7 +521,7 @@ def extract_command(
         words += ["--zip-encoding", root.zip_encoding]
     for flag, folder in (("--train-folder", named.train), ("--test-folder", named.test)):
         words += [] if folder is None else [flag, folder]
-    words += [] if named.labels is None else Labels.of(named.labels).words()
+    words += [] if named.labels is None else named.labels.words()
     for name, value in with_defaults(options).items():
         if value != RECIPE_DEFAULTS[name]:
             words += [option_flag(name), as_typed(value)]

@@ -134,7 +134,7 @@ def test_quiet_says_nothing(data, here, featx):
         (["extract", "empty"], "no images"),
         (["extract", "DATA", "--weights", "nothing.h5"], "There is no weights file nothing.h5"),
         (["extract", "DATA", "--image-size", "big"], "HEIGHTxWIDTH"),
-        (["extract", "DATA", "--backbone", "vgg17"], "'vgg16', 'resnet50'"),
+        (["extract", "DATA", "--backbone", "vgg17"], "'vgg17' is not in the list of featx backbones"),
         (["extract", "DATA", "--weights", "random", "--layer", "top", "--image-size", "32"], "no layer of this name"),
         (["extract", "DATA", "--weights", "random", "--image-size", "8"], "Choose a larger --image-size"),
         (["train-top", "DATA", *FAST], "Make them with: featx extract"),

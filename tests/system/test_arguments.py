@@ -303,7 +303,9 @@ def test_what_is_shown_of_anything_public_is_short(world, tmp_path):
     export = featx.export_run(tmp_path / "run", tmp_path / "m.keras", cache_dir=folder / "cache")
     shown = [
         large,
-        featx.ImageFolders(folder / "data"),
+        featx.ImageFolders(folder / "data", labels=[("a.jpg", "cat")] * n),
+        featx.Labels("a table with a long name/" * 50),
+        featx.list_backbones()[0],
         replace(comparison, class_names=comparison.class_names, warnings=many),
         featx.fetch_data("sample", tmp_path / "sample"),
         replace(export, class_names=many),
