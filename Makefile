@@ -42,9 +42,9 @@ $(DEVELOPED): .venv/tensorflow pyproject.toml
 demo: $(INSTALLED)  ## compare transfer learning with a CNN from scratch: photographs from Kaggle, or digits without a network
 	$(BIN)/featx compare --demo
 
-test: $(DEVELOPED)  ## run the tests, three files at a time, since many tests wait; a quarter of an hour on two cores
+test: $(DEVELOPED)  ## run the tests, four files at a time, since many tests wait; a quarter of an hour on two cores
 	@$(BIN)/python -m compileall -q featx  # hundreds of processes would compile it, where Python may not write bytecode
-	$(BIN)/python -m pytest --quiet --numprocesses 3 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest --quiet --numprocesses 4 --dist loadfile --no-loadscope-reorder
 
 chaos: $(DEVELOPED)  ## kill, fill up and damage featx, and give it 10,000 hostile files, on a cluster too; over half an hour
 	FEATX_CHAOS=full $(BIN)/python -m pytest --quiet --numprocesses 3 --dist loadfile tests/chaos tests/backbones/test_table.py tests/engines/test_openvino_engine.py tests/export tests/extract/test_cluster.py tests/extract/test_planning.py tests/extract/test_rows_match.py tests/store/test_fuzz.py
