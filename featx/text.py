@@ -226,12 +226,18 @@ def without_secrets(text: str, address: str) -> str:
     """
     hidden = [part for link in _links(address) for part in link.hidden]
     parts = [*hidden, *(part for whole in hidden for part in re.split("[&;:/]", whole))]
-    secrets = {secret for part in parts for secret in (part, part.partition("=")[2], part.partition(":")[2])}
-    known = {form for secret in secrets for form in (secret, unquote(secret), unquote_plus(secret))}
-    text = redacted(text.replace(address, redacted_address(address)))
-    for secret in sorted(known, key=len, reverse=True):
+    quoted = {secret for part in parts for secret in (part, part.partition("=")[2], part.partition(":")[2])}
+    meant = {form for secret in quoted for form in (unquote(secret), unquote_plus(secret))} - quoted
+    text = text.replace(address, redacted_address(address))
+    # What is meant comes first: it is not in the address, but may look like one, and would be cut.
+    return _QUERY.sub(rf"\1{STARS}", _starred(redacted(_starred(text, meant)), quoted))
+
+
+def _starred(text: str, secrets: Iterable[str]) -> str:
+    """Return `text` with stars for each secret that is not too short to be one, the longest first."""
+    for secret in sorted(secrets, key=len, reverse=True):
         text = text.replace(secret, STARS) if len(secret) >= _MIN_SECRET else text
-    return _QUERY.sub(rf"\1{STARS}", text)
+    return text
 
 
 def redacted(text: str) -> str:

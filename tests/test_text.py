@@ -118,6 +118,7 @@ SECRET = st.text("abcXYZ019@:/?#&=+%!$*()'\"\\ \t;,.~-_é", min_size=6, max_size
     st.sampled_from(["", "zip://in::", "simplecache::", "tar::filecache::"]),
 )
 @example("http", "user-and-secret", "S3::cR", "zip://in::")
+@example("http", "quoted query", "S30000:/@cR", "")
 @settings(max_examples=600, deadline=None)
 def test_no_secret_of_a_well_formed_address_is_shown_anywhere(protocol, where, secret, chain):
     if where == "user-and-secret":

@@ -504,7 +504,7 @@ def test_no_batch_of_a_timed_pass_runs_alone(data, cache, tmp_path, options, n_r
 
 def test_a_trial_that_is_killed_is_a_reason(data, cache, tmp_path):
     def kill() -> None:
-        while not (begun := children(os.getpid())):
+        while not (begun := trials(os.getpid())):
             time.sleep(0.02)
         os.kill(begun[-1], signal.SIGKILL)
 
