@@ -16,6 +16,7 @@ from featx.errors import FeatxError
 from featx.heads.training_loop import Training
 from featx.report.folder import write_report
 from featx.report.html.page import page_html
+from featx.report.plots.diagnostics import learning_curve_chart
 from featx.report.text import curve_verdict
 from tests.conftest import SMALL, write_photos
 
@@ -121,6 +122,14 @@ def test_curve_survives_json_and_is_shown(comparison, tmp_path):
     assert "learning-curve.png" in (tmp_path / "results.md").read_text()
     html = page_html(comparison)
     assert "how much data is enough" in html
+
+
+def test_seeds_that_agree_can_be_drawn(comparison):
+    """The mean of five times 0.9725 is rounded to less than 0.9725: the bar would begin above the point."""
+    accuracies = (0.9725,) * 5
+    assert sum(accuracies) / 5 < min(accuracies)
+    point = CurvePoint("vgg16 + dense", 1, 32, accuracies)
+    assert learning_curve_chart(replace(comparison, learning_curve=(point,))).axes
 
 
 @pytest.mark.usefixtures("without_rendering")

@@ -89,7 +89,7 @@ def learning_curve_chart(comparison: Comparison, sheet: Sheet = PICTURE) -> "Fig
         axes.errorbar(
             [aside * point.n_train for point in points],
             [100 * point.mean for point in points],
-            yerr=100 * np.array(ends).T,
+            yerr=100 * np.maximum(np.array(ends).T, 0),  # the mean of equal numbers may be rounded below them
             color=SERIES[look],
             marker=SERIES_MARKERS[look],
             ls=SERIES_DASHES[look],
