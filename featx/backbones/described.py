@@ -55,7 +55,7 @@ def describe_network(path: Path | str, cache_dir: StoragePath) -> NetworkFile:
         )
     digest = find_weights(str(path), "imagenet", cache_dir).digest
     kept_path = local_dir(cache_dir) / "networks" / f"{_slug(path.name)}-{digest[:16]}.json"
-    with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
+    with suppress(OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return _from_json(read_small(kept_path, _MOST_BYTES).decode(), path.name, digest)
     described = _READERS[path.suffix.lower()](path, digest)
     try:
@@ -81,7 +81,7 @@ def _from_json(text: str, name: str, digest: str) -> NetworkFile:
 
     Raises:
         ValueError: it is not that.
-        KeyError, TypeError: the same.
+        LookupError, TypeError, AttributeError: the same.
     """
     content = json.loads(text)
     if hashlib.sha256(content["network"].encode("ascii")).hexdigest() != content["sha256"]:

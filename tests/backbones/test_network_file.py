@@ -242,7 +242,9 @@ def test_what_is_in_a_file_is_remembered_without_openvino(tmp_path, cache, monke
     monkeypatch.setattr(described, "_READERS", {})
     assert describe_network(path, cache) == first
     kept = next((cache / "networks").glob(f"small_onnx-{first.digest[:16]}.json"))
-    for damage in ("", "{}", "[1]", kept.read_text().replace("Gemm", "Tanh")):
+    members = json.loads(kept.read_text())
+    odd = [json.dumps(members | {"network": value}) for value in (json.loads(members["network"]), 7, None, "é")]
+    for damage in ("", "{}", "[1]", "7", *odd, kept.read_text().replace("Gemm", "Tanh")):
         kept.write_text(damage)
         with pytest.raises(KeyError):  # it is read again
             describe_network(path, cache)
