@@ -227,11 +227,11 @@ def _needed(column: str, header: Sequence[str], option: str, what: str, name: st
     if found is None:
         columns = ", ".join(printable(one) for one in header[:_MAX_COLUMNS]) + (", …" * (len(header) > _MAX_COLUMNS))
         raise DatasetError(
-            f"{_capital(name)} has no column {printable(column)}; its columns are {columns}. Name the one with the "
+            f"There is no column {printable(column)} in {name}; its columns are {columns}. Name the one with the "
             f"{what} with {option}.{did_you_mean(column, header)}"
         )
     if header.count(found) > 1:
-        raise DatasetError(f"{_capital(name)} has several columns {printable(found)}.")
+        raise DatasetError(f"Several columns in {name} are called {printable(found)}.")
     return found
 
 

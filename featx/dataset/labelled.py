@@ -120,7 +120,7 @@ def _matches(pattern: "re.Pattern[str]", images: Sequence[str]) -> Iterator[Row]
         found = pattern.search(path)
         groups = found.groupdict() if found else {}
         rest = [(groups.get(name) or "").strip() if name in pattern.groupindex else None for name in ("split", "group")]
-        yield Row(printable(path), path, (groups.get("label") or "").strip(), *rest)
+        yield Row(f"image {printable(path)}", path, (groups.get("label") or "").strip(), *rest)
 
 
 @dataclass(frozen=True)
@@ -203,9 +203,8 @@ def _no_label(empty: Sequence[Row], labels: Labels) -> DatasetError:
         more = f", nor do {n_more:,} more rows" if n_more else ""
         what = f"{_capital(row.where)} has no label for {printable(row.path)}{more}."
     else:
-        what = f"The expression gives no label for {row.where}" + (
-            f", nor for {n_more:,} more images." if n_more else "."
-        )
+        more = f", nor for {n_more:,} more images" if n_more else ""
+        what = f"The expression gives no label for {printable(row.path)}{more}."
     return DatasetError(f"{what} To leave such images out, add --unlabelled skip.")
 
 
@@ -234,12 +233,12 @@ def _splits(row_of: Mapping[str, Row], name: str) -> tuple[dict[str, bool], str]
             )
         roles[known[word]][path] = row
     if not roles["train"]:
-        raise DatasetError(f"{_capital(name)} has no image in the train split.")
+        raise DatasetError(f"In {name}, no image is in the train split.")
     test = "test" if roles["test"] else "validation"
     if not roles[test]:
         raise DatasetError(
-            f"{_capital(name)} has a column of splits, and all images are in the train split. Give some the split "
-            f"test, or remove the column: featx then takes a test split itself."
+            f"In {name}, all images are in the train split. Give some the split test, or leave the splits out: featx "
+            f"then takes a test split itself."
         )
     left_out = len(roles["validation"]) if test == "test" else 0
     warning = (

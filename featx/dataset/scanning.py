@@ -336,7 +336,7 @@ def _with_images(dataset: ImageDataset, labelled: Labelled | None, *, to_train: 
     names = _named(dataset, n_train > 0)
     if len(names) < 2 and labelled:
         raise DatasetError(
-            f"{labelled.name} has training images of only {_counted('class', names)}; a classifier needs two or more."
+            f"In {labelled.name}, only {_counted('class', names)} has training images; a classifier needs two or more."
         )
     if len(names) < 2:
         raise DatasetError(

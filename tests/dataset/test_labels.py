@@ -271,11 +271,11 @@ def test_empty_labels_may_be_skipped(data, tmp_path, caplog):
 TABLES = {
     "no such column": (
         "file,label\na.jpg,x\n",
-        r"^T\.csv has no column path; its columns are file, label\. Name the one",
+        r"^There is no column path in t\.csv; its columns are file, label\. Name",
     ),
-    "a column twice": ("path,path,label\na.jpg,b.jpg,x\n", r"several columns path"),
+    "a column twice": ("path,path,label\na.jpg,b.jpg,x\n", r"^Several columns in t\.csv are called path"),
     "an open quote": ('path,label\n"a.jpg,x\n', r"^Line 2 of t\.csv cannot be read"),
-    "nothing": ("", r"has no column path"),
+    "nothing": ("", r"no column path"),
     "no rows": ("path,label\n", r"^No image in .* has a label in t\.csv"),
     "zeros": ("path,label\n\0\0", r"is not a text table"),
 }
