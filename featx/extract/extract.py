@@ -16,7 +16,7 @@ from featx.extract.options import (
     resolve_layers,
     split_options,
 )
-from featx.extract.pipeline import Computed, compute_layers
+from featx.extract.pipeline import Computed, compute_missing
 from featx.images import Views, as_views
 from featx.recipe import Recipe
 from featx.storage import StoragePath, as_cache_dir
@@ -153,7 +153,7 @@ def extract_layers(
     started = time.perf_counter()
     root = dataset.root.absolute()
     unreadable = [SkippedImage.of(root / path, b"", reason) for path, reason in dataset.unreadable]
-    all_computed = compute_layers(
+    all_computed = compute_missing(
         images_of(dataset),
         recipes,
         lambda: weights,
@@ -184,7 +184,7 @@ def _extract_views(
     """Make the stores of the views hold those of every image whose own features are there."""
     is_readable = FeatureStore(cache_dir, recipes[0]).contains(dataset.digests)
     viewed = dataset.subset(is_readable & (views.of_test | ~dataset.is_test))
-    all_computed = compute_layers(
+    all_computed = compute_missing(
         views_of(viewed, views.n),
         [replace(recipe, augmentation=views.augmentation) for recipe in recipes],
         lambda: weights,

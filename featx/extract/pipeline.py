@@ -83,49 +83,6 @@ class Computed:
 
 def compute_missing(
     images: Images,
-    recipe: Recipe,
-    find_weights: Callable[[], Weights],
-    cache_dir: StoragePath,
-    settings: ExtractionSettings,
-    *,
-    dataset: ImageDataset | None = None,
-    unreadable: Sequence[SkippedImage] = (),
-    whole_folder: StoragePath | None = None,
-) -> Computed:
-    """Compute the features of `images` that the store of `recipe` does not have yet.
-
-    Args:
-        images: what is wanted; views other than 0 if the recipe says how they are made.
-        recipe: what the features are.
-        find_weights: returns the weights that the recipe names; called if there is something to compute.
-        cache_dir: where stores lie.
-        settings: how they are computed.
-        dataset: has the images that an int8 network is calibrated on.
-        unreadable: files that are wanted, too, but have no digest.
-        whole_folder: a folder of which these are all images: forget others in it that were skipped before.
-
-    Raises:
-        DtypeOverflowError: a feature does not fit the storage dtype. What was computed before is kept.
-        ImageError: an image cannot be read, and `settings` are strict. What was computed before is kept.
-        StoreError: the store cannot be read or written.
-        WeightsError: the weights were not found.
-        UnknownRecipeError: this featx does not compute what the recipe says.
-    """
-    (computed,) = compute_layers(
-        images,
-        [recipe],
-        find_weights,
-        cache_dir,
-        settings,
-        dataset=dataset,
-        unreadable=unreadable,
-        whole_folder=whole_folder,
-    )
-    return computed
-
-
-def compute_layers(
-    images: Images,
     recipes: Sequence[Recipe],
     find_weights: Callable[[], Weights],
     cache_dir: StoragePath,
@@ -137,8 +94,24 @@ def compute_layers(
 ) -> list[Computed]:
     """Compute the features of `images` that the stores of `recipes` lack: those of several layers in one pass.
 
-    An image that only some of the stores lack is computed for these. Arguments and errors are those of
-    `compute_missing`; the recipes differ in their layer, pooling and storage dtype.
+    An image that only some of the stores lack is computed for these.
+
+    Args:
+        images: what is wanted; views other than 0 if the recipes say how they are made.
+        recipes: what the features are, one or more that differ in their layer, pooling and storage dtype.
+        find_weights: returns the weights that the recipes name; called if there is something to compute.
+        cache_dir: where stores lie.
+        settings: how they are computed.
+        dataset: has the images that an int8 network is calibrated on.
+        unreadable: files that are wanted, too, but have no digest.
+        whole_folder: a folder of which these are all images: forget others in it that were skipped before.
+
+    Raises:
+        DtypeOverflowError: a feature does not fit the storage dtype. What was computed before is kept.
+        ImageError: an image cannot be read, and `settings` are strict. What was computed before is kept.
+        StoreError: the store cannot be read or written.
+        WeightsError: the weights were not found.
+        UnknownRecipeError: this featx does not compute what a recipe says.
     """
     for recipe in recipes:
         check_recipe(recipe)

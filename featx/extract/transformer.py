@@ -132,7 +132,7 @@ class FeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         settings = ExtractionSettings(engine_options=engine_options, workers=self.workers, strict=True, show=self.show)
         images = images_of_sources([as_source(item) for item in images_in(X)], cache_dir)
         recipe, weights = resolve_recipe(cache_dir, **recipe_options)
-        compute_missing(images, recipe, lambda: weights, cache_dir, settings)
+        compute_missing(images, [recipe], lambda: weights, cache_dir, settings)
         features = FeatureStore(cache_dir, recipe).read(images.digests).astype(np.float32)
         if not len(images):
             features = np.empty((0, *_feature_shape(recipe, weights, cache_dir, engine_options)), np.float32)

@@ -192,9 +192,9 @@ class ImageClassifier(ABC):
         rows = np.array([row for row in range(len(sources)) if row not in reasons], np.int64)
         images = Images(sources, digests)[rows]
         unreadable = [SkippedImage.of(source_path(sources[row]), b"", reason) for row, reason in reasons.items()]
-        computed = compute_missing(
+        (computed,) = compute_missing(
             images,
-            self._recipe,
+            [self._recipe],
             self._find_weights,
             self._cache_dir,
             ExtractionSettings(engine_options=self._engine_options, workers=workers, strict=strict, show=show),
