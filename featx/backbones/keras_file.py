@@ -1,7 +1,9 @@
 """Opens a `.keras` file with Keras, and finds its layers, their shapes, and those that are usually wanted."""
 
+import importlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -118,7 +120,7 @@ def _open(path: Path, digest: str, dtype_policy: str, *, with_weights: bool) -> 
             raise BackboneError(f"{what} changed while featx was running; run the same command again.")
         named = copy.rename(copy.with_name("network.keras"))  # a file that was moved may be called otherwise
         config = read_keras_config(named, path.name)
-        with keras.StatelessScope(initialize_variables=False):  # as large as it may be, this takes no memory
+        with _without_values(keras):
             model = _deserialized(keras, prepare_config(config, path.name, dtype_policy), name)
         _only_input(model, path)
         if (n_bytes := 4 * model.count_params()) > _MAX_BYTES:
@@ -127,6 +129,21 @@ def _open(path: Path, digest: str, dtype_policy: str, *, with_weights: bool) -> 
             model = _deserialized(keras, prepare_config(config, path.name, dtype_policy), name)
             _load_weights(model, named, name)
     return model
+
+
+@contextmanager
+def _without_values(keras: Any) -> Iterator[None]:
+    """Build layers whose variables get no values: as large as they may be, this takes no memory.
+
+    Keras would keep them, and give them values as soon as any other network is traced: so it is made to forget them.
+    """
+    state: Any = importlib.import_module("keras.src.backend.common.global_state")
+    before = list(state.get_global_attribute("uninitialized_variables") or ())
+    try:
+        with keras.StatelessScope(initialize_variables=False):
+            yield
+    finally:
+        state.set_global_attribute("uninitialized_variables", before)
 
 
 def _deserialized(keras: Any, config: Any, name: str) -> Any:

@@ -325,6 +325,8 @@ def test_a_network_larger_than_any_is_refused_before_memory_is_taken(keras, fold
                 content = json.dumps(config).encode()
             file.writestr(name, content)
     refused(path, cache, r"has .* of weights: featx takes 4.0 GiB at most")
+    with keras.StatelessScope():  # at its end, Keras gives values to all variables that it has kept without
+        keras.layers.Dense(4).build((None, 2))
 
 
 # From end to end
