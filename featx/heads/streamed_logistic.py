@@ -8,6 +8,7 @@ solver does: the same C, and the same or one more of 2000 test images right.
 """
 # ruff: noqa: N803, N806 - X, Z and C are what the books call them
 
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from featx.heads.logistic import Fitted, Scaled, fit_logreg, folds_of
+from featx.heads.slabs import in_order
 from featx.heads.training_loop import Training
 from featx.store import FeatureArray, row_bytes
 from featx.system import in_threads, prefetched, progress_bar, waiting
@@ -73,9 +75,9 @@ def fit_logreg_streamed(
     with waiting("logreg", show=training.show) as note:
         of_sample = fit_logreg(sample, y[images], folds, len(images), note)
     C = float(of_sample.details["C"])
-    Z = (sample.X.reshape(len(images), -1) - sample.mean) * sample.scale
-    stretch = _stretch(Z, of_sample, C, len(features.X))
-    coef, bias, converged, n_passes = _minimize(_Objective(features, y, C), stretch, of_sample, show=training.show)
+    coef, bias, converged, n_passes = minimize_over_rows(
+        "logreg", features, y, C, sample, of_sample, LOGISTIC, show=training.show, y_sample=y[images]
+    )
     details: dict[str, float | int | str] = {
         **of_sample.details,
         "converged": converged,
@@ -87,12 +89,58 @@ def fit_logreg_streamed(
 
 
 @dataclass(frozen=True)
+class Loss:
+    """The loss of a linear model, from its outputs `(n, k)`; k is 1, for class 1, or the number of classes.
+
+    Attributes:
+        sum: returns the sum of the losses of rows with labels `(n,)`, and its derivatives by the outputs, `(n, k)`.
+        curvature: returns the second derivatives, `(n, k)`.
+        bias_penalty: how much the bias is penalized: 0 or, as a coefficient is, 1.
+    """
+
+    sum: Callable[[_Floats, npt.NDArray[np.int64]], tuple[float, _Floats]]
+    curvature: Callable[[_Floats, npt.NDArray[np.int64]], _Floats]
+    bias_penalty: float = 0.0
+
+
+def minimize_over_rows(
+    name: str,
+    features: Scaled,
+    y: npt.NDArray[np.int64],
+    C: float,
+    sample: Scaled,
+    of_sample: Fitted,
+    loss: Loss,
+    *,
+    y_sample: npt.NDArray[np.int64],
+    show: bool,
+) -> tuple[_Floats, _Floats, str, int]:
+    """Return coefficients and bias at the minimum over all rows, whether it was reached (yes or no), and the passes.
+
+    Args:
+        name: of the head.
+        features: all rows.
+        y: `(n,)` their labels.
+        C: the weight of the loss against ½ ‖coef‖².
+        sample: some of the rows, in memory.
+        of_sample: what was fitted to them; the start.
+        loss: the loss.
+        y_sample: `(m,)` labels of the sample.
+        show: show progress on stderr.
+    """
+    Z = (sample.X.reshape(len(sample.X), -1) - sample.mean) * sample.scale
+    stretch = _stretch(Z, y_sample, of_sample, C, len(features.X), loss)
+    return _minimize(_Objective(features, y, C, loss), stretch, of_sample, name, show=show)
+
+
+@dataclass(frozen=True)
 class _Objective:
     """The mean over all rows of the loss, and of C⁻¹ ½ ‖coef‖²: scikit-learn's objective, divided by C n."""
 
     features: Scaled
     y: npt.NDArray[np.int64]
     C: float
+    loss: Loss
 
     def at(self, coef: _Floats, bias: _Floats) -> tuple[float, _Floats, _Floats]:
         """Return the value at `coef`, `(k, n_features)`, and `bias`, `(k,)`, and the derivatives by both: one pass."""
@@ -100,13 +148,14 @@ class _Objective:
         weights = (coef * scale).astype(np.float32)
         offset = bias - weights.astype(np.float64) @ mean
         total = _Sums(0.0, np.zeros(coef.shape), np.zeros(len(bias)))
-        with closing(prefetched(self.features.X.in_order())) as parts:
+        with closing(prefetched(in_order(self.features.X))) as parts:
             for sums in in_threads(partial(self._of_part, weights, offset), parts):
                 total = total + sums
         n = len(self.features.X)
         by_coef = scale * (total.by_weights - total.by_bias[:, np.newaxis] * mean) + coef / self.C
-        value = total.loss + float(np.vdot(coef, coef)) / (2 * self.C)
-        return value / n, by_coef / n, total.by_bias / n
+        penalty = self.loss.bias_penalty
+        value = total.loss + (float(np.vdot(coef, coef)) + penalty * float(bias @ bias)) / (2 * self.C)
+        return value / n, by_coef / n, (total.by_bias + penalty * bias / self.C) / n
 
     def _of_part(
         self, weights: npt.NDArray[np.float32], offset: _Floats, part: tuple[npt.NDArray[np.int64], npt.NDArray[Any]]
@@ -117,7 +166,7 @@ class _Objective:
         rows_at_once = max(1, _TILE_BYTES // (4 * rows.shape[1]))
         for start in range(0, len(rows), rows_at_once):
             tile = rows[start : start + rows_at_once].astype(np.float32)
-            loss, residuals = _loss(tile @ weights.T + offset, labels[start : start + rows_at_once])
+            loss, residuals = self.loss.sum(tile @ weights.T + offset, labels[start : start + rows_at_once])
             total = total + _Sums(loss, residuals.T.astype(np.float32) @ tile, residuals.sum(axis=0))
         return total
 
@@ -177,18 +226,25 @@ class _Stretch:
         return rows * base + ((rows @ self.directions.T) * (along - base)) @ self.directions
 
 
-def _stretch(Z: _Floats, fitted: Fitted, C: float, n_rows: int) -> _Stretch:
-    """Return the coordinates that the rows `Z`, `(m, n_features)`, centred and scaled, and their solution suggest.
-
-    The second derivatives are I / C + Σ w z zᵀ with w = p (1 - p), of all rows n / m times what they are of the sample.
-    Its largest eigenvalues are known well, with their directions; of the others, only the mean is.
-    """
-    from scipy.linalg import eigh
+def _logistic_curvature(logits: _Floats, _y: npt.NDArray[np.int64]) -> _Floats:
     from scipy.special import expit, softmax
 
-    logits = Z @ fitted.coef.T + fitted.bias
-    p = expit(logits) if logits.shape[1] == 1 else softmax(logits, axis=1)
-    w = (p * (1 - p)).mean(axis=1)
+    p: _Floats = expit(logits) if logits.shape[1] == 1 else softmax(logits, axis=1)
+    return p * (1 - p)
+
+
+LOGISTIC = Loss(_loss, _logistic_curvature)
+
+
+def _stretch(Z: _Floats, y: npt.NDArray[np.int64], fitted: Fitted, C: float, n_rows: int, loss: Loss) -> _Stretch:
+    """Return the coordinates that the rows `Z`, `(m, n_features)`, centred and scaled, and their solution suggest.
+
+    The second derivatives are I / C + Σ w z zᵀ with w those of the loss, of all rows n / m times what they are of the
+    sample. Its largest eigenvalues are known well, with their directions; of the others, only the mean is.
+    """
+    from scipy.linalg import eigh
+
+    w = loss.curvature(Z @ fitted.coef.T + fitted.bias, y).mean(axis=1)
     A = Z * np.sqrt(w)[:, np.newaxis]
     gram = A @ A.T
     n_directions = max(1, min(N_DIRECTIONS, len(Z) // ROWS_PER_DIRECTION, Z.shape[1] - 1))
@@ -205,7 +261,7 @@ def _stretch(Z: _Floats, fitted: Fitted, C: float, n_rows: int) -> _Stretch:
 
 
 def _minimize(
-    objective: _Objective, stretch: _Stretch, start: Fitted, *, show: bool
+    objective: _Objective, stretch: _Stretch, start: Fitted, name: str, *, show: bool
 ) -> tuple[_Floats, _Floats, str, int]:
     """Return coefficients and bias at the minimum, `"yes"` or `"no"`: whether it was reached, and the passes."""
     from scipy.optimize import minimize
@@ -213,7 +269,7 @@ def _minimize(
 
     n_outputs = len(start.bias)
     # Parts are shared out among threads already.
-    with threadpool_limits(1), progress_bar(MAX_PASSES, "logreg", "passes", show=show) as bar:
+    with threadpool_limits(1), progress_bar(MAX_PASSES, name, "passes", show=show) as bar:
 
         def value_and_gradient(vector: _Floats) -> tuple[float, _Floats]:
             value, by_coef, by_bias = objective.at(*stretch.back(vector, n_outputs))
