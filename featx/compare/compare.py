@@ -37,8 +37,6 @@ from featx.compare.candidates import (
     tuned_candidates,
 )
 from featx.compare.error_analysis import ErrorAnalysis, analyse_errors
-from featx.compare.folds import MAX_FOLDS, Folds, make_folds
-from featx.compare.near_duplicates import find_copies
 from featx.compare.result import Comparison, ranked, with_p_values
 from featx.dataset import Data, ImageDataset, SkippedImage, is_sample, scan
 from featx.engines import check_engine
@@ -73,12 +71,21 @@ from featx.system import (
     whole_number,
 )
 from featx.text import printable
-from featx.train import DEFAULT_TRAINING, Tuning, data_warnings, read_rows, validation_part
+from featx.train import (
+    DEFAULT_TRAINING,
+    MAX_REPEATS,
+    Folds,
+    Tuning,
+    check_folds,
+    data_warnings,
+    divide,
+    find_copies,
+    read_rows,
+    validation_part,
+    without_test,
+)
 
 log = logging.getLogger("featx")
-
-#: Each repeat has a seed of its own, and seeds have an end.
-MAX_REPEATS = 1000
 
 
 def compare_approaches(
@@ -165,7 +172,7 @@ def compare_approaches(
     runs_dir = as_path(runs_dir) if runs_dir else None
     if runs_dir:
         check_empty(runs_dir)
-    scanned = scan(data_dir, cache_dir, show=training.show)
+    scanned = scan(data_dir, cache_dir, to_test=folds is None, show=training.show)
     if how.curve:
         how.curve.check_fit(scanned.n_train)
     settings = ExtractionSettings(engine_options=engine_options, workers=workers, strict=strict, show=training.show)
@@ -185,6 +192,7 @@ def compare_approaches(
         requests += [request(whole, None, partial(direct_candidates, class_map)) for whole, class_map in applications]
     skipped = _extract(scanned, requests, of_heads if len(of_layers) > 1 else ())
     if folds is not None:
+        scanned = without_test(scanned)
         how = replace(how, folds=_make_folds(requests, scanned, folds, fold_repeats, training))
     aspect_ratio = kept_aspect_ratio(recipe_options["resize"])
     candidate_of = partial(baseline_candidate, cache_dir=cache_dir, workers=workers, aspect_ratio=aspect_ratio)
@@ -248,33 +256,21 @@ def _checked_folds(
     others = {
         "repeats (--repeats): use fold_repeats (--fold-repeats)": how.repeats > 1,
         "learning_curve (--learning-curve)": how.curve is not None,
-        "views (--views)": views is not None,
         f"the baseline {REPORT_RESNET50}": REPORT_RESNET50 in baselines,
     }
     if wrong := [name for name, is_given in others.items() if is_given]:
         raise FeatxError(f"Cross-validation (folds, --folds) cannot be combined with {wrong[0]}.")
-    return (
-        whole_number("folds", folds, least=2, most=MAX_FOLDS),
-        whole_number("fold_repeats", fold_repeats, most=MAX_REPEATS),
-    )
+    return check_folds(folds, fold_repeats, views)
 
 
 def _make_folds(
     requests: Sequence[FeatureRequest], dataset: ImageDataset, n_folds: int, n_repeats: int, training: Training
 ) -> Folds:
     """Return the folds, which keep together what the features of the first request find to be near-duplicates."""
-    near = np.empty((0, 2), np.int64)
-    if requests:
-        features, _ = requests[0].features(dataset, training.memory)
-        dataset = features.dataset
-        if copies := find_copies(dataset, features.X, show=training.show):
-            near = copies.rows
-    made = make_folds(dataset, near, n_folds, n_repeats, training.seed)
-    log.info(
-        "Cross-validation: %d folds of all %s images. Near-duplicates that stay together: %s pairs.",
-        *(n_folds, f"{dataset.n_images:,}", f"{len(near):,}"),
-    )
-    return made
+    features = requests[0].features(dataset, training.memory)[0] if requests else None
+    if features:
+        return divide(features.dataset, features.X, n_folds, n_repeats, training)
+    return divide(dataset, None, n_folds, n_repeats, training)
 
 
 def _network_classes(class_list: Path | str | None, *, is_used: bool, maps: Sequence[str]) -> tuple[NetworkClass, ...]:

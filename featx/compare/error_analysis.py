@@ -8,10 +8,9 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from featx.compare.near_duplicates import Copies
 from featx.dataset import ImageDataset
 from featx.store import Rows
-from featx.train import ReliabilityBin, reliability
+from featx.train import Copies, ReliabilityBin, reliability
 
 #: So many are named: the worst mistakes of an approach, images in a cell of its confusion matrix, near-duplicates,
 #: doubtful labels.

@@ -172,6 +172,8 @@ def stored_features(
     if reasons:
         why = f" ({len(others):,} images cannot be read, such as {printable(dataset.paths[others[0]])}: {reasons[0]})"
     _check_classes(readable, why)
+    if dataset.n_test and not readable.n_test:
+        raise TrainingError(f"No test image of {printable(dataset.root)} can be read{why}.")
     X = read_rows(store, readable.digests, memory)
     return Features(readable, store.recipe, X, store.cost(readable.digests))
 
@@ -270,7 +272,7 @@ def _view_rows(
 
 
 def _check_classes(dataset: ImageDataset, why: str) -> None:
-    """Raise TrainingError for a class with too few images, or if none is left to test on."""
+    """Raise TrainingError for a class with too few images to train on."""
     n_train = np.bincount(dataset.labels[~dataset.is_test], minlength=len(dataset.class_names))
     for name, n in zip(dataset.class_names, n_train, strict=True):
         if n < 2:
@@ -278,5 +280,3 @@ def _check_classes(dataset: ImageDataset, why: str) -> None:
                 f"The class {printable(name)} has {'one training image' if n else 'no training image'} that can be "
                 f"read; training needs two or more{why}."
             )
-    if not dataset.n_test:
-        raise TrainingError(f"No test image of {printable(dataset.root)} can be read{why}.")

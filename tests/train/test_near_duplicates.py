@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
-from featx.compare.near_duplicates import N_NEIGHBOURS, SAME, _candidates, find_copies, pooled
 from featx.dataset.image_dataset import ImageDataset
 from featx.dataset.scanning import scan
 from featx.extract.transformer import FeatureExtractor
+from featx.train.near_duplicates import N_NEIGHBOURS, SAME, _candidates, find_copies, pooled
 
 
 def cropped(image: Image.Image) -> Image.Image:
@@ -91,8 +91,8 @@ def test_copies_of_drawn_images_are_found_with_random_weights(tmp_path, cache):
 
 @pytest.mark.parametrize("block_bytes", [1, 4096, 1 << 30])
 def test_candidates_are_what_comparing_all_pairs_finds(monkeypatch, block_bytes):
-    monkeypatch.setattr("featx.compare.near_duplicates._BLOCK_BYTES", block_bytes)
-    monkeypatch.setattr("featx.compare.near_duplicates.CANDIDATE", -1.0)
+    monkeypatch.setattr("featx.train.near_duplicates._BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr("featx.train.near_duplicates.CANDIDATE", -1.0)
     X = np.random.default_rng(0).gamma(1, 2, (40, 2, 3, 8)).astype(np.float16)
     is_test = np.arange(40) % 3 == 0
     roots = np.sqrt(X.astype(np.float64).mean(axis=(1, 2)))
@@ -134,6 +134,6 @@ def test_tiny_images_and_too_many_are_not_looked_at_and_that_is_said(make_photos
     X = np.random.default_rng(0).gamma(1, 2, (2, 8))[np.arange(10) % 2]
     assert find_copies(dataset, X) is None
     assert "images below 32 pixels" in caplog.text
-    monkeypatch.setattr("featx.compare.near_duplicates.MAX_OPERATIONS", 10)
+    monkeypatch.setattr("featx.train.near_duplicates.MAX_OPERATIONS", 10)
     assert find_copies(dataset, X) is None
     assert "too long" in caplog.text
