@@ -36,7 +36,7 @@ from featx.compare.candidates import (
     report_resnet50_candidates,
     tuned_candidates,
 )
-from featx.compare.error_analysis import ErrorAnalysis, analyse_errors
+from featx.compare.error_analysis import analyse_errors
 from featx.compare.result import Comparison, ranked, with_p_values
 from featx.dataset import Data, ImageDataset, SkippedImage, is_sample, scan
 from featx.engines import check_engine
@@ -77,6 +77,7 @@ from featx.train import (
     Folds,
     Tuning,
     check_folds,
+    crossing_warning,
     data_warnings,
     divide,
     find_copies,
@@ -202,8 +203,7 @@ def compare_approaches(
     limits = [*_random_weights_warnings(recipes), *_sample_warnings(scanned)]
     warnings = [*limits, *data_warnings(scanned, dataset, stores), *warnings, *left_out]
     comparison = _comparison(dataset, recipes, evaluations, training.seed, warnings)
-    analyse = partial(_analyse_errors, comparison, dataset, evaluations, skipped, cache_dir, training)
-    return replace(comparison, error_analysis=_or_none(analyse))
+    return _analysed(comparison, dataset, evaluations, skipped, cache_dir, training)
 
 
 def _extract(
@@ -389,13 +389,13 @@ def _comparison(
     )
 
 
-def _or_none(analyse: Callable[[], ErrorAnalysis]) -> ErrorAnalysis | None:
-    """Return an error analysis; None, with a warning, if it fails for any reason: what was trained must not be lost."""
+def _analysed(comparison: Comparison, *rest: Any) -> Comparison:
+    """Return the comparison with its error analysis; without, and with a warning, if that fails for any reason."""
     try:
-        return analyse()
-    except Exception as error:  # noqa: BLE001
+        return _analyse_errors(comparison, *rest)
+    except Exception as error:  # noqa: BLE001 - what was trained must not be lost
         log.warning("The comparison has no error analysis, because it failed: %s.", reason_of(error))
-        return None
+        return comparison
 
 
 def _analyse_errors(
@@ -405,16 +405,20 @@ def _analyse_errors(
     skipped: Sequence[SkippedImage],
     cache_dir: StoragePath,
     training: Training,
-) -> ErrorAnalysis:
-    """Look at the comparison image by image, with the features of the backbone that does best."""
+) -> Comparison:
+    """Return the comparison looked at image by image, with the features of the backbone that does best.
+
+    It has one warning more if near-duplicates cross the splits, and no groups were named.
+    """
     evaluation_of = {one.approach.name: one for one in evaluations}
     on_features = [approach for approach in ranked(comparison.approaches) if approach.kind == "features"]
     recipe = evaluation_of[on_features[0].name].recipe if on_features else None
     judge = next((one for one in evaluations if one.recipe == recipe and one.out_of_fold is not None), None)
     X = read_rows(FeatureStore(cache_dir, recipe), dataset.digests, training.memory) if recipe else None
     near = None if X is None else find_copies(dataset, X, show=training.show)
+    crossing = crossing_warning(dataset, near, dataset.n_test) if near and dataset.groups is None else ""
     with waiting("error analysis", show=training.show):
-        return analyse_errors(
+        analysis = analyse_errors(
             dataset,
             {name: one.probabilities for name, one in evaluation_of.items()},
             comparison.best.name,
@@ -426,6 +430,7 @@ def _analyse_errors(
             judge=judge.approach.name if judge else None,
             skipped=[(image.path, image.reason) for image in skipped],
         )
+    return replace(comparison, warnings=(*comparison.warnings, *filter(None, [crossing])), error_analysis=analysis)
 
 
 def _random_weights_warnings(recipes: Sequence[Recipe]) -> tuple[str, ...]:

@@ -24,7 +24,7 @@ from featx.train.metrics import (
     reliability,
     wilson_interval,
 )
-from featx.train.near_duplicates import Copies, find_copies
+from featx.train.near_duplicates import Copies, crossing_warning, find_copies
 from featx.train.run_folder import REPORTS_NAME, RUN_HEADS, RUNS_NAME, SavedRun, read_run, write_run
 from featx.train.train import (
     DEFAULT_TRAINING,

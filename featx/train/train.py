@@ -40,6 +40,7 @@ from featx.train.cross_validation import CrossValidation, cross_validate, divide
 from featx.train.features import Features, data_warnings, stored_features, with_views
 from featx.train.folds import MAX_FOLDS, MAX_REPEATS
 from featx.train.metrics import Result
+from featx.train.near_duplicates import crossing_copies
 from featx.train.run_folder import METRICS_NAME, RUNS_NAME, write_run
 from featx.train.tuning import Tuning
 
@@ -129,11 +130,14 @@ def train_top(
             features = stored_features(images, store, command, training.memory)
             if views:
                 features = with_views(features, views, cache_dir, command, training.memory)
+        crossing = ""
+        if features.dataset.groups is None and not n_folds:
+            crossing = crossing_copies(features.dataset, features.X, show=training.show)
         if n_folds:
             features, results, crossed = _cross_validated(features, names, tuning, training, n_folds, n_repeats)
         else:
             results, crossed = _train_all(features, names, tuning, training), None
-        warnings = data_warnings(dataset, features.dataset, [store.dir])
+        warnings = (*data_warnings(dataset, features.dataset, [store.dir]), *filter(None, [crossing]))
         for warning in warnings[len(dataset.warnings) :]:  # the others were said when the images were found
             log.warning("%s", warning)
         with system_errors(f"The run folder {printable(making.path)}", "written"):
