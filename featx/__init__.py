@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from featx.predict import Classifier, DirectClassifier, Predictions
     from featx.recipe import Recipe
     from featx.report import write_report
+    from featx.similar import SimilarImages, find_similar
     from featx.storage import as_data
     from featx.store import FeatureStore
     from featx.train import Features, Run, Training, load_features, train_top
@@ -41,6 +42,7 @@ _ROOMS = {
     "predict": ["Classifier", "DirectClassifier", "Predictions"],
     "recipe": ["Recipe"],
     "report": ["write_report"],
+    "similar": ["SimilarImages", "find_similar"],
     "storage": ["as_data"],
     "store": ["FeatureStore"],
     "train": ["Features", "Run", "Training", "load_features", "train_top"],
