@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from featx.dataset import ImageDataset, ImageFolders, Labels, scan
     from featx.dataset.kaggle import Fetched, fetch_data
     from featx.errors import FeatxError
-    from featx.export import Export, export_run
+    from featx.export import Export, FeatureExport, export_features, export_run
     from featx.extract import Extraction, check_cache, compact_cache, extract_features, list_cache, resolve_recipe
     from featx.extract.planning import Plan, plan_extraction
     from featx.extract.transformer import FeatureExtractor
@@ -35,7 +35,7 @@ _ROOMS = {
     "dataset": ["ImageDataset", "ImageFolders", "Labels", "scan"],
     "dataset.kaggle": ["Fetched", "fetch_data"],
     "errors": ["FeatxError"],
-    "export": ["Export", "export_run"],
+    "export": ["Export", "FeatureExport", "export_features", "export_run"],
     "extract": ["Extraction", "check_cache", "compact_cache", "extract_features", "list_cache", "resolve_recipe"],
     "extract.planning": ["Plan", "plan_extraction"],
     "extract.transformer": ["FeatureExtractor"],

@@ -1,3 +1,7 @@
-"""Finds the images of a data set that are most similar to a photograph. Every image is compared, so none is missed."""
+"""Which images are alike: the most similar ones of a data set, and a map of it.
 
+Every image is compared, so none is missed.
+"""
+
+from featx.similar.feature_map import feature_map
 from featx.similar.similar import SimilarImages, find_similar
