@@ -9,7 +9,7 @@ from featx.cli import options as opt
 from featx.dataset import ImageFolders
 from featx.system import duration
 from featx.text import Shown, shown_text
-from featx.train import Metrics, Run
+from featx.train import UNBALANCED, Metrics, Run, imbalance
 from featx.train import train_top as train
 
 
@@ -41,6 +41,7 @@ def run_text(run: Run) -> Shown:
     """Return what the heads achieved, in a few lines."""
     features, recipe = run.features, run.features.recipe
     commonest, share = features.test_baseline
+    is_unbalanced = imbalance(features.dataset.class_counts[1]) > UNBALANCED
     lines = [
         f"{recipe.backbone} features {features.X.shape[1:]} of {features.dataset.n_train:,} training and "
         f"{features.dataset.n_test:,} test images, extracted in {duration(features.timings.elapsed_s)}."
@@ -51,7 +52,8 @@ def run_text(run: Run) -> Shown:
         metrics = result.metrics
         lines.append(
             f"{result.name:>8}: {_percent(metrics.accuracy)} of the test images "
-            f"({_percent(metrics.accuracy_low)} to {_percent(metrics.accuracy_high)}), loss {metrics.loss:.3f}, "
+            f"({_percent(metrics.accuracy_low)} to {_percent(metrics.accuracy_high)}), "
+            f"{_balanced(metrics) if is_unbalanced else ''}loss {metrics.loss:.3f}, "
             f"trained in {duration(result.fit_s)}{_against(metrics, commonest, share)}"
         )
     lines.append(f"Always answering {commonest}, the most common class, gets {_percent(share)} right.")
@@ -65,6 +67,10 @@ def _against(metrics: Metrics, commonest: str, share: float) -> str:
         return ""
     how = "not clearly" if metrics.accuracy > share else "no"
     return f"; {how} better than always answering {commonest}"
+
+
+def _balanced(metrics: Metrics) -> str:
+    return f"balanced accuracy {_percent(metrics.balanced_accuracy or 0)}, "
 
 
 def _percent(share: float) -> str:
@@ -81,6 +87,8 @@ def run_json(run: Run) -> dict[str, Any]:
         "warnings": run.warnings,
         "feature_shape": run.features.X.shape[1:],
         "accuracy": {result.name: result.metrics.accuracy for result in run.results},
+        "balanced_accuracy": {result.name: result.metrics.balanced_accuracy for result in run.results},
+        "pr_auc": {result.name: result.metrics.pr_auc for result in run.results},
         "baseline": {"class": commonest, "accuracy": share},
         "better_than_baseline": {result.name: result.metrics.is_above(share) for result in run.results},
     }

@@ -5,11 +5,14 @@ The test split is used once, at the end.
 
 from featx.heads import Training
 from featx.train.features import Features, data_warnings, load_features, read_rows, stored_features, with_views
+from featx.train.imbalance import UNBALANCED, accuracy_warnings, imbalance
 from featx.train.metrics import (
+    ClassMetrics,
     Confusion,
     Metrics,
     ReliabilityBin,
     Result,
+    class_metrics,
     confusion_matrix,
     measure,
     reliability,
