@@ -93,8 +93,10 @@ N_SAMPLES, MAX_SAMPLED = 60, 40
 #: Columns of the two tables of approaches, and what they mean.
 QUALITY_HEADER = (
     ("Accuracy", "on the test images, with its 95 % interval"),
+    ("Balanced", "balanced accuracy: the mean of the recalls of the classes"),
     ("Loss", "cross-entropy in nats, on the test images"),
     ("ROC AUC", "area under the ROC curve"),
+    ("PR-AUC", "average precision; of two classes, that of the rarer one"),
     ("Macro F1", "mean of the classes' F1"),
     ("Calibration error", "expected calibration error (ECE), from 0 to 1"),
     ("p (Holm)", "paired test against the best approach, corrected for the number of pairs of approaches"),
@@ -226,8 +228,9 @@ def _unbroken(text: str) -> str:
 def _quality_row(approach: Approach, comparison: Comparison) -> dict[str, Any]:
     metrics = approach.metrics
     p = 2 if approach is comparison.best else approach.p_holm or 0
-    measured = (metrics.loss, metrics.roc_auc or 0, metrics.macro_f1, metrics.calibration_error)
-    return _row(approach, comparison, result_cells(approach, comparison), (approach.accuracy, *measured, p))
+    areas = (metrics.balanced_accuracy or 0, metrics.loss, metrics.roc_auc or 0, metrics.pr_auc or 0)
+    measured = (approach.accuracy, *areas, metrics.macro_f1, metrics.calibration_error, p)
+    return _row(approach, comparison, result_cells(approach, comparison), measured)
 
 
 def _cost_row(approach: Approach, comparison: Comparison) -> dict[str, Any]:
