@@ -10,7 +10,12 @@ _LOG_SPREAD = 2.0
 _LOG_RANGE = (-12.0, 12.0)
 
 
-def fit_temperature(scores: npt.NDArray[np.floating], y: npt.NDArray[np.int64], default: float) -> tuple[float, float]:
+def fit_temperature(
+    scores: npt.NDArray[np.floating],
+    y: npt.NDArray[np.int64],
+    default: float,
+    class_weights: npt.NDArray[np.float64] | None = None,
+) -> tuple[float, float]:
     """Return the temperature T for which softmax(scores / T) fits the labels best, and the mean loss in nats.
 
     This is temperature scaling (Guo et al., On calibration of modern neural networks, 2017). It changes no answer. The
@@ -23,6 +28,7 @@ def fit_temperature(scores: npt.NDArray[np.floating], y: npt.NDArray[np.int64], 
         scores: `(n, n_classes)`; with n = 0, T is the default and the loss 0.
         y: `(n,)` labels.
         default: the temperature that is expected.
+        class_weights: `(n_classes,)`, how much an image of each class counts; None if all count the same.
     """
     from scipy.optimize import minimize_scalar
     from scipy.special import logsumexp
@@ -33,11 +39,12 @@ def fit_temperature(scores: npt.NDArray[np.floating], y: npt.NDArray[np.int64], 
     z -= z.mean(axis=1, keepdims=True)
     doubt = 1 / (len(z) + 2)
     # The others share the doubt: the mean of their centred scores is -1 / (n_classes - 1) times the truth's.
+    weights = None if class_weights is None else class_weights[y]
     expected = (1 - doubt - doubt / (z.shape[1] - 1)) * z[np.arange(len(z)), y]
 
     def loss(log_t: float) -> float:
         sharpness = np.exp(-log_t)
-        return float((logsumexp(sharpness * z, axis=1) - sharpness * expected).mean())
+        return float(np.average(logsumexp(sharpness * z, axis=1) - sharpness * expected, weights=weights))
 
     found = minimize_scalar(
         lambda log_t: loss(log_t) + (log_t / _LOG_SPREAD) ** 2 / (2 * len(z)), bounds=_LOG_RANGE, method="bounded"

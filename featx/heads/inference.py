@@ -31,7 +31,7 @@ from featx.text import printable
 _WITHOUT_NUMBERS = {"Flatten", "Dropout"}
 
 #: The layers of a head in which the nearest training rows vote, see `voting_model`.
-_VOTING_KINDS = ["InputLayer", "Flatten", "Dense", "TopK", "Min", "GreaterEqual", "Softmax", "Dense"]
+_VOTING_KINDS = ["InputLayer", "Flatten", "Dense", "TopK", "Min", "GreaterEqual", "Softmax", "Dense", "Sum", "Divide"]
 
 #: What a damaged file, or one that somebody made up, makes zipfile, JSON, HDF5 and NumPy raise.
 _DAMAGE = (
@@ -139,7 +139,7 @@ def voting_model(
         kernel: `(n_features, n)` float32; with the bias, from raw features to the similarity to each training row.
         bias: `(n,)` float32.
         n_nearest: how many vote, see `nearest_votes`.
-        votes: `(n, n_classes)` float32, what each is for: shares of 1.
+        votes: `(n, n_classes)` float32, what each is for: no negative number, and some that is above 0.
     """
     keras = import_keras()
     features = keras.Input(feature_shape, name="features")
@@ -148,7 +148,8 @@ def voting_model(
     of_class = keras.layers.Dense(votes.shape[1], use_bias=False, name="probabilities", **options)
     scores = similarity(keras.layers.Flatten()(features))
     last = keras.ops.min(keras.ops.top_k(scores, n_nearest)[0], axis=-1, keepdims=True)
-    model = keras.Model(features, of_class(keras.layers.Softmax()(scores, mask=scores >= last)), name="knn")
+    counts = of_class(keras.layers.Softmax()(scores, mask=scores >= last))
+    model = keras.Model(features, counts / keras.ops.sum(counts, axis=-1, keepdims=True), name="knn")
     similarity.set_weights([kernel, bias])
     of_class.set_weights([votes])
     return model
@@ -293,7 +294,7 @@ def _voting_shapes(layers: list[dict[str, Any]], n_inputs: int) -> list[_Shape]:
         ValueError: it is no such head.
         LookupError, TypeError: it is no such description at all.
     """
-    similarity, top_k, votes = (layers[number]["config"] for number in (2, 3, -1))
+    similarity, top_k, votes = (layers[number]["config"] for number in (2, 3, 7))
     n_rows, n_nearest, n_classes = _size(similarity["units"]), _size(top_k["k"]), _size(votes["units"])
     has_bias = [one["use_bias"] for one in (similarity, votes)]
     if {similarity["activation"], votes["activation"]} != {"linear"} or has_bias != [True, False]:
@@ -327,8 +328,8 @@ def _dense(layer: _Shape, variables: Any) -> _Dense:
     dense = _Dense(numbers[0], numbers[1], layer.activation, layer.n_nearest)
     if not (np.isfinite(dense.kernel).all() and np.isfinite(dense.bias).all()):
         raise ValueError("its weights are not finite")
-    if not layer.has_bias and not ((dense.kernel >= 0).all() and np.allclose(dense.kernel.sum(axis=1), 1, atol=1e-3)):
-        raise ValueError("its votes are not shares of 1")
+    if not layer.has_bias and not ((dense.kernel >= 0).all() and (dense.kernel > 0).any(axis=1).all()):
+        raise ValueError("its votes are not shares")
     return dense
 
 

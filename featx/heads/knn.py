@@ -17,6 +17,7 @@ from featx.store import row_bytes, take
 
 _Scores = npt.NDArray[np.float32]
 _Labels = npt.NDArray[np.int64]
+_Floats = npt.NDArray[np.float64]
 
 #: What is tried: how similarity is measured, how many neighbours vote, how much more a vote counts that is more alike,
 #: and the share of the vote that is divided equally among all classes.
@@ -41,7 +42,7 @@ class Vote:
         metric: one of `METRICS`.
         k: how many of the training images vote, those that are most alike. Images that are as like as the last of these
             vote, too.
-        sharpness: a vote counts `exp(sharpness * similarity)`.
+        sharpness: a vote counts `exp(sharpness * similarity)`, times the weight of its class if there are weights.
         smoothing: the share of the vote that goes to all classes equally, above 0: no class ever gets none.
     """
 
@@ -73,14 +74,17 @@ def train_knn(task: Task) -> Trained:
     vote, details, out_of_fold = Vote(k=min(Vote.k, len(unit))), dict[str, Any](), None
     if len(left_out):
         neighbours = _neighbours(task, scaled, unit, left_out)
-        vote = _choose(neighbours, task.y[left_out], task.n_classes)
-        probabilities = _probabilities(*neighbours[vote.metric], vote, task.n_classes)
+        weight_of = np.ones(task.n_classes) if task.class_weights is None else task.class_weights
+        vote = _choose(neighbours, task.y[left_out], weight_of)
+        probabilities = _probabilities(*neighbours[vote.metric], vote, weight_of)
         details["cv_accuracy"] = float((probabilities.argmax(axis=1) == task.y[left_out]).mean())
         details["cv_images"] = len(left_out)
         out_of_fold = probabilities if len(left_out) == len(task.rows) else None
     kernel, bias = _similarity(task, scaled, vote)
     of_row = np.full((len(unit), task.n_classes), vote.smoothing / task.n_classes, np.float32)
     of_row[np.arange(len(unit)), task.y] += 1 - vote.smoothing
+    if task.class_weights is not None:
+        of_row *= (task.class_weights[task.y] / task.class_weights.max())[:, np.newaxis]
     model = voting_model(task.X.shape[1:], kernel, bias, vote.k, of_row)
     details = {"feature_scale": scaled.scale, **asdict(vote), **details}
     return Trained("knn", model, details=details, out_of_fold=out_of_fold)
@@ -142,8 +146,10 @@ def _sorted(scores: _Scores, labels: _Labels) -> tuple[_Scores, _Labels]:
     return np.take_along_axis(scores, order, axis=1), np.take_along_axis(labels, order, axis=1)
 
 
-def _choose(neighbours: dict[str, tuple[_Scores, _Labels]], y: _Labels, n_classes: int) -> Vote:
+def _choose(neighbours: dict[str, tuple[_Scores, _Labels]], y: _Labels, weight_of: _Floats) -> Vote:
     """Return the vote with the lowest log loss for images with labels `y`; see `_neighbours`.
+
+    `weight_of`, `(n_classes,)`, is how much a vote of each class counts, and an image in the loss.
 
     Of few images, all may be right by luck: at least one of n + 2 counts as wrong, as in `fit_temperature`.
     """
@@ -155,23 +161,28 @@ def _choose(neighbours: dict[str, tuple[_Scores, _Labels]], y: _Labels, n_classe
         for k, sharpness in product(NEIGHBOURS, SHARPNESSES):
             if k > scores.shape[1]:
                 continue
-            of_truth = (_weights(scores[:, :k], sharpness) * is_right[:, :k]).sum(axis=1)
+            counts = _counts(scores[:, :k], labels[:, :k], sharpness, weight_of)
+            of_truth = (counts * is_right[:, :k]).sum(axis=1)
             for share in smoothings:
-                loss = -float(np.log((1 - share) * of_truth + share / n_classes).mean())
+                logs = np.log((1 - share) * of_truth + share / len(weight_of))
+                loss = -float(np.average(logs, weights=weight_of[y]))
                 if loss < lowest:
                     best, lowest = Vote(metric, k, sharpness, share), loss
     return best
 
 
-def _weights(scores: _Scores, sharpness: float) -> npt.NDArray[np.float64]:
-    return nearest_votes(sharpness * scores.astype(np.float64), scores.shape[1])
+def _counts(scores: _Scores, labels: _Labels, sharpness: float, weight_of: _Floats) -> _Floats:
+    """Return how much each neighbour's vote counts, `(n, k)`: shares of 1."""
+    counts = nearest_votes(sharpness * scores.astype(np.float64), scores.shape[1]) * weight_of[labels]
+    shares: _Floats = counts / counts.sum(axis=1, keepdims=True)
+    return shares
 
 
-def _probabilities(scores: _Scores, labels: _Labels, vote: Vote, n_classes: int) -> npt.NDArray[np.float32]:
+def _probabilities(scores: _Scores, labels: _Labels, vote: Vote, weight_of: _Floats) -> npt.NDArray[np.float32]:
     """Return `(n, n_classes)`: what the neighbours vote for; see `_neighbours`."""
-    shares = np.full((len(scores), n_classes), vote.smoothing / n_classes)
-    weights = (1 - vote.smoothing) * _weights(scores[:, : vote.k], vote.sharpness)
-    np.add.at(shares, (np.arange(len(scores))[:, np.newaxis], labels[:, : vote.k]), weights)
+    shares = np.full((len(scores), len(weight_of)), vote.smoothing / len(weight_of))
+    counts = _counts(scores[:, : vote.k], labels[:, : vote.k], vote.sharpness, weight_of)
+    np.add.at(shares, (np.arange(len(scores))[:, np.newaxis], labels[:, : vote.k]), (1 - vote.smoothing) * counts)
     return shares.astype(np.float32)
 
 

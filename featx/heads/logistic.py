@@ -113,7 +113,12 @@ def logreg_bytes(n_rows: int, n_features: int, n_classes: int, *, in_memory: boo
 
 
 def fit_logreg(
-    features: Scaled, y: npt.NDArray[np.int64], folds: npt.NDArray[np.int64], n_images: int, note: Note
+    features: Scaled,
+    y: npt.NDArray[np.int64],
+    folds: npt.NDArray[np.int64],
+    n_images: int,
+    note: Note,
+    class_weights: _Floats | None = None,
 ) -> Fitted:
     """Fit L2-regularized logistic regression to features in memory, with C chosen by cross-validation.
 
@@ -123,9 +128,11 @@ def fit_logreg(
         folds: `(n,)`, see `folds_of`.
         n_images: how many images there are; they are what is held out.
         note: called with a description of each step.
+        class_weights: `(n_classes,)`, how much a row of each class counts, also in the choice of C; None if all count
+            the same.
     """
     n_features = features.mean.size
-    return fit_in_span(features, lambda Z: _fit_rows(Z, y, folds, n_features, n_images, note))
+    return fit_in_span(features, lambda Z: _fit_rows(Z, y, folds, n_features, n_images, note, class_weights))
 
 
 def fit_in_span(features: Scaled, fit: Callable[[npt.NDArray[np.float32]], Fitted]) -> Fitted:
@@ -184,6 +191,7 @@ def _fit_rows(
     n_features: int,
     n_images: int,
     note: Note,
+    class_weights: _Floats | None,
 ) -> Fitted:
     """Choose C and fit all rows `(n, r)` with it; the first `n_images` are images, the others views of them."""
     from sklearn.exceptions import ConvergenceWarning
@@ -197,12 +205,13 @@ def _fit_rows(
         warnings.filterwarnings("ignore", "The number of unique classes is greater than 50%", UserWarning)
         C, out_of_fold, details = DEFAULT_C / n_features, None, dict[str, float | int | str]()
         if (is_rated := folds[:n_images] >= 0).any():
-            C, held_out = _choose_c(Z, y, folds, n_features, n_images, note)
+            C, held_out = _choose_c(Z, y, folds, n_features, n_images, note, class_weights)
             details["cv_accuracy"] = float((held_out.argmax(axis=1) == y[:n_images])[is_rated].mean())
             details["cv_folds"] = int(folds.max()) + 1
             out_of_fold = held_out if is_rated.all() else None
         note("fitting to all images")
-        final = LogisticRegression(C=C, tol=TOLERANCE, max_iter=MAX_ITERATIONS).fit(Z, y)
+        weights = _by_class(class_weights)
+        final = LogisticRegression(C=C, class_weight=weights, tol=TOLERANCE, max_iter=MAX_ITERATIONS).fit(Z, y)
     details = {
         "C": C,
         **details,
@@ -218,6 +227,7 @@ def _choose_c(
     n_features: int,
     n_images: int,
     note: Note,
+    class_weights: _Floats | None,
 ) -> tuple[float, npt.NDArray[np.float32]]:
     """Return the C with the lowest cross-validated log loss, and the probabilities of held-out images.
 
@@ -229,9 +239,9 @@ def _choose_c(
     """
     from sklearn.linear_model import LogisticRegression
 
-    models = [
-        LogisticRegression(tol=CV_TOLERANCE, max_iter=MAX_ITERATIONS, warm_start=True) for _ in range(folds.max() + 1)
-    ]
+    weights = _by_class(class_weights)
+    options = {"class_weight": weights, "tol": CV_TOLERANCE, "max_iter": MAX_ITERATIONS, "warm_start": True}
+    models = [LogisticRegression(**options) for _ in range(folds.max() + 1)]
     of_images, y_images = folds[:n_images], y[:n_images]
     is_rated = of_images >= 0
     probabilities = np.full((n_images, int(y.max()) + 1), np.nan, np.float32)
@@ -243,8 +253,14 @@ def _choose_c(
             seen, held_out = folds != fold, np.flatnonzero(of_images == fold)
             probabilities[held_out] = model.set_params(C=C).fit(Z[seen], y[seen]).predict_proba(Z[held_out])
         of_truth = probabilities[is_rated, y_images[is_rated]]
-        loss = -float(np.log(np.maximum(of_truth, SMALLEST_PROBABILITY)).sum(dtype=np.float64))
+        logs = np.log(np.maximum(of_truth, SMALLEST_PROBABILITY))
+        weighted = logs if class_weights is None else logs * class_weights[y_images[is_rated]]
+        loss = -float(weighted.sum(dtype=np.float64))
         if loss >= best[0]:
             break
         best = (loss, C, probabilities.copy())
     return best[1], best[2]
+
+
+def _by_class(class_weights: _Floats | None) -> dict[int, float] | None:
+    return None if class_weights is None else dict(enumerate(class_weights.tolist()))

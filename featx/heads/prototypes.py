@@ -29,8 +29,8 @@ def train_prototypes(task: Task) -> Trained:
 
     ‖x‖² is the same for all classes, so the rest is linear in x (Snell et al., Prototypical networks for few-shot
     learning, 2017). The means are those of all images and views. T is what fits images best that are held out, in
-    folds that divide no group; see `fit_temperature`. A class with a single image is not held out. If fewer than
-    two classes have more, T is a default.
+    folds that divide no group; see `fit_temperature`. Only there do class weights count. A class with a single image is
+    not held out. If fewer than two classes have more, T is a default.
     """
     scaled = Scaled(task.X, *centre_and_scale(task.X))
     folds = folds_of(task.y, task.digests, task.n_classes, task.training.seed)
@@ -38,7 +38,7 @@ def train_prototypes(task: Task) -> Trained:
     scores = _held_out_scores(task, scaled, folds, sums, counts)
     is_rated = folds[: len(task.rows)] >= 0
     rated, y = scores[is_rated], task.y[: len(task.rows)][is_rated]
-    temperature, _ = fit_temperature(rated, y, DEFAULT_TEMPERATURE * scaled.mean.size)
+    temperature, _ = fit_temperature(rated, y, DEFAULT_TEMPERATURE * scaled.mean.size, task.class_weights)
     details: dict[str, float | int | str] = {"feature_scale": scaled.scale, "temperature": temperature}
     if len(y):
         details["cv_accuracy"] = float((rated.argmax(axis=1) == y).mean())

@@ -55,6 +55,7 @@ def fit_logreg_streamed(
     *,
     n_images: int,
     n_classes: int,
+    class_weights: _Floats | None = None,
 ) -> Fitted:
     """Fit L2-regularized logistic regression to features on disk, all rows; C from cross-validation on a sample.
 
@@ -65,6 +66,7 @@ def fit_logreg_streamed(
         training: has the seed of the folds, and whether to show progress.
         n_images: how many images there are; the sample is of these.
         n_classes: number of classes.
+        class_weights: `(n_classes,)`, how much a row of each class counts; None if all count the same.
 
     Raises:
         TrainingError: a class has too few images in the sample.
@@ -73,10 +75,10 @@ def fit_logreg_streamed(
     sample = replace(features, X=features.X[images])
     folds = folds_of(y[images], digests[images], n_classes, training.seed)
     with waiting("logreg", show=training.show) as note:
-        of_sample = fit_logreg(sample, y[images], folds, len(images), note)
+        of_sample = fit_logreg(sample, y[images], folds, len(images), note, class_weights)
     C = float(of_sample.details["C"])
     coef, bias, converged, n_passes = minimize_over_rows(
-        "logreg", features, y, C, sample, of_sample, LOGISTIC, show=training.show, y_sample=y[images]
+        "logreg", Objective(features, y, C, LOGISTIC, class_weights), sample, y[images], of_sample, show=training.show
     )
     details: dict[str, float | int | str] = {
         **of_sample.details,
@@ -93,54 +95,52 @@ class Loss:
     """The loss of a linear model, from its outputs `(n, k)`; k is 1, for class 1, or the number of classes.
 
     Attributes:
-        sum: returns the sum of the losses of rows with labels `(n,)`, and its derivatives by the outputs, `(n, k)`.
+        sum: returns the sum of the losses of rows with labels `(n,)`, and its derivatives by the outputs, `(n, k)`;
+            weighted by class weights, `(n_classes,)`, unless they are None.
         curvature: returns the second derivatives, `(n, k)`.
         bias_penalty: how much the bias is penalized: 0 or, as a coefficient is, 1.
     """
 
-    sum: Callable[[_Floats, npt.NDArray[np.int64]], tuple[float, _Floats]]
+    sum: Callable[[_Floats, npt.NDArray[np.int64], _Floats | None], tuple[float, _Floats]]
     curvature: Callable[[_Floats, npt.NDArray[np.int64]], _Floats]
     bias_penalty: float = 0.0
 
 
 def minimize_over_rows(
     name: str,
-    features: Scaled,
-    y: npt.NDArray[np.int64],
-    C: float,
+    objective: "Objective",
     sample: Scaled,
-    of_sample: Fitted,
-    loss: Loss,
-    *,
     y_sample: npt.NDArray[np.int64],
+    of_sample: Fitted,
+    *,
     show: bool,
 ) -> tuple[_Floats, _Floats, str, int]:
     """Return coefficients and bias at the minimum over all rows, whether it was reached (yes or no), and the passes.
 
     Args:
         name: of the head.
-        features: all rows.
-        y: `(n,)` their labels.
-        C: the weight of the loss against ½ ‖coef‖².
+        objective: what is minimized.
         sample: some of the rows, in memory.
+        y_sample: `(m,)` their labels.
         of_sample: what was fitted to them; the start.
-        loss: the loss.
-        y_sample: `(m,)` labels of the sample.
         show: show progress on stderr.
     """
     Z = (sample.X.reshape(len(sample.X), -1) - sample.mean) * sample.scale
-    stretch = _stretch(Z, y_sample, of_sample, C, len(features.X), loss)
-    return _minimize(_Objective(features, y, C, loss), stretch, of_sample, name, show=show)
+    return _minimize(objective, _stretch(Z, y_sample, of_sample, objective), of_sample, name, show=show)
 
 
 @dataclass(frozen=True)
-class _Objective:
-    """The mean over all rows of the loss, and of C⁻¹ ½ ‖coef‖²: scikit-learn's objective, divided by C n."""
+class Objective:
+    """The mean over all rows of the loss, and of C⁻¹ ½ ‖coef‖²: scikit-learn's objective, divided by C n.
+
+    With `class_weights`, `(n_classes,)`, the loss of a row counts as much as its class.
+    """
 
     features: Scaled
     y: npt.NDArray[np.int64]
     C: float
     loss: Loss
+    class_weights: _Floats | None = None
 
     def at(self, coef: _Floats, bias: _Floats) -> tuple[float, _Floats, _Floats]:
         """Return the value at `coef`, `(k, n_features)`, and `bias`, `(k,)`, and the derivatives by both: one pass."""
@@ -166,7 +166,8 @@ class _Objective:
         rows_at_once = max(1, _TILE_BYTES // (4 * rows.shape[1]))
         for start in range(0, len(rows), rows_at_once):
             tile = rows[start : start + rows_at_once].astype(np.float32)
-            loss, residuals = self.loss.sum(tile @ weights.T + offset, labels[start : start + rows_at_once])
+            some = labels[start : start + rows_at_once]
+            loss, residuals = self.loss.sum(tile @ weights.T + offset, some, self.class_weights)
             total = total + _Sums(loss, residuals.T.astype(np.float32) @ tile, residuals.sum(axis=0))
         return total
 
@@ -183,17 +184,20 @@ class _Sums:
         return _Sums(self.loss + other.loss, self.by_weights + other.by_weights, self.by_bias + other.by_bias)
 
 
-def _loss(logits: _Floats, y: npt.NDArray[np.int64]) -> tuple[float, _Floats]:
+def _loss(logits: _Floats, y: npt.NDArray[np.int64], class_weights: _Floats | None) -> tuple[float, _Floats]:
     """Return the sum of the crossentropies, and its derivatives by the logits, `(n, 1)` or `(n, n_classes)`."""
     from scipy.special import expit, log_softmax
 
     if logits.shape[1] == 1:
         signed = np.where(y == 1, -logits[:, 0], logits[:, 0])
-        return float(np.logaddexp(0, signed).sum()), expit(logits) - y[:, np.newaxis]
-    logs = log_softmax(logits, axis=1)
-    residuals = np.exp(logs)
-    residuals[np.arange(len(y)), y] -= 1
-    return -float(logs[np.arange(len(y)), y].sum()), residuals
+        losses, residuals = np.logaddexp(0, signed), expit(logits) - y[:, np.newaxis]
+    else:
+        logs = log_softmax(logits, axis=1)
+        losses, residuals = -logs[np.arange(len(y)), y], np.exp(logs)
+        residuals[np.arange(len(y)), y] -= 1
+    if class_weights is not None:
+        losses, residuals = losses * class_weights[y], residuals * class_weights[y, np.newaxis]
+    return float(losses.sum()), residuals
 
 
 @dataclass(frozen=True)
@@ -236,22 +240,24 @@ def _logistic_curvature(logits: _Floats, _y: npt.NDArray[np.int64]) -> _Floats:
 LOGISTIC = Loss(_loss, _logistic_curvature)
 
 
-def _stretch(Z: _Floats, y: npt.NDArray[np.int64], fitted: Fitted, C: float, n_rows: int, loss: Loss) -> _Stretch:
+def _stretch(Z: _Floats, y: npt.NDArray[np.int64], fitted: Fitted, objective: Objective) -> _Stretch:
     """Return the coordinates that the rows `Z`, `(m, n_features)`, centred and scaled, and their solution suggest.
 
-    The second derivatives are I / C + Σ w z zᵀ with w those of the loss, of all rows n / m times what they are of the
-    sample. Its largest eigenvalues are known well, with their directions; of the others, only the mean is.
+    The second derivatives are I / C + Σ w z zᵀ with w those of the loss, with class weights, of all rows n / m times
+    what they are of the sample. Its largest eigenvalues are known well, with their directions; of the others, only the
+    mean is.
     """
     from scipy.linalg import eigh
 
-    w = loss.curvature(Z @ fitted.coef.T + fitted.bias, y).mean(axis=1)
+    w = objective.loss.curvature(Z @ fitted.coef.T + fitted.bias, y).mean(axis=1)
+    w = w * (1 if objective.class_weights is None else objective.class_weights[y])
     A = Z * np.sqrt(w)[:, np.newaxis]
     gram = A @ A.T
     n_directions = max(1, min(N_DIRECTIONS, len(Z) // ROWS_PER_DIRECTION, Z.shape[1] - 1))
     eigenvalues, vectors = eigh(gram, subset_by_index=[len(Z) - n_directions, len(Z) - 1])
     eigenvalues = np.maximum(eigenvalues, np.finfo(np.float64).tiny)
     rest = max(0.0, float(np.trace(gram) - eigenvalues.sum())) / (Z.shape[1] - n_directions)
-    to_all = C * n_rows / len(Z)
+    to_all = objective.C * len(objective.y) / len(Z)
     return _Stretch(
         directions=(vectors / np.sqrt(eigenvalues)).T @ A,
         along=np.sqrt(1 + to_all * eigenvalues),
@@ -261,7 +267,7 @@ def _stretch(Z: _Floats, y: npt.NDArray[np.int64], fitted: Fitted, C: float, n_r
 
 
 def _minimize(
-    objective: _Objective, stretch: _Stretch, start: Fitted, name: str, *, show: bool
+    objective: Objective, stretch: _Stretch, start: Fitted, name: str, *, show: bool
 ) -> tuple[_Floats, _Floats, str, int]:
     """Return coefficients and bias at the minimum, `"yes"` or `"no"`: whether it was reached, and the passes."""
     from scipy.optimize import minimize

@@ -22,7 +22,7 @@ from featx.heads.logistic import (
     folds_of,
     logreg_bytes,
 )
-from featx.heads.streamed_logistic import Loss, minimize_over_rows, sample_rows
+from featx.heads.streamed_logistic import Loss, Objective, minimize_over_rows, sample_rows
 from featx.heads.training_loop import Trained
 from featx.store import take
 from featx.system import waiting
@@ -66,20 +66,20 @@ def train_svm(task: Task) -> Trained:
     LinearSVC itself fits up to 2,000 images in memory. It fits a sample of others; then C stays, and L-BFGS goes on to
     the minimum of the same objective over all rows.
     """
-    scaled, seed, n_classes = Scaled(task.X, *centre_and_scale(task.X)), task.training.seed, task.n_classes
+    scaled = Scaled(task.X, *centre_and_scale(task.X))
     n_images, is_in_memory = len(task.rows), isinstance(task.X, np.ndarray)
     images = _sample(task)
     sample = replace(scaled, X=take(task.X, images)[:])
     y = task.y[images]
-    folds = folds_of(y, task.digests[images], n_classes, seed)
+    folds = folds_of(y, task.digests[images], task.n_classes, task.training.seed)
     with waiting("svm", show=task.training.show) as note:
-        fit = partial(_fit_rows, y=y, folds=folds, n_features=scaled.mean.size, seed=seed, note=note)
+        fit = partial(_fit_rows, y=y, folds=folds, task=task, n_features=scaled.mean.size, note=note)
         fitted = fit_in_span(sample, fit)
     coef, bias, details = fitted.coef, fitted.bias, dict(fitted.details)
     if not is_in_memory or len(images) < len(task.X):
-        C = float(details["C"])
+        objective = Objective(scaled, task.y, float(details["C"]), SQUARED_HINGE, task.class_weights)
         coef, bias, converged, n_passes = minimize_over_rows(
-            "svm", scaled, task.y, C, sample, fitted, SQUARED_HINGE, y_sample=y, show=task.training.show
+            "svm", objective, sample, y, fitted, show=task.training.show
         )
         details |= {"converged": converged, "solver": "streaming", "cv_images": len(images), "passes": n_passes}
     unit = float(details["temperature"]) * _length(coef)
@@ -101,8 +101,8 @@ def _fit_rows(
     *,
     y: npt.NDArray[np.int64],
     folds: npt.NDArray[np.int64],
+    task: Task,
     n_features: int,
-    seed: int,
     note: Note,
 ) -> Fitted:
     """Choose C, fit all rows `(n, r)` with it, and choose the temperature; see `train_svm`."""
@@ -110,16 +110,17 @@ def _fit_rows(
     from sklearn.svm import LinearSVC
 
     is_rated = folds >= 0
+    weights = None if task.class_weights is None else task.class_weights[y]  # in every output, as if rows were repeated
     # With as many numbers in a row as rows, or nearly, liblinear's dual solver is faster, and closer to the minimum.
-    make = partial(LinearSVC, dual=len(Z) < 2 * Z.shape[1], random_state=seed, max_iter=MAX_ITERATIONS)
+    make = partial(LinearSVC, dual=len(Z) < 2 * Z.shape[1], random_state=task.training.seed, max_iter=MAX_ITERATIONS)
     C, scores = DEFAULT_C / n_features, np.empty((len(y), 0), np.float32)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # said in the details, not on the user's screen
         if is_rated.any():
-            C, scores = _choose_c(make, Z, y, folds, n_features, note)
+            C, scores = _choose_c(make, Z, y, folds, task, n_features, note)
         note("fitting to all images")
-        final = make(C=C).fit(Z, y)
-    temperature, _ = fit_temperature(scores[is_rated], y[is_rated], _expected(n_features))
+        final = make(C=C).fit(Z, y, weights)
+    temperature, _ = fit_temperature(scores[is_rated], y[is_rated], _expected(n_features), task.class_weights)
     is_converged = np.max(final.n_iter_) < MAX_ITERATIONS
     details: dict[str, float | int | str] = {
         "C": C,
@@ -139,6 +140,7 @@ def _choose_c(
     Z: npt.NDArray[np.float32],
     y: npt.NDArray[np.int64],
     folds: npt.NDArray[np.int64],
+    task: Task,
     n_features: int,
     note: Note,
 ) -> tuple[float, npt.NDArray[np.float32]]:
@@ -147,16 +149,18 @@ def _choose_c(
     Goes up the grid and stops where the loss no longer falls, as `logreg` does: beyond, fits take longest.
     """
     n_folds = int(folds.max()) + 1
-    is_rated = folds >= 0
+    is_rated, class_weights = folds >= 0, task.class_weights
     scores = np.full((len(y), int(y.max()) + 1), np.nan, np.float32)
     best = (np.inf, 0.0, scores)
     for number, C in enumerate(value / n_features for value in C_GRID):
         for fold in range(n_folds):
             note(f"cross-validation, fit {number * n_folds + fold + 1} of at most {len(C_GRID) * n_folds}")
             held_out = folds == fold
-            model = make(C=C, tol=CV_TOLERANCE).fit(Z[~held_out], y[~held_out])
+            seen = y[~held_out]
+            weights = None if class_weights is None else class_weights[seen]
+            model = make(C=C, tol=CV_TOLERANCE).fit(Z[~held_out], seen, weights)
             scores[held_out] = _as_columns(model.decision_function(Z[held_out]) / _length(model.coef_))
-        _, loss = fit_temperature(scores[is_rated], y[is_rated], _expected(n_features))
+        _, loss = fit_temperature(scores[is_rated], y[is_rated], _expected(n_features), task.class_weights)
         if loss >= best[0]:
             break
         best = (loss, C, scores.copy())
@@ -178,11 +182,17 @@ def _as_columns(decisions: _Floats) -> _Floats:
     return np.stack([-decisions / 2, decisions / 2], axis=1) if decisions.ndim == 1 else decisions
 
 
-def _squared_hinge(decisions: _Floats, y: npt.NDArray[np.int64]) -> tuple[float, _Floats]:
+def _squared_hinge(
+    decisions: _Floats, y: npt.NDArray[np.int64], class_weights: _Floats | None
+) -> tuple[float, _Floats]:
     """Return the sum of the squared hinge losses, and its derivatives by the decisions, `(n, k)`."""
     sign = _signs(decisions, y)
     missing = np.maximum(0, 1 - sign * decisions)
-    return float(np.vdot(missing, missing)), -2 * sign * missing
+    slopes = -2 * sign * missing
+    if class_weights is None:
+        return float(np.vdot(missing, missing)), slopes
+    weights = class_weights[y, np.newaxis]
+    return float((weights * missing**2).sum()), weights * slopes
 
 
 def _curvature(decisions: _Floats, y: npt.NDArray[np.int64]) -> _Floats:
