@@ -9,7 +9,7 @@ from featx.cli import options as opt
 from featx.dataset import ImageFolders
 from featx.system import duration
 from featx.text import Shown, shown_text
-from featx.train import CrossValidation, Metrics, Run
+from featx.train import FEW_TEST_IMAGES, CrossValidation, Metrics, Run
 from featx.train import train_top as train
 
 
@@ -65,6 +65,11 @@ def run_text(run: Run) -> Shown:
         )
     if crossed:
         lines.append(_folds_text(crossed))
+    elif features.dataset.n_test < FEW_TEST_IMAGES:
+        lines.append(
+            f"With only {features.dataset.n_test:,} test images, these 95 % intervals are wide: --folds 5 tests on all "
+            f"{features.dataset.n_images:,} images."
+        )
     lines.append(f"Always answering {commonest}, the most common class, gets {_percent(share)} right.")
     lines.append(f"Run: {run.dir}")
     return shown_text(lines)

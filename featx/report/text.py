@@ -11,6 +11,7 @@ import numpy as np
 from featx.compare import SIGNIFICANCE, Approach, Comparison, ranked
 from featx.system import duration, escape_markdown, markdown_table, n_columns, size, text_table
 from featx.text import printable
+from featx.train import FEW_TEST_IMAGES
 
 #: Columns of a terminal that everything fits.
 TERMINAL_WIDTH = 80
@@ -26,9 +27,6 @@ TIE_POINTS = 1
 
 #: With fewer test images than this, percentages have no decimals: a single image is more than half a point.
 N_FOR_DECIMALS = 200
-
-#: With fewer test images than this, cross-validation is suggested: the interval of 90 % spans 5 points and more.
-FEW_TEST_IMAGES = 500
 
 RESULT_HEADER = ("Approach", "Accuracy (95 % CI)", "Loss", "AUC", "F1", "ECE", "p (Holm)")
 COST_HEADER = ("Approach", "Features", "Training", "Total", "Parameters", "Memory")

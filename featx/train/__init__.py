@@ -6,6 +6,7 @@ The test split is used once, at the end. In cross-validation, `folds` divides th
 
 from featx.heads import Training
 from featx.train.cross_validation import (
+    FEW_TEST_IMAGES,
     CrossValidation,
     cross_validate,
     divide,
