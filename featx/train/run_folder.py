@@ -52,6 +52,9 @@ REPORTS_NAME = "reports"
 #: Without this file, a run folder is none.
 METRICS_NAME = "metrics.json"
 
+#: The table of the split. Messages about a lost split name it, too.
+SPLIT_NAME = "split.csv"
+
 
 @dataclass(frozen=True)
 class SavedRun:
@@ -235,7 +238,7 @@ def write_run(
     cache_dir: StoragePath | None = None,
     crossed: CrossValidation | None = None,
 ) -> None:
-    """Fill the empty `folder` with a run: models, metrics, history, predictions, the recipe and the class names.
+    """Fill the empty `folder` with a run: models, metrics, history, predictions, split, the recipe and the class names.
 
     It also notes the path of the backbone's `weights`, which predictions need, and the `warnings` about the data. An
     int8 network is copied from the cache, because it depends on training images that may be gone later. If the heads
@@ -253,6 +256,8 @@ def write_run(
     (folder / "recipe.json").write_text(features.recipe.to_json() + "\n", encoding="utf-8")
     _write_csv(folder / "history.csv", columns, epochs)
     _write_predictions(folder / "predictions.csv", features, results, crossed)
+    if crossed is None:
+        _write_split(folder / SPLIT_NAME, features)
     if cache_dir is not None:
         pack_network(features.recipe, cache_dir, folder)
 
@@ -358,6 +363,17 @@ def _write_predictions(
         for i, row in enumerate(test)
     )
     _write_csv(path, columns, rows)
+
+
+def _write_split(path: Path, features: Features) -> None:
+    """Write which images were for training and which for testing, as a table that `--labels` takes."""
+    dataset = features.dataset
+    names, group = dataset.class_names, ["group"] if dataset.group_names else []
+    rows = (
+        [image, names[label], split, *dataset.group_names[i : i + 1]]
+        for i, (image, label, split) in enumerate(zip(dataset.paths, dataset.labels, features.split, strict=True))
+    )
+    _write_csv(path, ["path", "label", "split", *group], rows)
 
 
 def _write_json(path: Path, value: Any) -> None:
