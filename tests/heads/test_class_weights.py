@@ -206,6 +206,21 @@ def test_a_weight_of_two_is_the_same_logistic_regression_as_rows_that_are_there_
     assert np.abs(plain.bias - repeated.bias).max() > 5 * np.abs(weighted.bias - repeated.bias).max()
 
 
+def test_c_is_chosen_by_the_weighted_loss(monkeypatch):
+    """On this noise, the loss without weights would choose the next larger C."""
+    monkeypatch.setattr(logistic, "CV_TOLERANCE", 1e-5)
+    rng = np.random.default_rng(0)
+    y = (np.arange(240) % 12 == 0).astype(np.int64)
+    X = rng.normal(size=(240, 12)).astype(np.float32) + 0.7 * y[:, np.newaxis] * (np.arange(12) < 3)
+    folds = folds_of(y, rng.integers(0, 256, (240, 32), np.uint8), 2, 0)
+    rows = np.concatenate([np.arange(240), *[np.flatnonzero(y == 1)] * 10])
+    chosen = [
+        fit_logreg(Scaled(X[some], X.mean(axis=0), 1.0), y[some], folds[some], len(some), lambda _note: None, weights)
+        for some, weights in ((np.arange(240), np.array([1.0, 11.0])), (rows, None))
+    ]
+    assert [one.details["C"] * 12 for one in chosen] == pytest.approx([10**-0.5] * 2)
+
+
 @pytest.mark.parametrize("n_classes", [2, 4])
 def test_rows_on_disk_are_weighted_as_rows_in_memory(n_classes, tmp_path):
     X, y = digits(n_classes, 500)
