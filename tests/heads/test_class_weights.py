@@ -164,6 +164,20 @@ def test_a_weight_of_two_is_the_same_loss_and_gradient_as_rows_that_are_there_tw
         assert np.abs(unweighted - theirs).max() > 0.01 * np.abs(theirs).max()
 
 
+def test_views_of_an_image_count_as_much_as_it_does():
+    X, y = digits(2, 200)
+    n, weights = len(y), np.array([1.0, 9.0])
+    rows = np.stack([np.arange(n), n + np.arange(n)], axis=1)
+    viewed = Samples(np.concatenate([X, X]), np.concatenate([y, y]), rows, weights)
+    losses = []
+    for train in (Samples(X, y, np.arange(n), weights), viewed):
+        trained = fit(
+            network(1), train, Samples(X, y, np.arange(n), weights), Training(epochs=1), n_classes=2, batch_size=n
+        )
+        losses.append((trained.history[0].loss, trained.history[0].val_loss))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
 def test_the_validation_loss_that_stops_training_is_weighted():
     X, y = digits(2, 200)
     model = network(1)
