@@ -24,7 +24,7 @@ from featx.images import AUGMENTATIONS, MAX_VIEWS, Augmentation, choose_views
 from featx.storage import StoragePath, as_data, as_storage_path, text_encoding
 from featx.system import MAX_THREADS, MemoryLimit, did_you_mean, parse_duration, parse_size
 from featx.text import Shown, printable, redacted_address
-from featx.train import RUN_HEADS, Training
+from featx.train import MAX_FOLDS, MAX_REPEATS, RUN_HEADS, Training
 
 log = logging.getLogger("featx")
 
@@ -470,6 +470,20 @@ TUNE = option(
     flag_value=LAST_BLOCK,
     help="Tune a block of the backbone, such as block5, with the head, on cached features of the layer before it.  "
     "[default without a name: the last block]",
+)
+FOLDS = options(
+    option(
+        "--folds",
+        type=click.IntRange(2, MAX_FOLDS),
+        help="Divide all images into this many folds, and test each fold with models trained on the others.  "
+        "[default: one test split]",
+    ),
+    option(
+        "--fold-repeats",
+        type=click.IntRange(1, MAX_REPEATS),
+        default=1,
+        help="Divide the images this many times, each time otherwise.",
+    ),
 )
 HEAD = click.option(
     "--head",

@@ -9,7 +9,7 @@ from featx.cli import options as opt
 from featx.dataset import ImageFolders
 from featx.system import duration
 from featx.text import Shown, shown_text
-from featx.train import UNBALANCED, Metrics, Run, imbalance
+from featx.train import UNBALANCED, CrossValidation, Metrics, Run, imbalance
 from featx.train import train_top as train
 
 
@@ -21,6 +21,7 @@ from featx.train import train_top as train
 @opt.STAGE_TWO
 @opt.TRAIN_VIEWS
 @opt.TUNE
+@opt.FOLDS
 @click.option("--run-dir", type=opt.LocalPath(path_type=Path), help="Run folder.  [default: a new one in runs/]")
 @opt.OUTPUT
 def train_top(data: ImageFolders, output: opt.Output, **options: Any) -> None:
@@ -29,10 +30,14 @@ def train_top(data: ImageFolders, output: opt.Output, **options: Any) -> None:
     The heads are dense, a small neural network, and logreg, logistic regression. With --tune, they are dense and tuned:
     the same network, trained together with the last block of the backbone.
 
+    With --folds, all images are tested, each by heads that have not seen it. The heads in the run folder are then
+    trained on all images.
+
     \b
     Example:
       featx train-top data/ --backbone vgg16 --image-size 150 --run-dir runs/first
       featx train-top data/ --backbone vgg16 --image-size 150 --tune block5
+      featx train-top data/ --backbone vgg16 --image-size 150 --folds 10
     """
     output.say(train(data, **options), run_text, run_json)
 
@@ -41,24 +46,42 @@ def run_text(run: Run) -> Shown:
     """Return what the heads achieved, in a few lines."""
     features, recipe = run.features, run.features.recipe
     commonest, share = features.test_baseline
+    crossed = run.cross_validation
+    images = f"{features.dataset.n_train:,} training and {features.dataset.n_test:,} test images"
     is_unbalanced = imbalance(features.dataset.class_counts[1]) > UNBALANCED
     lines = [
-        f"{recipe.backbone} features {features.X.shape[1:]} of {features.dataset.n_train:,} training and "
-        f"{features.dataset.n_test:,} test images, extracted in {duration(features.timings.elapsed_s)}."
+        f"{recipe.backbone} features {features.X.shape[1:]} of "
+        f"{f'{features.dataset.n_images:,} images' if crossed else images}, extracted in "
+        f"{duration(features.timings.elapsed_s)}."
     ]
     if recipe.has_random_weights:
         lines.append("The backbone has random weights: these figures say nothing about transfer learning.")
-    for result in run.results:
+    for number, result in enumerate(run.results):
         metrics = result.metrics
+        sd = f"±{100 * crossed.heads[number].accuracy_sd:.1f}" if crossed else ""
         lines.append(
-            f"{result.name:>8}: {_percent(metrics.accuracy)} of the test images "
+            f"{result.name:>8}: {100 * metrics.accuracy:.1f}{sd} % of the {'images' if crossed else 'test images'} "
             f"({_percent(metrics.accuracy_low)} to {_percent(metrics.accuracy_high)}), "
             f"{_balanced(metrics) if is_unbalanced else ''}loss {metrics.loss:.3f}, "
             f"trained in {duration(result.fit_s)}{_against(metrics, commonest, share)}"
         )
+    if crossed:
+        lines.append(_folds_text(crossed))
     lines.append(f"Always answering {commonest}, the most common class, gets {_percent(share)} right.")
     lines.append(f"Run: {run.dir}")
     return shown_text(lines)
+
+
+def _folds_text(crossed: CrossValidation) -> str:
+    """Return what the figures of cross-validation are, and what the heads in the run were trained on."""
+    n_repeats = len(crossed.folds.numbers)
+    times = f", {n_repeats} times" if n_repeats > 1 else ""
+    elapsed = duration(sum(result.fit_s for head in crossed.heads for result in head.results))
+    return (
+        f"These are figures of {crossed.folds.n}-fold cross-validation{times}, in {elapsed}: each image was tested by "
+        f"heads that had seen neither it nor its group or copies. ± is the standard deviation over the folds. The "
+        f"heads in the run are trained on all images."
+    )
 
 
 def _against(metrics: Metrics, commonest: str, share: float) -> str:
@@ -87,8 +110,19 @@ def run_json(run: Run) -> dict[str, Any]:
         "warnings": run.warnings,
         "feature_shape": run.features.X.shape[1:],
         "accuracy": {result.name: result.metrics.accuracy for result in run.results},
+        **(_folds_json(run, run.cross_validation) if run.cross_validation else {}),
         "balanced_accuracy": {result.name: result.metrics.balanced_accuracy for result in run.results},
         "pr_auc": {result.name: result.metrics.pr_auc for result in run.results},
         "baseline": {"class": commonest, "accuracy": share},
         "better_than_baseline": {result.name: result.metrics.is_above(share) for result in run.results},
+    }
+
+
+def _folds_json(run: Run, crossed: CrossValidation) -> dict[str, Any]:
+    heads = {result.name: head for result, head in zip(run.results, crossed.heads, strict=True)}
+    return {
+        "folds": crossed.folds.n,
+        "fold_repeats": len(crossed.folds.numbers),
+        "accuracy_sd": {name: head.accuracy_sd for name, head in heads.items()},
+        "fold_accuracies": {name: head.accuracies for name, head in heads.items()},
     }

@@ -14,19 +14,20 @@ import numpy as np
 import numpy.typing as npt
 
 from featx.compare.error_analysis import ErrorAnalysis
-from featx.compare.significance import (
-    SIGNIFICANCE,
-    holm,
-    interval_of_mean,
-    paired_p_value,
-    resampled_interval,
-    resampled_p_value,
-)
+from featx.compare.significance import SIGNIFICANCE, holm, interval_of_mean, paired_p_value, resampled_p_value
 from featx.errors import FeatxError
 from featx.heads import Epoch
 from featx.system import brief, duration, from_json_value
 from featx.text import printable
-from featx.train import UNBALANCED, ClassMetrics, Confusion, Metrics, class_metrics, imbalance
+from featx.train import (
+    UNBALANCED,
+    ClassMetrics,
+    Confusion,
+    Metrics,
+    class_metrics,
+    imbalance,
+    resampled_interval,
+)
 
 FORMAT = "featx-comparison"
 
