@@ -274,7 +274,8 @@ def _metrics(
     commonest, share = features.test_baseline
     names = ("block", "output_layer", "output_pooling")
     tuned = {name: results[0].details[name] for name in names if name in results[0].details}
-    class_weights = weigh_classes(training.class_weights, dataset.labels[~dataset.is_test], dataset.class_names)
+    y = dataset.labels if crossed else dataset.labels[~dataset.is_test]  # what the heads in the run are trained on
+    class_weights = weigh_classes(training.class_weights, y, dataset.class_names)
     return {
         "format": FORMAT,
         "format_version": TUNED_FORMAT_VERSION if tuned else FORMAT_VERSION,
