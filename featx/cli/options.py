@@ -431,9 +431,10 @@ STAGE_ONE = options(
 )
 
 
-def _training(seed: int, epochs: int, memory: int | None, *, quiet: bool) -> dict[str, Any]:
+def _training(seed: int, epochs: int, memory: int | None, class_weights: str | None, *, quiet: bool) -> dict[str, Any]:
     """Return how models are trained as `training`."""
-    return {"training": Training(seed=seed, epochs=epochs, show=not quiet, memory=MemoryLimit(memory)), "quiet": quiet}
+    how = Training(seed, epochs, show=not quiet, memory=MemoryLimit(memory), class_weights=class_weights)
+    return {"training": how, "quiet": quiet}
 
 
 STAGE_TWO = combined(
@@ -454,6 +455,12 @@ STAGE_TWO = combined(
         "--memory",
         type=Parsed("size", parse_size),
         help="Memory for training, like 4GiB; larger features are read from disk.  [default: half of the free memory]",
+    ),
+    option(
+        "--class-weights",
+        metavar="balanced|FILE",
+        help="How much images of each class count in training: balanced makes rare classes count as much as common "
+        "ones; or a CSV or JSON file of classes and weights.  [default: all images count the same]",
     ),
 )
 TUNE = option(

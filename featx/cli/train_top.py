@@ -9,7 +9,7 @@ from featx.cli import options as opt
 from featx.dataset import ImageFolders
 from featx.system import duration
 from featx.text import Shown, shown_text
-from featx.train import FEW_TEST_IMAGES, CrossValidation, Metrics, Run
+from featx.train import FEW_TEST_IMAGES, UNBALANCED, CrossValidation, Metrics, Run, imbalance
 from featx.train import train_top as train
 
 
@@ -48,6 +48,7 @@ def run_text(run: Run) -> Shown:
     commonest, share = features.test_baseline
     crossed = run.cross_validation
     images = f"{features.dataset.n_train:,} training and {features.dataset.n_test:,} test images"
+    is_unbalanced = imbalance(features.dataset.class_counts[1]) > UNBALANCED
     lines = [
         f"{recipe.backbone} features {features.X.shape[1:]} of "
         f"{f'{features.dataset.n_images:,} images' if crossed else images}, extracted in "
@@ -60,7 +61,8 @@ def run_text(run: Run) -> Shown:
         sd = f"±{100 * crossed.heads[number].accuracy_sd:.1f}" if crossed else ""
         lines.append(
             f"{result.name:>8}: {100 * metrics.accuracy:.1f}{sd} % of the {'images' if crossed else 'test images'} "
-            f"({_percent(metrics.accuracy_low)} to {_percent(metrics.accuracy_high)}), loss {metrics.loss:.3f}, "
+            f"({_percent(metrics.accuracy_low)} to {_percent(metrics.accuracy_high)}), "
+            f"{_balanced(metrics) if is_unbalanced else ''}loss {metrics.loss:.3f}, "
             f"trained in {duration(result.fit_s)}{_against(metrics, commonest, share)}"
         )
     if crossed:
@@ -95,6 +97,10 @@ def _against(metrics: Metrics, commonest: str, share: float) -> str:
     return f"; {how} better than always answering {commonest}"
 
 
+def _balanced(metrics: Metrics) -> str:
+    return f"balanced accuracy {_percent(metrics.balanced_accuracy or 0)}, "
+
+
 def _percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
@@ -110,6 +116,8 @@ def run_json(run: Run) -> dict[str, Any]:
         "feature_shape": run.features.X.shape[1:],
         "accuracy": {result.name: result.metrics.accuracy for result in run.results},
         **(_folds_json(run, run.cross_validation) if run.cross_validation else {}),
+        "balanced_accuracy": {result.name: result.metrics.balanced_accuracy for result in run.results},
+        "pr_auc": {result.name: result.metrics.pr_auc for result in run.results},
         "baseline": {"class": commonest, "accuracy": share},
         "better_than_baseline": {result.name: result.metrics.is_above(share) for result in run.results},
     }

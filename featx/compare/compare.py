@@ -53,7 +53,7 @@ from featx.extract import (
     options_before,
     split_options,
 )
-from featx.heads import Training, check_training
+from featx.heads import Training, check_class_weights, check_training
 from featx.images import Views, as_views
 from featx.recipe import Recipe
 from featx.storage import StoragePath, as_cache_dir, as_path, check_empty
@@ -76,6 +76,7 @@ from featx.train import (
     MAX_REPEATS,
     Folds,
     Tuning,
+    accuracy_warnings,
     check_folds,
     crossing_warning,
     data_warnings,
@@ -174,6 +175,7 @@ def compare_approaches(
     if runs_dir:
         check_empty(runs_dir)
     scanned = scan(data_dir, cache_dir, to_test=folds is None, show=training.show)
+    check_class_weights(training.class_weights, scanned.class_names)
     if how.curve:
         how.curve.check_fit(scanned.n_train)
     settings = ExtractionSettings(engine_options=engine_options, workers=workers, strict=strict, show=training.show)
@@ -370,6 +372,8 @@ def _comparison(
     is_validation = validation_part(dataset, seed) if dataset.n_train else np.zeros(0, bool)
     n_folds = evaluations[0].approach.n_folds
     correct = {one.approach.name: one.correct for one in evaluations}
+    measured = {one.approach.name: one.approach.metrics for one in evaluations}
+    is_weighted = any("class_weights" in one.approach.details for one in evaluations)
     return Comparison(
         dataset=dataset.name,
         dataset_digest=dataset.digest,
@@ -380,7 +384,7 @@ def _comparison(
         seed=seed,
         approaches=with_p_values([one.approach for one in evaluations], correct),
         recipes=tuple(json.loads(recipe.to_json()) for recipe in recipes),
-        warnings=tuple(warnings),
+        warnings=(*warnings, *accuracy_warnings(dataset, measured, is_weighted=is_weighted)),
         versions=versions(),
         hardware=dict(hardware()),
         command=command_line(),

@@ -19,7 +19,15 @@ from featx.errors import FeatxError
 from featx.heads import Epoch
 from featx.system import brief, duration, from_json_value
 from featx.text import printable
-from featx.train import Confusion, Metrics, resampled_interval
+from featx.train import (
+    UNBALANCED,
+    ClassMetrics,
+    Confusion,
+    Metrics,
+    class_metrics,
+    imbalance,
+    resampled_interval,
+)
 
 FORMAT = "featx-comparison"
 
@@ -102,6 +110,11 @@ class Approach:
     def accuracy_sd(self) -> float | None:
         """The standard deviation of the accuracies over the seeds or folds; `None` if it was trained once."""
         return stdev(self.trainings) if self.trainings else None
+
+    @property
+    def classes(self) -> tuple[ClassMetrics, ...]:
+        """The precision and the recall of each class, in their order; as `confusion`."""
+        return class_metrics(self.confusion)
 
     @property
     def trainings(self) -> tuple[float, ...]:
@@ -264,6 +277,11 @@ class Comparison:
         return self.approaches[0].n_folds
 
     @property
+    def is_unbalanced(self) -> bool:
+        """Whether the largest class has clearly more test images than the smallest one that has any."""
+        return imbalance(self._n_test_of_class) > UNBALANCED
+
+    @property
     def commonest_share(self) -> float:
         """The accuracy of always answering `commonest_class`, which needs no training."""
         return max(self._n_test_of_class) / max(sum(self._n_test_of_class), 1)
@@ -290,6 +308,9 @@ class Comparison:
         fields = {"format": FORMAT, "format_version": version, "best": self.best.name, **members}
         for approach, one in zip(fields["approaches"], self.approaches, strict=True):
             approach.update({name: getattr(one, name) for name in DERIVED})
+            if has_rows:  # of many classes, the cells say it in fewer words
+                measured = zip(self.class_names, one.classes, strict=True)
+                approach["classes"] = [{"class": name, **asdict(each)} for name, each in measured]
             approach["confusion"] = list(one.confusion) if has_rows else one.confusion.cells
             approach["history"] = [{key: _jsonable(value) for key, value in e.items()} for e in approach["history"]]
         try:
@@ -317,7 +338,7 @@ class Comparison:
             fields.pop("best", None)
             fields["error_analysis"] = fields.pop("examination", None)
             for approach in fields["approaches"]:
-                for name in DERIVED:
+                for name in (*DERIVED, "classes"):
                     approach.pop(name, None)
                 if approach["p_value"] is not None:  # an older featx did not correct it; Holm's is never above this
                     approach.setdefault(

@@ -14,6 +14,7 @@ from featx.extract.cache import (
     remove,
     size_bytes,
 )
+from featx.extract.diagnosis import Diagnosis, SelfTest, diagnose
 from featx.extract.extract import ExtractedViews, Extraction, extract_dataset, extract_features, extract_layers
 from featx.extract.options import (
     DEFAULT_CACHE_DIR,
@@ -36,3 +37,4 @@ from featx.extract.options import (
     with_defaults,
 )
 from featx.extract.pipeline import compute_missing
+from featx.extract.stored import StoredImages, readable_images, store_images

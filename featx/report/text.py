@@ -4,9 +4,6 @@ import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
-from typing import Any
-
-import numpy as np
 
 from featx.compare import SIGNIFICANCE, Approach, Comparison, ranked
 from featx.system import duration, escape_markdown, markdown_table, n_columns, size, text_table
@@ -28,15 +25,32 @@ TIE_POINTS = 1
 #: With fewer test images than this, percentages have no decimals: a single image is more than half a point.
 N_FOR_DECIMALS = 200
 
-RESULT_HEADER = ("Approach", "Accuracy (95 % CI)", "Loss", "AUC", "F1", "ECE", "p (Holm)")
+RESULT_HEADER = (
+    "Approach",
+    "Accuracy (95 % CI)",
+    "Balanced",
+    "Loss",
+    "AUC",
+    "PR-AUC",
+    "F1",
+    "ECE",
+    "p (Holm)",
+)
+
+#: What the terminal has no room for: where classes are unbalanced, balanced accuracy says more than calibration.
+_LEFT_OUT, _LEFT_OUT_UNBALANCED = {"Balanced", "PR-AUC"}, {"ECE", "PR-AUC"}
 COST_HEADER = ("Approach", "Features", "Training", "Total", "Parameters", "Memory")
 REPEATS_HEADER = ("Approach", "Seeds", "Mean accuracy", "SD", "Lowest", "Highest")
 FOLDS_HEADER = ("Approach", "Folds", "Mean accuracy", "SD", "Lowest", "Highest")
 
+MEASURES_NOTE = (
+    "Balanced: balanced accuracy, the mean of the classes' recalls. AUC: area under the ROC curve. PR-AUC: average "
+    "precision; of two classes, that of the rarer one. F1: mean over the classes. ECE: expected calibration error. "
+)
+
 QUALITY_NOTE = (
     "All figures are for the test images, which no training or tuning used. The best approach is chosen by its "
-    "test accuracy, so this accuracy is slightly optimistic. CI: 95 % interval (Wilson). AUC: area under the ROC "
-    "curve. F1: mean over the classes. ECE: expected calibration error. "
+    f"test accuracy, so this accuracy is slightly optimistic. CI: 95 % interval (Wilson). {MEASURES_NOTE}"
 )
 
 HOLM_NOTE = (
@@ -51,17 +65,21 @@ ONE_SEED_NOTE = (
 
 SEEDS_NOTE = (
     f"p: paired t-test of the mean accuracies against the best approach; McNemar's exact test if no answer depends on "
-    f"the seed. {HOLM_NOTE}CI and p cover the choice of test images and of seeds. Loss, AUC, F1, ECE and the confusion "
-    f"matrix are for the first seed."
+    f"the seed. {HOLM_NOTE}CI and p cover the choice of test images and of seeds. The "
+    f"other columns and the confusion matrix are for the first seed."
 )
 
 FOLDS_NOTE = (
     f"Cross-validation: every image was tested once in each repetition, by a model trained on the other folds. Groups, "
     f"copies and near-duplicates were not divided. The best approach is chosen by its accuracy, so this accuracy is "
-    f"slightly optimistic. CI: 95 % interval of the corrected resampled t-test, or Wilson's if that is wider. AUC: "
-    f"area under the ROC curve. F1: mean over the classes. ECE: expected calibration error. p: corrected resampled "
-    f"t-test of the folds against the best approach (Nadeau and Bengio, 2003). {HOLM_NOTE}With several repetitions, "
-    f"loss, AUC, F1, ECE and the confusion matrix are for the first."
+    f"slightly optimistic. CI: 95 % interval of the corrected resampled t-test, or Wilson's if that is wider. "
+    f"{MEASURES_NOTE}p: corrected resampled t-test of the folds against the best approach (Nadeau and Bengio, 2003). "
+    f"{HOLM_NOTE}With several repetitions, the other columns and the confusion matrix are for the first."
+)
+
+WEIGHTS_NOTE = (
+    "Trained with class weights: probabilities are those of images in which the classes are as common as their weights "
+    "make them. So loss and ECE on the test images are usually higher than without weights."
 )
 
 FOLD_SPREAD_NOTE = (
@@ -106,8 +124,16 @@ def table(comparison: Comparison, *, markdown: bool = False) -> str:
     escape = escape_markdown if markdown else printable
     approaches = ranked(comparison.approaches)
     repeated = [approach for approach in approaches if approach.trainings]
+    left_out: set[str] = set() if markdown else _LEFT_OUT_UNBALANCED if comparison.is_unbalanced else _LEFT_OUT
+    shown = [i for i, name in enumerate(RESULT_HEADER[1:]) if name not in left_out]
+    header = [RESULT_HEADER[0], *(RESULT_HEADER[i + 1] for i in shown)]
+
+    def cells(approach: Approach) -> tuple[str, ...]:
+        found = result_cells(approach, comparison)
+        return tuple(found[i] for i in shown)
+
     parts = [
-        _table(RESULT_HEADER, approaches, lambda a: result_cells(a, comparison), comparison, markdown=markdown),
+        _table(header, approaches, cells, comparison, markdown=markdown),
         _table(COST_HEADER, approaches, cost_cells, comparison, markdown=markdown),
     ]
     if repeated:
@@ -270,10 +296,10 @@ def _listed(names: Sequence[str]) -> str:
 
 def quality_note(comparison: Comparison) -> str:
     """Return what the columns of the table of results mean."""
-    if comparison.n_folds:
-        return FOLDS_NOTE
     has_seeds = any(approach.repeats for approach in comparison.approaches)
-    return QUALITY_NOTE + (SEEDS_NOTE if has_seeds else ONE_SEED_NOTE)
+    note = FOLDS_NOTE if comparison.n_folds else QUALITY_NOTE + (SEEDS_NOTE if has_seeds else ONE_SEED_NOTE)
+    is_weighted = any("class_weights" in approach.details for approach in comparison.approaches)
+    return f"{note} {WEIGHTS_NOTE}" if is_weighted else note
 
 
 def few_images_note(comparison: Comparison) -> str:
@@ -439,8 +465,10 @@ def result_cells(approach: Approach, comparison: Comparison) -> tuple[str, ...]:
     low, high = _interval(approach)
     return (
         f"{percent(approach.accuracy, metrics.n_samples)} ({low}–{high})",
+        "–" if metrics.balanced_accuracy is None else percent(metrics.balanced_accuracy, metrics.n_samples),
         f"{metrics.loss:.3f}",
         "–" if metrics.roc_auc is None else f"{metrics.roc_auc:.3f}",
+        "–" if metrics.pr_auc is None else f"{metrics.pr_auc:.3f}",
         f"{metrics.macro_f1:.3f}",
         f"{metrics.calibration_error:.3f}",
         "best" if approach is comparison.best else p_value(approach.p_holm),
@@ -467,7 +495,7 @@ def repeats_cells(approach: Approach) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class ClassMeasures:
-    """How well an approach recognizes a class: precision and recall as texts, `–` where they are not defined."""
+    """How well an approach recognizes a class: precision and recall with intervals, as texts; `–` if not defined."""
 
     label: str
     n_test: int
@@ -478,18 +506,25 @@ class ClassMeasures:
 
 def class_measures(approach: Approach, names: Sequence[str], most: int) -> list[ClassMeasures]:
     """Return the classes in their order; of more than `most`, so many with the lowest F1, the lowest first."""
-    confusion = approach.confusion
-    right, true, predicted = confusion.n_right, confusion.n_true, confusion.n_predicted
-    f1 = 2 * right / np.maximum(true + predicted, 1)
-    order = range(len(names)) if len(names) <= most else np.argsort(f1, kind="stable")[:most].tolist()
-
-    def share(of: np.ndarray[Any, Any], i: int) -> str:
-        return percent(right[i] / of[i], int(of[i])) if of[i] else "–"
-
+    measured = list(zip(names, approach.classes, strict=True))
+    if len(measured) > most:
+        measured = sorted(measured, key=lambda named: named[1].f1)[:most]
     return [
-        ClassMeasures(names[i], int(true[i]), share(predicted, i), share(true, i), percent(f1[i], int(true[i])))
-        for i in order
+        ClassMeasures(
+            name,
+            one.n_samples,
+            _share(one.precision, one.precision_low, one.precision_high, one.n_predicted),
+            _share(one.recall, one.recall_low, one.recall_high, one.n_samples),
+            percent(one.f1, one.n_samples),
+        )
+        for name, one in measured
     ]
+
+
+def _share(share: float | None, low: float | None, high: float | None, n: int) -> str:
+    if share is None or low is None or high is None:
+        return "–"
+    return f"{percent(share, n)} ({figure(low, n)}–{figure(high, n)})"
 
 
 def _warnings(comparison: Comparison, *, markdown: bool) -> str:

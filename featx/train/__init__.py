@@ -15,11 +15,14 @@ from featx.train.cross_validation import (
 )
 from featx.train.features import Features, data_warnings, load_features, read_rows, stored_features, with_views
 from featx.train.folds import MAX_FOLDS, MAX_REPEATS, Folds
+from featx.train.imbalance import UNBALANCED, accuracy_warnings, imbalance
 from featx.train.metrics import (
+    ClassMetrics,
     Confusion,
     Metrics,
     ReliabilityBin,
     Result,
+    class_metrics,
     confusion_matrix,
     measure,
     reliability,

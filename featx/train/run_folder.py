@@ -11,16 +11,28 @@ from typing import Any
 import numpy as np
 
 from featx.backbones import CLASSIFIER_LAYER, Weights, build_tail, check_recipe, find_weights_again
+from featx.dataset import ImageDataset
 from featx.engines import pack_network
 from featx.errors import FeatxError
-from featx.heads import HEADS, TUNED, Epoch, Head, Training, TunedHead, read_head, read_tuned, save_model
+from featx.heads import (
+    HEADS,
+    TUNED,
+    Epoch,
+    Head,
+    Training,
+    TunedHead,
+    read_head,
+    read_tuned,
+    save_model,
+    weigh_classes,
+)
 from featx.recipe import Recipe
 from featx.storage import StoragePath, expanded, nearest_folder, read_small
 from featx.system import brief, check_name, command_line, csv_lines, hardware, now, versions
 from featx.text import printable
 from featx.train.cross_validation import CrossValidated, CrossValidation
 from featx.train.features import Features
-from featx.train.metrics import Result
+from featx.train.metrics import Result, class_metrics, confusion_matrix
 
 FORMAT = "featx-run"
 #: A run with a tuned block has its own version: its heads are not what they were before, and an older featx says so.
@@ -262,6 +274,8 @@ def _metrics(
     commonest, share = features.test_baseline
     names = ("block", "output_layer", "output_pooling")
     tuned = {name: results[0].details[name] for name in names if name in results[0].details}
+    y = dataset.labels if crossed else dataset.labels[~dataset.is_test]  # what the heads in the run are trained on
+    class_weights = weigh_classes(training.class_weights, y, dataset.class_names)
     return {
         "format": FORMAT,
         "format_version": TUNED_FORMAT_VERSION if tuned else FORMAT_VERSION,
@@ -277,12 +291,20 @@ def _metrics(
         "random_weights": features.recipe.has_random_weights,
         **({"tuned": tuned} if tuned else {}),
         "weights_path": str(weights.path.absolute()) if weights.path else None,
-        "training": {"seed": training.seed, "epochs": training.epochs, "patience": training.patience},
+        "training": {
+            "seed": training.seed,
+            "epochs": training.epochs,
+            "patience": training.patience,
+            "class_weights": None
+            if class_weights is None
+            else dict(zip(dataset.class_names, class_weights.tolist(), strict=True)),
+        },
         "representations": features.timings.to_dict(),
         **({"folds": crossed.folds.n, "fold_repeats": len(crossed.folds.numbers)} if crossed else {}),
         "heads": {
             result.name: {
                 **asdict(result.metrics),
+                "classes": _by_class(result, dataset),
                 "better_than_baseline": result.metrics.is_above(share),
                 "top_s": result.fit_s,
                 "n_parameters": result.n_parameters,
@@ -308,6 +330,13 @@ def _of_folds(head: CrossValidated) -> dict[str, Any]:
         "repeat_accuracies": [result.metrics.accuracy for result in head.results],
         "folds_s": sum(result.fit_s for result in head.results),
     }
+
+
+def _by_class(result: Result, dataset: ImageDataset) -> list[dict[str, Any]]:
+    """Return the precision and the recall of each class, with its name."""
+    names, predicted = dataset.class_names, result.probabilities.argmax(axis=1)
+    measured = class_metrics(confusion_matrix(dataset.labels[dataset.is_test], predicted, len(names)))
+    return [{"class": name, **asdict(one)} for name, one in zip(names, measured, strict=True)]
 
 
 def _write_predictions(

@@ -24,12 +24,14 @@ from featx.heads import (
     Trained,
     Training,
     TrainingSet,
+    check_class_weights,
     check_memory,
     check_training,
     head_names,
     predict_proba,
     train_head,
     train_tuned,
+    weigh_classes,
 )
 from featx.images import Views, as_views
 from featx.storage import StoragePath, as_cache_dir, as_path, new_folder
@@ -39,6 +41,7 @@ from featx.text import printable
 from featx.train.cross_validation import CrossValidation, cross_validate, divide
 from featx.train.features import Features, data_warnings, stored_features, with_views
 from featx.train.folds import MAX_FOLDS, MAX_REPEATS
+from featx.train.imbalance import accuracy_warnings
 from featx.train.metrics import Result
 from featx.train.near_duplicates import crossing_copies
 from featx.train.run_folder import METRICS_NAME, RUNS_NAME, write_run
@@ -121,6 +124,7 @@ def train_top(
         check_options(cache_dir, **options)
         block, of_features = ("", options) if tune is None else options_before(tune, cache_dir, **options)
         dataset = scan(data_dir, cache_dir, to_test=not n_folds, show=training.show)
+        check_class_weights(training.class_weights, dataset.class_names)
         recipe, weights = resolve_recipe(cache_dir, dataset, **of_features)
         tuning = Tuning.of(block, options, recipe, weights, cache_dir) if block else None
         store = FeatureStore(cache_dir, recipe)
@@ -137,7 +141,13 @@ def train_top(
             features, results, crossed = _cross_validated(features, names, tuning, training, n_folds, n_repeats)
         else:
             results, crossed = _train_all(features, names, tuning, training), None
-        warnings = (*data_warnings(dataset, features.dataset, [store.dir]), *filter(None, [crossing]))
+        measured = {result.name: result.metrics for result in results}
+        is_weighted = training.class_weights is not None
+        warnings = (
+            *data_warnings(dataset, features.dataset, [store.dir]),
+            *filter(None, [crossing]),
+            *accuracy_warnings(features.dataset, measured, is_weighted=is_weighted),
+        )
         for warning in warnings[len(dataset.warnings) :]:  # the others were said when the images were found
             log.warning("%s", warning)
         with system_errors(f"The run folder {printable(making.path)}", "written"):
@@ -248,13 +258,15 @@ def tune_on_features(features: Features, tuning: Tuning, training: Training) -> 
 
 def _training_set(features: Features, training: Training) -> TrainingSet:
     dataset, is_train = features.dataset, ~features.dataset.is_test
+    y = dataset.labels[is_train]
     return TrainingSet(
         take(features.X, is_train),
-        dataset.labels[is_train],
+        y,
         dataset.units[is_train],
         validation_part(dataset, training.seed),
         n_classes=len(dataset.class_names),
         views=features.train_views,
+        class_weights=weigh_classes(training.class_weights, y, dataset.class_names),
     )
 
 
