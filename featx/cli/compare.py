@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from featx.cli import options as opt
-from featx.compare import BASELINE_NAMES, Comparison, compare_approaches, with_claims
+from featx.compare import BASELINE_NAMES, SHOTS, Comparison, compare_approaches, with_claims
 from featx.dataset import ImageFolders
 from featx.errors import FeatxError
 from featx.extract import DEFAULT_CACHE_DIR
@@ -25,19 +25,23 @@ from featx.train import MAX_REPEATS, REPORTS_NAME, RUNS_NAME
 log = logging.getLogger("featx")
 
 
-def _sizes(text: str) -> tuple[int, ...]:
-    """Return the numbers in a list like `50,500,5000`."""
-    try:
-        return tuple(whole_number("a number of images", int(part)) for part in text.split(","))
-    except ValueError:
-        raise FeatxError(
-            f"These are numbers of images with commas between them, like 50,500. Received: {text!r}"
-        ) from None
+def _numbers(example: str) -> opt.Parsed:
+    """Return the type of a list of numbers like the `example`, `50,500`."""
+
+    def parse(text: str) -> tuple[int, ...]:
+        try:
+            return tuple(whole_number("a number of images", int(part)) for part in text.split(","))
+        except ValueError:
+            raise FeatxError(
+                f"These are numbers of images with commas between them, like {example}. Received: {text!r}"
+            ) from None
+
+    return opt.Parsed("numbers", parse)
 
 
-def _curve(curve_sizes: tuple[int, ...], *, learning_curve: bool) -> dict[str, Any]:
-    """Return the learning curve that is asked for as `learning_curve`."""
-    return {"learning_curve": curve_sizes or learning_curve}
+def _curve(curve_sizes: tuple[int, ...], shots: tuple[int, ...], *, learning_curve: bool) -> dict[str, Any]:
+    """Return the learning curve that is asked for as `learning_curve` and `shots`."""
+    return {"learning_curve": curve_sizes or learning_curve, "shots": shots or False}
 
 
 _CURVE = opt.combined(
@@ -49,10 +53,21 @@ _CURVE = opt.combined(
     ),
     opt.option(
         "--curve-sizes",
-        type=opt.Parsed("numbers", _sizes),
+        type=_numbers("50,500"),
         default=(),
         show_default=False,
         help="Numbers of training images for the learning curve, like 50,500,5000, instead of these shares.",
+    ),
+    opt.option(
+        "--shots",
+        metavar="[NUMBERS]",
+        is_flag=False,
+        flag_value=",".join(map(str, SHOTS)),
+        type=_numbers("1,5,10"),
+        default=(),
+        show_default=False,
+        help="Numbers of training images of each class for the learning curve, like 1,5,10.  "
+        f"[default without numbers: {','.join(map(str, SHOTS))}]",
     ),
 )
 
@@ -60,6 +75,7 @@ _CURVE = opt.combined(
 @click.command(context_settings=opt.TAKES_FORMER_NAMES)
 @opt.DATA_OR_DEMO
 @opt.BACKBONE_LIST
+@opt.HEADS_TO_TRAIN
 @opt.option("--with-scratch-cnn", is_flag=True, help="Add report-cnn, a CNN trained from scratch.")
 @opt.option(
     "--baseline",

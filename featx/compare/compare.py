@@ -22,6 +22,8 @@ from featx.compare.baselines import (
 )
 from featx.compare.candidates import (
     N_SEEDS,
+    N_SEEDS_OF_SHOTS,
+    SHOTS,
     Candidate,
     Curve,
     Evaluation,
@@ -53,7 +55,7 @@ from featx.extract import (
     options_before,
     split_options,
 )
-from featx.heads import Training, check_class_weights, check_training
+from featx.heads import DEFAULT_HEADS, Training, check_class_weights, check_training, head_names
 from featx.images import Views, as_views
 from featx.recipe import Recipe
 from featx.storage import StoragePath, as_cache_dir, as_path, check_empty
@@ -94,12 +96,14 @@ def compare_approaches(
     data_dir: Data,
     *,
     backbones: Sequence[Path | str] | Path | str = (RECIPE_DEFAULTS["backbone"],),
+    heads: Sequence[str] | str = DEFAULT_HEADS,
     baselines: Sequence[str] | str = (),
     cache_dir: StoragePath | str = DEFAULT_CACHE_DIR,
     training: Training = DEFAULT_TRAINING,
     workers: int | None = None,
     strict: bool = False,
     learning_curve: bool | Sequence[int] = False,
+    shots: bool | Sequence[int] = False,
     views: Views | int | None = None,
     repeats: int = 1,
     folds: int | None = None,
@@ -119,6 +123,7 @@ def compare_approaches(
     Args:
         data_dir: `train/CLASS/*` with `test/CLASS/*`, or `CLASS/*`; see `featx.dataset.scanning.scan`.
         backbones: names in `featx.backbones.table.BACKBONES`, or one of them.
+        heads: names in `featx.heads.registry.HEADS`, or one of them.
         baselines: names in `featx.compare.baselines.BASELINE_NAMES`, or one of them.
         cache_dir: where the feature stores are.
         training: how heads and baselines are trained; baselines use their own batch size.
@@ -126,6 +131,8 @@ def compare_approaches(
         strict: raise on the first image that cannot be read, instead of skipping it.
         learning_curve: also train every approach on smaller parts of the training images; numbers of images, or True
             for 1 to 100 % of them. Each is trained with three seeds, or `repeats` if that is more.
+        shots: also train every approach on few images of each class: numbers of them, or True for 1, 2, 5 and 10. Each
+            is drawn with ten seeds, or `repeats` if that is more. This is a learning curve, too, the only one.
         views: augmented views that each head is trained on as well, in a row of its own.
         repeats: how often each approach is trained, each time with the next seed.
         folds: divide all images, also those of the test split, into this many folds, and test each fold with models
@@ -153,9 +160,9 @@ def compare_approaches(
     recipe_options, engine_options = split_options(options)
     check_training(training)
     backbones, baselines = _each_once("backbones", _as_text(backbones)), _each_once("baselines", baselines)
-    maps = names("maps", maps)
+    maps, heads = names("maps", maps), head_names(heads)
     views, workers, repeats = as_views(views), as_workers(workers), whole_number("repeats", repeats, most=MAX_REPEATS)
-    how = Procedure(training, repeats, _as_curve(learning_curve, repeats))
+    how = Procedure(training, repeats, _as_curve(learning_curve, shots, repeats))
     if folds is not None:
         folds, fold_repeats = _checked_folds(folds, fold_repeats, how, views, baselines)
     of_layers = layers_of(layers, recipe_options)
@@ -177,10 +184,12 @@ def compare_approaches(
     scanned = scan(data_dir, cache_dir, to_test=folds is None, show=training.show)
     check_class_weights(training.class_weights, scanned.class_names)
     if how.curve:
-        how.curve.check_fit(scanned.n_train)
+        how.curve.check_fit(scanned)
     settings = ExtractionSettings(engine_options=engine_options, workers=workers, strict=strict, show=training.show)
     request = partial(FeatureRequest, scanned, data_dir, cache_dir, settings)
-    of_heads = [request(one, views, partial(head_candidates, of_layers=len(of_layers) > 1)) for one in of_backbones]
+    of_heads = [
+        request(one, views, partial(head_candidates, heads=heads, of_layers=len(of_layers) > 1)) for one in of_backbones
+    ]
     requests = list(of_heads)
     requests += [
         _tuned_request(request, plain, one, views, *named, cache_dir)
@@ -302,14 +311,24 @@ def _tuned_request(
     return made
 
 
-def _as_curve(given: bool | Sequence[int], repeats: int) -> Curve | None:
+def _as_curve(given: bool | Sequence[int], shots: bool | Sequence[int], repeats: int) -> Curve | None:
     """Return the learning curve that is asked for; None if there is none."""
+    if shots is not False and not isinstance(given, bool):
+        raise FeatxError("A learning curve has numbers of images (--curve-sizes) or numbers of each class (--shots).")
+    of_class = (
+        SHOTS if shots is True else _as_numbers("shots", "numbers of images of each class, like [1, 5, 10]", shots)
+    )
+    if of_class:
+        return Curve(shots=of_class, n_seeds=max(N_SEEDS_OF_SHOTS, repeats))
+    sizes = _as_numbers("learning_curve", "numbers of training images, like [50, 500]", given)
+    return Curve(sizes, n_seeds=max(N_SEEDS, repeats)) if given else None
+
+
+def _as_numbers(name: str, what: str, given: bool | Sequence[int]) -> tuple[int, ...]:
+    """Return the numbers that are asked for; none for True and False."""
     if not isinstance(given, bool | Sequence) or isinstance(given, str):
-        raise FeatxError(
-            f"learning_curve is True, False, or numbers of training images, like [50, 500]. Received: {shown(given)}"
-        )
-    sizes = () if isinstance(given, bool) else tuple(whole_number("a size of learning_curve", one) for one in given)
-    return Curve(sizes, max(N_SEEDS, repeats)) if given else None
+        raise FeatxError(f"{name} is True, False, or {what}. Received: {shown(given)}")
+    return () if isinstance(given, bool) else tuple(whole_number(f"a size of {name}", one) for one in given)
 
 
 def _check(options: RecipeOptions, engine: str, cache_dir: StoragePath) -> None:

@@ -154,12 +154,14 @@ class CurvePoint:
         fraction: the share of the training images, up to 1.
         n_train: number of training images, including the validation part.
         accuracies: on all test images, one for each seed.
+        per_class: number of training images of each class; None if the curve is of shares or numbers of all.
     """
 
     approach: str
     fraction: float
     n_train: int
     accuracies: tuple[float, ...]
+    per_class: int | None = None
 
     @property
     def mean(self) -> float:

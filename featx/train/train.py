@@ -20,7 +20,7 @@ from featx.extract import (
     resolve_recipe,
 )
 from featx.heads import (
-    HEADS,
+    DEFAULT_HEADS,
     Trained,
     Training,
     TrainingSet,
@@ -83,7 +83,7 @@ class Run:
 def train_top(
     data_dir: Data,
     *,
-    heads: Sequence[str] | str = HEADS,
+    heads: Sequence[str] | str = DEFAULT_HEADS,
     run_dir: Path | str | None = None,
     cache_dir: StoragePath | str = DEFAULT_CACHE_DIR,
     training: Training = DEFAULT_TRAINING,
@@ -97,7 +97,7 @@ def train_top(
 
     Args:
         data_dir: as for `extract_features`.
-        heads: names in `featx.heads.dense.HEADS`, or one of them.
+        heads: names in `featx.heads.registry.HEADS`, or one of them.
         run_dir: an empty or new folder; a new one in `runs` if None.
         cache_dir: where the feature stores are.
         training: how the heads are trained.
@@ -117,8 +117,8 @@ def train_top(
     cache_dir, views = as_cache_dir(cache_dir), as_views(views)
     check_training(training)
     names = head_names(heads)
-    if tune is not None and names != HEADS:
-        raise FeatxError("A block is tuned with the heads dense and tuned: leave heads out.")
+    if tune is not None and names != DEFAULT_HEADS:
+        raise FeatxError("A block is tuned with the heads dense and tuned: leave heads (--head) out.")
     n_folds, n_repeats = check_folds(folds, fold_repeats, views)
     with new_folder(as_path(run_dir) if run_dir else None, Path(RUNS_NAME), last=METRICS_NAME) as making:
         check_options(cache_dir, **options)
