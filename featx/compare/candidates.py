@@ -43,6 +43,7 @@ from featx.train import (
     Features,
     Folds,
     Result,
+    Settings,
     Tuning,
     confusion_matrix,
     cross_validate,
@@ -140,12 +141,14 @@ class Procedure:
         repeats: how often, each time with the next seed. All figures but the accuracies are the first one's.
         curve: also train it on parts of the training images, as this says.
         folds: instead of one split, train and measure it on each of these folds.
+        settings: all that decided the comparison; each run folder has them.
     """
 
     training: Training
     repeats: int = 1
     curve: Curve | None = None
     folds: Folds | None = None
+    settings: Settings | None = None
 
 
 @dataclass(frozen=True)
@@ -502,7 +505,8 @@ class FeatureRequest:
         def keep(candidate: Candidate, result: Result) -> None:
             if runs_dir and candidate.features:
                 runs_dir.mkdir(parents=True, exist_ok=True)  # it is in a report folder, which is marked
-                run_dir, rest = runs_dir / run_name(candidate.name), (dataset.warnings, self._cache_dir)
+                run_dir = runs_dir / run_name(candidate.name)
+                rest = (dataset.warnings, self._cache_dir, None, how.settings)
                 with system_errors(f"The run folder {printable(run_dir)}", "written"), new_folder(run_dir) as making:
                     write_run(making.built, candidate.features, [result], training, self.weights, *rest)
 

@@ -24,6 +24,7 @@ from featx.train import (
     ClassMetrics,
     Confusion,
     Metrics,
+    Settings,
     class_metrics,
     imbalance,
     resampled_interval,
@@ -218,6 +219,7 @@ class Comparison:
         error_analysis: the same, image by image; None if it was not made. The JSON file calls it `examination`.
         learning_curve: the accuracy of each approach with fewer training images; empty if it was not requested.
         claims: what others claim about its approaches; see `featx.compare.claims.with_claims`.
+        settings: all that decided it, which `featx rerun` needs; None in results of an older featx.
 
     Raises:
         FeatxError: no approach, two with the same name, or a confusion matrix that does not fit the classes.
@@ -240,6 +242,7 @@ class Comparison:
     error_analysis: ErrorAnalysis | None = None
     learning_curve: tuple[CurvePoint, ...] = ()
     claims: tuple[Claim, ...] = ()
+    settings: Settings | None = None
 
     def __post_init__(self) -> None:
         names = [approach.name for approach in self.approaches]

@@ -45,6 +45,7 @@ from featx.train.imbalance import accuracy_warnings
 from featx.train.metrics import Result
 from featx.train.near_duplicates import crossing_copies
 from featx.train.run_folder import METRICS_NAME, RUNS_NAME, write_run
+from featx.train.settings import settings_of
 from featx.train.tuning import Tuning
 
 log = logging.getLogger("featx")
@@ -114,6 +115,7 @@ def train_top(
         FeaturesMissingError: the store lacks features; the message names the command that computes them.
         FeatxError: the data set, the weights or the store cannot be used; the message says what to do.
     """
+    given = {**locals()}  # before any of it is changed
     cache_dir, views = as_cache_dir(cache_dir), as_views(views)
     check_training(training)
     names = head_names(heads)
@@ -151,7 +153,8 @@ def train_top(
         for warning in warnings[len(dataset.warnings) :]:  # the others were said when the images were found
             log.warning("%s", warning)
         with system_errors(f"The run folder {printable(making.path)}", "written"):
-            write_run(making.built, features, results, training, weights, warnings, cache_dir, crossed)
+            settings = settings_of("train-top", given, features.dataset, [recipe])
+            write_run(making.built, features, results, training, weights, warnings, cache_dir, crossed, settings)
     return Run(making.path, features, results, warnings, crossed)
 
 
