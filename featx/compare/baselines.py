@@ -18,7 +18,7 @@ import numpy.typing as npt
 from featx.dataset import DimImage, ImageDataset, dim_sentence, images_of, read_batches
 from featx.errors import ImageError
 from featx.extract import RecipeOptions
-from featx.heads import Trained, Training, fit, layer_seeds, output_layer, predict_proba, split
+from featx.heads import Targets, Trained, Training, fit, layer_seeds, output_layer, predict_proba, split
 from featx.images import REPORT, Views
 from featx.storage import StoragePath, scratch_array
 from featx.system import import_keras, progress_bar, reset_peak_memory
@@ -63,19 +63,21 @@ class Baseline:
     always_softmax: bool
     layers: Callable[[Any, Any, Iterator[int]], Any]
 
-    def build(self, image_size: tuple[int, int], n_classes: int, seed: int) -> Any:
-        """Return the untrained Keras model: `(n, height, width, 3)` uint8 RGB to a sigmoid `(n, 1)` or a softmax."""
+    def build(self, image_size: tuple[int, int], n_classes: int, seed: int, *, is_multilabel: bool = False) -> Any:
+        """Return the untrained Keras model: `(n, height, width, 3)` uint8 RGB to what `output_layer` makes."""
         keras = import_keras()
         seeds = layer_seeds(seed)
         pixels = keras.Input((*image_size, 3), dtype="uint8", name="pixels")
         hidden = self.layers(keras, keras.layers.Rescaling(1 / 255)(pixels), seeds)
-        output = output_layer(keras, n_classes, next(seeds), always_softmax=self.always_softmax)
+        output = output_layer(
+            *(keras, n_classes, next(seeds)), always_softmax=self.always_softmax, is_multilabel=is_multilabel
+        )
         return keras.Model(pixels, output(hidden), name=self.name)
 
     def train(
         self,
         pixels: npt.NDArray[np.uint8],
-        y: npt.NDArray[np.int64],
+        y: Targets,
         is_validation: npt.NDArray[np.bool_],
         training: Training,
         *,
@@ -85,7 +87,7 @@ class Baseline:
 
         Args:
             pixels: `(n, height, width, 3)` uint8 RGB, an array or a memory map.
-            y: `(n,)` int64 labels, `0` to `n_classes - 1`.
+            y: `(n,)` int64 labels, `0` to `n_classes - 1`; or `(n, n_classes)` bool, which labels each image has.
             is_validation: `(n,)`, the rows that decide when to stop.
             training: how; the batch size is the baseline's own.
             n_classes: number of classes, 2 or more.
@@ -94,7 +96,7 @@ class Baseline:
             TrainingError: it cannot be trained on this data.
         """
         train, validation = split(pixels, y, is_validation)
-        model = self.build(pixels.shape[1:3], n_classes, training.seed)
+        model = self.build(pixels.shape[1:3], n_classes, training.seed, is_multilabel=y.ndim == 2)
         return fit(model, train, validation, training, n_classes=n_classes, batch_size=self.batch_size)
 
 

@@ -33,7 +33,7 @@ from featx.extract import (
     resolve_recipe,
     with_defaults,
 )
-from featx.heads import HEADS, TUNED, Trained, Training
+from featx.heads import HEADS, TUNED, Targets, Trained, Training, is_right
 from featx.images import Views
 from featx.recipe import Recipe
 from featx.storage import StoragePath, new_folder
@@ -41,6 +41,7 @@ from featx.store import FeatureStore
 from featx.system import MemoryLimit, Timings, progress_bar, reset_peak_memory, waiting
 from featx.text import printable
 from featx.train import (
+    Confusion,
     Features,
     Result,
     Tuning,
@@ -297,7 +298,7 @@ class Evaluation:
     Attributes:
         approach: what goes into the comparison.
         probabilities: `(n_test, n_classes)`, with the first seed.
-        correct: `(n_seeds, n_test)` bool, whether it was right on each test image.
+        correct: `(n_seeds, n_test)` bool, whether it was right on each test image; with several labels, on all of them.
         recipe: of the features that the error analysis looks at; None from scratch.
         out_of_fold: see `featx.heads.training_loop.Trained`.
         curve: its learning curve; empty without one.
@@ -379,7 +380,7 @@ def _cross_validated(candidate: Candidate, folds: Folds, training: Training) -> 
     return replace(evaluation, approach=replace(evaluation.approach, folds=tuple(accuracies)))
 
 
-def _pooled(results: Sequence[Result], of_image: npt.NDArray[np.int64], y: npt.NDArray[np.int64]) -> Result:
+def _pooled(results: Sequence[Result], of_image: npt.NDArray[np.int64], y: Targets) -> Result:
     """Return the first result with the probabilities of all images, and with the time and memory of all folds."""
     probabilities = np.empty((len(y), results[0].probabilities.shape[1]))
     for number, result in enumerate(results):
@@ -397,7 +398,10 @@ def _pooled(results: Sequence[Result], of_image: npt.NDArray[np.int64], y: npt.N
 def _evaluation(candidate: Candidate, name: str, results: list[Result], cost: Timings) -> Evaluation:
     dataset, result = candidate.dataset, results[0]
     y = dataset.labels[dataset.is_test]
-    predicted = np.array([one.probabilities.argmax(axis=1) for one in results])
+    if dataset.is_multilabel:  # which label is taken for which other one, nobody can tell
+        confusion = Confusion(len(dataset.class_names), ())
+    else:
+        confusion = confusion_matrix(y, result.probabilities.argmax(axis=1), len(dataset.class_names))
     approach = Approach(
         name=name,
         kind=candidate.kind,
@@ -408,7 +412,7 @@ def _evaluation(candidate: Candidate, name: str, results: list[Result], cost: Ti
         peak_memory_bytes=max(result.peak_memory_bytes, cost.peak_memory_bytes),
         history=result.history,
         kept_epoch=result.kept_epoch,
-        confusion=confusion_matrix(y, predicted[0], len(dataset.class_names)),
+        confusion=confusion,
         p_value=None,
         image_size=candidate.image_size,
         details={**({"layer": candidate.layer} if candidate.layer else {}), **result.details},
@@ -416,7 +420,8 @@ def _evaluation(candidate: Candidate, name: str, results: list[Result], cost: Ti
         repeats=tuple(result.metrics.accuracy for result in results) if len(results) > 1 else (),
     )
     recipe = candidate.recipe or (candidate.features.recipe if candidate.features else None)
-    return Evaluation(approach, result.probabilities, predicted == y, recipe, result.out_of_fold)
+    correct = np.array([is_right(one.probabilities, y) for one in results])
+    return Evaluation(approach, result.probabilities, correct, recipe, result.out_of_fold)
 
 
 class FeatureRequest:

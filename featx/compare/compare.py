@@ -166,8 +166,7 @@ def compare_approaches(
     if runs_dir:
         check_empty(runs_dir)
     scanned = scan(data_dir, cache_dir, show=training.show)
-    if how.curve:
-        how.curve.check_fit(scanned.n_train)
+    _check_fit(scanned, how, direct=direct)
     settings = ExtractionSettings(engine_options=engine_options, workers=workers, strict=strict, show=training.show)
     request = partial(FeatureRequest, scanned, data_dir, cache_dir, settings)
     of_heads = [request(one, views, partial(head_candidates, of_layers=len(of_layers) > 1)) for one in of_backbones]
@@ -361,6 +360,17 @@ def _check_choice(
         raise FeatxError(
             f"A layer belongs to only one backbone. Compare one backbone at a time. "
             f"Received: --layer {options['layer']}"
+        )
+
+
+def _check_fit(dataset: ImageDataset, how: Procedure, *, direct: bool) -> None:
+    """Raise FeatxError if this cannot be done with the images of a data set."""
+    if how.curve:
+        how.curve.check_fit(dataset.n_train)
+    if direct and dataset.is_multilabel:
+        raise FeatxError(
+            "A pretrained classifier (direct, --direct) chooses one class for each image, so it cannot be compared "
+            "where images have several labels: leave it out."
         )
 
 

@@ -8,14 +8,18 @@ from featx.heads.inference import Head, read_head, save_model
 from featx.heads.training_loop import (
     MAX_EPOCHS,
     MAX_SEED,
+    THRESHOLD,
     Epoch,
+    Targets,
     Trained,
     Training,
     check_training,
     fit,
+    is_right,
     layer_seeds,
     output_layer,
     predict_proba,
+    probability_of_truth,
     split,
 )
 from featx.heads.tuned import TUNED, TunedHead, read_tuned, train_tuned

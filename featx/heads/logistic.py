@@ -4,13 +4,14 @@
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
+from featx.dataset import iterative_parts
 from featx.errors import TrainingError
-from featx.heads.training_loop import SMALLEST_PROBABILITY
+from featx.heads.training_loop import SMALLEST_PROBABILITY, Targets, is_right, probability_of_truth
 
 _Floats = npt.NDArray[np.float64]
 
@@ -70,20 +71,27 @@ class Fitted:
     details: dict[str, float | int | str]
 
 
-def folds_of(
-    y: npt.NDArray[np.int64], digests: npt.NDArray[np.uint8], n_classes: int, seed: int
-) -> npt.NDArray[np.int64]:
-    """Return the fold of every row: equal images together, every class in every fold, whatever the order of rows."""
+def folds_of(y: Targets, digests: npt.NDArray[np.uint8], n_classes: int, seed: int) -> npt.NDArray[np.int64]:
+    """Return the fold of every row: equal images together, every class in every fold, whatever the order of rows.
+
+    With several labels for an image, a label that few images have may be missing in a fold.
+    """
     _, first, image = np.unique(digests, axis=0, return_index=True, return_inverse=True)
     label = y[first]
+    rng = np.random.default_rng(seed)
+    n_folds = N_FOLDS if len(y) < MANY_ROWS else N_FOLDS_MANY_ROWS
+    if y.ndim == 2:
+        n_with = np.count_nonzero(label, axis=0)
+        n_folds = max(2, min(n_folds, int(np.minimum(n_with, len(label) - n_with).min())))
+        lots = rng.permutation(len(first))
+        return iterative_parts(label, np.arange(len(first)), lots, n_folds)[image.reshape(-1)]
     counts = np.bincount(label, minlength=n_classes)
     if counts.min() < 2:
         raise TrainingError(
             "Logistic regression needs at least 2 different images of every class to train on; add images. "
             f"Received: {counts.min()} of class number {counts.argmin()}"
         )
-    n_folds = min(N_FOLDS if len(y) < MANY_ROWS else N_FOLDS_MANY_ROWS, int(counts.min()))
-    rng = np.random.default_rng(seed)
+    n_folds = min(n_folds, int(counts.min()))
     by_class = np.concatenate([rng.permutation(np.flatnonzero(label == number)) for number in range(n_classes)])
     fold = np.empty(len(first), np.int64)
     fold[by_class] = np.arange(len(first)) % n_folds
@@ -103,14 +111,14 @@ def logreg_bytes(n_rows: int, n_features: int, n_classes: int, *, in_memory: boo
     return BYTES_PER_COEFFICIENT * n_outputs * (n_rows if is_spanned else n_features)
 
 
-def fit_logreg(
-    features: Scaled, y: npt.NDArray[np.int64], folds: npt.NDArray[np.int64], n_images: int, note: Note
-) -> Fitted:
+def fit_logreg(features: Scaled, y: Targets, folds: npt.NDArray[np.int64], n_images: int, note: Note) -> Fitted:
     """Fit L2-regularized logistic regression to features in memory, with C chosen by cross-validation.
+
+    With several labels for an image, it is one regression for each label, with one C for all.
 
     Args:
         features: of `n_images` images first, and then of views of them.
-        y: `(n,)` labels.
+        y: `(n,)` labels, or `(n, n_classes)` bool.
         folds: `(n,)`, see `folds_of`.
         n_images: how many images there are; they are what is held out.
         note: called with a description of each step.
@@ -161,7 +169,7 @@ def _rows_in_their_span(features: Scaled) -> tuple[npt.NDArray[np.float32], _Flo
 
 def _fit_rows(
     Z: npt.NDArray[np.float32],
-    y: npt.NDArray[np.int64],
+    y: Targets,
     folds: npt.NDArray[np.int64],
     n_features: int,
     n_images: int,
@@ -169,7 +177,6 @@ def _fit_rows(
 ) -> Fitted:
     """Choose C and fit all rows `(n, r)` with it; the first `n_images` are images, the others views of them."""
     from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # it has no stubs
 
     # One thread: these products wait for memory, and threads that wait for each other beside TensorFlow's took 30 times
@@ -179,10 +186,10 @@ def _fit_rows(
         warnings.filterwarnings("ignore", "The number of unique classes is greater than 50%", UserWarning)
         C, out_of_fold = _choose_c(Z, y, folds, n_features, n_images, note)
         note("fitting to all images")
-        final = LogisticRegression(C=C, tol=TOLERANCE, max_iter=MAX_ITERATIONS).fit(Z, y)
+        final = _regression(y, C=C, tol=TOLERANCE, max_iter=MAX_ITERATIONS).fit(Z, y)
     details: dict[str, float | int | str] = {
         "C": C,
-        "cv_accuracy": float((out_of_fold.argmax(axis=1) == y[:n_images]).mean()),
+        "cv_accuracy": float(is_right(out_of_fold, y[:n_images]).mean()),
         "cv_folds": int(folds.max()) + 1,
         "converged": "yes" if final.n_iter_.max() < MAX_ITERATIONS else "no",
     }
@@ -191,7 +198,7 @@ def _fit_rows(
 
 def _choose_c(
     Z: npt.NDArray[np.float32],
-    y: npt.NDArray[np.int64],
+    y: Targets,
     folds: npt.NDArray[np.int64],
     n_features: int,
     n_images: int,
@@ -205,13 +212,11 @@ def _choose_c(
     The loss, because it ranks values of C with less noise than the accuracy and keeps probabilities honest. Goes up the
     grid, each fit from where the last one ended, and stops where the loss no longer falls: beyond, fits take longest.
     """
-    from sklearn.linear_model import LogisticRegression
-
     models = [
-        LogisticRegression(tol=CV_TOLERANCE, max_iter=MAX_ITERATIONS, warm_start=True) for _ in range(folds.max() + 1)
+        _regression(y, tol=CV_TOLERANCE, max_iter=MAX_ITERATIONS, warm_start=True) for _ in range(folds.max() + 1)
     ]
     of_images, y_images = folds[:n_images], y[:n_images]
-    probabilities = np.empty((n_images, int(y.max()) + 1), np.float32)
+    probabilities = np.empty((n_images, y.shape[1] if y.ndim == 2 else int(y.max()) + 1), np.float32)
     best = (np.inf, 0.0, probabilities)
     for number, C in enumerate(value / n_features for value in C_GRID):
         for fold, model in enumerate(models):
@@ -219,9 +224,60 @@ def _choose_c(
             note(f"cross-validation, fit {n_begun} of at most {len(C_GRID) * len(models)}")
             seen, held_out = folds != fold, np.flatnonzero(of_images == fold)
             probabilities[held_out] = model.set_params(C=C).fit(Z[seen], y[seen]).predict_proba(Z[held_out])
-        of_truth = probabilities[np.arange(n_images), y_images]
+        of_truth = probability_of_truth(probabilities, y_images)
         loss = -float(np.log(np.maximum(of_truth, SMALLEST_PROBABILITY)).sum(dtype=np.float64))
         if loss >= best[0]:
             break
         best = (loss, C, probabilities.copy())
     return best[1], best[2]
+
+
+def _regression(y: Targets, **options: Any) -> Any:
+    """Return scikit-learn's logistic regression; with several labels for an image, one for each label."""
+    from sklearn.linear_model import LogisticRegression
+
+    if y.ndim == 1:
+        return LogisticRegression(**options)
+    return _LabelRegressions([LogisticRegression(**options) for _ in range(y.shape[1])])
+
+
+class _LabelRegressions:
+    """A logistic regression for each label, with the interface of scikit-learn's.
+
+    Attributes:
+        coef_: `(n_labels, r)`.
+        intercept_: `(n_labels,)`.
+        n_iter_: `(n_labels,)`.
+    """
+
+    def __init__(self, models: list[Any]) -> None:
+        self._models = models
+
+    def set_params(self, C: float) -> Self:
+        """Use another C for all labels."""
+        for model in self._models:
+            model.set_params(C=C)
+        return self
+
+    def fit(self, Z: npt.NDArray[np.float32], y: npt.NDArray[np.bool_]) -> Self:
+        """Fit every label.
+
+        Of one that all rows have, or none, nothing can be learned: then its probability is its share, drawn a little
+        towards a half, as Krichevsky and Trofimov do ("The performance of universal encoding", 1981).
+        """
+        n_with = np.count_nonzero(y, axis=0)
+        self.coef_ = np.zeros((y.shape[1], Z.shape[1]))
+        self.intercept_ = np.log((n_with + 0.5) / (len(y) - n_with + 0.5))
+        self.n_iter_ = np.zeros(y.shape[1], np.int64)
+        for label in np.flatnonzero((n_with > 0) & (n_with < len(y))):
+            model = self._models[label].fit(Z, y[:, label])
+            self.coef_[label], self.intercept_[label] = model.coef_[0], model.intercept_[0]
+            self.n_iter_[label] = model.n_iter_[0]
+        return self
+
+    def predict_proba(self, Z: npt.NDArray[np.float32]) -> _Floats:
+        """Return `(n, n_labels)`, the probability of each label."""
+        from scipy.special import expit
+
+        probabilities: _Floats = expit(Z @ self.coef_.T + self.intercept_)
+        return probabilities

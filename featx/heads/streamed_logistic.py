@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from featx.heads.logistic import Fitted, Scaled, fit_logreg, folds_of
-from featx.heads.training_loop import Training
+from featx.heads.training_loop import Targets, Training
 from featx.store import FeatureArray, row_bytes
 from featx.system import in_threads, prefetched, progress_bar, waiting
 
@@ -47,7 +47,7 @@ def sample_rows(X: FeatureArray) -> npt.NDArray[np.int64]:
 
 def fit_logreg_streamed(
     features: Scaled,
-    y: npt.NDArray[np.int64],
+    y: Targets,
     digests: npt.NDArray[np.uint8],
     training: Training,
     *,
@@ -58,7 +58,7 @@ def fit_logreg_streamed(
 
     Args:
         features: of `n_images` images first, and then of views of them.
-        y: `(n,)` labels.
+        y: `(n,)` labels, or `(n, n_classes)` bool.
         digests: `(n, 32)` uint8, SHA-256 of the images.
         training: has the seed of the folds, and whether to show progress.
         n_images: how many images there are; the sample is of these.
@@ -74,7 +74,7 @@ def fit_logreg_streamed(
         of_sample = fit_logreg(sample, y[images], folds, len(images), note)
     C = float(of_sample.details["C"])
     Z = (sample.X.reshape(len(images), -1) - sample.mean) * sample.scale
-    stretch = _stretch(Z, of_sample, C, len(features.X))
+    stretch = _stretch(Z, of_sample, C, len(features.X), is_sigmoid=y.ndim == 2 or n_classes == 2)
     coef, bias, converged, n_passes = _minimize(_Objective(features, y, C), stretch, of_sample, show=training.show)
     details: dict[str, float | int | str] = {
         **of_sample.details,
@@ -91,7 +91,7 @@ class _Objective:
     """The mean over all rows of the loss, and of C⁻¹ ½ ‖coef‖²: scikit-learn's objective, divided by C n."""
 
     features: Scaled
-    y: npt.NDArray[np.int64]
+    y: Targets
     C: float
 
     def at(self, coef: _Floats, bias: _Floats) -> tuple[float, _Floats, _Floats]:
@@ -134,10 +134,12 @@ class _Sums:
         return _Sums(self.loss + other.loss, self.by_weights + other.by_weights, self.by_bias + other.by_bias)
 
 
-def _loss(logits: _Floats, y: npt.NDArray[np.int64]) -> tuple[float, _Floats]:
+def _loss(logits: _Floats, y: Targets) -> tuple[float, _Floats]:
     """Return the sum of the crossentropies, and its derivatives by the logits, `(n, 1)` or `(n, n_classes)`."""
     from scipy.special import expit, log_softmax
 
+    if y.ndim == 2:
+        return float(np.logaddexp(0, np.where(y, -logits, logits)).sum()), expit(logits) - y
     if logits.shape[1] == 1:
         signed = np.where(y == 1, -logits[:, 0], logits[:, 0])
         return float(np.logaddexp(0, signed).sum()), expit(logits) - y[:, np.newaxis]
@@ -177,8 +179,10 @@ class _Stretch:
         return rows * base + ((rows @ self.directions.T) * (along - base)) @ self.directions
 
 
-def _stretch(Z: _Floats, fitted: Fitted, C: float, n_rows: int) -> _Stretch:
+def _stretch(Z: _Floats, fitted: Fitted, C: float, n_rows: int, *, is_sigmoid: bool) -> _Stretch:
     """Return the coordinates that the rows `Z`, `(m, n_features)`, centred and scaled, and their solution suggest.
+
+    Each logit has a probability of its own if `is_sigmoid`; else they share a softmax.
 
     The second derivatives are I / C + Σ w z zᵀ with w = p (1 - p), of all rows n / m times what they are of the sample.
     Its largest eigenvalues are known well, with their directions; of the others, only the mean is.
@@ -187,7 +191,7 @@ def _stretch(Z: _Floats, fitted: Fitted, C: float, n_rows: int) -> _Stretch:
     from scipy.special import expit, softmax
 
     logits = Z @ fitted.coef.T + fitted.bias
-    p = expit(logits) if logits.shape[1] == 1 else softmax(logits, axis=1)
+    p = expit(logits) if is_sigmoid else softmax(logits, axis=1)
     w = (p * (1 - p)).mean(axis=1)
     A = Z * np.sqrt(w)[:, np.newaxis]
     gram = A @ A.T

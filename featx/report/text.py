@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from featx.compare import SIGNIFICANCE, Approach, Comparison, ranked
+from featx.heads import THRESHOLD
 from featx.system import duration, escape_markdown, markdown_table, n_columns, size, text_table
 from featx.text import printable
 
@@ -31,9 +32,16 @@ N_FOR_DECIMALS = 200
 FEW_TEST_IMAGES = 500
 
 RESULT_HEADER = ("Approach", "Accuracy (95 % CI)", "Loss", "AUC", "F1", "ECE", "p (Holm)")
+#: The same where images can have several labels.
+LABELS_HEADER = ("Approach", "Subset accuracy (95 % CI)", "mAP (95 % CI)", "AUC", "F1", "p (Holm)")
 COST_HEADER = ("Approach", "Features", "Training", "Total", "Parameters", "Memory")
 REPEATS_HEADER = ("Approach", "Seeds", "Mean accuracy", "SD", "Lowest", "Highest")
 FOLDS_HEADER = ("Approach", "Folds", "Mean accuracy", "SD", "Lowest", "Highest")
+
+#: The table of the labels.
+LABEL_COLUMNS = (
+    *("Label", "Test images", "Average precision", "AUC", "F1", "Precision", "Recall", "Missed", "Wrongly predicted"),
+)
 
 QUALITY_NOTE = (
     "All figures are for the test images, which no training or tuning used. The best approach is chosen by its "
@@ -64,6 +72,13 @@ FOLDS_NOTE = (
     f"area under the ROC curve. F1: mean over the classes. ECE: expected calibration error. p: corrected resampled "
     f"t-test of the folds against the best approach (Nadeau and Bengio, 2003). {HOLM_NOTE}With several repetitions, "
     f"loss, AUC, F1, ECE and the confusion matrix are for the first."
+)
+
+LABELS_NOTE = (
+    f"Images can have several labels. Subset accuracy: share of the images whose labels are all right; a label counts "
+    f"as predicted above a probability of {THRESHOLD:g}. It is the accuracy in all that follows. mAP: mean over the "
+    f"labels of the average precision, with a 95 % bootstrap interval for the choice of test images; it needs no "
+    f"threshold. AUC and F1: means over the labels. "
 )
 
 FOLD_SPREAD_NOTE = (
@@ -108,8 +123,9 @@ def table(comparison: Comparison, *, markdown: bool = False) -> str:
     escape = escape_markdown if markdown else printable
     approaches = ranked(comparison.approaches)
     repeated = [approach for approach in approaches if approach.trainings]
+    header = LABELS_HEADER if comparison.is_multilabel else RESULT_HEADER
     parts = [
-        _table(RESULT_HEADER, approaches, lambda a: result_cells(a, comparison), comparison, markdown=markdown),
+        _table(header, approaches, lambda a: result_cells(a, comparison), comparison, markdown=markdown),
         _table(COST_HEADER, approaches, cost_cells, comparison, markdown=markdown),
     ]
     if repeated:
@@ -151,8 +167,9 @@ def _markdown_name(approach: Approach, comparison: Comparison) -> str:
 def title(comparison: Comparison, escape: Callable[[str], str] = printable) -> str:
     """Return the result in `MAX_TITLE_WORDS` words at most."""
     best, counterpart = comparison.best, comparison.counterpart
-    alone = f"{escape(_cut(printable(best.name)))}: {accuracy_text(best)} right"
-    titles = [_title_against(best, counterpart, escape)] if counterpart else []
+    right = right_text(comparison)
+    alone = f"{escape(_cut(printable(best.name)))}: {accuracy_text(best)} {right}"
+    titles = [_title_against(best, counterpart, escape, right)] if counterpart else []
     if not best.is_above(comparison.commonest_share):
         share = percent(comparison.commonest_share, comparison.n_test)
         name = escape(_cut(printable(comparison.commonest_class)))
@@ -160,7 +177,17 @@ def title(comparison: Comparison, escape: Callable[[str], str] = printable) -> s
     return next((text for text in titles if len(text.split()) <= MAX_TITLE_WORDS), alone)
 
 
-def _title_against(best: Approach, counterpart: Approach, escape: Callable[[str], str]) -> str:
+def right_text(comparison: Comparison) -> str:
+    """Return what an accuracy is the share of, after it."""
+    return "with all labels right" if comparison.is_multilabel else "right"
+
+
+def accuracy_word(comparison: Comparison) -> str:
+    """Return what an accuracy is called."""
+    return "subset accuracy" if comparison.is_multilabel else "accuracy"
+
+
+def _title_against(best: Approach, counterpart: Approach, escape: Callable[[str], str], right: str) -> str:
     name, other = escape(_cut(printable(best.name))), _called(counterpart, escape)
     if not counterpart.differs_from_best and counterpart.p_holm is not None:
         is_tie = _points(best, counterpart) < TIE_POINTS
@@ -169,9 +196,9 @@ def _title_against(best: Approach, counterpart: Approach, escape: Callable[[str]
             best, counterpart = counterpart, best
         shares = dict.fromkeys((accuracy_text(best), accuracy_text(counterpart)))
         if is_tie:
-            return f"{name} and {other} tied: {' and '.join(shares)} right"
-        return f"No clear winner: {name} {accuracy_text(best)}, {other} {accuracy_text(counterpart)} right"
-    return f"{name}: {accuracy_text(best)} right, {_points_text(best, counterpart)} above {other}"
+            return f"{name} and {other} tied: {' and '.join(shares)} {right}"
+        return f"No clear winner: {name} {accuracy_text(best)}, {other} {accuracy_text(counterpart)} {right}"
+    return f"{name}: {accuracy_text(best)} {right}, {_points_text(best, counterpart)} above {other}"
 
 
 def _called(approach: Approach, escape: Callable[[str], str]) -> str:
@@ -192,11 +219,13 @@ def verdict_lines(comparison: Comparison, escape: Callable[[str], str] = printab
     best, counterpart = comparison.best, comparison.counterpart
     low, high = _interval(best)
     images = "images" if comparison.n_folds else "test images"
-    share = f"{escape(best.name)} got {accuracy_text(best)} of {best.metrics.n_samples:,} {images} right"
+    all_labels = "all labels of " if comparison.is_multilabel else ""
+    share = f"{escape(best.name)} got {all_labels}{accuracy_text(best)} of {best.metrics.n_samples:,} {images} right"
     share += f" ({_seeds_text(best)}95 % interval {low} to {high} %)"
     if counterpart is None:
         alone = f"{share}, in {duration(best.total_s)}. There is nothing to compare it with."
-        return tuple(filter(None, (alone, _baseline_text(comparison, escape))))
+        more = (_precision_text(comparison, escape), _baseline_text(comparison, escape))
+        return tuple(filter(None, (alone, " ".join(filter(None, more)))))
     role = "the runner-up" if counterpart.kind == best.kind else _BEST_OF_KIND[counterpart.kind]
     low, high = _interval(counterpart)
     of_seeds = "" if best.trainings else _seeds_text(counterpart)
@@ -206,11 +235,24 @@ def verdict_lines(comparison: Comparison, escape: Callable[[str], str] = printab
     as_good = [approach for approach in others if not approach.differs_from_best]
     doubts = (
         _significance(comparison, counterpart),
+        _precision_text(comparison, escape),
         _as_good_text(best, as_good, escape),
         _layers_text(comparison, escape),
         _baseline_text(comparison, escape),
     )
     return accuracy, " ".join(filter(None, doubts)), _times(best, counterpart, escape)
+
+
+def _precision_text(comparison: Comparison, escape: Callable[[str], str]) -> str:
+    """Return the mean average precision of the best, if images can have several labels."""
+    found = comparison.best.metrics.multilabel
+    if not found or found.mean_average_precision is None:
+        return ""
+    n = comparison.n_test
+    return (
+        f"The mean average precision of {escape(comparison.best.name)} is {precision_cell(comparison.best)}; that of "
+        f"always answering each label's share is {percent(found.mean_prevalence, n)}."
+    )
 
 
 def _seeds_text(approach: Approach) -> str:
@@ -227,7 +269,8 @@ def _baseline_text(comparison: Comparison, escape: Callable[[str], str]) -> str:
     idle = [approach for approach in comparison.approaches if not approach.is_above(share)]
     if not idle:
         return ""
-    answer = f"always answering {escape(comparison.commonest_class)}, the most common class"
+    what = "set of labels" if comparison.is_multilabel else "class"
+    answer = f"always answering {escape(comparison.commonest_class)}, the most common {what}"
     if comparison.best in idle:
         return f"No approach is clearly better than {answer} ({percent(share, comparison.n_test)})."
     names = _listed([escape(approach.name) for approach in idle])
@@ -272,10 +315,11 @@ def _listed(names: Sequence[str]) -> str:
 
 def quality_note(comparison: Comparison) -> str:
     """Return what the columns of the table of results mean."""
+    labels = LABELS_NOTE if comparison.is_multilabel else ""
     if comparison.n_folds:
-        return FOLDS_NOTE
+        return labels + FOLDS_NOTE
     has_seeds = any(approach.repeats for approach in comparison.approaches)
-    return QUALITY_NOTE + (SEEDS_NOTE if has_seeds else ONE_SEED_NOTE)
+    return labels + QUALITY_NOTE + (SEEDS_NOTE if has_seeds else ONE_SEED_NOTE)
 
 
 def few_images_note(comparison: Comparison) -> str:
@@ -297,6 +341,12 @@ def first_seed_note(comparison: Comparison) -> str:
     if not any(each.repeats for each in comparison.approaches):
         return ""
     return f"These results are for the first {'repetition' if comparison.n_folds else 'seed'}."
+
+
+def classes_text(comparison: Comparison) -> str:
+    """Return how many classes or labels there are."""
+    n = f"{len(comparison.class_names):,}"
+    return f"{n} labels, several for an image." if comparison.is_multilabel else f"{n} classes."
 
 
 def images_text(comparison: Comparison) -> str:
@@ -439,14 +489,21 @@ def result_cells(approach: Approach, comparison: Comparison) -> tuple[str, ...]:
     """Return what the table of results says of an approach, after its name."""
     metrics = approach.metrics
     low, high = _interval(approach)
-    return (
-        f"{percent(approach.accuracy, metrics.n_samples)} ({low}–{high})",
-        f"{metrics.loss:.3f}",
-        "–" if metrics.roc_auc is None else f"{metrics.roc_auc:.3f}",
-        f"{metrics.macro_f1:.3f}",
-        f"{metrics.calibration_error:.3f}",
-        "best" if approach is comparison.best else p_value(approach.p_holm),
-    )
+    accuracy = f"{percent(approach.accuracy, metrics.n_samples)} ({low}–{high})"
+    area = "–" if metrics.roc_auc is None else f"{metrics.roc_auc:.3f}"
+    p = "best" if approach is comparison.best else p_value(approach.p_holm)
+    if comparison.is_multilabel:
+        return accuracy, precision_cell(approach), area, f"{metrics.macro_f1:.3f}", p
+    return accuracy, f"{metrics.loss:.3f}", area, f"{metrics.macro_f1:.3f}", f"{metrics.calibration_error:.3f}", p
+
+
+def precision_cell(approach: Approach) -> str:
+    """Return the mean average precision with its interval, if images can have several labels."""
+    found, n = approach.metrics.multilabel, approach.metrics.n_samples
+    if not found or found.mean_average_precision is None:
+        return "–"
+    low, high = (figure(end or 0.0, n) for end in (found.mean_average_precision_low, found.mean_average_precision_high))
+    return f"{percent(found.mean_average_precision, n)} ({low}–{high})"
 
 
 def cost_cells(approach: Approach) -> tuple[str, ...]:
@@ -491,6 +548,48 @@ def class_measures(approach: Approach, names: Sequence[str], most: int) -> list[
     return [
         ClassMeasures(names[i], int(true[i]), share(predicted, i), share(true, i), percent(f1[i], int(true[i])))
         for i in order
+    ]
+
+
+@dataclass(frozen=True)
+class LabelMeasures:
+    """How well an approach recognizes one of several labels, as texts, `–` where they are not defined.
+
+    `n_missed` images have the label and `n_wrong` do not, and the approach says the contrary.
+    """
+
+    label: str
+    n_test: int
+    average_precision: str
+    roc_auc: str
+    f1: str
+    precision: str
+    recall: str
+    n_missed: int
+    n_wrong: int
+
+
+def label_measures(approach: Approach, names: Sequence[str], most: int) -> list[LabelMeasures]:
+    """Return the labels in their order; of more than `most`, so many with the lowest average precision, lowest first.
+
+    None for images with one class each.
+    """
+    labels = approach.metrics.multilabel.labels if approach.metrics.multilabel else ()
+    order = sorted(range(len(labels)), key=lambda i: labels[i].average_precision or 0.0)[:most]
+
+    def text(value: float | None) -> str:
+        return "–" if value is None else f"{value:.3f}"
+
+    return [
+        LabelMeasures(
+            *(names[i], one.n_true, text(one.average_precision), text(one.roc_auc), text(one.f1)),
+            precision="–" if one.precision is None else percent(one.precision, one.n_predicted),
+            recall="–" if one.recall is None else percent(one.recall, one.n_true),
+            n_missed=one.n_true - one.n_right,
+            n_wrong=one.n_predicted - one.n_right,
+        )
+        for i in (range(len(labels)) if len(labels) <= most else order)
+        for one in [labels[i]]
     ]
 
 

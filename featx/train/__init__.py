@@ -15,6 +15,7 @@ from featx.train.metrics import (
     reliability,
     wilson_interval,
 )
+from featx.train.multilabel_metrics import NO_LABEL, LabelMetrics, MultilabelMetrics
 from featx.train.run_folder import REPORTS_NAME, RUN_HEADS, RUNS_NAME, SavedRun, read_run, write_run
 from featx.train.train import DEFAULT_TRAINING, Run, train_on_features, train_top, tune_on_features, validation_part
 from featx.train.tuning import Tuning

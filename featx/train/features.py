@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 
-from featx.dataset import Data, DimImages, ImageDataset, SkippedImages, dim_sentence, scan, views_of
+from featx.dataset import (
+    Data,
+    DimImages,
+    ImageDataset,
+    SkippedImages,
+    dim_sentence,
+    label_shortage,
+    scan,
+    views_of,
+)
 from featx.errors import FeaturesMissingError, FeatxError, TrainingError
 from featx.extract import DEFAULT_CACHE_DIR, RecipeOptions, check_options, extract_command, resolve_recipe
 from featx.images import Views, as_views
@@ -17,6 +26,7 @@ from featx.store import FeatureStore, Rows, StreamedViews, ViewRows, row_bytes, 
 from featx.system import MemoryLimit, Timings, as_mask, data_frame, size
 from featx.text import printable
 from featx.train.metrics import commonest_class
+from featx.train.multilabel_metrics import NO_LABEL, commonest_labels
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,7 +64,7 @@ class Features:
 
     @property
     def y(self) -> np.ndarray:
-        """Labels, `(n,)` int64, indices into `class_names`."""
+        """Labels, `(n,)` int64, indices into `class_names`; or `(n, n_classes)` bool if images can have several."""
         return self.dataset.labels
 
     @property
@@ -74,7 +84,10 @@ class Features:
 
     @property
     def test_baseline(self) -> tuple[str, float]:
-        """The most common class of the test images, and the accuracy of always answering it."""
+        """The most common class of the test images, or set of labels, and the accuracy of always answering it."""
+        if self.dataset.is_multilabel:
+            labels, share = commonest_labels(self.y[self.dataset.is_test])
+            return "|".join(self.class_names[label] for label in labels) or NO_LABEL, share
         label, share = commonest_class(self.y[self.dataset.is_test])
         return self.class_names[label], share
 
@@ -107,7 +120,7 @@ class Features:
         Raises:
             FeatxError: pandas is not installed.
         """
-        labels = [self.class_names[label] for label in self.y]
+        labels = self.dataset.label_texts
         columns = self.X[:].reshape(len(self.X), -1).astype(np.float32).T
         features = {f"f{number}": column for number, column in enumerate(columns)}
         return data_frame({"path": self.paths, "label": labels, "split": self.split} | features)
@@ -271,7 +284,9 @@ def _view_rows(
 
 def _check_classes(dataset: ImageDataset, why: str) -> None:
     """Raise TrainingError for a class with too few images, or if none is left to test on."""
-    n_train = np.bincount(dataset.labels[~dataset.is_test], minlength=len(dataset.class_names))
+    if shortage := label_shortage(dataset):
+        raise TrainingError(f"{shortage}{why}")
+    n_train, _ = dataset.class_counts
     for name, n in zip(dataset.class_names, n_train, strict=True):
         if n < 2:
             raise TrainingError(

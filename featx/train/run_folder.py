@@ -23,7 +23,9 @@ from featx.train.metrics import Result
 
 FORMAT = "featx-run"
 #: A run with a tuned block has its own version: its heads are not what they were before, and an older featx says so.
-FORMAT_VERSION, TUNED_FORMAT_VERSION = 1, 2
+#: So has one for images with several labels, with a tuned block or without: an older featx would make the
+#: probabilities of the labels sum to 1.
+FORMAT_VERSION, TUNED_FORMAT_VERSION, MULTILABEL_FORMAT_VERSION = 1, 2, 3
 
 log = logging.getLogger("featx")
 
@@ -51,6 +53,7 @@ class SavedRun:
         heads: names of the heads that were trained, the default first.
         weights_path: where the backbone's weights were; None if they are random or unknown.
         output: the recipe of what the heads stand on, if they begin with a block that was tuned; else None.
+        is_multilabel: whether images can have several labels, each with a probability of its own.
     """
 
     dir: Path
@@ -59,6 +62,7 @@ class SavedRun:
     heads: tuple[str, ...]
     weights_path: Path | None
     output: Recipe | None = field(default=None, repr=False)
+    is_multilabel: bool = False
 
     def head_path(self, head: str | None = None) -> Path:
         """Return the `.keras` file of the head called `head`, or of the default one.
@@ -79,8 +83,13 @@ class SavedRun:
         path = self.head_path(head)
         if self.output:
             tail = build_tail(self.output, None, self.recipe.layer, load_weights=False)
-            return read_tuned(path, tail, len(self.class_names))
+            return read_tuned(path, tail, len(self.class_names), is_multilabel=self.is_multilabel)
         found = read_head(path)
+        if found.is_multilabel != self.is_multilabel:
+            raise FeatxError(
+                f"{printable(path)} and {METRICS_NAME} do not agree on whether an image can have several labels; train "
+                f"again with featx train-top."
+            )
         if found.n_classes != len(self.class_names):
             raise FeatxError(
                 f"{printable(path)} has {found.n_classes} classes, but the run {printable(self.dir)} names "
@@ -115,14 +124,14 @@ def read_run(run_dir: Path, head: str | None = None) -> SavedRun:
     if not (run_dir / METRICS_NAME).is_file():
         return _best_run(run_dir, head)
     metrics = _read_json(run_dir / METRICS_NAME, dict)
-    known = (FORMAT_VERSION, TUNED_FORMAT_VERSION)
+    known = (FORMAT_VERSION, TUNED_FORMAT_VERSION, MULTILABEL_FORMAT_VERSION)
     if metrics.get("format") != FORMAT or metrics.get("format_version") not in known:
         raise FeatxError(
             f"The run {printable(run_dir)} has format version {brief(metrics.get('format_version'))}; "
-            f"this featx reads {FORMAT_VERSION} and {TUNED_FORMAT_VERSION}. Use the featx that wrote it, or train "
-            f"again."
+            f"this featx reads {', '.join(map(str, known))}. Use the featx that wrote it, or train again."
         )
-    is_tuned = metrics["format_version"] == TUNED_FORMAT_VERSION
+    is_multilabel = metrics["format_version"] == MULTILABEL_FORMAT_VERSION
+    is_tuned = metrics["format_version"] == TUNED_FORMAT_VERSION or (is_multilabel and "tuned" in metrics)
     class_names = _read_json(run_dir / "class_names.json", list)
     heads = tuple(head for head in (RUN_HEADS if is_tuned else HEADS) if (run_dir / f"{head}.keras").is_file())
     if len(class_names) < 2 or not all(map(_is_class_name, class_names)) or not heads:
@@ -138,6 +147,7 @@ def read_run(run_dir: Path, head: str | None = None) -> SavedRun:
         heads=heads,
         weights_path=Path(weights_path) if isinstance(weights_path, str) else None,
         output=_output(run_dir / METRICS_NAME, metrics, recipe) if is_tuned else None,
+        is_multilabel=is_multilabel,
     )
 
 
@@ -249,9 +259,10 @@ def _metrics(
     commonest, share = features.test_baseline
     names = ("block", "output_layer", "output_pooling")
     tuned = {name: results[0].details[name] for name in names if name in results[0].details}
+    version = TUNED_FORMAT_VERSION if tuned else FORMAT_VERSION
     return {
         "format": FORMAT,
-        "format_version": TUNED_FORMAT_VERSION if tuned else FORMAT_VERSION,
+        "format_version": MULTILABEL_FORMAT_VERSION if dataset.is_multilabel else version,
         "dataset": {
             "name": dataset.name,
             "digest": dataset.digest,
@@ -288,13 +299,12 @@ def _metrics(
 def _write_predictions(path: Path, features: Features, results: Sequence[Result]) -> None:
     """Write one row for each test image: its path, its label, and every head's probability of every class."""
     dataset = features.dataset
-    names = dataset.class_names
+    names, labels = dataset.class_names, dataset.label_texts
     columns = ["path", "label", *(f"{result.name}:{name}" for result in results for name in names)]
     probabilities = np.hstack([result.probabilities for result in results])
     test = np.flatnonzero(dataset.is_test)
     rows = (
-        [dataset.paths[row], names[dataset.labels[row]], *(f"{value:.6f}" for value in probabilities[i])]
-        for i, row in enumerate(test)
+        [dataset.paths[row], labels[row], *(f"{value:.6f}" for value in probabilities[i])] for i, row in enumerate(test)
     )
     _write_csv(path, columns, rows)
 
