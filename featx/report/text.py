@@ -43,10 +43,12 @@ LABEL_COLUMNS = (
     *("Label", "Test images", "Average precision", "AUC", "F1", "Precision", "Recall", "Missed", "Wrongly predicted"),
 )
 
+#: What the columns are that differ where images can have several labels.
+COLUMNS_NOTE = "AUC: area under the ROC curve. F1: mean over the classes. ECE: expected calibration error. "
+
 QUALITY_NOTE = (
-    "All figures are for the test images, which no training or tuning used. The best approach is chosen by its "
-    "test accuracy, so this accuracy is slightly optimistic. CI: 95 % interval (Wilson). AUC: area under the ROC "
-    "curve. F1: mean over the classes. ECE: expected calibration error. "
+    f"All figures are for the test images, which no training or tuning used. The best approach is chosen by its "
+    f"test accuracy, so this accuracy is slightly optimistic. CI: 95 % interval (Wilson). {COLUMNS_NOTE}"
 )
 
 HOLM_NOTE = (
@@ -68,17 +70,16 @@ SEEDS_NOTE = (
 FOLDS_NOTE = (
     f"Cross-validation: every image was tested once in each repetition, by a model trained on the other folds. Groups, "
     f"copies and near-duplicates were not divided. The best approach is chosen by its accuracy, so this accuracy is "
-    f"slightly optimistic. CI: 95 % interval of the corrected resampled t-test, or Wilson's if that is wider. AUC: "
-    f"area under the ROC curve. F1: mean over the classes. ECE: expected calibration error. p: corrected resampled "
-    f"t-test of the folds against the best approach (Nadeau and Bengio, 2003). {HOLM_NOTE}With several repetitions, "
-    f"loss, AUC, F1, ECE and the confusion matrix are for the first."
+    f"slightly optimistic. CI: 95 % interval of the corrected resampled t-test, or Wilson's if that is wider. "
+    f"{COLUMNS_NOTE}p: corrected resampled t-test of the folds against the best approach (Nadeau and Bengio, 2003). "
+    f"{HOLM_NOTE}With several repetitions, loss, AUC, F1, ECE and the confusion matrix are for the first."
 )
 
 LABELS_NOTE = (
     f"Images can have several labels. Subset accuracy: share of the images whose labels are all right; a label counts "
     f"as predicted above a probability of {THRESHOLD:g}. It is the accuracy in all that follows. mAP: mean over the "
     f"labels of the average precision, with a 95 % bootstrap interval for the choice of test images; it needs no "
-    f"threshold. AUC and F1: means over the labels. "
+    f"threshold. AUC (area under the ROC curve) and F1: means over the labels. "
 )
 
 FOLD_SPREAD_NOTE = (
@@ -179,7 +180,7 @@ def title(comparison: Comparison, escape: Callable[[str], str] = printable) -> s
 
 def right_text(comparison: Comparison) -> str:
     """Return what an accuracy is the share of, after it."""
-    return "with all labels right" if comparison.is_multilabel else "right"
+    return "fully right" if comparison.is_multilabel else "right"
 
 
 def accuracy_word(comparison: Comparison) -> str:
@@ -315,11 +316,9 @@ def _listed(names: Sequence[str]) -> str:
 
 def quality_note(comparison: Comparison) -> str:
     """Return what the columns of the table of results mean."""
-    labels = LABELS_NOTE if comparison.is_multilabel else ""
-    if comparison.n_folds:
-        return labels + FOLDS_NOTE
     has_seeds = any(approach.repeats for approach in comparison.approaches)
-    return labels + QUALITY_NOTE + (SEEDS_NOTE if has_seeds else ONE_SEED_NOTE)
+    note = FOLDS_NOTE if comparison.n_folds else QUALITY_NOTE + (SEEDS_NOTE if has_seeds else ONE_SEED_NOTE)
+    return LABELS_NOTE + note.replace(COLUMNS_NOTE, "") if comparison.is_multilabel else note
 
 
 def few_images_note(comparison: Comparison) -> str:
