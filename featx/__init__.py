@@ -17,13 +17,14 @@ if TYPE_CHECKING:
     from featx.dataset import ImageDataset, ImageFolders, Labels, scan
     from featx.dataset.kaggle import Fetched, fetch_data
     from featx.errors import FeatxError
-    from featx.export import Export, export_run
+    from featx.export import Export, FeatureExport, export_features, export_run
     from featx.extract import Extraction, check_cache, compact_cache, extract_features, list_cache, resolve_recipe
     from featx.extract.planning import Plan, plan_extraction
     from featx.extract.transformer import FeatureExtractor
     from featx.predict import Classifier, DirectClassifier, Predictions
     from featx.recipe import Recipe
     from featx.report import write_report
+    from featx.similar import SimilarImages, find_similar
     from featx.storage import as_data
     from featx.store import FeatureStore
     from featx.train import Features, Run, Training, load_features, train_top
@@ -34,13 +35,14 @@ _ROOMS = {
     "dataset": ["ImageDataset", "ImageFolders", "Labels", "scan"],
     "dataset.kaggle": ["Fetched", "fetch_data"],
     "errors": ["FeatxError"],
-    "export": ["Export", "export_run"],
+    "export": ["Export", "FeatureExport", "export_features", "export_run"],
     "extract": ["Extraction", "check_cache", "compact_cache", "extract_features", "list_cache", "resolve_recipe"],
     "extract.planning": ["Plan", "plan_extraction"],
     "extract.transformer": ["FeatureExtractor"],
     "predict": ["Classifier", "DirectClassifier", "Predictions"],
     "recipe": ["Recipe"],
     "report": ["write_report"],
+    "similar": ["SimilarImages", "find_similar"],
     "storage": ["as_data"],
     "store": ["FeatureStore"],
     "train": ["Features", "Run", "Training", "load_features", "train_top"],

@@ -25,6 +25,7 @@ ROOMS = [
     "backbones",
     "engines",
     "extract",
+    "similar",
     "heads",
     "train",
     "predict",

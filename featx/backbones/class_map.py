@@ -1,6 +1,5 @@
 """Maps a network's classes to those of a data set: each of these is the sum of some network classes."""
 
-import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -10,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from featx.errors import FeatxError, system_errors
-from featx.storage import read_small
+from featx.errors import FeatxError
+from featx.storage import read_json
 from featx.system import did_you_mean
 from featx.text import printable
 
@@ -86,7 +85,7 @@ def read_class_list(path: Path) -> tuple[NetworkClass, ...]:
     Raises:
         FeatxError: it cannot be read, or holds something else.
     """
-    content = _read_json(path, "class list")
+    content = read_json(path, "class list")
     if isinstance(content, dict):
         content = [content.get(str(number)) for number in range(len(content))]
     if not isinstance(content, list) or not content:
@@ -161,7 +160,7 @@ def _entries(word: str) -> list[tuple[str, list[str]]]:
 
 
 def _entries_of_file(path: Path) -> list[tuple[str, list[str]]]:
-    content = _read_json(path, "map of classes")
+    content = read_json(path, "map of classes")
     if not isinstance(content, dict) or not content:
         raise FeatxError(f'The map of classes {printable(path)} contains no {{"CLASS": "281-285", …}}.')
     entries = []
@@ -288,26 +287,6 @@ def _distinct_names(class_list: Sequence[NetworkClass]) -> list[str]:
         network_class.name if counts[network_class.name] == 1 else f"{network_class.name} ({number})"
         for number, network_class in enumerate(class_list)
     ]
-
-
-def _read_json(path: Path, what: str) -> Any:
-    try:
-        with system_errors(f"The {what} {printable(path)}", "read"):
-            text = read_small(path).decode("utf-8-sig")  # editors on Windows begin a file with a byte order mark
-        content = json.loads(text, object_pairs_hook=_without_twins)
-        json.dumps(content, ensure_ascii=False).encode("utf-8", "surrogateescape")  # half a character is no name
-    except (ValueError, RecursionError) as error:
-        reason = printable(" ".join(str(error).split())[:200])
-        raise FeatxError(f"The {what} {printable(path)} is not a valid JSON file: {reason}.") from error
-    return content
-
-
-def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return a JSON object; raise ValueError where `json` would silently keep the last of several equal names."""
-    names = Counter(name for name, _ in pairs)
-    if twins := [name for name, n_times in names.items() if n_times > 1]:
-        raise ValueError(f"{twins[0]} occurs twice")
-    return dict(pairs)
 
 
 def _ranges(numbers: Sequence[int]) -> str:

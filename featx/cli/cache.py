@@ -1,15 +1,16 @@
-"""`featx cache`: lists, checks, compacts and removes what is in the cache."""
+"""`featx cache`: lists, checks, compacts, removes and exports what is in the cache."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from featx.cli import options as opt
 from featx.cli.terminal import ask
+from featx.dataset import ImageFolders
 from featx.errors import FeatxError
 from featx.extract import (
     DEFAULT_CACHE_DIR,
@@ -28,12 +29,15 @@ from featx.store import Compaction, Damage, StoreCheck
 from featx.system import duration, shell_line, size, text_table
 from featx.text import Shown, shown_text
 
+if TYPE_CHECKING:
+    from featx.export import FeatureExport
+
 NAMES = click.argument("names", nargs=-1)
 
 
 @click.group()
 def cache() -> None:
-    """List, check, compact and remove what is in the cache.
+    """List, check, compact, remove and export what is in the cache.
 
     \b
     NAMES are names that `featx cache ls` shows, or the beginning of one of them.
@@ -114,6 +118,50 @@ def rm(names: tuple[str, ...], cache_dir: StoragePath, quarantined: bool, yes: b
         click.get_current_context().exit(1)
     remove(paths)
     output.say([path.name for path in paths], _removal_text, lambda names: {"removed": names})
+
+
+@cache.command("export")
+@opt.DATA
+@click.option(
+    "--to",
+    type=opt.LocalPath(path_type=Path),
+    required=True,
+    help="File to write; must not exist. Its suffix is the format: .parquet, .npz, .csv, or .npy and .csv.",
+)
+@click.option("--projection", is_flag=True, help="Add a map: columns projection_x and projection_y, from 0 to 1.")
+@opt.BACKBONE
+@opt.RECIPE
+@opt.CACHE_DIR
+@opt.OUTPUT
+def export_features(data: ImageFolders, to: Path, output: opt.Output, *, projection: bool, **options: Any) -> None:
+    """Write the features of DATA with paths, labels and splits into a file for other tools.
+
+    \b
+    Example:
+      featx cache export data/ --image-size 150 --to features.parquet
+      featx cache export data/ --image-size 150 --to features.parquet --projection
+    """
+    from featx.export import export_features as export
+
+    output.say(export(data, to, projection=projection, show=output.show, **options), _export_text, _export_json)
+
+
+def _export_text(done: "FeatureExport") -> Shown:
+    shape = "×".join(map(str, done.feature_shape))
+    files = " and ".join(map(str, done.paths))
+    what = f"{done.recipe.backbone} features of {done.n_images:,} images, {shape} each"
+    return shown_text([f"{files}: {what}, {size(done.size_bytes)}, in {duration(done.elapsed_s)}."])
+
+
+def _export_json(done: "FeatureExport") -> dict[str, Any]:
+    return {
+        "paths": list(map(str, done.paths)),
+        "recipe_key": done.recipe.key,
+        "n_images": done.n_images,
+        "feature_shape": done.feature_shape,
+        "size_bytes": done.size_bytes,
+        "elapsed_s": done.elapsed_s,
+    }
 
 
 def _listing_text(entries: Sequence[CacheEntry], cache_dir: StoragePath) -> Shown:

@@ -13,14 +13,14 @@ from typing import Any
 import click
 
 from featx.cli import options as opt
-from featx.compare import BASELINE_NAMES, MAX_FOLDS, MAX_REPEATS, Comparison, compare_approaches, with_claims
+from featx.compare import BASELINE_NAMES, Comparison, compare_approaches, with_claims
 from featx.dataset import ImageFolders
 from featx.errors import FeatxError
 from featx.extract import DEFAULT_CACHE_DIR
 from featx.storage import StoragePath, new_folder
 from featx.system import as_argument, shell_line, waiting, whole_number
 from featx.text import Shown, shown_text
-from featx.train import REPORTS_NAME, RUNS_NAME
+from featx.train import MAX_REPEATS, REPORTS_NAME, RUNS_NAME
 
 log = logging.getLogger("featx")
 
@@ -82,17 +82,7 @@ _CURVE = opt.combined(
     default=1,
     help="Train each approach this many times with different seeds, and show the spread.",
 )
-@opt.option(
-    "--folds",
-    type=click.IntRange(2, MAX_FOLDS),
-    help="Divide all images into this many folds, and test each fold with models trained on the others.",
-)
-@opt.option(
-    "--fold-repeats",
-    type=click.IntRange(1, MAX_REPEATS),
-    default=1,
-    help="Divide the images this many times, each time otherwise.",
-)
+@opt.FOLDS
 @_CURVE
 @click.option(
     "--claims",

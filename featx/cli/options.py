@@ -24,7 +24,7 @@ from featx.images import AUGMENTATIONS, MAX_VIEWS, Augmentation, choose_views
 from featx.storage import StoragePath, as_data, as_storage_path, text_encoding
 from featx.system import MAX_THREADS, MemoryLimit, did_you_mean, parse_duration, parse_size
 from featx.text import Shown, printable, redacted_address
-from featx.train import RUN_HEADS, Training
+from featx.train import MAX_FOLDS, MAX_REPEATS, RUN_HEADS, Training
 
 log = logging.getLogger("featx")
 
@@ -445,9 +445,10 @@ STAGE_ONE = options(
 )
 
 
-def _training(seed: int, epochs: int, memory: int | None, *, quiet: bool) -> dict[str, Any]:
+def _training(seed: int, epochs: int, memory: int | None, class_weights: str | None, *, quiet: bool) -> dict[str, Any]:
     """Return how models are trained as `training`."""
-    return {"training": Training(seed=seed, epochs=epochs, show=not quiet, memory=MemoryLimit(memory)), "quiet": quiet}
+    how = Training(seed, epochs, show=not quiet, memory=MemoryLimit(memory), class_weights=class_weights)
+    return {"training": how, "quiet": quiet}
 
 
 STAGE_TWO = combined(
@@ -469,6 +470,12 @@ STAGE_TWO = combined(
         type=Parsed("size", parse_size),
         help="Memory for training, like 4GiB; larger features are read from disk.  [default: half of the free memory]",
     ),
+    option(
+        "--class-weights",
+        metavar="balanced|FILE",
+        help="How much images of each class count in training: balanced makes rare classes count as much as common "
+        "ones; or a CSV or JSON file of classes and weights.  [default: all images count the same]",
+    ),
 )
 TUNE = option(
     "--tune",
@@ -477,6 +484,20 @@ TUNE = option(
     flag_value=LAST_BLOCK,
     help="Tune a block of the backbone, such as block5, with the head, on cached features of the layer before it.  "
     "[default without a name: the last block]",
+)
+FOLDS = options(
+    option(
+        "--folds",
+        type=click.IntRange(2, MAX_FOLDS),
+        help="Divide all images into this many folds, and test each fold with models trained on the others.  "
+        "[default: one test split]",
+    ),
+    option(
+        "--fold-repeats",
+        type=click.IntRange(1, MAX_REPEATS),
+        default=1,
+        help="Divide the images this many times, each time otherwise.",
+    ),
 )
 HEAD = click.option(
     "--head",

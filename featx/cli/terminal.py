@@ -21,14 +21,14 @@ def say(text: Shown, *, err: bool = False) -> None:
         say_data(text)
 
 
-def say_data(data: str | bytes) -> None:
-    """Print what a program reads on standard output.
+def say_data(data: str | bytes, *, ends_line: bool = True) -> None:
+    """Print what a program reads on standard output, and end the line.
 
     Raises:
         FeatxError: standard output is closed, or on a disk that is full.
     """
     try:
-        click.echo(data)
+        click.echo(data, nl=ends_line)
     except BrokenPipeError:  # whoever read it has what it wants, like `head`
         raise
     except OSError as error:

@@ -18,7 +18,18 @@ import numpy.typing as npt
 from featx.dataset import DimImage, ImageDataset, dim_sentence, images_of, read_batches
 from featx.errors import ImageError
 from featx.extract import RecipeOptions
-from featx.heads import Targets, Trained, Training, fit, layer_seeds, output_layer, predict_proba, split
+from featx.heads import (
+    Targets,
+    Trained,
+    Training,
+    fit,
+    layer_seeds,
+    output_layer,
+    predict_proba,
+    split,
+    weigh_classes,
+    weights_text,
+)
 from featx.images import REPORT, Views
 from featx.storage import StoragePath, scratch_array
 from featx.system import import_keras, progress_bar, reset_peak_memory
@@ -82,6 +93,7 @@ class Baseline:
         training: Training,
         *,
         n_classes: int,
+        class_weights: npt.NDArray[np.float64] | None = None,
     ) -> Trained:
         """Return the network, trained on the pixels of the training split.
 
@@ -91,13 +103,16 @@ class Baseline:
             is_validation: `(n,)`, the rows that decide when to stop.
             training: how; the batch size is the baseline's own.
             n_classes: number of classes, 2 or more.
+            class_weights: `(n_classes,)`, how much an image of each class counts; None if all count the same.
 
         Raises:
             TrainingError: it cannot be trained on this data.
         """
-        train, validation = split(pixels, y, is_validation)
+        train, validation = split(pixels, y, is_validation, class_weights=class_weights)
         model = self.build(pixels.shape[1:3], n_classes, training.seed, is_multilabel=y.ndim == 2)
-        return fit(model, train, validation, training, n_classes=n_classes, batch_size=self.batch_size)
+        trained = fit(model, train, validation, training, n_classes=n_classes, batch_size=self.batch_size)
+        noted = {} if class_weights is None else {"class_weights": weights_text(class_weights)}
+        return replace(trained, details={**trained.details, **noted})
 
 
 def train_on_pixels(
@@ -132,7 +147,9 @@ def train_on_pixels(
     started = time.perf_counter()
     with decoded(dataset.subset(~is_test)) as pixels:
         y, is_validation = dataset.labels[~is_test], validation_part(dataset, training.seed)
-        trained = baseline.train(pixels, y, is_validation, training, n_classes=len(dataset.class_names))
+        weights = weigh_classes(training.class_weights, y, dataset.class_names)
+        n_classes = len(dataset.class_names)
+        trained = baseline.train(pixels, y, is_validation, training, n_classes=n_classes, class_weights=weights)
     trained = replace(trained, fit_s=time.perf_counter() - started)
     with decoded(dataset.subset(is_test)) as pixels:
         if dim:

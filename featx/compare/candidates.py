@@ -19,7 +19,6 @@ from featx.backbones import (
     is_network_file,
 )
 from featx.compare.baselines import BASELINES, REPORT_HEAD, REPORT_RESNET50, train_on_pixels
-from featx.compare.folds import Folds
 from featx.compare.result import Approach, CurvePoint
 from featx.dataset import Data, ImageDataset, sample_mask
 from featx.errors import DamagedSegmentError, FeatxError, WeightsError, reason_of, system_errors
@@ -33,7 +32,7 @@ from featx.extract import (
     resolve_recipe,
     with_defaults,
 )
-from featx.heads import HEADS, TUNED, Targets, Trained, Training, is_right
+from featx.heads import HEADS, TUNED, Trained, Training, is_right
 from featx.images import Views
 from featx.recipe import Recipe
 from featx.storage import StoragePath, new_folder
@@ -43,10 +42,11 @@ from featx.text import printable
 from featx.train import (
     Confusion,
     Features,
+    Folds,
     Result,
     Tuning,
     confusion_matrix,
-    measure,
+    cross_validate,
     stored_features,
     train_on_features,
     tune_on_features,
@@ -361,38 +361,16 @@ def _cross_validated(candidate: Candidate, folds: Folds, training: Training) -> 
     The evaluation is of all images, as if they were one test split.
     """
     dataset = candidate.dataset
-    everything, numbers = np.ones(dataset.n_images, bool), folds.of(dataset)
-    accuracies: list[float] = []
-    pooled: list[Result] = []
-    name = f"folds of {candidate.name}"
-    with progress_bar(numbers.size // dataset.n_images * folds.n, name, "trainings", show=training.show) as bar:
-        for repeat, of_image in enumerate(numbers):
-            seeded = replace(training, seed=training.seed + repeat, show=False)
-            results = []
-            for number in range(folds.n):
-                results.append(candidate.with_test(of_image == number).train(everything, seeded))
-                bar.update()
-            accuracies += [result.metrics.accuracy for result in results]
-            pooled.append(_pooled(results, of_image, dataset.labels))
+    everything = np.ones(dataset.n_images, bool)
+
+    def train(is_test: npt.NDArray[np.bool_], seeded: Training) -> list[Result]:
+        return [candidate.with_test(is_test).train(everything, seeded)]
+
+    (found,) = cross_validate(train, folds.of(dataset), dataset.labels, training, f"folds of {candidate.name}")
     cost = candidate.features.timings if candidate.features else Timings()
     as_tested = replace(candidate, dataset=replace(dataset, is_test=everything))
-    evaluation = _evaluation(as_tested, candidate.name, pooled, cost)
-    return replace(evaluation, approach=replace(evaluation.approach, folds=tuple(accuracies)))
-
-
-def _pooled(results: Sequence[Result], of_image: npt.NDArray[np.int64], y: Targets) -> Result:
-    """Return the first result with the probabilities of all images, and with the time and memory of all folds."""
-    probabilities = np.empty((len(y), results[0].probabilities.shape[1]))
-    for number, result in enumerate(results):
-        probabilities[of_image == number] = result.probabilities
-    return replace(
-        results[0],
-        probabilities=probabilities,
-        metrics=measure(y, probabilities),
-        out_of_fold=None,
-        fit_s=sum(result.fit_s for result in results),
-        peak_memory_bytes=max(result.peak_memory_bytes for result in results),
-    )
+    evaluation = _evaluation(as_tested, candidate.name, list(found.results), cost)
+    return replace(evaluation, approach=replace(evaluation.approach, folds=found.accuracies))
 
 
 def _evaluation(candidate: Candidate, name: str, results: list[Result], cost: Timings) -> Evaluation:

@@ -36,9 +36,7 @@ from featx.compare.candidates import (
     report_resnet50_candidates,
     tuned_candidates,
 )
-from featx.compare.error_analysis import ErrorAnalysis, analyse_errors
-from featx.compare.folds import MAX_FOLDS, Folds, make_folds
-from featx.compare.near_duplicates import find_copies
+from featx.compare.error_analysis import analyse_errors
 from featx.compare.result import Comparison, ranked, with_p_values
 from featx.dataset import Data, ImageDataset, SkippedImage, is_sample, scan
 from featx.engines import check_engine
@@ -55,7 +53,7 @@ from featx.extract import (
     options_before,
     split_options,
 )
-from featx.heads import Training, check_training
+from featx.heads import Training, check_class_weights, check_training
 from featx.images import Views, as_views
 from featx.recipe import Recipe
 from featx.storage import StoragePath, as_cache_dir, as_path, check_empty
@@ -73,12 +71,23 @@ from featx.system import (
     whole_number,
 )
 from featx.text import printable
-from featx.train import DEFAULT_TRAINING, Tuning, data_warnings, read_rows, validation_part
+from featx.train import (
+    DEFAULT_TRAINING,
+    MAX_REPEATS,
+    Folds,
+    Tuning,
+    accuracy_warnings,
+    check_folds,
+    crossing_warning,
+    data_warnings,
+    divide,
+    find_copies,
+    read_rows,
+    validation_part,
+    without_test,
+)
 
 log = logging.getLogger("featx")
-
-#: Each repeat has a seed of its own, and seeds have an end.
-MAX_REPEATS = 1000
 
 
 def compare_approaches(
@@ -165,7 +174,7 @@ def compare_approaches(
     runs_dir = as_path(runs_dir) if runs_dir else None
     if runs_dir:
         check_empty(runs_dir)
-    scanned = scan(data_dir, cache_dir, show=training.show)
+    scanned = scan(data_dir, cache_dir, to_test=folds is None, show=training.show)
     _check_fit(scanned, how, direct=direct)
     settings = ExtractionSettings(engine_options=engine_options, workers=workers, strict=strict, show=training.show)
     request = partial(FeatureRequest, scanned, data_dir, cache_dir, settings)
@@ -184,6 +193,7 @@ def compare_approaches(
         requests += [request(whole, None, partial(direct_candidates, class_map)) for whole, class_map in applications]
     skipped = _extract(scanned, requests, of_heads if len(of_layers) > 1 else ())
     if folds is not None:
+        scanned = without_test(scanned)
         how = replace(how, folds=_make_folds(requests, scanned, folds, fold_repeats, training))
     aspect_ratio = kept_aspect_ratio(recipe_options["resize"])
     candidate_of = partial(baseline_candidate, cache_dir=cache_dir, workers=workers, aspect_ratio=aspect_ratio)
@@ -193,8 +203,7 @@ def compare_approaches(
     limits = [*_random_weights_warnings(recipes), *_sample_warnings(scanned)]
     warnings = [*limits, *data_warnings(scanned, dataset, stores), *warnings, *left_out]
     comparison = _comparison(dataset, recipes, evaluations, training.seed, warnings)
-    analyse = partial(_analyse_errors, comparison, dataset, evaluations, skipped, cache_dir, training)
-    return replace(comparison, error_analysis=_or_none(analyse))
+    return _analysed(comparison, dataset, evaluations, skipped, cache_dir, training)
 
 
 def _extract(
@@ -247,33 +256,21 @@ def _checked_folds(
     others = {
         "repeats (--repeats): use fold_repeats (--fold-repeats)": how.repeats > 1,
         "learning_curve (--learning-curve)": how.curve is not None,
-        "views (--views)": views is not None,
         f"the baseline {REPORT_RESNET50}": REPORT_RESNET50 in baselines,
     }
     if wrong := [name for name, is_given in others.items() if is_given]:
         raise FeatxError(f"Cross-validation (folds, --folds) cannot be combined with {wrong[0]}.")
-    return (
-        whole_number("folds", folds, least=2, most=MAX_FOLDS),
-        whole_number("fold_repeats", fold_repeats, most=MAX_REPEATS),
-    )
+    return check_folds(folds, fold_repeats, views)
 
 
 def _make_folds(
     requests: Sequence[FeatureRequest], dataset: ImageDataset, n_folds: int, n_repeats: int, training: Training
 ) -> Folds:
     """Return the folds, which keep together what the features of the first request find to be near-duplicates."""
-    near = np.empty((0, 2), np.int64)
-    if requests:
-        features, _ = requests[0].features(dataset, training.memory)
-        dataset = features.dataset
-        if copies := find_copies(dataset, features.X, show=training.show):
-            near = copies.rows
-    made = make_folds(dataset, near, n_folds, n_repeats, training.seed)
-    log.info(
-        "Cross-validation: %d folds of all %s images. Near-duplicates that stay together: %s pairs.",
-        *(n_folds, f"{dataset.n_images:,}", f"{len(near):,}"),
-    )
-    return made
+    features = requests[0].features(dataset, training.memory)[0] if requests else None
+    if features:
+        return divide(features.dataset, features.X, n_folds, n_repeats, training)
+    return divide(dataset, None, n_folds, n_repeats, training)
 
 
 def _network_classes(class_list: Path | str | None, *, is_used: bool, maps: Sequence[str]) -> tuple[NetworkClass, ...]:
@@ -365,6 +362,7 @@ def _check_choice(
 
 def _check_fit(dataset: ImageDataset, how: Procedure, *, direct: bool) -> None:
     """Raise FeatxError if this cannot be done with the images of a data set."""
+    check_class_weights(how.training.class_weights, dataset.class_names, is_multilabel=dataset.is_multilabel)
     if how.curve:
         how.curve.check_fit(dataset.n_train)
     if direct and dataset.is_multilabel:
@@ -384,6 +382,8 @@ def _comparison(
     is_validation = validation_part(dataset, seed) if dataset.n_train else np.zeros(0, bool)
     n_folds = evaluations[0].approach.n_folds
     correct = {one.approach.name: one.correct for one in evaluations}
+    measured = {one.approach.name: one.approach.metrics for one in evaluations}
+    is_weighted = any("class_weights" in one.approach.details for one in evaluations)
     return Comparison(
         dataset=dataset.name,
         dataset_digest=dataset.digest,
@@ -394,7 +394,7 @@ def _comparison(
         seed=seed,
         approaches=with_p_values([one.approach for one in evaluations], correct),
         recipes=tuple(json.loads(recipe.to_json()) for recipe in recipes),
-        warnings=tuple(warnings),
+        warnings=(*warnings, *accuracy_warnings(dataset, measured, is_weighted=is_weighted)),
         versions=versions(),
         hardware=dict(hardware()),
         command=command_line(),
@@ -403,13 +403,13 @@ def _comparison(
     )
 
 
-def _or_none(analyse: Callable[[], ErrorAnalysis]) -> ErrorAnalysis | None:
-    """Return an error analysis; None, with a warning, if it fails for any reason: what was trained must not be lost."""
+def _analysed(comparison: Comparison, *rest: Any) -> Comparison:
+    """Return the comparison with its error analysis; without, and with a warning, if that fails for any reason."""
     try:
-        return analyse()
-    except Exception as error:  # noqa: BLE001
+        return _analyse_errors(comparison, *rest)
+    except Exception as error:  # noqa: BLE001 - what was trained must not be lost
         log.warning("The comparison has no error analysis, because it failed: %s.", reason_of(error))
-        return None
+        return comparison
 
 
 def _analyse_errors(
@@ -419,16 +419,20 @@ def _analyse_errors(
     skipped: Sequence[SkippedImage],
     cache_dir: StoragePath,
     training: Training,
-) -> ErrorAnalysis:
-    """Look at the comparison image by image, with the features of the backbone that does best."""
+) -> Comparison:
+    """Return the comparison looked at image by image, with the features of the backbone that does best.
+
+    It has one warning more if near-duplicates cross the splits, and no groups were named.
+    """
     evaluation_of = {one.approach.name: one for one in evaluations}
     on_features = [approach for approach in ranked(comparison.approaches) if approach.kind == "features"]
     recipe = evaluation_of[on_features[0].name].recipe if on_features else None
     judge = next((one for one in evaluations if one.recipe == recipe and one.out_of_fold is not None), None)
     X = read_rows(FeatureStore(cache_dir, recipe), dataset.digests, training.memory) if recipe else None
     near = None if X is None else find_copies(dataset, X, show=training.show)
+    crossing = crossing_warning(dataset, near, dataset.n_test) if near and dataset.groups is None else ""
     with waiting("error analysis", show=training.show):
-        return analyse_errors(
+        analysis = analyse_errors(
             dataset,
             {name: one.probabilities for name, one in evaluation_of.items()},
             comparison.best.name,
@@ -440,6 +444,7 @@ def _analyse_errors(
             judge=judge.approach.name if judge else None,
             skipped=[(image.path, image.reason) for image in skipped],
         )
+    return replace(comparison, warnings=(*comparison.warnings, *filter(None, [crossing])), error_analysis=analysis)
 
 
 def _random_weights_warnings(recipes: Sequence[Recipe]) -> tuple[str, ...]:

@@ -14,19 +14,21 @@ import numpy as np
 import numpy.typing as npt
 
 from featx.compare.error_analysis import ErrorAnalysis
-from featx.compare.significance import (
-    SIGNIFICANCE,
-    holm,
-    interval_of_mean,
-    paired_p_value,
-    resampled_interval,
-    resampled_p_value,
-)
+from featx.compare.significance import SIGNIFICANCE, holm, interval_of_mean, paired_p_value, resampled_p_value
 from featx.errors import FeatxError
 from featx.heads import Epoch
 from featx.system import brief, duration, from_json_value
 from featx.text import printable
-from featx.train import NO_LABEL, Confusion, Metrics
+from featx.train import (
+    NO_LABEL,
+    UNBALANCED,
+    ClassMetrics,
+    Confusion,
+    Metrics,
+    class_metrics,
+    imbalance,
+    resampled_interval,
+)
 
 FORMAT = "featx-comparison"
 
@@ -110,6 +112,11 @@ class Approach:
     def accuracy_sd(self) -> float | None:
         """The standard deviation of the accuracies over the seeds or folds; `None` if it was trained once."""
         return stdev(self.trainings) if self.trainings else None
+
+    @property
+    def classes(self) -> tuple[ClassMetrics, ...]:
+        """The precision and the recall of each class, in their order; as `confusion`."""
+        return class_metrics(self.confusion)
 
     @property
     def trainings(self) -> tuple[float, ...]:
@@ -277,6 +284,11 @@ class Comparison:
         return self.approaches[0].metrics.multilabel is not None
 
     @property
+    def is_unbalanced(self) -> bool:
+        """Whether the largest class has clearly more test images than the smallest one that has any."""
+        return imbalance(self._n_test_of_class) > UNBALANCED
+
+    @property
     def commonest_share(self) -> float:
         """The accuracy of always answering `commonest_class`, which needs no training."""
         if found := self.approaches[0].metrics.multilabel:
@@ -307,6 +319,11 @@ class Comparison:
         fields = {"format": FORMAT, "format_version": version, "best": self.best.name, **members}
         for approach, one in zip(fields["approaches"], self.approaches, strict=True):
             approach.update({name: getattr(one, name) for name in DERIVED})
+            if self.is_multilabel:
+                approach["classes"] = []
+            elif has_rows:  # of many classes, the cells say it in fewer words
+                measured = zip(self.class_names, one.classes, strict=True)
+                approach["classes"] = [{"class": name, **asdict(each)} for name, each in measured]
             approach["confusion"] = list(one.confusion) if has_rows else one.confusion.cells
             approach["history"] = [{key: _jsonable(value) for key, value in e.items()} for e in approach["history"]]
         try:
@@ -334,7 +351,7 @@ class Comparison:
             fields.pop("best", None)
             fields["error_analysis"] = fields.pop("examination", None)
             for approach in fields["approaches"]:
-                for name in DERIVED:
+                for name in (*DERIVED, "classes"):
                     approach.pop(name, None)
                 if approach["p_value"] is not None:  # an older featx did not correct it; Holm's is never above this
                     approach.setdefault(

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from featx.errors import FeatxError
-from featx.train import wilson_interval
+from featx.train import resampled_variance, wilson_interval
 
 #: P values below this are called differences beyond chance.
 SIGNIFICANCE = 0.05
@@ -143,10 +143,7 @@ def resampled_p_value(accuracies_a: Sequence[float], accuracies_b: Sequence[floa
     """Return the p value of the corrected resampled t-test that two classifiers are equally good in cross-validation.
 
     The training images of two folds are mostly the same, so their accuracies are not independent, and an ordinary
-    t-test finds differences too often. This one adds the share of test to training images to the variance (Nadeau and
-    Bengio, "Inference for the generalization error", Machine Learning 52, 2003; for repeated cross-validation:
-    Bouckaert and Frank, "Evaluating the replicability of significance tests for comparing learning algorithms", PAKDD
-    2004).
+    t-test finds differences too often. This one uses the variance of `featx.train.resampled_variance`.
 
     Args:
         accuracies_a: of the first classifier on each fold, of all repetitions.
@@ -161,44 +158,18 @@ def resampled_p_value(accuracies_a: Sequence[float], accuracies_b: Sequence[floa
     """
     from scipy.stats import t
 
-    differences = _of_folds(accuracies_a) - _of_folds(accuracies_b, len(accuracies_a))
-    mean, variance = float(differences.mean()), _resampled_variance(differences, n_folds)
+    if len(accuracies_a) != len(accuracies_b):
+        raise FeatxError(
+            f"This test needs the accuracies of the same two or more folds. "
+            f"Received: {len(accuracies_a)} and {len(accuracies_b)}"
+        )
+    differences = np.subtract(accuracies_a, accuracies_b)
+    mean, variance = float(differences.mean()), resampled_variance(differences.tolist(), n_folds)
     if mean == 0:
         return 1.0
     if variance < 1e-20:  # the difference is the same on every fold: a coin that falls on the same side each time
         return float(2.0 ** (1 - len(differences)))
     return float(2 * t.sf(abs(mean) / math.sqrt(variance), len(differences) - 1))
-
-
-def resampled_interval(accuracies: Sequence[float], n_folds: int, mean: float, n_samples: int) -> tuple[float, float]:
-    """Return the ends of the 95 % interval of a cross-validated accuracy.
-
-    They are those of Nadeau and Bengio's corrected t-test, see `resampled_p_value`, or of Wilson's interval of all
-    images, whichever is farther from the mean: folds that happen to agree must not promise too much.
-
-    Args:
-        accuracies: on each fold, of all repetitions, from 0 to 1.
-        n_folds: number of folds of a repetition.
-        mean: the accuracy on all images.
-        n_samples: number of images.
-    """
-    from scipy.stats import t
-
-    each = _of_folds(accuracies)
-    low, high = wilson_interval(round(mean * n_samples), n_samples)
-    reach = float(t.ppf(0.975, len(each) - 1)) * math.sqrt(_resampled_variance(each, n_folds))
-    return max(min(low, mean - reach), 0.0), min(max(high, mean + reach), 1.0)
-
-
-def _resampled_variance(values: npt.NDArray[np.float64], n_folds: int) -> float:
-    """Return the corrected variance of the mean of values that each fold has one of."""
-    return float((1 / len(values) + 1 / (n_folds - 1)) * values.var(ddof=1))
-
-
-def _of_folds(accuracies: Sequence[float], n: int | None = None) -> npt.NDArray[np.float64]:
-    if len(accuracies) < 2 or (n is not None and len(accuracies) != n):
-        raise FeatxError(f"This test needs the accuracies of the same two or more folds. Received: {len(accuracies)}")
-    return np.asarray(accuracies, np.float64)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -50,7 +50,13 @@ class ListedImages:
 
 
 def scan(
-    data: Data, cache_dir: StoragePath | str, *, test_fraction: float = 0.2, to_train: bool = True, show: bool = False
+    data: Data,
+    cache_dir: StoragePath | str,
+    *,
+    test_fraction: float = 0.2,
+    to_train: bool = True,
+    to_test: bool = True,
+    show: bool = False,
 ) -> ImageDataset:
     """Return the data set in a folder. Only files that are new or have changed are read.
 
@@ -65,29 +71,31 @@ def scan(
             image is one of them depends only on its content.
         to_train: whether you will train a classifier on it. If not, what only training needs (labels, two classes,
             both splits, images of every class) may be missing.
+        to_test: whether you will test it on the test split. If not, as in cross-validation, that may be empty.
         show: whether to show progress.
 
     Raises:
         DatasetError: no classifier can be trained on these images; the message says why, and what to do.
     """
     if isinstance(data, ImageDataset):
-        return _checked(data) if to_train else data
+        return _checked(data, to_test=to_test) if to_train else data
     if not isinstance(test_fraction, Real) or not 0 <= test_fraction < 1:
         raise DatasetError(f"The test fraction is a number from 0 to below 1. Received: {test_fraction!r}")
     listed = list_images(data, to_train=to_train, show=show)
-    return scan_listed(listed, cache_dir, test_fraction=test_fraction, to_train=to_train, show=show)
+    return scan_listed(listed, cache_dir, test_fraction=test_fraction, to_train=to_train, to_test=to_test, show=show)
 
 
-def _checked(dataset: ImageDataset) -> ImageDataset:
+def _checked(dataset: ImageDataset, *, to_test: bool) -> ImageDataset:
     """Return a data set that was made before.
 
     Raises:
         DatasetError: nothing can be trained on it: a subset may have lost a class or a split.
     """
-    n_train, _ = dataset.class_counts
-    lacks = [f"training images of {printable(name)}" for name in _named(dataset, n_train == 0)]
+    n_train, n_test = dataset.class_counts
+    n_used = n_train if to_test else n_train + n_test
+    lacks = [f"training images of {printable(name)}" for name in _named(dataset, n_used == 0)]
     lacks += ["two classes"] if len(dataset.class_names) < 2 else []
-    lacks += [] if dataset.n_test else ["test images"]
+    lacks += [] if dataset.n_test or not to_test else ["test images"]
     if lacks:
         raise DatasetError(
             f"A classifier needs two classes or more, training images of each, and test images. This data set lacks "
@@ -102,20 +110,22 @@ def scan_listed(
     *,
     test_fraction: float = 0.2,
     to_train: bool = True,
+    to_test: bool = True,
     show: bool = False,
 ) -> ImageDataset:
     """Return the data set of images that have been listed; arguments and errors as for `scan`."""
     labelled = listed.labelled
     dataset = _with_images(_read(listed, as_cache_dir(cache_dir), show=show), labelled, to_train=to_train)
     if dataset.n_test == 0:
-        dataset = _split_by_content(dataset, test_fraction, labelled, to_train=to_train)
+        dataset = _split_by_content(dataset, test_fraction, labelled, is_needed=to_train and to_test)
         empty = "The test split is empty: featx takes test images from the train split, by a hash of their content."
-        dataset = _warn(dataset, empty if listed.has_test_dir else "")
-    elif labelled:
+        dataset = _warn(dataset, empty if listed.has_test_dir and to_test else "")
+    elif labelled and to_test:
         _check_splits(dataset, labelled)
-    if to_train and (shortage := label_shortage(dataset)):
+    used = dataset if to_test else replace(dataset, is_test=np.zeros(dataset.n_images, bool))
+    if to_train and (shortage := label_shortage(used)):
         raise DatasetError(shortage)
-    return _warn(dataset, _untested(dataset), *_repeats(dataset))
+    return _warn(dataset, _untested(dataset) if to_test else "", *_repeats(dataset, to_test=to_test))
 
 
 def _check_splits(dataset: ImageDataset, labelled: Labelled) -> None:
@@ -375,15 +385,15 @@ def _with_classes(dataset: ImageDataset, has_images: np.ndarray, what: str) -> I
 
 
 def _split_by_content(
-    dataset: ImageDataset, test_fraction: float, labelled: Labelled | None, *, to_train: bool
+    dataset: ImageDataset, test_fraction: float, labelled: Labelled | None, *, is_needed: bool
 ) -> ImageDataset:
     """Return `dataset` with a test split taken from its images.
 
     Raises:
-        DatasetError: `to_train`, and there are too few images for both splits.
+        DatasetError: it is needed, and there are too few images for both splits.
     """
     split = replace(dataset, is_test=hashed_test_mask(dataset.units, test_fraction))
-    if not to_train:
+    if not is_needed:
         return split
     n_train, _ = split.class_counts
     taken = ""
@@ -410,11 +420,12 @@ def _untested(dataset: ImageDataset) -> str:
     return f"The test split has no image of {_counted(noun, names)}." if names and n_test.any() else ""
 
 
-def _repeats(dataset: ImageDataset) -> Iterator[str]:
-    """Yield a sentence each for copies within a split, between the splits, and between classes."""
+def _repeats(dataset: ImageDataset, *, to_test: bool) -> Iterator[str]:
+    """Yield a sentence each for copies within a split, between the splits if they are used, and between classes."""
+    leaks = dataset.leaks() if to_test else np.empty((0, 2), np.int64)
     kinds = (
         (dataset.duplicates(), "Exact copies of other images in the same split"),
-        (dataset.leaks(), "Test images that are also in the train split, so results look better than they are"),
+        (leaks, "Test images that are also in the train split, so results look better than they are"),
         (dataset.label_conflicts(), "Identical images in different classes"),
     )
     rows = np.unique(np.concatenate([pairs[:, 0] for pairs, _ in kinds])).tolist()

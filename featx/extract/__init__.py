@@ -36,3 +36,4 @@ from featx.extract.options import (
     with_defaults,
 )
 from featx.extract.pipeline import compute_missing
+from featx.extract.stored import StoredImages, readable_images, store_images

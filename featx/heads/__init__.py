@@ -3,6 +3,7 @@
 A new head is one function and one entry in `dense.py`.
 """
 
+from featx.heads.class_weights import BALANCED, check_class_weights, weigh_classes, weights_text
 from featx.heads.dense import HEADS, TrainingSet, check_memory, head_names, train_head
 from featx.heads.inference import Head, read_head, save_model
 from featx.heads.training_loop import (

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from featx.errors import FeatxError, NotEnoughMemoryError, TrainingError
+from featx.heads.class_weights import weights_text
 from featx.heads.logistic import Scaled, fit_logreg, folds_of, logreg_bytes
 from featx.heads.streamed_logistic import fit_logreg_streamed, sample_rows
 from featx.heads.training_loop import Targets, Trained, Training, fit, layer_seeds, output_layer, split
@@ -64,6 +65,7 @@ class TrainingSet:
         views: `(n, n_views, ...)` features of augmented views of the same images. In each epoch `dense` sees one row of
             each image: itself or a view. `logreg` sees all of them. It chooses C by images of which it has seen no
             view.
+        class_weights: `(n_classes,)`, how much an image of each class counts; None if all count the same.
     """
 
     X: Rows
@@ -72,11 +74,15 @@ class TrainingSet:
     is_validation: npt.NDArray[np.bool_]
     n_classes: int
     views: ViewRows | None = None
+    class_weights: npt.NDArray[np.float64] | None = None
 
     @property
     def details(self) -> dict[str, float | int | str]:
-        """What a head notes of it: how many views of each image there are, if any."""
-        return {} if self.views is None else {"views": self.views.shape[1]}
+        """What a head notes of it: how many views of each image there are, and the class weights, if any."""
+        noted: dict[str, float | int | str] = {} if self.views is None else {"views": self.views.shape[1]}
+        if self.class_weights is not None:
+            noted["class_weights"] = weights_text(self.class_weights)
+        return noted
 
 
 def train_head(name: str, images: TrainingSet, training: Training) -> Trained:
@@ -156,6 +162,7 @@ class Task:
         rows: `(n, k)` int64, the rows that show each image, the image itself first and then its views; it is row `i`
             for image `i`.
         is_validation: `(n,)`.
+        class_weights: `(n_classes,)`, or None.
     """
 
     X: Rows
@@ -166,6 +173,7 @@ class Task:
     n_classes: int
     batch_size: int
     training: Training
+    class_weights: npt.NDArray[np.float64] | None = None
 
     @classmethod
     def of(cls, images: TrainingSet, training: Training) -> Self:
@@ -177,7 +185,8 @@ class Task:
             X, image_of = below(X, all_views(views)), np.concatenate([numbers, np.repeat(numbers, views.shape[1])])
             rows = np.hstack([rows, np.arange(len(numbers), len(X)).reshape(len(numbers), -1)])
             y, digests = y[image_of], digests[image_of]
-        return cls(X, y, digests, rows, images.is_validation, images.n_classes, batch_size, training)
+        rest = images.is_validation, images.n_classes, batch_size, training, images.class_weights
+        return cls(X, y, digests, rows, *rest)
 
     @property
     def is_multilabel(self) -> bool:
@@ -186,7 +195,7 @@ class Task:
 
     def fit(self, model: Any, optimizer: Any, *, keep_start: bool = False) -> Trained:
         """Train a Keras model on the rows of the images that are not held out; see `featx.heads.training_loop.fit`."""
-        train, validation = split(self.X, self.y, self.is_validation, self.rows)
+        train, validation = split(self.X, self.y, self.is_validation, self.rows, self.class_weights)
         options = {"n_classes": self.n_classes, "batch_size": self.batch_size, "optimizer": optimizer}
         return fit(model, train, validation, self.training, **options, keep_start=keep_start)
 
@@ -238,9 +247,13 @@ def _train_logreg(task: Task) -> Trained:
     y, digests, n_images, n_classes, seed = task.y, task.digests, len(task.rows), task.n_classes, task.training.seed
     if isinstance(task.X, np.ndarray):
         with waiting("logreg", show=task.training.show) as note:
-            fitted = fit_logreg(scaled, y, folds_of(y, digests, n_classes, seed), n_images, note)
+            folds = folds_of(y, digests, n_classes, seed)
+            fitted = fit_logreg(scaled, y, folds, n_images, note, task.class_weights)
     else:
-        fitted = fit_logreg_streamed(scaled, y, digests, task.training, n_images=n_images, n_classes=n_classes)
+        weights = task.class_weights
+        fitted = fit_logreg_streamed(
+            scaled, y, digests, task.training, n_images=n_images, n_classes=n_classes, class_weights=weights
+        )
     kernel = fitted.coef.T * scaled.scale
     output = output_layer(keras, n_classes, seed, is_multilabel=task.is_multilabel)
     features = keras.Input(task.X.shape[1:], name="features")

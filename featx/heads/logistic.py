@@ -111,7 +111,14 @@ def logreg_bytes(n_rows: int, n_features: int, n_classes: int, *, in_memory: boo
     return BYTES_PER_COEFFICIENT * n_outputs * (n_rows if is_spanned else n_features)
 
 
-def fit_logreg(features: Scaled, y: Targets, folds: npt.NDArray[np.int64], n_images: int, note: Note) -> Fitted:
+def fit_logreg(
+    features: Scaled,
+    y: Targets,
+    folds: npt.NDArray[np.int64],
+    n_images: int,
+    note: Note,
+    class_weights: _Floats | None = None,
+) -> Fitted:
     """Fit L2-regularized logistic regression to features in memory, with C chosen by cross-validation.
 
     With several labels for an image, it is one regression for each label, with one C for all.
@@ -122,12 +129,14 @@ def fit_logreg(features: Scaled, y: Targets, folds: npt.NDArray[np.int64], n_ima
         folds: `(n,)`, see `folds_of`.
         n_images: how many images there are; they are what is held out.
         note: called with a description of each step.
+        class_weights: `(n_classes,)`, how much a row of each class counts, also in the choice of C; None if all count
+            the same.
     """
     n_features = features.mean.size
     if len(features.X) > min(MAX_GRAM_ROWS, n_features // 2):
-        return _fit_rows(_all_rows(features), y, folds, n_features, n_images, note)
+        return _fit_rows(_all_rows(features), y, folds, n_features, n_images, note, class_weights)
     Z, back = _rows_in_their_span(features)
-    fitted = _fit_rows(Z, y, folds, n_features, n_images, note)
+    fitted = _fit_rows(Z, y, folds, n_features, n_images, note, class_weights)
     weights = fitted.coef @ back
     slabs = [weights @ _columns(features, start) for start in range(0, n_features, _SLAB_FEATURES)]
     return replace(fitted, coef=np.hstack(slabs))
@@ -174,6 +183,7 @@ def _fit_rows(
     n_features: int,
     n_images: int,
     note: Note,
+    class_weights: _Floats | None,
 ) -> Fitted:
     """Choose C and fit all rows `(n, r)` with it; the first `n_images` are images, the others views of them."""
     from sklearn.exceptions import ConvergenceWarning
@@ -184,9 +194,10 @@ def _fit_rows(
     with warnings.catch_warnings(), threadpool_limits(1):
         warnings.simplefilter("ignore", ConvergenceWarning)  # said in the details, not on the user's screen
         warnings.filterwarnings("ignore", "The number of unique classes is greater than 50%", UserWarning)
-        C, out_of_fold = _choose_c(Z, y, folds, n_features, n_images, note)
+        C, out_of_fold = _choose_c(Z, y, folds, n_features, n_images, note, class_weights)
         note("fitting to all images")
-        final = _regression(y, C=C, tol=TOLERANCE, max_iter=MAX_ITERATIONS).fit(Z, y)
+        options = {"C": C, "tol": TOLERANCE, "max_iter": MAX_ITERATIONS, "class_weight": _by_class(class_weights)}
+        final = _regression(y, **options).fit(Z, y)
     details: dict[str, float | int | str] = {
         "C": C,
         "cv_accuracy": float(is_right(out_of_fold, y[:n_images]).mean()),
@@ -203,6 +214,7 @@ def _choose_c(
     n_features: int,
     n_images: int,
     note: Note,
+    class_weights: _Floats | None,
 ) -> tuple[float, npt.NDArray[np.float32]]:
     """Return the C with the lowest cross-validated log loss, and the probabilities of held-out images.
 
@@ -212,9 +224,9 @@ def _choose_c(
     The loss, because it ranks values of C with less noise than the accuracy and keeps probabilities honest. Goes up the
     grid, each fit from where the last one ended, and stops where the loss no longer falls: beyond, fits take longest.
     """
-    models = [
-        _regression(y, tol=CV_TOLERANCE, max_iter=MAX_ITERATIONS, warm_start=True) for _ in range(folds.max() + 1)
-    ]
+    weights = _by_class(class_weights)
+    options = {"class_weight": weights, "tol": CV_TOLERANCE, "max_iter": MAX_ITERATIONS, "warm_start": True}
+    models = [_regression(y, **options) for _ in range(folds.max() + 1)]
     of_images, y_images = folds[:n_images], y[:n_images]
     probabilities = np.empty((n_images, y.shape[1] if y.ndim == 2 else int(y.max()) + 1), np.float32)
     best = (np.inf, 0.0, probabilities)
@@ -225,7 +237,9 @@ def _choose_c(
             seen, held_out = folds != fold, np.flatnonzero(of_images == fold)
             probabilities[held_out] = model.set_params(C=C).fit(Z[seen], y[seen]).predict_proba(Z[held_out])
         of_truth = probability_of_truth(probabilities, y_images)
-        loss = -float(np.log(np.maximum(of_truth, SMALLEST_PROBABILITY)).sum(dtype=np.float64))
+        logs = np.log(np.maximum(of_truth, SMALLEST_PROBABILITY))
+        weighted = logs if class_weights is None else logs * class_weights[y_images]
+        loss = -float(weighted.sum(dtype=np.float64))
         if loss >= best[0]:
             break
         best = (loss, C, probabilities.copy())
@@ -281,3 +295,7 @@ class _LabelRegressions:
 
         probabilities: _Floats = expit(Z @ self.coef_.T + self.intercept_)
         return probabilities
+
+
+def _by_class(class_weights: _Floats | None) -> dict[int, float] | None:
+    return None if class_weights is None else dict(enumerate(class_weights.tolist()))

@@ -53,6 +53,7 @@ def fit_logreg_streamed(
     *,
     n_images: int,
     n_classes: int,
+    class_weights: _Floats | None = None,
 ) -> Fitted:
     """Fit L2-regularized logistic regression to features on disk, all rows; C from cross-validation on a sample.
 
@@ -63,6 +64,7 @@ def fit_logreg_streamed(
         training: has the seed of the folds, and whether to show progress.
         n_images: how many images there are; the sample is of these.
         n_classes: number of classes.
+        class_weights: `(n_classes,)`, how much a row of each class counts; None if all count the same.
 
     Raises:
         TrainingError: a class has too few images in the sample.
@@ -71,11 +73,14 @@ def fit_logreg_streamed(
     sample = replace(features, X=features.X[images])
     folds = folds_of(y[images], digests[images], n_classes, training.seed)
     with waiting("logreg", show=training.show) as note:
-        of_sample = fit_logreg(sample, y[images], folds, len(images), note)
+        of_sample = fit_logreg(sample, y[images], folds, len(images), note, class_weights)
     C = float(of_sample.details["C"])
     Z = (sample.X.reshape(len(images), -1) - sample.mean) * sample.scale
-    stretch = _stretch(Z, of_sample, C, len(features.X), is_sigmoid=y.ndim == 2 or n_classes == 2)
-    coef, bias, converged, n_passes = _minimize(_Objective(features, y, C), stretch, of_sample, show=training.show)
+    weights = None if class_weights is None else class_weights[y[images]]
+    is_sigmoid = y.ndim == 2 or n_classes == 2
+    stretch = _stretch(Z, of_sample, C, len(features.X), weights, is_sigmoid=is_sigmoid)
+    objective = _Objective(features, y, C, class_weights)
+    coef, bias, converged, n_passes = _minimize(objective, stretch, of_sample, show=training.show)
     details: dict[str, float | int | str] = {
         **of_sample.details,
         "converged": converged,
@@ -88,11 +93,15 @@ def fit_logreg_streamed(
 
 @dataclass(frozen=True)
 class _Objective:
-    """The mean over all rows of the loss, and of C⁻¹ ½ ‖coef‖²: scikit-learn's objective, divided by C n."""
+    """The mean over all rows of the loss, and of C⁻¹ ½ ‖coef‖²: scikit-learn's objective, divided by C n.
+
+    With `class_weights`, `(n_classes,)`, the loss of a row counts as much as its class.
+    """
 
     features: Scaled
     y: Targets
     C: float
+    class_weights: _Floats | None = None
 
     def at(self, coef: _Floats, bias: _Floats) -> tuple[float, _Floats, _Floats]:
         """Return the value at `coef`, `(k, n_features)`, and `bias`, `(k,)`, and the derivatives by both: one pass."""
@@ -117,7 +126,8 @@ class _Objective:
         rows_at_once = max(1, _TILE_BYTES // (4 * rows.shape[1]))
         for start in range(0, len(rows), rows_at_once):
             tile = rows[start : start + rows_at_once].astype(np.float32)
-            loss, residuals = _loss(tile @ weights.T + offset, labels[start : start + rows_at_once])
+            some = labels[start : start + rows_at_once]
+            loss, residuals = _loss(tile @ weights.T + offset, some, self.class_weights)
             total = total + _Sums(loss, residuals.T.astype(np.float32) @ tile, residuals.sum(axis=0))
         return total
 
@@ -134,7 +144,7 @@ class _Sums:
         return _Sums(self.loss + other.loss, self.by_weights + other.by_weights, self.by_bias + other.by_bias)
 
 
-def _loss(logits: _Floats, y: Targets) -> tuple[float, _Floats]:
+def _loss(logits: _Floats, y: Targets, class_weights: _Floats | None) -> tuple[float, _Floats]:
     """Return the sum of the crossentropies, and its derivatives by the logits, `(n, 1)` or `(n, n_classes)`."""
     from scipy.special import expit, log_softmax
 
@@ -142,11 +152,14 @@ def _loss(logits: _Floats, y: Targets) -> tuple[float, _Floats]:
         return float(np.logaddexp(0, np.where(y, -logits, logits)).sum()), expit(logits) - y
     if logits.shape[1] == 1:
         signed = np.where(y == 1, -logits[:, 0], logits[:, 0])
-        return float(np.logaddexp(0, signed).sum()), expit(logits) - y[:, np.newaxis]
-    logs = log_softmax(logits, axis=1)
-    residuals = np.exp(logs)
-    residuals[np.arange(len(y)), y] -= 1
-    return -float(logs[np.arange(len(y)), y].sum()), residuals
+        losses, residuals = np.logaddexp(0, signed), expit(logits) - y[:, np.newaxis]
+    else:
+        logs = log_softmax(logits, axis=1)
+        losses, residuals = -logs[np.arange(len(y)), y], np.exp(logs)
+        residuals[np.arange(len(y)), y] -= 1
+    if class_weights is not None:
+        losses, residuals = losses * class_weights[y], residuals * class_weights[y, np.newaxis]
+    return float(losses.sum()), residuals
 
 
 @dataclass(frozen=True)
@@ -179,12 +192,15 @@ class _Stretch:
         return rows * base + ((rows @ self.directions.T) * (along - base)) @ self.directions
 
 
-def _stretch(Z: _Floats, fitted: Fitted, C: float, n_rows: int, *, is_sigmoid: bool) -> _Stretch:
+def _stretch(
+    Z: _Floats, fitted: Fitted, C: float, n_rows: int, weights: _Floats | None, *, is_sigmoid: bool
+) -> _Stretch:
     """Return the coordinates that the rows `Z`, `(m, n_features)`, centred and scaled, and their solution suggest.
 
     Each logit has a probability of its own if `is_sigmoid`; else they share a softmax.
 
     The second derivatives are I / C + Σ w z zᵀ with w = p (1 - p), of all rows n / m times what they are of the sample.
+    If rows count by `weights`, `(m,)`, w is times these.
     Its largest eigenvalues are known well, with their directions; of the others, only the mean is.
     """
     from scipy.linalg import eigh
@@ -192,7 +208,7 @@ def _stretch(Z: _Floats, fitted: Fitted, C: float, n_rows: int, *, is_sigmoid: b
 
     logits = Z @ fitted.coef.T + fitted.bias
     p = expit(logits) if is_sigmoid else softmax(logits, axis=1)
-    w = (p * (1 - p)).mean(axis=1)
+    w = (p * (1 - p)).mean(axis=1) * (1 if weights is None else weights)
     A = Z * np.sqrt(w)[:, np.newaxis]
     gram = A @ A.T
     n_directions = max(1, min(N_DIRECTIONS, len(Z) // ROWS_PER_DIRECTION, Z.shape[1] - 1))

@@ -9,14 +9,15 @@ import importlib
 import math
 from collections.abc import Generator, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from featx.errors import FeatxError, TrainingError
+from featx.heads.class_weights import ClassWeights, as_class_weights
 from featx.store import Rows, row_bytes
 from featx.system import (
     HALF_OF_FREE,
@@ -69,9 +70,11 @@ class Training:
             own.
         show: show progress on stderr.
         memory: how much memory training may use: a `featx.system.machine.MemoryLimit`, bytes, or text like `"4GiB"`.
+        class_weights: how much an image of each class counts: `"balanced"`, a number for each class by its name, or a
+            CSV or JSON file of these. Only their ratios matter. If None, all images count the same.
 
     Raises:
-        FeatxError: a number is not whole, or is too small or too large.
+        FeatxError: a number is not whole, or is too small or too large; or class weights cannot be read.
     """
 
     seed: int = 0
@@ -80,6 +83,7 @@ class Training:
     batch_size: int | None = None
     show: bool = False
     memory: MemoryLimit = HALF_OF_FREE
+    class_weights: ClassWeights = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         limits = {
@@ -93,6 +97,7 @@ class Training:
             if value is not None or name != "batch_size":
                 object.__setattr__(self, name, whole_number(name, value, least, most))
         object.__setattr__(self, "memory", as_memory_limit(self.memory))
+        object.__setattr__(self, "class_weights", as_class_weights(self.class_weights))
 
 
 def check_training(training: Training) -> None:
@@ -103,7 +108,11 @@ def check_training(training: Training) -> None:
 
 @dataclass(frozen=True)
 class Epoch:
-    """One pass over the training images. `loss` and `val_loss` are in nats and may be NaN when training diverged."""
+    """One pass over the training images.
+
+    `loss` and `val_loss` are in nats, with class weights if there are any, and may be NaN when training diverged. The
+    accuracies are without weights.
+    """
 
     epoch: int
     loss: float
@@ -120,14 +129,27 @@ class Samples:
         X: `(n, ...)` float16, float32 or uint8: an array, a memory map, or rows that are on disk.
         y: `(n,)` int64 labels, `0` to `n_classes - 1`; or `(n, n_classes)` bool, which labels each image has.
         rows: `(n_samples,)` int64 indices into both; or `(n_samples, k)`, of which an epoch takes one for each sample.
+        class_weights: `(n_classes,)`, how much a sample of each class counts; None if all count the same.
     """
 
     X: Rows
     y: Targets
     rows: npt.NDArray[np.int64]
+    class_weights: npt.NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def weights_of(self, y: npt.NDArray[np.int64]) -> npt.NDArray[np.float32] | None:
+        """Return how much samples with the labels `y`, `(k,)`, count, so that the mean over all samples is 1."""
+        return None if self._scaled_weights is None else self._scaled_weights[y]
+
+    @cached_property
+    def _scaled_weights(self) -> npt.NDArray[np.float32] | None:
+        if self.class_weights is None:
+            return None
+        mean = float(self.class_weights[self.y[self.rows]].mean())
+        return (self.class_weights / mean).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -170,11 +192,13 @@ def split(
     y: Targets,
     is_validation: npt.NDArray[np.bool_],
     rows: npt.NDArray[np.int64] | None = None,
+    class_weights: npt.NDArray[np.float64] | None = None,
 ) -> tuple[Samples, Samples]:
     """Return the training and the validation samples of `X (n, ...)`, `y (n,)` by `is_validation (n_images,)`.
 
     `rows`, `(n_images, k)` int64, are those that show each image, the image itself first and then its views: it is
-    trained on all of them, and validated on itself. If None, each row is an image.
+    trained on all of them, and validated on itself. If None, each row is an image. Both losses count samples by
+    `class_weights`, `(n_classes,)`, if there are any.
 
     Raises:
         TrainingError: the lengths differ.
@@ -185,9 +209,9 @@ def split(
             "X, y and is_validation must have one entry per image. "
             f"Received: {len(X)}, {len(y)} and {len(is_validation)} entries"
         )
-    if rows is None:
-        return Samples(X, y, np.flatnonzero(~is_validation)), Samples(X, y, np.flatnonzero(is_validation))
-    return Samples(X, y, rows[~is_validation]), Samples(X, y, rows[is_validation, 0])
+    parts = [np.flatnonzero(part) if rows is None else rows[part] for part in (~is_validation, is_validation)]
+    train, validation = (Samples(X, y, part, class_weights) for part in parts)
+    return train, validation if rows is None else replace(validation, rows=validation.rows[:, 0])
 
 
 def output_layer(
@@ -401,7 +425,9 @@ def _train_one_epoch(
     totals = np.zeros(2)
     with closing(_portions(samples.X, order, batch_size, rng)) as portions:
         for rows, X in portions:
-            logs = model.fit(**_feed(keras, X, samples.y[rows], batch_size), shuffle=False, verbose=0).history
+            y = samples.y[rows]
+            fed = _feed(keras, X, y, samples.weights_of(y), batch_size)
+            logs = model.fit(**fed, shuffle=False, verbose=0).history
             totals += len(rows) * np.array([logs["loss"][-1], logs["accuracy"][-1]])
     loss, accuracy = (totals / len(order)).tolist()
     return loss, accuracy
@@ -424,28 +450,35 @@ def _portions(X: Rows, order: npt.NDArray[np.int64], batch_size: int, rng: np.ra
         yield rows, X[ascending][back]
 
 
-def _feed(keras: Any, X: npt.NDArray[Any], y: npt.NDArray[Any], batch_size: int) -> dict[str, Any]:
+def _feed(
+    keras: Any,
+    X: npt.NDArray[Any],
+    y: npt.NDArray[Any],
+    weights: npt.NDArray[np.float32] | None,
+    batch_size: int,
+) -> dict[str, Any]:
     """Return the arguments that make Keras's `fit` take the rows of `X` in batches, in their order."""
     y = y.astype(np.float32) if y.ndim == 2 else y
     if keras.config.backend() != "tensorflow":
-        return {"x": X, "y": y, "batch_size": batch_size}
+        return {"x": X, "y": y, "sample_weight": weights, "batch_size": batch_size}
     # Batches are cut here: Keras, and tf.data given rows, would make each from its rows, one by one, which takes longer
     # than the head's own step.
     data = importlib.import_module("tensorflow").data
     n_whole = len(X) - len(X) % batch_size
-    whole = tuple(rows[:n_whole].reshape(-1, batch_size, *rows.shape[1:]) for rows in (X, y))
+    arrays = (X, y) if weights is None else (X, y, weights)
+    whole = tuple(rows[:n_whole].reshape(-1, batch_size, *rows.shape[1:]) for rows in arrays)
     # The last batch of an epoch may be short. It is joined on also where there is none, so that all portions have
     # batches of no certain length: another kind would be another graph to trace.
-    rest = data.Dataset.from_tensors((X[n_whole:], y[n_whole:])).take(int(n_whole < len(X)))
+    rest = data.Dataset.from_tensors(tuple(rows[n_whole:] for rows in arrays)).take(int(n_whole < len(X)))
     return {"x": data.Dataset.from_tensor_slices(whole).concatenate(rest).prefetch(data.AUTOTUNE)}
 
 
 def _validated(model: Any, validation: Samples) -> tuple[float, float]:
-    """Return the loss and the accuracy of a model on the validation samples."""
+    """Return the loss of a model on the validation samples, with class weights, and its accuracy, without."""
     probabilities = predict_proba(model, validation.X, validation.rows)
     y = validation.y[validation.rows]
-    of_truth = probability_of_truth(probabilities, y)
-    loss = float(-np.log(np.maximum(of_truth, SMALLEST_PROBABILITY)).mean())
+    losses = -np.log(np.maximum(probability_of_truth(probabilities, y), SMALLEST_PROBABILITY))
+    loss = float(np.average(losses, weights=validation.weights_of(y)))
     return loss, float(is_right(probabilities, y).mean())
 
 

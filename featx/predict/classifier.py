@@ -21,7 +21,7 @@ from featx.backbones import (
     make_class_map,
     read_class_list,
 )
-from featx.dataset import Images, ManyImages, SkippedImage, as_source, digest_sources, images_in, source_path
+from featx.dataset import ManyImages
 from featx.engines import EngineChoices, EngineOptions, needs_weights, unpack_network
 from featx.errors import FeatxError, WeightsError
 from featx.extract import (
@@ -29,15 +29,15 @@ from featx.extract import (
     ExtractionOptions,
     ExtractionSettings,
     RecipeOptions,
-    compute_missing,
     resolve_recipe,
     split_options,
+    store_images,
 )
 from featx.heads import THRESHOLD, Head, TunedHead
 from featx.recipe import Recipe
 from featx.storage import StoragePath, as_cache_dir, as_path
 from featx.store import FeatureStore
-from featx.system import as_rows, as_workers, brief, data_frame, names
+from featx.system import as_rows, brief, data_frame, names
 from featx.train import SavedRun, read_run
 
 if TYPE_CHECKING:
@@ -199,30 +199,12 @@ class ImageClassifier(ABC):
             WeightsError: features have to be computed, and the backbone's weights were not found.
             FeatxError: `paths` are not images, or the store cannot be read or written.
         """
-        workers = as_workers(workers)
-        sources = [as_source(item) for item in images_in(paths)]
-        digests, reasons = digest_sources(sources, self._cache_dir, show=show)
-        rows = np.array([row for row in range(len(sources)) if row not in reasons], np.int64)
-        images = Images(sources, digests)[rows]
-        unreadable = [SkippedImage.of(source_path(sources[row]), b"", reason) for row, reason in reasons.items()]
-        (computed,) = compute_missing(
-            images,
-            [self._recipe],
-            self._find_weights,
-            self._cache_dir,
-            ExtractionSettings(engine_options=self._engine_options, workers=workers, strict=strict, show=show),
-            unreadable=unreadable,
-        )
-        why = {image.digest or image.path: image.reason for image in computed.skipped}
-        all_reasons = [reasons.get(row) for row in range(len(sources))]
-        for row, digest in zip(rows, images.digests, strict=True):
-            bad = SkippedImage.of(source_path(sources[row]), digest.tobytes(), "")
-            all_reasons[row] = why.get(bad.digest) or why.get(bad.path)
-        if n_bad := sum(reason is not None for reason in all_reasons):
-            log.warning("%d of %d images cannot be read.", n_bad, len(sources))
-        probabilities = self._probabilities(digests, np.array([reason is None for reason in all_reasons], bool))
-        files = tuple(None if isinstance(source, np.ndarray) else source for source in sources)
-        return Predictions(self.class_names, files, probabilities, tuple(all_reasons), self.is_multilabel)
+        settings = ExtractionSettings(engine_options=self._engine_options, workers=workers, strict=strict, show=show)
+        images = store_images(paths, self._recipe, self._find_weights, self._cache_dir, settings)
+        if n_bad := int(np.count_nonzero(~images.is_readable)):
+            log.warning("%d of %d images cannot be read.", n_bad, len(images.paths))
+        probabilities = self._probabilities(images.digests, images.is_readable)
+        return Predictions(self.class_names, images.paths, probabilities, images.reasons, self.is_multilabel)
 
     def predict_proba(self, paths: ManyImages, *, show: bool = False) -> np.ndarray:
         """Return `(n, n_classes)` float64 probabilities of images; `paths` as for `predict`.

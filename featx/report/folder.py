@@ -173,7 +173,7 @@ def _by_class(comparison: Comparison) -> list[str]:
     n_classes = len(comparison.class_names)
     which = f", for the {len(lines)} of {n_classes:,} classes with the lowest F1" if len(lines) < n_classes else ""
     return [
-        f"Precision and recall of {escape_markdown(comparison.best.name)} by class{which}:",
+        f"Precision and recall of {escape_markdown(comparison.best.name)} by class{which}, with 95 % intervals:",
         markdown_table(("Class", "Test images", "Precision", "Recall", "F1"), lines),
     ]
 

@@ -4,9 +4,6 @@ import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
-from typing import Any
-
-import numpy as np
 
 from featx.compare import SIGNIFICANCE, Approach, Comparison, ranked
 from featx.heads import THRESHOLD
@@ -31,9 +28,23 @@ N_FOR_DECIMALS = 200
 #: With fewer test images than this, cross-validation is suggested: the interval of 90 % spans 5 points and more.
 FEW_TEST_IMAGES = 500
 
-RESULT_HEADER = ("Approach", "Accuracy (95 % CI)", "Loss", "AUC", "F1", "ECE", "p (Holm)")
+RESULT_HEADER = (
+    "Approach",
+    "Accuracy (95 % CI)",
+    "Balanced",
+    "Loss",
+    "AUC",
+    "PR-AUC",
+    "F1",
+    "ECE",
+    "p (Holm)",
+)
+
 #: The same where images can have several labels.
 LABELS_HEADER = ("Approach", "Subset accuracy (95 % CI)", "mAP (95 % CI)", "AUC", "F1", "p (Holm)")
+
+#: What the terminal has no room for: where classes are unbalanced, balanced accuracy says more than calibration.
+_LEFT_OUT, _LEFT_OUT_UNBALANCED = {"Balanced", "PR-AUC"}, {"ECE", "PR-AUC"}
 COST_HEADER = ("Approach", "Features", "Training", "Total", "Parameters", "Memory")
 REPEATS_HEADER = ("Approach", "Seeds", "Mean accuracy", "SD", "Lowest", "Highest")
 FOLDS_HEADER = ("Approach", "Folds", "Mean accuracy", "SD", "Lowest", "Highest")
@@ -43,12 +54,14 @@ LABEL_COLUMNS = (
     *("Label", "Test images", "Average precision", "AUC", "F1", "Precision", "Recall", "Missed", "Wrongly predicted"),
 )
 
-#: What the columns are that differ where images can have several labels.
-COLUMNS_NOTE = "AUC: area under the ROC curve. F1: mean over the classes. ECE: expected calibration error. "
+MEASURES_NOTE = (
+    "Balanced: balanced accuracy, the mean of the classes' recalls. AUC: area under the ROC curve. PR-AUC: average "
+    "precision; of two classes, that of the rarer one. F1: mean over the classes. ECE: expected calibration error. "
+)
 
 QUALITY_NOTE = (
-    f"All figures are for the test images, which no training or tuning used. The best approach is chosen by its "
-    f"test accuracy, so this accuracy is slightly optimistic. CI: 95 % interval (Wilson). {COLUMNS_NOTE}"
+    "All figures are for the test images, which no training or tuning used. The best approach is chosen by its "
+    f"test accuracy, so this accuracy is slightly optimistic. CI: 95 % interval (Wilson). {MEASURES_NOTE}"
 )
 
 HOLM_NOTE = (
@@ -63,23 +76,29 @@ ONE_SEED_NOTE = (
 
 SEEDS_NOTE = (
     f"p: paired t-test of the mean accuracies against the best approach; McNemar's exact test if no answer depends on "
-    f"the seed. {HOLM_NOTE}CI and p cover the choice of test images and of seeds. Loss, AUC, F1, ECE and the confusion "
-    f"matrix are for the first seed."
+    f"the seed. {HOLM_NOTE}CI and p cover the choice of test images and of seeds. The "
+    f"other columns and the confusion matrix are for the first seed."
 )
 
 FOLDS_NOTE = (
     f"Cross-validation: every image was tested once in each repetition, by a model trained on the other folds. Groups, "
     f"copies and near-duplicates were not divided. The best approach is chosen by its accuracy, so this accuracy is "
     f"slightly optimistic. CI: 95 % interval of the corrected resampled t-test, or Wilson's if that is wider. "
-    f"{COLUMNS_NOTE}p: corrected resampled t-test of the folds against the best approach (Nadeau and Bengio, 2003). "
-    f"{HOLM_NOTE}With several repetitions, loss, AUC, F1, ECE and the confusion matrix are for the first."
+    f"{MEASURES_NOTE}p: corrected resampled t-test of the folds against the best approach (Nadeau and Bengio, 2003). "
+    f"{HOLM_NOTE}With several repetitions, the other columns and the confusion matrix are for the first."
 )
 
+#: Instead of `MEASURES_NOTE` where images can have several labels.
 LABELS_NOTE = (
     f"Images can have several labels. Subset accuracy: share of the images whose labels are all right; a label counts "
-    f"as predicted above a probability of {THRESHOLD:g}. It is the accuracy in all that follows. mAP: mean over the "
-    f"labels of the average precision, with a 95 % bootstrap interval for the choice of test images; it needs no "
-    f"threshold. AUC (area under the ROC curve) and F1: means over the labels. "
+    f"as predicted above a probability of {THRESHOLD:g}. It is the accuracy everywhere here. mAP: mean over the labels "
+    f"of the average precision, with a 95 % bootstrap interval for the choice of test images; it needs no threshold. "
+    f"AUC (area under the ROC curve) and F1: means over the labels. "
+)
+
+WEIGHTS_NOTE = (
+    "Trained with class weights: probabilities are those of images in which the classes are as common as their weights "
+    "make them. So loss and ECE on the test images are higher than without weights."
 )
 
 FOLD_SPREAD_NOTE = (
@@ -124,9 +143,17 @@ def table(comparison: Comparison, *, markdown: bool = False) -> str:
     escape = escape_markdown if markdown else printable
     approaches = ranked(comparison.approaches)
     repeated = [approach for approach in approaches if approach.trainings]
-    header = LABELS_HEADER if comparison.is_multilabel else RESULT_HEADER
+    left_out: set[str] = set() if markdown else _LEFT_OUT_UNBALANCED if comparison.is_unbalanced else _LEFT_OUT
+    columns = LABELS_HEADER if comparison.is_multilabel else RESULT_HEADER
+    shown = [i for i, name in enumerate(columns[1:]) if name not in left_out]
+    header = [columns[0], *(columns[i + 1] for i in shown)]
+
+    def cells(approach: Approach) -> tuple[str, ...]:
+        found = result_cells(approach, comparison)
+        return tuple(found[i] for i in shown)
+
     parts = [
-        _table(header, approaches, lambda a: result_cells(a, comparison), comparison, markdown=markdown),
+        _table(header, approaches, cells, comparison, markdown=markdown),
         _table(COST_HEADER, approaches, cost_cells, comparison, markdown=markdown),
     ]
     if repeated:
@@ -318,7 +345,10 @@ def quality_note(comparison: Comparison) -> str:
     """Return what the columns of the table of results mean."""
     has_seeds = any(approach.repeats for approach in comparison.approaches)
     note = FOLDS_NOTE if comparison.n_folds else QUALITY_NOTE + (SEEDS_NOTE if has_seeds else ONE_SEED_NOTE)
-    return LABELS_NOTE + note.replace(COLUMNS_NOTE, "") if comparison.is_multilabel else note
+    if comparison.is_multilabel:
+        return note.replace(MEASURES_NOTE, LABELS_NOTE)
+    is_weighted = any("class_weights" in approach.details for approach in comparison.approaches)
+    return f"{note} {WEIGHTS_NOTE}" if is_weighted else note
 
 
 def few_images_note(comparison: Comparison) -> str:
@@ -488,12 +518,24 @@ def result_cells(approach: Approach, comparison: Comparison) -> tuple[str, ...]:
     """Return what the table of results says of an approach, after its name."""
     metrics = approach.metrics
     low, high = _interval(approach)
-    accuracy = f"{percent(approach.accuracy, metrics.n_samples)} ({low}–{high})"
-    area = "–" if metrics.roc_auc is None else f"{metrics.roc_auc:.3f}"
-    p = "best" if approach is comparison.best else p_value(approach.p_holm)
     if comparison.is_multilabel:
-        return accuracy, precision_cell(approach), area, f"{metrics.macro_f1:.3f}", p
-    return accuracy, f"{metrics.loss:.3f}", area, f"{metrics.macro_f1:.3f}", f"{metrics.calibration_error:.3f}", p
+        return (
+            f"{percent(approach.accuracy, metrics.n_samples)} ({low}–{high})",
+            precision_cell(approach),
+            "–" if metrics.roc_auc is None else f"{metrics.roc_auc:.3f}",
+            f"{metrics.macro_f1:.3f}",
+            "best" if approach is comparison.best else p_value(approach.p_holm),
+        )
+    return (
+        f"{percent(approach.accuracy, metrics.n_samples)} ({low}–{high})",
+        "–" if metrics.balanced_accuracy is None else percent(metrics.balanced_accuracy, metrics.n_samples),
+        f"{metrics.loss:.3f}",
+        "–" if metrics.roc_auc is None else f"{metrics.roc_auc:.3f}",
+        "–" if metrics.pr_auc is None else f"{metrics.pr_auc:.3f}",
+        f"{metrics.macro_f1:.3f}",
+        f"{metrics.calibration_error:.3f}",
+        "best" if approach is comparison.best else p_value(approach.p_holm),
+    )
 
 
 def precision_cell(approach: Approach) -> str:
@@ -525,7 +567,7 @@ def repeats_cells(approach: Approach) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class ClassMeasures:
-    """How well an approach recognizes a class: precision and recall as texts, `–` where they are not defined."""
+    """How well an approach recognizes a class: precision and recall with intervals, as texts; `–` if not defined."""
 
     label: str
     n_test: int
@@ -536,18 +578,25 @@ class ClassMeasures:
 
 def class_measures(approach: Approach, names: Sequence[str], most: int) -> list[ClassMeasures]:
     """Return the classes in their order; of more than `most`, so many with the lowest F1, the lowest first."""
-    confusion = approach.confusion
-    right, true, predicted = confusion.n_right, confusion.n_true, confusion.n_predicted
-    f1 = 2 * right / np.maximum(true + predicted, 1)
-    order = range(len(names)) if len(names) <= most else np.argsort(f1, kind="stable")[:most].tolist()
-
-    def share(of: np.ndarray[Any, Any], i: int) -> str:
-        return percent(right[i] / of[i], int(of[i])) if of[i] else "–"
-
+    measured = list(zip(names, approach.classes, strict=True))
+    if len(measured) > most:
+        measured = sorted(measured, key=lambda named: named[1].f1)[:most]
     return [
-        ClassMeasures(names[i], int(true[i]), share(predicted, i), share(true, i), percent(f1[i], int(true[i])))
-        for i in order
+        ClassMeasures(
+            name,
+            one.n_samples,
+            _share(one.precision, one.precision_low, one.precision_high, one.n_predicted),
+            _share(one.recall, one.recall_low, one.recall_high, one.n_samples),
+            percent(one.f1, one.n_samples),
+        )
+        for name, one in measured
     ]
+
+
+def _share(share: float | None, low: float | None, high: float | None, n: int) -> str:
+    if share is None or low is None or high is None:
+        return "–"
+    return f"{percent(share, n)} ({figure(low, n)}–{figure(high, n)})"
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from featx.storage.files import (
     file_digest,
     move,
     nearest_folder,
+    read_json,
     read_small,
     read_start,
     read_whole,

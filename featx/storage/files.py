@@ -5,17 +5,18 @@ An object store has neither temporary names nor renames. It needs none, because 
 
 import errno
 import hashlib
+import json
 import os
 import shutil
 import stat
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
-from featx.errors import StoreError
+from featx.errors import FeatxError, StoreError, system_errors
 from featx.storage.marks import mark_folder
 from featx.storage.paths import StoragePath
 from featx.storage.remote_path import RemotePath
@@ -68,6 +69,31 @@ def read_small(path: StoragePath, most_bytes: int = TEXT_BYTES) -> bytes:
     if data is None:
         raise OddFileError(errno.EFBIG, _too_large(most_bytes))
     return data
+
+
+def read_json(path: Path, what: str) -> Any:
+    """Return what is in a JSON file of the user, which an error calls `what`.
+
+    Raises:
+        FeatxError: it cannot be read, is not JSON, or has an object with two members of one name.
+    """
+    try:
+        with system_errors(f"The {what} {printable(path)}", "read"):
+            text = read_small(path).decode("utf-8-sig")  # editors on Windows begin a file with a byte order mark
+        content = json.loads(text, object_pairs_hook=_without_twins)
+        json.dumps(content, ensure_ascii=False).encode("utf-8", "surrogateescape")  # half a character is no name
+    except (ValueError, RecursionError) as error:
+        reason = printable(" ".join(str(error).split())[:200])
+        raise FeatxError(f"The {what} {printable(path)} is not a valid JSON file: {reason}.") from error
+    return content
+
+
+def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object; raise ValueError where `json` would silently keep the last of several equal names."""
+    names = Counter(name for name, _ in pairs)
+    if twins := [name for name, n_times in names.items() if n_times > 1]:
+        raise ValueError(f"{twins[0]} occurs twice")
+    return dict(pairs)
 
 
 def check_regular(path: StoragePath, most_bytes: int | None = None) -> None:

@@ -26,6 +26,7 @@ from featx.system.late_imports import (
     import_keras,
     import_nncf,
     import_openvino,
+    import_pyarrow,
     kept_signal_stack,
     keras_backend,
     keras_sees_gpu,

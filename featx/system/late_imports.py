@@ -151,6 +151,15 @@ def import_nncf() -> Any:
     return _import("nncf", "choose another --precision", extra="nncf")
 
 
+def import_pyarrow() -> Any:
+    """Return the `pyarrow` module, which writes Parquet files.
+
+    Raises:
+        FeatxError: it is not installed, or does not load.
+    """
+    return _import("pyarrow", "choose a file of another kind", extra="pandas")
+
+
 @contextmanager
 def kept_signal_stack() -> Iterator[None]:
     """Give this thread back the stack for signal handlers that it had, after a block that loads OpenVINO's plugins.

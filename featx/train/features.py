@@ -7,18 +7,16 @@ from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 
-from featx.dataset import (
-    Data,
-    DimImages,
-    ImageDataset,
-    SkippedImages,
-    dim_sentence,
-    label_shortage,
-    scan,
-    views_of,
-)
+from featx.dataset import Data, DimImages, ImageDataset, dim_sentence, label_shortage, scan, views_of
 from featx.errors import FeaturesMissingError, FeatxError, TrainingError
-from featx.extract import DEFAULT_CACHE_DIR, RecipeOptions, check_options, extract_command, resolve_recipe
+from featx.extract import (
+    DEFAULT_CACHE_DIR,
+    RecipeOptions,
+    check_options,
+    extract_command,
+    readable_images,
+    resolve_recipe,
+)
 from featx.images import Views, as_views
 from featx.recipe import Recipe
 from featx.storage import StoragePath, as_cache_dir
@@ -172,19 +170,10 @@ def stored_features(
         FeaturesMissingError: an image that may be readable has no features.
         DamagedSegmentError: a segment failed its checksum.
     """
-    has_features = store.contains(dataset.digests)
-    others, skipped = np.flatnonzero(~has_features), SkippedImages(store.dir / "skipped.csv")
-    reasons = [skipped.reason(dataset.digests[row].tobytes()) for row in others]
-    if n_missing := reasons.count(None):
-        raise FeaturesMissingError(
-            f"{n_missing} of {dataset.n_images} images have no {store.recipe.backbone} features yet. "
-            f"Make them with: {command}"
-        )
-    readable = dataset.subset(has_features)
-    why = ""
-    if reasons:
-        why = f" ({len(others):,} images cannot be read, such as {printable(dataset.paths[others[0]])}: {reasons[0]})"
+    readable, why = readable_images(dataset, store, command)
     _check_classes(readable, why)
+    if dataset.n_test and not readable.n_test:
+        raise TrainingError(f"No test image of {printable(dataset.root)} can be read{why}.")
     X = read_rows(store, readable.digests, memory)
     return Features(readable, store.recipe, X, store.cost(readable.digests))
 
@@ -283,7 +272,7 @@ def _view_rows(
 
 
 def _check_classes(dataset: ImageDataset, why: str) -> None:
-    """Raise TrainingError for a class with too few images, or if none is left to test on."""
+    """Raise TrainingError for a class with too few images to train on."""
     if shortage := label_shortage(dataset):
         raise TrainingError(f"{shortage}{why}")
     n_train, _ = dataset.class_counts
@@ -293,5 +282,3 @@ def _check_classes(dataset: ImageDataset, why: str) -> None:
                 f"The class {printable(name)} has {'one training image' if n else 'no training image'} that can be "
                 f"read; training needs two or more{why}."
             )
-    if not dataset.n_test:
-        raise TrainingError(f"No test image of {printable(dataset.root)} can be read{why}.")

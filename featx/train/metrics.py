@@ -3,7 +3,7 @@
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from statistics import fmean
 from typing import Self
 
@@ -49,6 +49,13 @@ class Metrics:
             only predictions counts as 0.
         calibration_error: expected calibration error of the most probable class, from 0 to 1; see `calibration_error`.
             With several labels, of all answers about a label.
+        balanced_accuracy: unweighted mean of the recalls of the classes that have an image: the accuracy if every class
+            had as many. `None` in results of an older featx, and with several labels.
+        pr_auc: average precision, the area under the precision-recall curve as a step function. For two classes, it is
+            that of the rarer one, or of class 1 if both have as many images: to find these is what is hard. Else, it is
+            the unweighted mean of one-vs-rest, over the classes that have an image. By chance it is the share of the
+            class, or the mean of the shares. `None` if the rarer class has no image, and in results of an older featx.
+            With several labels, it is the mean average precision.
         multilabel: what there is to measure only if images can have several labels; None if they have one class each.
     """
 
@@ -61,6 +68,8 @@ class Metrics:
     roc_auc: float | None
     macro_f1: float
     calibration_error: float
+    balanced_accuracy: float | None = None
+    pr_auc: float | None = None
     multilabel: MultilabelMetrics | None = None
 
     def is_above(self, accuracy: float) -> bool:
@@ -140,6 +149,9 @@ def measure(y: npt.ArrayLike, probabilities: npt.ArrayLike) -> Metrics:
     correct = predicted == labels
     n_correct = int(correct.sum())
     low, high = wilson_interval(n_correct, n_samples)
+    n_of_class = np.bincount(labels, minlength=rows.shape[1])
+    recalls = np.bincount(labels[correct], minlength=rows.shape[1])[n_of_class > 0] / n_of_class[n_of_class > 0]
+    roc_auc, pr_auc = _areas(labels, rows)
     return Metrics(
         n_samples=n_samples,
         n_correct=n_correct,
@@ -147,9 +159,11 @@ def measure(y: npt.ArrayLike, probabilities: npt.ArrayLike) -> Metrics:
         accuracy_low=low,
         accuracy_high=high,
         loss=_log_loss(probability_of_truth(rows, labels)),
-        roc_auc=_roc_auc(labels, rows),
+        roc_auc=roc_auc,
         macro_f1=float(f1_score(labels, predicted, average="macro", zero_division=0.0)),
         calibration_error=calibration_error(rows.max(axis=1), correct),
+        balanced_accuracy=float(recalls.mean()),
+        pr_auc=pr_auc,
     )
 
 
@@ -176,10 +190,12 @@ def _measure_labels(y: npt.NDArray[np.bool_], rows: npt.NDArray[np.float64]) -> 
         roc_auc=fmean(areas) if areas else None,
         macro_f1=fmean(f1) if f1 else 0.0,
         calibration_error=calibration_error(np.maximum(rows, 1 - rows).ravel(), right),
+        pr_auc=multilabel.mean_average_precision,
         multilabel=multilabel,
     )
 
 
+@lru_cache(maxsize=4096)  # thousands of classes have the same few counts again and again
 def wilson_interval(n_correct: int, n_samples: int, confidence: float = 0.95) -> tuple[float, float]:
     """Return the ends of Wilson's score interval of a proportion (Wilson, 1927, without continuity correction).
 
@@ -283,6 +299,49 @@ def confusion_matrix(y: npt.ArrayLike, predicted: npt.ArrayLike, n_classes: int)
     return Confusion(n_classes, tuple(map(tuple, np.column_stack([pairs, n]).tolist())))
 
 
+@dataclass(frozen=True)
+class ClassMetrics:
+    """How well one class is recognized among the test images.
+
+    Attributes:
+        n_samples: number of its images.
+        n_predicted: number of images that were taken for it.
+        n_correct: number of its images that were taken for it.
+        precision: `n_correct / n_predicted`; None if no image was taken for it.
+        precision_low: lower end of the 95 % Wilson interval of the precision.
+        precision_high: upper end of it.
+        recall: `n_correct / n_samples`; None if it has no image.
+        recall_low: lower end of the 95 % Wilson interval of the recall.
+        recall_high: upper end of it.
+        f1: harmonic mean of precision and recall; 0 if no image was rightly taken for it.
+    """
+
+    n_samples: int
+    n_predicted: int
+    n_correct: int
+    precision: float | None
+    precision_low: float | None
+    precision_high: float | None
+    recall: float | None
+    recall_low: float | None
+    recall_high: float | None
+    f1: float
+
+
+def class_metrics(confusion: Confusion) -> tuple[ClassMetrics, ...]:
+    """Return the precision and the recall of each class, in their order."""
+    counts = (confusion.n_true, confusion.n_predicted, confusion.n_right)
+    return tuple(
+        ClassMetrics(n, guessed, right, *_share(right, guessed), *_share(right, n), 2 * right / max(n + guessed, 1))
+        for n, guessed, right in zip(*(of_class.tolist() for of_class in counts), strict=True)
+    )
+
+
+def _share(n_correct: int, n: int) -> tuple[float | None, float | None, float | None]:
+    """Return a share with its interval, if it is of any images."""
+    return (n_correct / n, *wilson_interval(n_correct, n)) if n else (None, None, None)
+
+
 def calibration_error(confidence: npt.NDArray[np.float64], correct: npt.NDArray[np.bool_]) -> float:
     """Return the expected calibration error: how far confidence is from accuracy, on average over the images.
 
@@ -352,26 +411,31 @@ def _log_loss(of_truth: npt.NDArray[np.float64]) -> float:
     return -float(np.log(np.clip(of_truth, smallest, 1 - smallest)).mean())
 
 
-def _roc_auc(y: npt.NDArray[np.int64], rows: npt.NDArray[np.float64]) -> float | None:
-    """Return the area under the ROC curve from ranks, as Mann and Whitney have it (1947): some classes at a time.
+def _areas(y: npt.NDArray[np.int64], rows: npt.NDArray[np.float64]) -> tuple[float | None, float | None]:
+    """Return the areas under the ROC curve and under the precision-recall curve, see `Metrics`.
 
-    scikit-learn goes through thousands of classes one by one, with all of them as a matrix in memory.
+    The former comes from ranks, as Mann and Whitney have it (1947). The latter is the mean, over the images of a class,
+    of the precision if all images are taken for it that are at least as probable. scikit-learn goes through thousands
+    of classes one by one, with all of them as a matrix in memory.
     """
-    from scipy.stats import rankdata
-
     n_images, n_classes = rows.shape
     n_of_class = np.bincount(y, minlength=n_classes)
-    if not n_of_class.all():
-        return None
-    above = np.empty(n_classes)  # pairs of an image of the class and another one, in which the former ranks higher
+    roc, precision = np.zeros(n_classes), np.zeros(n_classes)
     for start in range(0, n_classes, _CLASSES_TOGETHER):
-        ranks = rankdata(rows[:, start : start + _CLASSES_TOGETHER], axis=0)
-        own = np.flatnonzero((start <= y) & (y < start + _CLASSES_TOGETHER))
-        sums = np.bincount(y[own] - start, ranks[own, y[own] - start])
-        n = n_of_class[start : start + len(sums)]
-        above[start : start + len(sums)] = sums - n * (n + 1) / 2
-    areas = above / (n_of_class * (n_images - n_of_class))
-    return float(areas[1] if n_classes == 2 else areas.mean())
+        in_order = np.sort(np.ascontiguousarray(rows[:, start : start + _CLASSES_TOGETHER].T), axis=1)
+        for label, of_class in enumerate(in_order, start):
+            own = np.sort(rows[y == label, label])
+            n, n_below, n_up_to = len(own), np.searchsorted(of_class, own), np.searchsorted(of_class, own, "right")
+            if n:
+                above = (n_below + n_up_to + 1).sum() / 2 - n * (n + 1) / 2  # pairs in which it ranks above another
+                roc[label] = above / (n * max(n_images - n, 1))
+                precision[label] = ((n - np.searchsorted(own, own)) / (n_images - n_below)).mean()
+    is_there = n_of_class > 0
+    roc_auc = float(roc[1] if n_classes == 2 else roc.mean()) if is_there.all() else None
+    if n_classes > 2:
+        return roc_auc, float(precision[is_there].mean())
+    rarer = int(n_of_class[1] <= n_of_class[0])
+    return roc_auc, float(precision[rarer]) if is_there[rarer] else None
 
 
 def _checked(y: npt.ArrayLike, probabilities: npt.ArrayLike) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:

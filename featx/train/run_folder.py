@@ -11,15 +11,28 @@ from typing import Any
 import numpy as np
 
 from featx.backbones import CLASSIFIER_LAYER, Weights, build_tail, check_recipe, find_weights_again
+from featx.dataset import ImageDataset
 from featx.engines import pack_network
 from featx.errors import FeatxError
-from featx.heads import HEADS, TUNED, Epoch, Head, Training, TunedHead, read_head, read_tuned, save_model
+from featx.heads import (
+    HEADS,
+    TUNED,
+    Epoch,
+    Head,
+    Training,
+    TunedHead,
+    read_head,
+    read_tuned,
+    save_model,
+    weigh_classes,
+)
 from featx.recipe import Recipe
 from featx.storage import StoragePath, expanded, nearest_folder, read_small
 from featx.system import brief, check_name, command_line, csv_lines, hardware, now, versions
 from featx.text import printable
+from featx.train.cross_validation import CrossValidated, CrossValidation
 from featx.train.features import Features
-from featx.train.metrics import Result
+from featx.train.metrics import Result, class_metrics, confusion_matrix
 
 FORMAT = "featx-run"
 #: A run with a tuned block has its own version: its heads are not what they were before, and an older featx says so.
@@ -230,11 +243,13 @@ def write_run(
     weights: Weights,
     warnings: Sequence[str] = (),
     cache_dir: StoragePath | None = None,
+    crossed: CrossValidation | None = None,
 ) -> None:
     """Fill the empty `folder` with a run: models, metrics, history, predictions, the recipe and the class names.
 
     It also notes the path of the backbone's `weights`, which predictions need, and the `warnings` about the data. An
-    int8 network is copied from the cache, because it depends on training images that may be gone later.
+    int8 network is copied from the cache, because it depends on training images that may be gone later. If the heads
+    were cross-validated, `crossed` says how, and the predictions are those of the folds.
 
     Raises:
         OSError: the folder cannot be written.
@@ -243,22 +258,28 @@ def write_run(
     epochs = ([result.name, *astuple(epoch)] for result in results for epoch in result.history)
     for result in results:
         save_model(result.model, folder / f"{result.name}.keras")
-    _write_json(folder / METRICS_NAME, _metrics(features, results, training, weights, warnings))
+    _write_json(folder / METRICS_NAME, _metrics(features, results, training, weights, warnings, crossed))
     _write_json(folder / "class_names.json", features.dataset.class_names)
     (folder / "recipe.json").write_text(features.recipe.to_json() + "\n", encoding="utf-8")
     _write_csv(folder / "history.csv", columns, epochs)
-    _write_predictions(folder / "predictions.csv", features, results)
+    _write_predictions(folder / "predictions.csv", features, results, crossed)
     if cache_dir is not None:
         pack_network(features.recipe, cache_dir, folder)
 
 
 def _metrics(
-    features: Features, results: Sequence[Result], training: Training, weights: Weights, warnings: Sequence[str]
+    features: Features,
+    results: Sequence[Result],
+    training: Training,
+    weights: Weights,
+    warnings: Sequence[str],
+    crossed: CrossValidation | None,
 ) -> dict[str, Any]:
     dataset = features.dataset
     commonest, share = features.test_baseline
     names = ("block", "output_layer", "output_pooling")
     tuned = {name: results[0].details[name] for name in names if name in results[0].details}
+    class_weights = weigh_classes(training.class_weights, dataset.labels[~dataset.is_test], dataset.class_names)
     version = TUNED_FORMAT_VERSION if tuned else FORMAT_VERSION
     return {
         "format": FORMAT,
@@ -266,7 +287,7 @@ def _metrics(
         "dataset": {
             "name": dataset.name,
             "digest": dataset.digest,
-            "n_train": dataset.n_train,
+            "n_train": dataset.n_images if crossed else dataset.n_train,
             "n_test": dataset.n_test,
         },
         "warnings": list(warnings),
@@ -275,19 +296,29 @@ def _metrics(
         "random_weights": features.recipe.has_random_weights,
         **({"tuned": tuned} if tuned else {}),
         "weights_path": str(weights.path.absolute()) if weights.path else None,
-        "training": {"seed": training.seed, "epochs": training.epochs, "patience": training.patience},
+        "training": {
+            "seed": training.seed,
+            "epochs": training.epochs,
+            "patience": training.patience,
+            "class_weights": None
+            if class_weights is None
+            else dict(zip(dataset.class_names, class_weights.tolist(), strict=True)),
+        },
         "representations": features.timings.to_dict(),
+        **({"folds": crossed.folds.n, "fold_repeats": len(crossed.folds.numbers)} if crossed else {}),
         "heads": {
             result.name: {
                 **asdict(result.metrics),
+                "classes": _by_class(result, dataset),
                 "better_than_baseline": result.metrics.is_above(share),
                 "top_s": result.fit_s,
                 "n_parameters": result.n_parameters,
                 "peak_memory_bytes": result.peak_memory_bytes,
                 "kept_epoch": result.kept_epoch,
                 **result.details,
+                **(_of_folds(crossed.heads[number]) if crossed else {}),
             }
-            for result in results
+            for number, result in enumerate(results)
         },
         "versions": versions(),
         "hardware": hardware(),
@@ -296,15 +327,43 @@ def _metrics(
     }
 
 
-def _write_predictions(path: Path, features: Features, results: Sequence[Result]) -> None:
-    """Write one row for each test image: its path, its label, and every head's probability of every class."""
+def _of_folds(head: CrossValidated) -> dict[str, Any]:
+    """Return what the folds say of a head; its time is that of all trainings of the folds."""
+    return {
+        "accuracy_sd": head.accuracy_sd,
+        "fold_accuracies": head.accuracies,
+        "repeat_accuracies": [result.metrics.accuracy for result in head.results],
+        "folds_s": sum(result.fit_s for result in head.results),
+    }
+
+
+def _by_class(result: Result, dataset: ImageDataset) -> list[dict[str, Any]]:
+    """Return the precision and the recall of each class, with its name; nothing if images can have several labels."""
+    if dataset.is_multilabel:
+        return []
+    names, predicted = dataset.class_names, result.probabilities.argmax(axis=1)
+    measured = class_metrics(confusion_matrix(dataset.labels[dataset.is_test], predicted, len(names)))
+    return [{"class": name, **asdict(one)} for name, one in zip(names, measured, strict=True)]
+
+
+def _write_predictions(
+    path: Path, features: Features, results: Sequence[Result], crossed: CrossValidation | None
+) -> None:
+    """Write one row for each test image: its path, its label, and every head's probability of every class.
+
+    In cross-validation, these are all images, and each row also has the number of the fold, from 1; all is of the first
+    repetition.
+    """
     dataset = features.dataset
     names, labels = dataset.class_names, dataset.label_texts
-    columns = ["path", "label", *(f"{result.name}:{name}" for result in results for name in names)]
+    folds = [] if crossed is None else crossed.folds.of(dataset)[0] + 1
+    fold = [] if crossed is None else ["fold"]
+    columns = ["path", "label", *fold, *(f"{result.name}:{name}" for result in results for name in names)]
     probabilities = np.hstack([result.probabilities for result in results])
     test = np.flatnonzero(dataset.is_test)
     rows = (
-        [dataset.paths[row], labels[row], *(f"{value:.6f}" for value in probabilities[i])] for i, row in enumerate(test)
+        [dataset.paths[row], labels[row], *folds[i : i + 1], *(f"{value:.6f}" for value in probabilities[i])]
+        for i, row in enumerate(test)
     )
     _write_csv(path, columns, rows)
 

@@ -1,7 +1,7 @@
-"""Stage two: trains the heads on the features of a data set, and measures them on its test split."""
+"""Stage two: trains the heads on the features of a data set, and measures them on its test split or in folds."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Unpack
@@ -24,20 +24,26 @@ from featx.heads import (
     Trained,
     Training,
     TrainingSet,
+    check_class_weights,
     check_memory,
     check_training,
     head_names,
     predict_proba,
     train_head,
     train_tuned,
+    weigh_classes,
 )
 from featx.images import Views, as_views
 from featx.storage import StoragePath, as_cache_dir, as_path, new_folder
 from featx.store import FeatureStore, take
-from featx.system import brief, reset_peak_memory, waiting
+from featx.system import brief, peak_memory_bytes, reset_peak_memory, waiting, whole_number
 from featx.text import printable
+from featx.train.cross_validation import CrossValidation, cross_validate, divide
 from featx.train.features import Features, data_warnings, stored_features, with_views
+from featx.train.folds import MAX_FOLDS, MAX_REPEATS
+from featx.train.imbalance import accuracy_warnings
 from featx.train.metrics import Result
+from featx.train.near_duplicates import crossing_copies
 from featx.train.run_folder import METRICS_NAME, RUNS_NAME, write_run
 from featx.train.tuning import Tuning
 
@@ -55,19 +61,23 @@ class Run:
 
     Attributes:
         dir: the run folder.
-        features: what was trained on.
-        results: one for each head.
+        features: what was trained on. After cross-validation, its test split is all images.
+        results: one for each head. After cross-validation, the model is trained on all images, and the probabilities
+            and metrics are those of the folds' models, see `CrossValidation`.
         warnings: what the user should know about the data, one sentence each.
+        cross_validation: the folds, and each head's accuracy on them; None if there was a test split.
     """
 
     dir: Path
     features: Features
     results: tuple[Result, ...]
     warnings: tuple[str, ...] = ()
+    cross_validation: CrossValidation | None = None
 
     def __repr__(self) -> str:
         right = ", ".join(f"{result.name} {result.metrics.accuracy:.1%}" for result in self.results)
-        return f"<Run {brief(self.dir)}: {right} of {self.features.dataset.n_test:,} test images>"
+        images = "images in cross-validation" if self.cross_validation else "test images"
+        return f"<Run {brief(self.dir)}: {right} of {self.features.dataset.n_test:,} {images}>"
 
 
 def train_top(
@@ -79,6 +89,8 @@ def train_top(
     training: Training = DEFAULT_TRAINING,
     views: Views | int | None = None,
     tune: str | None = None,
+    folds: int | None = None,
+    fold_repeats: int = 1,
     **options: Unpack[RecipeOptions],
 ) -> Run:
     """Train heads on the cached features of the images in `data_dir` and write the run folder `run_dir`, whole.
@@ -92,6 +104,10 @@ def train_top(
         views: the augmented views to train on as well, at most as many as are stored.
         tune: a block of the backbone to tune, such as `"block5"`, or `"last"`. The heads are then `tuned`, and `dense`
             on the frozen block. The features are those of the layer before the block.
+        folds: instead of using a test split, divide all images into this many folds, and test each fold with heads that
+            were trained on the others. Groups and copies of an image, also near-duplicates, are not divided. The heads
+            of the run are then trained on all images.
+        fold_repeats: how often the images are divided, each time otherwise.
         options: the recipe, see `featx.extract.options.RecipeOptions`.
 
     Raises:
@@ -103,35 +119,107 @@ def train_top(
     names = head_names(heads)
     if tune is not None and names != HEADS:
         raise FeatxError("A block is tuned with the heads dense and tuned: leave heads out.")
+    n_folds, n_repeats = check_folds(folds, fold_repeats, views)
     with new_folder(as_path(run_dir) if run_dir else None, Path(RUNS_NAME), last=METRICS_NAME) as making:
         check_options(cache_dir, **options)
         block, of_features = ("", options) if tune is None else options_before(tune, cache_dir, **options)
-        dataset = scan(data_dir, cache_dir, show=training.show)
+        dataset = scan(data_dir, cache_dir, to_test=not n_folds, show=training.show)
+        check_class_weights(training.class_weights, dataset.class_names, is_multilabel=dataset.is_multilabel)
         recipe, weights = resolve_recipe(cache_dir, dataset, **of_features)
         tuning = Tuning.of(block, options, recipe, weights, cache_dir) if block else None
         store = FeatureStore(cache_dir, recipe)
         command = extract_command(data_dir, cache_dir, views, **of_features)
+        images = without_test(dataset) if n_folds else dataset
         with waiting("read the features", show=training.show):
-            features = stored_features(dataset, store, command, training.memory)
+            features = stored_features(images, store, command, training.memory)
             if views:
                 features = with_views(features, views, cache_dir, command, training.memory)
-        results = _train_all(features, names, tuning, training)
-        warnings = data_warnings(dataset, features.dataset, [store.dir])
+        crossing = ""
+        if features.dataset.groups is None and not n_folds:
+            crossing = crossing_copies(features.dataset, features.X, show=training.show)
+        if n_folds:
+            features, results, crossed = _cross_validated(features, names, tuning, training, n_folds, n_repeats)
+        else:
+            results, crossed = _train_all(features, names, tuning, training), None
+        measured = {result.name: result.metrics for result in results}
+        is_weighted = training.class_weights is not None
+        warnings = (
+            *data_warnings(dataset, features.dataset, [store.dir]),
+            *filter(None, [crossing]),
+            *accuracy_warnings(features.dataset, measured, is_weighted=is_weighted),
+        )
         for warning in warnings[len(dataset.warnings) :]:  # the others were said when the images were found
             log.warning("%s", warning)
         with system_errors(f"The run folder {printable(making.path)}", "written"):
-            write_run(making.built, features, results, training, weights, warnings, cache_dir)
-    return Run(making.path, features, results, warnings)
+            write_run(making.built, features, results, training, weights, warnings, cache_dir, crossed)
+    return Run(making.path, features, results, warnings, crossed)
+
+
+def check_folds(folds: object, fold_repeats: object, views: Views | None) -> tuple[int, int]:
+    """Return the numbers of folds, 0 without cross-validation, and of repetitions.
+
+    Raises:
+        FeatxError: they are no such numbers, or there are views, which only the training images of one split have.
+    """
+    n_repeats = whole_number("fold_repeats", fold_repeats, most=MAX_REPEATS)
+    if folds is None:
+        return 0, n_repeats
+    if views is not None:
+        raise FeatxError(
+            "Cross-validation (folds, --folds) cannot be combined with views (--views): only the training images of "
+            "one split have views."
+        )
+    return whole_number("folds", folds, least=2, most=MAX_FOLDS), n_repeats
+
+
+def without_test(dataset: ImageDataset) -> ImageDataset:
+    """Return the same images without a test split: all are for training."""
+    return replace(dataset, is_test=np.zeros(dataset.n_images, bool))
+
+
+def _cross_validated(
+    features: Features, heads: Sequence[str], tuning: Tuning | None, training: Training, n_folds: int, n_repeats: int
+) -> tuple[Features, tuple[Result, ...], CrossValidation]:
+    """Return the features with all images as test images, heads trained on all, and what the folds say of each."""
+    dataset = features.dataset
+    folds = divide(dataset, features.X, n_folds, n_repeats, training)
+
+    def train(is_test: npt.NDArray[np.bool_], seeded: Training) -> tuple[Result, ...]:
+        return _train_all(features.with_test(is_test), heads, tuning, seeded)
+
+    found = cross_validate(train, folds.of(dataset), dataset.labels, training, "folds")
+    results = []
+    for trained, head in zip(_trained(features, heads, tuning, training), found, strict=True):
+        of_folds = head.results[0]
+        low, high = head.accuracy_interval
+        metrics = replace(of_folds.metrics, accuracy=head.accuracy, accuracy_low=low, accuracy_high=high)
+        peak = max(of_folds.peak_memory_bytes, peak_memory_bytes())
+        results.append(
+            Result(**vars(trained), probabilities=of_folds.probabilities, metrics=metrics, peak_memory_bytes=peak)
+        )
+    tested = features.with_test(np.ones(dataset.n_images, bool))
+    return tested, tuple(results), CrossValidation(folds, found)
 
 
 def _train_all(
     features: Features, heads: Sequence[str], tuning: Tuning | None, training: Training
 ) -> tuple[Result, ...]:
-    if tuning:
-        return tune_on_features(features, tuning, training)
-    for head in heads:  # before the first of them is trained, for minutes
+    return tuple(_measured(trained, features) for trained in _trained(features, heads, tuning, training))
+
+
+def _trained(features: Features, heads: Sequence[str], tuning: Tuning | None, training: Training) -> Iterator[Trained]:
+    """Yield each head, trained on the training split."""
+    for head in () if tuning else heads:  # before the first of them is trained, for minutes
         check_head_memory(features, head)
-    return tuple(train_on_features(features, head, training) for head in heads)
+    images = _training_set(features, training)
+    if tuning:
+        reset_peak_memory()
+        for trained in train_tuned(tuning.tail, images, training, tuning.scratch_dir):
+            yield replace(trained, details={**tuning.details, **trained.details})
+        return
+    for head in heads:
+        reset_peak_memory()
+        yield train_head(head, images, training)
 
 
 def check_head_memory(features: Features, head: str) -> None:
@@ -148,11 +236,8 @@ def train_on_features(features: Features, head: str, training: Training) -> Resu
         NotEnoughMemoryError: it would take more memory than is free.
         TrainingError: it cannot be trained on this.
     """
-    dataset, is_test = features.dataset, features.dataset.is_test
-    check_head_memory(features, head)
-    reset_peak_memory()
-    trained = train_head(head, _training_set(features, training), training)
-    return Result.of(trained, predict_proba(trained.model, take(features.X, is_test)), dataset.labels[is_test])
+    (result,) = _train_all(features, [head], None, training)
+    return result
 
 
 def tune_on_features(features: Features, tuning: Tuning, training: Training) -> tuple[Result, Result]:
@@ -167,27 +252,27 @@ def tune_on_features(features: Features, tuning: Tuning, training: Training) -> 
         TrainingError: they cannot be trained on this.
         FeatxError: the disk is full.
     """
-    reset_peak_memory()
-    frozen, tuned = train_tuned(tuning.tail, _training_set(features, training), training, tuning.scratch_dir)
-    return _measured(frozen, features, tuning), _measured(tuned, features, tuning)
+    frozen, tuned = _train_all(features, (), tuning, training)
+    return frozen, tuned
 
 
 def _training_set(features: Features, training: Training) -> TrainingSet:
     dataset, is_train = features.dataset, ~features.dataset.is_test
+    y = dataset.labels[is_train]
     return TrainingSet(
         take(features.X, is_train),
-        dataset.labels[is_train],
+        y,
         dataset.units[is_train],
         validation_part(dataset, training.seed),
         n_classes=len(dataset.class_names),
         views=features.train_views,
+        class_weights=weigh_classes(training.class_weights, y, dataset.class_names),
     )
 
 
-def _measured(trained: Trained, features: Features, tuning: Tuning) -> Result:
+def _measured(trained: Trained, features: Features) -> Result:
     is_test = features.dataset.is_test
-    noted = replace(trained, details={**tuning.details, **trained.details})
-    return Result.of(noted, predict_proba(trained.model, take(features.X, is_test)), features.y[is_test])
+    return Result.of(trained, predict_proba(trained.model, take(features.X, is_test)), features.y[is_test])
 
 
 def validation_part(dataset: ImageDataset, seed: int) -> npt.NDArray[np.bool_]:

@@ -13,10 +13,10 @@ from featx.compare.error_analysis import (
     analyse_errors,
     feature_map,
 )
-from featx.compare.near_duplicates import Copies
 from featx.compare.result import Comparison
 from featx.dataset.image_dataset import ImageDataset
 from featx.system.arguments import from_json_value
+from featx.train.near_duplicates import Copies
 from tests.conftest import SMALL
 
 

@@ -11,12 +11,12 @@ import pytest
 from click.testing import CliRunner
 
 from featx.cli.main import main
-from featx.compare.folds import make_folds
 from featx.dataset import ImageFolders, Labels, sample_mask, scan, validation_mask
 from featx.dataset.image_dataset import ImageDataset
 from featx.dataset.stratification import iterative_parts
 from featx.errors import DatasetError, FeatxError
 from featx.extract.options import extract_command
+from featx.train.folds import make_folds
 
 #: The labels of the ten images of a class, in turn.
 LABELS = ("sea", "sea|dark", "wood|dark", "wood", "dark|sea|wood", "sea", "wood", "dark", "sea|dark", "wood")

@@ -1,13 +1,22 @@
 """Measures against values worked out by hand or by another route than the code's."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from sklearn.metrics import (
+    average_precision_score,
+    balanced_accuracy_score,
+    precision_recall_fscore_support,
+    roc_auc_score,
+)
 
 from featx.errors import FeatxError
+from featx.train.imbalance import accuracy_warnings, imbalance
 from featx.train.metrics import (
     ReliabilityBin,
+    class_metrics,
     commonest_class,
     confusion_matrix,
     measure,
@@ -161,3 +170,143 @@ def test_the_commonest_class_and_what_is_clearly_better():
     metrics = measure([0] * 20 + [1], np.eye(2)[[0] * 21])
     assert not metrics.is_above(commonest_class([0] * 20 + [1])[1])
     assert metrics.is_above(0.5)
+
+
+# Classes of which some are rare
+
+
+def unbalanced(n_of_class, skill=1.0, seed=0):
+    """Labels of which each class has so many, and probabilities with ties."""
+    rng = np.random.default_rng(seed)
+    y = rng.permutation(np.repeat(np.arange(len(n_of_class)), n_of_class))
+    logits = rng.normal(size=(len(y), len(n_of_class)))
+    logits[np.arange(len(y)), y] += skill
+    rows = np.round(np.exp(logits), 1) + 0.1
+    return y, rows / rows.sum(axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("n_of_class", [(40, 7), (7, 40), (30, 30), (60, 5, 1, 20), (2,) * 70])
+def test_rare_classes_are_measured_as_scikit_learn_does(n_of_class):
+    y, rows = unbalanced(n_of_class)
+    metrics = measure(y, rows)
+    rows = rows / rows.sum(axis=1, keepdims=True)  # as `measure` does: it rounds, and what was tied may not be
+    assert metrics.balanced_accuracy == pytest.approx(balanced_accuracy_score(y, rows.argmax(axis=1)))
+    one_hot = np.eye(len(n_of_class))[y]
+    if len(n_of_class) == 2:
+        rarer = int(n_of_class[1] <= n_of_class[0])
+        expected = average_precision_score(y == rarer, rows[:, rarer])
+        assert metrics.roc_auc == pytest.approx(roc_auc_score(y, rows[:, 1]))
+    else:
+        expected = average_precision_score(one_hot, rows)
+        assert metrics.roc_auc == pytest.approx(roc_auc_score(y, rows, multi_class="ovr"))
+    assert metrics.pr_auc == pytest.approx(expected)
+
+
+def test_rare_classes_by_hand():
+    y, rows = TWO_CLASSES
+    metrics = measure(y, rows)
+    assert metrics.balanced_accuracy == pytest.approx((2 / 2 + 1 / 2) / 2)
+    # Of class 1, 0.65 is the first and 0.2 the third: 1 of 1, then 2 of 3.
+    assert metrics.pr_auc == pytest.approx((1 + 2 / 3) / 2)
+
+
+def test_always_answering_the_common_class_is_half_right_when_balanced():
+    y = [0] * 98 + [1] * 2
+    metrics = measure(y, np.eye(2)[[0] * 100] * 0.8 + 0.1)
+    assert (metrics.accuracy, metrics.balanced_accuracy) == (0.98, 0.5)
+    assert metrics.pr_auc == pytest.approx(0.02)  # all are as probable: what chance gives
+
+
+def test_of_a_class_without_an_image_nothing_is_known():
+    sure = np.eye(3)
+    metrics = measure([0, 0, 1], sure[[0, 2, 1]])
+    assert metrics.balanced_accuracy == pytest.approx((1 / 2 + 1) / 2)
+    assert metrics.pr_auc == pytest.approx(((1 + 2 / 3) / 2 + 1) / 2)
+    assert measure([0, 0], np.full((2, 2), 0.5)).pr_auc is None
+
+
+def test_the_order_of_memory_makes_no_difference():
+    y, rows = unbalanced((40, 7, 20))
+    assert measure(y, np.asfortranarray(rows)) == measure(y, rows)
+
+
+def test_each_class_has_its_precision_and_recall_with_wilsons_interval():
+    y, rows = unbalanced((60, 5, 1, 20))
+    y, predicted = np.append(y, 0), np.append(rows.argmax(axis=1), 0)
+    confusion = confusion_matrix(y, predicted, 5)  # the last class has neither images nor predictions
+    precision, recall, f1, n = precision_recall_fscore_support(y, predicted, labels=np.arange(5), zero_division=0.0)
+    for label, one in enumerate(class_metrics(confusion)):
+        n_right, n_predicted = int(((y == label) & (predicted == label)).sum()), int((predicted == label).sum())
+        assert (one.n_samples, one.n_predicted, one.n_correct) == (n[label], n_predicted, n_right)
+        assert one.f1 == pytest.approx(f1[label])
+        if n_predicted:
+            assert one.precision == pytest.approx(precision[label])
+            assert (one.precision_low, one.precision_high) == wilson_interval(n_right, n_predicted)
+        if n[label]:
+            assert one.recall == pytest.approx(recall[label])
+            assert (one.recall_low, one.recall_high) == wilson_interval(n_right, n[label])
+    nothing = class_metrics(confusion)[4]
+    assert (nothing.precision, nothing.precision_low, nothing.recall, nothing.recall_high) == (None,) * 4
+
+
+# Whether accuracy says anything
+
+
+def dataset_of(*n_of_class):
+    """A data set as far as warnings look at it."""
+    names = ("cats", "dogs", "owls")[: len(n_of_class)]
+    return SimpleNamespace(class_names=names, class_counts=(None, np.array(n_of_class)))
+
+
+def metrics_of(*right, n_of_class):
+    """The metrics of a classifier that gets so many images of each class right."""
+    y = np.repeat(np.arange(len(n_of_class)), n_of_class)
+    predicted = np.concatenate(
+        [
+            np.where(np.arange(n) < k, label, not label)
+            for label, (k, n) in enumerate(zip(right, n_of_class, strict=True))
+        ]
+    )
+    return measure(y, np.eye(len(n_of_class))[predicted.astype(int)])
+
+
+@pytest.mark.parametrize(
+    ("right", "n_of_class", "is_misleading"),
+    [
+        ((1000, 0), (1000, 20), True),  # what always answering the first class gets
+        ((995, 10), (1000, 20), True),  # half of the rare class is missed
+        ((998, 19), (1000, 20), False),
+        ((1000, 450), (1000, 500), False),
+        ((1000, 20), (1000, 500), True),  # not clearly better than one answer
+        ((1000, 300), (1000, 500), False),  # balanced accuracy is much lower, but every reader sees why
+        ((250, 255), (500, 500), False),  # it has learned nothing, which is no fault of the measure
+    ],
+)
+def test_accuracy_is_called_misleading_if_the_commonest_class_explains_it(right, n_of_class, is_misleading):
+    metrics = metrics_of(*right, n_of_class=n_of_class)
+    found = accuracy_warnings(dataset_of(*n_of_class), {"dense": metrics}, is_weighted=False)
+    assert len(found) == is_misleading
+
+
+def test_the_warning_says_what_to_look_at_and_what_to_do():
+    n_of_class = (1000, 20)
+    measured = {name: metrics_of(995, 10, n_of_class=n_of_class) for name in ("dense", "logreg")}
+    measured["svm"] = metrics_of(998, 19, n_of_class=n_of_class)
+    [warning] = accuracy_warnings(dataset_of(*n_of_class), measured, is_weighted=False)
+    assert warning == (
+        "Accuracy is misleading here: cats has 50 times as many test images as dogs, and always answering cats gets "
+        "98.0 % right. Look at the balanced accuracy, the mean over the classes: dense 74.8 % (accuracy 98.5 %), "
+        "logreg 74.8 % (accuracy 98.5 %). --class-weights balanced makes images of rare classes count more."
+    )
+    [weighted] = accuracy_warnings(dataset_of(*n_of_class), measured, is_weighted=True)
+    assert weighted == warning.split(" --class-weights")[0]
+    many = {str(number): measured["dense"] for number in range(6)}
+    assert "3 74.8 % (accuracy 98.5 %), and 2 others." in accuracy_warnings(
+        dataset_of(*n_of_class), many, is_weighted=True
+    )[0]  # fmt: skip
+
+
+def test_classes_without_a_test_image_do_not_count():
+    assert imbalance([30, 0, 10]) == 3
+    metrics = measure([0] * 50, np.eye(3)[[0] * 50])
+    assert accuracy_warnings(dataset_of(50, 0, 0), {"dense": metrics}, is_weighted=False) == ()

@@ -162,7 +162,9 @@ def test_what_is_wrong_with_the_data_is_in_the_run(data, cache, tmp_path, featx)
     left_out = f"Left out because they cannot be read: 1 of {n_images} images, such as train/wood/bad.jpg."
     assert extracted["warnings"] == list(scan(data, cache).warnings)
     assert [warning for warning in extracted["warnings"] if "different classes" in warning]
-    assert trained["warnings"] == [*extracted["warnings"], left_out]
+    # The waves on these images may be taken for the same photograph.
+    without_copies = [warning for warning in trained["warnings"] if "the same photograph" not in warning]
+    assert without_copies == [*extracted["warnings"], left_out]
     assert json.loads((run_dir / "metrics.json").read_text())["warnings"] == trained["warnings"]
 
 

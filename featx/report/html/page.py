@@ -76,6 +76,7 @@ from featx.system import duration
 from featx.text import printable
 
 if TYPE_CHECKING:
+    from jinja2 import Environment
     from matplotlib.figure import Figure
 
 #: Sides in pixels of pictures that stand by themselves, and of those that show up under the pointer.
@@ -97,8 +98,10 @@ N_SAMPLES, MAX_SAMPLED = 60, 40
 #: Columns of the two tables of approaches, and what they mean.
 QUALITY_HEADER = (
     ("Accuracy", "on the test images, with its 95 % interval"),
+    ("Balanced", "balanced accuracy: the mean of the recalls of the classes"),
     ("Loss", "cross-entropy in nats, on the test images"),
     ("ROC AUC", "area under the ROC curve"),
+    ("PR-AUC", "average precision; of two classes, that of the rarer one"),
     ("Macro F1", "mean of the classes' F1"),
     ("Calibration error", "expected calibration error (ECE), from 0 to 1"),
     ("p (Holm)", "paired test against the best approach, corrected for the number of pairs of approaches"),
@@ -154,18 +157,14 @@ def page_html(comparison: Comparison, data_dir: Data | None = None, report_dir: 
     Every name is escaped by the template, and control characters in it are made visible. The page forbids itself, by a
     content security policy, to load anything or to run any script but its own.
     """
-    from jinja2 import Environment, StrictUndefined
-
-    # Whatever is put into the page is escaped unless it is Markup.
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = new_environment()
     environment.filters |= {
-        "printable": printable,
         "duration": duration,
         "percent": lambda share: percent(share, comparison.n_test),
         "probability": lambda share: f"{100 * share:.0f}\N{NO-BREAK SPACE}%",
         "short": short_value,
     }
-    style, script = _asset("page.css"), _asset("page.js")
+    style, script = asset("page.css"), asset("page.js")
     script_digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
     approaches = ranked(comparison.approaches)
     images = {seen.name: seen for seen in comparison.error_analysis.approaches} if comparison.error_analysis else {}
@@ -174,7 +173,7 @@ def page_html(comparison: Comparison, data_dir: Data | None = None, report_dir: 
     cells = _cells_with_images(images.values(), confusions, labels, len(comparison.class_names))
     numbers = {(cell["approach"], cell["label"], cell["predicted"]): n for n, cell in enumerate(cells)}
     thumbnails = Thumbnails(None if data_dir is None else ImageFolders.of(data_dir).root, report_dir)
-    return environment.from_string(_asset("page.html.j2")).render(
+    return environment.from_string(asset("page.html.j2")).render(
         comparison=comparison,
         error_analysis=comparison.error_analysis,
         title=_unbroken(title(comparison)),
@@ -228,7 +227,17 @@ def page_html(comparison: Comparison, data_dir: Data | None = None, report_dir: 
     )
 
 
-def _asset(name: str) -> str:
+def new_environment() -> "Environment":
+    """Return what fills templates: it escapes whatever it puts into a page, unless that is Markup."""
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["printable"] = printable
+    return environment
+
+
+def asset(name: str) -> str:
+    """Return the text of a file in this room."""
     return resources.files("featx.report.html").joinpath(name).read_text(encoding="utf-8")
 
 
@@ -240,10 +249,11 @@ def _unbroken(text: str) -> str:
 def _quality_row(approach: Approach, comparison: Comparison) -> dict[str, Any]:
     metrics = approach.metrics
     p = 2 if approach is comparison.best else approach.p_holm or 0
-    measured: tuple[float, ...] = (metrics.loss, metrics.roc_auc or 0, metrics.macro_f1, metrics.calibration_error)
+    areas = (metrics.balanced_accuracy or 0, metrics.loss, metrics.roc_auc or 0, metrics.pr_auc or 0)
+    measured: tuple[float, ...] = (approach.accuracy, *areas, metrics.macro_f1, metrics.calibration_error, p)
     if found := metrics.multilabel:
-        measured = (found.mean_average_precision or 0, metrics.roc_auc or 0, metrics.macro_f1)
-    return _row(approach, comparison, result_cells(approach, comparison), (approach.accuracy, *measured, p))
+        measured = approach.accuracy, found.mean_average_precision or 0, metrics.roc_auc or 0, metrics.macro_f1, p
+    return _row(approach, comparison, result_cells(approach, comparison), measured)
 
 
 def _cost_row(approach: Approach, comparison: Comparison) -> dict[str, Any]:
@@ -429,13 +439,18 @@ class Thumbnails:
     def _make(self, path: str, side: int) -> str:
         if self._root is None or self._left_bytes <= 0:
             return ""
-        try:
-            pixels = decode_image(read_file(self._root / path), (side, side))
-        except ImageError:
-            return ""
-        uri = f"data:image/webp;base64,{base64.b64encode(_webp(pixels)).decode('ascii')}"
+        uri = thumbnail(self._root / path, side)
         self._left_bytes -= len(uri)
         return uri
+
+
+def thumbnail(path: StoragePath, side: int) -> str:
+    """Return the data URI of a picture of an image, `side` pixels square; empty if the image cannot be read."""
+    try:
+        pixels = decode_image(read_file(path), (side, side))
+    except ImageError:
+        return ""
+    return f"data:image/webp;base64,{base64.b64encode(_webp(pixels)).decode('ascii')}"
 
 
 def _webp(pixels: np.ndarray) -> bytes:

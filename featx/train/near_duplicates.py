@@ -6,6 +6,7 @@ details of two small gray pictures, laid over each other, agree for copies only.
 """
 
 import logging
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -17,8 +18,10 @@ import numpy.typing as npt
 from featx.dataset import ImageDataset, read_batches
 from featx.errors import ImageError
 from featx.images import image_shape, read_file
+from featx.storage import is_distant
 from featx.store import Rows
 from featx.system import progress_bar
+from featx.text import printable
 
 log = logging.getLogger("featx")
 
@@ -34,6 +37,9 @@ SAME = 0.9
 
 #: Candidates are not looked for where that takes more multiplications and additions: about ten minutes.
 MAX_OPERATIONS = 2e14
+
+#: Before a training, they are looked for across the splits only, and of no more test images: a warning needs no count.
+N_LOOKED = 2000
 
 #: Bytes of float32 features that are held at a time, on each side.
 _BLOCK_BYTES = 64 << 20
@@ -67,6 +73,49 @@ class Copies:
     correlation: npt.NDArray[np.float32]
 
 
+def crossing_copies(dataset: ImageDataset, X: Rows, *, show: bool = False) -> str:
+    """Return a warning if test images show what training images show, see `crossing_warning`; empty if none does.
+
+    It looks at `N_LOOKED` test images at most, which takes a second or two for 10,000 images on this machine, and not
+    at all, with a message, if that could take long: features are on disk, or images elsewhere.
+
+    Args:
+        dataset: the images.
+        X: `(n, …)`, the features of all of them.
+        show: whether to show how far it is, on stderr.
+    """
+    if not isinstance(X, np.ndarray) or is_distant(dataset.root):
+        where = "the images are not on this machine" if is_distant(dataset.root) else "the features are on disk"
+        log.info("Not looking for near-duplicates of training images in the test split, because %s.", where)
+        return ""
+    test = np.flatnonzero(dataset.is_test)
+    by_digest = np.argsort(dataset.digests[test].view("S32")[:, 0], kind="stable")
+    tested = np.sort(test[by_digest[:N_LOOKED]])
+    pairs = _candidates(pooled(X), [(tested, np.flatnonzero(~dataset.is_test))])
+    copies = _confirmed(dataset, pairs, show=show)
+    return "" if copies is None else crossing_warning(dataset, copies, len(tested))
+
+
+def crossing_warning(dataset: ImageDataset, copies: Copies, n_looked: int) -> str:
+    """Return how many test images, of so many, show the same photograph as a training image, and what to do.
+
+    Copies byte for byte do not count: `scan` names them. Empty if there is none.
+    """
+    is_test = dataset.is_test[copies.rows]
+    is_other = (dataset.digests[copies.rows[:, 0]] != dataset.digests[copies.rows[:, 1]]).any(axis=1)
+    crossing = (is_test[:, 0] != is_test[:, 1]) & is_other
+    if not crossing.any():
+        return ""
+    pairs = np.where(is_test[crossing, :1], copies.rows[crossing], copies.rows[crossing, ::-1])
+    test, train = (printable(dataset.paths[row]) for row in pairs[0])
+    n = len(np.unique(pairs[:, 0]))
+    return (
+        f"Test images that show the same photograph as a training image, so results look better than they are: {n:,} "
+        f"of {n_looked:,}, such as {test}, like {train}. Keep such images together: name their groups in a table "
+        f"(--group-column), or cross-validate (--folds 5)."
+    )
+
+
 def find_copies(dataset: ImageDataset, X: Rows, *, show: bool = False) -> Copies | None:
     """Return the pairs of images that show the same photograph; None, with a message, if the search is skipped.
 
@@ -84,7 +133,14 @@ def find_copies(dataset: ImageDataset, X: Rows, *, show: bool = False) -> Copies
     if 2.0 * dataset.n_images**2 * X.shape[-1] > MAX_OPERATIONS:
         log.info("Skipping the search for near-duplicates: with so many images, it would take too long.")
         return None
-    pairs = _candidates(pooled(X), dataset.is_test)
+    everything = np.arange(dataset.n_images)
+    splits = [np.flatnonzero(~dataset.is_test), np.flatnonzero(dataset.is_test)]
+    pairs = _candidates(pooled(X), [(everything, split) for split in splits])
+    return _confirmed(dataset, pairs, show=show)
+
+
+def _confirmed(dataset: ImageDataset, pairs: npt.NDArray[np.int64], *, show: bool) -> Copies | None:
+    """Return those of `pairs`, `(n, 2)` rows, whose pixels say the same; None if the images have too few."""
     rows = np.unique(pairs)
     if len(rows) and _typical_side(dataset, rows) < _SIDE:
         log.info("Skipping the search for near-duplicates: images below %d pixels have too little detail.", _SIDE)
@@ -131,18 +187,20 @@ def pooled(X: Rows) -> npt.NDArray[np.float16]:
     return unit
 
 
-def _candidates(unit: npt.NDArray[np.float16], is_test: np.ndarray) -> npt.NDArray[np.int64]:
+def _candidates(unit: npt.NDArray[np.float16], sides: Sequence[tuple[np.ndarray, np.ndarray]]) -> npt.NDArray[np.int64]:
     """Return pairs of rows `(n, 2)` that may be copies, the lower row first, each once.
 
-    An image's neighbours are looked for in each split, so that ten copies in its own do not hide one in the other.
+    Args:
+        unit: `(n, c)`, see `pooled`.
+        sides: rows, and those among which their neighbours are looked for. An image's are looked for in each split, so
+            that ten copies in its own do not hide one in the other.
     """
     step = max(1, _BLOCK_BYTES // (4 * unit.shape[1]))
     found = [np.empty((0, 2), np.int64)]
-    for split in (np.flatnonzero(~is_test), np.flatnonzero(is_test)):
-        for start in range(0, len(unit), step):
-            block = unit[start : start + step].astype(np.float32)
-            own = np.arange(start, start + len(block))
-            nearest, cosine = _nearest(block, own, unit, split, step)
+    for rows, others in sides:
+        for start in range(0, len(rows), step):
+            own = rows[start : start + step]
+            nearest, cosine = _nearest(unit[own].astype(np.float32), own, unit, others, step)
             which, place = np.nonzero(cosine >= CANDIDATE)
             found.append(np.sort(np.column_stack([own[which], nearest[which, place]]), axis=1))
     return np.unique(np.concatenate(found), axis=0)
@@ -153,7 +211,7 @@ def _nearest(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the rows among `others` nearest to each row of `block`, its `own` row left out, and their cosines.
 
-    Both are `(n, N_NEIGHBOURS)`; where there are fewer, the cosine is -1.
+    Both are `(n, N_NEIGHBOURS)`; where fewer are candidates, the cosine of others may be -1.
     """
     rows = np.zeros((len(block), N_NEIGHBOURS), np.int64)
     cosine = np.full((len(block), N_NEIGHBOURS), -1, np.float32)
@@ -161,10 +219,12 @@ def _nearest(
         these = others[start : start + step]
         similar = block @ unit[these].astype(np.float32).T
         similar[own[:, None] == these] = -1
-        rows = np.column_stack([rows, np.broadcast_to(these, similar.shape)])
-        cosine = np.column_stack([cosine, similar])
-        best = np.argpartition(-cosine, N_NEIGHBOURS - 1, axis=1)[:, :N_NEIGHBOURS]
-        rows, cosine = np.take_along_axis(rows, best, axis=1), np.take_along_axis(cosine, best, axis=1)
+        near = np.flatnonzero(similar.max(axis=1) >= CANDIDATE)  # few have any, and to choose among all takes longest
+        of_near = np.column_stack([cosine[near], similar[near]])
+        best = np.argpartition(-of_near, N_NEIGHBOURS - 1, axis=1)[:, :N_NEIGHBOURS]
+        names = np.column_stack([rows[near], np.broadcast_to(these, (len(near), len(these)))])
+        rows[near] = np.take_along_axis(names, best, axis=1)
+        cosine[near] = np.take_along_axis(of_near, best, axis=1)
     return rows, cosine
 
 

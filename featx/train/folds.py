@@ -13,6 +13,9 @@ from featx.text import printable
 #: More would leave too few images in each to measure anything.
 MAX_FOLDS = 100
 
+#: Each repetition has a seed of its own, and seeds have an end.
+MAX_REPEATS = 1000
+
 
 @dataclass(frozen=True, eq=False)
 class Folds:
