@@ -18,7 +18,16 @@ if TYPE_CHECKING:
     from featx.dataset.kaggle import Fetched, fetch_data
     from featx.errors import FeatxError
     from featx.export import Export, FeatureExport, export_features, export_run
-    from featx.extract import Extraction, check_cache, compact_cache, extract_features, list_cache, resolve_recipe
+    from featx.extract import (
+        Diagnosis,
+        Extraction,
+        check_cache,
+        compact_cache,
+        diagnose,
+        extract_features,
+        list_cache,
+        resolve_recipe,
+    )
     from featx.extract.planning import Plan, plan_extraction
     from featx.extract.transformer import FeatureExtractor
     from featx.predict import Classifier, DirectClassifier, Predictions
@@ -36,7 +45,16 @@ _ROOMS = {
     "dataset.kaggle": ["Fetched", "fetch_data"],
     "errors": ["FeatxError"],
     "export": ["Export", "FeatureExport", "export_features", "export_run"],
-    "extract": ["Extraction", "check_cache", "compact_cache", "extract_features", "list_cache", "resolve_recipe"],
+    "extract": [
+        "Diagnosis",
+        "Extraction",
+        "check_cache",
+        "compact_cache",
+        "diagnose",
+        "extract_features",
+        "list_cache",
+        "resolve_recipe",
+    ],
     "extract.planning": ["Plan", "plan_extraction"],
     "extract.transformer": ["FeatureExtractor"],
     "predict": ["Classifier", "DirectClassifier", "Predictions"],

@@ -13,6 +13,7 @@ import click
 from featx.cli.backbones import backbones
 from featx.cli.cache import cache
 from featx.cli.compare import compare
+from featx.cli.doctor import doctor
 from featx.cli.export import export
 from featx.cli.extract import extract
 from featx.cli.fetch import fetch
@@ -117,7 +118,7 @@ class _Handler(logging.Handler):
 
 @click.group(
     cls=Commands,
-    commands=[backbones, cache, compare, export, extract, fetch, plan, predict, similar, train_top],
+    commands=[backbones, cache, compare, doctor, export, extract, fetch, plan, predict, similar, train_top],
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.version_option(package_name="featx", message="%(prog)s %(version)s")

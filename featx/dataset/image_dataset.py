@@ -5,7 +5,7 @@ that no copy of a training image is among those that measure it.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from operator import truediv
@@ -22,6 +22,9 @@ from featx.system import OnDemand, as_mask, brief
 _TEST_SALT = b"featx test split"
 _VALIDATION_SALT = b"featx validation part, seed %d"
 _SAMPLE_SALT = b"featx sample, seed %d"
+
+#: Of each class, so many images stay for training.
+_MIN_TO_TRAIN = 2
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,7 @@ class ImageDataset:
         test_folder: the same for the test split.
         given_labels: what the user has given instead of class folders, see `ImageFolders.labels`.
         groups: `(n, 32)` uint8, SHA-256 of the name of each image's group, such as a patient; None without groups.
+        group_names: n names of these groups; empty without groups.
     """
 
     root: StoragePath
@@ -93,6 +97,7 @@ class ImageDataset:
     test_folder: str | None = None
     given_labels: Labels | None = None
     groups: np.ndarray | None = None
+    group_names: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return (
@@ -183,6 +188,7 @@ class ImageDataset:
             is_test=self.is_test[rows],
             digests=self.digests[rows],
             groups=None if self.groups is None else self.groups[rows],
+            group_names=tuple(self.group_names[row] for row in rows) if self.group_names else (),
             warnings=(),
             unreadable=(),
         )
@@ -311,15 +317,49 @@ def identical_groups(digests: np.ndarray) -> np.ndarray:
 
 
 def hashed_test_mask(digests: np.ndarray, fraction: float) -> np.ndarray:
-    """Return `(n,)` bool: which images are the test split, about `fraction` of them and of every class.
+    """Return `(n,)` bool: which images an older featx took for its test split, about `fraction` of them.
 
-    Depends on the one image, or its group, only: adding images never moves an old one.
+    Depends on the one image, or its group, only. So classes have more or less than their share.
 
     Args:
         digests: `(n, 32)` uint8, see `ImageDataset.units`.
         fraction: from 0 to below 1.
     """
     return _lots(digests, _TEST_SALT) < np.uint64(int(fraction * 2**64))
+
+
+def stratified_test_mask(units: np.ndarray, labels: np.ndarray, sides: np.ndarray, *, fraction: float) -> np.ndarray:
+    """Return `(n,)` bool: which images are the test split, the same share of every class.
+
+    Images that are on a side stay there. With the others, each class of three images or more gets
+    `round(fraction * n)` test images of its n, but at least one, and keeps two for training. Groups and copies of an
+    image are never divided; where they make that number impossible, it gets fewer. Of images without a side, those with
+    the smallest lots become test images. A lot depends on the image, or the name of its group, only. The order of the
+    rows makes no difference. Images that can have several labels are divided by
+    `featx.dataset.stratification.iterative_mask`.
+
+    Args:
+        units: `(n, 32)` uint8, see `ImageDataset.units`.
+        labels: `(n,)` integers, or `(n, n_classes)` bool, see `ImageDataset.labels`.
+        sides: `(n,)` int8: 1 for a test image, 0 for a training image, -1 for one without a side; the same for all
+            images of a unit.
+        fraction: from 0 to below 1.
+    """
+    is_known = sides >= 0
+    if is_known.all():
+        return np.asarray(sides == 1)
+    groups = identical_groups(units)
+    if labels.ndim == 2 and fraction:
+        lots = _lots(units, _TEST_SALT)
+        return iterative_mask(labels, groups, lots, fraction, sides=sides, n_kept=_MIN_TO_TRAIN)
+    if labels.ndim == 2:
+        return np.asarray(sides == 1)
+    drawn: dict[int, bool] = dict(zip(groups[is_known].tolist(), (sides[is_known] == 1).tolist(), strict=True))
+
+    def n_wanted(n: int) -> int:
+        return min(max(round(fraction * n), 1), n - _MIN_TO_TRAIN) if n > _MIN_TO_TRAIN and fraction else 0
+
+    return _drawn_mask(groups, labels, _lots(units, _TEST_SALT), n_wanted, drawn)
 
 
 def validation_mask(digests: np.ndarray, labels: np.ndarray, *, seed: int, fraction: float = 0.1) -> np.ndarray:
@@ -337,16 +377,25 @@ def validation_mask(digests: np.ndarray, labels: np.ndarray, *, seed: int, fract
         seed: another seed, another part.
         fraction: from 0 to below 1.
     """
-    groups = identical_groups(digests)
     lots = _lots(digests, _VALIDATION_SALT % seed)
+    groups = identical_groups(digests)
     if labels.ndim == 2:
         return iterative_mask(labels, groups, lots, fraction)
-    drawn: dict[int, bool] = {}
+    return _drawn_mask(groups, labels, lots, lambda n: max(round(fraction * n), 1), {})
+
+
+def _drawn_mask(
+    groups: np.ndarray, labels: np.ndarray, lots: np.ndarray, n_wanted: Callable[[int], int], drawn: dict[int, bool]
+) -> np.ndarray:
+    """Return `(n,)` bool: the images of every class with the smallest lots, of n images about `n_wanted(n)`.
+
+    `drawn` says of groups that are decided whether they are among them, and in the end says so of all.
+    """
     by_label = np.argsort(labels, kind="stable")
     for members in np.split(by_label, np.flatnonzero(np.diff(labels[by_label])) + 1):
         distinct, first, sizes = np.unique(groups[members], return_index=True, return_counts=True)
         order = np.argsort(lots[members[first]], kind="stable")
-        _draw(distinct[order].tolist(), sizes[order].tolist(), round(fraction * len(members)), drawn)
+        _draw(distinct[order].tolist(), sizes[order].tolist(), n_wanted(len(members)), drawn)
     return np.fromiter((drawn[group] for group in groups.tolist()), dtype=bool, count=len(groups))
 
 
@@ -378,7 +427,6 @@ def _draw(groups: list[int], sizes: list[int], n_wanted: int, drawn: dict[int, b
     open_groups = [(group, size) for group, size in zip(groups, sizes, strict=True) if group not in drawn]
     n_drawn = sum(size for group, size in zip(groups, sizes, strict=True) if drawn.get(group))
     has_kept = any(drawn.get(group) is False for group in groups)
-    n_wanted = max(n_wanted, 1)
     n_open = len(open_groups)
     for group, size in open_groups:
         must_stay = n_open == 1 and not has_kept
@@ -386,7 +434,7 @@ def _draw(groups: list[int], sizes: list[int], n_wanted: int, drawn: dict[int, b
         n_drawn += size * drawn[group]
         has_kept |= not drawn[group]
         n_open -= 1
-    if n_drawn == 0 and len(open_groups) > 1:
+    if n_wanted and n_drawn == 0 and len(open_groups) > 1:
         drawn[min(open_groups, key=lambda item: item[1])[0]] = True
 
 

@@ -4,6 +4,7 @@ import hashlib
 import logging
 import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
@@ -13,11 +14,12 @@ import numpy as np
 
 from featx.dataset.digests import digest_files
 from featx.dataset.folders import EXPECTED, Folders, as_text, by_suffix, folders_below, list_folder, not_images
-from featx.dataset.image_dataset import Data, ImageDataset, ImageFolders, hashed_test_mask
+from featx.dataset.image_dataset import Data, ImageDataset, ImageFolders, stratified_test_mask
 from featx.dataset.labelled import UNLABELLED, Labelled, LabelledPath, Labels, names_in, read_labels
 from featx.dataset.layout import Layout, find_layout
 from featx.dataset.multilabel import label_shortage, labels_per_image
 from featx.dataset.names import alike_warning, class_prefixes, near_match
+from featx.dataset.split_record import ADVICE, SplitRecord
 from featx.errors import DatasetError, ImageError
 from featx.images import decode_image, format_read, read_file
 from featx.storage import OUTPUT_MARK, RemotePath, StoragePath, as_cache_dir, as_data, read_start
@@ -66,16 +68,18 @@ def scan(
         data: a folder laid out as `train/CLASS/*` with `test/CLASS/*`, or as `CLASS/*`; a zip or tar file of one; an
             address that fsspec opens, such as `s3://bucket/photos`; or an `ImageFolders`, which names the splits, or a
             table of labels. A data set that was scanned before, or a subset of one, is returned unchanged.
-        cache_dir: the folder of the stat cache.
-        test_fraction: the share of images, from 0 to below 1, that becomes the test split if there is none. Whether an
-            image is one of them depends only on its content.
+        cache_dir: the cache, which knows the digests of files, and the test images that featx has chosen before.
+        test_fraction: the share of images of each class, from 0 to below 1, that becomes the test split if there is
+            none. Which they are depends on their contents, or on the names of their groups. What was chosen once stays:
+            new images only fill up the share of their class.
         to_train: whether you will train a classifier on it. If not, what only training needs (labels, two classes,
             both splits, images of every class) may be missing.
         to_test: whether you will test it on the test split. If not, as in cross-validation, that may be empty.
         show: whether to show progress.
 
     Raises:
-        DatasetError: no classifier can be trained on these images; the message says why, and what to do.
+        DatasetError: no classifier can be trained on these images, or what was chosen before cannot be read; the
+            message says why, and what to do.
     """
     if isinstance(data, ImageDataset):
         return _checked(data, to_test=to_test) if to_train else data
@@ -114,11 +118,14 @@ def scan_listed(
     show: bool = False,
 ) -> ImageDataset:
     """Return the data set of images that have been listed; arguments and errors as for `scan`."""
-    labelled = listed.labelled
-    dataset = _with_images(_read(listed, as_cache_dir(cache_dir), show=show), labelled, to_train=to_train)
-    if dataset.n_test == 0:
-        dataset = _split_by_content(dataset, test_fraction, labelled, is_needed=to_train and to_test)
-        empty = "The test split is empty: featx takes test images from the train split, by a hash of their content."
+    labelled, cache_dir = listed.labelled, as_cache_dir(cache_dir)
+    # Before any new image is read: what the cache knows now, an older featx may have split.
+    record = SplitRecord(cache_dir, test_fraction) if test_fraction and not listed.dataset.n_test else None
+    dataset = _with_images(_read(listed, cache_dir, show=show), labelled, to_train=to_train)
+    if dataset.n_test == 0 and test_fraction:
+        record = record or SplitRecord(cache_dir, test_fraction)
+        dataset = _split_by_content(dataset, record, labelled, is_needed=to_train and to_test)
+        empty = "The test split is empty: featx takes test images from the train split."
         dataset = _warn(dataset, empty if listed.has_test_dir and to_test else "")
     elif labelled and to_test:
         _check_splits(dataset, labelled)
@@ -201,7 +208,8 @@ def _by_labels(root: StoragePath, folders: Folders, named: ImageFolders, *, to_t
     unreadable = tuple((path.removeprefix(prefix), reason) for path, reason in listing.unreadable)
     dataset = replace(_of_rows(root, labelled.rows), given_labels=named.labels, unreadable=unreadable)
     if labelled.groups:
-        dataset = replace(dataset, groups=_digests(labelled.groups[path] for path in dataset.paths))
+        names = tuple(labelled.groups[path] for path in dataset.paths)
+        dataset = replace(dataset, groups=_digests(names), group_names=names)
     without = f"without a row in {labelled.name}" if not labelled.n_empty else f"without a label in {labelled.name}"
     table = as_text(labels.table) if isinstance(labels.table, StoragePath) else ""
     others = not_images([path.removeprefix(prefix) for path in listing.others if path != table])
@@ -385,32 +393,74 @@ def _with_classes(dataset: ImageDataset, has_images: np.ndarray, what: str) -> I
 
 
 def _split_by_content(
-    dataset: ImageDataset, test_fraction: float, labelled: Labelled | None, *, is_needed: bool
+    dataset: ImageDataset, record: SplitRecord, labelled: Labelled | None, *, is_needed: bool
 ) -> ImageDataset:
-    """Return `dataset` with a test split taken from its images.
+    """Return `dataset` with a test split taken from its images, which is recorded if it is needed.
 
     Raises:
         DatasetError: it is needed, and there are too few images for both splits.
     """
-    split = replace(dataset, is_test=hashed_test_mask(dataset.units, test_fraction))
-    if not is_needed:
-        return split
+    sides, is_new = record.sides(dataset)
+    problem = ""
+    with ExitStack() as stack:
+        if is_needed and is_new.any():
+            stack.enter_context(record.held())
+            sides, is_new = record.sides(dataset)  # another process may have recorded some meanwhile
+        is_test = stratified_test_mask(dataset.units, dataset.labels, sides, fraction=record.fraction)
+        split = replace(dataset, is_test=is_test)
+        if not is_needed:
+            return split
+        _check_taken(split, record.fraction, labelled)
+        if is_new.any():
+            problem = record.add(dataset.units[is_new], is_test[is_new])
+    return _warn(split, *_about_split(split, sides, record, problem))
+
+
+def _check_taken(split: ImageDataset, test_fraction: float, labelled: Labelled | None) -> None:
+    """Raise DatasetError if no image, or every image of a class, is in the test split that featx has chosen."""
     n_train, _ = split.class_counts
     taken = ""
     if all_test := _named(split, n_train == 0):
         taken = f"every image of {_counted('class', all_test)}"
-    elif test_fraction and not split.n_test:
+    elif not split.n_test:
         taken = f"none of {split.n_images} images"
     if taken:
         first = labelled.first_of(all_test[0]) if labelled and all_test else ""
-        by = "their content" if split.groups is None else "the names of their groups"
         how = "with a column split in the table" if labelled else "yourself"
         raise DatasetError(
-            f"featx takes about {test_fraction:.0%} of the images for testing, chosen by {by}; in "
+            f"featx takes about {test_fraction:.0%} of the images of each class for testing; in "
             f"{printable(split.root)} it would take {taken}: add images, or make a train and a test split {how}."
             f"{first or ('' if labelled else f' {EXPECTED}')}"
         )
-    return split
+
+
+def _about_split(split: ImageDataset, sides: np.ndarray, record: SplitRecord, problem: str) -> Iterator[str]:
+    """Yield what the user should be warned of about a test split that featx has chosen; log how it was chosen."""
+    path, is_new = printable(record.path), sides < 0
+    if record.is_lost and is_new.any():
+        yield (
+            f"{path}, the record of the test split, is gone, so featx has chosen test images anew: they may be others "
+            f"than in earlier runs. {ADVICE}"
+        )
+    elif is_new.all():
+        log.info(
+            "Chose %s of %s images for testing, the same share of every class. %s keeps them in the test split.",
+            *(f"{split.n_test:,}", f"{split.n_images:,}", path),
+        )
+    elif is_new.any():
+        log.info(
+            "New images: %s, of which %s are test images. The others stay in their split.",
+            *(f"{is_new.sum():,}", f"{split.is_test[is_new].sum():,}"),
+        )
+    if record.n_moved:
+        yield (
+            f"{path} has {record.n_moved:,} images on another side than an older featx had on this machine: earlier "
+            f"runs do not compare with new ones."
+        )
+    if problem:
+        yield (
+            f"The test split cannot be recorded in {path} ({problem}): it stays the same only as long as the images do."
+        )
 
 
 def _untested(dataset: ImageDataset) -> str:

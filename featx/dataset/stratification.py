@@ -25,24 +25,41 @@ def iterative_parts(
 
 
 def iterative_mask(
-    labels: npt.NDArray[np.bool_], units: npt.NDArray[np.int64], lots: npt.NDArray[np.generic], fraction: float
+    labels: npt.NDArray[np.bool_],
+    units: npt.NDArray[np.int64],
+    lots: npt.NDArray[np.generic],
+    fraction: float,
+    *,
+    sides: npt.NDArray[np.int8] | None = None,
+    n_kept: int = 1,
 ) -> npt.NDArray[np.bool_]:
     """Return `(n,)` bool: a part with this share of the images of each label.
 
-    Of each label that two units or more have, it gets one image or more, and leaves one or more, where the other labels
-    of these images allow it. Arguments as for `iterative_parts`.
+    Of each label that more than `n_kept` units have, it gets one image or more, and leaves `n_kept` or more, where the
+    other labels of these images and the sides allow it.
+
+    Args:
+        labels: as for `iterative_parts`, as are `units` and `lots`.
+        units: see there.
+        lots: see there.
+        fraction: the share.
+        sides: `(n,)`: 1 or 0 for images that are in the part already, or not; -1 for others; the same for all of a
+            unit. None if all are open.
+        n_kept: units of each label that stay outside.
     """
-    deal = _Deal(labels, units, lots)
-    totals = deal.counts.sum(axis=0)
+    deal = _Deal(labels, units, lots, sides)
+    totals, n_units = deal.counts.sum(axis=0), deal.has.sum(axis=0)
     wanted = np.round(fraction * totals)
-    wanted[:-1] = np.maximum(wanted[:-1], deal.has.sum(axis=0) > 1)
+    wanted[:-1] = np.where(n_units > n_kept, np.clip(wanted[:-1], 1, totals[:-1] - n_kept), 0)
     part = deal.out(np.stack([totals - wanted, wanted]))
-    for label in np.flatnonzero(deal.has.sum(axis=0) > 1):
+    for label in np.flatnonzero(n_units > n_kept):
         having = deal.order[deal.has[deal.order, label]]
-        for needed in (1, 0):  # the learning part last: there, the label matters most
-            if not (part[having] == needed).any():
-                spare = [unit for unit in having if _can_leave(deal.has, part, unit)]
-                part[(spare or having[: 1 - needed])[:1]] = needed
+        for needed, least in ((1, 1), (0, n_kept)):  # the learning part last: there, the label matters most
+            n_short = max(least - int((part[having] == needed).sum()), 0)
+            movable = [unit for unit in having if n_short and part[unit] != needed and deal.sides[unit] < 0]
+            spare = [unit for unit in movable if _can_leave(deal.has, part, unit)]
+            chosen = dict.fromkeys([*spare, *(movable if needed == 0 else [])])
+            part[list(chosen)[:n_short]] = needed
     mask: npt.NDArray[np.bool_] = (part == 1)[units]
     return mask
 
@@ -60,21 +77,28 @@ class _Deal:
         counts: `(n_units, n_labels + 1)`, the number of images with each label, and of all.
         has: `(n_units, n_labels)`, which labels there are.
         order: `(n_units,)`, the units in the order of their lots.
+        sides: `(n_units,)`, the part of those that are in one already, else -1.
     """
 
     def __init__(
-        self, labels: npt.NDArray[np.bool_], units: npt.NDArray[np.int64], lots: npt.NDArray[np.generic]
+        self,
+        labels: npt.NDArray[np.bool_],
+        units: npt.NDArray[np.int64],
+        lots: npt.NDArray[np.generic],
+        sides: npt.NDArray[np.int8] | None = None,
     ) -> None:
         distinct, first = np.unique(units, return_index=True)
         self.counts = np.zeros((len(distinct), labels.shape[1] + 1))
         np.add.at(self.counts, units, np.column_stack([labels, np.ones(len(labels))]))
         self.has = self.counts[:, :-1] > 0
         self.order = np.argsort(lots[first], kind="stable")
+        self.sides = np.full(len(distinct), -1) if sides is None else sides[first].astype(np.int64)
 
     def out(self, wanted: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
         """Return the part of each unit, `(n_units,)`; `wanted` is `(n_parts, n_labels + 1)`, as `counts`."""
-        part = np.full(len(self.counts), -1)
-        needs: list[list[float]] = wanted.tolist()
+        part = self.sides.copy()
+        dealt = [self.counts[part == number].sum(axis=0) for number in range(len(wanted))]
+        needs: list[list[float]] = (wanted - np.stack(dealt)).tolist()
 
         def deal(units: npt.NDArray[np.int64], column: int) -> None:
             for unit in units[part[units] < 0].tolist():

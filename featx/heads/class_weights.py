@@ -66,7 +66,8 @@ def check_class_weights(weights: ClassWeights, class_names: Sequence[str], *, is
         )
     if not isinstance(weights, Mapping):
         return
-    if unknown := [name for name in weights if name not in set(class_names)]:
+    known = set(class_names)
+    if unknown := [name for name in weights if name not in known]:
         raise FeatxError(
             f"The class weights name {_listed(unknown)}, but the images have the classes {_listed(class_names)}."
             f"{did_you_mean(unknown[0], class_names)}"

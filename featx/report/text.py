@@ -98,7 +98,7 @@ LABELS_NOTE = (
 
 WEIGHTS_NOTE = (
     "Trained with class weights: probabilities are those of images in which the classes are as common as their weights "
-    "make them. So loss and ECE on the test images are higher than without weights."
+    "make them. So loss and ECE on the test images are usually higher than without weights."
 )
 
 FOLD_SPREAD_NOTE = (

@@ -54,6 +54,9 @@ REPORTS_NAME = "reports"
 #: Without this file, a run folder is none.
 METRICS_NAME = "metrics.json"
 
+#: The table of the split. Messages about a lost split name it, too.
+SPLIT_NAME = "split.csv"
+
 
 @dataclass(frozen=True)
 class SavedRun:
@@ -245,7 +248,7 @@ def write_run(
     cache_dir: StoragePath | None = None,
     crossed: CrossValidation | None = None,
 ) -> None:
-    """Fill the empty `folder` with a run: models, metrics, history, predictions, the recipe and the class names.
+    """Fill the empty `folder` with a run: models, metrics, history, predictions, split, the recipe and the class names.
 
     It also notes the path of the backbone's `weights`, which predictions need, and the `warnings` about the data. An
     int8 network is copied from the cache, because it depends on training images that may be gone later. If the heads
@@ -263,6 +266,8 @@ def write_run(
     (folder / "recipe.json").write_text(features.recipe.to_json() + "\n", encoding="utf-8")
     _write_csv(folder / "history.csv", columns, epochs)
     _write_predictions(folder / "predictions.csv", features, results, crossed)
+    if crossed is None:
+        _write_split(folder / SPLIT_NAME, features)
     if cache_dir is not None:
         pack_network(features.recipe, cache_dir, folder)
 
@@ -279,7 +284,8 @@ def _metrics(
     commonest, share = features.test_baseline
     names = ("block", "output_layer", "output_pooling")
     tuned = {name: results[0].details[name] for name in names if name in results[0].details}
-    class_weights = weigh_classes(training.class_weights, dataset.labels[~dataset.is_test], dataset.class_names)
+    y = dataset.labels if crossed else dataset.labels[~dataset.is_test]  # what the heads in the run are trained on
+    class_weights = weigh_classes(training.class_weights, y, dataset.class_names)
     version = TUNED_FORMAT_VERSION if tuned else FORMAT_VERSION
     return {
         "format": FORMAT,
@@ -366,6 +372,17 @@ def _write_predictions(
         for i, row in enumerate(test)
     )
     _write_csv(path, columns, rows)
+
+
+def _write_split(path: Path, features: Features) -> None:
+    """Write which images were for training and which for testing, as a table that `--labels` takes."""
+    dataset = features.dataset
+    labels, group = dataset.label_texts, ["group"] if dataset.group_names else []
+    rows = (
+        [image, label, split, *dataset.group_names[i : i + 1]]
+        for i, (image, label, split) in enumerate(zip(dataset.paths, labels, features.split, strict=True))
+    )
+    _write_csv(path, ["path", "label", "split", *group], rows)
 
 
 def _write_json(path: Path, value: Any) -> None:

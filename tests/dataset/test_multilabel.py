@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from featx.cli.main import main
 from featx.dataset import ImageFolders, Labels, sample_mask, scan, validation_mask
-from featx.dataset.image_dataset import ImageDataset
+from featx.dataset.image_dataset import ImageDataset, stratified_test_mask
 from featx.dataset.stratification import iterative_parts
 from featx.errors import DatasetError, FeatxError
 from featx.extract.options import extract_command
@@ -237,6 +237,32 @@ def test_labels_of_few_images_are_learned_from_first():
         mask = validation_mask(digests(4, seed), labels, seed=seed)
         assert labels[~mask].any(axis=0).all()
         assert mask.any()
+
+
+def test_the_test_split_has_its_share_of_each_label_and_moves_no_image(data, tmp_path):
+    labels = random_labels(1000, (0.5, 0.2, 0.05, 0.005))
+    units, nobody = digests(1000), np.full(1000, -1, np.int8)
+    first = stratified_test_mask(units[:600], labels[:600], nobody[:600], fraction=0.2)
+    assert np.abs(labels[:600][first].sum(axis=0) - 0.2 * labels[:600].sum(axis=0)).max() <= 3
+    sides = np.concatenate([first, nobody[600:]]).astype(np.int8)
+    grown = stratified_test_mask(units, labels, sides, fraction=0.2)
+    assert np.array_equal(grown[:600], first)
+    assert np.abs(labels[grown].sum(axis=0) - 0.2 * labels.sum(axis=0)).max() <= 4
+    assert (labels[~grown].sum(axis=0) >= 2).all()
+    assert not stratified_test_mask(units, labels, nobody, fraction=0.0).any()
+    table = write_csv(tmp_path / "labels.csv", [row[:2] for row in rows_of(data)], header="path,label")
+    dataset = scanned(data, table, separator="|")
+    assert dataset.n_test == pytest.approx(6, abs=1)
+    assert dataset.labels[dataset.is_test].any(axis=0).all()
+    assert np.array_equal(scanned(data, table, separator="|").is_test, dataset.is_test)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_label_of_three_images_keeps_two_to_train_on(seed):
+    labels = np.zeros((40, 3), bool)
+    labels[:20, 0] = labels[20:, 1] = labels[[0, 1, 30], 2] = True
+    mask = stratified_test_mask(digests(40, seed), labels, np.full(40, -1, np.int8), fraction=0.2)
+    assert labels[mask].sum(axis=0)[2] == 1
 
 
 def test_groups_and_copies_stay_together():
