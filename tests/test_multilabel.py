@@ -27,6 +27,7 @@ from featx.report.folder import write_report
 from featx.train.features import load_features
 from featx.train.metrics import measure
 from featx.train.run_folder import read_run
+from featx.train.settings import read_settings
 from featx.train.train import train_top
 from tests.conftest import SMALL, load_model, write_photos
 
@@ -260,6 +261,24 @@ def test_folds_test_every_image_once(world):
     assert found.best.metrics.multilabel.mean_average_precision > found.best.metrics.multilabel.mean_prevalence
 
 
-def test_what_needs_one_class_for_each_image_is_refused_before_anything_long(world):
-    with pytest.raises(FeatxError, match=r"^A pretrained classifier \(direct, --direct\) chooses one class"):
-        compare_approaches(world.data, **{**OPTIONS, "layer": None}, cache_dir=world.cache, direct=True)
+REFUSED = {
+    "a pretrained classifier": ({"direct": True}, r"^A pretrained classifier \(direct, --direct\) chooses one class"),
+    "a head for one class": ({"heads": ["dense", "knn"]}, r"^The head knn chooses one class .* --head dense or --head"),
+    "class weights": ({"training": Training(class_weights="balanced")}, "^Class weights .* need images with one class"),
+    "images of each class": ({"learning_curve": True, "shots": [2]}, r"^Numbers of images of each class \(shots, "),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_needs_one_class_for_each_image_is_refused_before_anything_long(name, world, tmp_path):
+    options, message = REFUSED[name]
+    with pytest.raises(FeatxError, match=message):
+        compare_approaches(world.data, **{**OPTIONS, "layer": None}, cache_dir=world.cache, **options)
+    if name in {"a head for one class", "class weights"}:
+        with pytest.raises(FeatxError, match=message):
+            train_top(world.data, run_dir=tmp_path / "run", cache_dir=world.cache, **OPTIONS, **options)
+
+
+def test_the_settings_of_a_run_have_the_separator(world):
+    labels = read_settings(world.dir).restored()["data_dir"].labels
+    assert (labels.separator, labels.keep_unlabelled) == ("|", True)

@@ -35,7 +35,7 @@ class ImageFolders:
         root: the folder of the data set, an archive of it, or its address.
         train: the folder whose sub-folders are the classes of the train split, relative to `root`; `"."` is `root`
             itself. If None, featx finds it by names and contents.
-        test: the same for the test split; if it is None and `train` is not, featx takes a test split by content.
+        test: the same for the test split; if it is None and `train` is not, featx chooses a test split.
         labels: instead of folders, what says which image has which label: a `featx.dataset.Labels`, or a table as that
             takes it.
 

@@ -20,6 +20,9 @@ from featx.train.near_duplicates import find_copies
 
 log = logging.getLogger("featx")
 
+#: With fewer test images than this, cross-validation is suggested: the interval of 90 % spans 5 points and more.
+FEW_TEST_IMAGES = 500
+
 
 @dataclass(frozen=True, eq=False)
 class CrossValidated:

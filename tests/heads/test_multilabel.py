@@ -7,9 +7,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 from sklearn.multiclass import OneVsRestClassifier
 
-from featx.heads.dense import HEADS, TrainingSet, train_head
+from featx.heads.dense import TrainingSet
 from featx.heads.inference import read_head, save_model
 from featx.heads.logistic import C_GRID, CV_TOLERANCE, folds_of
+from featx.heads.registry import DEFAULT_HEADS as HEADS
+from featx.heads.registry import train_head
 from featx.heads.training_loop import Training, predict_proba
 from featx.store.feature_array import StreamedViews
 from tests.conftest import load_model
