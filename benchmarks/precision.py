@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from featx.extract.extract import extract_features
-from featx.heads.dense import HEADS
+from featx.heads.registry import DEFAULT_HEADS
 from featx.heads.training_loop import Training
 from featx.recipe import PRECISIONS, as_image_size
 from featx.store.feature_store import FeatureStore
@@ -33,7 +33,7 @@ def measure(data_dir: Path, cache_dir: Path, *, seeds: int, **options: Any) -> d
         rows = features.X.reshape(len(features.X), -1)
         float32 = float32 if float32.size else rows
         cosines = np.concatenate([_cosines(rows[i : i + 500], float32[i : i + 500]) for i in range(0, len(rows), 500)])
-        accuracy = {head: [_accuracy(features, head, seed) for seed in range(seeds)] for head in HEADS}
+        accuracy = {head: [_accuracy(features, head, seed) for seed in range(seeds)] for head in DEFAULT_HEADS}
         figures[precision] = {
             "cosine_mean": float(cosines.mean()),
             "cosine_1_percent": float(np.quantile(cosines, 0.01)),
@@ -62,13 +62,13 @@ def print_table(figures: dict[str, Any]) -> None:
     """Print a row for every precision; accuracies are means over the seeds, in per cent."""
     print(
         f"{'precision':<10} {'cosine':>8} {'1 %':>8} {'least':>8}",
-        *(f"{head:>8} {'minus float32':>16}" for head in HEADS),
+        *(f"{head:>8} {'minus float32':>16}" for head in DEFAULT_HEADS),
     )
     for precision, row in figures.items():
         words = [
             f"{precision:<10} {row['cosine_mean']:>8.5f} {row['cosine_1_percent']:>8.5f} {row['cosine_min']:>8.5f}"
         ]
-        for head in HEADS:
+        for head in DEFAULT_HEADS:
             accuracies = row["accuracy"][head]
             differences = np.subtract(accuracies, figures["float32"]["accuracy"][head])
             change = f"{100 * differences.mean():+.2f} ({100 * differences.min():+.1f} {100 * differences.max():+.1f})"

@@ -22,7 +22,7 @@ from featx.dataset.image_dataset import sample_mask
 from featx.dataset.scanning import scan
 from featx.extract.extract import extract_features
 from featx.extract.options import RESIZES
-from featx.heads.dense import HEADS
+from featx.heads.registry import DEFAULT_HEADS
 from featx.heads.training_loop import Training
 from featx.recipe import as_image_size
 from featx.train.features import load_features
@@ -63,7 +63,7 @@ def measure(data_dir: Path, cache_dir: Path, seed: int, **options: Any) -> dict[
     for resize in RESIZES:
         extract_features(data_dir, cache_dir=cache_dir, show=True, resize=resize, **options)
         features = load_features(data_dir, cache_dir=cache_dir, resize=resize, **options)
-        results = {head: train_on_features(features, head, Training(seed=seed)) for head in HEADS}
+        results = {head: train_on_features(features, head, Training(seed=seed)) for head in DEFAULT_HEADS}
         figures[resize] = {head: result.metrics.accuracy for head, result in results.items()}
         print(f"seed {seed}, {resize}: {figures[resize]}", flush=True)
     return figures
@@ -72,9 +72,9 @@ def measure(data_dir: Path, cache_dir: Path, seed: int, **options: Any) -> dict[
 def print_table(figures: list[dict[str, dict[str, float]]]) -> None:
     """Print a row for each way: the mean over the seeds, and each seed, in per cent."""
     for resize in RESIZES:
-        cells = [[100 * one[resize][head] for one in figures] for head in HEADS]
+        cells = [[100 * one[resize][head] for one in figures] for head in DEFAULT_HEADS]
         texts = [f"{mean(some):5.1f} ({', '.join(f'{each:.1f}' for each in some)})" for some in cells]
-        print(f"{resize:>8}  " + "  ".join(f"{head} {text}" for head, text in zip(HEADS, texts, strict=True)))
+        print(f"{resize:>8}  " + "  ".join(f"{head} {text}" for head, text in zip(DEFAULT_HEADS, texts, strict=True)))
 
 
 def main() -> None:

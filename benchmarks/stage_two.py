@@ -23,7 +23,8 @@ from turns import Figures
 from featx.dataset.scanning import scan
 from featx.extract.extract import extract_features
 from featx.extract.options import resolve_recipe
-from featx.heads.dense import HEADS, TrainingSet, train_head
+from featx.heads.dense import TrainingSet
+from featx.heads.registry import DEFAULT_HEADS, train_head
 from featx.heads.training_loop import Training, predict_proba
 from featx.store.feature_store import FeatureStore
 from featx.system.late_imports import import_keras
@@ -73,7 +74,7 @@ def contenders(features: Features, epochs: int) -> dict[str, Callable[[int, np.n
 
     return {
         "recipe": lambda seed, rows: train_recipe(as_float32[rows], y[rows], n_classes, seed, epochs),
-        **{name: head(name) for name in HEADS},
+        **{name: head(name) for name in DEFAULT_HEADS},
     }
 
 
@@ -95,7 +96,7 @@ def measure_features(features: Features, *, epochs: int = EPOCHS, repeats: int =
             predicted = predict_proba(model, features.X[dataset.is_test]).argmax(axis=1)
             accuracies[name].append(float((predicted == y_test).mean()))
             print(f"round {number + 1}: {name} {seconds[name][-1]:.1f} s, test accuracy {accuracies[name][-1]:.1%}")
-    both = [sum(times) for times in zip(*(seconds[head] for head in HEADS), strict=True)]
+    both = [sum(times) for times in zip(*(seconds[head] for head in DEFAULT_HEADS), strict=True)]
     ratios = [recipe / ours for recipe, ours in zip(seconds["recipe"], both, strict=True)]
     print(
         f"{n_train} rows of {features.X.shape[1:]}: the recipe in {statistics.median(seconds['recipe']):.1f} s, both "

@@ -17,7 +17,7 @@ import numpy as np
 
 from featx.dataset.image_dataset import sample_mask
 from featx.extract.extract import extract_features
-from featx.heads.dense import HEADS
+from featx.heads.registry import DEFAULT_HEADS
 from featx.heads.training_loop import Training
 from featx.images.augmentation import AUGMENTATIONS, Views
 from featx.recipe import as_image_size
@@ -35,7 +35,7 @@ def measure(
     viewed = load_features(data_dir, cache_dir=cache_dir, views=views, **options)
     rows = []
     for n_train in (size for size in sizes if size <= plain.dataset.n_train):
-        for head in HEADS:
+        for head in DEFAULT_HEADS:
             results = [[_train(some, head, n_train, seed) for seed in range(seeds)] for some in (plain, viewed)]
             rows.append({"n_train": n_train, "head": head, **_figures(results)})
     return {

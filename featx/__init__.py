@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from featx.extract.transformer import FeatureExtractor
     from featx.predict import Classifier, DirectClassifier, Predictions
     from featx.recipe import Recipe
+    from featx.repeat import Rerun, rerun
     from featx.report import write_report
     from featx.similar import SimilarImages, find_similar
     from featx.storage import as_data
@@ -59,6 +60,7 @@ _ROOMS = {
     "extract.transformer": ["FeatureExtractor"],
     "predict": ["Classifier", "DirectClassifier", "Predictions"],
     "recipe": ["Recipe"],
+    "repeat": ["Rerun", "rerun"],
     "report": ["write_report"],
     "similar": ["SimilarImages", "find_similar"],
     "storage": ["as_data"],

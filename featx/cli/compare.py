@@ -13,31 +13,35 @@ from typing import Any
 import click
 
 from featx.cli import options as opt
-from featx.compare import BASELINE_NAMES, Comparison, compare_approaches, with_claims
+from featx.compare import BASELINE_NAMES, SHOTS, Comparison
 from featx.dataset import ImageFolders
 from featx.errors import FeatxError
 from featx.extract import DEFAULT_CACHE_DIR
-from featx.storage import StoragePath, new_folder
-from featx.system import as_argument, shell_line, waiting, whole_number
+from featx.storage import StoragePath
+from featx.system import as_argument, shell_line, whole_number
 from featx.text import Shown, shown_text
-from featx.train import MAX_REPEATS, REPORTS_NAME, RUNS_NAME
+from featx.train import MAX_REPEATS, RUNS_NAME
 
 log = logging.getLogger("featx")
 
 
-def _sizes(text: str) -> tuple[int, ...]:
-    """Return the numbers in a list like `50,500,5000`."""
-    try:
-        return tuple(whole_number("a number of images", int(part)) for part in text.split(","))
-    except ValueError:
-        raise FeatxError(
-            f"These are numbers of images with commas between them, like 50,500. Received: {text!r}"
-        ) from None
+def _numbers(example: str) -> opt.Parsed:
+    """Return the type of a list of numbers like the `example`, `50,500`."""
+
+    def parse(text: str) -> tuple[int, ...]:
+        try:
+            return tuple(whole_number("a number of images", int(part)) for part in text.split(","))
+        except ValueError:
+            raise FeatxError(
+                f"These are numbers of images with commas between them, like {example}. Received: {text!r}"
+            ) from None
+
+    return opt.Parsed("numbers", parse)
 
 
-def _curve(curve_sizes: tuple[int, ...], *, learning_curve: bool) -> dict[str, Any]:
-    """Return the learning curve that is asked for as `learning_curve`."""
-    return {"learning_curve": curve_sizes or learning_curve}
+def _curve(curve_sizes: tuple[int, ...], shots: tuple[int, ...], *, learning_curve: bool) -> dict[str, Any]:
+    """Return the learning curve that is asked for as `learning_curve` and `shots`."""
+    return {"learning_curve": curve_sizes or learning_curve, "shots": shots or False}
 
 
 _CURVE = opt.combined(
@@ -49,10 +53,21 @@ _CURVE = opt.combined(
     ),
     opt.option(
         "--curve-sizes",
-        type=opt.Parsed("numbers", _sizes),
+        type=_numbers("50,500"),
         default=(),
         show_default=False,
         help="Numbers of training images for the learning curve, like 50,500,5000, instead of these shares.",
+    ),
+    opt.option(
+        "--shots",
+        metavar="[NUMBERS]",
+        is_flag=False,
+        flag_value=",".join(map(str, SHOTS)),
+        type=_numbers("1,5,10"),
+        default=(),
+        show_default=False,
+        help="Numbers of training images of each class for the learning curve, like 1,5,10.  "
+        f"[default without numbers: {','.join(map(str, SHOTS))}]",
     ),
 )
 
@@ -60,6 +75,7 @@ _CURVE = opt.combined(
 @click.command(context_settings=opt.TAKES_FORMER_NAMES)
 @opt.DATA_OR_DEMO
 @opt.BACKBONE_LIST
+@opt.HEADS_TO_TRAIN
 @opt.option("--with-scratch-cnn", is_flag=True, help="Add report-cnn, a CNN trained from scratch.")
 @opt.option(
     "--baseline",
@@ -112,16 +128,10 @@ def compare(
     Example:
       featx compare data/ --backbone vgg16 --backbone resnet50 --with-scratch-cnn
     """
-    from featx.report import PAGE_NAME, fill_report
+    from featx.report import make_report
 
-    baselines = ("report-cnn", *baselines) if with_scratch_cnn else baselines
-    with new_folder(report_dir, Path(REPORTS_NAME), last=PAGE_NAME, precious=RUNS_NAME) as making:
-        comparison = compare_approaches(data, baselines=baselines, runs_dir=making.built / RUNS_NAME, **options)
-        comparison = with_claims(comparison, always=claims)
-        making.is_worth_keeping = True
-        with waiting("report", show=output.show):
-            fill_report(making.built, comparison, making.path, data.root)
-    folder = making.path
+    options["baselines"] = ("report-cnn", *baselines) if with_scratch_cnn else baselines
+    comparison, folder = make_report(data, report_dir, claims=claims, show=output.show, **options)
     predict = predict_command(folder, options["cache_dir"])
     output.say(comparison, lambda done: comparison_text(done, folder, predict), lambda done: json.loads(done.to_json()))
     if open_page:

@@ -28,9 +28,7 @@ if TYPE_CHECKING:
     type=opt.LocalPath(path_type=Path),
     help="File or folder to write; must not exist.  [default: RUN/model-HEAD.keras, .onnx, or no suffix]",
 )
-@click.option(
-    "--head", type=opt.Choice(["tuned", "dense", "logreg"]), help="Head to use.  [default: tuned, else dense]"
-)
+@opt.HEAD
 @click.option("--weights", type=opt.LocalPath(path_type=Path), help="File of the backbone's weights, if you moved it.")
 @opt.CACHE_DIR
 @opt.OUTPUT

@@ -19,7 +19,7 @@ from featx.dataset import ImageFolders, Labels, chosen_data, has_data
 from featx.engines import ENGINE_CHOICES, EngineOptions
 from featx.errors import FeatxError
 from featx.extract import DEFAULT_CACHE_DIR, RECIPE_OPTIONS, option_flag, option_variable
-from featx.heads import MAX_EPOCHS, MAX_SEED
+from featx.heads import DEFAULT_HEADS, HEADS, MAX_EPOCHS, MAX_SEED
 from featx.images import AUGMENTATIONS, MAX_VIEWS, Augmentation, choose_views
 from featx.storage import StoragePath, as_data, as_storage_path, text_encoding
 from featx.system import MAX_THREADS, MemoryLimit, did_you_mean, parse_duration, parse_size
@@ -470,6 +470,14 @@ TUNE = option(
     flag_value=LAST_BLOCK,
     help="Tune a block of the backbone, such as block5, with the head, on cached features of the layer before it.  "
     "[default without a name: the last block]",
+)
+HEADS_TO_TRAIN = click.option(
+    "--head",
+    "heads",
+    type=Choice(HEADS),
+    multiple=True,
+    default=DEFAULT_HEADS,
+    help=f"Head to train; repeat the option for several.  [default: {' and '.join(DEFAULT_HEADS)}]",
 )
 FOLDS = options(
     option(

@@ -36,9 +36,7 @@ _OF_DIRECT = ("maps", "class_list", "backbone", "image_size", "resize", "precisi
 @click.argument("run", default="", type=click.Path())
 @click.argument("images", nargs=-1)
 @opt.ZIP_ENCODING
-@click.option(
-    "--head", type=opt.Choice(["tuned", "dense", "logreg"]), help="Head to use.  [default: tuned, else dense]"
-)
+@opt.HEAD
 @click.option("--direct", is_flag=True, help="Use a pretrained classifier without training; leave out RUN.")
 @opt.MAP
 @opt.BACKBONE

@@ -20,15 +20,17 @@ from featx.train import train_top as train
 @opt.CACHE_DIR
 @opt.STAGE_TWO
 @opt.TRAIN_VIEWS
+@opt.HEADS_TO_TRAIN
 @opt.TUNE
 @opt.FOLDS
 @click.option("--run-dir", type=opt.LocalPath(path_type=Path), help="Run folder.  [default: a new one in runs/]")
 @opt.OUTPUT
 def train_top(data: ImageFolders, output: opt.Output, **options: Any) -> None:
-    """Stage two: train two heads on cached features.
+    """Stage two: train heads on cached features.
 
     The heads are dense, a small neural network, and logreg, logistic regression. With --tune, they are dense and tuned:
-    the same network, trained together with the last block of the backbone.
+    the same network, trained together with the last block of the backbone. Name others with --head: knn, the nearest
+    training images; prototypes, the nearest class mean; svm, a linear support vector machine.
 
     With --folds, all images are tested, each by heads that have not seen it. The heads in the run folder are then
     trained on all images.
@@ -37,6 +39,7 @@ def train_top(data: ImageFolders, output: opt.Output, **options: Any) -> None:
     Example:
       featx train-top data/ --backbone vgg16 --image-size 150 --run-dir runs/first
       featx train-top data/ --backbone vgg16 --image-size 150 --tune block5
+      featx train-top data/ --backbone vgg16 --image-size 150 --head prototypes --head svm
       featx train-top data/ --backbone vgg16 --image-size 150 --folds 10
     """
     output.say(train(data, **options), run_text, run_json)
@@ -56,11 +59,13 @@ def run_text(run: Run) -> Shown:
     ]
     if recipe.has_random_weights:
         lines.append("The backbone has random weights: these figures say nothing about transfer learning.")
+    width = max(8, *(len(result.name) for result in run.results))
     for number, result in enumerate(run.results):
         metrics = result.metrics
         sd = f"±{100 * crossed.heads[number].accuracy_sd:.1f}" if crossed else ""
+        images = "images" if crossed else "test images"
         lines.append(
-            f"{result.name:>8}: {100 * metrics.accuracy:.1f}{sd} % of the {'images' if crossed else 'test images'} "
+            f"{result.name:>{width}}: {100 * metrics.accuracy:.1f}{sd} % of the {images} "
             f"({_percent(metrics.accuracy_low)} to {_percent(metrics.accuracy_high)}), "
             f"{_balanced(metrics) if is_unbalanced else ''}loss {metrics.loss:.3f}, "
             f"trained in {duration(result.fit_s)}{_against(metrics, commonest, share)}"

@@ -6,6 +6,7 @@ mistakes image by image.
 """
 
 from featx.compare.baselines import BASELINE_NAMES
+from featx.compare.candidates import SHOTS
 from featx.compare.claims import with_claims
 from featx.compare.compare import compare_approaches
 from featx.compare.error_analysis import ApproachImages, ClassSample, ErrorAnalysis

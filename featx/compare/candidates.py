@@ -32,7 +32,7 @@ from featx.extract import (
     resolve_recipe,
     with_defaults,
 )
-from featx.heads import HEADS, TUNED, Trained, Training
+from featx.heads import TUNED, Trained, Training
 from featx.images import Views
 from featx.recipe import Recipe
 from featx.storage import StoragePath, new_folder
@@ -43,6 +43,7 @@ from featx.train import (
     Features,
     Folds,
     Result,
+    Settings,
     Tuning,
     confusion_matrix,
     cross_validate,
@@ -62,6 +63,12 @@ FRACTIONS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 #: with other initial weights.
 N_SEEDS = 3
 
+#: The same with few images of each class, which are drawn more differently.
+N_SEEDS_OF_SHOTS = 10
+
+#: Numbers of images of each class that a learning curve of few has.
+SHOTS = (1, 2, 5, 10)
+
 #: Of each class, at least so many images, or all if there are fewer: some to learn from, some to validate on.
 MIN_PER_CLASS = 4
 
@@ -72,29 +79,57 @@ class Curve:
 
     Attributes:
         sizes: numbers of training images; the `FRACTIONS` of all if empty.
+        shots: numbers of training images of each class, instead of these; no sizes if empty.
         n_seeds: how often each is drawn and trained on.
     """
 
     sizes: tuple[int, ...] = ()
+    shots: tuple[int, ...] = ()
     n_seeds: int = N_SEEDS
 
-    def check_fit(self, n_train: int) -> None:
-        """Raise FeatxError if a size is larger than the number of training images."""
-        if self.sizes and max(self.sizes) > n_train:
+    def check_fit(self, dataset: ImageDataset) -> None:
+        """Raise FeatxError if there are fewer training images than a point of the curve has."""
+        if self.sizes and max(self.sizes) > dataset.n_train:
             raise FeatxError(
-                f"A learning curve has at most as many images as there are for training, {n_train:,}: choose other "
-                f"sizes (--curve-sizes). Received: {max(self.sizes):,}"
+                f"A learning curve has at most as many images as there are for training, {dataset.n_train:,}: choose "
+                f"other sizes (--curve-sizes). Received: {max(self.sizes):,}"
+            )
+        n_of_class = np.bincount(dataset.labels[~dataset.is_test], minlength=len(dataset.class_names))
+        if self.shots and max(self.shots) > n_of_class.min():
+            fewest = int(n_of_class.argmin())
+            raise FeatxError(
+                f"The class {printable(dataset.class_names[fewest])} has {n_of_class[fewest]:,} training images: "
+                f"choose at most so many of each class (--shots). Received: {max(self.shots):,}"
             )
 
-    def points(self, dataset: ImageDataset) -> Iterator[tuple[float, int]]:
-        """Yield the shares of the training images that differ in their number of images, with that number."""
-        fractions = [size / dataset.n_train for size in sorted(self.sizes)] or FRACTIONS
+    def parts(self, dataset: ImageDataset) -> Iterator["_Part"]:
+        """Yield the parts of the training images that differ in their number of images."""
+        if self.shots:
+            yield from (_Part(0.0, shots) for shots in sorted(set(self.shots)))
+            return
         before = 0
-        for fraction in fractions:
-            n_train = int(_part(dataset, fraction, 0).sum())
-            if n_train > before:
-                yield fraction, n_train
+        for fraction in [size / dataset.n_train for size in sorted(self.sizes)] or FRACTIONS:
+            part = _Part(fraction, MIN_PER_CLASS)
+            if (n_train := int(part.of(dataset, 0).sum())) > before:
+                yield part
             before = n_train
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A part of the training images: this share of each class, but so many of it at least, or all if it has fewer."""
+
+    fraction: float
+    at_least: int
+
+    def of(self, dataset: ImageDataset, seed: int) -> npt.NDArray[np.bool_]:
+        """Return `(n,)` bool: which images of a data set are in it; another seed, other images."""
+        train = np.flatnonzero(~dataset.is_test)
+        mask = np.zeros(dataset.n_images, bool)
+        mask[train] = sample_mask(
+            dataset.digests[train], dataset.labels[train], seed=seed, fraction=self.fraction, at_least=self.at_least
+        )
+        return mask
 
 
 @dataclass(frozen=True)
@@ -106,12 +141,14 @@ class Procedure:
         repeats: how often, each time with the next seed. All figures but the accuracies are the first one's.
         curve: also train it on parts of the training images, as this says.
         folds: instead of one split, train and measure it on each of these folds.
+        settings: all that decided the comparison; each run folder has them.
     """
 
     training: Training
     repeats: int = 1
     curve: Curve | None = None
     folds: Folds | None = None
+    settings: Settings | None = None
 
 
 @dataclass(frozen=True)
@@ -148,14 +185,16 @@ class Candidate:
         return self.kind != "direct"
 
 
-def head_candidates(features: Features, viewed: Features | None, *, of_layers: bool = False) -> Iterator[Candidate]:
-    """Yield the heads on the features of one recipe; then the heads on those with views, if there are any.
+def head_candidates(
+    features: Features, viewed: Features | None, *, heads: Sequence[str], of_layers: bool = False
+) -> Iterator[Candidate]:
+    """Yield the `heads` on the features of one recipe; then the heads on those with views, if there are any.
 
     Their names tell the layer if `of_layers`: several are compared.
     """
     layer = features.recipe.layer if of_layers else None
     for some in (features, viewed) if viewed else (features,):
-        for head in HEADS:
+        for head in heads:
             name = " ".join(filter(None, (some.recipe.backbone, layer)))
             yield replace(_on_features(some, head, f"{name} + {head}{_views_in_name(some)}"), layer=layer)
 
@@ -466,7 +505,8 @@ class FeatureRequest:
         def keep(candidate: Candidate, result: Result) -> None:
             if runs_dir and candidate.features:
                 runs_dir.mkdir(parents=True, exist_ok=True)  # it is in a report folder, which is marked
-                run_dir, rest = runs_dir / run_name(candidate.name), (dataset.warnings, self._cache_dir)
+                run_dir = runs_dir / run_name(candidate.name)
+                rest = (dataset.warnings, self._cache_dir, None, how.settings)
                 with system_errors(f"The run folder {printable(run_dir)}", "written"), new_folder(run_dir) as making:
                     write_run(making.built, candidate.features, [result], training, self.weights, *rest)
 
@@ -501,25 +541,17 @@ def run_name(approach: str) -> str:
 def learning_curve(candidate: Candidate, training: Training, curve: Curve) -> tuple[CurvePoint, ...]:
     """Return the accuracy of a candidate on the test images after training on parts of the training images."""
     dataset = candidate.dataset
-    shares, seeds = list(curve.points(dataset)), range(training.seed, training.seed + curve.n_seeds)
+    parts, seeds = list(curve.parts(dataset)), range(training.seed, training.seed + curve.n_seeds)
     points = []
-    with progress_bar(len(shares) * len(seeds), f"curve of {candidate.name}", "trainings", show=training.show) as bar:
-        for fraction, n_train in shares:
+    with progress_bar(len(parts) * len(seeds), f"curve of {candidate.name}", "trainings", show=training.show) as bar:
+        for part in parts:
             accuracies = []
             for seed in seeds:
-                mask = dataset.is_test | _part(dataset, fraction, seed)
+                mask = dataset.is_test | part.of(dataset, seed)
                 result = candidate.train(mask, replace(training, seed=seed, show=False))
                 accuracies.append(result.metrics.accuracy)
                 bar.update()
-            points.append(CurvePoint(candidate.name, n_train / dataset.n_train, n_train, tuple(accuracies)))
+            n_train = int(mask.sum()) - dataset.n_test
+            of_class = part.at_least if curve.shots else None
+            points.append(CurvePoint(candidate.name, n_train / dataset.n_train, n_train, tuple(accuracies), of_class))
     return tuple(points)
-
-
-def _part(dataset: ImageDataset, fraction: float, seed: int) -> npt.NDArray[np.bool_]:
-    """Return `(n,)` bool: this share of the training images."""
-    train = np.flatnonzero(~dataset.is_test)
-    mask = np.zeros(dataset.n_images, bool)
-    mask[train] = sample_mask(
-        dataset.digests[train], dataset.labels[train], seed=seed, fraction=fraction, at_least=MIN_PER_CLASS
-    )
-    return mask

@@ -22,6 +22,8 @@ from featx.compare.baselines import (
 )
 from featx.compare.candidates import (
     N_SEEDS,
+    N_SEEDS_OF_SHOTS,
+    SHOTS,
     Candidate,
     Curve,
     Evaluation,
@@ -53,7 +55,7 @@ from featx.extract import (
     options_before,
     split_options,
 )
-from featx.heads import Training, check_class_weights, check_training
+from featx.heads import DEFAULT_HEADS, Training, check_class_weights, check_training, head_names
 from featx.images import Views, as_views
 from featx.recipe import Recipe
 from featx.storage import StoragePath, as_cache_dir, as_path, check_empty
@@ -83,6 +85,7 @@ from featx.train import (
     divide,
     find_copies,
     read_rows,
+    settings_of,
     validation_part,
     without_test,
 )
@@ -94,12 +97,14 @@ def compare_approaches(
     data_dir: Data,
     *,
     backbones: Sequence[Path | str] | Path | str = (RECIPE_DEFAULTS["backbone"],),
+    heads: Sequence[str] | str = DEFAULT_HEADS,
     baselines: Sequence[str] | str = (),
     cache_dir: StoragePath | str = DEFAULT_CACHE_DIR,
     training: Training = DEFAULT_TRAINING,
     workers: int | None = None,
     strict: bool = False,
     learning_curve: bool | Sequence[int] = False,
+    shots: bool | Sequence[int] = False,
     views: Views | int | None = None,
     repeats: int = 1,
     folds: int | None = None,
@@ -119,6 +124,7 @@ def compare_approaches(
     Args:
         data_dir: `train/CLASS/*` with `test/CLASS/*`, or `CLASS/*`; see `featx.dataset.scanning.scan`.
         backbones: names in `featx.backbones.table.BACKBONES`, or one of them.
+        heads: names in `featx.heads.registry.HEADS`, or one of them.
         baselines: names in `featx.compare.baselines.BASELINE_NAMES`, or one of them.
         cache_dir: where the feature stores are.
         training: how heads and baselines are trained; baselines use their own batch size.
@@ -126,6 +132,8 @@ def compare_approaches(
         strict: raise on the first image that cannot be read, instead of skipping it.
         learning_curve: also train every approach on smaller parts of the training images; numbers of images, or True
             for 1 to 100 % of them. Each is trained with three seeds, or `repeats` if that is more.
+        shots: also train every approach on few images of each class: numbers of them, or True for 1, 2, 5 and 10. Each
+            is drawn with ten seeds, or `repeats` if that is more. This is a learning curve, too, the only one.
         views: augmented views that each head is trained on as well, in a row of its own.
         repeats: how often each approach is trained, each time with the next seed.
         folds: divide all images, also those of the test split, into this many folds, and test each fold with models
@@ -148,14 +156,15 @@ def compare_approaches(
     Raises:
         FeatxError: the data set, a backbone, the weights or the store cannot be used; the message says what to do.
     """
+    given = {**locals()}  # before any of it is changed
     if "backbone" in options:
         raise TypeError("compare_approaches has no option 'backbone': use backbones, with one or more names")
     recipe_options, engine_options = split_options(options)
     check_training(training)
     backbones, baselines = _each_once("backbones", _as_text(backbones)), _each_once("baselines", baselines)
-    maps = names("maps", maps)
+    maps, heads = names("maps", maps), head_names(heads)
     views, workers, repeats = as_views(views), as_workers(workers), whole_number("repeats", repeats, most=MAX_REPEATS)
-    how = Procedure(training, repeats, _as_curve(learning_curve, repeats))
+    how = Procedure(training, repeats, _as_curve(learning_curve, shots, repeats))
     if folds is not None:
         folds, fold_repeats = _checked_folds(folds, fold_repeats, how, views, baselines)
     of_layers = layers_of(layers, recipe_options)
@@ -171,16 +180,16 @@ def compare_approaches(
         _check(recipe_of, engine_options.engine, cache_dir)
     before = [options_before(tune, cache_dir, **one) for one in of_backbones] if tune is not None else []
     network_classes = _network_classes(class_list, is_used=direct, maps=maps)
-    runs_dir = as_path(runs_dir) if runs_dir else None
-    if runs_dir:
-        check_empty(runs_dir)
+    runs_dir = _empty_folder(runs_dir)
     scanned = scan(data_dir, cache_dir, to_test=folds is None, show=training.show)
     check_class_weights(training.class_weights, scanned.class_names)
     if how.curve:
-        how.curve.check_fit(scanned.n_train)
+        how.curve.check_fit(scanned)
     settings = ExtractionSettings(engine_options=engine_options, workers=workers, strict=strict, show=training.show)
     request = partial(FeatureRequest, scanned, data_dir, cache_dir, settings)
-    of_heads = [request(one, views, partial(head_candidates, of_layers=len(of_layers) > 1)) for one in of_backbones]
+    of_heads = [
+        request(one, views, partial(head_candidates, heads=heads, of_layers=len(of_layers) > 1)) for one in of_backbones
+    ]
     requests = list(of_heads)
     requests += [
         _tuned_request(request, plain, one, views, *named, cache_dir)
@@ -193,6 +202,8 @@ def compare_approaches(
         map_to = partial(make_class_map, maps, class_list=network_classes, class_names=scanned.class_names)
         applications, warnings = direct_applications(backbones, recipe_options, map_to, cache_dir)
         requests += [request(whole, None, partial(direct_candidates, class_map)) for whole, class_map in applications]
+    recipes = list(dict.fromkeys(chain.from_iterable(one.recipes for one in requests)))
+    how = replace(how, settings=settings_of("compare", given, scanned, recipes))
     skipped = _extract(scanned, requests, of_heads if len(of_layers) > 1 else ())
     if folds is not None:
         scanned = without_test(scanned)
@@ -200,11 +211,10 @@ def compare_approaches(
     aspect_ratio = kept_aspect_ratio(recipe_options["resize"])
     candidate_of = partial(baseline_candidate, cache_dir=cache_dir, workers=workers, aspect_ratio=aspect_ratio)
     dataset, evaluations, left_out = _evaluate_all(requests, baselines, candidate_of, scanned, how, runs_dir)
-    recipes = list(dict.fromkeys(chain.from_iterable(one.recipes for one in requests)))
     stores = [cache_dir / recipe.slug for recipe in recipes]
     limits = [*_random_weights_warnings(recipes), *_sample_warnings(scanned)]
     warnings = [*limits, *data_warnings(scanned, dataset, stores), *warnings, *left_out]
-    comparison = _comparison(dataset, recipes, evaluations, training.seed, warnings)
+    comparison = _comparison(dataset, recipes, evaluations, how, warnings)
     return _analysed(comparison, dataset, evaluations, skipped, cache_dir, training)
 
 
@@ -275,6 +285,14 @@ def _make_folds(
     return divide(dataset, None, n_folds, n_repeats, training)
 
 
+def _empty_folder(named: Path | str | None) -> Path | None:
+    """Return the folder for runs, if there is one; raise FeatxError if there is something in it."""
+    folder = as_path(named) if named else None
+    if folder:
+        check_empty(folder)
+    return folder
+
+
 def _network_classes(class_list: Path | str | None, *, is_used: bool, maps: Sequence[str]) -> tuple[NetworkClass, ...]:
     """Return the classes in a class list, if there is one; warn if nothing is applied directly."""
     if (maps or class_list) and not is_used:
@@ -302,14 +320,24 @@ def _tuned_request(
     return made
 
 
-def _as_curve(given: bool | Sequence[int], repeats: int) -> Curve | None:
+def _as_curve(given: bool | Sequence[int], shots: bool | Sequence[int], repeats: int) -> Curve | None:
     """Return the learning curve that is asked for; None if there is none."""
+    if shots is not False and not isinstance(given, bool):
+        raise FeatxError("A learning curve has numbers of images (--curve-sizes) or numbers of each class (--shots).")
+    of_class = (
+        SHOTS if shots is True else _as_numbers("shots", "numbers of images of each class, like [1, 5, 10]", shots)
+    )
+    if of_class:
+        return Curve(shots=of_class, n_seeds=max(N_SEEDS_OF_SHOTS, repeats))
+    sizes = _as_numbers("learning_curve", "numbers of training images, like [50, 500]", given)
+    return Curve(sizes, n_seeds=max(N_SEEDS, repeats)) if given else None
+
+
+def _as_numbers(name: str, what: str, given: bool | Sequence[int]) -> tuple[int, ...]:
+    """Return the numbers that are asked for; none for True and False."""
     if not isinstance(given, bool | Sequence) or isinstance(given, str):
-        raise FeatxError(
-            f"learning_curve is True, False, or numbers of training images, like [50, 500]. Received: {shown(given)}"
-        )
-    sizes = () if isinstance(given, bool) else tuple(whole_number("a size of learning_curve", one) for one in given)
-    return Curve(sizes, max(N_SEEDS, repeats)) if given else None
+        raise FeatxError(f"{name} is True, False, or {what}. Received: {shown(given)}")
+    return () if isinstance(given, bool) else tuple(whole_number(f"a size of {name}", one) for one in given)
 
 
 def _check(options: RecipeOptions, engine: str, cache_dir: StoragePath) -> None:
@@ -366,10 +394,10 @@ def _comparison(
     dataset: ImageDataset,
     recipes: Sequence[Recipe],
     evaluations: Sequence[Evaluation],
-    seed: int,
+    how: Procedure,
     warnings: Sequence[str],
 ) -> Comparison:
-    is_validation = validation_part(dataset, seed) if dataset.n_train else np.zeros(0, bool)
+    is_validation = validation_part(dataset, how.training.seed) if dataset.n_train else np.zeros(0, bool)
     n_folds = evaluations[0].approach.n_folds
     correct = {one.approach.name: one.correct for one in evaluations}
     measured = {one.approach.name: one.approach.metrics for one in evaluations}
@@ -381,7 +409,7 @@ def _comparison(
         n_train=round(dataset.n_images * (1 - 1 / n_folds)) if n_folds else int((~is_validation).sum()),
         n_validation=int(is_validation.sum()),
         n_test=dataset.n_test,
-        seed=seed,
+        seed=how.training.seed,
         approaches=with_p_values([one.approach for one in evaluations], correct),
         recipes=tuple(json.loads(recipe.to_json()) for recipe in recipes),
         warnings=(*warnings, *accuracy_warnings(dataset, measured, is_weighted=is_weighted)),
@@ -389,6 +417,7 @@ def _comparison(
         hardware=dict(hardware()),
         command=command_line(),
         created_at=now(),
+        settings=how.settings,
         learning_curve=tuple(point for one in evaluations for point in one.curve),
     )
 

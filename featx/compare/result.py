@@ -24,6 +24,7 @@ from featx.train import (
     ClassMetrics,
     Confusion,
     Metrics,
+    Settings,
     class_metrics,
     imbalance,
     resampled_interval,
@@ -154,12 +155,14 @@ class CurvePoint:
         fraction: the share of the training images, up to 1.
         n_train: number of training images, including the validation part.
         accuracies: on all test images, one for each seed.
+        per_class: number of training images of each class; None if the curve is of shares or numbers of all.
     """
 
     approach: str
     fraction: float
     n_train: int
     accuracies: tuple[float, ...]
+    per_class: int | None = None
 
     @property
     def mean(self) -> float:
@@ -216,6 +219,7 @@ class Comparison:
         error_analysis: the same, image by image; None if it was not made. The JSON file calls it `examination`.
         learning_curve: the accuracy of each approach with fewer training images; empty if it was not requested.
         claims: what others claim about its approaches; see `featx.compare.claims.with_claims`.
+        settings: all that decided it, which `featx rerun` needs; None in results of an older featx.
 
     Raises:
         FeatxError: no approach, two with the same name, or a confusion matrix that does not fit the classes.
@@ -238,6 +242,7 @@ class Comparison:
     error_analysis: ErrorAnalysis | None = None
     learning_curve: tuple[CurvePoint, ...] = ()
     claims: tuple[Claim, ...] = ()
+    settings: Settings | None = None
 
     def __post_init__(self) -> None:
         names = [approach.name for approach in self.approaches]

@@ -39,6 +39,10 @@ FORMATS: dict[str, tuple[str, Callable[[Graph, dict[str, Any], Path], None]]] = 
 }
 
 
+#: Protocol buffers are not larger.
+_MAX_ONNX_BYTES = 2 << 30
+
+
 @dataclass(frozen=True)
 class Export:
     """A file or folder that was written.
@@ -82,7 +86,7 @@ def export_run(
         run_dir: a run folder of `featx train-top`; or a report folder of `featx compare`, for its best run.
         to_path: the file or folder to write, which must not exist; in the run folder if None.
         format: `"keras"`, `"savedmodel"` or `"onnx"`.
-        head: `"tuned"`, `"dense"` or `"logreg"`; if None, the first of these that the run has.
+        head: `"tuned"` or one of `featx.heads.HEADS`; if None, the first of these that the run has.
         cache_dir: remembers digests of weights files.
         weights: file of the backbone's weights, if you moved it since the run was made.
         show: show progress on stderr.
@@ -108,6 +112,8 @@ def export_run(
     if recipe.precision != "float32":
         log.info("The run computes in %s, the export in float32, so probabilities differ slightly.", recipe.precision)
     weights_path = run.find_weights(as_cache_dir(cache_dir), as_path(weights) if weights else None).path
+    if format == "onnx":
+        _check_onnx_size(head_path, weights_path)
     begin = new_file if suffix else partial(new_folder, last="saved_model.pb")
     with waiting(f"export to {format}", show=show) as note, begin(path) as making:
         note("building the network")
@@ -131,6 +137,16 @@ def _check_backbone(recipe: Recipe, form: str) -> None:
         raise FeatxError(
             f"The backbone {printable(recipe.backbone)} is an ONNX network, which can only be exported as ONNX: add "
             f"--format onnx. Received: {form}"
+        )
+
+
+def _check_onnx_size(head_path: Path, weights_path: Path | None) -> None:
+    """Raise FeatxError if the network and its head are larger than an ONNX file can be: `knn` has all its features."""
+    n_bytes = sum(path.stat().st_size for path in (head_path, weights_path) if path)
+    if n_bytes > _MAX_ONNX_BYTES:
+        raise FeatxError(
+            f"An ONNX file has at most {size(_MAX_ONNX_BYTES)}, and the network and the head {head_path.stem} have "
+            f"{size(n_bytes)}: choose another --format or --head."
         )
 
 

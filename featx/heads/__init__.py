@@ -1,11 +1,12 @@
 """The models of stage two: trained on features in seconds, and saved as Keras models.
 
-A new head is one function and one entry in `dense.py`.
+A new head is one file, and one entry in `registry.py`.
 """
 
 from featx.heads.class_weights import BALANCED, check_class_weights, weigh_classes, weights_text
-from featx.heads.dense import HEADS, TrainingSet, check_memory, head_names, train_head
+from featx.heads.dense import TrainingSet
 from featx.heads.inference import Head, read_head, save_model
+from featx.heads.registry import DEFAULT_HEADS, HEADS, check_memory, head_names, train_head
 from featx.heads.training_loop import (
     MAX_EPOCHS,
     MAX_SEED,

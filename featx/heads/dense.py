@@ -1,7 +1,4 @@
-"""The heads: the models of stage two, trained on features in seconds.
-
-Both end up as Keras models of the same kind, features in and probabilities out, so that there is one file format and
-one way to predict. A new head is one function and one entry in `_TRAINERS`.
+"""The report's heads, dense and logreg, and what a head is trained on.
 
 Both centre the features, scale them by one number, and give that back to their first layer, so that models take raw
 features. Dividing each feature by its own standard deviation, as is usual, is worse here: it amplifies features that
@@ -10,26 +7,21 @@ one number against 78.4 % with 500 images, 82.4 against 81.9 % with 2000, 84.0 a
 loss each time.
 """
 
-import math
-import time
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from featx.errors import FeatxError, NotEnoughMemoryError, TrainingError
+from featx.errors import TrainingError
 from featx.heads.class_weights import weights_text
-from featx.heads.logistic import Scaled, fit_logreg, folds_of, logreg_bytes
+from featx.heads.logistic import Scaled, fit_logreg, folds_of
 from featx.heads.streamed_logistic import fit_logreg_streamed, sample_rows
 from featx.heads.training_loop import Trained, Training, fit, layer_seeds, output_layer, split
 from featx.store import Rows, ViewRows, all_views, below
-from featx.system import check_name, free_memory_bytes, import_keras, names, size, waiting
+from featx.system import import_keras, waiting
 
 _Floats = npt.NDArray[np.float64]
-
-HEADS = ("dense", "logreg")
 
 #: How the dense head is trained: rows per step, rmsprop's learning rate, and the root mean square of what it sees. Of
 #: batches of 32, 128 and 256, rates from 2.5e-4 to 2e-3 and root mean squares from 0.06 to 0.5, these had nearly the
@@ -82,64 +74,6 @@ class TrainingSet:
         if self.class_weights is not None:
             noted["class_weights"] = weights_text(self.class_weights)
         return noted
-
-
-def train_head(name: str, images: TrainingSet, training: Training) -> Trained:
-    """Return the head `name`, trained on the features of the training split.
-
-    Args:
-        name: one of `HEADS`, or `"softmax"`, the head of the report's ResNet50.
-        images: the training split.
-        training: training options; `logreg` uses only the seed.
-
-    Raises:
-        TrainingError: there is no such head, or it cannot be trained on this data.
-    """
-    _check_head(name)
-    import_keras()  # its start is no part of training
-    start_s = time.perf_counter()
-    head = _TRAINERS[name](Task.of(images, training))
-    return replace(head, fit_s=time.perf_counter() - start_s, details={**head.details, **images.details})
-
-
-def check_memory(name: str, X: Rows, n_rows: int, n_classes: int) -> None:
-    """Raise NotEnoughMemoryError if training the head `name` would take more memory than is free.
-
-    The system gives memory that it has not got, and ends the process when that is used: so this is asked before.
-
-    Args:
-        name: of the head. Only `logreg` is checked, whose solver remembers its steps.
-        X: `(n, ...)` features.
-        n_rows: how many of them are trained on, and of views.
-        n_classes: number of classes.
-    """
-    n_features = math.prod(X.shape[1:])
-    needed = logreg_bytes(n_rows, n_features, n_classes, in_memory=isinstance(X, np.ndarray))
-    if name == "logreg" and needed > (free := free_memory_bytes()):
-        raise NotEnoughMemoryError(
-            f"logreg needs about {size(needed)} of memory for {n_classes:,} classes and {n_features:,} features, and "
-            f"{size(free)} are free. Extract fewer features with --pooling avg. In Python, heads='dense' trains the "
-            f"other head only."
-        )
-
-
-def head_names(heads: Sequence[str] | str) -> tuple[str, ...]:
-    """Return the names of heads, each once; one name alone is a list of one.
-
-    Raises:
-        TrainingError: there is no such head.
-        FeatxError: it is not a list of names, or is empty.
-    """
-    chosen = tuple(dict.fromkeys(names("heads", heads)))
-    if not chosen:
-        raise FeatxError(f"There is nothing to train: name a head, {' or '.join(HEADS)}.")
-    for name in chosen:
-        _check_head(name)
-    return chosen
-
-
-def _check_head(name: str) -> None:
-    check_name(name, _TRAINERS, f"A head must be one of {', '.join(HEADS)}.", TrainingError)
 
 
 def _batch_size(n_rows: int) -> int:
@@ -204,7 +138,7 @@ def train_dense(task: Task) -> Trained:
     centring: 30 % instead of 100 % of the validation images of handwritten digits.
     """
     keras = import_keras()
-    mean, scale = _centre_and_scale(task.X)
+    mean, scale = centre_and_scale(task.X)
     scale *= DENSE_INPUT_RMS
     flatten, hidden, dropout, output = dense_layers(keras, task.n_classes, task.training.seed)
     features = keras.Input(task.X.shape[1:], name="features")
@@ -226,13 +160,12 @@ def dense_layers(keras: Any, n_classes: int, seed: int) -> tuple[Any, Any, Any, 
     return keras.layers.Flatten(), hidden, dropout, output_layer(keras, n_classes, next(seeds))
 
 
-def _train_logreg(task: Task) -> Trained:
+def train_logreg(task: Task) -> Trained:
     """Fit L2-regularized logistic regression to all rows, C from cross-validation, and make it Flatten → Dense.
 
     The exact solver does it, or the streaming one for rows that are on disk.
     """
-    keras = import_keras()
-    scaled = Scaled(task.X, *_centre_and_scale(task.X))
+    scaled = Scaled(task.X, *centre_and_scale(task.X))
     y, digests, n_images, n_classes, seed = task.y, task.digests, len(task.rows), task.n_classes, task.training.seed
     if isinstance(task.X, np.ndarray):
         with waiting("logreg", show=task.training.show) as note:
@@ -243,16 +176,33 @@ def _train_logreg(task: Task) -> Trained:
         fitted = fit_logreg_streamed(
             scaled, y, digests, task.training, n_images=n_images, n_classes=n_classes, class_weights=weights
         )
-    kernel = fitted.coef.T * scaled.scale
-    output = output_layer(keras, n_classes, seed)
-    features = keras.Input(task.X.shape[1:], name="features")
-    model = keras.Model(features, output(keras.layers.Flatten()(features)), name="logreg")
-    output.set_weights([kernel, fitted.bias - scaled.mean @ kernel])
+    model = linear_model("logreg", task, scaled, fitted.coef, fitted.bias)
     details = {"feature_scale": scaled.scale, **fitted.details}
     return Trained("logreg", model, details=details, out_of_fold=fitted.out_of_fold)
 
 
-def _train_softmax(task: Task) -> Trained:
+def linear_model(name: str, task: Task, scaled: Scaled, coef: _Floats, bias: _Floats) -> Any:
+    """Return the Keras model Flatten → Dense of a head that is linear in features that were centred and scaled.
+
+    Args:
+        name: of the head.
+        task: what it was trained on.
+        scaled: how the features were centred and scaled; the model takes raw ones.
+        coef: `(k, n_features)`, k 1 or the number of classes; of two classes, the difference counts.
+        bias: `(k,)`.
+    """
+    if task.n_classes == 2 and len(bias) == 2:
+        coef, bias = np.diff(coef, axis=0), np.diff(bias)
+    keras = import_keras()
+    kernel = coef.T * scaled.scale
+    output = output_layer(keras, task.n_classes, task.training.seed)
+    features = keras.Input(task.X.shape[1:], name="features")
+    model = keras.Model(features, output(keras.layers.Flatten()(features)), name=name)
+    output.set_weights([kernel, bias - scaled.mean @ kernel])
+    return model
+
+
+def train_softmax(task: Task) -> Trained:
     """Train what the report put on its frozen ResNet50: Flatten → Dense(n, softmax), adam as Keras has it."""
     keras = import_keras()
     features = keras.Input(task.X.shape[1:], name="features")
@@ -261,14 +211,7 @@ def _train_softmax(task: Task) -> Trained:
     return task.fit(model, keras.optimizers.Adam())
 
 
-_TRAINERS: dict[str, Callable[[Task], Trained]] = {
-    "dense": train_dense,
-    "logreg": _train_logreg,
-    "softmax": _train_softmax,
-}
-
-
-def _centre_and_scale(X: Rows) -> tuple[_Floats, float]:
+def centre_and_scale(X: Rows) -> tuple[_Floats, float]:
     """Return the mean of every feature, `(n_features,)`, and what brings all to a root mean square of 1 around it.
 
     Of rows on disk, a sample tells both well enough: they are where training starts from, and no part of a model.

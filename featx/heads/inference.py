@@ -2,7 +2,8 @@
 
 Starting Keras takes longer than all other work for one image. A head is a `.keras` file (a zip of `config.json` and
 `model.weights.h5`) with a chain of `Dense` layers; the layers between them, `Flatten` and `Dropout`, do nothing to
-features that are one row for each image. NumPy multiplies as well as Keras does. Nothing in the file is run as code.
+features that are one row for each image. In one kind of head, the nearest training rows vote between two such layers.
+NumPy multiplies as well as Keras does. Nothing in the file is run as code.
 """
 
 import io
@@ -28,6 +29,9 @@ from featx.system import import_keras
 from featx.text import printable
 
 _WITHOUT_NUMBERS = {"Flatten", "Dropout"}
+
+#: The layers of a head in which the nearest training rows vote, see `voting_model`.
+_VOTING_KINDS = ["InputLayer", "Flatten", "Dense", "TopK", "Min", "GreaterEqual", "Softmax", "Dense", "Sum", "Divide"]
 
 #: What a damaged file, or one that somebody made up, makes zipfile, JSON, HDF5 and NumPy raise.
 _DAMAGE = (
@@ -63,14 +67,19 @@ def save_model(model: Any, path: Path) -> None:
 
 @dataclass(frozen=True)
 class _Dense:
-    """`kernel (n_in, n_out)`, `bias (n_out,)`, both float32, and the name of an activation."""
+    """`kernel (n_in, n_out)`, `bias (n_out,)`, both float32, and the name of an activation.
+
+    If `n_nearest` is not 0, the outputs go through `nearest_votes` instead.
+    """
 
     kernel: np.ndarray
     bias: np.ndarray
     activation: str
+    n_nearest: int = 0
 
     def __call__(self, X: np.ndarray) -> np.ndarray:
-        return _ACTIVATIONS[self.activation](X @ self.kernel + self.bias)
+        outputs = X @ self.kernel + self.bias
+        return nearest_votes(outputs, self.n_nearest) if self.n_nearest else _ACTIVATIONS[self.activation](outputs)
 
 
 @dataclass(frozen=True)
@@ -108,6 +117,9 @@ class Head:
     def to_keras(self) -> Any:
         """Return a Keras model that computes the same: features `(n, …)` to a sigmoid `(n, 1)`, or a softmax."""
         keras = import_keras()
+        if n_nearest := self._layers[0].n_nearest:
+            similarity, votes = self._layers
+            return voting_model(self.feature_shape, similarity.kernel, similarity.bias, n_nearest, votes.kernel)
         features = keras.Input(self.feature_shape, name="features")
         outputs = keras.layers.Flatten()(features)
         for layer in self._layers:
@@ -115,6 +127,41 @@ class Head:
             outputs = dense(outputs)
             dense.set_weights([layer.kernel, layer.bias])
         return keras.Model(features, outputs)
+
+
+def voting_model(
+    feature_shape: tuple[int, ...], kernel: np.ndarray, bias: np.ndarray, n_nearest: int, votes: np.ndarray
+) -> Any:
+    """Return the Keras model of a head in which the nearest of n training rows vote.
+
+    Args:
+        feature_shape: of one image's features.
+        kernel: `(n_features, n)` float32; with the bias, from raw features to the similarity to each training row.
+        bias: `(n,)` float32.
+        n_nearest: how many vote, see `nearest_votes`.
+        votes: `(n, n_classes)` float32, what each is for: no negative number, and some that is above 0.
+    """
+    keras = import_keras()
+    features = keras.Input(feature_shape, name="features")
+    options = {"kernel_initializer": "zeros", "trainable": False}
+    similarity = keras.layers.Dense(len(bias), name="similarity", **options)
+    of_class = keras.layers.Dense(votes.shape[1], use_bias=False, name="probabilities", **options)
+    scores = similarity(keras.layers.Flatten()(features))
+    last = keras.ops.min(keras.ops.top_k(scores, n_nearest)[0], axis=-1, keepdims=True)
+    counts = of_class(keras.layers.Softmax()(scores, mask=scores >= last))
+    model = keras.Model(features, counts / keras.ops.sum(counts, axis=-1, keepdims=True), name="knn")
+    similarity.set_weights([kernel, bias])
+    of_class.set_weights([votes])
+    return model
+
+
+def nearest_votes(scores: np.ndarray, n_nearest: int) -> np.ndarray:
+    """Return `(n, m)`: the softmax of each row over its `n_nearest` highest `scores`, `(n, m)`, and 0 for the others.
+
+    Scores that are equal to the last of these count, too: which ones they are does not depend on the order of rows.
+    """
+    last = np.partition(scores, -n_nearest, axis=1)[:, -n_nearest, np.newaxis]
+    return _softmax(np.where(scores >= last, scores, -np.inf))
 
 
 def check_shape(X: np.ndarray, feature_shape: tuple[int, ...]) -> None:
@@ -188,7 +235,7 @@ def _read(path: Path) -> Head:
             raise ValueError("its description is too long")
         layers = json.loads(file.read("config.json"))["config"]["layers"]
         feature_shape, dense = _shapes(layers)
-        check_size(file, 4 * sum((layer.n_inputs + 1) * layer.n_outputs for layer in dense))
+        check_size(file, 4 * sum((layer.n_inputs + layer.has_bias) * layer.n_outputs for layer in dense))
         weights = file.read(WEIGHTS_NAME)
     with h5py.File(io.BytesIO(weights), "r") as file:
         check_own_data(file, weights, len(weights))
@@ -199,12 +246,17 @@ def _read(path: Path) -> Head:
 
 @dataclass(frozen=True)
 class _Shape:
-    """What a `Dense` layer is said to be: its name, `n_inputs` and `n_outputs` 1 or more, its activation."""
+    """What a `Dense` layer is said to be: its name, `n_inputs` and `n_outputs` 1 or more, its activation.
+
+    `n_nearest` is as in `_Dense`.
+    """
 
     name: str
     n_inputs: int
     n_outputs: int
     activation: str
+    n_nearest: int = 0
+    has_bias: bool = True
 
 
 def _shapes(layers: list[dict[str, Any]]) -> tuple[tuple[int, ...], list[_Shape]]:
@@ -220,17 +272,39 @@ def _shapes(layers: list[dict[str, Any]]) -> tuple[tuple[int, ...], list[_Shape]
     feature_shape = tuple(map(_size, sides))
     dense: list[_Shape] = []
     n_inputs = math.prod(feature_shape)
+    if [layer["class_name"] for layer in layers] == _VOTING_KINDS:
+        return feature_shape, _voting_shapes(layers, n_inputs)
     for layer in layers[1:]:
         kind, config = layer["class_name"], layer["config"]
         if kind in _WITHOUT_NUMBERS:
             continue
-        if kind != "Dense" or config["use_bias"] is not True or config["activation"] not in _ACTIVATIONS:
+        if kind != "Dense" or config["use_bias"] is not True or config["activation"] not in _CHAIN_ACTIVATIONS:
             raise ValueError(f"it has a layer that featx does not use in heads: {kind}")
         dense.append(_Shape(str(config["name"]), n_inputs, _size(config["units"]), config["activation"]))
         n_inputs = dense[-1].n_outputs
     if not dense or dense[-1].activation != ("sigmoid" if n_inputs == 1 else "softmax"):
         raise ValueError("it does not end in probabilities")
     return feature_shape, dense
+
+
+def _voting_shapes(layers: list[dict[str, Any]], n_inputs: int) -> list[_Shape]:
+    """Return the `Dense` layers of a head as `voting_model` makes it.
+
+    Raises:
+        ValueError: it is no such head.
+        LookupError, TypeError: it is no such description at all.
+    """
+    similarity, top_k, votes = (layers[number]["config"] for number in (2, 3, 7))
+    n_rows, n_nearest, n_classes = _size(similarity["units"]), _size(top_k["k"]), _size(votes["units"])
+    has_bias = [one["use_bias"] for one in (similarity, votes)]
+    if {similarity["activation"], votes["activation"]} != {"linear"} or has_bias != [True, False]:
+        raise ValueError("it is not made as featx makes such heads")
+    if n_nearest > n_rows or n_classes < 2:
+        raise ValueError("its layers do not fit together")
+    return [
+        _Shape(str(similarity["name"]), n_inputs, n_rows, "linear", n_nearest),
+        _Shape(str(votes["name"]), n_rows, n_classes, "linear", has_bias=False),
+    ]
 
 
 def _size(value: object) -> int:
@@ -245,15 +319,17 @@ def _dense(layer: _Shape, variables: Any) -> _Dense:
     Raises:
         ValueError: they are other numbers than it is said to have, or not finite.
     """
-    kernel, bias = variables["0"], variables["1"]
+    kernel, bias = variables["0"], variables["1"] if layer.has_bias else np.zeros(layer.n_outputs, np.float32)
     if (kernel.shape, bias.shape) != ((layer.n_inputs, layer.n_outputs), (layer.n_outputs,)):
         raise ValueError("its layers do not fit together")
     if not {kernel.dtype, bias.dtype} <= {np.dtype(np.float16), np.dtype(np.float32)}:
         raise ValueError("its weights are not floating-point numbers")
     numbers = [variable[:].astype(np.float32, copy=False) for variable in (kernel, bias)]
-    dense = _Dense(numbers[0], numbers[1], layer.activation)
+    dense = _Dense(numbers[0], numbers[1], layer.activation, layer.n_nearest)
     if not (np.isfinite(dense.kernel).all() and np.isfinite(dense.bias).all()):
         raise ValueError("its weights are not finite")
+    if not layer.has_bias and not ((dense.kernel >= 0).all() and (dense.kernel > 0).any(axis=1).all()):
+        raise ValueError("its votes are not shares")
     return dense
 
 
@@ -273,4 +349,15 @@ def _softmax(x: np.ndarray) -> np.ndarray:
     return shares
 
 
-_ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {"relu": _relu, "sigmoid": _sigmoid, "softmax": _softmax}
+def _linear(x: np.ndarray) -> np.ndarray:
+    return x
+
+
+#: Those of chains of layers, and that of heads that vote.
+_CHAIN_ACTIVATIONS = ("relu", "sigmoid", "softmax")
+_ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "relu": _relu,
+    "sigmoid": _sigmoid,
+    "softmax": _softmax,
+    "linear": _linear,
+}

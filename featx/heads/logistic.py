@@ -23,6 +23,9 @@ C_GRID = tuple(float(10**exponent) for exponent in np.arange(-2, 4.1, 0.5))
 #: Folds; from `MANY_ROWS` on, three choose as well as five.
 N_FOLDS, N_FOLDS_MANY_ROWS, MANY_ROWS = 5, 3, 4000
 
+#: C times the number of features where no image can be held out to choose it.
+DEFAULT_C = 1.0
+
 #: The most rows whose Gram matrix is worth decomposing.
 MAX_GRAM_ROWS = 3000
 
@@ -60,7 +63,7 @@ class Fitted:
     Attributes:
         coef: `(k, n_features)`, with one row for two classes, or one for each class.
         bias: `(k,)`.
-        out_of_fold: `(n_images, n_classes)`, the probabilities of held-out images; None without those of all.
+        out_of_fold: `(n_images, n_classes)`, the probabilities of held-out images; None without those of all images.
         details: see `featx.heads.training_loop.Trained`.
     """
 
@@ -73,20 +76,26 @@ class Fitted:
 def folds_of(
     y: npt.NDArray[np.int64], digests: npt.NDArray[np.uint8], n_classes: int, seed: int
 ) -> npt.NDArray[np.int64]:
-    """Return the fold of every row: equal images together, every class in every fold, whatever the order of rows."""
+    """Return the fold of every row: equal images together, every class in every fold, whatever the order of rows.
+
+    A class that has only one image, or copies of one, is in fold -1: it is never held out. So are all if fewer than two
+    classes have more.
+
+    Raises:
+        TrainingError: a class has no image.
+    """
     _, first, image = np.unique(digests, axis=0, return_index=True, return_inverse=True)
     label = y[first]
     counts = np.bincount(label, minlength=n_classes)
-    if counts.min() < 2:
-        raise TrainingError(
-            "Logistic regression needs at least 2 different images of every class to train on; add images. "
-            f"Received: {counts.min()} of class number {counts.argmin()}"
-        )
-    n_folds = min(N_FOLDS if len(y) < MANY_ROWS else N_FOLDS_MANY_ROWS, int(counts.min()))
-    rng = np.random.default_rng(seed)
-    by_class = np.concatenate([rng.permutation(np.flatnonzero(label == number)) for number in range(n_classes)])
-    fold = np.empty(len(first), np.int64)
-    fold[by_class] = np.arange(len(first)) % n_folds
+    if not counts.all():
+        raise TrainingError(f"There is no image of class number {counts.argmin()} to train on; add images.")
+    fold = np.full(len(first), -1)
+    if (counts > 1).sum() > 1:
+        n_folds = min(N_FOLDS if len(y) < MANY_ROWS else N_FOLDS_MANY_ROWS, int(counts[counts > 1].min()))
+        rng = np.random.default_rng(seed)
+        shuffled = [rng.permutation(np.flatnonzero(label == number)) for number in np.flatnonzero(counts > 1)]
+        by_class = np.concatenate(shuffled)
+        fold[by_class] = np.arange(len(by_class)) % n_folds
     return fold[image.reshape(-1)]
 
 
@@ -123,10 +132,19 @@ def fit_logreg(
             the same.
     """
     n_features = features.mean.size
+    return fit_in_span(features, lambda Z: _fit_rows(Z, y, folds, n_features, n_images, note, class_weights))
+
+
+def fit_in_span(features: Scaled, fit: Callable[[npt.NDArray[np.float32]], Fitted]) -> Fitted:
+    """Fit a linear model with an L2 penalty to features in memory; `fit` does it for float32 rows `(n, r)`.
+
+    The rows are the features, centred and scaled, or fewer numbers that say the same if there are few rows.
+    """
+    n_features = features.mean.size
     if len(features.X) > min(MAX_GRAM_ROWS, n_features // 2):
-        return _fit_rows(_all_rows(features), y, folds, n_features, n_images, note, class_weights)
+        return fit(_all_rows(features))
     Z, back = _rows_in_their_span(features)
-    fitted = _fit_rows(Z, y, folds, n_features, n_images, note, class_weights)
+    fitted = fit(Z)
     weights = fitted.coef @ back
     slabs = [weights @ _columns(features, start) for start in range(0, n_features, _SLAB_FEATURES)]
     return replace(fitted, coef=np.hstack(slabs))
@@ -185,14 +203,18 @@ def _fit_rows(
     with warnings.catch_warnings(), threadpool_limits(1):
         warnings.simplefilter("ignore", ConvergenceWarning)  # said in the details, not on the user's screen
         warnings.filterwarnings("ignore", "The number of unique classes is greater than 50%", UserWarning)
-        C, out_of_fold = _choose_c(Z, y, folds, n_features, n_images, note, class_weights)
+        C, out_of_fold, details = DEFAULT_C / n_features, None, dict[str, float | int | str]()
+        if (is_rated := folds[:n_images] >= 0).any():
+            C, held_out = _choose_c(Z, y, folds, n_features, n_images, note, class_weights)
+            details["cv_accuracy"] = float((held_out.argmax(axis=1) == y[:n_images])[is_rated].mean())
+            details["cv_folds"] = int(folds.max()) + 1
+            out_of_fold = held_out if is_rated.all() else None
         note("fitting to all images")
         weights = _by_class(class_weights)
         final = LogisticRegression(C=C, class_weight=weights, tol=TOLERANCE, max_iter=MAX_ITERATIONS).fit(Z, y)
-    details: dict[str, float | int | str] = {
+    details = {
         "C": C,
-        "cv_accuracy": float((out_of_fold.argmax(axis=1) == y[:n_images]).mean()),
-        "cv_folds": int(folds.max()) + 1,
+        **details,
         "converged": "yes" if final.n_iter_.max() < MAX_ITERATIONS else "no",
     }
     return Fitted(final.coef_.astype(np.float64), final.intercept_.astype(np.float64), out_of_fold, details)
@@ -209,8 +231,8 @@ def _choose_c(
 ) -> tuple[float, npt.NDArray[np.float32]]:
     """Return the C with the lowest cross-validated log loss, and the probabilities of held-out images.
 
-    These are `(n_images, n_classes)`. Views are trained on, but only images are held out: they are what the model is
-    for. Images and their views are in one fold.
+    These are `(n_images, n_classes)`, NaN for those in fold -1. Views are trained on, but only images are held out:
+    they are what the model is for. Images and their views are in one fold.
 
     The loss, because it ranks values of C with less noise than the accuracy and keeps probabilities honest. Goes up the
     grid, each fit from where the last one ended, and stops where the loss no longer falls: beyond, fits take longest.
@@ -221,7 +243,8 @@ def _choose_c(
     options = {"class_weight": weights, "tol": CV_TOLERANCE, "max_iter": MAX_ITERATIONS, "warm_start": True}
     models = [LogisticRegression(**options) for _ in range(folds.max() + 1)]
     of_images, y_images = folds[:n_images], y[:n_images]
-    probabilities = np.empty((n_images, int(y.max()) + 1), np.float32)
+    is_rated = of_images >= 0
+    probabilities = np.full((n_images, int(y.max()) + 1), np.nan, np.float32)
     best = (np.inf, 0.0, probabilities)
     for number, C in enumerate(value / n_features for value in C_GRID):
         for fold, model in enumerate(models):
@@ -229,9 +252,9 @@ def _choose_c(
             note(f"cross-validation, fit {n_begun} of at most {len(C_GRID) * len(models)}")
             seen, held_out = folds != fold, np.flatnonzero(of_images == fold)
             probabilities[held_out] = model.set_params(C=C).fit(Z[seen], y[seen]).predict_proba(Z[held_out])
-        of_truth = probabilities[np.arange(n_images), y_images]
+        of_truth = probabilities[is_rated, y_images[is_rated]]
         logs = np.log(np.maximum(of_truth, SMALLEST_PROBABILITY))
-        weighted = logs if class_weights is None else logs * class_weights[y_images]
+        weighted = logs if class_weights is None else logs * class_weights[y_images[is_rated]]
         loss = -float(weighted.sum(dtype=np.float64))
         if loss >= best[0]:
             break

@@ -8,6 +8,7 @@ solver does: the same C, and the same or one more of 2000 test images right.
 """
 # ruff: noqa: N803, N806 - X, Z and C are what the books call them
 
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from featx.heads.logistic import Fitted, Scaled, fit_logreg, folds_of
+from featx.heads.slabs import in_order
 from featx.heads.training_loop import Training
 from featx.store import FeatureArray, row_bytes
 from featx.system import in_threads, prefetched, progress_bar, waiting
@@ -75,11 +77,9 @@ def fit_logreg_streamed(
     with waiting("logreg", show=training.show) as note:
         of_sample = fit_logreg(sample, y[images], folds, len(images), note, class_weights)
     C = float(of_sample.details["C"])
-    Z = (sample.X.reshape(len(images), -1) - sample.mean) * sample.scale
-    weights = None if class_weights is None else class_weights[y[images]]
-    stretch = _stretch(Z, of_sample, C, len(features.X), weights)
-    objective = _Objective(features, y, C, class_weights)
-    coef, bias, converged, n_passes = _minimize(objective, stretch, of_sample, show=training.show)
+    coef, bias, converged, n_passes = minimize_over_rows(
+        "logreg", Objective(features, y, C, LOGISTIC, class_weights), sample, y[images], of_sample, show=training.show
+    )
     details: dict[str, float | int | str] = {
         **of_sample.details,
         "converged": converged,
@@ -91,7 +91,46 @@ def fit_logreg_streamed(
 
 
 @dataclass(frozen=True)
-class _Objective:
+class Loss:
+    """The loss of a linear model, from its outputs `(n, k)`; k is 1, for class 1, or the number of classes.
+
+    Attributes:
+        sum: returns the sum of the losses of rows with labels `(n,)`, and its derivatives by the outputs, `(n, k)`;
+            weighted by class weights, `(n_classes,)`, unless they are None.
+        curvature: returns the second derivatives, `(n, k)`.
+        bias_penalty: how much the bias is penalized: 0 or, as a coefficient is, 1.
+    """
+
+    sum: Callable[[_Floats, npt.NDArray[np.int64], _Floats | None], tuple[float, _Floats]]
+    curvature: Callable[[_Floats, npt.NDArray[np.int64]], _Floats]
+    bias_penalty: float = 0.0
+
+
+def minimize_over_rows(
+    name: str,
+    objective: "Objective",
+    sample: Scaled,
+    y_sample: npt.NDArray[np.int64],
+    of_sample: Fitted,
+    *,
+    show: bool,
+) -> tuple[_Floats, _Floats, str, int]:
+    """Return coefficients and bias at the minimum over all rows, whether it was reached (yes or no), and the passes.
+
+    Args:
+        name: of the head.
+        objective: what is minimized.
+        sample: some of the rows, in memory.
+        y_sample: `(m,)` their labels.
+        of_sample: what was fitted to them; the start.
+        show: show progress on stderr.
+    """
+    Z = (sample.X.reshape(len(sample.X), -1) - sample.mean) * sample.scale
+    return _minimize(objective, _stretch(Z, y_sample, of_sample, objective), of_sample, name, show=show)
+
+
+@dataclass(frozen=True)
+class Objective:
     """The mean over all rows of the loss, and of C⁻¹ ½ ‖coef‖²: scikit-learn's objective, divided by C n.
 
     With `class_weights`, `(n_classes,)`, the loss of a row counts as much as its class.
@@ -100,6 +139,7 @@ class _Objective:
     features: Scaled
     y: npt.NDArray[np.int64]
     C: float
+    loss: Loss
     class_weights: _Floats | None = None
 
     def at(self, coef: _Floats, bias: _Floats) -> tuple[float, _Floats, _Floats]:
@@ -108,13 +148,14 @@ class _Objective:
         weights = (coef * scale).astype(np.float32)
         offset = bias - weights.astype(np.float64) @ mean
         total = _Sums(0.0, np.zeros(coef.shape), np.zeros(len(bias)))
-        with closing(prefetched(self.features.X.in_order())) as parts:
+        with closing(prefetched(in_order(self.features.X))) as parts:
             for sums in in_threads(partial(self._of_part, weights, offset), parts):
                 total = total + sums
         n = len(self.features.X)
         by_coef = scale * (total.by_weights - total.by_bias[:, np.newaxis] * mean) + coef / self.C
-        value = total.loss + float(np.vdot(coef, coef)) / (2 * self.C)
-        return value / n, by_coef / n, total.by_bias / n
+        penalty = self.loss.bias_penalty
+        value = total.loss + (float(np.vdot(coef, coef)) + penalty * float(bias @ bias)) / (2 * self.C)
+        return value / n, by_coef / n, (total.by_bias + penalty * bias / self.C) / n
 
     def _of_part(
         self, weights: npt.NDArray[np.float32], offset: _Floats, part: tuple[npt.NDArray[np.int64], npt.NDArray[Any]]
@@ -126,7 +167,7 @@ class _Objective:
         for start in range(0, len(rows), rows_at_once):
             tile = rows[start : start + rows_at_once].astype(np.float32)
             some = labels[start : start + rows_at_once]
-            loss, residuals = _loss(tile @ weights.T + offset, some, self.class_weights)
+            loss, residuals = self.loss.sum(tile @ weights.T + offset, some, self.class_weights)
             total = total + _Sums(loss, residuals.T.astype(np.float32) @ tile, residuals.sum(axis=0))
         return total
 
@@ -189,26 +230,34 @@ class _Stretch:
         return rows * base + ((rows @ self.directions.T) * (along - base)) @ self.directions
 
 
-def _stretch(Z: _Floats, fitted: Fitted, C: float, n_rows: int, weights: _Floats | None) -> _Stretch:
-    """Return the coordinates that the rows `Z`, `(m, n_features)`, centred and scaled, and their solution suggest.
-
-    The second derivatives are I / C + Σ w z zᵀ with w = p (1 - p), of all rows n / m times what they are of the sample.
-    If rows count by `weights`, `(m,)`, w is times these.
-    Its largest eigenvalues are known well, with their directions; of the others, only the mean is.
-    """
-    from scipy.linalg import eigh
+def _logistic_curvature(logits: _Floats, _y: npt.NDArray[np.int64]) -> _Floats:
     from scipy.special import expit, softmax
 
-    logits = Z @ fitted.coef.T + fitted.bias
-    p = expit(logits) if logits.shape[1] == 1 else softmax(logits, axis=1)
-    w = (p * (1 - p)).mean(axis=1) * (1 if weights is None else weights)
+    p: _Floats = expit(logits) if logits.shape[1] == 1 else softmax(logits, axis=1)
+    return p * (1 - p)
+
+
+LOGISTIC = Loss(_loss, _logistic_curvature)
+
+
+def _stretch(Z: _Floats, y: npt.NDArray[np.int64], fitted: Fitted, objective: Objective) -> _Stretch:
+    """Return the coordinates that the rows `Z`, `(m, n_features)`, centred and scaled, and their solution suggest.
+
+    The second derivatives are I / C + Σ w z zᵀ with w those of the loss, with class weights, of all rows n / m times
+    what they are of the sample. Its largest eigenvalues are known well, with their directions; of the others, only the
+    mean is.
+    """
+    from scipy.linalg import eigh
+
+    w = objective.loss.curvature(Z @ fitted.coef.T + fitted.bias, y).mean(axis=1)
+    w = w * (1 if objective.class_weights is None else objective.class_weights[y])
     A = Z * np.sqrt(w)[:, np.newaxis]
     gram = A @ A.T
     n_directions = max(1, min(N_DIRECTIONS, len(Z) // ROWS_PER_DIRECTION, Z.shape[1] - 1))
     eigenvalues, vectors = eigh(gram, subset_by_index=[len(Z) - n_directions, len(Z) - 1])
     eigenvalues = np.maximum(eigenvalues, np.finfo(np.float64).tiny)
     rest = max(0.0, float(np.trace(gram) - eigenvalues.sum())) / (Z.shape[1] - n_directions)
-    to_all = C * n_rows / len(Z)
+    to_all = objective.C * len(objective.y) / len(Z)
     return _Stretch(
         directions=(vectors / np.sqrt(eigenvalues)).T @ A,
         along=np.sqrt(1 + to_all * eigenvalues),
@@ -218,7 +267,7 @@ def _stretch(Z: _Floats, fitted: Fitted, C: float, n_rows: int, weights: _Floats
 
 
 def _minimize(
-    objective: _Objective, stretch: _Stretch, start: Fitted, *, show: bool
+    objective: Objective, stretch: _Stretch, start: Fitted, name: str, *, show: bool
 ) -> tuple[_Floats, _Floats, str, int]:
     """Return coefficients and bias at the minimum, `"yes"` or `"no"`: whether it was reached, and the passes."""
     from scipy.optimize import minimize
@@ -226,7 +275,7 @@ def _minimize(
 
     n_outputs = len(start.bias)
     # Parts are shared out among threads already.
-    with threadpool_limits(1), progress_bar(MAX_PASSES, "logreg", "passes", show=show) as bar:
+    with threadpool_limits(1), progress_bar(MAX_PASSES, name, "passes", show=show) as bar:
 
         def value_and_gradient(vector: _Floats) -> tuple[float, _Floats]:
             value, by_coef, by_bias = objective.at(*stretch.back(vector, n_outputs))

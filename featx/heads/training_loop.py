@@ -105,7 +105,7 @@ class Epoch:
     """One pass over the training images.
 
     `loss` and `val_loss` are in nats, with class weights if there are any, and may be NaN when training diverged. The
-    accuracies are without weights.
+    accuracies are without weights. Without validation images, `val_loss` and `val_accuracy` are NaN.
     """
 
     epoch: int
@@ -237,6 +237,8 @@ def fit(
 ) -> Trained:
     """Train a Keras `model` on crossentropy and leave it with the weights of the epoch with the lowest validation loss.
 
+    Without validation rows, as with one image of each class, it trains for all epochs and keeps the last one.
+
     The model ends in a sigmoid of width 1 (two classes) or a softmax of width `n_classes`. On a CPU the same seed, data
     and model give the same weights, bit for bit. `loss` and `accuracy` in the history are Keras's running means over
     the epoch, with dropout and augmentation; `val_loss` and `val_accuracy` are measured at its end, without.
@@ -244,7 +246,7 @@ def fit(
     Args:
         model: a built Keras model; its optimizer and loss are set here.
         train: the rows to learn from, shuffled anew every epoch by (`training.seed`, epoch).
-        validation: the rows that decide when to stop.
+        validation: the rows that decide when to stop; may be none.
         training: seed, epochs and patience; its batch size is not used.
         n_classes: number of classes.
         batch_size: rows per step.
@@ -252,7 +254,7 @@ def fit(
         keep_start: whether the weights that the model has now may be the ones that are kept, as epoch 0.
 
     Raises:
-        TrainingError: no rows to train or to validate on, labels out of range, or weights that are no longer finite.
+        TrainingError: no rows to train on, labels out of range, or weights that are no longer finite.
     """
     _check(model, train, validation, n_classes)
     keras = import_keras()
@@ -264,11 +266,11 @@ def fit(
         for number in range(1, training.epochs + 1):
             loss, accuracy = _train_one_epoch(keras, model, train, batch_size, (training.seed, number))
             epoch, weights = Epoch(number, loss, accuracy, *_validated(model, validation)), model.get_weights()
-            _check_finite(epoch, weights)
+            _check_finite(epoch, weights, is_validated=len(validation) > 0)
             history.append(epoch)
             bar.set_postfix_str(f"val. {epoch.val_accuracy:.1%}", refresh=False)
             bar.update()
-            if epoch.val_loss < kept[0]:
+            if epoch.val_loss < kept[0] or not len(validation):
                 kept = (epoch.val_loss, number, weights)
             if number - kept[1] >= training.patience:
                 break
@@ -328,11 +330,8 @@ def _slabs(X: Rows, rows: npt.NDArray[np.int64], size: int) -> _Parts:
 
 def _check(model: Any, train: Samples, validation: Samples, n_classes: int) -> None:
     """Raise `TrainingError` for what cannot be trained on."""
-    if not len(train) or not len(validation):
-        raise TrainingError(
-            "Training needs images to learn from and images to validate on; add images. "
-            f"Received: {len(train)} to learn from, {len(validation)} to validate on"
-        )
+    if not len(train):
+        raise TrainingError("There is no image to learn from; add images.")
     labels = np.concatenate([train.y[train.rows].ravel(), validation.y[validation.rows]])
     if labels.min() < 0 or labels.max() >= n_classes:
         raise TrainingError(
@@ -422,7 +421,12 @@ def _feed(
 
 
 def _validated(model: Any, validation: Samples) -> tuple[float, float]:
-    """Return the loss of a model on the validation samples, with class weights, and its accuracy, without."""
+    """Return the loss of a model on the validation samples, with class weights, and its accuracy, without.
+
+    Both are NaN if there are none.
+    """
+    if not len(validation):
+        return math.nan, math.nan
     probabilities = predict_proba(model, validation.X, validation.rows)
     y = validation.y[validation.rows]
     of_truth = probabilities[np.arange(len(y)), y]
@@ -431,12 +435,12 @@ def _validated(model: Any, validation: Samples) -> tuple[float, float]:
     return loss, float((probabilities.argmax(axis=1) == y).mean())
 
 
-def _check_finite(epoch: Epoch, weights: list[npt.NDArray[Any]]) -> None:
+def _check_finite(epoch: Epoch, weights: list[npt.NDArray[Any]], *, is_validated: bool) -> None:
     """Raise `TrainingError` if training has diverged.
 
     Losses alone do not tell: TensorFlow's relu turns what is not a number into 0, and the loss stays finite.
     """
-    losses = np.array([epoch.loss, epoch.val_loss])
+    losses = np.array([epoch.loss, epoch.val_loss if is_validated else 0.0])
     if not all(np.isfinite(values).all() for values in (losses, *weights)):
         raise TrainingError(
             "Training diverged: look for features that are infinite or not numbers, or try another --seed. "

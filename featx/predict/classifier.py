@@ -260,7 +260,7 @@ class Classifier(ImageClassifier):
 
         Args:
             run_dir: a run folder of `featx train-top`; or a report folder of `featx compare`, for its best run.
-            head: `"tuned"`, `"dense"` or `"logreg"`; if None, the first of these that the run has.
+            head: `"tuned"` or one of `featx.heads.HEADS`; if None, the first of these that the run has.
             cache_dir: the cache; features in it are not computed again.
             weights: file of the backbone's weights, if you moved it since the run was made.
             engine_choices: how the backbone is run, by name; see `featx.engines.EngineOptions`.

@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from featx.compare import Approach, Comparison, ErrorAnalysis, with_claims
-from featx.dataset import Data
+from featx.compare import Approach, Comparison, ErrorAnalysis, compare_approaches, with_claims
+from featx.dataset import Data, ImageFolders
 from featx.errors import FeatxError, reason_of
 from featx.report.html.page import page_html
 from featx.report.plots.diagnostics import (
@@ -36,8 +37,9 @@ from featx.report.text import (
     verdict_lines,
 )
 from featx.storage import as_path, new_folder, replacing
-from featx.system import escape_markdown, markdown_table, shown
+from featx.system import escape_markdown, markdown_table, shown, waiting
 from featx.text import printable
+from featx.train import REPORTS_NAME, RUNS_NAME, SETTINGS_NAME
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -51,6 +53,36 @@ PAGE_NAME = "index.html"
 
 #: With more classes than this, results.md has precision and recall of the hardest only.
 MAX_CLASS_ROWS = 40
+
+
+def make_report(
+    data: Data, report_dir: Path | None = None, *, claims: bool = False, show: bool = False, **options: Any
+) -> tuple[Comparison, Path]:
+    """Compare approaches, and write the report, with a run folder for each head on features.
+
+    Args:
+        data: the data set.
+        report_dir: an empty or new folder; a new one in `reports` if None.
+        claims: as for `write_report`.
+        show: show progress on stderr while the report is written.
+        options: of `compare_approaches`.
+
+    Returns:
+        The comparison, and the folder.
+
+    Raises:
+        FeatxError: the comparison or the report failed. Runs that were finished are kept.
+    """
+    with new_folder(report_dir, Path(REPORTS_NAME), last=PAGE_NAME, precious=RUNS_NAME) as making:
+        comparison = compare_approaches(data, runs_dir=making.built / RUNS_NAME, **options)
+        comparison = with_claims(comparison, always=claims)
+        if claims and (settings := comparison.settings):
+            arguments = {**settings.arguments, "claims": True}
+            comparison = replace(comparison, settings=replace(settings, arguments=arguments))
+        making.is_worth_keeping = True
+        with waiting("report", show=show):
+            fill_report(making.built, comparison, making.path, ImageFolders.of(data).root)
+    return comparison, making.path
 
 
 def write_report(
@@ -84,7 +116,10 @@ def fill_report(folder: Path, comparison: Comparison, report_dir: Path, data_dir
 
     The figures are written first: whatever becomes of the pictures and the page, they are kept.
     """
-    _write(folder, {"results.json": comparison.to_json().encode()}, report_dir)
+    figures = {"results.json": comparison.to_json().encode()}
+    if comparison.settings:
+        figures[SETTINGS_NAME] = comparison.settings.to_toml().encode()
+    _write(folder, figures, report_dir)
     try:
         pictures = draw(comparison)
         files = {

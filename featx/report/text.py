@@ -355,8 +355,11 @@ def hardware_text(comparison: Comparison, escape: Callable[[str], str] = printab
 def curve_verdict(comparison: Comparison) -> str:
     """Return how many images transfer learning saves; empty without a learning curve of both kinds.
 
-    Names are escaped for a terminal.
+    If the curve is of numbers of images of each class, return what is most accurate with each number instead. Names are
+    escaped for a terminal.
     """
+    if any(point.per_class for point in comparison.learning_curve):
+        return _shots_verdict(comparison)
     kind_of = {approach.name: approach.kind for approach in comparison.approaches}
     scratch = [point for point in comparison.learning_curve if kind_of[point.approach] == "scratch"]
     features = [point for point in comparison.learning_curve if kind_of[point.approach] == "features"]
@@ -379,6 +382,23 @@ def curve_verdict(comparison: Comparison) -> str:
         f"{printable(reached.approach)} is as accurate as {best}: {spread(reached.accuracies)} against "
         f"{spread(target.accuracies)}, means and ranges of {len(target.accuracies)} seeds."
     )
+
+
+def _shots_verdict(comparison: Comparison) -> str:
+    """Return which approach is the most accurate with each number of images of each class."""
+    points = comparison.learning_curve
+    parts = []
+    for shots in sorted({point.per_class or 0 for point in points}):
+        best = max((point for point in points if point.per_class == shots), key=lambda point: point.mean)
+        low, high = (figure(one, comparison.n_test) for one in (min(best.accuracies), max(best.accuracies)))
+        images = f"{shots:,} image{'' if shots == 1 else 's'}"
+        mean = percent(best.mean, comparison.n_test)
+        parts.append(f"with {images} of each class, {printable(best.approach)} ({mean}, {low} to {high} %)")
+    n_seeds = len(points[0].accuracies)
+    text = f"Most accurate {'; '.join(parts)}: means and ranges of {n_seeds} seeds, each with other training images."
+    if any(point.per_class == 1 for point in points):
+        text += " With one image of each class, none is left to choose the epoch by, so networks train for all epochs."
+    return text
 
 
 def _points(best: Approach, counterpart: Approach) -> float:

@@ -29,7 +29,8 @@ from featx.train.metrics import (
     wilson_interval,
 )
 from featx.train.near_duplicates import Copies, crossing_warning, find_copies
-from featx.train.run_folder import REPORTS_NAME, RUN_HEADS, RUNS_NAME, SavedRun, read_run, write_run
+from featx.train.run_folder import METRICS_NAME, REPORTS_NAME, RUN_HEADS, RUNS_NAME, SavedRun, read_run, write_run
+from featx.train.settings import SETTINGS_NAME, Settings, read_settings, settings_of
 from featx.train.train import (
     DEFAULT_TRAINING,
     Run,

@@ -233,6 +233,10 @@ def data_warnings(scanned: ImageDataset, readable: ImageDataset, store_dirs: Ite
         first = next(path for path in scanned.paths if path not in kept)
         sentence = f"Left out because they cannot be read: {n_lost:,} of {scanned.n_images:,} images, such as"
         warnings.append(f"{sentence} {printable(first)}.")
+    n_train = np.bincount(readable.labels[~readable.is_test], minlength=len(readable.class_names))
+    if len(alone := np.flatnonzero(n_train == 1)):
+        those = f"{len(alone):,} of {len(n_train):,} classes, such as" if len(alone) > 1 else "the class"
+        warnings.append(f"Only one training image: {those} {printable(readable.class_names[alone[0]])}.")
     dim = [
         image
         for store_dir in store_dirs
@@ -268,11 +272,8 @@ def _view_rows(
 
 
 def _check_classes(dataset: ImageDataset, why: str) -> None:
-    """Raise TrainingError for a class with too few images to train on."""
+    """Raise TrainingError for a class without images to train on."""
     n_train = np.bincount(dataset.labels[~dataset.is_test], minlength=len(dataset.class_names))
     for name, n in zip(dataset.class_names, n_train, strict=True):
-        if n < 2:
-            raise TrainingError(
-                f"The class {printable(name)} has {'one training image' if n else 'no training image'} that can be "
-                f"read; training needs two or more{why}."
-            )
+        if not n:
+            raise TrainingError(f"The class {printable(name)} has no training image that can be read{why}.")

@@ -33,6 +33,7 @@ from featx.text import printable
 from featx.train.cross_validation import CrossValidated, CrossValidation
 from featx.train.features import Features
 from featx.train.metrics import Result, class_metrics, confusion_matrix
+from featx.train.settings import SETTINGS_NAME, Settings
 
 FORMAT = "featx-run"
 #: A run with a tuned block has its own version: its heads are not what they were before, and an older featx says so.
@@ -237,12 +238,14 @@ def write_run(
     warnings: Sequence[str] = (),
     cache_dir: StoragePath | None = None,
     crossed: CrossValidation | None = None,
+    settings: Settings | None = None,
 ) -> None:
     """Fill the empty `folder` with a run: models, metrics, history, predictions, split, the recipe and the class names.
 
     It also notes the path of the backbone's `weights`, which predictions need, and the `warnings` about the data. An
     int8 network is copied from the cache, because it depends on training images that may be gone later. If the heads
     were cross-validated, `crossed` says how, and the predictions are those of the folds.
+    `settings` are what decided all of it.
 
     Raises:
         OSError: the folder cannot be written.
@@ -258,6 +261,8 @@ def write_run(
     _write_predictions(folder / "predictions.csv", features, results, crossed)
     if crossed is None:
         _write_split(folder / SPLIT_NAME, features)
+    if settings is not None:
+        (folder / SETTINGS_NAME).write_text(settings.to_toml(), encoding="utf-8")
     if cache_dir is not None:
         pack_network(features.recipe, cache_dir, folder)
 

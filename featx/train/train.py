@@ -20,7 +20,7 @@ from featx.extract import (
     resolve_recipe,
 )
 from featx.heads import (
-    HEADS,
+    DEFAULT_HEADS,
     Trained,
     Training,
     TrainingSet,
@@ -45,6 +45,7 @@ from featx.train.imbalance import accuracy_warnings
 from featx.train.metrics import Result
 from featx.train.near_duplicates import crossing_copies
 from featx.train.run_folder import METRICS_NAME, RUNS_NAME, write_run
+from featx.train.settings import settings_of
 from featx.train.tuning import Tuning
 
 log = logging.getLogger("featx")
@@ -83,7 +84,7 @@ class Run:
 def train_top(
     data_dir: Data,
     *,
-    heads: Sequence[str] | str = HEADS,
+    heads: Sequence[str] | str = DEFAULT_HEADS,
     run_dir: Path | str | None = None,
     cache_dir: StoragePath | str = DEFAULT_CACHE_DIR,
     training: Training = DEFAULT_TRAINING,
@@ -97,7 +98,7 @@ def train_top(
 
     Args:
         data_dir: as for `extract_features`.
-        heads: names in `featx.heads.dense.HEADS`, or one of them.
+        heads: names in `featx.heads.registry.HEADS`, or one of them.
         run_dir: an empty or new folder; a new one in `runs` if None.
         cache_dir: where the feature stores are.
         training: how the heads are trained.
@@ -114,11 +115,12 @@ def train_top(
         FeaturesMissingError: the store lacks features; the message names the command that computes them.
         FeatxError: the data set, the weights or the store cannot be used; the message says what to do.
     """
+    given = {**locals()}  # before any of it is changed
     cache_dir, views = as_cache_dir(cache_dir), as_views(views)
     check_training(training)
     names = head_names(heads)
-    if tune is not None and names != HEADS:
-        raise FeatxError("A block is tuned with the heads dense and tuned: leave heads out.")
+    if tune is not None and names != DEFAULT_HEADS:
+        raise FeatxError("A block is tuned with the heads dense and tuned: leave heads (--head) out.")
     n_folds, n_repeats = check_folds(folds, fold_repeats, views)
     with new_folder(as_path(run_dir) if run_dir else None, Path(RUNS_NAME), last=METRICS_NAME) as making:
         check_options(cache_dir, **options)
@@ -151,7 +153,8 @@ def train_top(
         for warning in warnings[len(dataset.warnings) :]:  # the others were said when the images were found
             log.warning("%s", warning)
         with system_errors(f"The run folder {printable(making.path)}", "written"):
-            write_run(making.built, features, results, training, weights, warnings, cache_dir, crossed)
+            settings = settings_of("train-top", given, features.dataset, [recipe])
+            write_run(making.built, features, results, training, weights, warnings, cache_dir, crossed, settings)
     return Run(making.path, features, results, warnings, crossed)
 
 

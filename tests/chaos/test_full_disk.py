@@ -281,7 +281,7 @@ def test_no_space_for_decoded_pixels_is_one_line(scenario, tmp_path, tally, feat
         report_dir = tmp_path / "report"
         words = ["compare", scenario.data, "--cache-dir", disk, "--report-dir", report_dir, "--baseline", "report-cnn"]
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("featx.compare.candidates.HEADS", ())
+            patch.setattr("featx.compare.compare.head_names", lambda _heads: ())
             patch.setattr(
                 "featx.compare.candidates.FeatureRequest.features",
                 lambda _request, dataset, _memory: (_Readable(dataset), None),

@@ -15,7 +15,7 @@ from featx.dataset.sample import write_sample
 from featx.dataset.scanning import scan
 from featx.errors import FeatxError
 from featx.extract.extract import extract_features
-from featx.heads.dense import HEADS
+from featx.heads.registry import DEFAULT_HEADS
 from featx.heads.training_loop import Training
 from featx.report.folder import write_report
 from featx.report.text import table, verdict
@@ -170,12 +170,12 @@ def test_a_page_that_fails_costs_nothing_that_was_trained(data, cache, tmp_path,
 
 
 def test_a_head_that_memory_does_not_hold_is_left_out_and_the_others_go_on(data, cache, tmp_path, monkeypatch):
-    monkeypatch.setattr("featx.heads.dense.free_memory_bytes", lambda: 1000)
+    monkeypatch.setattr("featx.heads.registry.free_memory_bytes", lambda: 1000)
     comparison = compare_approaches(data, cache_dir=cache, training=FAST, **OPTIONS)
     assert [approach.name for approach in comparison.approaches] == ["vgg16 + dense"]
     (warning,) = (warning for warning in comparison.warnings if "left out" in warning)
     assert warning.startswith("vgg16 + logreg is left out: logreg needs about 9.7 KiB of memory for 2 classes")
-    with pytest.raises(FeatxError, match="In Python, heads='dense'"):
+    with pytest.raises(FeatxError, match="choose other heads, such as --head dense"):
         train_top(data, run_dir=tmp_path / "run", cache_dir=cache, training=FAST, **OPTIONS)
     assert not (tmp_path / "run").exists()
 
@@ -215,7 +215,9 @@ def test_each_layer_has_a_row_for_each_head_and_a_run(data, cache, tmp_path):
     layers = ["block1_pool", "block2_pool"]
     runs = tmp_path / "runs"
     made = compare_approaches(data, layers=layers, cache_dir=cache, training=FAST, runs_dir=runs, views=1, **options)
-    names = [f"vgg16 {layer} + {head}{views}" for layer in layers for views in ("", ", 1 views") for head in HEADS]
+    names = [
+        f"vgg16 {layer} + {head}{views}" for layer in layers for views in ("", ", 1 views") for head in DEFAULT_HEADS
+    ]
     assert [approach.name for approach in made.approaches] == names
     assert [approach.details["layer"] for approach in made.approaches] == [name.split()[1] for name in names]
     assert sorted(path.name for path in runs.iterdir()) == sorted(map(run_name, names))

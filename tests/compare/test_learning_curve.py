@@ -1,5 +1,6 @@
 """How much data is enough: nested samples of the training images, every seed another one, and one sentence."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -7,12 +8,13 @@ import pytest
 from click.testing import CliRunner
 
 from featx.cli.main import main
-from featx.compare.candidates import MIN_PER_CLASS, Curve
+from featx.compare.candidates import MIN_PER_CLASS, SHOTS, Curve
 from featx.compare.compare import compare_approaches
 from featx.compare.result import Comparison, CurvePoint
 from featx.dataset.image_dataset import sample_mask
 from featx.dataset.scanning import scan
 from featx.errors import FeatxError
+from featx.heads.registry import HEADS
 from featx.heads.training_loop import Training
 from featx.report.folder import write_report
 from featx.report.html.page import page_html
@@ -68,8 +70,13 @@ def comparison(tmp_path_factory, new_cache) -> Comparison:
 
 def test_sizes_are_numbers_of_training_images(tmp_path):
     dataset = scan(write_photos(tmp_path / "data", n_train=16, n_test=3), tmp_path / "cache")
-    assert list(Curve((32, 10, 20)).points(dataset)) == [(10 / 32, 10), (20 / 32, 20), (1, 32)]
-    assert list(Curve((1, 2, 3)).points(dataset)) == [(1 / 32, 2 * MIN_PER_CLASS)]
+
+    def numbers(curve):
+        return [int(part.of(dataset, 0).sum()) for part in curve.parts(dataset)]
+
+    assert numbers(Curve((32, 10, 20))) == [10, 20, 32]
+    assert numbers(Curve((1, 2, 3))) == [2 * MIN_PER_CLASS]
+    assert numbers(Curve(shots=(5, 1, 5, 16))) == [2, 10, 32]
 
 
 @pytest.mark.parametrize(
@@ -85,6 +92,54 @@ def test_sizes_that_cannot_be_are_refused_before_anything_is_computed(tmp_path, 
     with pytest.raises(FeatxError, match=message):
         compare_approaches(data, learning_curve=sizes, cache_dir=tmp_path / "cache", **SMALL)
     assert not list(tmp_path.glob("cache/*/*.h5"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"shots": [1, 17]}, r"The class cats has 16 training images: .* \(--shots\)\. Received: 17"),
+        ({"shots": [0]}, "a size of shots must be a whole number of 1 or more. Received: 0"),
+        ({"shots": "5"}, r"shots is True, False, or numbers of images of each class, like \[1, 5, 10\]"),
+        ({"shots": True, "learning_curve": [8]}, r"--curve-sizes.* or .*--shots"),
+    ],
+)
+def test_shots_that_cannot_be_are_refused_before_anything_is_computed(tmp_path, options, message):
+    data = write_photos(tmp_path / "data", n_train=16, n_test=3, classes=("cats", "dogs"))
+    with pytest.raises(FeatxError, match=message):
+        compare_approaches(data, cache_dir=tmp_path / "cache", **options, **SMALL)
+    assert not list(tmp_path.glob("cache/*/*.h5"))
+
+
+def test_few_images_of_each_class(tmp_path, new_cache, monkeypatch):
+    monkeypatch.setattr("featx.compare.compare.N_SEEDS_OF_SHOTS", 3)
+    data = write_photos(tmp_path / "data", n_train=16, n_test=10)
+    made = compare_approaches(
+        data, heads=HEADS, shots=[1, 4], cache_dir=new_cache(tmp_path / "cache"), training=Training(epochs=2), **SMALL
+    )
+    assert [approach.name for approach in made.approaches] == [f"vgg16 + {head}" for head in HEADS]
+    for head in HEADS:
+        points = [point for point in made.learning_curve if point.approach == f"vgg16 + {head}"]
+        assert [(point.per_class, point.n_train, len(point.accuracies)) for point in points] == [(1, 2, 3), (4, 8, 3)]
+    assert Comparison.from_json(made.to_json()) == made
+    sentence = curve_verdict(made)
+    best = max((point for point in made.learning_curve if point.per_class == 4), key=lambda point: point.mean)
+    assert re.search(
+        rf"with 1 image of each class, .*; with 4 images of each class, {re.escape(best.approach)} \(", sentence
+    )
+    assert "means and ranges of 3 seeds" in sentence
+    assert "networks train for all epochs" in sentence
+
+
+def test_the_command_line_takes_shots(tmp_path, monkeypatch):
+    asked = {}
+    monkeypatch.setattr("featx.cli.compare.compare_approaches", lambda _data, **options: asked.update(options) or 1 / 0)
+    data = write_photos(tmp_path / "data", n_train=4, n_test=3)
+    for words, shots in ((["--shots", "1,3"], (1, 3)), (["--learning-curve", "--shots"], SHOTS), ([], False)):
+        CliRunner().invoke(main, ["compare", str(data), "--report-dir", str(tmp_path / "report"), *words])
+        assert asked["shots"] == shots
+    result = CliRunner().invoke(main, ["compare", "--shots", str(data)])
+    assert result.exit_code == 2
+    assert "with commas between them, like 1,5,10" in result.output
 
 
 def test_the_command_line_takes_sizes(tmp_path):

@@ -22,7 +22,7 @@ from featx.export import graph
 from featx.export.export import export_run
 from featx.extract.extract import extract_features
 from featx.extract.options import options_before
-from featx.heads.dense import HEADS
+from featx.heads.registry import DEFAULT_HEADS
 from featx.heads.training_loop import Training
 from featx.images.decode import decode_image
 from featx.predict.classifier import Classifier
@@ -53,6 +53,7 @@ RUNS = {
         "classes": ("sea", "wood", "sky 'n\" Ⓢ"),
         "resize": "pad",
     },
+    "knn": {"backbone": "vgg16", "layer": "block2_pool", "classes": ("sea", "wood")},
     "tuned": {
         "backbone": "vgg16",
         "layer": "block2_pool",
@@ -214,7 +215,9 @@ def world(tmp_path_factory):
         data = write_data(folder / head / "data", settings["classes"])
         options = {"weights": "random", "image_size": (32, 48), "precision": "float32"}
         options |= {name: settings[name] for name in ("backbone", "layer")}
-        heads = ["dense"] if head == "dense" else HEADS  # the other head is there to be told from this one
+        heads = (
+            [head] if head in {"dense", "knn"} else DEFAULT_HEADS
+        )  # the other head is there to be told from this one
         run_dir = train(folder / head, data, heads, settings.get("tune"), **options)
         commands += [["export", str(run_dir), "--format", form, "--head", head, "--json"] for form in FORMATS]
     code = "import json, sys; from featx.cli.main import main; from featx.cli.streams import silent_stderr\n"
@@ -515,6 +518,14 @@ def test_artefact_is_whole_or_not_there(run_dir, form, monkeypatch):
 def test_wrong_wishes_are_named(run_dir, options, message):
     with pytest.raises(FeatxError, match=message):
         export_run(run_dir, **options)
+
+
+def test_a_head_that_is_too_large_for_onnx_is_named(run_dir, monkeypatch):
+    monkeypatch.setattr(export_module, "_MAX_ONNX_BYTES", 100_000)
+    message = r"at most 97\.7 KiB, .* the head dense have .* choose another --format or --head"
+    with pytest.raises(FeatxError, match=message):
+        export_run(run_dir, format="onnx")
+    assert not (run_dir / "model-dense.onnx").exists()
 
 
 def test_a_missing_package_is_named_with_the_way_to_install_it(run_dir, monkeypatch):

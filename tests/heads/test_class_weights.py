@@ -13,9 +13,10 @@ from sklearn.utils.class_weight import compute_class_weight
 from featx.errors import FeatxError
 from featx.heads import logistic
 from featx.heads.class_weights import as_class_weights, check_class_weights, weigh_classes, weights_text
-from featx.heads.dense import TrainingSet, train_head
+from featx.heads.dense import TrainingSet
 from featx.heads.logistic import Scaled, fit_logreg, folds_of
-from featx.heads.streamed_logistic import _loss, _Objective
+from featx.heads.registry import train_head
+from featx.heads.streamed_logistic import Objective, _loss
 from featx.heads.training_loop import Samples, Training, _validated, fit, predict_proba, split
 from featx.system.late_imports import import_keras
 from tests.heads.test_streamed_logistic import digests_of, stored
@@ -269,7 +270,7 @@ def test_the_loss_of_weighted_rows_on_disk_is_that_of_repeated_rows(k):
     repeated, of_repeated = _loss(logits[rows], y[rows], None)
     assert loss == pytest.approx(repeated)
     np.testing.assert_allclose(residuals.sum(axis=0), of_repeated.sum(axis=0))
-    assert _Objective.__dataclass_fields__["class_weights"].default is None
+    assert Objective.__dataclass_fields__["class_weights"].default is None
 
 
 @pytest.mark.parametrize("name", ["dense", "logreg"])

@@ -8,7 +8,8 @@ from sklearn.datasets import load_digits
 
 from featx.compare.compare import compare_approaches
 from featx.extract.extract import extract_features
-from featx.heads.dense import HEADS, TrainingSet, train_head
+from featx.heads.dense import TrainingSet
+from featx.heads.registry import HEADS, train_head
 from featx.heads.training_loop import Training, predict_proba
 from featx.images.augmentation import REPORT, Views
 from featx.recipe import Recipe

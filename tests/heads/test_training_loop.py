@@ -126,7 +126,7 @@ def test_features_that_are_no_numbers_are_an_error_with_advice(value):
     [
         ({"n_classes": 2}, "Labels must be 0 to 1"),
         ({"n_classes": 5}, "does not fit 5 classes"),
-        ({"validation": Samples(np.zeros((1, 2)), np.zeros(1, np.int64), np.arange(0))}, "0 to validate on"),
+        ({"train": Samples(np.zeros((1, 2)), np.zeros(1, np.int64), np.arange(0))}, "no image to learn from"),
     ],
 )
 def test_what_cannot_be_trained_is_an_error(change, message):

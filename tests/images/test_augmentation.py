@@ -16,7 +16,8 @@ from featx.dataset.scanning import scan
 from featx.errors import FeaturesMissingError, FeatxError
 from featx.extract.extract import extract_features
 from featx.heads import training_loop
-from featx.heads.dense import TrainingSet, train_head
+from featx.heads.dense import TrainingSet
+from featx.heads.registry import train_head
 from featx.heads.training_loop import Training
 from featx.images.augmentation import REPORT, Augmentation, Views, choose_views, make_view, view_matrix
 from featx.images.decode import decode_image

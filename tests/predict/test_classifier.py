@@ -18,8 +18,8 @@ from featx.cli.predict import find_files
 from featx.dataset.scanning import scan
 from featx.errors import FeatxError, ImageError, WeightsError
 from featx.extract.extract import extract_features
-from featx.heads.dense import HEADS
 from featx.heads.inference import read_head
+from featx.heads.registry import HEADS
 from featx.heads.training_loop import Training, predict_proba
 from featx.predict.classifier import Classifier
 from featx.train.run_folder import read_run
@@ -38,7 +38,9 @@ def world(request, tmp_path_factory, new_cache):
     data = write_photos(folder / "data", n_train=20, n_test=6, classes=request.param)
     new_cache(folder / "cache")
     extract_features(data, cache_dir=folder / "cache", **OPTIONS)
-    train_top(data, run_dir=folder / "run", cache_dir=folder / "cache", training=Training(epochs=3), **OPTIONS)
+    train_top(
+        data, run_dir=folder / "run", cache_dir=folder / "cache", training=Training(epochs=3), heads=HEADS, **OPTIONS
+    )
     return folder
 
 
@@ -147,7 +149,7 @@ def test_run_that_is_none_is_an_error(run_dir, name, content, message):
 
 def test_unknown_head_is_an_error(run_dir):
     (run_dir / "logreg.keras").unlink()
-    with pytest.raises(FeatxError, match="has the heads dense. Received: 'logreg'"):
+    with pytest.raises(FeatxError, match="has the heads dense, knn, prototypes, svm. Received: 'logreg'"):
         Classifier.load(run_dir, head="logreg")
 
 

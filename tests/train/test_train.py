@@ -16,7 +16,7 @@ from featx.dataset import ImageFolders
 from featx.dataset.scanning import scan
 from featx.errors import FeaturesMissingError, FeatxError, TrainingError
 from featx.extract.extract import extract_features
-from featx.heads.dense import HEADS
+from featx.heads.registry import DEFAULT_HEADS
 from featx.heads.training_loop import Training
 from featx.storage import OUTPUT_MARK
 from featx.store.feature_store import FeatureStore
@@ -79,7 +79,7 @@ def test_run_folder_holds_everything(run, trained):
         "class_names.json",
     }
     metrics = json.loads((run.dir / "metrics.json").read_text())
-    assert set(metrics["heads"]) == set(HEADS)
+    assert set(metrics["heads"]) == set(DEFAULT_HEADS)
     assert metrics["random_weights"] is True
     assert json.loads((run.dir / "class_names.json").read_text()) == sorted(
         path.name for path in (trained.data / "train").iterdir()
@@ -92,7 +92,7 @@ def test_metrics_can_be_computed_again_from_the_predictions(run):
     rows = read_csv(run.dir / "predictions.csv")
     metrics = json.loads((run.dir / "metrics.json").read_text())["heads"]
     assert len(rows) == run.features.dataset.n_test
-    for head in HEADS:
+    for head in DEFAULT_HEADS:
         right = 0
         for row in rows:
             probabilities = [float(row[f"{head}:{name}"]) for name in class_names]
@@ -171,14 +171,19 @@ def test_what_is_wrong_with_the_data_is_in_the_run(data, cache, tmp_path, featx)
 
 
 def test_class_with_too_few_readable_images_is_named(data, cache, tmp_path):
-    for path in sorted((data / "train" / "wood").iterdir())[1:]:
+    first, *others = sorted((data / "train" / "wood").iterdir())
+    for path in others:
         path.write_bytes(b"no image " + path.name.encode())
+    extract_features(data, cache_dir=cache, **OPTIONS)
+    run = train_top(data, run_dir=tmp_path / "run", cache_dir=cache, training=FAST, heads="prototypes", **OPTIONS)
+    assert "Only one training image: the class wood." in run.warnings
+    first.write_bytes(b"no image " + first.name.encode())
     extract_features(data, cache_dir=cache, **OPTIONS)
     with pytest.raises(
         TrainingError,
-        match=r"The class wood has one training image .* such as train/wood/wood\.\d+\.jpg: text, not an image",
+        match=r"The class wood has no training image .* such as train/wood/wood\.\d+\.jpg: text, not an image",
     ):
-        train_top(data, run_dir=tmp_path / "run", cache_dir=cache, training=FAST, **OPTIONS)
+        train_top(data, run_dir=tmp_path / "run-2", cache_dir=cache, training=FAST, **OPTIONS)
 
 
 def test_run_folder_in_use_is_not_overwritten(trained):

@@ -205,12 +205,11 @@ def test_error_analysis_looks_at_the_last_layer_when_the_tuned_block_is_best(wor
 
     looked_at = []
     monkeypatch.setattr(module, "analyse_errors", lambda *_, **options: looked_at.append(options))
-    monkeypatch.setattr("featx.compare.candidates.HEADS", ("logreg",))
     ranked = module.ranked
     monkeypatch.setattr(
         module, "ranked", lambda approaches: sorted(ranked(approaches), key=lambda one: "tuned" not in one.name)
     )
-    options = {"cache_dir": world / "cache", "training": FAST, "tune": "block3", **OPTIONS}
+    options = {"cache_dir": world / "cache", "training": FAST, "tune": "block3", "heads": "logreg", **OPTIONS}
     compare_approaches(world / "data", **options)
     assert looked_at[0]["X"].shape[1:] == (4, 4, 256)
     assert looked_at[0]["judge"] == "vgg16 + logreg"
