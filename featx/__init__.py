@@ -18,11 +18,21 @@ if TYPE_CHECKING:
     from featx.dataset.kaggle import Fetched, fetch_data
     from featx.errors import FeatxError
     from featx.export import Export, FeatureExport, export_features, export_run
-    from featx.extract import Extraction, check_cache, compact_cache, extract_features, list_cache, resolve_recipe
+    from featx.extract import (
+        Diagnosis,
+        Extraction,
+        check_cache,
+        compact_cache,
+        diagnose,
+        extract_features,
+        list_cache,
+        resolve_recipe,
+    )
     from featx.extract.planning import Plan, plan_extraction
     from featx.extract.transformer import FeatureExtractor
     from featx.predict import Classifier, DirectClassifier, Predictions
     from featx.recipe import Recipe
+    from featx.repeat import Rerun, rerun
     from featx.report import write_report
     from featx.similar import SimilarImages, find_similar
     from featx.storage import as_data
@@ -36,11 +46,21 @@ _ROOMS = {
     "dataset.kaggle": ["Fetched", "fetch_data"],
     "errors": ["FeatxError"],
     "export": ["Export", "FeatureExport", "export_features", "export_run"],
-    "extract": ["Extraction", "check_cache", "compact_cache", "extract_features", "list_cache", "resolve_recipe"],
+    "extract": [
+        "Diagnosis",
+        "Extraction",
+        "check_cache",
+        "compact_cache",
+        "diagnose",
+        "extract_features",
+        "list_cache",
+        "resolve_recipe",
+    ],
     "extract.planning": ["Plan", "plan_extraction"],
     "extract.transformer": ["FeatureExtractor"],
     "predict": ["Classifier", "DirectClassifier", "Predictions"],
     "recipe": ["Recipe"],
+    "repeat": ["Rerun", "rerun"],
     "report": ["write_report"],
     "similar": ["SimilarImages", "find_similar"],
     "storage": ["as_data"],

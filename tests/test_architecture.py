@@ -32,6 +32,7 @@ ROOMS = [
     "export",
     "compare",
     "report",
+    "repeat",
     "cli",
     "__main__",
 ]

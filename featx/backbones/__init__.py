@@ -26,4 +26,4 @@ from featx.backbones.network_file import (
 from featx.backbones.onnx_file import OpenedOnnx, describe_onnx, open_onnx, read_onnx
 from featx.backbones.preprocessing import PREPROCESSINGS, as_preprocessing, find_pixels, preprocessing_help
 from featx.backbones.table import BACKBONES, LAST_BLOCK, find_backbone, find_block
-from featx.backbones.weights import Weights, check_weights, find_weights, find_weights_again
+from featx.backbones.weights import Weights, check_weights, find_weights, find_weights_again, has_weights_here

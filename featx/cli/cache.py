@@ -10,7 +10,7 @@ import click
 
 from featx.cli import options as opt
 from featx.cli.terminal import ask
-from featx.dataset import ImageFolders
+from featx.dataset import RECORD_NAME, ImageFolders
 from featx.errors import FeatxError
 from featx.extract import (
     DEFAULT_CACHE_DIR,
@@ -52,7 +52,7 @@ def cache() -> None:
 @opt.CACHE_DIR
 @opt.OUTPUT
 def ls(cache_dir: StoragePath, output: opt.Output) -> None:
-    """List what is in the cache: stores of features, converted networks, digests. With --quiet, print only names.
+    """List what is in the cache: stores of features, networks, digests, test splits. With --quiet, print only names.
 
     \b
     Example:
@@ -189,6 +189,7 @@ def _about(entry: CacheEntry) -> str:
         return {
             "networks": "converted networks",
             "digests": "digests of image files",
+            "splits": "test images that featx has chosen",
             "data": "images of featx's own",
             "quarantined": "damaged, quarantined",
             "unfinished": "another featx command is using it"
@@ -311,7 +312,10 @@ def _compaction_json(done: Mapping[str, Compaction]) -> dict[str, Any]:
 
 def _removal_question(paths: Sequence[StoragePath]) -> str:
     names = ", ".join(path.name for path in paths)
-    return f"Remove {names} ({size(sum(map(size_bytes, paths)))})? If you need it later, featx computes it again"
+    loss = "If you need it later, featx computes it again"
+    if any(RECORD_NAME.fullmatch(path.name) for path in paths):
+        loss = "featx may then choose other test images than in earlier runs. Go on"
+    return f"Remove {names} ({size(sum(map(size_bytes, paths)))})? {loss}"
 
 
 def _removal_text(names: Sequence[str]) -> Shown:

@@ -13,14 +13,14 @@ from typing import Any
 import click
 
 from featx.cli import options as opt
-from featx.compare import BASELINE_NAMES, SHOTS, Comparison, compare_approaches, with_claims
+from featx.compare import BASELINE_NAMES, SHOTS, Comparison
 from featx.dataset import ImageFolders
 from featx.errors import FeatxError
 from featx.extract import DEFAULT_CACHE_DIR
-from featx.storage import StoragePath, new_folder
-from featx.system import as_argument, shell_line, waiting, whole_number
+from featx.storage import StoragePath
+from featx.system import as_argument, shell_line, whole_number
 from featx.text import Shown, shown_text
-from featx.train import MAX_REPEATS, REPORTS_NAME, RUNS_NAME
+from featx.train import MAX_REPEATS, RUNS_NAME
 
 log = logging.getLogger("featx")
 
@@ -128,16 +128,10 @@ def compare(
     Example:
       featx compare data/ --backbone vgg16 --backbone resnet50 --with-scratch-cnn
     """
-    from featx.report import PAGE_NAME, fill_report
+    from featx.report import make_report
 
-    baselines = ("report-cnn", *baselines) if with_scratch_cnn else baselines
-    with new_folder(report_dir, Path(REPORTS_NAME), last=PAGE_NAME, precious=RUNS_NAME) as making:
-        comparison = compare_approaches(data, baselines=baselines, runs_dir=making.built / RUNS_NAME, **options)
-        comparison = with_claims(comparison, always=claims)
-        making.is_worth_keeping = True
-        with waiting("report", show=output.show):
-            fill_report(making.built, comparison, making.path, data.root)
-    folder = making.path
+    options["baselines"] = ("report-cnn", *baselines) if with_scratch_cnn else baselines
+    comparison, folder = make_report(data, report_dir, claims=claims, show=output.show, **options)
     predict = predict_command(folder, options["cache_dir"])
     output.say(comparison, lambda done: comparison_text(done, folder, predict), lambda done: json.loads(done.to_json()))
     if open_page:

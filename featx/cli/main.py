@@ -13,12 +13,14 @@ import click
 from featx.cli.backbones import backbones
 from featx.cli.cache import cache
 from featx.cli.compare import compare
+from featx.cli.doctor import doctor
 from featx.cli.export import export
 from featx.cli.extract import extract
 from featx.cli.fetch import fetch
 from featx.cli.options import with_nearest
 from featx.cli.plan import plan
 from featx.cli.predict import predict
+from featx.cli.rerun import rerun
 from featx.cli.similar import similar
 from featx.cli.streams import output_refused
 from featx.cli.terminal import say
@@ -117,7 +119,7 @@ class _Handler(logging.Handler):
 
 @click.group(
     cls=Commands,
-    commands=[backbones, cache, compare, export, extract, fetch, plan, predict, similar, train_top],
+    commands=[backbones, cache, compare, doctor, export, extract, fetch, plan, predict, rerun, similar, train_top],
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.version_option(package_name="featx", message="%(prog)s %(version)s")

@@ -32,7 +32,7 @@ from featx.extract import (
     resolve_recipe,
     with_defaults,
 )
-from featx.heads import TUNED, Trained, Training
+from featx.heads import TUNED, Trained, Training, is_right
 from featx.images import Views
 from featx.recipe import Recipe
 from featx.storage import StoragePath, new_folder
@@ -40,9 +40,11 @@ from featx.store import FeatureStore
 from featx.system import MemoryLimit, Timings, progress_bar, reset_peak_memory, waiting
 from featx.text import printable
 from featx.train import (
+    Confusion,
     Features,
     Folds,
     Result,
+    Settings,
     Tuning,
     confusion_matrix,
     cross_validate,
@@ -93,7 +95,7 @@ class Curve:
                 f"A learning curve has at most as many images as there are for training, {dataset.n_train:,}: choose "
                 f"other sizes (--curve-sizes). Received: {max(self.sizes):,}"
             )
-        n_of_class = np.bincount(dataset.labels[~dataset.is_test], minlength=len(dataset.class_names))
+        n_of_class, _ = dataset.class_counts
         if self.shots and max(self.shots) > n_of_class.min():
             fewest = int(n_of_class.argmin())
             raise FeatxError(
@@ -140,12 +142,14 @@ class Procedure:
         repeats: how often, each time with the next seed. All figures but the accuracies are the first one's.
         curve: also train it on parts of the training images, as this says.
         folds: instead of one split, train and measure it on each of these folds.
+        settings: all that decided the comparison; each run folder has them.
     """
 
     training: Training
     repeats: int = 1
     curve: Curve | None = None
     folds: Folds | None = None
+    settings: Settings | None = None
 
 
 @dataclass(frozen=True)
@@ -333,7 +337,7 @@ class Evaluation:
     Attributes:
         approach: what goes into the comparison.
         probabilities: `(n_test, n_classes)`, with the first seed.
-        correct: `(n_seeds, n_test)` bool, whether it was right on each test image.
+        correct: `(n_seeds, n_test)` bool, whether it was right on each test image; with several labels, on all of them.
         recipe: of the features that the error analysis looks at; None from scratch.
         out_of_fold: see `featx.heads.training_loop.Trained`.
         curve: its learning curve; empty without one.
@@ -411,7 +415,10 @@ def _cross_validated(candidate: Candidate, folds: Folds, training: Training) -> 
 def _evaluation(candidate: Candidate, name: str, results: list[Result], cost: Timings) -> Evaluation:
     dataset, result = candidate.dataset, results[0]
     y = dataset.labels[dataset.is_test]
-    predicted = np.array([one.probabilities.argmax(axis=1) for one in results])
+    if dataset.is_multilabel:  # which label is taken for which other one, nobody can tell
+        confusion = Confusion(len(dataset.class_names), ())
+    else:
+        confusion = confusion_matrix(y, result.probabilities.argmax(axis=1), len(dataset.class_names))
     approach = Approach(
         name=name,
         kind=candidate.kind,
@@ -422,7 +429,7 @@ def _evaluation(candidate: Candidate, name: str, results: list[Result], cost: Ti
         peak_memory_bytes=max(result.peak_memory_bytes, cost.peak_memory_bytes),
         history=result.history,
         kept_epoch=result.kept_epoch,
-        confusion=confusion_matrix(y, predicted[0], len(dataset.class_names)),
+        confusion=confusion,
         p_value=None,
         image_size=candidate.image_size,
         details={**({"layer": candidate.layer} if candidate.layer else {}), **result.details},
@@ -430,7 +437,8 @@ def _evaluation(candidate: Candidate, name: str, results: list[Result], cost: Ti
         repeats=tuple(result.metrics.accuracy for result in results) if len(results) > 1 else (),
     )
     recipe = candidate.recipe or (candidate.features.recipe if candidate.features else None)
-    return Evaluation(approach, result.probabilities, predicted == y, recipe, result.out_of_fold)
+    correct = np.array([is_right(one.probabilities, y) for one in results])
+    return Evaluation(approach, result.probabilities, correct, recipe, result.out_of_fold)
 
 
 class FeatureRequest:
@@ -502,7 +510,8 @@ class FeatureRequest:
         def keep(candidate: Candidate, result: Result) -> None:
             if runs_dir and candidate.features:
                 runs_dir.mkdir(parents=True, exist_ok=True)  # it is in a report folder, which is marked
-                run_dir, rest = runs_dir / run_name(candidate.name), (dataset.warnings, self._cache_dir)
+                run_dir = runs_dir / run_name(candidate.name)
+                rest = (dataset.warnings, self._cache_dir, None, how.settings)
                 with system_errors(f"The run folder {printable(run_dir)}", "written"), new_folder(run_dir) as making:
                     write_run(making.built, candidate.features, [result], training, self.weights, *rest)
 

@@ -55,7 +55,7 @@ from featx.extract import (
     options_before,
     split_options,
 )
-from featx.heads import DEFAULT_HEADS, Training, check_class_weights, check_training, head_names
+from featx.heads import DEFAULT_HEADS, Training, check_class_weights, check_multilabel_heads, check_training, head_names
 from featx.images import Views, as_views
 from featx.recipe import Recipe
 from featx.storage import StoragePath, as_cache_dir, as_path, check_empty
@@ -85,6 +85,7 @@ from featx.train import (
     divide,
     find_copies,
     read_rows,
+    settings_of,
     validation_part,
     without_test,
 )
@@ -155,6 +156,7 @@ def compare_approaches(
     Raises:
         FeatxError: the data set, a backbone, the weights or the store cannot be used; the message says what to do.
     """
+    given = {**locals()}  # before any of it is changed
     if "backbone" in options:
         raise TypeError("compare_approaches has no option 'backbone': use backbones, with one or more names")
     recipe_options, engine_options = split_options(options)
@@ -178,13 +180,9 @@ def compare_approaches(
         _check(recipe_of, engine_options.engine, cache_dir)
     before = [options_before(tune, cache_dir, **one) for one in of_backbones] if tune is not None else []
     network_classes = _network_classes(class_list, is_used=direct, maps=maps)
-    runs_dir = as_path(runs_dir) if runs_dir else None
-    if runs_dir:
-        check_empty(runs_dir)
+    runs_dir = _empty_folder(runs_dir)
     scanned = scan(data_dir, cache_dir, to_test=folds is None, show=training.show)
-    check_class_weights(training.class_weights, scanned.class_names)
-    if how.curve:
-        how.curve.check_fit(scanned)
+    _check_fit(scanned, how, heads, direct=direct)
     settings = ExtractionSettings(engine_options=engine_options, workers=workers, strict=strict, show=training.show)
     request = partial(FeatureRequest, scanned, data_dir, cache_dir, settings)
     of_heads = [
@@ -202,6 +200,8 @@ def compare_approaches(
         map_to = partial(make_class_map, maps, class_list=network_classes, class_names=scanned.class_names)
         applications, warnings = direct_applications(backbones, recipe_options, map_to, cache_dir)
         requests += [request(whole, None, partial(direct_candidates, class_map)) for whole, class_map in applications]
+    recipes = list(dict.fromkeys(chain.from_iterable(one.recipes for one in requests)))
+    how = replace(how, settings=settings_of("compare", given, scanned, recipes))
     skipped = _extract(scanned, requests, of_heads if len(of_layers) > 1 else ())
     if folds is not None:
         scanned = without_test(scanned)
@@ -209,11 +209,10 @@ def compare_approaches(
     aspect_ratio = kept_aspect_ratio(recipe_options["resize"])
     candidate_of = partial(baseline_candidate, cache_dir=cache_dir, workers=workers, aspect_ratio=aspect_ratio)
     dataset, evaluations, left_out = _evaluate_all(requests, baselines, candidate_of, scanned, how, runs_dir)
-    recipes = list(dict.fromkeys(chain.from_iterable(one.recipes for one in requests)))
     stores = [cache_dir / recipe.slug for recipe in recipes]
     limits = [*_random_weights_warnings(recipes), *_sample_warnings(scanned)]
     warnings = [*limits, *data_warnings(scanned, dataset, stores), *warnings, *left_out]
-    comparison = _comparison(dataset, recipes, evaluations, training.seed, warnings)
+    comparison = _comparison(dataset, recipes, evaluations, how, warnings)
     return _analysed(comparison, dataset, evaluations, skipped, cache_dir, training)
 
 
@@ -282,6 +281,14 @@ def _make_folds(
     if features:
         return divide(features.dataset, features.X, n_folds, n_repeats, training)
     return divide(dataset, None, n_folds, n_repeats, training)
+
+
+def _empty_folder(named: Path | str | None) -> Path | None:
+    """Return the folder for runs, if there is one; raise FeatxError if there is something in it."""
+    folder = as_path(named) if named else None
+    if folder:
+        check_empty(folder)
+    return folder
 
 
 def _network_classes(class_list: Path | str | None, *, is_used: bool, maps: Sequence[str]) -> tuple[NetworkClass, ...]:
@@ -381,14 +388,33 @@ def _check_choice(
         )
 
 
+def _check_fit(dataset: ImageDataset, how: Procedure, heads: Sequence[str], *, direct: bool) -> None:
+    """Raise FeatxError if this cannot be done with the images of a data set."""
+    check_class_weights(how.training.class_weights, dataset.class_names, is_multilabel=dataset.is_multilabel)
+    if dataset.is_multilabel:
+        check_multilabel_heads(heads)
+    if dataset.is_multilabel and how.curve and how.curve.shots:
+        raise FeatxError(
+            "Numbers of images of each class (shots, --shots) need images with one class each, and these can have "
+            "several labels: choose numbers of all images, with --curve-sizes."
+        )
+    if dataset.is_multilabel and direct:
+        raise FeatxError(
+            "A pretrained classifier (direct, --direct) chooses one class for each image, so it cannot be compared "
+            "where images have several labels: leave it out."
+        )
+    if how.curve:
+        how.curve.check_fit(dataset)
+
+
 def _comparison(
     dataset: ImageDataset,
     recipes: Sequence[Recipe],
     evaluations: Sequence[Evaluation],
-    seed: int,
+    how: Procedure,
     warnings: Sequence[str],
 ) -> Comparison:
-    is_validation = validation_part(dataset, seed) if dataset.n_train else np.zeros(0, bool)
+    is_validation = validation_part(dataset, how.training.seed) if dataset.n_train else np.zeros(0, bool)
     n_folds = evaluations[0].approach.n_folds
     correct = {one.approach.name: one.correct for one in evaluations}
     measured = {one.approach.name: one.approach.metrics for one in evaluations}
@@ -400,7 +426,7 @@ def _comparison(
         n_train=round(dataset.n_images * (1 - 1 / n_folds)) if n_folds else int((~is_validation).sum()),
         n_validation=int(is_validation.sum()),
         n_test=dataset.n_test,
-        seed=seed,
+        seed=how.training.seed,
         approaches=with_p_values([one.approach for one in evaluations], correct),
         recipes=tuple(json.loads(recipe.to_json()) for recipe in recipes),
         warnings=(*warnings, *accuracy_warnings(dataset, measured, is_weighted=is_weighted)),
@@ -408,6 +434,7 @@ def _comparison(
         hardware=dict(hardware()),
         command=command_line(),
         created_at=now(),
+        settings=how.settings,
         learning_curve=tuple(point for one in evaluations for point in one.curve),
     )
 

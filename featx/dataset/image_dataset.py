@@ -5,7 +5,7 @@ that no copy of a training image is among those that measure it.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from operator import truediv
@@ -14,6 +14,7 @@ from typing import Any, Self, TypeAlias
 import numpy as np
 
 from featx.dataset.labelled import Labels
+from featx.dataset.stratification import iterative_mask
 from featx.storage import StoragePath
 from featx.system import OnDemand, as_mask, brief
 
@@ -21,6 +22,9 @@ from featx.system import OnDemand, as_mask, brief
 _TEST_SALT = b"featx test split"
 _VALIDATION_SALT = b"featx validation part, seed %d"
 _SAMPLE_SALT = b"featx sample, seed %d"
+
+#: Of each class, so many images stay for training.
+_MIN_TO_TRAIN = 2
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,7 @@ class ImageFolders:
         root: the folder of the data set, an archive of it, or its address.
         train: the folder whose sub-folders are the classes of the train split, relative to `root`; `"."` is `root`
             itself. If None, featx finds it by names and contents.
-        test: the same for the test split; if it is None and `train` is not, featx takes a test split by content.
+        test: the same for the test split; if it is None and `train` is not, featx chooses a test split.
         labels: instead of folders, what says which image has which label: a `featx.dataset.Labels`, or a table as that
             takes it.
 
@@ -66,9 +70,10 @@ class ImageDataset:
 
     Attributes:
         root: the folder, on this machine or remote.
-        class_names: sorted names of the class folders.
+        class_names: sorted names of the class folders, or the labels.
         paths: n paths relative to `root`.
-        labels: `(n,)` int64, indices into `class_names`.
+        labels: `(n,)` int64, indices into `class_names`; or `(n, n_classes)` bool, which labels each image has, if
+            images can have several.
         is_test: `(n,)` bool, true for the test split, false for the train split.
         digests: `(n, 32)` uint8, SHA-256 of each file's bytes.
         warnings: what the user should know about the data, one sentence each.
@@ -77,6 +82,7 @@ class ImageDataset:
         test_folder: the same for the test split.
         given_labels: what the user has given instead of class folders, see `ImageFolders.labels`.
         groups: `(n, 32)` uint8, SHA-256 of the name of each image's group, such as a patient; None without groups.
+        group_names: n names of these groups; empty without groups.
     """
 
     root: StoragePath
@@ -91,6 +97,7 @@ class ImageDataset:
     test_folder: str | None = None
     given_labels: Labels | None = None
     groups: np.ndarray | None = None
+    group_names: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return (
@@ -128,22 +135,42 @@ class ImageDataset:
         return int(np.count_nonzero(self.is_test))
 
     @property
+    def is_multilabel(self) -> bool:
+        """Whether images can have several labels, or none."""
+        return self.labels.ndim == 2
+
+    def has_class(self, label: int) -> np.ndarray:
+        """Return `(n,)` bool: which images are of the class `label`, or have this label."""
+        has: np.ndarray = self.labels[:, label] if self.is_multilabel else self.labels == label
+        return has
+
+    @cached_property
+    def strata(self) -> np.ndarray:
+        """`(n,)` int64, the same for images of one class; if images can have several labels, for those of one set."""
+        return np.unique(self.labels, axis=0, return_inverse=True)[1] if self.is_multilabel else self.labels
+
+    @property
+    def label_texts(self) -> list[str]:
+        """The class of each image; its labels with `|` between them if it can have several."""
+        return label_texts(self.labels, self.class_names)
+
+    @property
     def class_counts(self) -> tuple[np.ndarray, np.ndarray]:
         """How many images each class has in the train split, and how many in the test split."""
         n_classes = len(self.class_names)
         train, test = self.labels[~self.is_test], self.labels[self.is_test]
+        if self.is_multilabel:
+            return np.count_nonzero(train, axis=0), np.count_nonzero(test, axis=0)
         return np.bincount(train, minlength=n_classes), np.bincount(test, minlength=n_classes)
 
     @cached_property
     def digest(self) -> str:
         """SHA-256, in hexadecimal, of all images with their classes, splits and groups; not of their paths or order."""
         groups = [] if self.groups is None else [self.groups]
-        rows = np.concatenate(
-            [self.digests, self.labels.astype("<i8").view(np.uint8).reshape(-1, 8), self.is_test[:, None], *groups],
-            axis=1,
-            dtype=np.uint8,
-        )
+        labels = self.labels if self.is_multilabel else self.labels.astype("<i8").view(np.uint8).reshape(-1, 8)
+        rows = np.concatenate([self.digests, labels, self.is_test[:, None], *groups], axis=1, dtype=np.uint8)
         hashed = hashlib.sha256("\0".join(self.class_names).encode("utf-8", "surrogateescape"))
+        hashed.update(b"\0several labels" if self.is_multilabel else b"")
         hashed.update(np.sort(rows.view(f"S{rows.shape[1]}"), axis=0).tobytes())
         return hashed.hexdigest()
 
@@ -161,6 +188,7 @@ class ImageDataset:
             is_test=self.is_test[rows],
             digests=self.digests[rows],
             groups=None if self.groups is None else self.groups[rows],
+            group_names=tuple(self.group_names[row] for row in rows) if self.group_names else (),
             warnings=(),
             unreadable=(),
         )
@@ -192,7 +220,22 @@ class ImageDataset:
         """Return `(k, 2)` int64: the first of several identical images, and each one that is in another class."""
         pairs = _pairs(self._copies)
         first, second = pairs.T
-        return pairs[np.flatnonzero(self.labels[first] != self.labels[second])]
+        return pairs[np.flatnonzero(self.strata[first] != self.strata[second])]
+
+
+def label_texts(labels: np.ndarray, names: Sequence[str]) -> list[str]:
+    """Return the class of each image as text, or its labels with `|` between them; empty if it has none.
+
+    >>> label_texts(np.array([1, 0]), ["cat", "dark"]), label_texts(np.array([[1, 1], [0, 0]]), ["cat", "dark"])
+    (['dark', 'cat'], ['cat|dark', ''])
+
+    Args:
+        labels: see `ImageDataset.labels`.
+        names: of the classes.
+    """
+    if labels.ndim == 1:
+        return [names[label] for label in labels]
+    return ["|".join(names[label] for label in np.flatnonzero(row).tolist()) for row in labels]
 
 
 #: What a data set is given as: its folder, that with the folders in it that are its splits, or what `scan` returned.
@@ -274,15 +317,49 @@ def identical_groups(digests: np.ndarray) -> np.ndarray:
 
 
 def hashed_test_mask(digests: np.ndarray, fraction: float) -> np.ndarray:
-    """Return `(n,)` bool: which images are the test split, about `fraction` of them and of every class.
+    """Return `(n,)` bool: which images an older featx took for its test split, about `fraction` of them.
 
-    Depends on the one image, or its group, only: adding images never moves an old one.
+    Depends on the one image, or its group, only. So classes have more or less than their share.
 
     Args:
         digests: `(n, 32)` uint8, see `ImageDataset.units`.
         fraction: from 0 to below 1.
     """
     return _lots(digests, _TEST_SALT) < np.uint64(int(fraction * 2**64))
+
+
+def stratified_test_mask(units: np.ndarray, labels: np.ndarray, sides: np.ndarray, *, fraction: float) -> np.ndarray:
+    """Return `(n,)` bool: which images are the test split, the same share of every class.
+
+    Images that are on a side stay there. With the others, each class of three images or more gets
+    `round(fraction * n)` test images of its n, but at least one, and keeps two for training. Groups and copies of an
+    image are never divided; where they make that number impossible, it gets fewer. Of images without a side, those with
+    the smallest lots become test images. A lot depends on the image, or the name of its group, only. The order of the
+    rows makes no difference. Images that can have several labels are divided by
+    `featx.dataset.stratification.iterative_mask`.
+
+    Args:
+        units: `(n, 32)` uint8, see `ImageDataset.units`.
+        labels: `(n,)` integers, or `(n, n_classes)` bool, see `ImageDataset.labels`.
+        sides: `(n,)` int8: 1 for a test image, 0 for a training image, -1 for one without a side; the same for all
+            images of a unit.
+        fraction: from 0 to below 1.
+    """
+    is_known = sides >= 0
+    if is_known.all():
+        return np.asarray(sides == 1)
+    groups = identical_groups(units)
+    if labels.ndim == 2 and fraction:
+        lots = _lots(units, _TEST_SALT)
+        return iterative_mask(labels, groups, lots, fraction, sides=sides, n_kept=_MIN_TO_TRAIN)
+    if labels.ndim == 2:
+        return np.asarray(sides == 1)
+    drawn: dict[int, bool] = dict(zip(groups[is_known].tolist(), (sides[is_known] == 1).tolist(), strict=True))
+
+    def n_wanted(n: int) -> int:
+        return min(max(round(fraction * n), 1), n - _MIN_TO_TRAIN) if n > _MIN_TO_TRAIN and fraction else 0
+
+    return _drawn_mask(groups, labels, _lots(units, _TEST_SALT), n_wanted, drawn)
 
 
 def validation_mask(digests: np.ndarray, labels: np.ndarray, *, seed: int, fraction: float = 0.1) -> np.ndarray:
@@ -292,20 +369,33 @@ def validation_mask(digests: np.ndarray, labels: np.ndarray, *, seed: int, fract
     that differ. Where copies of an image make that number impossible, it gives fewer. An image that is in several
     classes is on the side that the first of them puts it on. The order of the rows makes no difference.
 
+    Images that can have several labels are divided by `featx.dataset.stratification.iterative_mask`.
+
     Args:
         digests: `(n, 32)` uint8, see `ImageDataset.units`.
-        labels: `(n,)` integers.
+        labels: `(n,)` integers, or `(n, n_classes)` bool, see `ImageDataset.labels`.
         seed: another seed, another part.
         fraction: from 0 to below 1.
     """
-    groups = identical_groups(digests)
     lots = _lots(digests, _VALIDATION_SALT % seed)
-    drawn: dict[int, bool] = {}
+    groups = identical_groups(digests)
+    if labels.ndim == 2:
+        return iterative_mask(labels, groups, lots, fraction)
+    return _drawn_mask(groups, labels, lots, lambda n: max(round(fraction * n), 1), {})
+
+
+def _drawn_mask(
+    groups: np.ndarray, labels: np.ndarray, lots: np.ndarray, n_wanted: Callable[[int], int], drawn: dict[int, bool]
+) -> np.ndarray:
+    """Return `(n,)` bool: the images of every class with the smallest lots, of n images about `n_wanted(n)`.
+
+    `drawn` says of groups that are decided whether they are among them, and in the end says so of all.
+    """
     by_label = np.argsort(labels, kind="stable")
     for members in np.split(by_label, np.flatnonzero(np.diff(labels[by_label])) + 1):
         distinct, first, sizes = np.unique(groups[members], return_index=True, return_counts=True)
         order = np.argsort(lots[members[first]], kind="stable")
-        _draw(distinct[order].tolist(), sizes[order].tolist(), round(fraction * len(members)), drawn)
+        _draw(distinct[order].tolist(), sizes[order].tolist(), n_wanted(len(members)), drawn)
     return np.fromiter((drawn[group] for group in groups.tolist()), dtype=bool, count=len(groups))
 
 
@@ -316,15 +406,17 @@ def sample_mask(
 
     Args:
         digests: `(n, 32)` uint8.
-        labels: `(n,)` integers.
+        labels: `(n,)` integers, or `(n, n_classes)` bool, see `ImageDataset.labels`: then each label gives this share,
+            and so do the images without one.
         seed: another seed, other images.
         fraction: from 0 to 1.
         at_least: the least number of images of each class, or all if it has fewer.
     """
     mask = np.zeros(len(digests), bool)
     lots = _lots(digests, _SAMPLE_SALT % seed)
-    for label in np.unique(labels):
-        members = np.flatnonzero(labels == label)
+    masks = (labels == label for label in np.unique(labels)) if labels.ndim == 1 else (*labels.T, ~labels.any(axis=1))
+    for mask_of_class in masks:
+        members = np.flatnonzero(mask_of_class)
         n_wanted = max(at_least, round(fraction * len(members)))
         mask[members[np.argsort(lots[members], kind="stable")[:n_wanted]]] = True
     return mask
@@ -335,7 +427,6 @@ def _draw(groups: list[int], sizes: list[int], n_wanted: int, drawn: dict[int, b
     open_groups = [(group, size) for group, size in zip(groups, sizes, strict=True) if group not in drawn]
     n_drawn = sum(size for group, size in zip(groups, sizes, strict=True) if drawn.get(group))
     has_kept = any(drawn.get(group) is False for group in groups)
-    n_wanted = max(n_wanted, 1)
     n_open = len(open_groups)
     for group, size in open_groups:
         must_stay = n_open == 1 and not has_kept
@@ -343,7 +434,7 @@ def _draw(groups: list[int], sizes: list[int], n_wanted: int, drawn: dict[int, b
         n_drawn += size * drawn[group]
         has_kept |= not drawn[group]
         n_open -= 1
-    if n_drawn == 0 and len(open_groups) > 1:
+    if n_wanted and n_drawn == 0 and len(open_groups) > 1:
         drawn[min(open_groups, key=lambda item: item[1])[0]] = True
 
 

@@ -222,10 +222,7 @@ class _Finder:
         role_name = "test" if "test" in splits else "validation"
         test = self._inner(splits[role_name]) if role_name in splits else None
         if test is None:
-            warnings.append(
-                "There is no test split with class folders: featx takes one from the train split, by a hash of each "
-                "image's content."
-            )
+            warnings.append("There is no test split with class folders: featx takes one from the train split.")
             self._check_train_is_no_class(base, splits["train"])
         elif role_name == "test" and "validation" in splits:
             name = printable(Path(splits["validation"]).name)

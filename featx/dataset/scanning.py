@@ -4,18 +4,22 @@ import hashlib
 import logging
 import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from numbers import Real
 
 import numpy as np
 
 from featx.dataset.digests import digest_files
 from featx.dataset.folders import EXPECTED, Folders, as_text, by_suffix, folders_below, list_folder, not_images
-from featx.dataset.image_dataset import Data, ImageDataset, ImageFolders, hashed_test_mask
-from featx.dataset.labelled import UNLABELLED, Labelled, Labels, read_labels
+from featx.dataset.image_dataset import Data, ImageDataset, ImageFolders, stratified_test_mask
+from featx.dataset.labelled import UNLABELLED, Labelled, LabelledPath, Labels, names_in, read_labels
 from featx.dataset.layout import Layout, find_layout
+from featx.dataset.multilabel import label_shortage, labels_per_image
 from featx.dataset.names import alike_warning, class_prefixes, near_match
+from featx.dataset.split_record import ADVICE, SplitRecord
 from featx.errors import DatasetError, ImageError
 from featx.images import decode_image, format_read, read_file
 from featx.storage import OUTPUT_MARK, RemotePath, StoragePath, as_cache_dir, as_data, read_start
@@ -64,16 +68,18 @@ def scan(
         data: a folder laid out as `train/CLASS/*` with `test/CLASS/*`, or as `CLASS/*`; a zip or tar file of one; an
             address that fsspec opens, such as `s3://bucket/photos`; or an `ImageFolders`, which names the splits, or a
             table of labels. A data set that was scanned before, or a subset of one, is returned unchanged.
-        cache_dir: the folder of the stat cache.
-        test_fraction: the share of images, from 0 to below 1, that becomes the test split if there is none. Whether an
-            image is one of them depends only on its content.
+        cache_dir: the cache, which knows the digests of files, and the test images that featx has chosen before.
+        test_fraction: the share of images of each class, from 0 to below 1, that becomes the test split if there is
+            none. Which they are depends on their contents, or on the names of their groups. What was chosen once stays:
+            new images only fill up the share of their class.
         to_train: whether you will train a classifier on it. If not, what only training needs (labels, two classes,
             both splits, images of every class) may be missing.
         to_test: whether you will test it on the test split. If not, as in cross-validation, that may be empty.
         show: whether to show progress.
 
     Raises:
-        DatasetError: no classifier can be trained on these images; the message says why, and what to do.
+        DatasetError: no classifier can be trained on these images, or what was chosen before cannot be read; the
+            message says why, and what to do.
     """
     if isinstance(data, ImageDataset):
         return _checked(data, to_test=to_test) if to_train else data
@@ -112,14 +118,20 @@ def scan_listed(
     show: bool = False,
 ) -> ImageDataset:
     """Return the data set of images that have been listed; arguments and errors as for `scan`."""
-    labelled = listed.labelled
-    dataset = _with_images(_read(listed, as_cache_dir(cache_dir), show=show), labelled, to_train=to_train)
-    if dataset.n_test == 0:
-        dataset = _split_by_content(dataset, test_fraction, labelled, is_needed=to_train and to_test)
-        empty = "The test split is empty: featx takes test images from the train split, by a hash of their content."
+    labelled, cache_dir = listed.labelled, as_cache_dir(cache_dir)
+    # Before any new image is read: what the cache knows now, an older featx may have split.
+    record = SplitRecord(cache_dir, test_fraction) if test_fraction and not listed.dataset.n_test else None
+    dataset = _with_images(_read(listed, cache_dir, show=show), labelled, to_train=to_train)
+    if dataset.n_test == 0 and test_fraction:
+        record = record or SplitRecord(cache_dir, test_fraction)
+        dataset = _split_by_content(dataset, record, labelled, is_needed=to_train and to_test)
+        empty = "The test split is empty: featx takes test images from the train split."
         dataset = _warn(dataset, empty if listed.has_test_dir and to_test else "")
     elif labelled and to_test:
         _check_splits(dataset, labelled)
+    used = dataset if to_test else replace(dataset, is_test=np.zeros(dataset.n_images, bool))
+    if to_train and (shortage := label_shortage(used)):
+        raise DatasetError(shortage)
     return _warn(dataset, _untested(dataset) if to_test else "", *_repeats(dataset, to_test=to_test))
 
 
@@ -196,11 +208,12 @@ def _by_labels(root: StoragePath, folders: Folders, named: ImageFolders, *, to_t
     unreadable = tuple((path.removeprefix(prefix), reason) for path, reason in listing.unreadable)
     dataset = replace(_of_rows(root, labelled.rows), given_labels=named.labels, unreadable=unreadable)
     if labelled.groups:
-        dataset = replace(dataset, groups=_digests(labelled.groups[path] for path in dataset.paths))
+        names = tuple(labelled.groups[path] for path in dataset.paths)
+        dataset = replace(dataset, groups=_digests(names), group_names=names)
     without = f"without a row in {labelled.name}" if not labelled.n_empty else f"without a label in {labelled.name}"
     table = as_text(labels.table) if isinstance(labels.table, StoragePath) else ""
     others = not_images([path.removeprefix(prefix) for path in listing.others if path != table])
-    dataset = dataset.warned(labelled.warning, others, _left_out(without, "image", labelled.left_out))
+    dataset = dataset.warned(*labelled.warnings, others, _left_out(without, "image", labelled.left_out))
     n_groups = len(set(labelled.groups.values()))
     where = f"labels from {labelled.name}" + (f", in {n_groups:,} groups" if n_groups else "")
     classes = _classes(dataset, where, has_splits=labelled.has_splits)
@@ -236,7 +249,7 @@ def _listed(root: StoragePath, layout: Layout, folders: Folders, *, to_train: bo
     """
     top = as_text(root)
     prefix = f"{top.rstrip('/')}/"  # exactly one slash, also for the root folder
-    rows: list[tuple[str, str, bool]] = []
+    rows: list[LabelledPath] = []
     others: list[str] = []
     unreadable: list[tuple[str, str]] = []
     for is_test, class_folders in ((False, layout.train), (True, layout.test or {})):
@@ -262,18 +275,23 @@ def _digests(names: Iterable[str]) -> np.ndarray:
     return np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 32)
 
 
-def _of_rows(
-    root: StoragePath, rows: Sequence[tuple[str, str, bool]], classes: Collection[str] = frozenset()
-) -> ImageDataset:
+def _of_rows(root: StoragePath, rows: Sequence[LabelledPath], classes: Collection[str] = frozenset()) -> ImageDataset:
     """Return the data set of (class, path, whether it is a test image); it also has `classes`, and digests of zero."""
     rows = sorted(rows)
-    class_names = tuple(sorted({*classes, *(name for name, _, _ in rows)}))
+    names = [names_in(label) for label, _, _ in rows]
+    class_names = tuple(sorted({*classes, *chain.from_iterable(names)}))
     index = {class_name: label for label, class_name in enumerate(class_names)}
+    if isinstance(rows[0][0], tuple):
+        labels = np.zeros((len(rows), len(class_names)), bool)
+        for row, of_image in zip(labels, names, strict=True):
+            row[[index[name] for name in of_image]] = True
+    else:
+        labels = np.array([index[name] for (name,) in names], dtype=np.int64)
     return ImageDataset(
         root=root,
         class_names=class_names,
         paths=tuple(path for _, path, _ in rows),
-        labels=np.array([index[class_name] for class_name, _, _ in rows], dtype=np.int64),
+        labels=labels,
         is_test=np.array([is_test for _, _, is_test in rows], dtype=bool),
         digests=np.zeros((len(rows), 32), dtype=np.uint8),
     )
@@ -298,7 +316,10 @@ def _classes(dataset: ImageDataset, where: str, *, has_splits: bool) -> str:
     if n_classes > _MAX_CLASSES:
         named[-1] = f"…; the smallest is {counted(int(n_all.argmin()))}, the largest {counted(int(n_all.argmax()))}"
     splits = " (training + test)" if has_splits and where.startswith("labels") else ""
-    return f"{n_classes:,} class{'' if n_classes == 1 else 'es'}, {where}{splits}: {', '.join(named)}."
+    if dataset.is_multilabel:
+        where = f"{labels_per_image(dataset)}, {where.removeprefix('labels ')}"
+    noun = "label" if dataset.is_multilabel else "class"
+    return f"{_number(noun, n_classes)}, {where}{splits}: {', '.join(named)}."
 
 
 def _folder(root: StoragePath, path: str) -> str:
@@ -363,44 +384,90 @@ def _with_classes(dataset: ImageDataset, has_images: np.ndarray, what: str) -> I
         DatasetError: two classes cannot be told apart by their names.
     """
     names = _named(dataset, has_images)
-    labels = np.searchsorted(np.flatnonzero(has_images), dataset.labels).astype(np.int64)
+    if dataset.is_multilabel:
+        labels = dataset.labels[:, has_images]
+    else:
+        labels = np.searchsorted(np.flatnonzero(has_images), dataset.labels).astype(np.int64)
     left_out = _left_out(f"without {what}s", "class", _named(dataset, ~has_images))
     return _warn(replace(dataset, class_names=tuple(names), labels=labels), left_out, alike_warning(names))
 
 
 def _split_by_content(
-    dataset: ImageDataset, test_fraction: float, labelled: Labelled | None, *, is_needed: bool
+    dataset: ImageDataset, record: SplitRecord, labelled: Labelled | None, *, is_needed: bool
 ) -> ImageDataset:
-    """Return `dataset` with a test split taken from its images.
+    """Return `dataset` with a test split taken from its images, which is recorded if it is needed.
 
     Raises:
         DatasetError: it is needed, and there are too few images for both splits.
     """
-    split = replace(dataset, is_test=hashed_test_mask(dataset.units, test_fraction))
-    if not is_needed:
-        return split
-    n_train, n_test = split.class_counts
+    sides, is_new = record.sides(dataset)
+    problem = ""
+    with ExitStack() as stack:
+        if is_needed and is_new.any():
+            stack.enter_context(record.held())
+            sides, is_new = record.sides(dataset)  # another process may have recorded some meanwhile
+        is_test = stratified_test_mask(dataset.units, dataset.labels, sides, fraction=record.fraction)
+        split = replace(dataset, is_test=is_test)
+        if not is_needed:
+            return split
+        _check_taken(split, record.fraction, labelled)
+        if is_new.any():
+            problem = record.add(dataset.units[is_new], is_test[is_new])
+    return _warn(split, *_about_split(split, sides, record, problem))
+
+
+def _check_taken(split: ImageDataset, test_fraction: float, labelled: Labelled | None) -> None:
+    """Raise DatasetError if no image, or every image of a class, is in the test split that featx has chosen."""
+    n_train, _ = split.class_counts
     taken = ""
     if all_test := _named(split, n_train == 0):
         taken = f"every image of {_counted('class', all_test)}"
-    elif test_fraction and not n_test.any():
+    elif not split.n_test:
         taken = f"none of {split.n_images} images"
     if taken:
         first = labelled.first_of(all_test[0]) if labelled and all_test else ""
-        by = "their content" if split.groups is None else "the names of their groups"
         how = "with a column split in the table" if labelled else "yourself"
         raise DatasetError(
-            f"featx takes about {test_fraction:.0%} of the images for testing, chosen by {by}; in "
+            f"featx takes about {test_fraction:.0%} of the images of each class for testing; in "
             f"{printable(split.root)} it would take {taken}: add images, or make a train and a test split {how}."
             f"{first or ('' if labelled else f' {EXPECTED}')}"
         )
-    return split
+
+
+def _about_split(split: ImageDataset, sides: np.ndarray, record: SplitRecord, problem: str) -> Iterator[str]:
+    """Yield what the user should be warned of about a test split that featx has chosen; log how it was chosen."""
+    path, is_new = printable(record.path), sides < 0
+    if record.is_lost and is_new.any():
+        yield (
+            f"{path}, the record of the test split, is gone, so featx has chosen test images anew: they may be others "
+            f"than in earlier runs. {ADVICE}"
+        )
+    elif is_new.all():
+        log.info(
+            "Chose %s of %s images for testing, the same share of every class. %s keeps them in the test split.",
+            *(f"{split.n_test:,}", f"{split.n_images:,}", path),
+        )
+    elif is_new.any():
+        log.info(
+            "New images: %s, of which %s are test images. The others stay in their split.",
+            *(f"{is_new.sum():,}", f"{split.is_test[is_new].sum():,}"),
+        )
+    if record.n_moved:
+        yield (
+            f"{path} has {record.n_moved:,} images on another side than an older featx had on this machine: earlier "
+            f"runs do not compare with new ones."
+        )
+    if problem:
+        yield (
+            f"The test split cannot be recorded in {path} ({problem}): it stays the same only as long as the images do."
+        )
 
 
 def _untested(dataset: ImageDataset) -> str:
     _, n_test = dataset.class_counts
     names = _named(dataset, n_test == 0)
-    return f"The test split has no image of {_counted('class', names)}." if names and n_test.any() else ""
+    noun = "label" if dataset.is_multilabel else "class"
+    return f"The test split has no image of {_counted(noun, names)}." if names and n_test.any() else ""
 
 
 def _repeats(dataset: ImageDataset, *, to_test: bool) -> Iterator[str]:
@@ -478,6 +545,15 @@ def _counted(noun: str, names: Sequence[str]) -> str:
     >>> _counted("class", ["cats"]), _counted("file", ["a", "b", "c", "d"])
     ('1 class (cats)', '4 files (a, b, c, …)')
     """
-    plural = "" if len(names) == 1 else "es" if noun.endswith("s") else "s"
     examples = ", ".join(printable(name) for name in names[:_MAX_EXAMPLES])
-    return f"{len(names)} {noun}{plural} ({examples}{', …' if len(names) > _MAX_EXAMPLES else ''})"
+    return f"{_number(noun, len(names))} ({examples}{', …' if len(names) > _MAX_EXAMPLES else ''})"
+
+
+def _number(noun: str, n: int) -> str:
+    """Return a number with its noun.
+
+    >>> _number("class", 1), _number("class", 2), _number("label", 2)
+    ('1 class', '2 classes', '2 labels')
+    """
+    plural = "" if n == 1 else "es" if noun.endswith("s") else "s"
+    return f"{n:,} {noun}{plural}"

@@ -21,6 +21,8 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
+import numpy as np
+
 from featx.dataset.folders import DATABASE_NAME, check_cache_dir
 from featx.errors import FeatxError
 from featx.storage import StatKey, make_cache
@@ -42,7 +44,12 @@ _NAMES_PER_QUERY = 500  # SQLite before 3.32 takes at most 999 variables
 _TABLE = """CREATE TABLE IF NOT EXISTS states (
     path BLOB PRIMARY KEY, size INTEGER, mtime_ns INTEGER, ctime_ns INTEGER, inode INTEGER, digest BLOB, crc32 INTEGER
 ) WITHOUT ROWID"""
+#: The key of a note.
+_NO_FILE = StatKey(0, 0, 0, 0)
+#: Noted in each database from its beginning: the featx that uses it records splits, see `featx.dataset.split_record`.
+RECORDS_SPLITS = b"splits"
 _ROWS = "SELECT path, size, mtime_ns, ctime_ns, inode, digest, crc32 FROM states"
+_INSERT = "INSERT OR REPLACE INTO states VALUES (?, ?, ?, ?, ?, ?, ?)"
 #: What featx kept before it knew of ctime. It is not trusted, and is only there because an older featx that uses the
 #: same cache would take a database without it for a damaged one.
 _OLD_TABLE = """CREATE TABLE IF NOT EXISTS digests (
@@ -74,7 +81,9 @@ class _DamagedError(Exception):
 class StatCache:
     """The digests remembered in one cache folder. Made, used and closed in one thread; any number of processes."""
 
-    def __init__(self, cache_dir: Path) -> None:
+    def __init__(self, cache_dir: Path, *, says_so: bool = True) -> None:
+        """Open the database in a folder; if it cannot be used, say so unless somebody else does."""
+        self._says_so = says_so
         self._path = cache_dir / DATABASE_NAME
         self._connection: sqlite3.Connection | None = None
         self._inode: int | None = None
@@ -102,11 +111,29 @@ class StatCache:
     def remember(self, rows: Iterable[tuple[bytes, StatKey, bytes]]) -> None:
         """Commit (absolute path, state, digest) of files that were read, if the cache can be written."""
         values = [(name, *key, digest, _crc32(name, StatEntry(key, digest))) for name, key, digest in rows]
-        self._commit("INSERT OR REPLACE INTO states VALUES (?, ?, ?, ?, ?, ?, ?)", values)
+        self._commit(_INSERT, values)
 
     def forget(self, names: Iterable[bytes]) -> None:
         """Commit that nothing is known of the files with these absolute paths, if the cache can be written."""
         self._commit("DELETE FROM states WHERE path = ?", [(name,) for name in names])
+
+    def digests(self) -> np.ndarray:
+        """Return the digests of all files that are remembered, `(n, 32)` uint8; none if the cache cannot be read."""
+        digests: set[bytes] = set()
+        if self._connection is not None:
+            try:
+                digests = _patiently(self._connection, _all_digests)
+            except (sqlite3.Error, _DamagedError, TypeError) as error:
+                self._mend(error)
+        return np.frombuffer(b"".join(sorted(digests)), np.uint8).reshape(-1, _DIGEST_BYTES)
+
+    def note(self, name: bytes) -> None:
+        """Remember a name that is no absolute path, and so no file's."""
+        self.remember([(name, _NO_FILE, bytes(_DIGEST_BYTES))])
+
+    def is_noted(self, name: bytes) -> bool:
+        """Return whether this name was noted."""
+        return name in self.lookup([name])
 
     def _commit(self, statement: str, values: Sequence[tuple[object, ...]]) -> None:
         if self._connection is None or not values:
@@ -160,6 +187,8 @@ class StatCache:
 
     def _give_up(self, error: Exception) -> None:
         self.close()
+        if not self._says_so:
+            return
         _log.warning(
             "The digest cache %s cannot be used (%s); continuing without it, which is slower.",
             printable(self._path),
@@ -266,6 +295,10 @@ def _read(
         yield name, entry, len(digest) == _DIGEST_BYTES and crc32 == _crc32(name, entry)
 
 
+def _all_digests(connection: sqlite3.Connection) -> set[bytes]:
+    return {entry.digest for _, entry, is_sound in _read(connection) if is_sound and any(entry.digest)}
+
+
 def _is_ours(connection: sqlite3.Connection) -> bool:
     """Return what `_has_table` does, of one state: another process may be making the tables."""
     with connection:
@@ -304,6 +337,9 @@ def _begin(connection: sqlite3.Connection) -> None:
             connection.execute(_TABLE)
             connection.execute(_OLD_TABLE)
             connection.execute("DELETE FROM digests")
+            note = StatEntry(_NO_FILE, bytes(_DIGEST_BYTES))
+            values = (RECORDS_SPLITS, *_NO_FILE, note.digest, _crc32(RECORDS_SPLITS, note))
+            connection.execute(_INSERT, values)
             connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
             connection.execute(f"PRAGMA user_version = {_FORMAT_VERSION}")
 

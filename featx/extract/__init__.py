@@ -14,6 +14,7 @@ from featx.extract.cache import (
     remove,
     size_bytes,
 )
+from featx.extract.diagnosis import Diagnosis, SelfTest, diagnose
 from featx.extract.extract import ExtractedViews, Extraction, extract_dataset, extract_features, extract_layers
 from featx.extract.options import (
     DEFAULT_CACHE_DIR,

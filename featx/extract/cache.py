@@ -6,7 +6,15 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from featx.dataset import DATA_NAMES, DATABASE_NAME, check_database, quarantine_database
+from featx.dataset import (
+    DATA_NAMES,
+    DATABASE_NAME,
+    RECORD_NAME,
+    check_database,
+    check_record,
+    quarantine_database,
+    quarantine_record,
+)
 from featx.engines import check_network
 from featx.errors import FeatxError, system_errors
 from featx.storage import TEMPORARY_PREFIX, StoragePath, as_cache_dir, is_held, local_dir, remove_whole, sweep
@@ -38,8 +46,9 @@ class CacheEntry:
     Attributes:
         name: the name of the file or folder, by which it can be checked, compacted or removed.
         path: where it is.
-        kind: `"store"`, `"networks"`, `"digests"`, `"data"` (the sample or the demo's photographs), `"unfinished"`
-            (a process is building it, or was killed), `"quarantined"`, or `"other"`: featx did not make it.
+        kind: `"store"`, `"networks"`, `"digests"`, `"splits"` (the test images that featx has chosen), `"data"` (the
+            sample or the demo's photographs), `"unfinished"` (a process is building it, or was killed),
+            `"quarantined"`, or `"other"`: featx did not make it.
         size_bytes: of all files in it, as far as they can be seen.
         unfinished_bytes: of those that a process is writing, or was writing when it was killed.
         store: what a store holds; else None.
@@ -64,7 +73,8 @@ class CacheCheck:
 
     Attributes:
         stores: of each store that was checked.
-        damages: of converted networks and the digest cache. featx makes these again when it needs them.
+        damages: of converted networks, the digest cache and records of splits. featx makes these again when it needs
+            them; a record of splits may then be another one.
         problems: why other entries could not be checked or mended, a sentence each: a newer featx wrote them, or the
             system cannot read them. That is no damage.
     """
@@ -129,7 +139,7 @@ def check_cache(
             with _noted(entry.path, problems):
                 if entry.kind == "store":
                     stores.append(check_store(entry.path, read))
-                elif entry.kind in _CHECKS and isinstance(entry.path, Path):
+                elif entry.kind in _CHECKS:
                     damages += _CHECKS[entry.kind](entry.path)
                     read(entry.size_bytes)
     if mend:
@@ -237,7 +247,11 @@ def _entry(path: StoragePath) -> CacheEntry | None:
             kind = "networks" if path.name == NETWORKS_NAME and isinstance(path, Path) else kind
     elif path.name == DATABASE_NAME and isinstance(path, Path):
         kind = "digests"
-    elif path.name.startswith(f"{DATABASE_NAME}.damaged-"):
+    elif RECORD_NAME.fullmatch(path.name):
+        kind = "splits"
+    elif path.name.startswith(f"{DATABASE_NAME}.damaged-") or RECORD_NAME.fullmatch(
+        path.name.partition(".damaged-")[0]
+    ):
         kind = "quarantined"
     if not (path.exists() or path.is_symlink()):
         return None
@@ -284,7 +298,8 @@ def _named(name: str, entries: Sequence[CacheEntry], cache_dir: StoragePath) -> 
     raise FeatxError(f"The cache {printable(cache_dir)} {problem} {printable(name)}. It has: {listing}.{meant}")
 
 
-def _check_networks(folder: Path) -> list[Damage]:
+def _check_networks(folder: StoragePath) -> list[Damage]:
+    assert isinstance(folder, Path)
     damages = []
     for path in sorted(folder.glob("*.zip")):
         with system_errors(printable(path), "read"), suppress(FileNotFoundError):
@@ -293,8 +308,14 @@ def _check_networks(folder: Path) -> list[Damage]:
     return damages
 
 
-def _check_digests(path: Path) -> list[Damage]:
+def _check_digests(path: StoragePath) -> list[Damage]:
+    assert isinstance(path, Path)
     reason = check_database(path)
+    return [Damage(path, reason)] if reason else []
+
+
+def _check_splits(path: StoragePath) -> list[Damage]:
+    reason = check_record(path)
     return [Damage(path, reason)] if reason else []
 
 
@@ -307,6 +328,8 @@ def _mend(stores: Sequence[StoreCheck], damages: Sequence[Damage], cache_dir: St
         with _noted(damage.path, problems), system_errors(printable(damage.path), "mended"):
             if damage.path.name == DATABASE_NAME and isinstance(damage.path, Path):
                 quarantine_database(damage.path)
+            elif RECORD_NAME.fullmatch(damage.path.name):
+                quarantine_record(damage.path)
             else:
                 damage.path.unlink(missing_ok=True)
 
@@ -324,5 +347,9 @@ class _Megabytes:
         self._tell((self._n_bytes >> 20) - before)
 
 
-_KINDS = ("store", "networks", "digests", "data", "quarantined", "unfinished", "other")
-_CHECKS: dict[str, Callable[[Path], list[Damage]]] = {"networks": _check_networks, "digests": _check_digests}
+_KINDS = ("store", "networks", "digests", "splits", "data", "quarantined", "unfinished", "other")
+_CHECKS: dict[str, Callable[[StoragePath], list[Damage]]] = {
+    "networks": _check_networks,
+    "digests": _check_digests,
+    "splits": _check_splits,
+}

@@ -3,7 +3,7 @@
 `write_report` writes all of them into one folder.
 """
 
-from featx.report.folder import PAGE_NAME, fill_report, write_report
+from featx.report.folder import PAGE_NAME, fill_report, make_report, write_report
 from featx.report.html.contact_sheet import contact_sheet
 from featx.report.preview import draw_preview
 from featx.report.text import curve_verdict, few_images_note, table, verdict

@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import astuple, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from featx.compare import Approach, Comparison, ErrorAnalysis, with_claims
-from featx.dataset import Data
+from featx.compare import Approach, Comparison, ErrorAnalysis, compare_approaches, with_claims
+from featx.dataset import Data, ImageFolders
 from featx.errors import FeatxError, reason_of
 from featx.report.html.page import page_html
 from featx.report.plots.diagnostics import (
@@ -20,14 +21,17 @@ from featx.report.plots.page import are_numbered, page_style, png, texts_of
 from featx.report.plots.results import accuracy_chart, summary_chart, time_chart
 from featx.report.text import (
     CURVES_NOTE,
+    LABEL_COLUMNS,
     LEARNING_NOTE,
     TIME_NOTE,
     class_measures,
+    classes_text,
     curve_verdict,
     few_images_note,
     first_seed_note,
     hardware_text,
     images_text,
+    label_measures,
     quality_note,
     repeats_note,
     short_value,
@@ -36,8 +40,9 @@ from featx.report.text import (
     verdict_lines,
 )
 from featx.storage import as_path, new_folder, replacing
-from featx.system import escape_markdown, markdown_table, shown
+from featx.system import escape_markdown, markdown_table, shown, waiting
 from featx.text import printable
+from featx.train import REPORTS_NAME, RUNS_NAME, SETTINGS_NAME
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -51,6 +56,36 @@ PAGE_NAME = "index.html"
 
 #: With more classes than this, results.md has precision and recall of the hardest only.
 MAX_CLASS_ROWS = 40
+
+
+def make_report(
+    data: Data, report_dir: Path | None = None, *, claims: bool = False, show: bool = False, **options: Any
+) -> tuple[Comparison, Path]:
+    """Compare approaches, and write the report, with a run folder for each head on features.
+
+    Args:
+        data: the data set.
+        report_dir: an empty or new folder; a new one in `reports` if None.
+        claims: as for `write_report`.
+        show: show progress on stderr while the report is written.
+        options: of `compare_approaches`.
+
+    Returns:
+        The comparison, and the folder.
+
+    Raises:
+        FeatxError: the comparison or the report failed. Runs that were finished are kept.
+    """
+    with new_folder(report_dir, Path(REPORTS_NAME), last=PAGE_NAME, precious=RUNS_NAME) as making:
+        comparison = compare_approaches(data, runs_dir=making.built / RUNS_NAME, **options)
+        comparison = with_claims(comparison, always=claims)
+        if claims and (settings := comparison.settings):
+            arguments = {**settings.arguments, "claims": True}
+            comparison = replace(comparison, settings=replace(settings, arguments=arguments))
+        making.is_worth_keeping = True
+        with waiting("report", show=show):
+            fill_report(making.built, comparison, making.path, ImageFolders.of(data).root)
+    return comparison, making.path
 
 
 def write_report(
@@ -84,7 +119,10 @@ def fill_report(folder: Path, comparison: Comparison, report_dir: Path, data_dir
 
     The figures are written first: whatever becomes of the pictures and the page, they are kept.
     """
-    _write(folder, {"results.json": comparison.to_json().encode()}, report_dir)
+    figures = {"results.json": comparison.to_json().encode()}
+    if comparison.settings:
+        figures[SETTINGS_NAME] = comparison.settings.to_toml().encode()
+    _write(folder, figures, report_dir)
     try:
         pictures = draw(comparison)
         files = {
@@ -121,14 +159,15 @@ def draw(comparison: Comparison) -> dict[str, bytes]:
     if comparison.learning_curve:
         charts["learning-curve.png"] = partial(learning_curve_chart, comparison)
     for approach, name in zip(comparison.approaches, confusion_file_names(comparison), strict=True):
-        charts[name] = partial(confusion_chart, comparison, approach)
+        if not comparison.is_multilabel:
+            charts[name] = partial(confusion_chart, comparison, approach)
     with page_style(texts_of(comparison)):  # one after the other: each takes its pixels many times over
         return {name: png(chart()) for name, chart in charts.items()}
 
 
 def results_page(comparison: Comparison, *, has_curves: bool) -> str:
     """Return `results.md`; `has_curves` if there is a picture of the training curves."""
-    counts = f"{len(comparison.class_names):,} classes. {images_text(comparison)}"
+    counts = f"{classes_text(comparison)} {images_text(comparison)}"
     seed = list(filter(None, [first_seed_note(comparison)]))
     parts = [
         f"# {title(comparison, escape_markdown)}",
@@ -149,9 +188,12 @@ def results_page(comparison: Comparison, *, has_curves: bool) -> str:
         sentence = escape_markdown(curve_verdict(comparison))
         picture = "![Accuracy by number of training images](learning-curve.png)"
         parts.append(f"## Learning curve: how much data is enough\n\n{sentence}\n\n{LEARNING_NOTE}\n\n{picture}")
-    pictures = zip(comparison.approaches, confusion_file_names(comparison), strict=True)
-    matrices = [f"![Confusion matrix of {escape_markdown(approach.name)}]({name})" for approach, name in pictures]
-    parts += ["## Confusion matrix", *seed, *_class_numbers(comparison), *matrices, *_by_class(comparison)]
+    if comparison.is_multilabel:
+        parts += ["## Labels", *seed, *_by_label(comparison)]
+    else:
+        pictures = zip(comparison.approaches, confusion_file_names(comparison), strict=True)
+        matrices = [f"![Confusion matrix of {escape_markdown(approach.name)}]({name})" for approach, name in pictures]
+        parts += ["## Confusion matrix", *seed, *_class_numbers(comparison), *matrices, *_by_class(comparison)]
     if comparison.error_analysis:
         parts += ["## Problems in the data", _problems(comparison.error_analysis)]
     parts += ["## How to reproduce", _provenance(comparison)]
@@ -167,6 +209,19 @@ def _by_class(comparison: Comparison) -> list[str]:
     return [
         f"Precision and recall of {escape_markdown(comparison.best.name)} by class{which}, with 95 % intervals:",
         markdown_table(("Class", "Test images", "Precision", "Recall", "F1"), lines),
+    ]
+
+
+def _by_label(comparison: Comparison) -> list[str]:
+    """Return how well the best approach recognizes each label, of many labels the hardest."""
+    measures = label_measures(comparison.best, comparison.class_names, MAX_CLASS_ROWS)
+    lines = [(escape_markdown(name), *map(str, rest)) for name, *rest in map(astuple, measures)]
+    n_labels = len(comparison.class_names)
+    which = f" the {len(lines)} of {n_labels:,}" if len(lines) < n_labels else ""
+    by = " with the lowest average precision" if which else ""
+    return [
+        f"How {escape_markdown(comparison.best.name)} recognizes{which or ' the'} labels{by}:",
+        markdown_table(LABEL_COLUMNS, lines),
     ]
 
 

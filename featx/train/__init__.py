@@ -6,6 +6,7 @@ The test split is used once, at the end. In cross-validation, `folds` divides th
 
 from featx.heads import Training
 from featx.train.cross_validation import (
+    FEW_TEST_IMAGES,
     CrossValidation,
     cross_validate,
     divide,
@@ -27,8 +28,10 @@ from featx.train.metrics import (
     reliability,
     wilson_interval,
 )
+from featx.train.multilabel_metrics import NO_LABEL, LabelMetrics, MultilabelMetrics
 from featx.train.near_duplicates import Copies, crossing_warning, find_copies
-from featx.train.run_folder import REPORTS_NAME, RUN_HEADS, RUNS_NAME, SavedRun, read_run, write_run
+from featx.train.run_folder import METRICS_NAME, REPORTS_NAME, RUN_HEADS, RUNS_NAME, SavedRun, read_run, write_run
+from featx.train.settings import SETTINGS_NAME, Settings, read_settings, settings_of
 from featx.train.train import (
     DEFAULT_TRAINING,
     Run,

@@ -26,6 +26,7 @@ from featx.heads import (
     TrainingSet,
     check_class_weights,
     check_memory,
+    check_multilabel_heads,
     check_training,
     head_names,
     predict_proba,
@@ -45,6 +46,7 @@ from featx.train.imbalance import accuracy_warnings
 from featx.train.metrics import Result
 from featx.train.near_duplicates import crossing_copies
 from featx.train.run_folder import METRICS_NAME, RUNS_NAME, write_run
+from featx.train.settings import settings_of
 from featx.train.tuning import Tuning
 
 log = logging.getLogger("featx")
@@ -114,6 +116,7 @@ def train_top(
         FeaturesMissingError: the store lacks features; the message names the command that computes them.
         FeatxError: the data set, the weights or the store cannot be used; the message says what to do.
     """
+    given = {**locals()}  # before any of it is changed
     cache_dir, views = as_cache_dir(cache_dir), as_views(views)
     check_training(training)
     names = head_names(heads)
@@ -124,7 +127,9 @@ def train_top(
         check_options(cache_dir, **options)
         block, of_features = ("", options) if tune is None else options_before(tune, cache_dir, **options)
         dataset = scan(data_dir, cache_dir, to_test=not n_folds, show=training.show)
-        check_class_weights(training.class_weights, dataset.class_names)
+        check_class_weights(training.class_weights, dataset.class_names, is_multilabel=dataset.is_multilabel)
+        if dataset.is_multilabel:
+            check_multilabel_heads(names)
         recipe, weights = resolve_recipe(cache_dir, dataset, **of_features)
         tuning = Tuning.of(block, options, recipe, weights, cache_dir) if block else None
         store = FeatureStore(cache_dir, recipe)
@@ -151,7 +156,8 @@ def train_top(
         for warning in warnings[len(dataset.warnings) :]:  # the others were said when the images were found
             log.warning("%s", warning)
         with system_errors(f"The run folder {printable(making.path)}", "written"):
-            write_run(making.built, features, results, training, weights, warnings, cache_dir, crossed)
+            settings = settings_of("train-top", given, features.dataset, [recipe])
+            write_run(making.built, features, results, training, weights, warnings, cache_dir, crossed, settings)
     return Run(making.path, features, results, warnings, crossed)
 
 

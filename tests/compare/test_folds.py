@@ -148,3 +148,21 @@ def test_the_command_cross_validates(tmp_path, new_cache, monkeypatch):
         result = CliRunner().invoke(main, [*words, "--folds", "3", *more])
         assert result.exit_code == 2
         assert message in " ".join(result.output.split())
+
+
+def test_layers_are_compared_on_the_same_folds(tmp_path, new_cache):
+    data, cache = write_photos(tmp_path / "data", n_train=8, n_test=4), new_cache(tmp_path / "cache")
+    options = {name: value for name, value in SMALL.items() if name != "layer"}
+    options |= {"cache_dir": cache, "training": Training(epochs=1)}
+    layers = ["block1_pool", "block2_pool"]
+    found = compare_approaches(data, layers=layers, folds=3, baselines=["report-dnn"], **options)
+    names = [f"vgg16 {layer} + {head}" for layer in layers for head in ("dense", "logreg")]
+    assert [approach.name for approach in found.approaches] == [*names, "report-dnn"]
+    assert [approach.details.get("layer") for approach in found.approaches] == [*np.repeat(layers, 2), None]
+    assert all(len(approach.folds) == 3 for approach in found.approaches)
+    assert len(found.recipes) == 2
+    assert "Of the layers, block" in verdict(found)
+    assert Comparison.from_json(found.to_json()) == found
+    # The folds are those of the features of the first layer, so the first layer alone has the same figures.
+    alone = compare_approaches(data, layers=layers[:1], folds=3, **options)
+    assert [approach.folds for approach in alone.approaches] == [approach.folds for approach in found.approaches[:2]]

@@ -158,6 +158,15 @@ def test_folds_weigh_the_images_that_they_train_on(world):
     assert {one.details["class_weights"] for one in found.approaches} == {"0.5536, 5.167"}
 
 
+def test_a_cross_validated_run_has_the_weights_of_all_its_images(world, tmp_path):
+    training = Training(epochs=1, class_weights="balanced")
+    how = {"cache_dir": world / "cache", "run_dir": tmp_path / "run", "heads": "logreg", "folds": 3}
+    run = train_top(world / "data", training=training, **how, **OPTIONS)
+    metrics = json.loads((run.dir / "metrics.json").read_text())
+    assert metrics["training"]["class_weights"] == pytest.approx({"sea": 93 / 2 / 84, "wood": 93 / 2 / 9})
+    assert [one["n_samples"] for one in metrics["heads"]["logreg"]["classes"]] == [84, 9]
+
+
 # What an older featx has written
 
 

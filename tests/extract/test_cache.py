@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 import pytest
 
+from featx.dataset.split_record import SplitRecord
 from featx.errors import FeatxError
 from featx.extract import cache as cache_module
 from featx.extract.cache import check_cache, list_cache
@@ -478,3 +479,23 @@ def test_a_folder_that_was_removed_is_named_as_the_reason(tmp_path, featx, monke
     (tmp_path / "here").rmdir()
     result = featx("cache", "ls", exit_code=2)
     assert "it was removed or renamed. Change to another folder with cd." in result.output
+
+
+def test_the_record_of_the_test_split_is_listed_checked_and_removed_with_a_question(tmp_path, featx, monkeypatch):
+    cache, path = tmp_path / "cache", tmp_path / "cache" / "splits-0.2.bin"
+    SplitRecord(cache, 0.2).add(np.eye(5, 32, dtype=np.uint8), np.arange(5) == 0)
+    assert "test images that featx has chosen" in featx("cache", "ls", "--cache-dir", cache).output
+    featx("cache", "verify", "--cache-dir", cache)
+    path.write_bytes(path.read_bytes()[:-1] + b"\7")
+    found = featx("cache", "verify", "--cache-dir", cache, exit_code=1).output
+    assert f"DAMAGED {path}: it does not match its checksum" in found
+    featx("cache", "verify", "--mend", "--cache-dir", cache, exit_code=1)
+    assert not path.exists()
+    assert [entry.kind for entry in list_cache(cache)] == ["digests", "quarantined"]
+    assert SplitRecord(cache, 0.2).is_lost
+    SplitRecord(cache, 0.2).add(np.eye(5, 32, dtype=np.uint8), np.arange(5) == 0)
+    monkeypatch.setattr("featx.cli.cache.ask", lambda question: "may then choose other test images" not in question)
+    featx("cache", "rm", path.name, "--cache-dir", cache, exit_code=1)
+    assert path.exists()
+    featx("cache", "rm", path.name, "--cache-dir", cache, "--yes")
+    assert not path.exists()

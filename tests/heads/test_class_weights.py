@@ -165,6 +165,20 @@ def test_a_weight_of_two_is_the_same_loss_and_gradient_as_rows_that_are_there_tw
         assert np.abs(unweighted - theirs).max() > 0.01 * np.abs(theirs).max()
 
 
+def test_views_of_an_image_count_as_much_as_it_does():
+    X, y = digits(2, 200)
+    n, weights = len(y), np.array([1.0, 9.0])
+    rows = np.stack([np.arange(n), n + np.arange(n)], axis=1)
+    viewed = Samples(np.concatenate([X, X]), np.concatenate([y, y]), rows, weights)
+    losses = []
+    for train in (Samples(X, y, np.arange(n), weights), viewed):
+        trained = fit(
+            network(1), train, Samples(X, y, np.arange(n), weights), Training(epochs=1), n_classes=2, batch_size=n
+        )
+        losses.append((trained.history[0].loss, trained.history[0].val_loss))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
 def test_the_validation_loss_that_stops_training_is_weighted():
     X, y = digits(2, 200)
     model = network(1)
@@ -205,6 +219,21 @@ def test_a_weight_of_two_is_the_same_logistic_regression_as_rows_that_are_there_
     np.testing.assert_allclose(weighted.coef, repeated.coef, rtol=0, atol=1e-3 * scale)
     plain = fitted(np.arange(len(y)), None)
     assert np.abs(plain.bias - repeated.bias).max() > 5 * np.abs(weighted.bias - repeated.bias).max()
+
+
+def test_c_is_chosen_by_the_weighted_loss(monkeypatch):
+    """On this noise, the loss without weights would choose the next larger C."""
+    monkeypatch.setattr(logistic, "CV_TOLERANCE", 1e-5)
+    rng = np.random.default_rng(0)
+    y = (np.arange(240) % 12 == 0).astype(np.int64)
+    X = rng.normal(size=(240, 12)).astype(np.float32) + 0.7 * y[:, np.newaxis] * (np.arange(12) < 3)
+    folds = folds_of(y, rng.integers(0, 256, (240, 32), np.uint8), 2, 0)
+    rows = np.concatenate([np.arange(240), *[np.flatnonzero(y == 1)] * 10])
+    chosen = [
+        fit_logreg(Scaled(X[some], X.mean(axis=0), 1.0), y[some], folds[some], len(some), lambda _note: None, weights)
+        for some, weights in ((np.arange(240), np.array([1.0, 11.0])), (rows, None))
+    ]
+    assert [one.details["C"] * 12 for one in chosen] == pytest.approx([10**-0.5] * 2)
 
 
 @pytest.mark.parametrize("n_classes", [2, 4])

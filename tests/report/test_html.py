@@ -20,6 +20,7 @@ from featx.heads.training_loop import Training
 from featx.report.folder import write_report
 from featx.report.html.page import Thumbnails, page_html
 from featx.text import printable
+from featx.train.metrics import wilson_interval
 from tests.conftest import SMALL
 from tests.report.test_text import approach as an_approach
 from tests.report.test_text import comparison as of_approaches
@@ -369,9 +370,16 @@ def test_each_class_has_sample_images_precision_and_recall(digits, opened):
     assert rows.count() == 10
     for label, row in enumerate(rows.all()):
         right, true, predicted = counts[label, label], counts[label].sum(), counts[:, label].sum()
-        precision = f"{100 * right / predicted:.0f} %" if predicted else "–"
-        shares = [precision, f"{100 * right / true:.0f} %", f"{200 * right / (true + predicted):.0f} %"]
+        shares = [_share(right, predicted), _share(right, true), f"{200 * right / (true + predicted):.0f} %"]
         assert row.locator("td").all_inner_texts() == [str(true), *shares]
+
+
+def _share(right, n):
+    """A share with its 95 % interval, as the page has it."""
+    if not n:
+        return "–"
+    low, high = wilson_interval(int(right), int(n))
+    return f"{100 * right / n:.0f} % ({100 * low:.0f}–{100 * high:.0f})"
 
 
 def test_problems_in_the_data_stand_on_the_page(hostile, opened):

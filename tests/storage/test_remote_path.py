@@ -24,6 +24,7 @@ import featx.dataset.digests as digests_module
 from featx.dataset.scanning import scan
 from featx.dataset.statcache import StatCache
 from featx.errors import DatasetError, FeatxError, StoreError
+from featx.extract.cache import check_cache, list_cache
 from featx.extract.extract import extract_features
 from featx.storage import mark_folder
 from featx.storage.paths import as_data, as_storage_path, local_dir
@@ -289,6 +290,20 @@ def test_a_cache_beside_the_images_is_not_taken_for_a_class(photos, bucket, home
     dataset = scan(address, f"{address}/cache")
     assert dataset.class_names == ("sea", "wood")
     assert not [warning for warning in dataset.warnings if "cache" in warning]
+
+
+def test_the_record_of_the_test_split_is_in_the_cache_on_s3_for_all_machines(photos, bucket, home, monkeypatch):
+    address, cache = bucket.upload(photos / "train", "photos"), f"s3://{bucket.name}/features"
+    first = scan(address, cache)
+    assert 0 < first.n_test < first.n_images
+    assert [entry.kind for entry in list_cache(cache) if entry.name == "splits-0.2.bin"] == ["splits"]
+    assert check_cache(cache, ["splits-0.2.bin"]).is_sound
+    bucket.put("photos/sea/more.jpg", (photos / "train/sea/sea.0.jpg").read_bytes() + b"\0")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(home / "of another machine"))
+    again = scan(address, cache)
+    of_path = dict(zip(again.paths, again.is_test, strict=True))
+    assert [of_path[path] for path in first.paths] == first.is_test.tolist()
+    assert not again.warnings
 
 
 # The rules of folders

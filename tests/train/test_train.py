@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from featx.cli.train_top import run_json, run_text
+from featx.dataset import ImageFolders
 from featx.dataset.scanning import scan
 from featx.errors import FeaturesMissingError, FeatxError, TrainingError
 from featx.extract.extract import extract_features
@@ -73,6 +74,7 @@ def test_run_folder_holds_everything(run, trained):
         "metrics.json",
         "history.csv",
         "predictions.csv",
+        "split.csv",
         "recipe.json",
         "class_names.json",
     }
@@ -227,6 +229,15 @@ def test_a_head_that_is_no_better_than_one_answer_for_all_is_called_so(lopsided)
     assert run_json(better)["better_than_baseline"] == {"dense": True, "logreg": True}
 
 
+def test_a_small_test_split_is_said_to_be_small(lopsided, trained):
+    assert "With only 21 test images, these 95 % intervals are wide: --folds 5 tests on all 37 images." in run_text(
+        lopsided
+    )
+    dataset, many = trained.run.features.dataset, np.ones(500, bool)
+    dataset = replace(dataset, is_test=many, paths=("x",) * 500, labels=np.arange(500) % 2)
+    assert "With only" not in run_text(replace(trained.run, features=replace(trained.run.features, dataset=dataset)))
+
+
 def test_run_folder_and_json_have_what_the_commonest_class_gets(lopsided):
     metrics = json.loads((lopsided.dir / "metrics.json").read_text())
     assert metrics["baseline"] == {"class": "cats", "accuracy": 20 / 21}
@@ -245,3 +256,41 @@ def test_of_a_test_split_with_one_class_nothing_is_claimed(lopsided):
     assert result.metrics.roc_auc is None
     assert not result.metrics.is_above(1.0)
     assert "gets 100.0 % right" in run_text(run)
+
+
+# The split
+
+
+def test_a_run_hands_its_split_to_others(make_photos, tmp_path, new_cache):
+    """Two people who have added images in another order have other splits; the table of a run gives both the same."""
+    photos = make_photos(tmp_path / "photos", n_train=30, n_test=0) / "train"
+    data, mine, yours = tmp_path / "data", new_cache(tmp_path / "mine"), new_cache(tmp_path / "yours")
+    for number in range(30):
+        for name in ("sea", "wood"):
+            (data / name).mkdir(parents=True, exist_ok=True)
+            shutil.copy(photos / name / f"{name}.{number}.jpg", data / name)
+        if number in {6, 12, 20}:
+            scan(data, mine)
+    for cache in (mine, yours):
+        extract_features(data, cache_dir=cache, **OPTIONS)
+    of_mine = train_top(data, run_dir=tmp_path / "run", cache_dir=mine, training=FAST, **OPTIONS)
+    assert scan(data, yours).digest != of_mine.features.dataset.digest
+    labels = ImageFolders(data, labels=tmp_path / "run/split.csv")
+    of_yours = train_top(labels, run_dir=tmp_path / "again", cache_dir=yours, training=FAST, **OPTIONS)
+    assert of_yours.features.dataset.digest == of_mine.features.dataset.digest
+    for name in ("predictions.csv", "history.csv", "split.csv"):
+        assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "run" / name).read_bytes()
+
+
+def test_the_split_of_a_run_has_its_groups(make_photos, tmp_path, cache):
+    photos = make_photos(tmp_path / "photos", n_train=20, n_test=0) / "train"
+    rows = [(f"{name}/{name}.{i}.jpg", name, None, f"{name} {i // 2}") for name in ("sea", "wood") for i in range(20)]
+    table = "\n".join(["path,label,group", *(f"{path},{label},{group}" for path, label, _, group in rows)])
+    (tmp_path / "labels.csv").write_text(table)
+    data = ImageFolders(photos, labels=tmp_path / "labels.csv")
+    extract_features(data, cache_dir=cache, **OPTIONS)
+    run = train_top(data, run_dir=tmp_path / "run", cache_dir=cache, training=FAST, **OPTIONS)
+    assert {row["path"]: row["group"] for row in read_csv(run.dir / "split.csv")} == {row[0]: row[3] for row in rows}
+    labels = ImageFolders(photos, labels=run.dir / "split.csv")
+    train_top(labels, run_dir=tmp_path / "again", cache_dir=cache, training=FAST, **OPTIONS)
+    assert (tmp_path / "again/predictions.csv").read_bytes() == (run.dir / "predictions.csv").read_bytes()

@@ -37,8 +37,7 @@ N_SAMPLE = 64
 #: All images are read for their digests if that takes no longer than this, by the rate at which some were read.
 DIGEST_LIMIT_S = 5.0
 
-#: The share of images that becomes the train split where there is no test split, as `featx.scan` has it. Which they
-#: are is decided by their content.
+#: The share of images that becomes the train split where there is no test split, as `featx.scan` has it.
 _TRAIN_SHARE = 0.8
 
 
