@@ -365,8 +365,8 @@ def _with_images(dataset: ImageDataset, labelled: Labelled | None, *, to_train: 
     names = _named(dataset, n_train > 0)
     if len(names) < 2 and labelled:
         raise DatasetError(
-            f"In {labelled.name}, only {_counted(_noun(dataset), names)} has training images; a classifier needs two or "
-            f"more."
+            f"In {labelled.name}, only {_counted(_noun(dataset), names)} has training images; a classifier needs two "
+            f"or more."
         )
     if len(names) < 2:
         raise DatasetError(
