@@ -143,6 +143,7 @@ class SplitRecord:
 
         Raises:
             DatasetError: the record is damaged, or cannot be read.
+            FeatxError: another process holds it for long.
         """
         self.path = cache_dir / f"splits-{float(fraction)}.bin"
         self.fraction = fraction
@@ -153,7 +154,8 @@ class SplitRecord:
         with closing(StatCache(self._local, says_so=False)) as cache:
             self.is_lost = found is None and cache.is_noted(self._note)
             if not cache.is_noted(RECORDS_SPLITS):
-                self._take_over(cache)
+                with self.held():
+                    self._take_over(cache)
 
     @property
     def _note(self) -> bytes:
@@ -232,7 +234,9 @@ class SplitRecord:
                     if time.monotonic() > deadline:
                         raise
                     time.sleep(_PAUSE_S)
-            self._table = self._read() or self._table
+            found = self._read()
+            self._table = found or self._table
+            self.is_lost = self.is_lost and found is None  # another process may just have made the first
             yield
 
     def add(self, units: np.ndarray, is_test: np.ndarray) -> str:

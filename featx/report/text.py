@@ -1,11 +1,12 @@
 """A comparison in words: a title, a few sentences, tables, and what the columns mean."""
 
+import math
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
-from featx.compare import SIGNIFICANCE, Approach, Comparison, ranked
+from featx.compare import SIGNIFICANCE, Approach, Comparison, CurvePoint, ranked
 from featx.heads import THRESHOLD
 from featx.system import duration, escape_markdown, markdown_table, n_columns, size, text_table
 from featx.text import printable
@@ -438,20 +439,32 @@ def curve_verdict(comparison: Comparison) -> str:
 
 
 def _shots_verdict(comparison: Comparison) -> str:
-    """Return which approach is the most accurate with each number of images of each class."""
+    """Return which approach is the most accurate with each number of images of each class, and which are as good."""
     points = comparison.learning_curve
     parts = []
     for shots in sorted({point.per_class or 0 for point in points}):
-        best = max((point for point in points if point.per_class == shots), key=lambda point: point.mean)
+        best, *others = sorted((one for one in points if one.per_class == shots), key=lambda one: -one.mean)
         low, high = (figure(one, comparison.n_test) for one in (min(best.accuracies), max(best.accuracies)))
+        accuracy = f"{percent(best.mean, comparison.n_test)}, {low} to {high} %"
+        as_good = ", ".join(printable(one.approach) for one in others if not _is_clearly_better(best, one))
         images = f"{shots:,} image{'' if shots == 1 else 's'}"
-        mean = percent(best.mean, comparison.n_test)
-        parts.append(f"with {images} of each class, {printable(best.approach)} ({mean}, {low} to {high} %)")
+        tied = f"; not clearly worse: {as_good}" if as_good else ""
+        name = printable(best.approach)
+        parts.append(f"With {images} of each class, {name} is the most accurate ({accuracy}{tied}).")
     n_seeds = len(points[0].accuracies)
-    text = f"Most accurate {'; '.join(parts)}: means and ranges of {n_seeds} seeds, each with other training images."
+    parts.append(f"These are means and ranges of {n_seeds} seeds, each with other training images.")
     if any(point.per_class == 1 for point in points):
-        text += " With one image of each class, none is left to choose the epoch by, so networks train for all epochs."
-    return text
+        parts.append("One image of each class leaves none to choose the epoch by, so networks train for all epochs.")
+    return " ".join(parts)
+
+
+def _is_clearly_better(best: CurvePoint, other: CurvePoint) -> bool:
+    """Return whether one point is higher than another beyond chance, by a paired t-test over the seeds."""
+    from scipy.special import stdtrit
+
+    differences = [one - two for one, two in zip(best.accuracies, other.accuracies, strict=True)]
+    n, mean = len(differences), fmean(differences)
+    return mean > float(stdtrit(n - 1, 1 - SIGNIFICANCE / 2)) * stdev(differences) / math.sqrt(n)
 
 
 def _points(best: Approach, counterpart: Approach) -> float:
