@@ -100,8 +100,9 @@ class ImageDataset:
     group_names: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
+        kinds = "labels" if self.is_multilabel else "classes"
         return (
-            f"<ImageDataset {brief(self.root)}: {len(self.class_names)} classes, {self.n_train:,} training and "
+            f"<ImageDataset {brief(self.root)}: {len(self.class_names)} {kinds}, {self.n_train:,} training and "
             f"{self.n_test:,} test images>"
         )
 

@@ -318,8 +318,7 @@ def _classes(dataset: ImageDataset, where: str, *, has_splits: bool) -> str:
     splits = " (training + test)" if has_splits and where.startswith("labels") else ""
     if dataset.is_multilabel:
         where = f"{labels_per_image(dataset)}, {where.removeprefix('labels ')}"
-    noun = "label" if dataset.is_multilabel else "class"
-    return f"{_number(noun, n_classes)}, {where}{splits}: {', '.join(named)}."
+    return f"{_number(_noun(dataset), n_classes)}, {where}{splits}: {', '.join(named)}."
 
 
 def _folder(root: StoragePath, path: str) -> str:
@@ -355,7 +354,7 @@ def _with_images(dataset: ImageDataset, labelled: Labelled | None, *, to_train: 
     if test_only := _named(dataset, (n_train == 0) & (n_test > 0)):
         if labelled:
             raise DatasetError(
-                f"In {labelled.name}, the test split has {_counted('class', test_only)} without training images."
+                f"In {labelled.name}, the test split has {_counted(_noun(dataset), test_only)} without training images."
                 f"{labelled.first_of(test_only[0])}"
             )
         raise DatasetError(
@@ -366,7 +365,8 @@ def _with_images(dataset: ImageDataset, labelled: Labelled | None, *, to_train: 
     names = _named(dataset, n_train > 0)
     if len(names) < 2 and labelled:
         raise DatasetError(
-            f"In {labelled.name}, only {_counted('class', names)} has training images; a classifier needs two or more."
+            f"In {labelled.name}, only {_counted(_noun(dataset), names)} has training images; a classifier needs two "
+            f"or more."
         )
     if len(names) < 2:
         raise DatasetError(
@@ -421,7 +421,7 @@ def _check_taken(split: ImageDataset, test_fraction: float, labelled: Labelled |
     n_train, _ = split.class_counts
     taken = ""
     if all_test := _named(split, n_train == 0):
-        taken = f"every image of {_counted('class', all_test)}"
+        taken = f"every image of {_counted(_noun(split), all_test)}"
     elif not split.n_test:
         taken = f"none of {split.n_images} images"
     if taken:
@@ -444,8 +444,8 @@ def _about_split(split: ImageDataset, sides: np.ndarray, record: SplitRecord, pr
         )
     elif is_new.all():
         log.info(
-            "Chose %s of %s images for testing, the same share of every class. %s keeps them in the test split.",
-            *(f"{split.n_test:,}", f"{split.n_images:,}", path),
+            "Chose %s of %s images for testing, the same share of every %s. %s keeps them in the test split.",
+            *(f"{split.n_test:,}", f"{split.n_images:,}", _noun(split), path),
         )
     elif is_new.any():
         log.info(
@@ -466,8 +466,7 @@ def _about_split(split: ImageDataset, sides: np.ndarray, record: SplitRecord, pr
 def _untested(dataset: ImageDataset) -> str:
     _, n_test = dataset.class_counts
     names = _named(dataset, n_test == 0)
-    noun = "label" if dataset.is_multilabel else "class"
-    return f"The test split has no image of {_counted(noun, names)}." if names and n_test.any() else ""
+    return f"The test split has no image of {_counted(_noun(dataset), names)}." if names and n_test.any() else ""
 
 
 def _repeats(dataset: ImageDataset, *, to_test: bool) -> Iterator[str]:
@@ -529,6 +528,10 @@ def _prefixes(paths: Sequence[str]) -> str:
             begin = ", ".join(map(printable, prefixes[:_MAX_CLASSES]))
             return f" File names{where} begin with {begin}, which may be the classes."
     return ""
+
+
+def _noun(dataset: ImageDataset) -> str:
+    return "label" if dataset.is_multilabel else "class"
 
 
 def _named(dataset: ImageDataset, mask: np.ndarray) -> list[str]:
