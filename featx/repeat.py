@@ -1,4 +1,4 @@
-"""A run or a report, made again with the settings in its folder, and what is different this time."""
+"""A run or a report, made again with the settings in its folder. It says what is different this time."""
 
 import json
 from collections.abc import Iterator, Mapping

@@ -89,8 +89,7 @@ def command_lines(text: str) -> list[str]:
 
 def parse(line: str) -> None:
     """Raise click.UsageError unless the command line, up to a pipe to another program, can be typed like this."""
-    _, *words = shlex.split(line, comments=True)
-    words = words[: words.index("|")] if "|" in words else words
+    _, *words = shlex.split(line.partition(" | ")[0], comments=True)
     try:
         if words[0].startswith("-"):
             main.make_context("featx", words)

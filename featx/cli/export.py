@@ -47,10 +47,11 @@ def export(run: Path, form: str, to: Path | None, output: opt.Output, **options:
 
 
 def _to_text(done: "Export") -> Shown:
+    classes = "labels" if done.is_multilabel else "classes"
     untrained = " Its backbone has random weights: it was never trained." if done.recipe.has_random_weights else ""
     return shown_text(
         [
-            f"{done.path}: {done.recipe.backbone} with the head {done.head}, {len(done.class_names)} classes, "
+            f"{done.path}: {done.recipe.backbone} with the head {done.head}, {len(done.class_names)} {classes}, "
             f"{size(done.size_bytes)}, in {done.elapsed_s:.1f} s.{untrained}"
         ]
     )
@@ -62,6 +63,7 @@ def _to_json(done: "Export") -> dict[str, Any]:
         "format": done.format,
         "head": done.head,
         "class_names": done.class_names,
+        "multilabel": done.is_multilabel,
         "recipe_key": done.recipe.key,
         "random_weights": done.recipe.has_random_weights,
         "size_bytes": done.size_bytes,

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from featx.cli import options as opt
-from featx.dataset import ImageFolders
+from featx.dataset import ImageDataset, ImageFolders
 from featx.extract import ExtractedViews, Extraction, extract_features
 from featx.storage import StoragePath, new_folder
 from featx.system import duration
@@ -56,11 +56,16 @@ def extract(data: ImageFolders, cache_dir: StoragePath, preview: bool, output: o
         output.say(extraction, extraction_text, extraction_json)
 
 
+def _classes(dataset: ImageDataset) -> str:
+    n = len(dataset.class_names)
+    return f"with {n} labels" if dataset.is_multilabel else f"in {n} classes"
+
+
 def extraction_text(extraction: Extraction) -> Shown:
     """Return what an extraction did, in a few lines."""
     dataset, skipped, views = extraction.dataset, extraction.skipped, extraction.views
     line = (
-        f"{dataset.n_images:,} images in {len(dataset.class_names)} classes "
+        f"{dataset.n_images:,} images {_classes(dataset)} "
         f"({dataset.n_train:,} training, {dataset.n_test:,} test): {extraction.n_computed:,} computed, "
         f"{extraction.n_cached:,} from the cache, {len(skipped):,} skipped"
     )

@@ -192,19 +192,26 @@ def _labels(
     label_column: str | None,
     split_column: str | None,
     group_column: str | None,
+    label_separator: str | None,
     unlabelled: str,
 ) -> dict[str, Any]:
     """Return where the labels are as `labels`; None if the names of folders are the labels."""
     columns = {"path_column": path_column, "label_column": label_column, "split_column": split_column}
     columns["group_column"] = group_column
-    skip = unlabelled == "skip"
     if table is None and label_regex is None:
         if named := [name for name, column in columns.items() if column is not None]:
             raise click.UsageError(
                 f"--{named[0].replace('_', '-')} names a column of a table: name that with --labels."
             )
+        if label_separator is not None:
+            raise click.UsageError(
+                "--label-separator divides the labels of a table or of file names: name these with --labels or "
+                "--label-regex."
+            )
         return {"labels": None}
-    return {"labels": Labels(table, label_regex, **columns, skip_unlabelled=skip)}
+    skip, keep = unlabelled == "skip", unlabelled == "keep"
+    how: dict[str, Any] = {**columns, "separator": label_separator, "skip_unlabelled": skip, "keep_unlabelled": keep}
+    return {"labels": Labels(table, label_regex, **how)}
 
 
 def _data(
@@ -284,10 +291,17 @@ _LABELS = combined(
         "'(?P<label>[^/.]+)\\.\\d+\\.jpg'.",
     ),
     option(
+        "--label-separator",
+        metavar="TEXT",
+        help="Text between the labels of an image that has several, like | in cat|dark: heads then decide about each "
+        "label by itself.  [default: each image has one label]",
+    ),
+    option(
         "--unlabelled",
-        type=Choice(["error", "skip"]),
+        type=Choice(["error", "skip", "keep"]),
         default="error",
-        help="What to do with images whose label is empty or not found.",
+        help="What to do with images whose label is empty or not found: stop, leave them out, or, with several labels "
+        "for an image, keep them as images with none.",
     ),
 )
 _DATA_OPTIONS = (

@@ -179,19 +179,26 @@ def _table(predictions: "Predictions", top_k: int) -> str:
     rows = []
     for prediction in predictions:
         shown = [f"{label} {probability:.1%}" for label, probability in prediction.top[:top_k]]
-        unreadable = f"cannot be read: {prediction.reason}" if prediction.reason else ""
-        rows.append([f"  {prediction.path}", *(shown or [unreadable, *[""] * (top_k - 1)])])
+        if predictions.is_multilabel and shown:
+            labels = [f"{label} {p:.1%}" for label, p in prediction.top if label in prediction.labels]
+            shown = [", ".join(labels) or f"none (most likely {shown[0]})", *(shown if top_k > 1 else [])]
+        rows.append([f"  {prediction.path}", *(shown or [f"cannot be read: {prediction.reason}"])])
     ordinals = ["class", *(f"then {rank}" for rank in range(2, top_k + 1))]
-    return text_table(["image", *ordinals], rows, n_left=top_k + 1)
+    if predictions.is_multilabel:
+        ordinals = ["labels", *(["most likely", *ordinals[1:]] if top_k > 1 else [])]
+    rows = [[*row, *[""] * (1 + len(ordinals) - len(row))] for row in rows]
+    return text_table(["image", *ordinals], rows, n_left=len(ordinals) + 1)
 
 
 def _csv(predictions: "Predictions", top_k: int, shown: Callable[[str], str]) -> str:
     ranks = ["", *(f"_{rank}" for rank in range(2, top_k + 1))]
-    header = ["path", *(f"{name}{rank}" for rank in ranks for name in ("label", "probability")), "reason"]
+    several = ["labels"] if predictions.is_multilabel else []
+    header = ["path", *several, *(f"{name}{rank}" for rank in ranks for name in ("label", "probability")), "reason"]
     rows = []
     for prediction in predictions:
         cells = [cell for label, probability in prediction.top[:top_k] for cell in (label, f"{probability:.6f}")]
-        cells = [str(prediction.path), *(cells or [""] * (2 * top_k)), prediction.reason or ""]
+        labels = ["|".join(prediction.labels)] if several else []
+        cells = [str(prediction.path), *labels, *(cells or [""] * (2 * top_k)), prediction.reason or ""]
         rows.append(list(map(shown, cells)))
     return "".join(csv_lines(header, rows)).removesuffix("\n")
 
@@ -201,6 +208,7 @@ def _json_lines(predictions: "Predictions", top_k: int) -> str:
         json.dumps(
             {
                 "path": str(prediction.path),
+                **({"labels": prediction.labels} if predictions.is_multilabel else {}),
                 "label": prediction.label,
                 "probability": prediction.probability,
                 "top": [{"label": label, "probability": p} for label, p in prediction.top[:top_k]],

@@ -19,6 +19,7 @@ from featx.dataset import DimImage, ImageDataset, dim_sentence, images_of, read_
 from featx.errors import ImageError
 from featx.extract import RecipeOptions
 from featx.heads import (
+    Targets,
     Trained,
     Training,
     fit,
@@ -73,19 +74,21 @@ class Baseline:
     always_softmax: bool
     layers: Callable[[Any, Any, Iterator[int]], Any]
 
-    def build(self, image_size: tuple[int, int], n_classes: int, seed: int) -> Any:
-        """Return the untrained Keras model: `(n, height, width, 3)` uint8 RGB to a sigmoid `(n, 1)` or a softmax."""
+    def build(self, image_size: tuple[int, int], n_classes: int, seed: int, *, is_multilabel: bool = False) -> Any:
+        """Return the untrained Keras model: `(n, height, width, 3)` uint8 RGB to what `output_layer` makes."""
         keras = import_keras()
         seeds = layer_seeds(seed)
         pixels = keras.Input((*image_size, 3), dtype="uint8", name="pixels")
         hidden = self.layers(keras, keras.layers.Rescaling(1 / 255)(pixels), seeds)
-        output = output_layer(keras, n_classes, next(seeds), always_softmax=self.always_softmax)
+        output = output_layer(
+            *(keras, n_classes, next(seeds)), always_softmax=self.always_softmax, is_multilabel=is_multilabel
+        )
         return keras.Model(pixels, output(hidden), name=self.name)
 
     def train(
         self,
         pixels: npt.NDArray[np.uint8],
-        y: npt.NDArray[np.int64],
+        y: Targets,
         is_validation: npt.NDArray[np.bool_],
         training: Training,
         *,
@@ -96,7 +99,7 @@ class Baseline:
 
         Args:
             pixels: `(n, height, width, 3)` uint8 RGB, an array or a memory map.
-            y: `(n,)` int64 labels, `0` to `n_classes - 1`.
+            y: `(n,)` int64 labels, `0` to `n_classes - 1`; or `(n, n_classes)` bool, which labels each image has.
             is_validation: `(n,)`, the rows that decide when to stop.
             training: how; the batch size is the baseline's own.
             n_classes: number of classes, 2 or more.
@@ -106,7 +109,7 @@ class Baseline:
             TrainingError: it cannot be trained on this data.
         """
         train, validation = split(pixels, y, is_validation, class_weights=class_weights)
-        model = self.build(pixels.shape[1:3], n_classes, training.seed)
+        model = self.build(pixels.shape[1:3], n_classes, training.seed, is_multilabel=y.ndim == 2)
         trained = fit(model, train, validation, training, n_classes=n_classes, batch_size=self.batch_size)
         noted = {} if class_weights is None else {"class_weights": weights_text(class_weights)}
         return replace(trained, details={**trained.details, **noted})

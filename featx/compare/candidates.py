@@ -32,7 +32,7 @@ from featx.extract import (
     resolve_recipe,
     with_defaults,
 )
-from featx.heads import TUNED, Trained, Training
+from featx.heads import TUNED, Trained, Training, is_right
 from featx.images import Views
 from featx.recipe import Recipe
 from featx.storage import StoragePath, new_folder
@@ -40,6 +40,7 @@ from featx.store import FeatureStore
 from featx.system import MemoryLimit, Timings, progress_bar, reset_peak_memory, waiting
 from featx.text import printable
 from featx.train import (
+    Confusion,
     Features,
     Folds,
     Result,
@@ -94,7 +95,7 @@ class Curve:
                 f"A learning curve has at most as many images as there are for training, {dataset.n_train:,}: choose "
                 f"other sizes (--curve-sizes). Received: {max(self.sizes):,}"
             )
-        n_of_class = np.bincount(dataset.labels[~dataset.is_test], minlength=len(dataset.class_names))
+        n_of_class, _ = dataset.class_counts
         if self.shots and max(self.shots) > n_of_class.min():
             fewest = int(n_of_class.argmin())
             raise FeatxError(
@@ -336,7 +337,7 @@ class Evaluation:
     Attributes:
         approach: what goes into the comparison.
         probabilities: `(n_test, n_classes)`, with the first seed.
-        correct: `(n_seeds, n_test)` bool, whether it was right on each test image.
+        correct: `(n_seeds, n_test)` bool, whether it was right on each test image; with several labels, on all of them.
         recipe: of the features that the error analysis looks at; None from scratch.
         out_of_fold: see `featx.heads.training_loop.Trained`.
         curve: its learning curve; empty without one.
@@ -414,7 +415,10 @@ def _cross_validated(candidate: Candidate, folds: Folds, training: Training) -> 
 def _evaluation(candidate: Candidate, name: str, results: list[Result], cost: Timings) -> Evaluation:
     dataset, result = candidate.dataset, results[0]
     y = dataset.labels[dataset.is_test]
-    predicted = np.array([one.probabilities.argmax(axis=1) for one in results])
+    if dataset.is_multilabel:  # which label is taken for which other one, nobody can tell
+        confusion = Confusion(len(dataset.class_names), ())
+    else:
+        confusion = confusion_matrix(y, result.probabilities.argmax(axis=1), len(dataset.class_names))
     approach = Approach(
         name=name,
         kind=candidate.kind,
@@ -425,7 +429,7 @@ def _evaluation(candidate: Candidate, name: str, results: list[Result], cost: Ti
         peak_memory_bytes=max(result.peak_memory_bytes, cost.peak_memory_bytes),
         history=result.history,
         kept_epoch=result.kept_epoch,
-        confusion=confusion_matrix(y, predicted[0], len(dataset.class_names)),
+        confusion=confusion,
         p_value=None,
         image_size=candidate.image_size,
         details={**({"layer": candidate.layer} if candidate.layer else {}), **result.details},
@@ -433,7 +437,8 @@ def _evaluation(candidate: Candidate, name: str, results: list[Result], cost: Ti
         repeats=tuple(result.metrics.accuracy for result in results) if len(results) > 1 else (),
     )
     recipe = candidate.recipe or (candidate.features.recipe if candidate.features else None)
-    return Evaluation(approach, result.probabilities, predicted == y, recipe, result.out_of_fold)
+    correct = np.array([is_right(one.probabilities, y) for one in results])
+    return Evaluation(approach, result.probabilities, correct, recipe, result.out_of_fold)
 
 
 class FeatureRequest:

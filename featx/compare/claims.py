@@ -1,8 +1,11 @@
 """What others claim about the approaches on photographs of cats and dogs, beside what was measured here."""
 
+import logging
 from dataclasses import replace
 
 from featx.compare.result import Claim, Comparison
+
+log = logging.getLogger("featx")
 
 REPORT, BLOG, BOOK = "the report of 2020", "the Keras blog, 2016", "Deep Learning with Python, 2017"
 
@@ -31,7 +34,9 @@ def with_claims(comparison: Comparison, *, always: bool = False) -> Comparison:
     is_of_claims = {name.lower() for name in comparison.class_names} in _CLASSES and numbers in {
         (claim.n_train, claim.n_test) for claim in CLAIMS
     }
-    if not (always or is_of_claims):
+    if comparison.is_multilabel and always:
+        log.warning("The claims of others are about images with one class each: they are not shown.")
+    if not (always or is_of_claims) or comparison.is_multilabel:
         return comparison
     measured = {approach.name: approach for approach in comparison.approaches}
     found = (

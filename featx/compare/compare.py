@@ -55,7 +55,7 @@ from featx.extract import (
     options_before,
     split_options,
 )
-from featx.heads import DEFAULT_HEADS, Training, check_class_weights, check_training, head_names
+from featx.heads import DEFAULT_HEADS, Training, check_class_weights, check_multilabel_heads, check_training, head_names
 from featx.images import Views, as_views
 from featx.recipe import Recipe
 from featx.storage import StoragePath, as_cache_dir, as_path, check_empty
@@ -182,9 +182,7 @@ def compare_approaches(
     network_classes = _network_classes(class_list, is_used=direct, maps=maps)
     runs_dir = _empty_folder(runs_dir)
     scanned = scan(data_dir, cache_dir, to_test=folds is None, show=training.show)
-    check_class_weights(training.class_weights, scanned.class_names)
-    if how.curve:
-        how.curve.check_fit(scanned)
+    _check_fit(scanned, how, heads, direct=direct)
     settings = ExtractionSettings(engine_options=engine_options, workers=workers, strict=strict, show=training.show)
     request = partial(FeatureRequest, scanned, data_dir, cache_dir, settings)
     of_heads = [
@@ -388,6 +386,25 @@ def _check_choice(
             f"A layer belongs to only one backbone. Compare one backbone at a time. "
             f"Received: --layer {options['layer']}"
         )
+
+
+def _check_fit(dataset: ImageDataset, how: Procedure, heads: Sequence[str], *, direct: bool) -> None:
+    """Raise FeatxError if this cannot be done with the images of a data set."""
+    check_class_weights(how.training.class_weights, dataset.class_names, is_multilabel=dataset.is_multilabel)
+    if dataset.is_multilabel:
+        check_multilabel_heads(heads)
+    if dataset.is_multilabel and how.curve and how.curve.shots:
+        raise FeatxError(
+            "Numbers of images of each class (shots, --shots) need images with one class each, and these can have "
+            "several labels: choose numbers of all images, with --curve-sizes."
+        )
+    if dataset.is_multilabel and direct:
+        raise FeatxError(
+            "A pretrained classifier (direct, --direct) chooses one class for each image, so it cannot be compared "
+            "where images have several labels: leave it out."
+        )
+    if how.curve:
+        how.curve.check_fit(dataset)
 
 
 def _comparison(

@@ -6,10 +6,11 @@ from typing import Literal
 
 import numpy as np
 
-from featx.dataset import ImageDataset
+from featx.dataset import ImageDataset, label_texts
+from featx.heads import THRESHOLD, is_right, probability_of_truth
 from featx.similar import feature_map
 from featx.store import Rows
-from featx.train import Copies, ReliabilityBin, reliability
+from featx.train import NO_LABEL, Copies, ReliabilityBin, reliability
 
 #: So many are named: the worst mistakes of an approach, images in a cell of its confusion matrix, near-duplicates,
 #: doubtful labels.
@@ -28,7 +29,11 @@ N_ON_MAP = 1500
 
 @dataclass(frozen=True)
 class Mistake:
-    """A test image that an approach gets wrong: `probability` is that of the class `predicted`."""
+    """A test image that an approach gets wrong: `probability` is that of the class `predicted`.
+
+    With several labels, `label` and `predicted` are sets of labels, and the probability is that of the most certain
+    wrong answer about one of them.
+    """
 
     path: str
     label: str
@@ -38,7 +43,11 @@ class Mistake:
 
 @dataclass(frozen=True)
 class Cell:
-    """Some test images of the class `label` that an approach predicts as `predicted`, the most confident first."""
+    """Some test images of the class `label` that an approach predicts as `predicted`, the most confident first.
+
+    With several labels, one of the two is a label and the other the same with `not`: the label is predicted where it is
+    not there, or missed.
+    """
 
     label: str
     predicted: str
@@ -245,7 +254,7 @@ def _class_samples(dataset: ImageDataset) -> Iterator[ClassSample]:
     rows = np.flatnonzero(~dataset.is_test)
     rows = rows[np.argsort(dataset.digests[rows].view("S32")[:, 0], kind="stable")]
     for label, name in enumerate(dataset.class_names):
-        paths = tuple(dataset.paths[row] for row in rows[dataset.labels[rows] == label][:N_SAMPLES])
+        paths = tuple(dataset.paths[row] for row in rows[dataset.has_class(label)[rows]][:N_SAMPLES])
         yield ClassSample(name, int(n_train[label]), int(n_test[label]), paths)
 
 
@@ -253,29 +262,61 @@ def _approach_images(
     dataset: ImageDataset, name: str, probabilities: np.ndarray, is_duplicate: np.ndarray | None
 ) -> ApproachImages:
     test = np.flatnonzero(dataset.is_test)
-    labels, predicted = dataset.labels[test], probabilities.argmax(axis=1)
+    labels, right = dataset.labels[test], is_right(probabilities, dataset.labels[test])
+    true, guessed = (_names(answers, dataset.class_names) for answers in (labels, _answers(probabilities, labels)))
     sure = probabilities.max(axis=1)
+    if dataset.is_multilabel:  # of the most certain answer that is wrong
+        sure = (1 - probability_of_truth(probabilities, labels)).max(axis=1)
     by_sureness = np.argsort(-sure, kind="stable")
-    names = dataset.class_names
-    wrong = [i for i in by_sureness if predicted[i] != labels[i]]
-    mistakes = tuple(
-        Mistake(dataset.paths[test[i]], names[labels[i]], names[predicted[i]], float(sure[i]))
-        for i in wrong[:N_MISTAKES]
-    )
-    cells: dict[tuple[int, int], list[str]] = {}
-    for i in by_sureness:
-        paths = cells.setdefault((int(labels[i]), int(predicted[i])), [])
-        if len(paths) < N_IN_CELL:
-            paths.append(dataset.paths[test[i]])
-    right = predicted == labels
+    wrong = [i for i in by_sureness if not right[i]]
+    mistakes = tuple(Mistake(dataset.paths[test[i]], true[i], guessed[i], float(sure[i])) for i in wrong[:N_MISTAKES])
     kept = right if is_duplicate is None else right[~is_duplicate]
+    cells = _label_cells(dataset, probabilities) if dataset.is_multilabel else _cells(dataset, probabilities)
     return ApproachImages(
         name=name,
         mistakes=mistakes,
-        cells=tuple(Cell(names[true], names[guess], tuple(paths)) for (true, guess), paths in sorted(cells.items())),
+        cells=tuple(cells),
         reliability=reliability(labels, probabilities),
         accuracy_without_duplicates=float(kept.mean()) if is_duplicate is not None and len(kept) else None,
     )
+
+
+def _answers(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return what is predicted, in the form of `labels`: the most probable class, or which labels."""
+    answers: np.ndarray = probabilities > THRESHOLD if labels.ndim == 2 else probabilities.argmax(axis=1)
+    return answers
+
+
+def _names(labels: np.ndarray, class_names: Sequence[str]) -> list[str]:
+    return [text or NO_LABEL for text in label_texts(labels, class_names)]
+
+
+def _cells(dataset: ImageDataset, probabilities: np.ndarray) -> Iterator[Cell]:
+    """Yield the cells of the confusion matrix that have images."""
+    test, names = np.flatnonzero(dataset.is_test), dataset.class_names
+    labels, predicted = dataset.labels[test], probabilities.argmax(axis=1)
+    cells: dict[tuple[int, int], list[str]] = {}
+    for i in np.argsort(-probabilities.max(axis=1), kind="stable"):
+        paths = cells.setdefault((int(labels[i]), int(predicted[i])), [])
+        if len(paths) < N_IN_CELL:
+            paths.append(dataset.paths[test[i]])
+    for (true, guess), paths in sorted(cells.items()):
+        yield Cell(names[true], names[guess], tuple(paths))
+
+
+def _label_cells(dataset: ImageDataset, probabilities: np.ndarray) -> Iterator[Cell]:
+    """Yield for each label the images where it is missed, and where it is predicted without being there."""
+    test = np.flatnonzero(dataset.is_test)
+    for label, name in enumerate(dataset.class_names):
+        has, p = dataset.labels[test, label], probabilities[:, label]
+        for true, guess, wrong, sure in (
+            (name, f"not {name}", has & (p <= THRESHOLD), -p),
+            (f"not {name}", name, ~has & (p > THRESHOLD), p),
+        ):
+            rows = np.flatnonzero(wrong)
+            if len(rows):
+                surest = rows[np.argsort(-sure[rows], kind="stable")][:N_IN_CELL]
+                yield Cell(true, guess, tuple(dataset.paths[row] for row in test[surest]))
 
 
 def _near_duplicates(dataset: ImageDataset, near: Copies) -> tuple[list[NearDuplicate], list[CopyWithin]]:
@@ -284,7 +325,7 @@ def _near_duplicates(dataset: ImageDataset, near: Copies) -> tuple[list[NearDupl
     Of several such training images, the one most like the test image is named. Within a split, copies byte for byte are
     left out, since `scan` names those; pairs in different classes come first.
     """
-    paths, names = dataset.paths, [dataset.class_names[label] for label in dataset.labels]
+    paths, names = dataset.paths, _names(dataset.labels, dataset.class_names)
     across: dict[int, NearDuplicate] = {}
     within = []
     for (first, second), correlation in zip(near.rows.tolist(), near.correlation.tolist(), strict=True):
@@ -304,6 +345,8 @@ def _doubtful(dataset: ImageDataset, out_of_fold: np.ndarray, of_test: np.ndarra
     probabilities = np.empty((dataset.n_images, len(dataset.class_names)), np.float32)
     probabilities[~dataset.is_test] = out_of_fold
     probabilities[dataset.is_test] = of_test
+    if dataset.is_multilabel:
+        return _doubtful_labels(dataset, probabilities)
     own = probabilities[np.arange(len(probabilities)), dataset.labels]
     rows = np.flatnonzero((own <= DOUBTFUL_BELOW) & (probabilities.max(axis=1) >= SUGGESTED_ABOVE))
     return [
@@ -319,15 +362,29 @@ def _doubtful(dataset: ImageDataset, out_of_fold: np.ndarray, of_test: np.ndarra
     ]
 
 
+def _doubtful_labels(dataset: ImageDataset, probabilities: np.ndarray) -> list[DoubtfulLabel]:
+    """Return the same of several labels: each image once, with the label that is doubted most, there or not."""
+    truth = probability_of_truth(probabilities, dataset.labels)
+    worst, own = truth.argmin(axis=1), truth.min(axis=1)
+
+    def doubt(row: int) -> DoubtfulLabel:
+        name, split = dataset.class_names[worst[row]], "test" if dataset.is_test[row] else "train"
+        label, suggested = (name, f"not {name}") if dataset.labels[row, worst[row]] else (f"not {name}", name)
+        return DoubtfulLabel(dataset.paths[row], split, label, float(own[row]), suggested, float(1 - own[row]))
+
+    rows = np.flatnonzero(own <= DOUBTFUL_BELOW)
+    return [doubt(row) for row in rows[np.argsort(own[rows], kind="stable")].tolist()]
+
+
 def _map(dataset: ImageDataset, X: Rows, probabilities: np.ndarray, seed: int) -> tuple[MapPoint, ...]:
     """Return some of the test images, a random sample by their digests, with their places."""
     test = np.flatnonzero(dataset.is_test)
     by_digest = np.argsort(dataset.digests[test].view("S32")[:, 0], kind="stable")[:N_ON_MAP]
     chosen = np.sort(by_digest)
     places = feature_map(X[test[chosen]], seed)
-    predicted = probabilities.argmax(axis=1)
-    names = dataset.class_names
+    labels = dataset.labels[test]
+    true, guessed = (_names(answers, dataset.class_names) for answers in (labels, _answers(probabilities, labels)))
     return tuple(
-        MapPoint(dataset.paths[test[i]], names[dataset.labels[test[i]]], names[predicted[i]], float(x), float(y))
+        MapPoint(dataset.paths[test[i]], true[i], guessed[i], float(x), float(y))
         for i, (x, y) in zip(chosen, places, strict=True)
     )

@@ -20,6 +20,7 @@ from featx.heads import Epoch
 from featx.system import brief, duration, from_json_value
 from featx.text import printable
 from featx.train import (
+    NO_LABEL,
     UNBALANCED,
     ClassMetrics,
     Confusion,
@@ -55,7 +56,8 @@ class Approach:
         peak_memory_bytes: the most memory used at once.
         history: the epochs, counted from 1; empty where there are none (`logreg`).
         kept_epoch: the epoch whose weights were kept, 0 if no epoch of tuning made it better; `None` without a history.
-        confusion: `confusion[true][predicted]`, number of test images; may be given as rows of numbers.
+        confusion: `confusion[true][predicted]`, number of test images; may be given as rows of numbers. Without cells
+            if images can have several labels: `metrics.multilabel` then says how each label is recognized.
         p_value: of the hypothesis that it is as good as the best, which it is paired with; see
             `featx.compare.significance.paired_p_value`. `None` for the best itself, and before `with_p_values`.
         image_size: `(height, width)` in pixels that the approach has seen.
@@ -282,6 +284,11 @@ class Comparison:
         return self.approaches[0].n_folds
 
     @property
+    def is_multilabel(self) -> bool:
+        """Whether images can have several labels, or none. Accuracies are then subset accuracies."""
+        return self.approaches[0].metrics.multilabel is not None
+
+    @property
     def is_unbalanced(self) -> bool:
         """Whether the largest class has clearly more test images than the smallest one that has any."""
         return imbalance(self._n_test_of_class) > UNBALANCED
@@ -289,11 +296,15 @@ class Comparison:
     @property
     def commonest_share(self) -> float:
         """The accuracy of always answering `commonest_class`, which needs no training."""
+        if found := self.approaches[0].metrics.multilabel:
+            return found.commonest_share
         return max(self._n_test_of_class) / max(sum(self._n_test_of_class), 1)
 
     @property
     def commonest_class(self) -> str:
-        """The most common class of the test images."""
+        """The most common class of the test images; with several labels, the most common set of them."""
+        if found := self.approaches[0].metrics.multilabel:
+            return "|".join(self.class_names[label] for label in found.commonest) or NO_LABEL
         return self.class_names[self._n_test_of_class.index(max(self._n_test_of_class))]
 
     @property
@@ -313,7 +324,9 @@ class Comparison:
         fields = {"format": FORMAT, "format_version": version, "best": self.best.name, **members}
         for approach, one in zip(fields["approaches"], self.approaches, strict=True):
             approach.update({name: getattr(one, name) for name in DERIVED})
-            if has_rows:  # of many classes, the cells say it in fewer words
+            if self.is_multilabel:
+                approach["classes"] = []
+            elif has_rows:  # of many classes, the cells say it in fewer words
                 measured = zip(self.class_names, one.classes, strict=True)
                 approach["classes"] = [{"class": name, **asdict(each)} for name, each in measured]
             approach["confusion"] = list(one.confusion) if has_rows else one.confusion.cells

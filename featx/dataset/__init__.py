@@ -11,6 +11,7 @@ from featx.dataset.image_dataset import (
     ImageFolders,
     Images,
     images_of,
+    label_texts,
     sample_mask,
     validation_mask,
     views_of,
@@ -27,8 +28,10 @@ from featx.dataset.loader import (
     read_batches,
     source_path,
 )
+from featx.dataset.multilabel import label_shortage
 from featx.dataset.sample import chosen_data, has_data, is_sample
 from featx.dataset.scanning import list_images, scan, scan_listed
 from featx.dataset.skipped import DimImage, DimImages, SkippedImage, SkippedImages, dim_sentence, read_skipped
 from featx.dataset.split_record import RECORD_NAME, check_record, quarantine_record
 from featx.dataset.statcache import StatCache, check_database, quarantine_database
+from featx.dataset.stratification import iterative_parts

@@ -14,6 +14,7 @@ from typing import Any, Self, TypeAlias
 import numpy as np
 
 from featx.dataset.labelled import Labels
+from featx.dataset.stratification import iterative_mask
 from featx.storage import StoragePath
 from featx.system import OnDemand, as_mask, brief
 
@@ -69,9 +70,10 @@ class ImageDataset:
 
     Attributes:
         root: the folder, on this machine or remote.
-        class_names: sorted names of the class folders.
+        class_names: sorted names of the class folders, or the labels.
         paths: n paths relative to `root`.
-        labels: `(n,)` int64, indices into `class_names`.
+        labels: `(n,)` int64, indices into `class_names`; or `(n, n_classes)` bool, which labels each image has, if
+            images can have several.
         is_test: `(n,)` bool, true for the test split, false for the train split.
         digests: `(n, 32)` uint8, SHA-256 of each file's bytes.
         warnings: what the user should know about the data, one sentence each.
@@ -98,8 +100,9 @@ class ImageDataset:
     group_names: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
+        kinds = "labels" if self.is_multilabel else "classes"
         return (
-            f"<ImageDataset {brief(self.root)}: {len(self.class_names)} classes, {self.n_train:,} training and "
+            f"<ImageDataset {brief(self.root)}: {len(self.class_names)} {kinds}, {self.n_train:,} training and "
             f"{self.n_test:,} test images>"
         )
 
@@ -133,22 +136,42 @@ class ImageDataset:
         return int(np.count_nonzero(self.is_test))
 
     @property
+    def is_multilabel(self) -> bool:
+        """Whether images can have several labels, or none."""
+        return self.labels.ndim == 2
+
+    def has_class(self, label: int) -> np.ndarray:
+        """Return `(n,)` bool: which images are of the class `label`, or have this label."""
+        has: np.ndarray = self.labels[:, label] if self.is_multilabel else self.labels == label
+        return has
+
+    @cached_property
+    def strata(self) -> np.ndarray:
+        """`(n,)` int64, the same for images of one class; if images can have several labels, for those of one set."""
+        return np.unique(self.labels, axis=0, return_inverse=True)[1] if self.is_multilabel else self.labels
+
+    @property
+    def label_texts(self) -> list[str]:
+        """The class of each image; its labels with `|` between them if it can have several."""
+        return label_texts(self.labels, self.class_names)
+
+    @property
     def class_counts(self) -> tuple[np.ndarray, np.ndarray]:
         """How many images each class has in the train split, and how many in the test split."""
         n_classes = len(self.class_names)
         train, test = self.labels[~self.is_test], self.labels[self.is_test]
+        if self.is_multilabel:
+            return np.count_nonzero(train, axis=0), np.count_nonzero(test, axis=0)
         return np.bincount(train, minlength=n_classes), np.bincount(test, minlength=n_classes)
 
     @cached_property
     def digest(self) -> str:
         """SHA-256, in hexadecimal, of all images with their classes, splits and groups; not of their paths or order."""
         groups = [] if self.groups is None else [self.groups]
-        rows = np.concatenate(
-            [self.digests, self.labels.astype("<i8").view(np.uint8).reshape(-1, 8), self.is_test[:, None], *groups],
-            axis=1,
-            dtype=np.uint8,
-        )
+        labels = self.labels if self.is_multilabel else self.labels.astype("<i8").view(np.uint8).reshape(-1, 8)
+        rows = np.concatenate([self.digests, labels, self.is_test[:, None], *groups], axis=1, dtype=np.uint8)
         hashed = hashlib.sha256("\0".join(self.class_names).encode("utf-8", "surrogateescape"))
+        hashed.update(b"\0several labels" if self.is_multilabel else b"")
         hashed.update(np.sort(rows.view(f"S{rows.shape[1]}"), axis=0).tobytes())
         return hashed.hexdigest()
 
@@ -198,7 +221,22 @@ class ImageDataset:
         """Return `(k, 2)` int64: the first of several identical images, and each one that is in another class."""
         pairs = _pairs(self._copies)
         first, second = pairs.T
-        return pairs[np.flatnonzero(self.labels[first] != self.labels[second])]
+        return pairs[np.flatnonzero(self.strata[first] != self.strata[second])]
+
+
+def label_texts(labels: np.ndarray, names: Sequence[str]) -> list[str]:
+    """Return the class of each image as text, or its labels with `|` between them; empty if it has none.
+
+    >>> label_texts(np.array([1, 0]), ["cat", "dark"]), label_texts(np.array([[1, 1], [0, 0]]), ["cat", "dark"])
+    (['dark', 'cat'], ['cat|dark', ''])
+
+    Args:
+        labels: see `ImageDataset.labels`.
+        names: of the classes.
+    """
+    if labels.ndim == 1:
+        return [names[label] for label in labels]
+    return ["|".join(names[label] for label in np.flatnonzero(row).tolist()) for row in labels]
 
 
 #: What a data set is given as: its folder, that with the folders in it that are its splits, or what `scan` returned.
@@ -298,11 +336,12 @@ def stratified_test_mask(units: np.ndarray, labels: np.ndarray, sides: np.ndarra
     `round(fraction * n)` test images of its n, but at least one, and keeps two for training. Groups and copies of an
     image are never divided; where they make that number impossible, it gets fewer. Of images without a side, those with
     the smallest lots become test images. A lot depends on the image, or the name of its group, only. The order of the
-    rows makes no difference.
+    rows makes no difference. Images that can have several labels are divided by
+    `featx.dataset.stratification.iterative_mask`.
 
     Args:
         units: `(n, 32)` uint8, see `ImageDataset.units`.
-        labels: `(n,)` integers.
+        labels: `(n,)` integers, or `(n, n_classes)` bool, see `ImageDataset.labels`.
         sides: `(n,)` int8: 1 for a test image, 0 for a training image, -1 for one without a side; the same for all
             images of a unit.
         fraction: from 0 to below 1.
@@ -311,6 +350,11 @@ def stratified_test_mask(units: np.ndarray, labels: np.ndarray, sides: np.ndarra
     if is_known.all():
         return np.asarray(sides == 1)
     groups = identical_groups(units)
+    if labels.ndim == 2 and fraction:
+        lots = _lots(units, _TEST_SALT)
+        return iterative_mask(labels, groups, lots, fraction, sides=sides, n_kept=_MIN_TO_TRAIN)
+    if labels.ndim == 2:
+        return np.asarray(sides == 1)
     drawn: dict[int, bool] = dict(zip(groups[is_known].tolist(), (sides[is_known] == 1).tolist(), strict=True))
 
     def n_wanted(n: int) -> int:
@@ -326,14 +370,19 @@ def validation_mask(digests: np.ndarray, labels: np.ndarray, *, seed: int, fract
     that differ. Where copies of an image make that number impossible, it gives fewer. An image that is in several
     classes is on the side that the first of them puts it on. The order of the rows makes no difference.
 
+    Images that can have several labels are divided by `featx.dataset.stratification.iterative_mask`.
+
     Args:
         digests: `(n, 32)` uint8, see `ImageDataset.units`.
-        labels: `(n,)` integers.
+        labels: `(n,)` integers, or `(n, n_classes)` bool, see `ImageDataset.labels`.
         seed: another seed, another part.
         fraction: from 0 to below 1.
     """
     lots = _lots(digests, _VALIDATION_SALT % seed)
-    return _drawn_mask(identical_groups(digests), labels, lots, lambda n: max(round(fraction * n), 1), {})
+    groups = identical_groups(digests)
+    if labels.ndim == 2:
+        return iterative_mask(labels, groups, lots, fraction)
+    return _drawn_mask(groups, labels, lots, lambda n: max(round(fraction * n), 1), {})
 
 
 def _drawn_mask(
@@ -358,15 +407,17 @@ def sample_mask(
 
     Args:
         digests: `(n, 32)` uint8.
-        labels: `(n,)` integers.
+        labels: `(n,)` integers, or `(n, n_classes)` bool, see `ImageDataset.labels`: then each label gives this share,
+            and so do the images without one.
         seed: another seed, other images.
         fraction: from 0 to 1.
         at_least: the least number of images of each class, or all if it has fewer.
     """
     mask = np.zeros(len(digests), bool)
     lots = _lots(digests, _SAMPLE_SALT % seed)
-    for label in np.unique(labels):
-        members = np.flatnonzero(labels == label)
+    masks = (labels == label for label in np.unique(labels)) if labels.ndim == 1 else (*labels.T, ~labels.any(axis=1))
+    for mask_of_class in masks:
+        members = np.flatnonzero(mask_of_class)
         n_wanted = max(at_least, round(fraction * len(members)))
         mask[members[np.argsort(lots[members], kind="stable")[:n_wanted]]] = True
     return mask

@@ -4,10 +4,10 @@ import csv
 import importlib
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from featx.errors import DatasetError, system_errors
 from featx.storage import OddFileError, StoragePath, read_small
@@ -22,6 +22,8 @@ _DELIMITERS = (",", ";", "\t", "|")
 
 _MAX_COLUMNS = 12  # that an error names
 
+_Value = TypeVar("_Value")
+
 
 class Row(NamedTuple):
     """What a table says of one image. Blanks around values are cut off.
@@ -29,14 +31,15 @@ class Row(NamedTuple):
     Attributes:
         where: the row in words, such as `"line 3 of labels.csv"`.
         path: of the image, as it stands there.
-        label: its class; empty if there is none.
+        label: its class; empty if there is none. A tuple if a list of labels stands there, also in a whole table if
+            images can have several, see `featx.dataset.label_sets`.
         split: `"train"`, `"test"` or another word for one; None if the table has no such column.
         group: what the image belongs to, such as a patient; None if the table has no such column.
     """
 
     where: str
     path: str
-    label: str
+    label: str | tuple[str, ...]
     split: str | None = None
     group: str | None = None
 
@@ -59,7 +62,8 @@ def read_table(table: object, columns: Columns) -> tuple[str, list[Row]]:
 
     Args:
         table: a file, whose suffix is `.csv`, `.tsv`, `.jsonl`, `.ndjson`, `.parquet`, or `.txt` for one path in each
-            line; a pandas DataFrame; or a sequence of `(path, label)`, perhaps with a split and a group.
+            line; a pandas DataFrame; or a sequence of `(path, label)`, perhaps with a split and a group. JSON lines,
+            Parquet, a DataFrame and a sequence may give a list of labels.
         columns: which columns to read.
 
     Raises:
@@ -76,10 +80,14 @@ def read_table(table: object, columns: Columns) -> tuple[str, list[Row]]:
 
 
 def _listed(number: int, item: object) -> Row:
-    values = [_text(value) for value in item] if isinstance(item, tuple | list) else []
-    if not 2 <= len(values) <= 4:
+    if not isinstance(item, tuple | list) or not 2 <= len(item) <= 4:
         raise DatasetError(f"Item {number} of the list is not (path, label). Received: {shown(item)}")
-    return Row(f"item {number} of the list", *values)
+    try:
+        return Row(f"item {number} of the list", _text(item[0]), _label(item[1]), *map(_text, item[2:]))
+    except TypeError:
+        raise DatasetError(
+            f"Item {number} of the list has something that is neither text nor a number. Received: {shown(item)}"
+        ) from None
 
 
 def _read_file(path: StoragePath, columns: Columns) -> tuple[str, list[Row]]:
@@ -202,17 +210,22 @@ def _rows(
     group = _chosen(columns.group, "group", header, "--group-column", "groups", name)
     for where, record in records:
 
-        def value(column: str, where: str = where, record: dict[str, object] = record) -> str:
+        def value(
+            column: str,
+            convert: Callable[[object], _Value],
+            where: str = where,
+            record: dict[str, object] = record,
+        ) -> _Value:
             try:
-                return _text(record.get(column, ""))
+                return convert(record.get(column, ""))
             except TypeError:
                 raise DatasetError(
                     f"{_capital(where)} has a {printable(column)} that is neither text nor a number. "
                     f"Received: {shown(record[column])}"
                 ) from None
 
-        rest = [value(column) if column else None for column in (split, group)]
-        yield Row(where, value(path), value(label) if label else "", *rest)
+        rest = [value(column, _text) if column else None for column in (split, group)]
+        yield Row(where, value(path, _text), value(label, _label) if label else "", *rest)
 
 
 def _chosen(named: str | None, usual: str, header: Sequence[str], option: str, what: str, name: str) -> str | None:
@@ -241,6 +254,20 @@ def _column(wanted: str, header: Sequence[str]) -> str | None:
         return wanted
     alike = [column for column in header if column.casefold() == wanted.casefold()]
     return alike[0] if len(alike) == 1 else None
+
+
+def _label(value: object) -> str | tuple[str, ...]:
+    """Return a label as text, or several as a tuple.
+
+    >>> _label("cat"), _label(["cat", " dark"]), _label(None)
+    ('cat', ('cat', 'dark'), '')
+
+    Raises:
+        TypeError: it is neither text nor a number, nor a list of these.
+    """
+    if getattr(value, "ndim", 0) == 1:  # NumPy's, which pandas makes of a list in Parquet
+        value = value.tolist()  # type: ignore[attr-defined]
+    return tuple(map(_text, value)) if isinstance(value, list | tuple | set | frozenset) else _text(value)
 
 
 def _text(value: object) -> str:

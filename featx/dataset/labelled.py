@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from featx.dataset.folders import FolderListing, as_text
+from featx.dataset.label_sets import separator_warning, with_sets
 from featx.dataset.label_table import Columns, Row, read_table
 from featx.dataset.names import role_of
 from featx.errors import DatasetError
@@ -30,7 +31,8 @@ class Labels:
 
     Attributes:
         table: a CSV, TSV, JSON lines or Parquet file; a pandas DataFrame; or a list of `(path, label)`, perhaps with a
-            split and a group. Paths are relative to the data set's folder, or absolute.
+            split and a group. Paths are relative to the data set's folder, or absolute. A label may be a list where
+            the format has lists: then images can have several labels.
         regex: instead of a table, a regular expression that is searched for in the path of each image, relative to the
             data set's folder. Its group `label` is the label; it may have groups `split` and `group`, too.
         path_column: the column of the table with the paths; `path` if None.
@@ -41,9 +43,14 @@ class Labels:
             group.
         skip_unlabelled: leave out images whose label is empty, or in which the expression is not found. If False, that
             is an error.
+        separator: what stands between the labels of an image, such as `"|"`: images can then have several labels. If
+            None, the whole text is one label.
+        keep_unlabelled: instead of `skip_unlabelled`, keep these images as ones that have none of the labels. Only if
+            images can have several.
 
     Raises:
-        DatasetError: there is neither a table nor an expression, or both; or it is no such expression.
+        DatasetError: there is neither a table nor an expression, or both; it is no such expression; the separator is
+            empty; or images without a label are to be both skipped and kept.
     """
 
     table: object = None
@@ -53,6 +60,8 @@ class Labels:
     split_column: str | None = None
     group_column: str | None = None
     skip_unlabelled: bool = False
+    separator: str | None = None
+    keep_unlabelled: bool = False
     _pattern: "re.Pattern[str] | None" = field(init=False, repr=False, default=None)
 
     def __post_init__(self) -> None:
@@ -60,9 +69,13 @@ class Labels:
             raise DatasetError("Labels come from a table (--labels) or from an expression (--label-regex): give one.")
         if isinstance(self.table, str | Path):
             object.__setattr__(self, "table", as_storage_path(self.table))
-        for name in ("regex", "path_column", "label_column", "split_column", "group_column"):
+        for name in ("regex", "path_column", "label_column", "split_column", "group_column", "separator"):
             if not isinstance(getattr(self, name), str | None):
                 raise DatasetError(f"{name} is text. Received: {shown(getattr(self, name))}")
+        if self.separator == "":
+            raise DatasetError("The separator of labels (--label-separator) is empty: give a character such as |.")
+        if self.skip_unlabelled and self.keep_unlabelled:
+            raise DatasetError("Images without a label are either skipped or kept: choose one.")
         if self.regex is not None:
             object.__setattr__(self, "_pattern", _compiled(self.regex))
 
@@ -89,9 +102,11 @@ class Labels:
             ("--label-column", self.label_column),
             ("--split-column", self.split_column),
             ("--group-column", self.group_column),
+            ("--label-separator", self.separator),
         ):
             words += [] if column is None else [flag, column]
-        return [*words, *(["--unlabelled", "skip"] if self.skip_unlabelled else [])]
+        unlabelled = "skip" if self.skip_unlabelled else "keep" if self.keep_unlabelled else ""
+        return [*words, *(["--unlabelled", unlabelled] if unlabelled else [])]
 
     def rows(self, images: Sequence[str]) -> tuple[str, list[Row]]:
         """Return what the labels are called, and a row for each image that has one; `images` are relative paths."""
@@ -123,33 +138,43 @@ def _matches(pattern: "re.Pattern[str]", images: Sequence[str]) -> Iterator[Row]
         yield Row(f"image {printable(path)}", path, (groups.get("label") or "").strip(), *rest)
 
 
+#: The class of an image, or its set of labels; its path; whether it is in the test split.
+LabelledPath = tuple[str | tuple[str, ...], str, bool]
+
+
+def names_in(label: str | tuple[str, ...]) -> tuple[str, ...]:
+    """Return the labels that an image has: one class, or several."""
+    return label if isinstance(label, tuple) else (label,)
+
+
 @dataclass(frozen=True)
 class Labelled:
     """What labels say of the images below a folder.
 
     Attributes:
         name: what the labels are called, such as `labels.csv`.
-        rows: (class, path relative to the folder, whether it is in the test split), sorted.
+        rows: (class, path relative to the folder, whether it is in the test split), sorted. Instead of a class, a
+            tuple of labels if images can have several.
         where: the row that says so, in words, by path.
         groups: the group of each image by path; empty if there are no groups.
         has_splits: whether the rows say which images are in the test split.
         left_out: paths of images without a row, or without a label.
         n_empty: how many of these have a row.
-        warning: a sentence, or nothing.
+        warnings: sentences; an empty one is none.
     """
 
     name: str
-    rows: list[tuple[str, str, bool]]
+    rows: list[LabelledPath]
     where: Mapping[str, str]
     groups: Mapping[str, str]
     has_splits: bool
     left_out: list[str]
     n_empty: int
-    warning: str = ""
+    warnings: tuple[str, ...] = ()
 
     def first_of(self, class_name: str) -> str:
         """Return the sentence that says where the first image of a class is."""
-        path = next(path for name, path, _ in self.rows if name == class_name)
+        path = next(path for label, path, _ in self.rows if class_name in names_in(label))
         return f" {self.where[path][:1].upper()}{self.where[path][1:]} has the first of {printable(class_name)}."
 
 
@@ -168,13 +193,21 @@ def read_labels(root: StoragePath, listing: FolderListing, labels: Labels, *, to
     prefix = f"{as_text(root).rstrip('/')}/"
     images = [path.removeprefix(prefix) for path in listing.images]
     name, rows = labels.rows(images)
+    doubt = separator_warning(rows, name, labels.separator)
+    rows = with_sets(rows, labels.separator)
+    if labels.keep_unlabelled and not any(isinstance(row.label, tuple) for row in rows):
+        raise DatasetError(
+            "Only images that can have several labels can be kept without one: name what separates the labels with "
+            "--label-separator, or leave these images out with --unlabelled skip."
+        )
     finder = _Finder(root, images, [path.removeprefix(prefix) for path in listing.others])
-    is_labelled = to_train or any(row.label for row in rows)
+    is_labelled = any(row.label for row in rows)
+    needs_label = (to_train or is_labelled) and not labels.keep_unlabelled
     row_of: dict[str, Row] = {}
     empty: list[Row] = []
     for row in rows:
         path = finder.found(row)
-        if is_labelled and not row.label:
+        if needs_label and not row.label:
             empty.append(row)
             continue
         before = row_of.setdefault(path, row)
@@ -182,19 +215,25 @@ def read_labels(root: StoragePath, listing: FolderListing, labels: Labels, *, to
             if one != other:
                 raise DatasetError(
                     f"{_capital(row.where)} gives {printable(path)} another {what} than {before.where}: "
-                    f"{printable(other or '')} and {printable(one or '')}. Each image needs one."
+                    f"{_said(other)} and {_said(one)}. Each image needs one."
                 )
     if empty and to_train and not labels.skip_unlabelled:
         raise _no_label(empty, labels)
-    if not row_of:
+    if not row_of or (to_train and not is_labelled):
         raise DatasetError(f"No image in {printable(root)} has a label in {name}.")
     is_test, warning = _splits(row_of, name)
     groups = _groups(row_of, is_test)
-    found = sorted((row.label or UNLABELLED, path, is_test.get(path, False)) for path, row in row_of.items())
+    found = sorted(
+        (row.label if is_labelled else UNLABELLED, path, is_test.get(path, False)) for path, row in row_of.items()
+    )
     where = {path: row.where for path, row in row_of.items()}
     kept = [row for row in found if row[1] in is_test] if is_test else found
     left_out = sorted(set(images) - row_of.keys())
-    return Labelled(name, kept, where, groups, bool(is_test), left_out, len(empty), warning)
+    return Labelled(name, kept, where, groups, bool(is_test), left_out, len(empty), (warning, doubt))
+
+
+def _said(value: str | tuple[str, ...] | None) -> str:
+    return printable(", ".join(value) if isinstance(value, tuple) else value or "")
 
 
 def _no_label(empty: Sequence[Row], labels: Labels) -> DatasetError:
@@ -205,7 +244,8 @@ def _no_label(empty: Sequence[Row], labels: Labels) -> DatasetError:
     else:
         more = f", nor for {n_more:,} more images" if n_more else ""
         what = f"The expression gives no label for {printable(row.path)}{more}."
-    return DatasetError(f"{what} To leave such images out, add --unlabelled skip.")
+    keep = ", or --unlabelled keep if they have none of the labels" if isinstance(row.label, tuple) else ""
+    return DatasetError(f"{what} To leave such images out, add --unlabelled skip{keep}.")
 
 
 def _splits(row_of: Mapping[str, Row], name: str) -> tuple[dict[str, bool], str]:

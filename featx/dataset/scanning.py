@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from numbers import Real
 
 import numpy as np
@@ -14,8 +15,9 @@ import numpy as np
 from featx.dataset.digests import digest_files
 from featx.dataset.folders import EXPECTED, Folders, as_text, by_suffix, folders_below, list_folder, not_images
 from featx.dataset.image_dataset import Data, ImageDataset, ImageFolders, stratified_test_mask
-from featx.dataset.labelled import UNLABELLED, Labelled, Labels, read_labels
+from featx.dataset.labelled import UNLABELLED, Labelled, LabelledPath, Labels, names_in, read_labels
 from featx.dataset.layout import Layout, find_layout
+from featx.dataset.multilabel import label_shortage, labels_per_image
 from featx.dataset.names import alike_warning, class_prefixes, near_match
 from featx.dataset.split_record import ADVICE, SplitRecord
 from featx.errors import DatasetError, ImageError
@@ -127,6 +129,9 @@ def scan_listed(
         dataset = _warn(dataset, empty if listed.has_test_dir and to_test else "")
     elif labelled and to_test:
         _check_splits(dataset, labelled)
+    used = dataset if to_test else replace(dataset, is_test=np.zeros(dataset.n_images, bool))
+    if to_train and (shortage := label_shortage(used)):
+        raise DatasetError(shortage)
     return _warn(dataset, _untested(dataset) if to_test else "", *_repeats(dataset, to_test=to_test))
 
 
@@ -208,7 +213,7 @@ def _by_labels(root: StoragePath, folders: Folders, named: ImageFolders, *, to_t
     without = f"without a row in {labelled.name}" if not labelled.n_empty else f"without a label in {labelled.name}"
     table = as_text(labels.table) if isinstance(labels.table, StoragePath) else ""
     others = not_images([path.removeprefix(prefix) for path in listing.others if path != table])
-    dataset = dataset.warned(labelled.warning, others, _left_out(without, "image", labelled.left_out))
+    dataset = dataset.warned(*labelled.warnings, others, _left_out(without, "image", labelled.left_out))
     n_groups = len(set(labelled.groups.values()))
     where = f"labels from {labelled.name}" + (f", in {n_groups:,} groups" if n_groups else "")
     classes = _classes(dataset, where, has_splits=labelled.has_splits)
@@ -244,7 +249,7 @@ def _listed(root: StoragePath, layout: Layout, folders: Folders, *, to_train: bo
     """
     top = as_text(root)
     prefix = f"{top.rstrip('/')}/"  # exactly one slash, also for the root folder
-    rows: list[tuple[str, str, bool]] = []
+    rows: list[LabelledPath] = []
     others: list[str] = []
     unreadable: list[tuple[str, str]] = []
     for is_test, class_folders in ((False, layout.train), (True, layout.test or {})):
@@ -270,18 +275,23 @@ def _digests(names: Iterable[str]) -> np.ndarray:
     return np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 32)
 
 
-def _of_rows(
-    root: StoragePath, rows: Sequence[tuple[str, str, bool]], classes: Collection[str] = frozenset()
-) -> ImageDataset:
+def _of_rows(root: StoragePath, rows: Sequence[LabelledPath], classes: Collection[str] = frozenset()) -> ImageDataset:
     """Return the data set of (class, path, whether it is a test image); it also has `classes`, and digests of zero."""
     rows = sorted(rows)
-    class_names = tuple(sorted({*classes, *(name for name, _, _ in rows)}))
+    names = [names_in(label) for label, _, _ in rows]
+    class_names = tuple(sorted({*classes, *chain.from_iterable(names)}))
     index = {class_name: label for label, class_name in enumerate(class_names)}
+    if isinstance(rows[0][0], tuple):
+        labels = np.zeros((len(rows), len(class_names)), bool)
+        for row, of_image in zip(labels, names, strict=True):
+            row[[index[name] for name in of_image]] = True
+    else:
+        labels = np.array([index[name] for (name,) in names], dtype=np.int64)
     return ImageDataset(
         root=root,
         class_names=class_names,
         paths=tuple(path for _, path, _ in rows),
-        labels=np.array([index[class_name] for class_name, _, _ in rows], dtype=np.int64),
+        labels=labels,
         is_test=np.array([is_test for _, _, is_test in rows], dtype=bool),
         digests=np.zeros((len(rows), 32), dtype=np.uint8),
     )
@@ -306,7 +316,9 @@ def _classes(dataset: ImageDataset, where: str, *, has_splits: bool) -> str:
     if n_classes > _MAX_CLASSES:
         named[-1] = f"…; the smallest is {counted(int(n_all.argmin()))}, the largest {counted(int(n_all.argmax()))}"
     splits = " (training + test)" if has_splits and where.startswith("labels") else ""
-    return f"{n_classes:,} class{'' if n_classes == 1 else 'es'}, {where}{splits}: {', '.join(named)}."
+    if dataset.is_multilabel:
+        where = f"{labels_per_image(dataset)}, {where.removeprefix('labels ')}"
+    return f"{_number(_noun(dataset), n_classes)}, {where}{splits}: {', '.join(named)}."
 
 
 def _folder(root: StoragePath, path: str) -> str:
@@ -342,7 +354,7 @@ def _with_images(dataset: ImageDataset, labelled: Labelled | None, *, to_train: 
     if test_only := _named(dataset, (n_train == 0) & (n_test > 0)):
         if labelled:
             raise DatasetError(
-                f"In {labelled.name}, the test split has {_counted('class', test_only)} without training images."
+                f"In {labelled.name}, the test split has {_counted(_noun(dataset), test_only)} without training images."
                 f"{labelled.first_of(test_only[0])}"
             )
         raise DatasetError(
@@ -353,7 +365,8 @@ def _with_images(dataset: ImageDataset, labelled: Labelled | None, *, to_train: 
     names = _named(dataset, n_train > 0)
     if len(names) < 2 and labelled:
         raise DatasetError(
-            f"In {labelled.name}, only {_counted('class', names)} has training images; a classifier needs two or more."
+            f"In {labelled.name}, only {_counted(_noun(dataset), names)} has training images; a classifier needs two "
+            f"or more."
         )
     if len(names) < 2:
         raise DatasetError(
@@ -371,7 +384,10 @@ def _with_classes(dataset: ImageDataset, has_images: np.ndarray, what: str) -> I
         DatasetError: two classes cannot be told apart by their names.
     """
     names = _named(dataset, has_images)
-    labels = np.searchsorted(np.flatnonzero(has_images), dataset.labels).astype(np.int64)
+    if dataset.is_multilabel:
+        labels = dataset.labels[:, has_images]
+    else:
+        labels = np.searchsorted(np.flatnonzero(has_images), dataset.labels).astype(np.int64)
     left_out = _left_out(f"without {what}s", "class", _named(dataset, ~has_images))
     return _warn(replace(dataset, class_names=tuple(names), labels=labels), left_out, alike_warning(names))
 
@@ -402,11 +418,11 @@ def _split_by_content(
 
 def _check_taken(split: ImageDataset, test_fraction: float, labelled: Labelled | None) -> None:
     """Raise DatasetError if no image, or every image of a class, is in the test split that featx has chosen."""
-    n_train, n_test = split.class_counts
+    n_train, _ = split.class_counts
     taken = ""
     if all_test := _named(split, n_train == 0):
-        taken = f"every image of {_counted('class', all_test)}"
-    elif not n_test.any():
+        taken = f"every image of {_counted(_noun(split), all_test)}"
+    elif not split.n_test:
         taken = f"none of {split.n_images} images"
     if taken:
         first = labelled.first_of(all_test[0]) if labelled and all_test else ""
@@ -428,8 +444,8 @@ def _about_split(split: ImageDataset, sides: np.ndarray, record: SplitRecord, pr
         )
     elif is_new.all():
         log.info(
-            "Chose %s of %s images for testing, the same share of every class. %s keeps them in the test split.",
-            *(f"{split.n_test:,}", f"{split.n_images:,}", path),
+            "Chose %s of %s images for testing, the same share of every %s. %s keeps them in the test split.",
+            *(f"{split.n_test:,}", f"{split.n_images:,}", _noun(split), path),
         )
     elif is_new.any():
         log.info(
@@ -450,7 +466,7 @@ def _about_split(split: ImageDataset, sides: np.ndarray, record: SplitRecord, pr
 def _untested(dataset: ImageDataset) -> str:
     _, n_test = dataset.class_counts
     names = _named(dataset, n_test == 0)
-    return f"The test split has no image of {_counted('class', names)}." if names and n_test.any() else ""
+    return f"The test split has no image of {_counted(_noun(dataset), names)}." if names and n_test.any() else ""
 
 
 def _repeats(dataset: ImageDataset, *, to_test: bool) -> Iterator[str]:
@@ -514,6 +530,10 @@ def _prefixes(paths: Sequence[str]) -> str:
     return ""
 
 
+def _noun(dataset: ImageDataset) -> str:
+    return "label" if dataset.is_multilabel else "class"
+
+
 def _named(dataset: ImageDataset, mask: np.ndarray) -> list[str]:
     return [dataset.class_names[label] for label in np.flatnonzero(mask)]
 
@@ -528,6 +548,15 @@ def _counted(noun: str, names: Sequence[str]) -> str:
     >>> _counted("class", ["cats"]), _counted("file", ["a", "b", "c", "d"])
     ('1 class (cats)', '4 files (a, b, c, …)')
     """
-    plural = "" if len(names) == 1 else "es" if noun.endswith("s") else "s"
     examples = ", ".join(printable(name) for name in names[:_MAX_EXAMPLES])
-    return f"{len(names)} {noun}{plural} ({examples}{', …' if len(names) > _MAX_EXAMPLES else ''})"
+    return f"{_number(noun, len(names))} ({examples}{', …' if len(names) > _MAX_EXAMPLES else ''})"
+
+
+def _number(noun: str, n: int) -> str:
+    """Return a number with its noun.
+
+    >>> _number("class", 1), _number("class", 2), _number("label", 2)
+    ('1 class', '2 classes', '2 labels')
+    """
+    plural = "" if n == 1 else "es" if noun.endswith("s") else "s"
+    return f"{n:,} {noun}{plural}"

@@ -52,6 +52,7 @@ class Export:
         format: `"keras"`, `"savedmodel"` or `"onnx"`.
         head: the head in it.
         class_names: the classes, in the order of the probabilities.
+        is_multilabel: whether an image can have several of them, so that its probabilities do not sum to 1.
         recipe: what the features are. The export computes in float32, whatever the precision of the recipe.
         size_bytes: of the file, or of all files in the folder.
         elapsed_s: seconds it took.
@@ -64,6 +65,7 @@ class Export:
     recipe: Recipe
     size_bytes: int
     elapsed_s: float
+    is_multilabel: bool = False
 
     def __repr__(self) -> str:
         classes = f"{len(self.class_names)} classes"
@@ -128,7 +130,8 @@ def export_run(
         with system_errors(printable(path), "written"):
             finish(notes, making.built)
     path, elapsed_s = making.path, time.perf_counter() - start_s
-    return Export(path, format, head_path.stem, run.class_names, recipe, size_bytes(path), elapsed_s)
+    made = size_bytes(path)
+    return Export(path, format, head_path.stem, run.class_names, recipe, made, elapsed_s, run.is_multilabel)
 
 
 def _check_backbone(recipe: Recipe, form: str) -> None:
@@ -186,6 +189,7 @@ def _check_names(run: SavedRun, form: str) -> None:
 def _notes(run: SavedRun, head: str) -> dict[str, Any]:
     return {
         "class_names": list(run.class_names),
+        "multilabel": run.is_multilabel,
         "head": head,
         "recipe": json.loads(run.recipe.to_json()),
         "random_weights": run.recipe.has_random_weights,

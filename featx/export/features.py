@@ -14,7 +14,7 @@ from typing import IO, Any, Unpack
 import numpy as np
 import numpy.typing as npt
 
-from featx.dataset import UNLABELLED, Data, ImageDataset, scan
+from featx.dataset import UNLABELLED, Data, ImageDataset, label_texts, scan
 from featx.errors import FeatxError, system_errors
 from featx.extract import (
     DEFAULT_CACHE_DIR,
@@ -151,7 +151,7 @@ def _columns(dataset: ImageDataset) -> dict[str, list[Any]]:
     labels = ["" if name == UNLABELLED else name for name in dataset.class_names]
     return {
         "path": list(dataset.paths),
-        "label": [labels[label] for label in dataset.labels],
+        "label": label_texts(dataset.labels, labels),
         "split": ["test" if is_test else "train" for is_test in dataset.is_test],
         "digest": [digest.tobytes().hex() for digest in dataset.digests],
     }

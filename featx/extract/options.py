@@ -502,7 +502,7 @@ DECIDING = (
     *map(option_flag, RECIPE_OPTIONS),
     *("--train-folder", "--test-folder", "--zip-encoding", "--cache-dir"),
     *("--labels", "--label-regex", "--path-column", "--label-column", "--split-column"),
-    *("--group-column", "--unlabelled"),
+    *("--group-column", "--label-separator", "--unlabelled"),
     *("--views", "--augment", "--flip", "--rotation", "--zoom", "--shear", "--test-views"),
 )
 

@@ -54,8 +54,16 @@ def as_class_weights(given: object) -> ClassWeights:
     )
 
 
-def check_class_weights(weights: ClassWeights, class_names: Sequence[str]) -> None:
-    """Raise FeatxError unless `weights` have a number for each of the classes, and for no other."""
+def check_class_weights(weights: ClassWeights, class_names: Sequence[str], *, is_multilabel: bool = False) -> None:
+    """Raise FeatxError unless `weights` have a number for each of the classes, and for no other.
+
+    There are none where images can have several labels: one label of an image may be rare and another one common.
+    """
+    if weights is not None and is_multilabel:
+        raise FeatxError(
+            "Class weights (class_weights, --class-weights) need images with one class each, and these can have "
+            "several labels: leave the weights out."
+        )
     if not isinstance(weights, Mapping):
         return
     known = set(class_names)

@@ -17,7 +17,7 @@ from featx.errors import TrainingError
 from featx.heads.class_weights import weights_text
 from featx.heads.logistic import Scaled, fit_logreg, folds_of
 from featx.heads.streamed_logistic import fit_logreg_streamed, sample_rows
-from featx.heads.training_loop import Trained, Training, fit, layer_seeds, output_layer, split
+from featx.heads.training_loop import Targets, Trained, Training, fit, layer_seeds, output_layer, split
 from featx.store import Rows, ViewRows, all_views, below
 from featx.system import import_keras, waiting
 
@@ -48,7 +48,8 @@ class TrainingSet:
 
     Attributes:
         X: `(n, ...)` float16 or float32 features: an array, a memory map, or rows that are on disk.
-        y: `(n,)` int64 labels, `0` to `n_classes - 1`.
+        y: `(n,)` int64 labels, `0` to `n_classes - 1`; or `(n, n_classes)` bool, which labels each image has, if images
+            can have several.
         digests: `(n, 32)` uint8, see `featx.dataset.ImageDataset.units`: `logreg` never has images with the same one on
             both sides of a fold.
         is_validation: `(n,)`, the rows that decide when training stops. `logreg` trains on all rows.
@@ -60,7 +61,7 @@ class TrainingSet:
     """
 
     X: Rows
-    y: npt.NDArray[np.int64]
+    y: Targets
     digests: npt.NDArray[np.uint8]
     is_validation: npt.NDArray[np.bool_]
     n_classes: int
@@ -99,7 +100,7 @@ class Task:
     """
 
     X: Rows
-    y: npt.NDArray[np.int64]
+    y: Targets
     digests: npt.NDArray[np.uint8]
     rows: npt.NDArray[np.int64]
     is_validation: npt.NDArray[np.bool_]
@@ -121,6 +122,11 @@ class Task:
         rest = images.is_validation, images.n_classes, batch_size, training, images.class_weights
         return cls(X, y, digests, rows, *rest)
 
+    @property
+    def is_multilabel(self) -> bool:
+        """Whether images can have several labels."""
+        return self.y.ndim == 2
+
     def fit(self, model: Any, optimizer: Any, *, keep_start: bool = False) -> Trained:
         """Train a Keras model on the rows of the images that are not held out; see `featx.heads.training_loop.fit`."""
         train, validation = split(self.X, self.y, self.is_validation, self.rows, self.class_weights)
@@ -131,6 +137,8 @@ class Task:
 def train_dense(task: Task) -> Trained:
     """Train the report's top model: Flatten → Dense(256, relu) → Dropout(0.5) → Dense(1, sigmoid) or Dense(n, softmax).
 
+    With several labels for an image, the last layer is Dense(n, sigmoid).
+
     Features are centred and brought to one root mean square while it trains, and that goes into the first layer
     afterwards: initial weights and rmsprop's steps are made for inputs around 0 and of about 1 (LeCun et al.,
     Efficient BackProp, 1998). On VGG16 features thirty times as large, accuracy is 3 points lower without the scale; on
@@ -140,7 +148,9 @@ def train_dense(task: Task) -> Trained:
     keras = import_keras()
     mean, scale = centre_and_scale(task.X)
     scale *= DENSE_INPUT_RMS
-    flatten, hidden, dropout, output = dense_layers(keras, task.n_classes, task.training.seed)
+    flatten, hidden, dropout, output = dense_layers(
+        keras, task.n_classes, task.training.seed, is_multilabel=task.is_multilabel
+    )
     features = keras.Input(task.X.shape[1:], name="features")
     flat = flatten(features)
     scaled = keras.layers.Rescaling(scale, offset=(-scale * mean).astype(np.float32))(flat)
@@ -152,12 +162,13 @@ def train_dense(task: Task) -> Trained:
     return replace(trained, model=model, details={"feature_scale": scale})
 
 
-def dense_layers(keras: Any, n_classes: int, seed: int) -> tuple[Any, Any, Any, Any]:
+def dense_layers(keras: Any, n_classes: int, seed: int, *, is_multilabel: bool = False) -> tuple[Any, Any, Any, Any]:
     """Return the layers of the dense head, untrained: the last one ends in probabilities."""
     seeds = layer_seeds(seed)
     hidden = keras.layers.Dense(DENSE_UNITS, "relu", kernel_initializer=keras.initializers.GlorotUniform(next(seeds)))
     dropout = keras.layers.Dropout(0.5, seed=next(seeds))
-    return keras.layers.Flatten(), hidden, dropout, output_layer(keras, n_classes, next(seeds))
+    output = output_layer(keras, n_classes, next(seeds), is_multilabel=is_multilabel)
+    return keras.layers.Flatten(), hidden, dropout, output
 
 
 def train_logreg(task: Task) -> Trained:
@@ -191,11 +202,11 @@ def linear_model(name: str, task: Task, scaled: Scaled, coef: _Floats, bias: _Fl
         coef: `(k, n_features)`, k 1 or the number of classes; of two classes, the difference counts.
         bias: `(k,)`.
     """
-    if task.n_classes == 2 and len(bias) == 2:
+    if task.n_classes == 2 and len(bias) == 2 and not task.is_multilabel:
         coef, bias = np.diff(coef, axis=0), np.diff(bias)
     keras = import_keras()
     kernel = coef.T * scaled.scale
-    output = output_layer(keras, task.n_classes, task.training.seed)
+    output = output_layer(keras, task.n_classes, task.training.seed, is_multilabel=task.is_multilabel)
     features = keras.Input(task.X.shape[1:], name="features")
     model = keras.Model(features, output(keras.layers.Flatten()(features)), name=name)
     output.set_weights([kernel, bias - scaled.mean @ kernel])
@@ -206,7 +217,8 @@ def train_softmax(task: Task) -> Trained:
     """Train what the report put on its frozen ResNet50: Flatten → Dense(n, softmax), adam as Keras has it."""
     keras = import_keras()
     features = keras.Input(task.X.shape[1:], name="features")
-    output = output_layer(keras, task.n_classes, next(layer_seeds(task.training.seed)), always_softmax=True)
+    seed = next(layer_seeds(task.training.seed))
+    output = output_layer(keras, task.n_classes, seed, always_softmax=True, is_multilabel=task.is_multilabel)
     model = keras.Model(features, output(keras.layers.Flatten()(features)), name="softmax")
     return task.fit(model, keras.optimizers.Adam())
 

@@ -95,8 +95,15 @@ class Head:
     n_classes: int
     _layers: tuple[_Dense, ...]
 
+    @property
+    def is_multilabel(self) -> bool:
+        """Whether images can have several labels: it has a sigmoid for each."""
+        return len(self._layers[-1].bias) > 1 and self._layers[-1].activation == "sigmoid"
+
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
-        """Return `(n, n_classes)` float64 probabilities for the features `X`, `(n, …)`; every row sums to 1.
+        """Return `(n, n_classes)` float64 probabilities for the features `X`, `(n, …)`.
+
+        Every row sums to 1, unless images can have several labels.
 
         Raises:
             FeatxError: the features have another shape, or the weights of the head are so large that it gives no
@@ -110,12 +117,13 @@ class Head:
                 for layer in self._layers:
                     rows = layer(rows)
                 out[start : start + len(rows)] = np.hstack([1 - rows, rows]) if rows.shape[1] == 1 else rows
-            out /= out.sum(axis=1, keepdims=True)
+            if not self.is_multilabel:
+                out /= out.sum(axis=1, keepdims=True)
         check_probabilities(out)
         return out
 
     def to_keras(self) -> Any:
-        """Return a Keras model that computes the same: features `(n, …)` to a sigmoid `(n, 1)`, or a softmax."""
+        """Return a Keras model that computes the same: features `(n, …)` to what `output_layer` makes."""
         keras = import_keras()
         if n_nearest := self._layers[0].n_nearest:
             similarity, votes = self._layers
@@ -149,7 +157,8 @@ def voting_model(
     scores = similarity(keras.layers.Flatten()(features))
     last = keras.ops.min(keras.ops.top_k(scores, n_nearest)[0], axis=-1, keepdims=True)
     counts = of_class(keras.layers.Softmax()(scores, mask=scores >= last))
-    model = keras.Model(features, counts / keras.ops.sum(counts, axis=-1, keepdims=True), name="knn")
+    shares = keras.ops.divide(counts, keras.ops.sum(counts, axis=-1, keepdims=True))
+    model = keras.Model(features, shares, name="knn")
     similarity.set_weights([kernel, bias])
     of_class.set_weights([votes])
     return model
@@ -282,7 +291,7 @@ def _shapes(layers: list[dict[str, Any]]) -> tuple[tuple[int, ...], list[_Shape]
             raise ValueError(f"it has a layer that featx does not use in heads: {kind}")
         dense.append(_Shape(str(config["name"]), n_inputs, _size(config["units"]), config["activation"]))
         n_inputs = dense[-1].n_outputs
-    if not dense or dense[-1].activation != ("sigmoid" if n_inputs == 1 else "softmax"):
+    if not dense or dense[-1].activation not in ({"sigmoid"} if n_inputs == 1 else {"sigmoid", "softmax"}):
         raise ValueError("it does not end in probabilities")
     return feature_shape, dense
 

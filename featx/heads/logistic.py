@@ -4,13 +4,14 @@
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
+from featx.dataset import iterative_parts
 from featx.errors import TrainingError
-from featx.heads.training_loop import SMALLEST_PROBABILITY
+from featx.heads.training_loop import SMALLEST_PROBABILITY, Targets, is_right, probability_of_truth
 
 _Floats = npt.NDArray[np.float64]
 
@@ -73,26 +74,30 @@ class Fitted:
     details: dict[str, float | int | str]
 
 
-def folds_of(
-    y: npt.NDArray[np.int64], digests: npt.NDArray[np.uint8], n_classes: int, seed: int
-) -> npt.NDArray[np.int64]:
+def folds_of(y: Targets, digests: npt.NDArray[np.uint8], n_classes: int, seed: int) -> npt.NDArray[np.int64]:
     """Return the fold of every row: equal images together, every class in every fold, whatever the order of rows.
 
     A class that has only one image, or copies of one, is in fold -1: it is never held out. So are all if fewer than two
-    classes have more.
+    classes have more. With several labels for an image, a label that few images have may be missing in a fold.
 
     Raises:
         TrainingError: a class has no image.
     """
     _, first, image = np.unique(digests, axis=0, return_index=True, return_inverse=True)
     label = y[first]
+    rng = np.random.default_rng(seed)
+    n_folds = N_FOLDS if len(y) < MANY_ROWS else N_FOLDS_MANY_ROWS
+    if y.ndim == 2:
+        n_with = np.count_nonzero(label, axis=0)
+        n_folds = max(2, min(n_folds, int(np.minimum(n_with, len(label) - n_with).min())))
+        lots = rng.permutation(len(first))
+        return iterative_parts(label, np.arange(len(first)), lots, n_folds)[image.reshape(-1)]
     counts = np.bincount(label, minlength=n_classes)
     if not counts.all():
         raise TrainingError(f"There is no image of class number {counts.argmin()} to train on; add images.")
     fold = np.full(len(first), -1)
     if (counts > 1).sum() > 1:
-        n_folds = min(N_FOLDS if len(y) < MANY_ROWS else N_FOLDS_MANY_ROWS, int(counts[counts > 1].min()))
-        rng = np.random.default_rng(seed)
+        n_folds = min(n_folds, int(counts[counts > 1].min()))
         shuffled = [rng.permutation(np.flatnonzero(label == number)) for number in np.flatnonzero(counts > 1)]
         by_class = np.concatenate(shuffled)
         fold[by_class] = np.arange(len(by_class)) % n_folds
@@ -114,7 +119,7 @@ def logreg_bytes(n_rows: int, n_features: int, n_classes: int, *, in_memory: boo
 
 def fit_logreg(
     features: Scaled,
-    y: npt.NDArray[np.int64],
+    y: Targets,
     folds: npt.NDArray[np.int64],
     n_images: int,
     note: Note,
@@ -122,9 +127,11 @@ def fit_logreg(
 ) -> Fitted:
     """Fit L2-regularized logistic regression to features in memory, with C chosen by cross-validation.
 
+    With several labels for an image, it is one regression for each label, with one C for all.
+
     Args:
         features: of `n_images` images first, and then of views of them.
-        y: `(n,)` labels.
+        y: `(n,)` labels, or `(n, n_classes)` bool.
         folds: `(n,)`, see `folds_of`.
         n_images: how many images there are; they are what is held out.
         note: called with a description of each step.
@@ -186,7 +193,7 @@ def _rows_in_their_span(features: Scaled) -> tuple[npt.NDArray[np.float32], _Flo
 
 def _fit_rows(
     Z: npt.NDArray[np.float32],
-    y: npt.NDArray[np.int64],
+    y: Targets,
     folds: npt.NDArray[np.int64],
     n_features: int,
     n_images: int,
@@ -195,7 +202,6 @@ def _fit_rows(
 ) -> Fitted:
     """Choose C and fit all rows `(n, r)` with it; the first `n_images` are images, the others views of them."""
     from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # it has no stubs
 
     # One thread: these products wait for memory, and threads that wait for each other beside TensorFlow's took 30 times
@@ -206,12 +212,12 @@ def _fit_rows(
         C, out_of_fold, details = DEFAULT_C / n_features, None, dict[str, float | int | str]()
         if (is_rated := folds[:n_images] >= 0).any():
             C, held_out = _choose_c(Z, y, folds, n_features, n_images, note, class_weights)
-            details["cv_accuracy"] = float((held_out.argmax(axis=1) == y[:n_images])[is_rated].mean())
+            details["cv_accuracy"] = float(is_right(held_out, y[:n_images])[is_rated].mean())
             details["cv_folds"] = int(folds.max()) + 1
             out_of_fold = held_out if is_rated.all() else None
         note("fitting to all images")
-        weights = _by_class(class_weights)
-        final = LogisticRegression(C=C, class_weight=weights, tol=TOLERANCE, max_iter=MAX_ITERATIONS).fit(Z, y)
+        options = {"C": C, "tol": TOLERANCE, "max_iter": MAX_ITERATIONS, "class_weight": _by_class(class_weights)}
+        final = _regression(y, **options).fit(Z, y)
     details = {
         "C": C,
         **details,
@@ -222,7 +228,7 @@ def _fit_rows(
 
 def _choose_c(
     Z: npt.NDArray[np.float32],
-    y: npt.NDArray[np.int64],
+    y: Targets,
     folds: npt.NDArray[np.int64],
     n_features: int,
     n_images: int,
@@ -237,14 +243,13 @@ def _choose_c(
     The loss, because it ranks values of C with less noise than the accuracy and keeps probabilities honest. Goes up the
     grid, each fit from where the last one ended, and stops where the loss no longer falls: beyond, fits take longest.
     """
-    from sklearn.linear_model import LogisticRegression
-
     weights = _by_class(class_weights)
     options = {"class_weight": weights, "tol": CV_TOLERANCE, "max_iter": MAX_ITERATIONS, "warm_start": True}
-    models = [LogisticRegression(**options) for _ in range(folds.max() + 1)]
+    models = [_regression(y, **options) for _ in range(folds.max() + 1)]
     of_images, y_images = folds[:n_images], y[:n_images]
     is_rated = of_images >= 0
-    probabilities = np.full((n_images, int(y.max()) + 1), np.nan, np.float32)
+    n_classes = y.shape[1] if y.ndim == 2 else int(y.max()) + 1
+    probabilities = np.full((n_images, n_classes), np.nan, np.float32)
     best = (np.inf, 0.0, probabilities)
     for number, C in enumerate(value / n_features for value in C_GRID):
         for fold, model in enumerate(models):
@@ -252,7 +257,7 @@ def _choose_c(
             note(f"cross-validation, fit {n_begun} of at most {len(C_GRID) * len(models)}")
             seen, held_out = folds != fold, np.flatnonzero(of_images == fold)
             probabilities[held_out] = model.set_params(C=C).fit(Z[seen], y[seen]).predict_proba(Z[held_out])
-        of_truth = probabilities[is_rated, y_images[is_rated]]
+        of_truth = probability_of_truth(probabilities[is_rated], y_images[is_rated])
         logs = np.log(np.maximum(of_truth, SMALLEST_PROBABILITY))
         weighted = logs if class_weights is None else logs * class_weights[y_images[is_rated]]
         loss = -float(weighted.sum(dtype=np.float64))
@@ -260,6 +265,57 @@ def _choose_c(
             break
         best = (loss, C, probabilities.copy())
     return best[1], best[2]
+
+
+def _regression(y: Targets, **options: Any) -> Any:
+    """Return scikit-learn's logistic regression; with several labels for an image, one for each label."""
+    from sklearn.linear_model import LogisticRegression
+
+    if y.ndim == 1:
+        return LogisticRegression(**options)
+    return _LabelRegressions([LogisticRegression(**options) for _ in range(y.shape[1])])
+
+
+class _LabelRegressions:
+    """A logistic regression for each label, with the interface of scikit-learn's.
+
+    Attributes:
+        coef_: `(n_labels, r)`.
+        intercept_: `(n_labels,)`.
+        n_iter_: `(n_labels,)`.
+    """
+
+    def __init__(self, models: list[Any]) -> None:
+        self._models = models
+
+    def set_params(self, C: float) -> Self:
+        """Use another C for all labels."""
+        for model in self._models:
+            model.set_params(C=C)
+        return self
+
+    def fit(self, Z: npt.NDArray[np.float32], y: npt.NDArray[np.bool_]) -> Self:
+        """Fit every label.
+
+        Of one that all rows have, or none, nothing can be learned: then its probability is its share, drawn a little
+        towards a half, as Krichevsky and Trofimov do ("The performance of universal encoding", 1981).
+        """
+        n_with = np.count_nonzero(y, axis=0)
+        self.coef_ = np.zeros((y.shape[1], Z.shape[1]))
+        self.intercept_ = np.log((n_with + 0.5) / (len(y) - n_with + 0.5))
+        self.n_iter_ = np.zeros(y.shape[1], np.int64)
+        for label in np.flatnonzero((n_with > 0) & (n_with < len(y))):
+            model = self._models[label].fit(Z, y[:, label])
+            self.coef_[label], self.intercept_[label] = model.coef_[0], model.intercept_[0]
+            self.n_iter_[label] = model.n_iter_[0]
+        return self
+
+    def predict_proba(self, Z: npt.NDArray[np.float32]) -> _Floats:
+        """Return `(n, n_labels)`, the probability of each label."""
+        from scipy.special import expit
+
+        probabilities: _Floats = expit(Z @ self.coef_.T + self.intercept_)
+        return probabilities
 
 
 def _by_class(class_weights: _Floats | None) -> dict[int, float] | None:

@@ -31,19 +31,26 @@ class _CountBytes(Protocol):
 
 @dataclass(frozen=True)
 class _Kind:
-    """What trains a head, and counts the memory that takes; None if it is little."""
+    """What trains a head.
+
+    Attributes:
+        train: trains it.
+        n_bytes: counts the memory that takes; None if it is little.
+        is_multilabel: whether it can decide about several labels of each image.
+    """
 
     train: Callable[[Task], Trained]
     n_bytes: _CountBytes | None = None
+    is_multilabel: bool = False
 
 
 _KINDS = {
-    "dense": _Kind(train_dense),
-    "logreg": _Kind(train_logreg, logreg_bytes),
+    "dense": _Kind(train_dense, is_multilabel=True),
+    "logreg": _Kind(train_logreg, logreg_bytes, is_multilabel=True),
     "knn": _Kind(train_knn, knn_bytes),
     "prototypes": _Kind(train_prototypes, prototypes_bytes),
     "svm": _Kind(train_svm, svm_bytes),
-    "softmax": _Kind(train_softmax),
+    "softmax": _Kind(train_softmax, is_multilabel=True),
 }
 
 #: The report's second experiment has a head of its own, which is not to be chosen.
@@ -107,6 +114,16 @@ def head_names(heads: Sequence[str] | str) -> tuple[str, ...]:
     for name in chosen:
         _check_head(name)
     return chosen
+
+
+def check_multilabel_heads(heads: Sequence[str]) -> None:
+    """Raise TrainingError unless all of `heads` can decide about several labels of each image."""
+    if wrong := [name for name in heads if not _KINDS[name].is_multilabel]:
+        able = [name for name in HEADS if _KINDS[name].is_multilabel]
+        raise TrainingError(
+            f"The head {wrong[0]} chooses one class for each image, and these images can have several labels: choose "
+            f"{' or '.join(f'--head {name}' for name in able)}."
+        )
 
 
 def _check_head(name: str) -> None:

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from featx.heads.logistic import Fitted, Scaled, fit_logreg, folds_of
 from featx.heads.slabs import in_order
-from featx.heads.training_loop import Training
+from featx.heads.training_loop import Targets, Training
 from featx.store import FeatureArray, row_bytes
 from featx.system import in_threads, prefetched, progress_bar, waiting
 
@@ -49,7 +49,7 @@ def sample_rows(X: FeatureArray) -> npt.NDArray[np.int64]:
 
 def fit_logreg_streamed(
     features: Scaled,
-    y: npt.NDArray[np.int64],
+    y: Targets,
     digests: npt.NDArray[np.uint8],
     training: Training,
     *,
@@ -61,7 +61,7 @@ def fit_logreg_streamed(
 
     Args:
         features: of `n_images` images first, and then of views of them.
-        y: `(n,)` labels.
+        y: `(n,)` labels, or `(n, n_classes)` bool.
         digests: `(n, 32)` uint8, SHA-256 of the images.
         training: has the seed of the folds, and whether to show progress.
         n_images: how many images there are; the sample is of these.
@@ -137,7 +137,7 @@ class Objective:
     """
 
     features: Scaled
-    y: npt.NDArray[np.int64]
+    y: Targets
     C: float
     loss: Loss
     class_weights: _Floats | None = None
@@ -184,10 +184,12 @@ class _Sums:
         return _Sums(self.loss + other.loss, self.by_weights + other.by_weights, self.by_bias + other.by_bias)
 
 
-def _loss(logits: _Floats, y: npt.NDArray[np.int64], class_weights: _Floats | None) -> tuple[float, _Floats]:
+def _loss(logits: _Floats, y: Targets, class_weights: _Floats | None) -> tuple[float, _Floats]:
     """Return the sum of the crossentropies, and its derivatives by the logits, `(n, 1)` or `(n, n_classes)`."""
     from scipy.special import expit, log_softmax
 
+    if y.ndim == 2:
+        return float(np.logaddexp(0, np.where(y, -logits, logits)).sum()), expit(logits) - y
     if logits.shape[1] == 1:
         signed = np.where(y == 1, -logits[:, 0], logits[:, 0])
         losses, residuals = np.logaddexp(0, signed), expit(logits) - y[:, np.newaxis]
@@ -230,17 +232,17 @@ class _Stretch:
         return rows * base + ((rows @ self.directions.T) * (along - base)) @ self.directions
 
 
-def _logistic_curvature(logits: _Floats, _y: npt.NDArray[np.int64]) -> _Floats:
+def _logistic_curvature(logits: _Floats, y: Targets) -> _Floats:
     from scipy.special import expit, softmax
 
-    p: _Floats = expit(logits) if logits.shape[1] == 1 else softmax(logits, axis=1)
+    p: _Floats = expit(logits) if logits.shape[1] == 1 or y.ndim == 2 else softmax(logits, axis=1)
     return p * (1 - p)
 
 
 LOGISTIC = Loss(_loss, _logistic_curvature)
 
 
-def _stretch(Z: _Floats, y: npt.NDArray[np.int64], fitted: Fitted, objective: Objective) -> _Stretch:
+def _stretch(Z: _Floats, y: Targets, fitted: Fitted, objective: Objective) -> _Stretch:
     """Return the coordinates that the rows `Z`, `(m, n_features)`, centred and scaled, and their solution suggest.
 
     The second derivatives are I / C + Σ w z zᵀ with w those of the loss, with class weights, of all rows n / m times

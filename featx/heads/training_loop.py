@@ -10,7 +10,7 @@ import math
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -50,6 +50,12 @@ SLAB_BYTES = 4 << 20
 
 #: Probabilities below this are taken for this in the loss, as Keras does.
 SMALLEST_PROBABILITY = 1e-7
+
+#: If images can have several labels, those whose probability is above this are predicted.
+THRESHOLD = 0.5
+
+#: The classes of images, `(n,)` int64; or which labels each of them has, `(n, n_classes)` bool.
+Targets = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -121,13 +127,13 @@ class Samples:
 
     Attributes:
         X: `(n, ...)` float16, float32 or uint8: an array, a memory map, or rows that are on disk.
-        y: `(n,)` int64 labels, `0` to `n_classes - 1`.
+        y: `(n,)` int64 labels, `0` to `n_classes - 1`; or `(n, n_classes)` bool, which labels each image has.
         rows: `(n_samples,)` int64 indices into both; or `(n_samples, k)`, of which an epoch takes one for each sample.
         class_weights: `(n_classes,)`, how much a sample of each class counts; None if all count the same.
     """
 
     X: Rows
-    y: npt.NDArray[np.int64]
+    y: Targets
     rows: npt.NDArray[np.int64]
     class_weights: npt.NDArray[np.float64] | None = None
 
@@ -153,8 +159,9 @@ class Trained:
     Attributes:
         name: of the head or the baseline.
         model: a Keras model from raw features `(n, ...)` float16 or float32, or from pixels
-            `(n, height, width, 3)` uint8 RGB, to a sigmoid `(n, 1)`, the probability of class 1, or a softmax
-            `(n, n_classes)`; None for a pretrained network, of which nothing was trained here.
+            `(n, height, width, 3)` uint8 RGB, to a sigmoid `(n, 1)`, the probability of class 1, a softmax
+            `(n, n_classes)`, or, for images with several labels, a sigmoid for each label `(n, n_classes)`; None for a
+            pretrained network, of which nothing was trained here.
         history: the epochs; empty for `logreg`.
         kept_epoch: the epoch, from 1, whose weights the model has; 0 if no epoch of tuning made it better; None for
             `logreg`.
@@ -182,7 +189,7 @@ class Trained:
 
 def split(
     X: Rows,
-    y: npt.NDArray[np.int64],
+    y: Targets,
     is_validation: npt.NDArray[np.bool_],
     rows: npt.NDArray[np.int64] | None = None,
     class_weights: npt.NDArray[np.float64] | None = None,
@@ -207,15 +214,47 @@ def split(
     return train, validation if rows is None else replace(validation, rows=validation.rows[:, 0])
 
 
-def output_layer(keras: Any, n_classes: int, seed: int, *, always_softmax: bool = False) -> Any:
-    """Return a dense layer that ends in probabilities: one sigmoid for two classes, unless it is always a softmax."""
+def output_layer(
+    keras: Any, n_classes: int, seed: int, *, always_softmax: bool = False, is_multilabel: bool = False
+) -> Any:
+    """Return a dense layer that ends in probabilities: one sigmoid for two classes, unless it is always a softmax.
+
+    If images can have several labels, it is a sigmoid for each label.
+    """
     is_sigmoid = n_classes == 2 and not always_softmax
     return keras.layers.Dense(
-        1 if is_sigmoid else n_classes,
-        activation="sigmoid" if is_sigmoid else "softmax",
+        1 if is_sigmoid and not is_multilabel else n_classes,
+        activation="sigmoid" if is_sigmoid or is_multilabel else "softmax",
         kernel_initializer=keras.initializers.GlorotUniform(seed),
         name="probabilities",
     )
+
+
+def has_label_outputs(model: Any) -> bool:
+    """Return whether a Keras model ends in a sigmoid for each of several labels, see `output_layer`."""
+    return bool(model.output_shape[-1] > 1 and model.layers[-1].get_config().get("activation") == "sigmoid")
+
+
+def probability_of_truth(probabilities: npt.NDArray[Any], y: Targets) -> npt.NDArray[Any]:
+    """Return the probability of what is true: `(n,)`, of each class; with several labels, `(n, n_classes)`, of each.
+
+    Args:
+        probabilities: `(n, n_classes)`.
+        y: see `Samples`.
+    """
+    if y.ndim == 2:
+        return np.where(y, probabilities, 1 - probabilities)
+    of_class: npt.NDArray[Any] = probabilities[np.arange(len(y)), y]
+    return of_class
+
+
+def is_right(probabilities: npt.NDArray[Any], y: Targets) -> npt.NDArray[np.bool_]:
+    """Return `(n,)` bool: whether the most probable class is the true one; with several labels, whether all are right.
+
+    A label is predicted if its probability is above `THRESHOLD`. Arguments as for `probability_of_truth`.
+    """
+    right: npt.NDArray[np.bool_] = probabilities.argmax(axis=1) == y if y.ndim == 1 else probabilities > THRESHOLD
+    return right if y.ndim == 1 else (right == y).all(axis=1)
 
 
 def layer_seeds(seed: int) -> Iterator[int]:
@@ -239,8 +278,8 @@ def fit(
 
     Without validation rows, as with one image of each class, it trains for all epochs and keeps the last one.
 
-    The model ends in a sigmoid of width 1 (two classes) or a softmax of width `n_classes`. On a CPU the same seed, data
-    and model give the same weights, bit for bit. `loss` and `accuracy` in the history are Keras's running means over
+    The model ends in a layer of `output_layer`. On a CPU the same seed, data and model give the same weights, bit for
+    bit. `loss` and `accuracy` in the history are Keras's running means over
     the epoch, with dropout and augmentation; `val_loss` and `val_accuracy` are measured at its end, without.
 
     Args:
@@ -283,8 +322,9 @@ def predict_proba(
 ) -> npt.NDArray[np.float64]:
     """Return `(n, n_classes)` float64 probabilities for the rows of `X (n, ...)`; every row sums to 1.
 
-    A sigmoid's single output `p`, the probability of class 1, becomes the two columns `[1 - p, p]`. `X` is read
-    `batch_size` rows at a time, by default 4 MiB. If given, only its `rows`, `(k,)` int64, are predicted.
+    A sigmoid's single output `p`, the probability of class 1, becomes the two columns `[1 - p, p]`. Those of several
+    labels stay as they are: their sum has no meaning. `X` is read `batch_size` rows at a time, by default 4 MiB. If
+    given, only its `rows`, `(k,)` int64, are predicted.
     """
     rows = np.arange(len(X)) if rows is None else rows
     outputs = np.empty((len(rows), model.output_shape[-1]), np.float64)
@@ -292,7 +332,8 @@ def predict_proba(
         outputs[which] = some
     if outputs.shape[1] == 1:
         return np.hstack([1 - outputs, outputs])
-    outputs /= outputs.sum(axis=1, keepdims=True)
+    if not has_label_outputs(model):
+        outputs /= outputs.sum(axis=1, keepdims=True)
     return outputs
 
 
@@ -332,12 +373,14 @@ def _check(model: Any, train: Samples, validation: Samples, n_classes: int) -> N
     """Raise `TrainingError` for what cannot be trained on."""
     if not len(train):
         raise TrainingError("There is no image to learn from; add images.")
-    labels = np.concatenate([train.y[train.rows].ravel(), validation.y[validation.rows]])
-    if labels.min() < 0 or labels.max() >= n_classes:
-        raise TrainingError(
-            f"Labels must be 0 to {n_classes - 1}. Received: labels from {labels.min()} to {labels.max()}"
-        )
-    if model.output_shape[-1] not in ({1, 2} if n_classes == 2 else {n_classes}):
+    is_multilabel = train.y.ndim == 2
+    if not is_multilabel:
+        labels = np.concatenate([train.y[train.rows].ravel(), validation.y[validation.rows]])
+        if labels.min() < 0 or labels.max() >= n_classes:
+            raise TrainingError(
+                f"Labels must be 0 to {n_classes - 1}. Received: labels from {labels.min()} to {labels.max()}"
+            )
+    if model.output_shape[-1] not in ({1, 2} if n_classes == 2 and not is_multilabel else {n_classes}):
         raise TrainingError(
             f"The network has {model.output_shape[-1]} outputs, which does not fit {n_classes} classes."
         )
@@ -345,8 +388,11 @@ def _check(model: Any, train: Samples, validation: Samples, n_classes: int) -> N
 
 def _compile(keras: Any, model: Any, optimizer: Any) -> None:
     """Give the model the loss that fits its output."""
-    is_sigmoid = model.output_shape[-1] == 1
+    is_multilabel = has_label_outputs(model)
+    is_sigmoid = model.output_shape[-1] == 1 or is_multilabel
     metrics = keras.metrics.BinaryAccuracy if is_sigmoid else keras.metrics.SparseCategoricalAccuracy
+    if is_multilabel:
+        metrics = partial(keras.metrics.MeanMetricWrapper, partial(_all_labels_right, keras.ops))
     # XLA compiles for longer than a head trains, and its convolutions are slow on a CPU. JAX knows nothing else, and
     # torch takes one step at a time.
     options: dict[str, Any] = {}
@@ -360,6 +406,11 @@ def _compile(keras: Any, model: Any, optimizer: Any) -> None:
     )
     # Its variables are made now: made in the first step, they would have Keras trace the step twice.
     model.optimizer.build(model.trainable_variables)
+
+
+def _all_labels_right(ops: Any, y: Any, probabilities: Any) -> Any:
+    """Return `(n,)`, 1.0 where all labels of an image are right: what `is_right` says, for Keras."""
+    return ops.cast(ops.all(ops.equal(y > THRESHOLD, probabilities > THRESHOLD), axis=-1), "float32")
 
 
 def _train_one_epoch(
@@ -401,11 +452,12 @@ def _portions(X: Rows, order: npt.NDArray[np.int64], batch_size: int, rng: np.ra
 def _feed(
     keras: Any,
     X: npt.NDArray[Any],
-    y: npt.NDArray[np.int64],
+    y: npt.NDArray[Any],
     weights: npt.NDArray[np.float32] | None,
     batch_size: int,
 ) -> dict[str, Any]:
     """Return the arguments that make Keras's `fit` take the rows of `X` in batches, in their order."""
+    y = y.astype(np.float32) if y.ndim == 2 else y
     if keras.config.backend() != "tensorflow":
         return {"x": X, "y": y, "sample_weight": weights, "batch_size": batch_size}
     # Batches are cut here: Keras, and tf.data given rows, would make each from its rows, one by one, which takes longer
@@ -429,10 +481,9 @@ def _validated(model: Any, validation: Samples) -> tuple[float, float]:
         return math.nan, math.nan
     probabilities = predict_proba(model, validation.X, validation.rows)
     y = validation.y[validation.rows]
-    of_truth = probabilities[np.arange(len(y)), y]
-    losses = -np.log(np.maximum(of_truth, SMALLEST_PROBABILITY))
+    losses = -np.log(np.maximum(probability_of_truth(probabilities, y), SMALLEST_PROBABILITY))
     loss = float(np.average(losses, weights=validation.weights_of(y)))
-    return loss, float((probabilities.argmax(axis=1) == y).mean())
+    return loss, float(is_right(probabilities, y).mean())
 
 
 def _check_finite(epoch: Epoch, weights: list[npt.NDArray[Any]], *, is_validated: bool) -> None:

@@ -160,7 +160,9 @@ class TunedHead:
     _model: Any
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
-        """Return `(n, n_classes)` float64 probabilities for the features `X`, `(n, …)`; every row sums to 1.
+        """Return `(n, n_classes)` float64 probabilities for the features `X`, `(n, …)`.
+
+        Every row sums to 1, unless images can have several labels.
 
         Raises:
             FeatxError: the features have another shape, or the weights are so large that there are no probabilities.
@@ -175,7 +177,7 @@ class TunedHead:
         return self._model
 
 
-def read_tuned(path: Path, tail: Any, n_classes: int) -> TunedHead:
+def read_tuned(path: Path, tail: Any, n_classes: int, *, is_multilabel: bool = False) -> TunedHead:
     """Return the head in the `.keras` file `path`, with its block.
 
     Only weights are read. Its layers are those of `tail` and of the dense head, whatever the file says.
@@ -184,19 +186,20 @@ def read_tuned(path: Path, tail: Any, n_classes: int) -> TunedHead:
         path: the file.
         tail: Keras model of the block, see `featx.backbones.build_tail`; its weights do not matter, and change.
         n_classes: number of classes, 2 or more.
+        is_multilabel: whether it has a sigmoid for each class.
 
     Raises:
         FeatxError: it is missing, cannot be read, is damaged, or is no such head.
     """
     keras = import_keras()
     with damage_said(path), tempfile.TemporaryDirectory(prefix="featx-head-") as folder:
-        n_outputs = 1 if n_classes == 2 else n_classes
+        n_outputs = 1 if n_classes == 2 and not is_multilabel else n_classes
         n_hidden = (math.prod(tail.output_shape[1:]) + 1) * DENSE_UNITS
         with opened_head(path) as file:
             check_size(file, 4 * (tail.count_params() + n_hidden + (DENSE_UNITS + 1) * n_outputs))
             weights = Path(file.extract(WEIGHTS_NAME, folder))
         check_own_file(weights, weights.stat().st_size)
-        model = _on_block(keras, tail, dense_layers(keras, n_classes, seed=0))
+        model = _on_block(keras, tail, dense_layers(keras, n_classes, seed=0, is_multilabel=is_multilabel))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Keras warns of every layer before it raises
             model.load_weights(weights)

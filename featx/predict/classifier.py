@@ -33,7 +33,7 @@ from featx.extract import (
     split_options,
     store_images,
 )
-from featx.heads import Head, TunedHead
+from featx.heads import THRESHOLD, Head, TunedHead
 from featx.recipe import Recipe
 from featx.storage import StoragePath, as_cache_dir, as_path
 from featx.store import FeatureStore
@@ -61,6 +61,8 @@ class Prediction:
         probability: of that class, from 0 to 1.
         top: all classes with their probabilities, the most likely first.
         reason: why the image cannot be read; None if it can.
+        labels: the predicted labels, the most likely first: the most likely class, or, if images can have several
+            labels, those with a probability above 0.5, which may be none. Empty if the image cannot be read.
     """
 
     path: StoragePath | None
@@ -68,6 +70,7 @@ class Prediction:
     probability: float | None
     top: tuple[tuple[str, float], ...] = field(repr=False)
     reason: str | None
+    labels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,12 +88,14 @@ class Predictions(Sequence[Prediction]):
         paths: n files; None for each image that is not a file.
         probabilities: `(n, n_classes)` float64; NaN for an image that cannot be read.
         reasons: why each cannot be read; None where it can.
+        is_multilabel: whether an image can have several labels, so that its probabilities do not sum to 1.
     """
 
     class_names: tuple[str, ...]
     paths: tuple[StoragePath | None, ...]
     probabilities: np.ndarray
     reasons: tuple[str | None, ...]
+    is_multilabel: bool = False
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -107,13 +112,14 @@ class Predictions(Sequence[Prediction]):
             return Prediction(path, None, None, (), reason)
         order = np.argsort(-probabilities, kind="stable")
         top = tuple((self.class_names[label], float(probabilities[label])) for label in order)
-        return Prediction(path, *top[0], top, None)
+        above = tuple(name for name, probability in top if probability > THRESHOLD)
+        return Prediction(path, *top[0], top, None, above if self.is_multilabel else top[0][:1])
 
     def _some(self, rows: "slice | npt.ArrayLike") -> "Predictions":
         numbers = np.arange(len(self))
         chosen = numbers[rows if isinstance(rows, slice) else as_rows(rows, len(self))]
         paths, reasons = (tuple(column[row] for row in chosen) for column in (self.paths, self.reasons))
-        return Predictions(self.class_names, paths, self.probabilities[chosen], reasons)
+        return Predictions(self.class_names, paths, self.probabilities[chosen], reasons, self.is_multilabel)
 
     def __repr__(self) -> str:
         n_bad = f"{self.n_unreadable:,} unreadable"
@@ -132,6 +138,8 @@ class Predictions(Sequence[Prediction]):
     def to_pandas(self) -> "pd.DataFrame":
         """Return a table with `path`, `label`, `probability`, `reason`, and a column for each class.
 
+        If images can have several labels, there is also `labels`, a tuple for each image.
+
         Raises:
             FeatxError: pandas is not installed.
         """
@@ -141,6 +149,8 @@ class Predictions(Sequence[Prediction]):
             "probability": [prediction.probability for prediction in self],
             "reason": list(self.reasons),
         }
+        if self.is_multilabel:
+            columns["labels"] = [prediction.labels for prediction in self]
         by_class = {f"p:{name}": self.probabilities[:, label] for label, name in enumerate(self.class_names)}
         return data_frame({**columns, **by_class})
 
@@ -152,7 +162,10 @@ class ImageClassifier(ABC):
 
     Attributes:
         class_names: the classes, in the order of the probabilities.
+        is_multilabel: whether an image can have several of them.
     """
+
+    is_multilabel = False
 
     def __init__(
         self, recipe: Recipe, class_names: tuple[str, ...], cache_dir: StoragePath, engine_options: EngineOptions
@@ -191,7 +204,7 @@ class ImageClassifier(ABC):
         if n_bad := int(np.count_nonzero(~images.is_readable)):
             log.warning("%d of %d images cannot be read.", n_bad, len(images.paths))
         probabilities = self._probabilities(images.digests, images.is_readable)
-        return Predictions(self.class_names, images.paths, probabilities, images.reasons)
+        return Predictions(self.class_names, images.paths, probabilities, images.reasons, self.is_multilabel)
 
     def predict_proba(self, paths: ManyImages, *, show: bool = False) -> np.ndarray:
         """Return `(n, n_classes)` float64 probabilities of images; `paths` as for `predict`.
@@ -243,6 +256,7 @@ class Classifier(ImageClassifier):
         """Put a classifier together; `Classifier.load` is the usual way."""
         super().__init__(run.recipe, run.class_names, cache_dir, engine_options)
         self.run = run
+        self.is_multilabel = run.is_multilabel
         self._head = head
         self._weights_path = weights_path
 

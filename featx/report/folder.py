@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import astuple, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,14 +21,17 @@ from featx.report.plots.page import are_numbered, page_style, png, texts_of
 from featx.report.plots.results import accuracy_chart, summary_chart, time_chart
 from featx.report.text import (
     CURVES_NOTE,
+    LABEL_COLUMNS,
     LEARNING_NOTE,
     TIME_NOTE,
     class_measures,
+    classes_text,
     curve_verdict,
     few_images_note,
     first_seed_note,
     hardware_text,
     images_text,
+    label_measures,
     quality_note,
     repeats_note,
     short_value,
@@ -156,14 +159,15 @@ def draw(comparison: Comparison) -> dict[str, bytes]:
     if comparison.learning_curve:
         charts["learning-curve.png"] = partial(learning_curve_chart, comparison)
     for approach, name in zip(comparison.approaches, confusion_file_names(comparison), strict=True):
-        charts[name] = partial(confusion_chart, comparison, approach)
+        if not comparison.is_multilabel:
+            charts[name] = partial(confusion_chart, comparison, approach)
     with page_style(texts_of(comparison)):  # one after the other: each takes its pixels many times over
         return {name: png(chart()) for name, chart in charts.items()}
 
 
 def results_page(comparison: Comparison, *, has_curves: bool) -> str:
     """Return `results.md`; `has_curves` if there is a picture of the training curves."""
-    counts = f"{len(comparison.class_names):,} classes. {images_text(comparison)}"
+    counts = f"{classes_text(comparison)} {images_text(comparison)}"
     seed = list(filter(None, [first_seed_note(comparison)]))
     parts = [
         f"# {title(comparison, escape_markdown)}",
@@ -184,9 +188,12 @@ def results_page(comparison: Comparison, *, has_curves: bool) -> str:
         sentence = escape_markdown(curve_verdict(comparison))
         picture = "![Accuracy by number of training images](learning-curve.png)"
         parts.append(f"## Learning curve: how much data is enough\n\n{sentence}\n\n{LEARNING_NOTE}\n\n{picture}")
-    pictures = zip(comparison.approaches, confusion_file_names(comparison), strict=True)
-    matrices = [f"![Confusion matrix of {escape_markdown(approach.name)}]({name})" for approach, name in pictures]
-    parts += ["## Confusion matrix", *seed, *_class_numbers(comparison), *matrices, *_by_class(comparison)]
+    if comparison.is_multilabel:
+        parts += ["## Labels", *seed, *_by_label(comparison)]
+    else:
+        pictures = zip(comparison.approaches, confusion_file_names(comparison), strict=True)
+        matrices = [f"![Confusion matrix of {escape_markdown(approach.name)}]({name})" for approach, name in pictures]
+        parts += ["## Confusion matrix", *seed, *_class_numbers(comparison), *matrices, *_by_class(comparison)]
     if comparison.error_analysis:
         parts += ["## Problems in the data", _problems(comparison.error_analysis)]
     parts += ["## How to reproduce", _provenance(comparison)]
@@ -202,6 +209,19 @@ def _by_class(comparison: Comparison) -> list[str]:
     return [
         f"Precision and recall of {escape_markdown(comparison.best.name)} by class{which}, with 95 % intervals:",
         markdown_table(("Class", "Test images", "Precision", "Recall", "F1"), lines),
+    ]
+
+
+def _by_label(comparison: Comparison) -> list[str]:
+    """Return how well the best approach recognizes each label, of many labels the hardest."""
+    measures = label_measures(comparison.best, comparison.class_names, MAX_CLASS_ROWS)
+    lines = [(escape_markdown(name), *map(str, rest)) for name, *rest in map(astuple, measures)]
+    n_labels = len(comparison.class_names)
+    which = f" the {len(lines)} of {n_labels:,}" if len(lines) < n_labels else ""
+    by = " with the lowest average precision" if which else ""
+    return [
+        f"How {escape_markdown(comparison.best.name)} recognizes{which or ' the'} labels{by}:",
+        markdown_table(LABEL_COLUMNS, lines),
     ]
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from featx.backbones import describe_network, find_backbone, is_network_file
-from featx.dataset import Data, ImageDataset, scan
+from featx.dataset import Data, ImageDataset, label_texts, scan
 from featx.errors import FeatxError, ImageError
 from featx.extract import DEFAULT_CACHE_DIR, RECIPE_DEFAULTS, kept_aspect_ratio, with_defaults
 from featx.images import Views, decode_image, make_view, read_file
@@ -86,10 +86,10 @@ def _readable(
     dataset: ImageDataset, image_size: tuple[int, int], aspect_ratio: str | None
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Yield rows of `N_IMAGES` training images, as many of each class, with their pixels."""
-    n_classes = min(N_IMAGES, len(dataset.class_names))
-    for label in range(n_classes):
-        rows = np.flatnonzero(~dataset.is_test & (dataset.labels == label))
-        yield from islice(_decoded(dataset, rows, image_size, aspect_ratio), N_IMAGES // n_classes)
+    labels = np.unique(dataset.strata)[:N_IMAGES]
+    for label in labels:
+        rows = np.flatnonzero(~dataset.is_test & (dataset.strata == label))
+        yield from islice(_decoded(dataset, rows, image_size, aspect_ratio), N_IMAGES // len(labels))
 
 
 def _decoded(
@@ -115,7 +115,7 @@ def _figure(dataset: ImageDataset, rows: list[tuple[int, np.ndarray]], views: Vi
         for axes, picture in zip(axes_row, [pixels, *pictures], strict=True):
             axes.imshow(picture)
             axes.set_axis_off()
-        axes_row[0].set_title(labels[dataset.labels[row]], fontsize=9, loc="left")
+        axes_row[0].set_title(label_texts(dataset.labels[[row]], labels)[0], fontsize=9, loc="left")
     for number, axes in enumerate(grid[0][1:], 1):
         axes.set_title(f"view {number}", fontsize=9, loc="left")
     return figure

@@ -1,11 +1,13 @@
 """A comparison in words: a title, a few sentences, tables, and what the columns mean."""
 
+import math
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
-from featx.compare import SIGNIFICANCE, Approach, Comparison, ranked
+from featx.compare import SIGNIFICANCE, Approach, Comparison, CurvePoint, ranked
+from featx.heads import THRESHOLD
 from featx.system import duration, escape_markdown, markdown_table, n_columns, size, text_table
 from featx.text import printable
 from featx.train import FEW_TEST_IMAGES
@@ -37,11 +39,19 @@ RESULT_HEADER = (
     "p (Holm)",
 )
 
+#: The same where images can have several labels.
+LABELS_HEADER = ("Approach", "Subset accuracy (95 % CI)", "mAP (95 % CI)", "AUC", "F1", "p (Holm)")
+
 #: What the terminal has no room for: where classes are unbalanced, balanced accuracy says more than calibration.
 _LEFT_OUT, _LEFT_OUT_UNBALANCED = {"Balanced", "PR-AUC"}, {"ECE", "PR-AUC"}
 COST_HEADER = ("Approach", "Features", "Training", "Total", "Parameters", "Memory")
 REPEATS_HEADER = ("Approach", "Seeds", "Mean accuracy", "SD", "Lowest", "Highest")
 FOLDS_HEADER = ("Approach", "Folds", "Mean accuracy", "SD", "Lowest", "Highest")
+
+#: The table of the labels.
+LABEL_COLUMNS = (
+    *("Label", "Test images", "Average precision", "AUC", "F1", "Precision", "Recall", "Missed", "Wrongly predicted"),
+)
 
 MEASURES_NOTE = (
     "Balanced: balanced accuracy, the mean of the classes' recalls. AUC: area under the ROC curve. PR-AUC: average "
@@ -75,6 +85,14 @@ FOLDS_NOTE = (
     f"slightly optimistic. CI: 95 % interval of the corrected resampled t-test, or Wilson's if that is wider. "
     f"{MEASURES_NOTE}p: corrected resampled t-test of the folds against the best approach (Nadeau and Bengio, 2003). "
     f"{HOLM_NOTE}With several repetitions, the other columns and the confusion matrix are for the first."
+)
+
+#: Instead of `MEASURES_NOTE` where images can have several labels.
+LABELS_NOTE = (
+    f"Images can have several labels. Subset accuracy: share of the images whose labels are all right; a label counts "
+    f"as predicted above a probability of {THRESHOLD:g}. It is the accuracy everywhere here. mAP: mean over the labels "
+    f"of the average precision, with a 95 % bootstrap interval for the choice of test images; it needs no threshold. "
+    f"AUC (area under the ROC curve) and F1: means over the labels. "
 )
 
 WEIGHTS_NOTE = (
@@ -125,8 +143,9 @@ def table(comparison: Comparison, *, markdown: bool = False) -> str:
     approaches = ranked(comparison.approaches)
     repeated = [approach for approach in approaches if approach.trainings]
     left_out: set[str] = set() if markdown else _LEFT_OUT_UNBALANCED if comparison.is_unbalanced else _LEFT_OUT
-    shown = [i for i, name in enumerate(RESULT_HEADER[1:]) if name not in left_out]
-    header = [RESULT_HEADER[0], *(RESULT_HEADER[i + 1] for i in shown)]
+    columns = LABELS_HEADER if comparison.is_multilabel else RESULT_HEADER
+    shown = [i for i, name in enumerate(columns[1:]) if name not in left_out]
+    header = [columns[0], *(columns[i + 1] for i in shown)]
 
     def cells(approach: Approach) -> tuple[str, ...]:
         found = result_cells(approach, comparison)
@@ -175,8 +194,9 @@ def _markdown_name(approach: Approach, comparison: Comparison) -> str:
 def title(comparison: Comparison, escape: Callable[[str], str] = printable) -> str:
     """Return the result in `MAX_TITLE_WORDS` words at most."""
     best, counterpart = comparison.best, comparison.counterpart
-    alone = f"{escape(_cut(printable(best.name)))}: {accuracy_text(best)} right"
-    titles = [_title_against(best, counterpart, escape)] if counterpart else []
+    right = right_text(comparison)
+    alone = f"{escape(_cut(printable(best.name)))}: {accuracy_text(best)} {right}"
+    titles = [_title_against(best, counterpart, escape, right)] if counterpart else []
     if not best.is_above(comparison.commonest_share):
         share = percent(comparison.commonest_share, comparison.n_test)
         name = escape(_cut(printable(comparison.commonest_class)))
@@ -184,7 +204,17 @@ def title(comparison: Comparison, escape: Callable[[str], str] = printable) -> s
     return next((text for text in titles if len(text.split()) <= MAX_TITLE_WORDS), alone)
 
 
-def _title_against(best: Approach, counterpart: Approach, escape: Callable[[str], str]) -> str:
+def right_text(comparison: Comparison) -> str:
+    """Return what an accuracy is the share of, after it."""
+    return "fully right" if comparison.is_multilabel else "right"
+
+
+def accuracy_word(comparison: Comparison) -> str:
+    """Return what an accuracy is called."""
+    return "subset accuracy" if comparison.is_multilabel else "accuracy"
+
+
+def _title_against(best: Approach, counterpart: Approach, escape: Callable[[str], str], right: str) -> str:
     name, other = escape(_cut(printable(best.name))), _called(counterpart, escape)
     if not counterpart.differs_from_best and counterpart.p_holm is not None:
         is_tie = _points(best, counterpart) < TIE_POINTS
@@ -193,9 +223,9 @@ def _title_against(best: Approach, counterpart: Approach, escape: Callable[[str]
             best, counterpart = counterpart, best
         shares = dict.fromkeys((accuracy_text(best), accuracy_text(counterpart)))
         if is_tie:
-            return f"{name} and {other} tied: {' and '.join(shares)} right"
-        return f"No clear winner: {name} {accuracy_text(best)}, {other} {accuracy_text(counterpart)} right"
-    return f"{name}: {accuracy_text(best)} right, {_points_text(best, counterpart)} above {other}"
+            return f"{name} and {other} tied: {' and '.join(shares)} {right}"
+        return f"No clear winner: {name} {accuracy_text(best)}, {other} {accuracy_text(counterpart)} {right}"
+    return f"{name}: {accuracy_text(best)} {right}, {_points_text(best, counterpart)} above {other}"
 
 
 def _called(approach: Approach, escape: Callable[[str], str]) -> str:
@@ -216,11 +246,13 @@ def verdict_lines(comparison: Comparison, escape: Callable[[str], str] = printab
     best, counterpart = comparison.best, comparison.counterpart
     low, high = _interval(best)
     images = "images" if comparison.n_folds else "test images"
-    share = f"{escape(best.name)} got {accuracy_text(best)} of {best.metrics.n_samples:,} {images} right"
+    all_labels = "all labels of " if comparison.is_multilabel else ""
+    share = f"{escape(best.name)} got {all_labels}{accuracy_text(best)} of {best.metrics.n_samples:,} {images} right"
     share += f" ({_seeds_text(best)}95 % interval {low} to {high} %)"
     if counterpart is None:
         alone = f"{share}, in {duration(best.total_s)}. There is nothing to compare it with."
-        return tuple(filter(None, (alone, _baseline_text(comparison, escape))))
+        more = (_precision_text(comparison, escape), _baseline_text(comparison, escape))
+        return tuple(filter(None, (alone, " ".join(filter(None, more)))))
     role = "the runner-up" if counterpart.kind == best.kind else _BEST_OF_KIND[counterpart.kind]
     low, high = _interval(counterpart)
     of_seeds = "" if best.trainings else _seeds_text(counterpart)
@@ -230,11 +262,24 @@ def verdict_lines(comparison: Comparison, escape: Callable[[str], str] = printab
     as_good = [approach for approach in others if not approach.differs_from_best]
     doubts = (
         _significance(comparison, counterpart),
+        _precision_text(comparison, escape),
         _as_good_text(best, as_good, escape),
         _layers_text(comparison, escape),
         _baseline_text(comparison, escape),
     )
     return accuracy, " ".join(filter(None, doubts)), _times(best, counterpart, escape)
+
+
+def _precision_text(comparison: Comparison, escape: Callable[[str], str]) -> str:
+    """Return the mean average precision of the best, if images can have several labels."""
+    found = comparison.best.metrics.multilabel
+    if not found or found.mean_average_precision is None:
+        return ""
+    n = comparison.n_test
+    return (
+        f"The mean average precision of {escape(comparison.best.name)} is {precision_cell(comparison.best)}; that of "
+        f"always answering each label's share is {percent(found.mean_prevalence, n)}."
+    )
 
 
 def _seeds_text(approach: Approach) -> str:
@@ -251,7 +296,8 @@ def _baseline_text(comparison: Comparison, escape: Callable[[str], str]) -> str:
     idle = [approach for approach in comparison.approaches if not approach.is_above(share)]
     if not idle:
         return ""
-    answer = f"always answering {escape(comparison.commonest_class)}, the most common class"
+    what = "set of labels" if comparison.is_multilabel else "class"
+    answer = f"always answering {escape(comparison.commonest_class)}, the most common {what}"
     if comparison.best in idle:
         return f"No approach is clearly better than {answer} ({percent(share, comparison.n_test)})."
     names = _listed([escape(approach.name) for approach in idle])
@@ -298,6 +344,8 @@ def quality_note(comparison: Comparison) -> str:
     """Return what the columns of the table of results mean."""
     has_seeds = any(approach.repeats for approach in comparison.approaches)
     note = FOLDS_NOTE if comparison.n_folds else QUALITY_NOTE + (SEEDS_NOTE if has_seeds else ONE_SEED_NOTE)
+    if comparison.is_multilabel:
+        return note.replace(MEASURES_NOTE, LABELS_NOTE)
     is_weighted = any("class_weights" in approach.details for approach in comparison.approaches)
     return f"{note} {WEIGHTS_NOTE}" if is_weighted else note
 
@@ -321,6 +369,12 @@ def first_seed_note(comparison: Comparison) -> str:
     if not any(each.repeats for each in comparison.approaches):
         return ""
     return f"These results are for the first {'repetition' if comparison.n_folds else 'seed'}."
+
+
+def classes_text(comparison: Comparison) -> str:
+    """Return how many classes or labels there are."""
+    n = f"{len(comparison.class_names):,}"
+    return f"{n} labels, several for an image." if comparison.is_multilabel else f"{n} classes."
 
 
 def images_text(comparison: Comparison) -> str:
@@ -385,20 +439,32 @@ def curve_verdict(comparison: Comparison) -> str:
 
 
 def _shots_verdict(comparison: Comparison) -> str:
-    """Return which approach is the most accurate with each number of images of each class."""
+    """Return which approach is the most accurate with each number of images of each class, and which are as good."""
     points = comparison.learning_curve
     parts = []
     for shots in sorted({point.per_class or 0 for point in points}):
-        best = max((point for point in points if point.per_class == shots), key=lambda point: point.mean)
+        best, *others = sorted((one for one in points if one.per_class == shots), key=lambda one: -one.mean)
         low, high = (figure(one, comparison.n_test) for one in (min(best.accuracies), max(best.accuracies)))
+        accuracy = f"{percent(best.mean, comparison.n_test)}, {low} to {high} %"
+        as_good = ", ".join(printable(one.approach) for one in others if not _is_clearly_better(best, one))
         images = f"{shots:,} image{'' if shots == 1 else 's'}"
-        mean = percent(best.mean, comparison.n_test)
-        parts.append(f"with {images} of each class, {printable(best.approach)} ({mean}, {low} to {high} %)")
+        tied = f"; not clearly worse: {as_good}" if as_good else ""
+        name = printable(best.approach)
+        parts.append(f"With {images} of each class, {name} is the most accurate ({accuracy}{tied}).")
     n_seeds = len(points[0].accuracies)
-    text = f"Most accurate {'; '.join(parts)}: means and ranges of {n_seeds} seeds, each with other training images."
+    parts.append(f"These are means and ranges of {n_seeds} seeds, each with other training images.")
     if any(point.per_class == 1 for point in points):
-        text += " With one image of each class, none is left to choose the epoch by, so networks train for all epochs."
-    return text
+        parts.append("One image of each class leaves none to choose the epoch by, so networks train for all epochs.")
+    return " ".join(parts)
+
+
+def _is_clearly_better(best: CurvePoint, other: CurvePoint) -> bool:
+    """Return whether one point is higher than another beyond chance, by a paired t-test over the seeds."""
+    from scipy.special import stdtrit
+
+    differences = [one - two for one, two in zip(best.accuracies, other.accuracies, strict=True)]
+    n, mean = len(differences), fmean(differences)
+    return mean > float(stdtrit(n - 1, 1 - SIGNIFICANCE / 2)) * stdev(differences) / math.sqrt(n)
 
 
 def _points(best: Approach, counterpart: Approach) -> float:
@@ -483,6 +549,14 @@ def result_cells(approach: Approach, comparison: Comparison) -> tuple[str, ...]:
     """Return what the table of results says of an approach, after its name."""
     metrics = approach.metrics
     low, high = _interval(approach)
+    if comparison.is_multilabel:
+        return (
+            f"{percent(approach.accuracy, metrics.n_samples)} ({low}–{high})",
+            precision_cell(approach),
+            "–" if metrics.roc_auc is None else f"{metrics.roc_auc:.3f}",
+            f"{metrics.macro_f1:.3f}",
+            "best" if approach is comparison.best else p_value(approach.p_holm),
+        )
     return (
         f"{percent(approach.accuracy, metrics.n_samples)} ({low}–{high})",
         "–" if metrics.balanced_accuracy is None else percent(metrics.balanced_accuracy, metrics.n_samples),
@@ -493,6 +567,15 @@ def result_cells(approach: Approach, comparison: Comparison) -> tuple[str, ...]:
         f"{metrics.calibration_error:.3f}",
         "best" if approach is comparison.best else p_value(approach.p_holm),
     )
+
+
+def precision_cell(approach: Approach) -> str:
+    """Return the mean average precision with its interval, if images can have several labels."""
+    found, n = approach.metrics.multilabel, approach.metrics.n_samples
+    if not found or found.mean_average_precision is None:
+        return "–"
+    low, high = (figure(end or 0.0, n) for end in (found.mean_average_precision_low, found.mean_average_precision_high))
+    return f"{percent(found.mean_average_precision, n)} ({low}–{high})"
 
 
 def cost_cells(approach: Approach) -> tuple[str, ...]:
@@ -545,6 +628,48 @@ def _share(share: float | None, low: float | None, high: float | None, n: int) -
     if share is None or low is None or high is None:
         return "–"
     return f"{percent(share, n)} ({figure(low, n)}–{figure(high, n)})"
+
+
+@dataclass(frozen=True)
+class LabelMeasures:
+    """How well an approach recognizes one of several labels, as texts, `–` where they are not defined.
+
+    `n_missed` images have the label and `n_wrong` do not, and the approach says the contrary.
+    """
+
+    label: str
+    n_test: int
+    average_precision: str
+    roc_auc: str
+    f1: str
+    precision: str
+    recall: str
+    n_missed: int
+    n_wrong: int
+
+
+def label_measures(approach: Approach, names: Sequence[str], most: int) -> list[LabelMeasures]:
+    """Return the labels in their order; of more than `most`, so many with the lowest average precision, lowest first.
+
+    None for images with one class each.
+    """
+    labels = approach.metrics.multilabel.labels if approach.metrics.multilabel else ()
+    order = sorted(range(len(labels)), key=lambda i: labels[i].average_precision or 0.0)[:most]
+
+    def text(value: float | None) -> str:
+        return "–" if value is None else f"{value:.3f}"
+
+    return [
+        LabelMeasures(
+            *(names[i], one.n_true, text(one.average_precision), text(one.roc_auc), text(one.f1)),
+            precision="–" if one.precision is None else percent(one.precision, one.n_predicted),
+            recall="–" if one.recall is None else percent(one.recall, one.n_true),
+            n_missed=one.n_true - one.n_right,
+            n_wrong=one.n_predicted - one.n_right,
+        )
+        for i in (range(len(labels)) if len(labels) <= most else order)
+        for one in [labels[i]]
+    ]
 
 
 def _warnings(comparison: Comparison, *, markdown: bool) -> str:

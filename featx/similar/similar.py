@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Unpack
 import numpy as np
 import numpy.typing as npt
 
-from featx.dataset import UNLABELLED, Data, ImageDataset, ManyImages, scan
+from featx.dataset import UNLABELLED, Data, ImageDataset, ManyImages, label_texts, scan
 from featx.errors import FeatxError
 from featx.extract import (
     DEFAULT_CACHE_DIR,
@@ -65,7 +65,7 @@ class SimilarImages:
         dataset = self.dataset
         names = ["" if name == UNLABELLED else name for name in dataset.class_names]
         return [
-            (dataset.root / dataset.paths[row], names[dataset.labels[row]], float(cosine))
+            (dataset.root / dataset.paths[row], *label_texts(dataset.labels[[row]], names), float(cosine))
             for row, cosine in zip(self.rows[photo], self.similarity[photo], strict=True)
             if row >= 0
         ]

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from featx.dataset import ImageDataset
 from featx.errors import FeatxError
-from featx.heads import Training
+from featx.heads import Targets, Training
 from featx.store import Rows
 from featx.system import progress_bar
 from featx.train.folds import Folds, make_folds
@@ -98,7 +98,7 @@ def divide(dataset: ImageDataset, X: Rows | None, n_folds: int, n_repeats: int, 
 def cross_validate(
     train: Callable[[npt.NDArray[np.bool_], Training], Sequence[Result]],
     numbers: npt.NDArray[np.int64],
-    y: npt.NDArray[np.int64],
+    y: Targets,
     training: Training,
     name: str,
 ) -> tuple[CrossValidated, ...]:
@@ -127,16 +127,14 @@ def cross_validate(
     return tuple(_of_model([[fold[i] for fold in one] for one in of_repeats], numbers, y) for i in range(n_models))
 
 
-def _of_model(
-    of_repeats: Sequence[Sequence[Result]], numbers: npt.NDArray[np.int64], y: npt.NDArray[np.int64]
-) -> CrossValidated:
+def _of_model(of_repeats: Sequence[Sequence[Result]], numbers: npt.NDArray[np.int64], y: Targets) -> CrossValidated:
     """Return what one model achieved; `of_repeats` are its results on each fold, for each repetition."""
     pooled = [_pooled(results, of_image, y) for results, of_image in zip(of_repeats, numbers, strict=True)]
     accuracies = [result.metrics.accuracy for results in of_repeats for result in results]
     return CrossValidated(tuple(pooled), tuple(accuracies))
 
 
-def _pooled(results: Sequence[Result], of_image: npt.NDArray[np.int64], y: npt.NDArray[np.int64]) -> Result:
+def _pooled(results: Sequence[Result], of_image: npt.NDArray[np.int64], y: Targets) -> Result:
     """Return the first result with the probabilities of all images, and with the time and memory of all folds."""
     probabilities = np.empty((len(y), results[0].probabilities.shape[1]))
     for number, result in enumerate(results):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 
-from featx.dataset import Data, DimImages, ImageDataset, dim_sentence, scan, views_of
+from featx.dataset import Data, DimImages, ImageDataset, dim_sentence, label_shortage, scan, views_of
 from featx.errors import FeaturesMissingError, FeatxError, TrainingError
 from featx.extract import (
     DEFAULT_CACHE_DIR,
@@ -24,6 +24,7 @@ from featx.store import FeatureStore, Rows, StreamedViews, ViewRows, row_bytes, 
 from featx.system import MemoryLimit, Timings, as_mask, data_frame, size
 from featx.text import printable
 from featx.train.metrics import commonest_class
+from featx.train.multilabel_metrics import NO_LABEL, commonest_labels
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,7 +62,7 @@ class Features:
 
     @property
     def y(self) -> np.ndarray:
-        """Labels, `(n,)` int64, indices into `class_names`."""
+        """Labels, `(n,)` int64, indices into `class_names`; or `(n, n_classes)` bool if images can have several."""
         return self.dataset.labels
 
     @property
@@ -81,7 +82,10 @@ class Features:
 
     @property
     def test_baseline(self) -> tuple[str, float]:
-        """The most common class of the test images, and the accuracy of always answering it."""
+        """The most common class of the test images, or set of labels, and the accuracy of always answering it."""
+        if self.dataset.is_multilabel:
+            labels, share = commonest_labels(self.y[self.dataset.is_test])
+            return "|".join(self.class_names[label] for label in labels) or NO_LABEL, share
         label, share = commonest_class(self.y[self.dataset.is_test])
         return self.class_names[label], share
 
@@ -114,7 +118,7 @@ class Features:
         Raises:
             FeatxError: pandas is not installed.
         """
-        labels = [self.class_names[label] for label in self.y]
+        labels = self.dataset.label_texts
         columns = self.X[:].reshape(len(self.X), -1).astype(np.float32).T
         features = {f"f{number}": column for number, column in enumerate(columns)}
         return data_frame({"path": self.paths, "label": labels, "split": self.split} | features)
@@ -233,7 +237,7 @@ def data_warnings(scanned: ImageDataset, readable: ImageDataset, store_dirs: Ite
         first = next(path for path in scanned.paths if path not in kept)
         sentence = f"Left out because they cannot be read: {n_lost:,} of {scanned.n_images:,} images, such as"
         warnings.append(f"{sentence} {printable(first)}.")
-    n_train = np.bincount(readable.labels[~readable.is_test], minlength=len(readable.class_names))
+    n_train, _ = readable.class_counts
     if len(alone := np.flatnonzero(n_train == 1)):
         those = f"{len(alone):,} of {len(n_train):,} classes, such as" if len(alone) > 1 else "the class"
         warnings.append(f"Only one training image: {those} {printable(readable.class_names[alone[0]])}.")
@@ -273,7 +277,9 @@ def _view_rows(
 
 def _check_classes(dataset: ImageDataset, why: str) -> None:
     """Raise TrainingError for a class without images to train on."""
-    n_train = np.bincount(dataset.labels[~dataset.is_test], minlength=len(dataset.class_names))
+    if shortage := label_shortage(dataset):
+        raise TrainingError(f"{shortage}{why}")
+    n_train, _ = dataset.class_counts
     for name, n in zip(dataset.class_names, n_train, strict=True):
         if not n:
             raise TrainingError(f"The class {printable(name)} has no training image that can be read{why}.")

@@ -1,12 +1,12 @@
 """Folds for cross-validation: which images are tested together, so that nothing that belongs together is divided."""
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from featx.dataset import ImageDataset
+from featx.dataset import ImageDataset, iterative_parts, label_shortage
 from featx.errors import FeatxError
 from featx.text import printable
 
@@ -63,6 +63,10 @@ def make_folds(dataset: ImageDataset, near: npt.NDArray[np.int64], n_folds: int,
     kind = StratifiedKFold if are_alone else StratifiedGroupKFold  # the latter looks at every group in turn
     numbers = np.empty((n_repeats, dataset.n_images), np.int64)
     for repeat in range(n_repeats):
+        if dataset.is_multilabel:
+            lots = np.random.default_rng(seed + repeat).permutation(n_groups)
+            numbers[repeat] = iterative_parts(dataset.labels, together, lots[together], n_folds)
+            continue
         splitter = kind(n_splits=n_folds, shuffle=True, random_state=seed + repeat)
         parts = splitter.split(np.zeros(dataset.n_images), dataset.labels, None if are_alone else together)
         with warnings.catch_warnings():
@@ -99,25 +103,28 @@ def _together(dataset: ImageDataset, near: npt.NDArray[np.int64]) -> npt.NDArray
 def _check_classes(dataset: ImageDataset, together: npt.NDArray[np.int64]) -> None:
     """Raise FeatxError if all images of a class belong together."""
     for label, name in enumerate(dataset.class_names):
-        n_groups = len(np.unique(together[dataset.labels == label]))
+        n_groups = len(np.unique(together[dataset.has_class(label)]))
         if n_groups == 1:
             what = "one group" if dataset.groups is not None else "one image and its copies"
+            noun = "label" if dataset.is_multilabel else "class"
             raise FeatxError(
-                f"All images of the class {printable(name)} are {what}: when it is tested, there is none to train on. "
-                f"Leave the class out."
+                f"All images of the {noun} {printable(name)} are {what}: when it is tested, there is none to train on. "
+                f"Leave the {noun} out."
             )
 
 
 def _check_training(dataset: ImageDataset, numbers: npt.NDArray[np.int64], n_folds: int) -> None:
     """Raise FeatxError if a fold leaves fewer than two images of a class to train on."""
-    n_classes = len(dataset.class_names)
-    n_all = np.bincount(dataset.labels, minlength=n_classes)
     for of_repeat in numbers:
         for number in range(n_folds):
-            n_tested = np.bincount(dataset.labels[of_repeat == number], minlength=n_classes)
-            for label in np.flatnonzero(n_all - n_tested < 2):
+            fold = replace(dataset, is_test=of_repeat == number)
+            if shortage := label_shortage(fold):
+                raise FeatxError(f"A fold leaves too few images to train on. {shortage} Or choose other folds.")
+            n_train, n_tested = fold.class_counts
+            for label in np.flatnonzero(n_train < 2):
+                n_all = n_train[label] + n_tested[label]
                 raise FeatxError(
-                    f"The class {printable(dataset.class_names[label])} has {n_all[label]} images in too few groups: a "
+                    f"The class {printable(dataset.class_names[label])} has {n_all} images in too few groups: a "
                     f"fold would leave fewer than two of them to train on. Choose another number of folds, or leave "
                     f"the class out."
                 )

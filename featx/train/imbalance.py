@@ -64,6 +64,8 @@ def accuracy_warnings(dataset: ImageDataset, measured: Mapping[str, Metrics], *,
 
 
 def _is_misleading(metrics: Metrics, commonest_share: float, ratio: float) -> bool:
+    if metrics.multilabel:  # a rare label has an average precision of its own
+        return False
     if ratio > UNBALANCED and not metrics.is_above(commonest_share):
         return True
     balanced = metrics.accuracy if metrics.balanced_accuracy is None else metrics.balanced_accuracy

@@ -4,15 +4,17 @@ from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
+from statistics import fmean
 from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
 from featx.errors import FeatxError
-from featx.heads import Trained, predict_proba
+from featx.heads import THRESHOLD, Targets, Trained, is_right, predict_proba, probability_of_truth
 from featx.store import ViewRows, one_view
 from featx.system import peak_memory_bytes
+from featx.train.multilabel_metrics import MultilabelMetrics, checked_labels
 
 #: Equal-width confidence bins of the calibration error, as in Guo et al. (2017).
 N_CALIBRATION_BINS = 15
@@ -33,23 +35,28 @@ class Metrics:
 
     Attributes:
         n_samples: number of images.
-        n_correct: number of images whose most probable class is the true one.
+        n_correct: number of images whose most probable class is the true one; if images can have several labels, whose
+            labels are all right. The accuracy is then the subset accuracy.
         accuracy: `n_correct / n_samples`.
         accuracy_low: lower end of the 95 % Wilson interval of the accuracy.
         accuracy_high: upper end of it.
         loss: mean cross-entropy in nats, probabilities clipped at float64's epsilon (2.2e-16), so that one
-            certain mistake costs at most 36 nats and not infinity.
+            certain mistake costs at most 36 nats and not infinity. With several labels, the mean over these, too.
         roc_auc: area under the ROC curve, of class 1 for two classes, else the unweighted mean of one-vs-rest;
-            `None`, not defined, if a class has no image.
+            `None`, not defined, if a class has no image. With several labels, the mean of those for which it is
+            defined.
         macro_f1: unweighted mean of the classes' F1, over the classes that have an image or a prediction; one that has
             only predictions counts as 0.
         calibration_error: expected calibration error of the most probable class, from 0 to 1; see `calibration_error`.
+            With several labels, of all answers about a label.
         balanced_accuracy: unweighted mean of the recalls of the classes that have an image: the accuracy if every class
-            had as many. `None` in results of an older featx.
+            had as many. `None` in results of an older featx, and with several labels.
         pr_auc: average precision, the area under the precision-recall curve as a step function. For two classes, it is
             that of the rarer one, or of class 1 if both have as many images: to find these is what is hard. Else, it is
             the unweighted mean of one-vs-rest, over the classes that have an image. By chance it is the share of the
             class, or the mean of the shares. `None` if the rarer class has no image, and in results of an older featx.
+            With several labels, it is the mean average precision.
+        multilabel: what there is to measure only if images can have several labels; None if they have one class each.
     """
 
     n_samples: int
@@ -63,6 +70,7 @@ class Metrics:
     calibration_error: float
     balanced_accuracy: float | None = None
     pr_auc: float | None = None
+    multilabel: MultilabelMetrics | None = None
 
     def is_above(self, accuracy: float) -> bool:
         """Return whether the classifier is clearly better than this accuracy: its whole 95 % interval is above it."""
@@ -87,18 +95,18 @@ class Result(Trained):
         return f"<Result of {self.name}: {self.metrics.accuracy:.1%} of {self.metrics.n_samples:,} test images>"
 
     @classmethod
-    def of(cls, trained: Trained, probabilities: npt.NDArray[np.float64], y_test: npt.NDArray[np.int64]) -> Self:
+    def of(cls, trained: Trained, probabilities: npt.NDArray[np.float64], y_test: Targets) -> Self:
         """Return what `trained` achieves with these probabilities of the test images, whose labels are `y_test`."""
         metrics = measure(y_test, probabilities)
         peak = peak_memory_bytes()
         return cls(**vars(trained), probabilities=probabilities, metrics=metrics, peak_memory_bytes=peak)
 
-    def averaged_over(self, views: ViewRows, y_test: npt.NDArray[np.int64]) -> Self:
+    def averaged_over(self, views: ViewRows, y_test: Targets) -> Self:
         """Return the same head with its probabilities averaged over each test image and its views.
 
         Args:
             views: `(n_test, n_views, …)` features of the views.
-            y_test: `(n_test,)` int64 labels.
+            y_test: `(n_test,)` int64 labels, or `(n_test, n_classes)` bool.
         """
         of_views = [predict_proba(self.model, one_view(views, number)) for number in range(views.shape[1])]
         probabilities = np.mean([self.probabilities, *of_views], axis=0)
@@ -121,9 +129,11 @@ def measure(y: npt.ArrayLike, probabilities: npt.ArrayLike) -> Metrics:
     """Return the metrics of `probabilities` against the true classes.
 
     Args:
-        y: `(n,)` integers from 0 to `n_classes - 1`.
+        y: `(n,)` integers from 0 to `n_classes - 1`; or `(n, n_classes)` bool, which labels each image has, if it can
+            have several.
         probabilities: `(n, n_classes)` floats; each row sums to 1 within `SUM_TOLERANCE`, and is then divided by
-            its sum in float64. Of equally probable classes the first is the prediction.
+            its sum in float64. Of equally probable classes the first is the prediction. With several labels, each is
+            from 0 to 1, whatever the others are.
 
     Raises:
         FeatxError: nothing to measure, shapes or types that don't match, classes out of range, or rows that are not
@@ -131,6 +141,8 @@ def measure(y: npt.ArrayLike, probabilities: npt.ArrayLike) -> Metrics:
     """
     from sklearn.metrics import f1_score
 
+    if _are_several(y):
+        return _measure_labels(*checked_labels(y, probabilities))
     labels, rows = _checked(y, probabilities)
     n_samples = len(rows)
     predicted = rows.argmax(axis=1)
@@ -146,12 +158,40 @@ def measure(y: npt.ArrayLike, probabilities: npt.ArrayLike) -> Metrics:
         accuracy=n_correct / n_samples,
         accuracy_low=low,
         accuracy_high=high,
-        loss=_loss(labels, rows),
+        loss=_log_loss(probability_of_truth(rows, labels)),
         roc_auc=roc_auc,
         macro_f1=float(f1_score(labels, predicted, average="macro", zero_division=0.0)),
         calibration_error=calibration_error(rows.max(axis=1), correct),
         balanced_accuracy=float(recalls.mean()),
         pr_auc=pr_auc,
+    )
+
+
+def _are_several(y: npt.ArrayLike) -> bool:
+    """Return whether `y` has several labels for an image, not a class."""
+    given = np.asarray(y)
+    return given.ndim == 2 and given.dtype == bool
+
+
+def _measure_labels(y: npt.NDArray[np.bool_], rows: npt.NDArray[np.float64]) -> Metrics:
+    n_samples, n_correct = len(rows), int(is_right(rows, y).sum())
+    low, high = wilson_interval(n_correct, n_samples)
+    multilabel = MultilabelMetrics.of(y, rows)
+    areas = [label.roc_auc for label in multilabel.labels if label.roc_auc is not None]
+    f1 = [label.f1 for label in multilabel.labels if label.f1 is not None]
+    right = ((rows > THRESHOLD) == y).ravel()
+    return Metrics(
+        n_samples=n_samples,
+        n_correct=n_correct,
+        accuracy=n_correct / n_samples,
+        accuracy_low=low,
+        accuracy_high=high,
+        loss=_log_loss(probability_of_truth(rows, y)),
+        roc_auc=fmean(areas) if areas else None,
+        macro_f1=fmean(f1) if f1 else 0.0,
+        calibration_error=calibration_error(np.maximum(rows, 1 - rows).ravel(), right),
+        pr_auc=multilabel.mean_average_precision,
+        multilabel=multilabel,
     )
 
 
@@ -338,12 +378,17 @@ def reliability(y: npt.ArrayLike, probabilities: npt.ArrayLike) -> tuple[Reliabi
     `MIN_IN_RELIABILITY_BIN` images each.
 
     Args:
-        y: `(n,)` integers, the true classes.
+        y: `(n,)` integers, the true classes; or `(n, n_classes)` bool, several labels: then each answer about a label
+            counts as an image.
         probabilities: `(n, n_classes)`, as for `measure`.
     """
-    labels, rows = _checked(y, probabilities)
-    confidence, correct = rows.max(axis=1), rows.argmax(axis=1) == labels
-    n_bins = int(np.clip(len(labels) // MIN_IN_RELIABILITY_BIN, 1, MAX_RELIABILITY_BINS))
+    if _are_several(y):
+        several, rows = checked_labels(y, probabilities)
+        confidence, correct = np.maximum(rows, 1 - rows).ravel(), ((rows > THRESHOLD) == several).ravel()
+    else:
+        labels, rows = _checked(y, probabilities)
+        confidence, correct = rows.max(axis=1), rows.argmax(axis=1) == labels
+    n_bins = int(np.clip(len(correct) // MIN_IN_RELIABILITY_BIN, 1, MAX_RELIABILITY_BINS))
     edges = np.quantile(confidence, np.arange(1, n_bins) / n_bins, method="lower")
     bins = np.searchsorted(edges, confidence, side="left")
     return tuple(_reliability_bin(confidence[mask], correct[mask]) for mask in (bins == n for n in np.unique(bins)))
@@ -361,8 +406,7 @@ def _bins(confidence: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
     return np.clip(np.ceil(confidence * N_CALIBRATION_BINS).astype(np.int64) - 1, 0, N_CALIBRATION_BINS - 1)
 
 
-def _loss(y: npt.NDArray[np.int64], rows: npt.NDArray[np.float64]) -> float:
-    of_truth = rows[np.arange(len(y)), y]
+def _log_loss(of_truth: npt.NDArray[np.float64]) -> float:
     smallest = np.finfo(np.float64).eps
     return -float(np.log(np.clip(of_truth, smallest, 1 - smallest)).mean())
 

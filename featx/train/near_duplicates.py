@@ -158,8 +158,9 @@ def _confirmed(dataset: ImageDataset, pairs: npt.NDArray[np.int64], *, show: boo
     correlation = _correlations(images, places)
     same = correlation >= SAME
     pairs, correlation = pairs[same], correlation[same]
-    limits = {label: _limit(images, dataset.labels[rows] == label) for label in np.unique(dataset.labels[pairs])}
-    least = [max(limits[label] for label in dataset.labels[pair]) for pair in pairs]
+    strata = dataset.strata
+    limits = {label: _limit(images, strata[rows] == label) for label in np.unique(strata[pairs])}
+    least = [max(limits[label] for label in strata[pair]) for pair in pairs]
     order = np.argsort(-correlation, kind="stable")
     order = order[correlation[order] >= np.array(least)[order]]
     return Copies(pairs[order], correlation[order])

@@ -37,7 +37,9 @@ from featx.train.settings import SETTINGS_NAME, Settings
 
 FORMAT = "featx-run"
 #: A run with a tuned block has its own version: its heads are not what they were before, and an older featx says so.
-FORMAT_VERSION, TUNED_FORMAT_VERSION = 1, 2
+#: So has one for images with several labels, with a tuned block or without: an older featx would make the
+#: probabilities of the labels sum to 1.
+FORMAT_VERSION, TUNED_FORMAT_VERSION, MULTILABEL_FORMAT_VERSION = 1, 2, 3
 
 log = logging.getLogger("featx")
 
@@ -68,6 +70,7 @@ class SavedRun:
         heads: names of the heads that were trained, the default first.
         weights_path: where the backbone's weights were; None if they are random or unknown.
         output: the recipe of what the heads stand on, if they begin with a block that was tuned; else None.
+        is_multilabel: whether images can have several labels, each with a probability of its own.
     """
 
     dir: Path
@@ -76,6 +79,7 @@ class SavedRun:
     heads: tuple[str, ...]
     weights_path: Path | None
     output: Recipe | None = field(default=None, repr=False)
+    is_multilabel: bool = False
 
     def head_path(self, head: str | None = None) -> Path:
         """Return the `.keras` file of the head called `head`, or of the default one.
@@ -96,8 +100,13 @@ class SavedRun:
         path = self.head_path(head)
         if self.output:
             tail = build_tail(self.output, None, self.recipe.layer, load_weights=False)
-            return read_tuned(path, tail, len(self.class_names))
+            return read_tuned(path, tail, len(self.class_names), is_multilabel=self.is_multilabel)
         found = read_head(path)
+        if found.is_multilabel != self.is_multilabel:
+            raise FeatxError(
+                f"{printable(path)} and {METRICS_NAME} do not agree on whether an image can have several labels; train "
+                f"again with featx train-top."
+            )
         if found.n_classes != len(self.class_names):
             raise FeatxError(
                 f"{printable(path)} has {found.n_classes} classes, but the run {printable(self.dir)} names "
@@ -132,14 +141,14 @@ def read_run(run_dir: Path, head: str | None = None) -> SavedRun:
     if not (run_dir / METRICS_NAME).is_file():
         return _best_run(run_dir, head)
     metrics = _read_json(run_dir / METRICS_NAME, dict)
-    known = (FORMAT_VERSION, TUNED_FORMAT_VERSION)
+    known = (FORMAT_VERSION, TUNED_FORMAT_VERSION, MULTILABEL_FORMAT_VERSION)
     if metrics.get("format") != FORMAT or metrics.get("format_version") not in known:
         raise FeatxError(
             f"The run {printable(run_dir)} has format version {brief(metrics.get('format_version'))}; "
-            f"this featx reads {FORMAT_VERSION} and {TUNED_FORMAT_VERSION}. Use the featx that wrote it, or train "
-            f"again."
+            f"this featx reads {', '.join(map(str, known))}. Use the featx that wrote it, or train again."
         )
-    is_tuned = metrics["format_version"] == TUNED_FORMAT_VERSION
+    is_multilabel = metrics["format_version"] == MULTILABEL_FORMAT_VERSION
+    is_tuned = metrics["format_version"] == TUNED_FORMAT_VERSION or (is_multilabel and "tuned" in metrics)
     class_names = _read_json(run_dir / "class_names.json", list)
     heads = tuple(head for head in (RUN_HEADS if is_tuned else HEADS) if (run_dir / f"{head}.keras").is_file())
     if len(class_names) < 2 or not all(map(_is_class_name, class_names)) or not heads:
@@ -155,6 +164,7 @@ def read_run(run_dir: Path, head: str | None = None) -> SavedRun:
         heads=heads,
         weights_path=Path(weights_path) if isinstance(weights_path, str) else None,
         output=_output(run_dir / METRICS_NAME, metrics, recipe) if is_tuned else None,
+        is_multilabel=is_multilabel,
     )
 
 
@@ -281,9 +291,10 @@ def _metrics(
     tuned = {name: results[0].details[name] for name in names if name in results[0].details}
     y = dataset.labels if crossed else dataset.labels[~dataset.is_test]  # what the heads in the run are trained on
     class_weights = weigh_classes(training.class_weights, y, dataset.class_names)
+    version = TUNED_FORMAT_VERSION if tuned else FORMAT_VERSION
     return {
         "format": FORMAT,
-        "format_version": TUNED_FORMAT_VERSION if tuned else FORMAT_VERSION,
+        "format_version": MULTILABEL_FORMAT_VERSION if dataset.is_multilabel else version,
         "dataset": {
             "name": dataset.name,
             "digest": dataset.digest,
@@ -338,7 +349,9 @@ def _of_folds(head: CrossValidated) -> dict[str, Any]:
 
 
 def _by_class(result: Result, dataset: ImageDataset) -> list[dict[str, Any]]:
-    """Return the precision and the recall of each class, with its name."""
+    """Return the precision and the recall of each class, with its name; nothing if images can have several labels."""
+    if dataset.is_multilabel:
+        return []
     names, predicted = dataset.class_names, result.probabilities.argmax(axis=1)
     measured = class_metrics(confusion_matrix(dataset.labels[dataset.is_test], predicted, len(names)))
     return [{"class": name, **asdict(one)} for name, one in zip(names, measured, strict=True)]
@@ -353,19 +366,14 @@ def _write_predictions(
     repetition.
     """
     dataset = features.dataset
-    names = dataset.class_names
+    names, labels = dataset.class_names, dataset.label_texts
     folds = [] if crossed is None else crossed.folds.of(dataset)[0] + 1
     fold = [] if crossed is None else ["fold"]
     columns = ["path", "label", *fold, *(f"{result.name}:{name}" for result in results for name in names)]
     probabilities = np.hstack([result.probabilities for result in results])
     test = np.flatnonzero(dataset.is_test)
     rows = (
-        [
-            dataset.paths[row],
-            names[dataset.labels[row]],
-            *folds[i : i + 1],
-            *(f"{value:.6f}" for value in probabilities[i]),
-        ]
+        [dataset.paths[row], labels[row], *folds[i : i + 1], *(f"{value:.6f}" for value in probabilities[i])]
         for i, row in enumerate(test)
     )
     _write_csv(path, columns, rows)
@@ -374,10 +382,10 @@ def _write_predictions(
 def _write_split(path: Path, features: Features) -> None:
     """Write which images were for training and which for testing, as a table that `--labels` takes."""
     dataset = features.dataset
-    names, group = dataset.class_names, ["group"] if dataset.group_names else []
+    labels, group = dataset.label_texts, ["group"] if dataset.group_names else []
     rows = (
-        [image, names[label], split, *dataset.group_names[i : i + 1]]
-        for i, (image, label, split) in enumerate(zip(dataset.paths, dataset.labels, features.split, strict=True))
+        [image, label, split, *dataset.group_names[i : i + 1]]
+        for i, (image, label, split) in enumerate(zip(dataset.paths, labels, features.split, strict=True))
     )
     _write_csv(path, ["path", "label", "split", *group], rows)
 

@@ -27,8 +27,8 @@ _FORMAT, _VERSION = "featx-settings", 1
 #: What text that names a file may stand for: a relative path, which means something else in another folder.
 _FILES = {"weights", "backbone", "backbones", "class_list", "class_weights"}
 
-#: Arguments that say where the result goes.
-_TARGETS = {"run_dir", "runs_dir"}
+#: Arguments that decide nothing: where the result goes, and whether progress is shown.
+_NO_SETTINGS = {"run_dir", "runs_dir", "show"}
 
 _COMMENT = "# Every setting that decided this folder. To do it again: featx rerun FOLDER\n\n"
 
@@ -78,7 +78,7 @@ def settings_of(
         recipes: what the features are.
     """
     given = {**arguments, **arguments["options"]}
-    plain = {name: _plain(name, value) for name, value in given.items() if name not in {"options", *_TARGETS}}
+    plain = {name: _plain(name, value) for name, value in given.items() if name not in {"options", *_NO_SETTINGS}}
     n_train, n_test = dataset.n_train, dataset.n_test
     data = {"name": dataset.name, "digest": dataset.digest, "n_train": n_train, "n_test": n_test}
     found = {
@@ -128,8 +128,8 @@ def _plain(name: str, value: Any) -> Any:
     if is_dataclass(value):
         value = {one.name: getattr(value, one.name) for one in fields(value) if one.init}
     if isinstance(value, Mapping):
-        members = {str(key): _plain(str(key), one) for key, one in value.items()}
-        return {key: one for key, one in members.items() if one is not None}
+        members = {str(key): _plain(str(key), one) for key, one in value.items() if key not in _NO_SETTINGS}
+        return {key: one for key, one in members.items() if one not in (None, {})}
     return value.item() if isinstance(value, np.generic) else [_plain(name, one) for one in value]
 
 
@@ -158,8 +158,7 @@ def _restored(name: str, value: Any) -> Any:
             raise FeatxError("The labels were given as a table in Python: featx cannot repeat this, only your program.")
         return ImageFolders(**{**value, "labels": Labels(**labels) if labels else None})
     if name == "training":
-        memory = value.get("memory", {}).get("limit_bytes")
-        return Training(**{**value, "memory": memory})
+        return Training(**{**value, "memory": value.get("memory", {}).get("limit_bytes")})
     if name == "views" and isinstance(value, dict):
         return Views(**{**value, "augmentation": Augmentation(**value["augmentation"])})
     return tuple(value) if isinstance(value, list) else value

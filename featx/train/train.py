@@ -26,6 +26,7 @@ from featx.heads import (
     TrainingSet,
     check_class_weights,
     check_memory,
+    check_multilabel_heads,
     check_training,
     head_names,
     predict_proba,
@@ -126,7 +127,9 @@ def train_top(
         check_options(cache_dir, **options)
         block, of_features = ("", options) if tune is None else options_before(tune, cache_dir, **options)
         dataset = scan(data_dir, cache_dir, to_test=not n_folds, show=training.show)
-        check_class_weights(training.class_weights, dataset.class_names)
+        check_class_weights(training.class_weights, dataset.class_names, is_multilabel=dataset.is_multilabel)
+        if dataset.is_multilabel:
+            check_multilabel_heads(names)
         recipe, weights = resolve_recipe(cache_dir, dataset, **of_features)
         tuning = Tuning.of(block, options, recipe, weights, cache_dir) if block else None
         store = FeatureStore(cache_dir, recipe)

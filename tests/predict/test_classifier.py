@@ -129,8 +129,8 @@ def test_damaged_head_is_an_error(run_dir, damage):
         ("metrics.json", "[]", "does not contain what featx writes"),
         (
             "metrics.json",
-            '{"format": "featx-run", "format_version": 3}',
-            "has format version 3; this featx reads",
+            '{"format": "featx-run", "format_version": 4}',
+            "has format version 4; this featx reads",
         ),
         ("class_names.json", '["sea"]', "is incomplete"),
         ("class_names.json", "[" * 100_000, "is damaged"),

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -47,15 +48,19 @@ from featx.report.plots.page import (
 from featx.report.plots.results import accuracy_note, summary_chart, time_chart
 from featx.report.text import (
     CURVES_NOTE,
+    LABEL_COLUMNS,
     LEARNING_NOTE,
     TIME_NOTE,
+    LabelMeasures,
     class_measures,
+    classes_text,
     cost_cells,
     curve_verdict,
     few_images_note,
     first_seed_note,
     hardware_text,
     images_text,
+    label_measures,
     percent,
     quality_note,
     repeats_cells,
@@ -99,6 +104,14 @@ QUALITY_HEADER = (
     ("PR-AUC", "average precision; of two classes, that of the rarer one"),
     ("Macro F1", "mean of the classes' F1"),
     ("Calibration error", "expected calibration error (ECE), from 0 to 1"),
+    ("p (Holm)", "paired test against the best approach, corrected for the number of pairs of approaches"),
+)
+#: The same columns where images can have several labels.
+LABELS_HEADER = (
+    ("Subset accuracy", "share of the test images whose labels are all right, with its 95 % interval"),
+    ("Mean average precision", "mean over the labels, with its 95 % bootstrap interval"),
+    ("ROC AUC", "area under the ROC curve, mean over the labels"),
+    ("Macro F1", "mean of the labels' F1"),
     ("p (Holm)", "paired test against the best approach, corrected for the number of pairs of approaches"),
 )
 COST_HEADER = (
@@ -159,7 +172,8 @@ def page_html(comparison: Comparison, data_dir: Data | None = None, report_dir: 
     approaches = ranked(comparison.approaches)
     images = {seen.name: seen for seen in comparison.error_analysis.approaches} if comparison.error_analysis else {}
     confusions = {approach.name: _confusions(approach, comparison.class_names) for approach in approaches}
-    cells = _cells_with_images(images.values(), confusions, len(comparison.class_names))
+    labels = {each.name: label_measures(each, comparison.class_names, MAX_MATRIX) for each in approaches}
+    cells = _cells_with_images(images.values(), confusions, labels, len(comparison.class_names))
     numbers = {(cell["approach"], cell["label"], cell["predicted"]): n for n, cell in enumerate(cells)}
     thumbnails = Thumbnails(None if data_dir is None else ImageFolders.of(data_dir).root, report_dir)
     return environment.from_string(asset("page.html.j2")).render(
@@ -168,7 +182,10 @@ def page_html(comparison: Comparison, data_dir: Data | None = None, report_dir: 
         title=_unbroken(title(comparison)),
         lines=[_unbroken(line) for line in verdict_lines(comparison)],
         tables=[
-            ("quality", "Quality", QUALITY_HEADER, [_quality_row(each, comparison) for each in approaches]),
+            (
+                *("quality", "Quality", LABELS_HEADER if comparison.is_multilabel else QUALITY_HEADER),
+                [_quality_row(each, comparison) for each in approaches],
+            ),
             ("cost", "Time and cost", COST_HEADER, [_cost_row(each, comparison) for each in approaches]),
         ],
         repeats_header=repeats_header(comparison),
@@ -181,6 +198,10 @@ def page_html(comparison: Comparison, data_dir: Data | None = None, report_dir: 
         confusions=confusions,
         matrices=[_matrix(approach, comparison.class_names, numbers) for approach in approaches],
         classes={each.name: class_measures(each, comparison.class_names, MAX_MATRIX) for each in approaches},
+        labels=labels,
+        label_columns=LABEL_COLUMNS,
+        classes_text=classes_text(comparison),
+        map_classes=_map_classes(comparison),
         numbers=numbers,
         is_roomy=len(comparison.class_names) <= MAX_ROOMY,
         matrix_files=dict(
@@ -232,7 +253,9 @@ def _quality_row(approach: Approach, comparison: Comparison) -> dict[str, Any]:
     metrics = approach.metrics
     p = 2 if approach is comparison.best else approach.p_holm or 0
     areas = (metrics.balanced_accuracy or 0, metrics.loss, metrics.roc_auc or 0, metrics.pr_auc or 0)
-    measured = (approach.accuracy, *areas, metrics.macro_f1, metrics.calibration_error, p)
+    measured: tuple[float, ...] = (approach.accuracy, *areas, metrics.macro_f1, metrics.calibration_error, p)
+    if found := metrics.multilabel:
+        measured = approach.accuracy, found.mean_average_precision or 0, metrics.roc_auc or 0, metrics.macro_f1, p
     return _row(approach, comparison, result_cells(approach, comparison), measured)
 
 
@@ -287,19 +310,34 @@ def _confusions(approach: Approach, names: Sequence[str]) -> list[dict[str, Any]
 
 
 def _cells_with_images(
-    approaches: Iterable[ApproachImages], confusions: Mapping[str, Sequence[dict[str, Any]]], n_classes: int
+    approaches: Iterable[ApproachImages],
+    confusions: Mapping[str, Sequence[dict[str, Any]]],
+    labels: Mapping[str, Sequence[LabelMeasures]],
+    n_classes: int,
 ) -> list[dict[str, Any]]:
     """Return the cells that open images, for the page's script, which goes by their numbers.
 
-    They are those of the matrices, or, if these are too large for the page, of the most common confusions.
+    They are those of the matrices, or, if these are too large for the page, of the most common confusions, or of the
+    labels that the page has.
     """
     listed = {(name, one["label"], one["predicted"]) for name, found in confusions.items() for one in found}
+    for name, measures in labels.items():
+        listed |= {(name, one.label, f"not {one.label}") for one in measures}
+        listed |= {(name, f"not {one.label}", one.label) for one in measures}
     return [
         {"approach": seen.name, "label": cell.label, "predicted": cell.predicted, "paths": cell.paths}
         for seen in approaches
         for cell in seen.cells
         if n_classes <= MAX_MATRIX or (seen.name, cell.label, cell.predicted) in listed
     ]
+
+
+def _map_classes(comparison: Comparison) -> list[str]:
+    """Return what the map tells apart: the classes, or the sets of labels of its points, the most common first."""
+    points = comparison.error_analysis.map if comparison.error_analysis else ()
+    if comparison.is_multilabel:
+        return [label for label, _ in Counter(point.label for point in points).most_common()]
+    return list(comparison.class_names)
 
 
 def _matrix(approach: Approach, names: Sequence[str], numbers: Mapping[tuple[str, str, str], int]) -> dict[str, Any]:
@@ -431,15 +469,17 @@ def _data(comparison: Comparison, cells: Sequence[dict[str, Any]], thumbnails: T
     """
     points = comparison.error_analysis.map if comparison.error_analysis else ()
     paths = [*(point.path for point in points), *(path for cell in cells for path in cell["paths"])]
+    names = [*comparison.class_names, *(name for point in points for name in (point.label, point.predicted))]
+    names += [name for cell in cells for name in (cell["label"], cell["predicted"])]
     data = {
-        "classes": comparison.class_names,
+        "classes": _map_classes(comparison),
         "points": [
             [point.path, point.label, point.predicted, round(point.x, 4), round(point.y, 4)] for point in points
         ],
         "cells": cells,
         "base": thumbnails.base,
         "thumbnails": {path: uri for path in dict.fromkeys(paths) if (uri := thumbnails.uri(path, SMALL))},
-        "shown": {name: printable(name) for name in (*comparison.class_names, *paths) if printable(name) != name},
+        "shown": {name: printable(name) for name in (*names, *paths) if printable(name) != name},
     }
     text = json.dumps(data, separators=(",", ":"))
     for char in "<>&\u2028\u2029":

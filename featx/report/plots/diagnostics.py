@@ -24,7 +24,7 @@ from featx.report.plots.page import (
     new_page,
     short,
 )
-from featx.report.text import first_seed_note
+from featx.report.text import accuracy_word, first_seed_note
 from featx.system import n_columns
 from featx.train import Confusion
 
@@ -47,7 +47,7 @@ def training_curves_chart(comparison: Comparison, sheet: Sheet = PICTURE) -> "Fi
         epochs = [e.epoch for e in approach.history]
         losses = [(e.loss, e.val_loss) for e in approach.history]
         accuracies = [(100 * e.accuracy, 100 * e.val_accuracy) for e in approach.history]
-        curves = {"loss (nats)": losses, "accuracy (%)": accuracies}
+        curves = {"loss (nats)": losses, f"{accuracy_word(comparison)} (%)": accuracies}
         dots = ("o", "s") if len(epochs) < 15 else ("", "")
         pair = grid.flat[2 * number : 2 * number + 2]
         for axes, (what, values) in zip(pair, curves.items(), strict=True):
@@ -103,7 +103,7 @@ def learning_curve_chart(comparison: Comparison, sheet: Sheet = PICTURE) -> "Fig
     axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks], rotation=90 if sheet.is_narrow else 0)
     axes.set_xticks([], minor=True)
     axes.yaxis.set_major_formatter("{x:g} %")
-    axes.set_ylabel("accuracy on test images")
+    axes.set_ylabel(f"{accuracy_word(comparison)} on test images")
     axes.set_xlabel("training images (log scale)")
     n_columns = 1 if sheet.is_narrow else 3
     axes.legend(loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=n_columns, borderaxespad=0.2, handlelength=4)
@@ -131,7 +131,7 @@ def reliability_chart(comparison: Comparison, error_analysis: ErrorAnalysis, she
     grid = figure.subplots(n_down, n_across, squeeze=False, sharex=True, sharey=True)
     for axes in grid.flat[len(rows) :]:
         axes.set_visible(False)
-    low = 100 / len(comparison.class_names)
+    low = 50 if comparison.is_multilabel else 100 / len(comparison.class_names)
     for axes, approach in zip(grid.flat, rows, strict=False):
         axes.plot([low, 100], [low, 100], PALE, ls="--", lw=1.2)
         colour, bins = COLOURS[approach.kind], seen[approach.name]

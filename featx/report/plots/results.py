@@ -21,7 +21,7 @@ from featx.report.plots.page import (
     new_page,
     short,
 )
-from featx.report.text import accuracy_text, percent, result_cells, title
+from featx.report.text import accuracy_text, accuracy_word, percent, result_cells, title
 from featx.system import duration
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def summary_chart(comparison: Comparison, sheet: Sheet = PICTURE) -> "Figure":
     margin = max(0.15 * (high - low), 0.5)
     axes.set_ylim(max(low - margin, -2), min(high + margin, 102))
     axes.yaxis.set_major_formatter("{x:g} %")
-    axes.set_ylabel("accuracy on test images")
+    axes.set_ylabel(f"{accuracy_word(comparison)} on test images")
     scale = " (log scale)" if axes.get_xscale() == "log" else ""
     axes.set_xlabel(f"total time: features and training{scale}")
     _kind_legend(axes, comparison, n_columns=1 if sheet.is_narrow else 3)
@@ -83,7 +83,7 @@ def accuracy_chart(comparison: Comparison, sheet: Sheet = PICTURE) -> "Figure":
         _right_of(axes, y, result_cells(approach, comparison)[0])
     _chance_line(axes, comparison, rows)
     axes.xaxis.set_major_formatter("{x:g} %")
-    axes.set_xlabel("accuracy on test images, with its 95 % interval")
+    axes.set_xlabel(f"{accuracy_word(comparison)} on test images, with its 95 % interval")
     _approach_rows(axes, rows, top=-1.1)
     _kind_legend(axes, comparison, n_columns=2)  # beside long names, three do not fit
     return figure
@@ -105,7 +105,8 @@ def _chance_line(axes: "Axes", comparison: Comparison, rows: Sequence[Approach])
     """Mark what chance reaches; if that is so far off that the intervals would shrink to dots, say it at the edge."""
     low, high = _extent(rows)
     chance = 100 * comparison.commonest_share
-    text = f"always the most common class: {percent(comparison.commonest_share, comparison.n_test)}"
+    what = "set of labels" if comparison.is_multilabel else "class"
+    text = f"always the most common {what}: {percent(comparison.commonest_share, comparison.n_test)}"
     start = min(chance, low) - 2
     if low - chance > 4 * (high - low):
         text, start = f"◂ far left: {text}", low - 0.3 * (high - low)
@@ -121,7 +122,8 @@ def _accuracy_title(comparison: Comparison) -> str:
     others = [approach for approach in comparison.approaches if approach is not best]
     close = [approach for approach in others if not approach.differs_from_best]
     if not others:
-        return f"{short(best.name)} is right on {accuracy_text(best)} of the test images"
+        all_labels = "all labels of " if comparison.is_multilabel else ""
+        return f"{short(best.name)} is right on {all_labels}{accuracy_text(best)} of the test images"
     name = f"{short(best.name)} ({accuracy_text(best)})" if best.trainings else short(best.name)
     if not close:
         return f"{name} is the most accurate, by a significant difference (p < {SIGNIFICANCE:g})"
