@@ -90,6 +90,19 @@ def test_a_report_again(world, tmp_path, featx):
     assert len(one["claims"]) > 0
 
 
+def test_odd_names(world, tmp_path):
+    data = tmp_path / "d\udcff"
+    for split in ("train", "test"):
+        shutil.copytree(world / "data" / split / "sea", data / split / "show")  # also the name of a setting
+        shutil.copytree(world / "data" / split / "wood", data / split / "w\udcfe")
+    training = Training(epochs=1, class_weights={"show": 1.0, "w\udcfe": 2.0})
+    featx.train_top(data, run_dir=tmp_path / "run", cache_dir=world / "cache", training=training, **OPTIONS)
+    settings = read_settings(tmp_path / "run")
+    assert settings.restored()["training"].class_weights == training.class_weights
+    assert settings.arguments["data_dir"]["root"] == str(data)
+    assert featx.rerun(tmp_path / "run", tmp_path / "again").is_same
+
+
 def test_labels(world, tmp_path):
     rows = [(str(path), path.parent.name) for path in sorted((world / "data").rglob("*.jpg"))]
     table = tmp_path / "labels.csv"

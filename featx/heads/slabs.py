@@ -1,6 +1,6 @@
 """Rows of features that are read some at a time, whether they are in memory or on disk."""
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from contextlib import closing
 from typing import Any
 
@@ -8,22 +8,11 @@ import numpy as np
 import numpy.typing as npt
 
 from featx.heads.logistic import Scaled
-from featx.store import Rows, row_bytes
+from featx.store import in_order
 from featx.system import prefetched, progress_bar
 
-#: Bytes of rows that are read at a time from memory; on disk, the store decides.
+#: Bytes of centred rows that are held at a time.
 _SLAB_BYTES = 4 << 20
-
-
-def in_order(X: Rows) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[Any]]]:
-    """Yield all rows of `X`, `(n, ...)`, in the order in which they lie: which ones, `(k,)`, and the rows."""
-    if not isinstance(X, np.ndarray):
-        yield from X.in_order()
-        return
-    size = max(1, _SLAB_BYTES // row_bytes(X))
-    for start in range(0, len(X), size):
-        rows = np.arange(start, min(start + size, len(X)))
-        yield rows, X[rows[0] : rows[-1] + 1]
 
 
 def scaled_slabs(

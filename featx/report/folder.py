@@ -121,7 +121,7 @@ def fill_report(folder: Path, comparison: Comparison, report_dir: Path, data_dir
     """
     figures = {"results.json": comparison.to_json().encode()}
     if comparison.settings:
-        figures[SETTINGS_NAME] = comparison.settings.to_toml().encode()
+        figures[SETTINGS_NAME] = comparison.settings.to_toml()
     _write(folder, figures, report_dir)
     try:
         pictures = draw(comparison)

@@ -11,6 +11,7 @@ from featx.store.feature_array import (
     ViewRows,
     all_views,
     below,
+    in_order,
     one_view,
     row_bytes,
     stored_rows,

@@ -18,6 +18,9 @@ _Array = npt.NDArray[Any]
 #: Bytes of features that are held at a time, unless there is less memory.
 BUFFER_BYTES = 256 << 20
 
+#: Bytes of rows that are looked at together where they are in memory; on disk, the store decides.
+_SLAB_BYTES = 4 << 20
+
 #: Pieces of neighbours that are shuffled with each other, at least.
 PIECES_PER_HEAP = 64
 
@@ -249,6 +252,17 @@ ViewRows = _Array | StreamedViews
 def take(rows: Rows, which: _Array) -> Rows:
     """Return the rows `which`, `(k,)` integers or `(n,)` bool, where `rows` are: in memory, or on disk."""
     return rows[which] if isinstance(rows, np.ndarray) else rows.take(which)
+
+
+def in_order(X: Rows) -> Iterator[tuple[npt.NDArray[np.int64], _Array]]:
+    """Yield all rows of `X`, `(n, ...)`, in the order in which they lie: which ones, `(k,)`, and the rows."""
+    if not isinstance(X, np.ndarray):
+        yield from X.in_order()
+        return
+    size = max(1, _SLAB_BYTES // row_bytes(X))
+    for start in range(0, len(X), size):
+        rows = np.arange(start, min(start + size, len(X)))
+        yield rows, X[rows[0] : rows[-1] + 1]
 
 
 def below(rows: Rows, others: Rows) -> Rows:

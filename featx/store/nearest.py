@@ -1,16 +1,13 @@
 """Exact nearest neighbours among rows of features, some rows at a time: they need not fit in memory."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
 
-from featx.store.feature_array import Rows, row_bytes
+from featx.store.feature_array import Rows, in_order
 
 _Floats = npt.NDArray[np.float32]
-
-#: Bytes of rows in memory that are looked at together.
-_SLAB_BYTES = 32 << 20
 
 #: Cosines are compared in steps of this, far above the rounding of float32, so that copies are equally near.
 _STEP = 1e-6
@@ -52,7 +49,7 @@ def nearest_rows(
     """
     k = min(k, len(X))
     best = [(np.empty(0, np.int64), np.empty(0, np.float32))] * len(queries)
-    for which, features in _slabs(X):
+    for which, features in in_order(X):
         for query, cosine in enumerate(queries @ unit_rows(features).T):
             others = slice(None) if own is None else which != own[query]
             rows, near = best[query]
@@ -72,14 +69,3 @@ def _best(rows: npt.NDArray[np.int64], cosine: _Floats, k: int) -> tuple[npt.NDA
         rows, cosine, steps = rows[near], cosine[near], steps[near]
     order = np.lexsort([rows, -steps])[:k]
     return rows[order], cosine[order]
-
-
-def _slabs(X: Rows) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.generic]]]:
-    """Yield all rows, some megabytes at a time: which ones, `(k,)`, and their features, `(k, …)`."""
-    if not isinstance(X, np.ndarray):
-        yield from X.in_order()
-        return
-    step = max(1, _SLAB_BYTES // row_bytes(X))
-    for start in range(0, len(X), step):
-        features = X[start : start + step]
-        yield np.arange(start, start + len(features)), features

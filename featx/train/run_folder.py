@@ -272,7 +272,7 @@ def write_run(
     if crossed is None:
         _write_split(folder / SPLIT_NAME, features)
     if settings is not None:
-        (folder / SETTINGS_NAME).write_text(settings.to_toml(), encoding="utf-8")
+        (folder / SETTINGS_NAME).write_bytes(settings.to_toml())
     if cache_dir is not None:
         pack_network(features.recipe, cache_dir, folder)
 

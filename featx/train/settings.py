@@ -58,12 +58,13 @@ class Settings:
         except (TypeError, KeyError, ValueError) as error:
             raise FeatxError(f"This featx does not know a setting in {SETTINGS_NAME}: {printable(error)}.") from error
 
-    def to_toml(self) -> str:
-        """Return the file's text."""
+    def to_toml(self) -> bytes:
+        """Return the file. What is not valid UTF-8 in a name comes out as the bytes that it is."""
         import tomli_w
 
         head = {"format": _FORMAT, "format_version": _VERSION, "command": self.command}
-        return _COMMENT + tomli_w.dumps({**head, "arguments": self.arguments, "found": self.found})
+        text = tomli_w.dumps({**head, "arguments": self.arguments, "found": self.found})
+        return (_COMMENT + text).encode("utf-8", "surrogateescape")
 
 
 def settings_of(
@@ -98,7 +99,7 @@ def read_settings(folder: Path) -> Settings:
     """
     path = folder / SETTINGS_NAME
     try:
-        members = tomllib.loads(read_small(path).decode("utf-8"))
+        members = tomllib.loads(read_small(path).decode("utf-8", "surrogateescape"))
     except FileNotFoundError as error:
         raise FeatxError(
             f"There is no {SETTINGS_NAME} in {printable(folder)}: name a run folder of featx train-top, or a report "
@@ -126,9 +127,10 @@ def _plain(name: str, value: Any) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if is_dataclass(value):
-        value = {one.name: getattr(value, one.name) for one in fields(value) if one.init}
+        settings = [one.name for one in fields(value) if one.init and one.name not in _NO_SETTINGS]
+        value = {one: getattr(value, one) for one in settings}
     if isinstance(value, Mapping):
-        members = {str(key): _plain(str(key), one) for key, one in value.items() if key not in _NO_SETTINGS}
+        members = {str(key): _plain(str(key), one) for key, one in value.items()}
         return {key: one for key, one in members.items() if one not in (None, {})}
     return value.item() if isinstance(value, np.generic) else [_plain(name, one) for one in value]
 

@@ -26,7 +26,7 @@ def test_positions_are_averaged_and_rows_have_length_one() -> None:
 
 @pytest.mark.parametrize("k", [1, 10, 3000, 5000])
 def test_none_is_missed(k: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("featx.store.nearest._SLAB_BYTES", 40_000)  # many slabs
+    monkeypatch.setattr("featx.store.feature_array._SLAB_BYTES", 40_000)  # many slabs
     rng = np.random.default_rng(0)
     X = rng.normal(size=(3000, 16)).astype(np.float16)
     queries = unit_rows(X[::500] + rng.normal(size=(6, 16)))
