@@ -453,7 +453,8 @@ def _shots_verdict(comparison: Comparison) -> str:
         parts.append(f"With {images} of each class, {name} is the most accurate ({accuracy}{tied}).")
     n_seeds = len(points[0].accuracies)
     parts.append(f"These are means and ranges of {n_seeds} seeds, each with other training images.")
-    if any(point.per_class == 1 for point in points):
+    has_epochs = any(approach.history for approach in comparison.approaches)
+    if has_epochs and any(point.per_class == 1 for point in points):
         parts.append("One image of each class leaves none to choose the epoch by, so networks train for all epochs.")
     return " ".join(parts)
 

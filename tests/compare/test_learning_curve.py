@@ -139,6 +139,9 @@ def test_the_sentence_says_who_is_as_good_with_few_images(comparison):
         f"With 5 images of each class, {best} is the most accurate (75 %, 70 to 80 %; not clearly worse: {tied}). "
         "These are means and ranges of 3 seeds, each with other training images."
     )
+    (axes,) = learning_curve_chart(replace(comparison, learning_curve=curve)).axes
+    assert axes.get_xlabel() == "training images of each class (log scale)"
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["5"]
 
 
 def test_the_command_line_takes_shots(tmp_path, monkeypatch):

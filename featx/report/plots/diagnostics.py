@@ -70,7 +70,7 @@ def training_curves_chart(comparison: Comparison, sheet: Sheet = PICTURE) -> "Fi
 
 
 def learning_curve_chart(comparison: Comparison, sheet: Sheet = PICTURE) -> "Figure":
-    """Accuracy by number of training images, on a logarithmic scale, with the range of the seeds as bars."""
+    """Accuracy by number of training images, of all or of each class (log scale); bars are the range of the seeds."""
     note = "Points: mean over the seeds. Bars: lowest to highest seed."
     figure = new_page(
         comparison, "Accuracy by number of training images", 5.0 if sheet.is_narrow else 4.6, sheet, note=note
@@ -87,7 +87,7 @@ def learning_curve_chart(comparison: Comparison, sheet: Sheet = PICTURE) -> "Fig
         aside = 1 + 0.03 * (number - (len(names) - 1) / 2)  # or the bars would hide each other
         ends = [(point.mean - min(point.accuracies), max(point.accuracies) - point.mean) for point in points]
         axes.errorbar(
-            [aside * point.n_train for point in points],
+            [aside * (point.per_class or point.n_train) for point in points],
             [100 * point.mean for point in points],
             yerr=100 * np.maximum(np.array(ends).T, 0),  # the mean of equal numbers may be rounded below them
             color=SERIES[look],
@@ -99,12 +99,13 @@ def learning_curve_chart(comparison: Comparison, sheet: Sheet = PICTURE) -> "Fig
             capsize=3,
             label=short(name, 30),
         )
-    ticks = sorted({point.n_train for point in comparison.learning_curve})
+    ticks = sorted({point.per_class or point.n_train for point in comparison.learning_curve})
     axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks], rotation=90 if sheet.is_narrow else 0)
     axes.set_xticks([], minor=True)
     axes.yaxis.set_major_formatter("{x:g} %")
     axes.set_ylabel(f"{accuracy_word(comparison)} on test images")
-    axes.set_xlabel("training images (log scale)")
+    is_of_class = any(point.per_class for point in comparison.learning_curve)
+    axes.set_xlabel(f"training images{' of each class' if is_of_class else ''} (log scale)")
     n_columns = 1 if sheet.is_narrow else 3
     axes.legend(loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=n_columns, borderaxespad=0.2, handlelength=4)
     return figure
