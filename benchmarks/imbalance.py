@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from featx.extract.extract import extract_features
-from featx.heads.dense import HEADS
+from featx.heads.registry import DEFAULT_HEADS, HEADS
 from featx.heads.training_loop import Training
 from featx.recipe import as_image_size
 from featx.train.features import Features, load_features
@@ -60,6 +60,7 @@ def main() -> None:
     parser.add_argument("--weights", default="imagenet")
     parser.add_argument("--image-size", type=as_image_size, default=(150, 150))
     parser.add_argument("--rare", type=int, default=100, help="images of the rare class, of both splits")
+    parser.add_argument("--heads", nargs="+", choices=HEADS, default=DEFAULT_HEADS)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--cache-dir", type=Path, default=Path("cache"))
     args = parser.parse_args()
@@ -67,7 +68,7 @@ def main() -> None:
     extract_features(args.data_dir, show=True, **options)
     features = load_features(args.data_dir, **options)
     print(" | ".join(("head", "class weights", *COLUMNS)))
-    for head in HEADS:
+    for head in args.heads:
         for weights in (None, "balanced"):
             found = np.array([figures(features, head, args.rare, seed, weights) for seed in range(args.seeds)])
             cells = [

@@ -3,6 +3,9 @@
 import numpy as np
 import numpy.typing as npt
 
+#: What choosing a temperature takes for each score, and the probabilities of all images with it.
+SCORE_BYTES = 48
+
 #: How far the temperature is expected to be from the default, as a standard deviation of its natural logarithm.
 _LOG_SPREAD = 2.0
 

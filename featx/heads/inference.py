@@ -157,7 +157,8 @@ def voting_model(
     scores = similarity(keras.layers.Flatten()(features))
     last = keras.ops.min(keras.ops.top_k(scores, n_nearest)[0], axis=-1, keepdims=True)
     counts = of_class(keras.layers.Softmax()(scores, mask=scores >= last))
-    model = keras.Model(features, counts / keras.ops.sum(counts, axis=-1, keepdims=True), name="knn")
+    shares = keras.ops.divide(counts, keras.ops.sum(counts, axis=-1, keepdims=True))
+    model = keras.Model(features, shares, name="knn")
     similarity.set_weights([kernel, bias])
     of_class.set_weights([votes])
     return model

@@ -52,13 +52,14 @@ class Vote:
     smoothing: float = 0.2
 
 
-def knn_bytes(n_rows: int, n_features: int, _n_classes: int, *, in_memory: bool) -> int:  # noqa: ARG001
+def knn_bytes(n_rows: int, n_features: int, n_classes: int, *, in_memory: bool) -> int:  # noqa: ARG001
     """Return about how much memory the head takes: it has all training features in it, and Keras copies them.
 
     >>> knn_bytes(8000, 8192, 2, in_memory=True) >> 20
     812
     """
-    return 4 * n_features * (3 * n_rows + min(n_rows, MAX_LEFT_OUT))
+    n_left_out = min(n_rows, MAX_LEFT_OUT)
+    return 4 * (3 * n_rows + n_left_out) * n_features + (12 * n_rows + 16 * n_left_out) * n_classes
 
 
 def train_knn(task: Task) -> Trained:

@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from featx.heads.calibration import as_probabilities, fit_temperature
+from featx.heads.calibration import SCORE_BYTES, as_probabilities, fit_temperature
 from featx.heads.dense import Task, centre_and_scale, linear_model
 from featx.heads.logistic import N_FOLDS, Scaled, folds_of
 from featx.heads.slabs import scaled_slabs
@@ -15,13 +15,13 @@ _Floats = npt.NDArray[np.float64]
 DEFAULT_TEMPERATURE = 2.0
 
 
-def prototypes_bytes(_n_rows: int, n_features: int, n_classes: int, *, in_memory: bool) -> int:  # noqa: ARG001
-    """Return about how much memory the head takes: sums of every class for each fold, and those without the fold.
+def prototypes_bytes(n_rows: int, n_features: int, n_classes: int, *, in_memory: bool) -> int:  # noqa: ARG001
+    """Return about how much memory the head takes: sums of each class for each fold, means without it, and scores.
 
     >>> prototypes_bytes(8000, 25088, 1000, in_memory=True) >> 20
-    2297
+    2663
     """
-    return 8 * (2 * N_FOLDS + 2) * n_classes * n_features
+    return n_classes * (8 * (2 * N_FOLDS + 2) * n_features + SCORE_BYTES * n_rows)
 
 
 def train_prototypes(task: Task) -> Trained:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from featx.heads.calibration import as_probabilities, fit_temperature
+from featx.heads.calibration import SCORE_BYTES, as_probabilities, fit_temperature
 from featx.heads.dense import Task, centre_and_scale, linear_model
 from featx.heads.logistic import (
     C_GRID,
@@ -22,9 +22,10 @@ from featx.heads.logistic import (
     folds_of,
     logreg_bytes,
 )
+from featx.heads.slabs import scaled_rows
 from featx.heads.streamed_logistic import Loss, Objective, minimize_over_rows, sample_rows
 from featx.heads.training_loop import Trained
-from featx.store import take
+from featx.store import Rows, take
 from featx.system import waiting
 
 _Floats = npt.NDArray[np.float64]
@@ -32,8 +33,8 @@ _Floats = npt.NDArray[np.float64]
 #: Passes of scikit-learn's solver, at most.
 MAX_ITERATIONS = 2000
 
-#: Images that LinearSVC is fitted to, at most.
-SAMPLE_ROWS = 2000
+#: Images that LinearSVC is fitted to, at most, and at least if they are on disk: fewer choose another C.
+SAMPLE_ROWS, FEWEST_SAMPLE_ROWS = 2000, 1000
 
 #: liblinear has 16 bytes for each number, and a copy of the rows as float64.
 _BYTES_PER_NUMBER = 24
@@ -43,13 +44,13 @@ def svm_bytes(n_rows: int, n_features: int, n_classes: int, *, in_memory: bool) 
     """Return about how much memory the solvers take.
 
     >>> svm_bytes(2000, 25088, 2, in_memory=True) >> 20, svm_bytes(8000, 25088, 2, in_memory=True) >> 20
-    (183, 1420)
+    (183, 1541)
     """
-    n_sample = min(n_rows, SAMPLE_ROWS)
-    in_sample = 2 * _BYTES_PER_NUMBER * n_sample * min(n_sample, n_features)
+    n_sample = min(n_rows, max(SAMPLE_ROWS, 2 * n_classes))
+    in_sample = 2 * _BYTES_PER_NUMBER * n_sample * min(n_sample, n_features) + SCORE_BYTES * n_sample * n_classes
     if in_memory and n_rows == n_sample:
         return in_sample
-    stretch = 16 * n_sample * n_features
+    stretch = (16 * n_sample + (4 * n_rows if in_memory else 0)) * n_features  # and the rows without validation
     return max(in_sample, stretch + logreg_bytes(n_rows, n_features, n_classes, in_memory=False))
 
 
@@ -63,37 +64,64 @@ def train_svm(task: Task) -> Trained:
     images, in folds that divide no group. A class with a single image is not held out. If fewer than two classes have
     more, both are defaults.
 
-    LinearSVC itself fits up to 2,000 images in memory. It fits a sample of others; then C stays, and L-BFGS goes on to
-    the minimum of the same objective over all rows.
+    LinearSVC itself fits up to 2,000 images in memory. It fits a sample of others, which gives C; then L-BFGS goes on
+    to the minimum of the same objective over all rows. There, the temperature comes from the validation images, before
+    they are trained on as well: that of the sample would be too high by half.
     """
     scaled = Scaled(task.X, *centre_and_scale(task.X))
-    n_images, is_in_memory = len(task.rows), isinstance(task.X, np.ndarray)
     images = _sample(task)
-    sample = replace(scaled, X=take(task.X, images)[:])
-    y = task.y[images]
+    sample, y = replace(scaled, X=take(task.X, images)[:]), task.y[images]
     folds = folds_of(y, task.digests[images], task.n_classes, task.training.seed)
     with waiting("svm", show=task.training.show) as note:
         fit = partial(_fit_rows, y=y, folds=folds, task=task, n_features=scaled.mean.size, note=note)
         fitted = fit_in_span(sample, fit)
-    coef, bias, details = fitted.coef, fitted.bias, dict(fitted.details)
-    if not is_in_memory or len(images) < len(task.X):
-        objective = Objective(scaled, task.y, float(details["C"]), SQUARED_HINGE, task.class_weights)
-        coef, bias, converged, n_passes = minimize_over_rows(
-            "svm", objective, sample, y, fitted, show=task.training.show
-        )
-        details |= {"converged": converged, "solver": "streaming", "cv_images": len(images), "passes": n_passes}
-    unit = float(details["temperature"]) * _length(coef)
-    model = linear_model("svm", task, scaled, coef / unit, bias / unit)
-    out_of_fold = fitted.out_of_fold if len(images) == n_images else None
-    return Trained("svm", model, details={"feature_scale": scaled.scale, **details}, out_of_fold=out_of_fold)
+    if not isinstance(task.X, np.ndarray) or len(images) < len(task.X):
+        fitted = _over_all_rows(task, scaled, sample, y, fitted)
+        fitted.details["cv_images"] = len(images)
+    unit = float(fitted.details["temperature"]) * _length(fitted.coef)
+    model = linear_model("svm", task, scaled, fitted.coef / unit, fitted.bias / unit)
+    out_of_fold = fitted.out_of_fold if len(images) == len(task.rows) else None
+    return Trained("svm", model, details={"feature_scale": scaled.scale, **fitted.details}, out_of_fold=out_of_fold)
+
+
+def _over_all_rows(
+    task: Task, scaled: Scaled, sample: Scaled, y_sample: npt.NDArray[np.int64], fitted: Fitted
+) -> Fitted:
+    """Return what is fitted to all rows, starting from what was `fitted` to a sample; see `train_svm`."""
+    C, details = float(fitted.details["C"]), dict(fitted.details)
+
+    def fit(rows: Rows, y: npt.NDArray[np.int64], start: Fitted) -> Fitted:
+        objective = Objective(replace(scaled, X=rows), y, C, SQUARED_HINGE, task.class_weights)
+        found = minimize_over_rows("svm", objective, sample, y_sample, start, show=task.training.show)
+        details["converged"], details["passes"] = found[2], int(details.get("passes", 0)) + found[3]
+        return replace(start, coef=found[0], bias=found[1])
+
+    held_out = np.random.default_rng(task.training.seed).permutation(np.flatnonzero(task.is_validation))[:SAMPLE_ROWS]
+    if len(held_out):
+        seen = np.sort(task.rows[~task.is_validation].ravel())
+        fitted = fit(take(task.X, seen), task.y[seen], fitted)
+        held_out = np.sort(held_out)
+        decisions = scaled_rows(scaled, take(task.X, held_out)[:]) @ fitted.coef.T + fitted.bias
+        scores = _as_columns(decisions / _length(fitted.coef))
+        expected = _expected(scaled.mean.size)
+        details["temperature"], _ = fit_temperature(scores, task.y[held_out], expected, task.class_weights)
+    fitted = fit(task.X, task.y, fitted)
+    return replace(fitted, details={**details, "solver": "streaming"})
 
 
 def _sample(task: Task) -> npt.NDArray[np.int64]:
-    """Return which images LinearSVC is fitted to, ascending: all, or a sample."""
-    rows = np.arange(len(task.rows))
+    """Return which images LinearSVC is fitted to, ascending: all, or a sample that has two of each class, if it can."""
+    n = SAMPLE_ROWS
     if not isinstance(task.X, np.ndarray):
-        rows = sample_rows(task.X.take(slice(0, len(rows))))
-    return np.sort(np.random.default_rng(0).permutation(rows)[:SAMPLE_ROWS])
+        n = min(n, max(FEWEST_SAMPLE_ROWS, len(sample_rows(task.X.take(slice(0, len(task.rows)))))))
+    order = np.random.default_rng(0).permutation(len(task.rows))
+    y = task.y[order]
+    by_class = np.argsort(y, kind="stable")
+    first_of_class = np.searchsorted(y[by_class], y[by_class])
+    is_needed = np.zeros(len(y), bool)
+    is_needed[by_class] = np.arange(len(y)) - first_of_class < 2
+    n = max(n, int(is_needed.sum()))
+    return np.sort(np.concatenate([order[is_needed], order[~is_needed]])[:n])
 
 
 def _fit_rows(
@@ -178,8 +206,10 @@ def _length(coef: _Floats) -> float:
 
 
 def _as_columns(decisions: _Floats) -> _Floats:
-    """Return `(n, n_classes)` decisions, also for two classes, for which scikit-learn has one number: `(n,)`."""
-    return np.stack([-decisions / 2, decisions / 2], axis=1) if decisions.ndim == 1 else decisions
+    """Return `(n, n_classes)` decisions, also for two classes, for which there is one number: `(n,)` or `(n, 1)`."""
+    if decisions.ndim == 2 and decisions.shape[1] > 1:
+        return decisions
+    return decisions.reshape(-1, 1) * [-0.5, 0.5]
 
 
 def _squared_hinge(

@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from featx.errors import TrainingError
 from featx.heads import logistic
 from featx.heads.dense import TrainingSet
-from featx.heads.inference import save_model
+from featx.heads.inference import read_head, save_model
 from featx.heads.logistic import folds_of
 from featx.heads.registry import HEADS, train_head
 from featx.heads.training_loop import Training, count_parameters, predict_proba
@@ -61,6 +61,9 @@ def test_saved_heads_give_the_same_probabilities(name, tmp_path):
     np.testing.assert_array_equal(
         predict_proba(load_model(tmp_path / "head.keras"), X_test), predict_proba(model, X_test)
     )
+    read = read_head(tmp_path / "head.keras")
+    np.testing.assert_allclose(read.predict_proba(X_test), predict_proba(model, X_test), atol=1e-6)
+    np.testing.assert_allclose(predict_proba(read.to_keras(), X_test), predict_proba(model, X_test), atol=1e-6)
 
 
 @pytest.mark.parametrize(("n_classes", "outputs"), [(2, 1), (3, 3)])

@@ -88,6 +88,17 @@ def test_the_loss_of_weighted_rows_is_that_of_repeated_rows():
     np.testing.assert_allclose(slopes.sum(axis=0), of_repeated.sum(axis=0))
 
 
+def test_a_sample_has_two_images_of_each_class(monkeypatch):
+    monkeypatch.setattr(svm, "SAMPLE_ROWS", 30)
+    rng = np.random.default_rng(0)
+    y = np.sort(np.concatenate([np.repeat(np.arange(20), 5), np.zeros(200, np.int64)]))
+    X = (rng.normal(size=(20, 20))[y] + 0.1 * rng.normal(size=(300, 20))).astype(np.float32)
+    images = TrainingSet(X, y, digests_of(X), np.arange(300) % 5 == 0, 20)
+    trained = train_head("svm", images, Training())
+    assert trained.details["cv_images"] == 40
+    assert (predict_proba(trained.model, X).argmax(axis=1) == y).mean() > 0.99
+
+
 def test_a_fit_that_does_not_converge_says_so_in_the_details_only(monkeypatch):
     monkeypatch.setattr(svm, "MAX_ITERATIONS", 1)
     X, y, _, _ = digits(3, 90)
