@@ -40,7 +40,7 @@ RESULT_HEADER = (
 )
 
 #: The same where images can have several labels.
-LABELS_HEADER = ("Approach", "Subset accuracy (95 % CI)", "mAP (95 % CI)", "AUC", "F1", "p (Holm)")
+LABELS_HEADER = ("Approach", "Subset accuracy", "mAP (95 % CI)", "AUC", "F1", "p (Holm)")
 
 #: What the terminal has no room for: where classes are unbalanced, balanced accuracy says more than calibration.
 _LEFT_OUT, _LEFT_OUT_UNBALANCED = {"Balanced", "PR-AUC"}, {"ECE", "PR-AUC"}
@@ -275,11 +275,18 @@ def _precision_text(comparison: Comparison, escape: Callable[[str], str]) -> str
     found = comparison.best.metrics.multilabel
     if not found or found.mean_average_precision is None:
         return ""
-    n = comparison.n_test
+    highest = max(comparison.approaches, key=_mean_average_precision)
+    is_best = _mean_average_precision(highest) <= found.mean_average_precision
+    more = "" if is_best else f" {escape(highest.name)} has the highest, {precision_cell(highest)}."
     return (
         f"The mean average precision of {escape(comparison.best.name)} is {precision_cell(comparison.best)}; that of "
-        f"always answering each label's share is {percent(found.mean_prevalence, n)}."
+        f"always answering each label's share is {percent(found.mean_prevalence, comparison.n_test)}.{more}"
     )
+
+
+def _mean_average_precision(approach: Approach) -> float:
+    found = approach.metrics.multilabel
+    return (found.mean_average_precision if found else None) or 0.0
 
 
 def _seeds_text(approach: Approach) -> str:
