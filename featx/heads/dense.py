@@ -50,13 +50,13 @@ class TrainingSet:
         X: `(n, ...)` float16 or float32 features: an array, a memory map, or rows that are on disk.
         y: `(n,)` int64 labels, `0` to `n_classes - 1`; or `(n, n_classes)` bool, which labels each image has, if images
             can have several.
-        digests: `(n, 32)` uint8, see `featx.dataset.ImageDataset.units`: `logreg` never has images with the same one on
-            both sides of a fold.
-        is_validation: `(n,)`, the rows that decide when training stops. `logreg` trains on all rows.
+        digests: `(n, 32)` uint8, see `featx.dataset.ImageDataset.units`: images with the same one are never on both
+            sides of a fold, or each other's neighbours when `knn` leaves images out.
+        is_validation: `(n,)`, the rows that decide when `dense` stops. The other heads train on all rows.
         n_classes: number of classes, 2 or more.
         views: `(n, n_views, ...)` features of augmented views of the same images. In each epoch `dense` sees one row of
-            each image: itself or a view. `logreg` sees all of them. It chooses C by images of which it has seen no
-            view.
+            each image: itself or a view. The other heads see all of them. They choose their settings by images of which
+            they have seen no view.
         class_weights: `(n_classes,)`, how much an image of each class counts; None if all count the same.
     """
 

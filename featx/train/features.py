@@ -255,7 +255,7 @@ def _rows_on_disk(store: FeatureStore, digests: np.ndarray, memory: MemoryLimit,
     """Return the same, left on disk, and say so: with the views, if there are any, they would take `n_bytes`."""
     log.info(
         "%s of %s features stay on disk during training, because they need more memory than %s (--memory). "
-        "A streaming solver fits logistic regression.",
+        "Heads read them from there.",
         size(n_bytes),
         store.recipe.backbone,
         size(memory.n_bytes),

@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 from sklearn.neighbors import KNeighborsClassifier
 
-from featx.errors import FeatxError
+from featx.errors import FeatxError, NotEnoughMemoryError
 from featx.heads import knn
 from featx.heads.dense import TrainingSet
 from featx.heads.inference import nearest_votes, read_head, save_model
 from featx.heads.knn import Vote
-from featx.heads.registry import train_head
+from featx.heads.registry import check_memory, train_head
 from featx.heads.training_loop import Training, predict_proba
 from tests.heads.test_dense import digests_of, digits, head
 
@@ -119,6 +119,14 @@ def test_of_many_images_some_are_left_out(monkeypatch):
     assert trained.details["cv_images"] == 50
     assert trained.out_of_fold is None
     assert (predict_proba(trained.model, X_test).argmax(axis=1) == y_test).mean() > 0.9
+
+
+def test_memory_that_all_features_do_not_fit_in_is_refused_before(monkeypatch):
+    monkeypatch.setattr("featx.heads.registry.free_memory_bytes", lambda: 100 << 20)
+    X = np.broadcast_to(np.float16(0), (10_000, 8192))
+    with pytest.raises(NotEnoughMemoryError, match=r"knn needs about 1000 MiB .* for 10,000 rows and 8,192 features"):
+        check_memory("knn", X, 10_000, 2)
+    check_memory("dense", X, 10_000, 2)
 
 
 def test_a_saved_head_that_was_made_up_is_refused(tmp_path, monkeypatch):
