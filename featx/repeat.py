@@ -8,6 +8,7 @@ from typing import Any
 
 from featx.report import make_report
 from featx.storage import as_path
+from featx.system import brief
 from featx.text import printable
 from featx.train import METRICS_NAME, Settings, read_settings, train_top
 
@@ -28,6 +29,10 @@ class Rerun:
     differences: tuple[str, ...]
     results: dict[str, tuple[float | None, float | None]]
     is_same: bool
+
+    def __repr__(self) -> str:
+        same = "the same" if self.is_same else "different"
+        return f"<Rerun {brief(self.dir)}: results are {same}, {len(self.differences):,} differences before training>"
 
     def __str__(self) -> str:
         """Return one line that says what is different."""

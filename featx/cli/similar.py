@@ -69,19 +69,32 @@ def similar(
     """
     from featx.similar import find_similar
 
-    on_terminal = sys.stdout.isatty()
-    form = "jsonl" if output.as_json else form or ("table" if on_terminal else "csv")
+    form = "jsonl" if output.as_json else form or ("table" if sys.stdout.isatty() else "csv")
+    _check(form, html, ends_null=ends_null)
+    found = find_similar(data, find_files(photos, sys.stdin), cache_dir=cache_dir, show=output.show, **options)
+    if html:
+        _write_page(found, html)
+    _print(found, form, ends_null=ends_null)
+    if all(found.reasons):
+        click.get_current_context().exit(1)
+
+
+def _check(form: str, html: Path | None, *, ends_null: bool) -> None:
+    """Fail before anything long is done."""
     if ends_null and form != "paths":
         raise click.UsageError("--null is for --format paths.")
     if html and (html.exists() or html.is_symlink()):
         raise FeatxError(f"{printable(html)} already exists: remove it, or choose another file with --html.")
-    files = find_files(photos, sys.stdin)
-    found = find_similar(data, files, cache_dir=cache_dir, show=output.show, **options)
-    if html:
-        from featx.report import contact_sheet
 
-        with new_file(html) as making:
-            making.built.write_text(contact_sheet(found, html.parent), encoding="utf-8")
+
+def _write_page(found: "SimilarImages", html: Path) -> None:
+    from featx.report import contact_sheet
+
+    with new_file(html) as making:
+        making.built.write_text(contact_sheet(found, html.parent), encoding="utf-8")
+
+
+def _print(found: "SimilarImages", form: str, *, ends_null: bool) -> None:
     if form == "table":
         say(shown_text(_table(found).split("\n")))
     elif form == "paths":
@@ -89,10 +102,8 @@ def similar(
         names = (os.fsencode(str(path)) + end for photo in range(len(found)) for path, *_ in found.of(photo))
         say_data(b"".join(names), ends_line=False)
     else:
-        text = {"csv": _csv, "jsonl": _json_lines}[form](found, one_line if on_terminal else str)
+        text = {"csv": _csv, "jsonl": _json_lines}[form](found, one_line if sys.stdout.isatty() else str)
         say_data(text.encode("utf-8", "surrogateescape"))
-    if all(found.reasons):
-        click.get_current_context().exit(1)
 
 
 def _table(found: "SimilarImages") -> str:

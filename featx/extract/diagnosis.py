@@ -112,6 +112,11 @@ class Diagnosis:
     cache: tuple[CacheEntry, ...]
     self_tests: tuple[SelfTest, ...]
 
+    def __repr__(self) -> str:
+        failed = [test.precision for test in self.self_tests if not test.is_passed]
+        tests = f"self-test in {' and '.join(failed)} failed" if failed else "self-tests passed"
+        return f"<Diagnosis: {self.engine or 'no engine'}, {len(self.problems):,} problems, {tests}>"
+
     @property
     def is_sound(self) -> bool:
         """Whether everything that was looked at works."""

@@ -47,6 +47,9 @@ class Settings:
     arguments: dict[str, Any]
     found: dict[str, Any]
 
+    def __repr__(self) -> str:
+        return f"<Settings of {self.command}: {len(self.arguments)} arguments>"
+
     def restored(self) -> dict[str, Any]:
         """Return the arguments as the function takes them.
 

@@ -146,7 +146,9 @@ def test_the_sentence_says_who_is_as_good_with_few_images(comparison):
 
 def test_the_command_line_takes_shots(tmp_path, monkeypatch):
     asked = {}
-    monkeypatch.setattr("featx.cli.compare.compare_approaches", lambda _data, **options: asked.update(options) or 1 / 0)
+    monkeypatch.setattr(
+        "featx.report.folder.compare_approaches", lambda _data, **options: asked.update(options) or 1 / 0
+    )
     data = write_photos(tmp_path / "data", n_train=4, n_test=3)
     for words, shots in ((["--shots", "1,3"], (1, 3)), (["--learning-curve", "--shots"], SHOTS), ([], False)):
         CliRunner().invoke(main, ["compare", str(data), "--report-dir", str(tmp_path / "report"), *words])

@@ -18,6 +18,7 @@ from featx.errors import DatasetError
 from featx.extract.extract import extract_features
 from featx.extract.options import extract_command
 from featx.heads.training_loop import Training
+from featx.train.settings import read_settings
 from featx.train.train import train_top
 from tests.conftest import SMALL
 from tests.test_reproducible import figures
@@ -61,11 +62,12 @@ def test_a_folder_and_the_table_that_says_the_same_give_the_same_run(data, tmp_p
         train_top(one, cache_dir=cache, run_dir=tmp_path / name, training=Training(epochs=2), **SMALL)
     names = {path.name for path in (tmp_path / "folder").iterdir()}
     assert names == {path.name for path in (tmp_path / "table").iterdir()}
+    assert read_settings(tmp_path / "folder").found == read_settings(tmp_path / "table").found
     for file in sorted(names):
         one, other = (tmp_path / name / file for name in given)
         if file.endswith(".json"):
             assert figures(one) == figures(other), file
-        elif not file.endswith(".keras"):  # a zip has the time in it
+        elif not file.endswith((".keras", ".toml")):  # a zip has the time in it, and the settings name the table
             assert one.read_bytes() == other.read_bytes(), file
 
 

@@ -301,8 +301,29 @@ def test_what_is_shown_of_anything_public_is_short(world, tmp_path):
     extraction = featx.extract_features(folder / "data", **how)
     direct = featx.DirectClassifier.load(weights="random", cache_dir=folder / "cache")
     export = featx.export_run(tmp_path / "run", tmp_path / "m.keras", cache_dir=folder / "cache")
+    photo = folder / "data" / extraction.dataset.paths[0]
+    found = featx.Diagnosis(
+        versions=dict.fromkeys(many, "1"),
+        missing=many,
+        hardware={"processor": "x" * n},
+        free_memory_bytes=n,
+        keras_backend="tensorflow",
+        gpu=False,
+        has_cuda=False,
+        engine="openvino",
+        fast=(),
+        weights=many,
+        problems=many,
+        cache_dir=folder,
+        cache=(),
+        self_tests=(),
+    )
     shown = [
         large,
+        found,
+        featx.Rerun(tmp_path, many, dict.fromkeys(many, (0.5, 0.5)), is_same=False),
+        featx.find_similar(folder / "data", [photo] * 20, **how),
+        featx.export_features(folder / "data", tmp_path / "f.npz", **how),
         featx.ImageFolders(folder / "data", labels=[("a.jpg", "cat")] * n),
         featx.Labels("a table with a long name/" * 50),
         featx.list_backbones()[0],

@@ -117,7 +117,7 @@ def test_what_cannot_be_tuned_is_refused_before_anything_is_read(tmp_path, optio
 
 
 def test_heads_cannot_be_chosen_for_a_tuned_block(world, tmp_path):
-    with pytest.raises(FeatxError, match="leave heads out"):
+    with pytest.raises(FeatxError, match=r"leave heads \(--head\) out"):
         train(world, tmp_path, heads="logreg")
     with pytest.raises(FeatxError, match=r"A block to tune is text, such as block5\. Received: 5"):
         train(world, tmp_path, tune=5)
