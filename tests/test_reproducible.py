@@ -162,7 +162,7 @@ def test_figures_are_no_constants(homes):
 
 
 #: What a run says of itself that is of the moment: times, memory, dates, and the command with its folders.
-OF_THE_MOMENT = {"created_at", "command", "hardware", "cache_dir"}
+OF_THE_MOMENT = {"created_at", "command", "hardware", "settings"}
 
 
 def figures(path: Path) -> Any:
