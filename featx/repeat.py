@@ -40,7 +40,7 @@ class Rerun:
             return "Data, weights, versions and processor are the same, and so are the results, bit for bit."
         what = f"Different: {'; '.join(self.differences)}. " if self.differences else ""
         if self.is_same:
-            return f"{what}The results are the same all the same, bit for bit."
+            return f"{what}The results are still the same, bit for bit."
         changes = [f"{name} {_percent(old)} before, {_percent(new)} now" for name, (old, new) in self.results.items()]
         why = (
             "" if self.differences else "Data, weights, versions and processor are the same, but the results are not. "

@@ -156,6 +156,22 @@ def write_photos(root: Path, n_train: int = 12, n_test: int = 4, classes: tuple[
     return root
 
 
+def write_patients(folder: Path) -> tuple[Path, Path]:
+    """Write images whose pixels tell the patient and not the class, and a table of them: path, label, patient."""
+    (folder / "images").mkdir()
+    rows = ["path,label,patient"]
+    for patient in range(24):
+        rng = np.random.default_rng(patient)
+        fingerprint = np.asarray(Image.fromarray(rng.integers(0, 256, (4, 4, 3), np.uint8)).resize((32, 32)), float)
+        for number in range(4):
+            noise = np.random.default_rng([patient, number]).normal(0, 12, (32, 32, 3))
+            name = f"{patient}-{number}.png"
+            Image.fromarray(np.clip(fingerprint + noise, 0, 255).astype(np.uint8)).save(folder / "images" / name)
+            rows.append(f"{name},{'ill' if patient % 2 else 'well'},p{patient}")
+    (folder / "labels.csv").write_text("\n".join(rows), encoding="utf-8")
+    return folder / "images", folder / "labels.csv"
+
+
 def _texture(number: int, rng: np.random.Generator) -> np.ndarray:
     """Return waves (40, 48, 3) uint8 whose direction and colour tell the class."""
     y, x = np.mgrid[0:40, 0:48]

@@ -59,10 +59,9 @@ def _gpu(found: Diagnosis) -> str:
 
 
 def _fast(found: Diagnosis) -> str:
-    if not found.fast:
-        return "float32 is the fastest precision here; int8 is faster, but clips sums and is corrected for that"
     auto = "bfloat16" if "bfloat16" in found.fast else "float32"
-    return f"{' and '.join(found.fast)} {'is' if len(found.fast) == 1 else 'are'} faster than float32; auto is {auto}"
+    are = "is" if len(found.fast) == 1 else "are"
+    return f"{' and '.join(found.fast)} {are} faster than float32; --precision auto means {auto}"
 
 
 def _cache(found: Diagnosis) -> str:
@@ -70,7 +69,8 @@ def _cache(found: Diagnosis) -> str:
     n_rows, n_bytes = sum(store.n_images for store in stores), sum(entry.size_bytes for entry in found.cache)
     if not found.cache:
         return f"{printable(found.cache_dir)} is empty"
-    return f"{len(stores):,} stores with {n_rows:,} rows of features in {printable(found.cache_dir)}, {size(n_bytes)}"
+    what = "1 store" if len(stores) == 1 else f"{len(stores):,} stores"
+    return f"{what} with {n_rows:,} rows of features in {printable(found.cache_dir)}, {size(n_bytes)}"
 
 
 def _self_test(test: SelfTest) -> str:

@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -14,15 +14,10 @@ from featx.cli.predict import find_files
 from featx.cli.terminal import say, say_data
 from featx.dataset import ImageFolders
 from featx.errors import FeatxError
+from featx.similar import MAX_K, SimilarImages, find_similar
 from featx.storage import StoragePath, new_file
 from featx.system import csv_lines, text_table
 from featx.text import one_line, printable, shown_text
-
-if TYPE_CHECKING:
-    from featx.similar import SimilarImages
-
-#: More similar images than anybody looks at.
-MAX_K = 10_000
 
 
 @click.command()
@@ -67,8 +62,6 @@ def similar(
       featx similar data/ photo.jpg --format paths -0 | xargs -0 cp -t alike/
       featx similar data/ holidays/ --html similar.html
     """
-    from featx.similar import find_similar
-
     form = "jsonl" if output.as_json else form or ("table" if sys.stdout.isatty() else "csv")
     _check(form, html, ends_null=ends_null)
     found = find_similar(data, find_files(photos, sys.stdin), cache_dir=cache_dir, show=output.show, **options)
@@ -87,14 +80,14 @@ def _check(form: str, html: Path | None, *, ends_null: bool) -> None:
         raise FeatxError(f"{printable(html)} already exists: remove it, or choose another file with --html.")
 
 
-def _write_page(found: "SimilarImages", html: Path) -> None:
+def _write_page(found: SimilarImages, html: Path) -> None:
     from featx.report import contact_sheet
 
     with new_file(html) as making:
         making.built.write_text(contact_sheet(found, html.parent), encoding="utf-8")
 
 
-def _print(found: "SimilarImages", form: str, *, ends_null: bool) -> None:
+def _print(found: SimilarImages, form: str, *, ends_null: bool) -> None:
     if form == "table":
         say(shown_text(_table(found).split("\n")))
     elif form == "paths":
@@ -106,7 +99,7 @@ def _print(found: "SimilarImages", form: str, *, ends_null: bool) -> None:
         say_data(text.encode("utf-8", "surrogateescape"))
 
 
-def _table(found: "SimilarImages") -> str:
+def _table(found: SimilarImages) -> str:
     rows = []
     for number, (photo, reason) in enumerate(zip(found.photos, found.reasons, strict=True)):
         name = f"  {photo}"
@@ -118,7 +111,7 @@ def _table(found: "SimilarImages") -> str:
     return text_table(["photo", "similar image", "class", "similarity"], rows, n_left=3)
 
 
-def _csv(found: "SimilarImages", shown: Callable[[str], str]) -> str:
+def _csv(found: SimilarImages, shown: Callable[[str], str]) -> str:
     rows = []
     for number, (photo, reason) in enumerate(zip(found.photos, found.reasons, strict=True)):
         if reason:
@@ -129,7 +122,7 @@ def _csv(found: "SimilarImages", shown: Callable[[str], str]) -> str:
     return "".join(csv_lines(header, [list(map(shown, row)) for row in rows])).removesuffix("\n")
 
 
-def _json_lines(found: "SimilarImages", _shown: Callable[[str], str]) -> str:
+def _json_lines(found: SimilarImages, _shown: Callable[[str], str]) -> str:
     return "\n".join(
         json.dumps(
             {

@@ -79,8 +79,8 @@ def run_text(run: Run) -> Shown:
         lines.append(_folds_text(crossed))
     elif features.dataset.n_test < FEW_TEST_IMAGES:
         lines.append(
-            f"With only {features.dataset.n_test:,} test images, these 95 % intervals are wide: --folds 5 tests on all "
-            f"{features.dataset.n_images:,} images."
+            f"With only {features.dataset.n_test:,} test images, these 95 % intervals are wide. Add --folds 5 to "
+            f"test on all {features.dataset.n_images:,} images."
         )
     what = "set of labels" if is_multilabel else "class"
     lines.append(f"Always answering {commonest}, the most common {what}, gets {_percent(share)} right.")

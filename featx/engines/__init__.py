@@ -36,4 +36,3 @@ from featx.engines.quantization import (
     calibration_rows,
     choose_calibration,
 )
-from featx.engines.saturation import int8_saturates

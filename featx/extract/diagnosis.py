@@ -2,7 +2,6 @@
 
 import tempfile
 import time
-from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from importlib import metadata
@@ -11,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from featx.backbones import BACKBONES, Weights, has_weights_here
-from featx.engines import AUTO, EngineOptions, choose_engine, create_engine, int8_saturates
+from featx.engines import AUTO, EngineOptions, choose_engine, create_engine
 from featx.errors import FeatxError
 from featx.extract.cache import CacheEntry, list_cache
 from featx.extract.options import DEFAULT_CACHE_DIR, resolve_recipe
@@ -146,7 +145,7 @@ def diagnose(cache_dir: StoragePath | str = DEFAULT_CACHE_DIR, *, show: bool = F
         gpu=gpu,
         has_cuda=cuda_capability() is not None,
         engine=_engine(problems),
-        fast=(*precisions[1:], *_int8(problems)),
+        fast=(*precisions[1:], "int8"),
         weights=_weights(problems),
         cache_dir=cache_dir,
         cache=_cache(cache_dir, problems),
@@ -206,14 +205,6 @@ def _engine(problems: list[str]) -> str:
     except FeatxError as error:
         problems.append(str(error))
         return ""
-
-
-def _int8(problems: list[str]) -> Sequence[str]:
-    try:
-        return () if int8_saturates() else ("int8",)
-    except FeatxError as error:
-        problems.append(str(error))
-        return ()
 
 
 def _weights(problems: list[str]) -> tuple[str, ...]:

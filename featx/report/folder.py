@@ -10,6 +10,11 @@ from typing import TYPE_CHECKING, Any
 from featx.compare import Approach, Comparison, ErrorAnalysis, compare_approaches, with_claims
 from featx.dataset import Data, ImageFolders
 from featx.errors import FeatxError, reason_of
+from featx.report.cells import (
+    class_measures,
+    label_measures,
+    short_value,
+)
 from featx.report.html.page import page_html
 from featx.report.plots.diagnostics import (
     confusion_chart,
@@ -24,17 +29,14 @@ from featx.report.text import (
     LABEL_COLUMNS,
     LEARNING_NOTE,
     TIME_NOTE,
-    class_measures,
     classes_text,
     curve_verdict,
     few_images_note,
     first_seed_note,
     hardware_text,
     images_text,
-    label_measures,
     quality_note,
     repeats_note,
-    short_value,
     table,
     title,
     verdict_lines,

@@ -4,4 +4,4 @@ Every image is compared, so none is missed.
 """
 
 from featx.similar.feature_map import feature_map
-from featx.similar.similar import SimilarImages, find_similar
+from featx.similar.similar import MAX_K, SimilarImages, find_similar

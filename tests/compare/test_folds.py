@@ -1,6 +1,5 @@
 """Comparisons in cross-validation: the figures are those of models that saw nothing, and so is the test."""
 
-import csv
 import json
 import shutil
 from pathlib import Path
@@ -8,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from PIL import Image
 
 from featx.cli.main import main
 from featx.compare.compare import compare_approaches
@@ -20,7 +18,7 @@ from featx.heads.training_loop import Training
 from featx.report.folder import write_report
 from featx.report.text import quality_note, table, verdict
 from featx.train.folds import make_folds
-from tests.conftest import SMALL, write_photos
+from tests.conftest import SMALL, write_patients, write_photos
 from tests.train.test_folds import NONE, dataset_of
 
 # The test
@@ -110,23 +108,11 @@ def test_it_survives_json_and_the_report_speaks_of_folds(comparison, tmp_path):
 
 def test_patients_that_are_known_do_not_help(tmp_path, new_cache):
     """The same as for one split: pixels tell the patient, and nothing tells the class."""
-    images = tmp_path / "images"
-    images.mkdir()
-    rows = []
-    for patient in range(24):
-        rng = np.random.default_rng(patient)
-        fingerprint = np.asarray(Image.fromarray(rng.integers(0, 256, (4, 4, 3), np.uint8)).resize((32, 32)), float)
-        for number in range(4):
-            noise = np.random.default_rng([patient, number]).normal(0, 12, (32, 32, 3))
-            name = f"{patient}-{number}.png"
-            Image.fromarray(np.clip(fingerprint + noise, 0, 255).astype(np.uint8)).save(images / name)
-            rows.append((name, "ill" if patient % 2 else "well", "", f"p{patient}"))
-    with (tmp_path / "labels.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([("path", "label", "patient"), *((row[0], row[1], row[3]) for row in rows)])
+    images, table = write_patients(tmp_path)
     cache = new_cache(tmp_path / "cache")
     found = {}
     for column in (None, "patient"):
-        data = ImageFolders(images, labels=Labels(tmp_path / "labels.csv", group_column=column))
+        data = ImageFolders(images, labels=Labels(table, group_column=column))
         comparison = compare_approaches(data, cache_dir=cache, training=Training(epochs=2), folds=5, **SMALL)
         found[column] = {approach.name: approach.accuracy for approach in comparison.approaches}["vgg16 + logreg"]
     assert found[None] > 0.85

@@ -1,6 +1,8 @@
 """`featx doctor` finds what is here, and notices wrong features."""
 
 import json
+import tomllib
+from pathlib import Path
 
 import numpy as np
 
@@ -21,7 +23,7 @@ def test_this_machine_is_sound_and_what_it_has_is_said(tmp_path, cache, monkeypa
     found = diagnose(cache)
     lines = diagnosis_text(found).splitlines()
     assert 9 <= len(lines) <= 11
-    assert any(line.startswith("Cache: 1 stores with 12 rows of features") for line in lines)
+    assert any(line.startswith("Cache: 1 store with 12 rows of features") for line in lines)
     assert any("weights on this machine" in line and "resnet50" in line for line in lines)
     assert sum("passed" in line for line in lines) == 1 + has_fast_bfloat16()
     values = json.loads(json.dumps(diagnosis_json(found)))
@@ -42,3 +44,11 @@ def test_a_folder_that_is_not_there_is_a_problem(tmp_path, monkeypatch):
     found = diagnose(tmp_path)
     assert any("names no folder" in problem for problem in found.problems)
     assert not found.is_sound
+
+
+def test_the_extras_are_those_of_the_package():
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = {name: needed for name, needed in project["optional-dependencies"].items() if name != "dev"}
+    assert diagnosis.EXTRAS.keys() == extras.keys()
+    for name, package in diagnosis.EXTRAS.items():
+        assert any(needed.startswith(package) for needed in extras[name])

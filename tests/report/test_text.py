@@ -472,8 +472,8 @@ def test_a_small_test_split_says_what_it_is_worth_and_what_says_more():
     small, large = (comparison(approach("a + logreg", round(0.9 * n), n_test=n)) for n in (499, 500))
     low, high = (round(100 * end) for end in small.best.accuracy_interval)
     assert few_images_note(small) == (
-        f"With only 499 test images, all that is known of the accuracy of a + logreg is that it is between {low} and "
-        f"{high} %. --folds 5 tests on all 1,499 images."
+        "With only 499 test images, the accuracy of a + logreg is known only roughly: it is probably between "
+        f"{low} and {high} %. Add --folds 5 to test on all 1,499 images."
     )
     assert not few_images_note(large)
 

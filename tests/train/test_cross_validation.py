@@ -21,7 +21,7 @@ from featx.train.cross_validation import resampled_interval
 from featx.train.features import load_features
 from featx.train.metrics import measure
 from featx.train.train import train_on_features, train_top
-from tests.conftest import SMALL, write_photos
+from tests.conftest import SMALL, write_patients, write_photos
 
 FAST = Training(epochs=2)
 
@@ -178,22 +178,10 @@ def test_what_cannot_be_done_is_refused(run, tmp_path, options, message):
 
 def test_patients_that_are_known_do_not_help(tmp_path, new_cache):
     """Pixels tell the patient, and nothing tells the class: with groups, the figure is chance."""
-    images = tmp_path / "images"
-    images.mkdir()
-    rows = [("path", "label", "patient")]
-    for patient in range(24):
-        rng = np.random.default_rng(patient)
-        fingerprint = np.asarray(Image.fromarray(rng.integers(0, 256, (4, 4, 3), np.uint8)).resize((32, 32)), float)
-        for number in range(4):
-            noise = np.random.default_rng([patient, number]).normal(0, 12, (32, 32, 3))
-            name = f"{patient}-{number}.png"
-            Image.fromarray(np.clip(fingerprint + noise, 0, 255).astype(np.uint8)).save(images / name)
-            rows.append((name, "ill" if patient % 2 else "well", f"p{patient}"))
-    with (tmp_path / "labels.csv").open("w", newline="") as file:
-        csv.writer(file).writerows(rows)
+    images, table = write_patients(tmp_path)
     cache = new_cache(tmp_path / "cache")
     extract_features(images, cache_dir=cache, **SMALL)
-    data = ImageFolders(images, labels=Labels(tmp_path / "labels.csv", group_column="patient"))
+    data = ImageFolders(images, labels=Labels(table, group_column="patient"))
     run = train_top(data, run_dir=tmp_path / "run", cache_dir=cache, training=FAST, folds=5, heads="logreg", **SMALL)
     assert run.results[0].metrics.accuracy < 0.75
     fold_of = {}

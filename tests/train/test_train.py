@@ -231,9 +231,8 @@ def test_a_head_that_is_no_better_than_one_answer_for_all_is_called_so(lopsided)
 
 
 def test_a_small_test_split_is_said_to_be_small(lopsided, trained):
-    assert "With only 21 test images, these 95 % intervals are wide: --folds 5 tests on all 37 images." in run_text(
-        lopsided
-    )
+    expected = "With only 21 test images, these 95 % intervals are wide. Add --folds 5 to test on all 37 images."
+    assert expected in run_text(lopsided)
     dataset, many = trained.run.features.dataset, np.ones(500, bool)
     dataset = replace(dataset, is_test=many, paths=("x",) * 500, labels=np.arange(500) % 2)
     assert "With only" not in run_text(replace(trained.run, features=replace(trained.run.features, dataset=dataset)))

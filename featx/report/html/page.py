@@ -24,6 +24,16 @@ from featx.compare import Approach, ApproachImages, Claim, ClassSample, Comparis
 from featx.dataset import Data, ImageFolders
 from featx.errors import ImageError
 from featx.images import decode_image, read_file
+from featx.report.cells import (
+    LabelMeasures,
+    class_measures,
+    cost_cells,
+    label_measures,
+    percent,
+    repeats_cells,
+    result_cells,
+    short_value,
+)
 from featx.report.plots.diagnostics import (
     confusion_file_names,
     learning_curve_chart,
@@ -51,23 +61,15 @@ from featx.report.text import (
     LABEL_COLUMNS,
     LEARNING_NOTE,
     TIME_NOTE,
-    LabelMeasures,
-    class_measures,
     classes_text,
-    cost_cells,
     curve_verdict,
     few_images_note,
     first_seed_note,
     hardware_text,
     images_text,
-    label_measures,
-    percent,
     quality_note,
-    repeats_cells,
     repeats_header,
     repeats_note,
-    result_cells,
-    short_value,
     title,
     verdict_lines,
 )

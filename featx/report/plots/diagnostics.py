@@ -24,7 +24,10 @@ from featx.report.plots.page import (
     new_page,
     short,
 )
-from featx.report.text import accuracy_word, first_seed_note
+from featx.report.text import (
+    accuracy_word,
+    first_seed_note,
+)
 from featx.system import n_columns
 from featx.train import Confusion
 

@@ -8,6 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featx.compare import SIGNIFICANCE, Approach, Comparison, ranked
+from featx.report.cells import (
+    accuracy_text,
+    percent,
+    result_cells,
+)
 from featx.report.plots.page import (
     COLOURS,
     DIM,
@@ -21,7 +26,10 @@ from featx.report.plots.page import (
     new_page,
     short,
 )
-from featx.report.text import accuracy_text, accuracy_word, percent, result_cells, title
+from featx.report.text import (
+    accuracy_word,
+    title,
+)
 from featx.system import duration
 
 if TYPE_CHECKING:
