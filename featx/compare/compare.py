@@ -133,7 +133,7 @@ def compare_approaches(
         learning_curve: also train every approach on smaller parts of the training images; numbers of images, or True
             for 1 to 100 % of them. Each is trained with three seeds, or `repeats` if that is more.
         shots: also train every approach on few images of each class: numbers of them, or True for 1, 2, 5 and 10. Each
-            is drawn with ten seeds, or `repeats` if that is more. This is a learning curve, too, the only one.
+            is drawn with ten seeds, or `repeats` if that is more. These points replace those of `learning_curve`.
         views: augmented views that each head is trained on as well, in a row of its own.
         repeats: how often each approach is trained, each time with the next seed.
         folds: divide all images, also those of the test split, into this many folds, and test each fold with models
