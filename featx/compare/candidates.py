@@ -4,6 +4,7 @@ import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Literal
 
@@ -43,6 +44,7 @@ from featx.train import (
     Confusion,
     Features,
     Folds,
+    Reference,
     Result,
     Settings,
     Tuning,
@@ -507,11 +509,13 @@ class FeatureRequest:
         with waiting(f"read the features of {self._recipe.backbone}", show=training.show):
             features, viewed = self.features(dataset, training.memory)
 
+        reference = cache(partial(Reference.of, features, show=training.show))  # one for all heads
+
         def keep(candidate: Candidate, result: Result) -> None:
             if runs_dir and candidate.features:
                 runs_dir.mkdir(parents=True, exist_ok=True)  # it is in a report folder, which is marked
                 run_dir = runs_dir / run_name(candidate.name)
-                rest = (dataset.warnings, self._cache_dir, None, how.settings)
+                rest = (dataset.warnings, self._cache_dir, None, how.settings, reference())
                 with system_errors(f"The run folder {printable(run_dir)}", "written"), new_folder(run_dir) as making:
                     write_run(making.built, candidate.features, [result], training, self.weights, *rest)
 

@@ -3,7 +3,7 @@
 import json
 import logging
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, astuple, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -28,12 +28,14 @@ from featx.heads import (
 )
 from featx.recipe import Recipe
 from featx.storage import StoragePath, expanded, nearest_folder, read_small
-from featx.system import brief, check_name, command_line, csv_lines, hardware, now, versions
+from featx.system import brief, check_name, command_line, hardware, now, versions
 from featx.text import printable
 from featx.train.cross_validation import CrossValidated, CrossValidation
 from featx.train.features import Features
 from featx.train.metrics import Result, class_metrics, confusion_matrix
+from featx.train.reference import Reference
 from featx.train.settings import SETTINGS_NAME, Settings
+from featx.train.tables import write_csv
 
 FORMAT = "featx-run"
 #: A run with a tuned block has its own version: its heads are not what they were before, and an older featx says so.
@@ -113,6 +115,14 @@ class SavedRun:
                 f"{len(self.class_names)}; train again with featx train-top."
             )
         return found
+
+    def reference(self) -> Reference | None:
+        """Return the training images that the run remembers; None if an older featx made it.
+
+        Raises:
+            FeatxError: it is damaged.
+        """
+        return Reference.read(self.dir)
 
     def find_weights(self, cache_dir: StoragePath, named: Path | None = None, *, download: bool = True) -> Weights:
         """Return the weights that this run was trained with: `named` if given, or wherever they are found.
@@ -249,13 +259,14 @@ def write_run(
     cache_dir: StoragePath | None = None,
     crossed: CrossValidation | None = None,
     settings: Settings | None = None,
+    reference: Reference | None = None,
 ) -> None:
     """Fill the empty `folder` with a run: models, metrics, history, predictions, split, the recipe and the class names.
 
     It also notes the path of the backbone's `weights`, which predictions need, and the `warnings` about the data. An
     int8 network is copied from the cache, because it depends on training images that may be gone later. If the heads
     were cross-validated, `crossed` says how, and the predictions are those of the folds.
-    `settings` are what decided all of it.
+    `settings` are what decided all of it, and `reference` has the training images that the run remembers.
 
     Raises:
         OSError: the folder cannot be written.
@@ -267,10 +278,12 @@ def write_run(
     _write_json(folder / METRICS_NAME, _metrics(features, results, training, weights, warnings, crossed))
     _write_json(folder / "class_names.json", features.dataset.class_names)
     (folder / "recipe.json").write_text(features.recipe.to_json() + "\n", encoding="utf-8")
-    _write_csv(folder / "history.csv", columns, epochs)
+    write_csv(folder / "history.csv", columns, epochs)
     _write_predictions(folder / "predictions.csv", features, results, crossed)
     if crossed is None:
         _write_split(folder / SPLIT_NAME, features)
+    if reference is not None:
+        reference.save(folder)
     if settings is not None:
         (folder / SETTINGS_NAME).write_bytes(settings.to_toml())
     if cache_dir is not None:
@@ -376,7 +389,7 @@ def _write_predictions(
         [dataset.paths[row], labels[row], *folds[i : i + 1], *(f"{value:.6f}" for value in probabilities[i])]
         for i, row in enumerate(test)
     )
-    _write_csv(path, columns, rows)
+    write_csv(path, columns, rows)
 
 
 def _write_split(path: Path, features: Features) -> None:
@@ -387,16 +400,11 @@ def _write_split(path: Path, features: Features) -> None:
         [image, label, split, *dataset.group_names[i : i + 1]]
         for i, (image, label, split) in enumerate(zip(dataset.paths, labels, features.split, strict=True))
     )
-    _write_csv(path, ["path", "label", "split", *group], rows)
+    write_csv(path, ["path", "label", "split", *group], rows)
 
 
 def _write_json(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value, indent=2, ensure_ascii=True) + "\n", encoding="utf-8")
-
-
-def _write_csv(path: Path, names: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-        file.writelines(csv_lines(names, rows))
 
 
 def _read_json(path: Path, kind: Callable[[], Any]) -> Any:

@@ -45,6 +45,7 @@ from featx.train.folds import MAX_FOLDS, MAX_REPEATS
 from featx.train.imbalance import accuracy_warnings
 from featx.train.metrics import Result
 from featx.train.near_duplicates import crossing_copies
+from featx.train.reference import Reference
 from featx.train.run_folder import METRICS_NAME, RUNS_NAME, write_run
 from featx.train.settings import settings_of
 from featx.train.tuning import Tuning
@@ -142,6 +143,7 @@ def train_top(
         crossing = ""
         if features.dataset.groups is None and not n_folds:
             crossing = crossing_copies(features.dataset, features.X, show=training.show)
+        reference = Reference.of(features, show=training.show)
         if n_folds:
             features, results, crossed = _cross_validated(features, names, tuning, training, n_folds, n_repeats)
         else:
@@ -157,7 +159,8 @@ def train_top(
             log.warning("%s", warning)
         with system_errors(f"The run folder {printable(making.path)}", "written"):
             settings = settings_of("train-top", given, features.dataset, [recipe])
-            write_run(making.built, features, results, training, weights, warnings, cache_dir, crossed, settings)
+            rest = (warnings, cache_dir, crossed, settings, reference)
+            write_run(making.built, features, results, training, weights, *rest)
     return Run(making.path, features, results, warnings, crossed)
 
 

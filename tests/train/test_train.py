@@ -75,6 +75,8 @@ def test_run_folder_holds_everything(run, trained):
         "history.csv",
         "predictions.csv",
         "split.csv",
+        "reference.npy",
+        "reference.csv",
         "featx.toml",
         "recipe.json",
         "class_names.json",

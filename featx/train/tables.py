@@ -1,0 +1,36 @@
+"""The tables in a run folder: CSV files with names exactly as they are."""
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from featx.storage import read_small
+from featx.system import csv_lines
+
+#: A table of a run is not larger than this.
+_MAX_BYTES = 1 << 30
+
+
+def write_csv(path: Path, names: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write a table with the columns `names`; what is not UTF-8 in a text comes out as the bytes that it is."""
+    with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+        file.writelines(csv_lines(names, rows))
+
+
+def read_csv(path: Path, names: Sequence[str]) -> list[list[str]]:
+    """Return the rows of a table that `write_csv` has written.
+
+    Raises:
+        ValueError: it has other columns than `names`, or is no such table.
+        OSError: it cannot be read.
+    """
+    text = read_small(path, _MAX_BYTES).decode("utf-8", "surrogateescape")
+    try:
+        header, *rows = csv.reader(io.StringIO(text, newline=""), strict=True)
+    except csv.Error as error:
+        raise ValueError(str(error)) from error
+    if header != list(names) or any(len(row) != len(names) for row in rows):
+        raise ValueError(f"it does not have the columns {', '.join(names)}")
+    return rows
