@@ -28,7 +28,7 @@ log = logging.getLogger("featx")
 MAX_TOP_K = 1000
 
 #: Options for a run only, and for a pretrained classifier only.
-_OF_RUN = ("head",)
+_OF_RUN = ("head", "explain")
 _OF_DIRECT = ("maps", "class_list", "backbone", "image_size", "resize", "precision", "preprocess", "layout")
 
 
@@ -65,6 +65,11 @@ _OF_DIRECT = ("maps", "class_list", "backbone", "image_size", "resize", "precisi
     help="File of the backbone's weights, if you moved it. With --direct, weights of the complete classifier: "
     "imagenet, a file, or random for tests.",
 )
+@click.option(
+    "--explain",
+    type=opt.LocalPath(path_type=Path),
+    help="Also write a page to this new folder: heat maps of the evidence, and the nearest training images.",
+)
 @opt.CACHE_DIR
 @opt.STAGE_ONE
 @opt.OUTPUT
@@ -75,6 +80,7 @@ def predict(
     direct: bool,
     top_k: int,
     form: str | None,
+    explain: Path | None,
     output: opt.Output,
     **options: Any,
 ) -> None:
@@ -89,13 +95,15 @@ def predict(
     \b
     Example:
       featx predict runs/first photo.jpg holidays/ --top-k 2
+      featx predict runs/first holidays/ --explain why/
       featx predict --direct photo.jpg --backbone resnet50 --map cats=281-285 --map dogs=151-268
     """
     on_terminal = sys.stdout.isatty()
     form = "jsonl" if output.as_json else form or ("table" if on_terminal else "csv")
     how = {name: options.pop(name) for name in ("workers", "strict")}
     files = find_files(_image_words(run, images, direct=direct), sys.stdin, zip_encoding)
-    predictions = _classifier(run, direct=direct, **options).predict(files, show=output.show, **how)
+    classifier = _classifier(run, direct=direct, **options)
+    predictions = _predictions(classifier, files, explain, show=output.show, **how)
     text = format_predictions(predictions, form, top_k, on_terminal=on_terminal)
     # Bytes: a program that reads them gets exact names, whatever the encoding of the terminal.
     if on_terminal:
@@ -125,6 +133,18 @@ def _classifier(run: str, *, direct: bool, **options: Any) -> "ImageClassifier":
     own = {name: value for name, value in options.items() if name not in others}
     own["weights"] = own["weights"] or None
     return DirectClassifier.load(**own) if direct else Classifier.load(run, **own)
+
+
+def _predictions(
+    classifier: "ImageClassifier", files: Sequence[StoragePath], folder: Path | None, **how: Any
+) -> "Predictions":
+    """Return the predictions for images; if there is a folder, it gets what they rest on."""
+    from featx.predict import Classifier
+    from featx.report import explain_to
+
+    if folder is None or not isinstance(classifier, Classifier):
+        return classifier.predict(files, **how)
+    return explain_to(classifier, files, folder, **how).predictions
 
 
 def find_files(words: Sequence[str], listed: Iterable[str] = (), zip_encoding: str | None = None) -> list[StoragePath]:

@@ -15,7 +15,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +66,7 @@ def save_model(model: Any, path: Path) -> None:
 
 
 @dataclass(frozen=True)
-class _Dense:
+class DenseLayer:
     """`kernel (n_in, n_out)`, `bias (n_out,)`, both float32, and the name of an activation.
 
     If `n_nearest` is not 0, the outputs go through `nearest_votes` instead.
@@ -78,6 +78,7 @@ class _Dense:
     n_nearest: int = 0
 
     def __call__(self, X: np.ndarray) -> np.ndarray:
+        """Return what the layer makes of its inputs: `(n, n_in)` to `(n, n_out)`."""
         outputs = X @ self.kernel + self.bias
         return nearest_votes(outputs, self.n_nearest) if self.n_nearest else _ACTIVATIONS[self.activation](outputs)
 
@@ -89,16 +90,17 @@ class Head:
     Attributes:
         feature_shape: of one image's features.
         n_classes: 2 or more.
+        layers: what has numbers in it, from the features to the probabilities.
     """
 
     feature_shape: tuple[int, ...]
     n_classes: int
-    _layers: tuple[_Dense, ...]
+    layers: tuple[DenseLayer, ...] = field(repr=False)
 
     @property
     def is_multilabel(self) -> bool:
         """Whether images can have several labels: it has a sigmoid for each."""
-        return len(self._layers[-1].bias) > 1 and self._layers[-1].activation == "sigmoid"
+        return len(self.layers[-1].bias) > 1 and self.layers[-1].activation == "sigmoid"
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
         """Return `(n, n_classes)` float64 probabilities for the features `X`, `(n, …)`.
@@ -114,7 +116,7 @@ class Head:
         with np.errstate(over="ignore", invalid="ignore"):  # said below
             for start in range(0, len(X), _SLAB_ROWS):
                 rows = X[start : start + _SLAB_ROWS].reshape(-1, math.prod(self.feature_shape)).astype(np.float32)
-                for layer in self._layers:
+                for layer in self.layers:
                     rows = layer(rows)
                 out[start : start + len(rows)] = np.hstack([1 - rows, rows]) if rows.shape[1] == 1 else rows
             if not self.is_multilabel:
@@ -125,16 +127,31 @@ class Head:
     def to_keras(self) -> Any:
         """Return a Keras model that computes the same: features `(n, …)` to what `output_layer` makes."""
         keras = import_keras()
-        if n_nearest := self._layers[0].n_nearest:
-            similarity, votes = self._layers
+        if n_nearest := self.layers[0].n_nearest:
+            similarity, votes = self.layers
             return voting_model(self.feature_shape, similarity.kernel, similarity.bias, n_nearest, votes.kernel)
         features = keras.Input(self.feature_shape, name="features")
         outputs = keras.layers.Flatten()(features)
-        for layer in self._layers:
+        for layer in self.layers:
             dense = keras.layers.Dense(len(layer.bias), layer.activation, kernel_initializer="zeros", dtype="float32")
             outputs = dense(outputs)
             dense.set_weights([layer.kernel, layer.bias])
         return keras.Model(features, outputs)
+
+
+def head_of(model: Any) -> Head:
+    """Return the head that a Keras model is, as those that `train_head` makes are.
+
+    Raises:
+        ValueError: it has layers that featx does not use in heads.
+    """
+    feature_shape, shapes = _shapes(json.loads(model.to_json())["config"]["layers"])
+    layers = []
+    for one in shapes:
+        kernel, *has_bias = model.get_layer(one.name).get_weights()
+        bias = has_bias[0] if has_bias else np.zeros(one.n_outputs, np.float32)
+        layers.append(DenseLayer(kernel, bias, one.activation, one.n_nearest))
+    return Head(feature_shape, max(2, shapes[-1].n_outputs), tuple(layers))
 
 
 def voting_model(
@@ -257,7 +274,7 @@ def _read(path: Path) -> Head:
 class _Shape:
     """What a `Dense` layer is said to be: its name, `n_inputs` and `n_outputs` 1 or more, its activation.
 
-    `n_nearest` is as in `_Dense`.
+    `n_nearest` is as in `DenseLayer`.
     """
 
     name: str
@@ -322,7 +339,7 @@ def _size(value: object) -> int:
     return value
 
 
-def _dense(layer: _Shape, variables: Any) -> _Dense:
+def _dense(layer: _Shape, variables: Any) -> DenseLayer:
     """Return a layer with its weights.
 
     Raises:
@@ -334,7 +351,7 @@ def _dense(layer: _Shape, variables: Any) -> _Dense:
     if not {kernel.dtype, bias.dtype} <= {np.dtype(np.float16), np.dtype(np.float32)}:
         raise ValueError("its weights are not floating-point numbers")
     numbers = [variable[:].astype(np.float32, copy=False) for variable in (kernel, bias)]
-    dense = _Dense(numbers[0], numbers[1], layer.activation, layer.n_nearest)
+    dense = DenseLayer(numbers[0], numbers[1], layer.activation, layer.n_nearest)
     if not (np.isfinite(dense.kernel).all() and np.isfinite(dense.bias).all()):
         raise ValueError("its weights are not finite")
     if not layer.has_bias and not ((dense.kernel >= 0).all() and (dense.kernel > 0).any(axis=1).all()):

@@ -9,7 +9,7 @@ import math
 import tempfile
 import time
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +21,8 @@ import numpy.typing as npt
 from featx.heads.dense import DENSE_UNITS, Task, TrainingSet, dense_layers, train_dense
 from featx.heads.inference import (
     WEIGHTS_NAME,
+    DenseLayer,
+    Head,
     check_probabilities,
     check_shape,
     check_size,
@@ -171,6 +173,21 @@ class TunedHead:
         probabilities = predict_proba(self._model, X, batch_size=max(1, min(len(X), _BATCH_SIZE)))
         check_probabilities(probabilities)
         return probabilities
+
+    def split(self) -> tuple[Callable[[np.ndarray], np.ndarray], Head]:
+        """Return the block, from features `(n, …)` to its output `(n, …)` float32, and the dense head on that."""
+        flatten, hidden, _, output = self._model.layers[-4:]
+        block = import_keras().Model(self._model.inputs, flatten.input)
+        layers = []
+        for layer in (hidden, output):
+            kernel, bias = layer.get_weights()
+            layers.append(DenseLayer(kernel, bias, layer.activation.__name__))
+
+        def outputs(X: np.ndarray) -> np.ndarray:
+            parts = predicted(block, X, np.arange(len(X)), batch_size=max(1, min(len(X), _BATCH_SIZE)))
+            return np.concatenate([some for _, some in parts])
+
+        return outputs, Head(tuple(flatten.input.shape[1:]), self.n_classes, tuple(layers))
 
     def to_keras(self) -> Any:
         """Return the Keras model: features `(n, …)` to a sigmoid `(n, 1)`, or a softmax."""

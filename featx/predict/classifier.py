@@ -29,15 +29,17 @@ from featx.extract import (
     ExtractionOptions,
     ExtractionSettings,
     RecipeOptions,
+    StoredImages,
     resolve_recipe,
     split_options,
     store_images,
 )
 from featx.heads import THRESHOLD, Head, TunedHead
+from featx.predict.explanations import MAX_NEAREST, N_NEAREST, Explanations, explain_predictions
 from featx.recipe import Recipe
 from featx.storage import StoragePath, as_cache_dir, as_path
 from featx.store import FeatureStore
-from featx.system import as_rows, brief, data_frame, names
+from featx.system import as_rows, brief, data_frame, names, whole_number
 from featx.train import SavedRun, read_run
 
 if TYPE_CHECKING:
@@ -199,12 +201,7 @@ class ImageClassifier(ABC):
             WeightsError: features have to be computed, and the backbone's weights were not found.
             FeatxError: `paths` are not images, or the store cannot be read or written.
         """
-        settings = ExtractionSettings(engine_options=self._engine_options, workers=workers, strict=strict, show=show)
-        images = store_images(paths, self._recipe, self._find_weights, self._cache_dir, settings)
-        if n_bad := int(np.count_nonzero(~images.is_readable)):
-            log.warning("%d of %d images cannot be read.", n_bad, len(images.paths))
-        probabilities = self._probabilities(images.digests, images.is_readable)
-        return Predictions(self.class_names, images.paths, probabilities, images.reasons, self.is_multilabel)
+        return self._predict_stored(self._store(paths, workers, strict=strict, show=show))
 
     def predict_proba(self, paths: ManyImages, *, show: bool = False) -> np.ndarray:
         """Return `(n, n_classes)` float64 probabilities of images; `paths` as for `predict`.
@@ -214,6 +211,19 @@ class ImageClassifier(ABC):
             FeatxError: as `predict`.
         """
         return self.predict(paths, strict=True, show=show).probabilities
+
+    def _store(self, paths: ManyImages, workers: int | None, *, strict: bool, show: bool) -> StoredImages:
+        """Compute the features of images that the store lacks."""
+        settings = ExtractionSettings(engine_options=self._engine_options, workers=workers, strict=strict, show=show)
+        images = store_images(paths, self._recipe, self._find_weights, self._cache_dir, settings)
+        if n_bad := int(np.count_nonzero(~images.is_readable)):
+            log.warning("%d of %d images cannot be read.", n_bad, len(images.paths))
+        return images
+
+    def _predict_stored(self, images: StoredImages) -> Predictions:
+        """Return the classes of images whose features are in the store."""
+        probabilities = self._probabilities(images.digests, images.is_readable)
+        return Predictions(self.class_names, images.paths, probabilities, images.reasons, self.is_multilabel)
 
     @abstractmethod
     def _find_weights(self) -> Weights:
@@ -291,6 +301,32 @@ class Classifier(ImageClassifier):
             as_path(weights) if weights else None,
             options,
         )
+
+    def explain(
+        self,
+        paths: ManyImages,
+        *,
+        k: int = N_NEAREST,
+        workers: int | None = None,
+        strict: bool = False,
+        show: bool = False,
+    ) -> Explanations:
+        """Return the classes of images, with what these predictions rest on.
+
+        Args:
+            paths: as for `predict`, also for the next three.
+            k: number of training images for each image.
+            workers: decoding threads; as many as cores if None.
+            strict: raise on the first image that cannot be read.
+            show: show progress on stderr.
+
+        Raises:
+            FeatxError: as `predict`; or an older featx made the run, which does not know its training images.
+        """
+        k = whole_number("k", k, most=MAX_NEAREST)
+        images = self._store(paths, workers, strict=strict, show=show)
+        store = FeatureStore(self._cache_dir, self._recipe)
+        return explain_predictions(self._predict_stored(images), images, self.run, self._head, store, k, show=show)
 
     def __repr__(self) -> str:
         recipe = self._recipe

@@ -3,6 +3,7 @@
 `write_report` writes all of them into one folder.
 """
 
+from featx.report.explained import MAX_EXPLAINED, explain_to, write_explanations
 from featx.report.folder import PAGE_NAME, fill_report, make_report, write_report
 from featx.report.html.contact_sheet import contact_sheet
 from featx.report.preview import draw_preview

@@ -30,7 +30,7 @@ from featx.train.metrics import (
 )
 from featx.train.multilabel_metrics import NO_LABEL, LabelMetrics, MultilabelMetrics
 from featx.train.near_duplicates import Copies, crossing_warning, find_copies
-from featx.train.reference import Reference
+from featx.train.reference import NearestImage, Reference
 from featx.train.run_folder import METRICS_NAME, REPORTS_NAME, RUN_HEADS, RUNS_NAME, SavedRun, read_run, write_run
 from featx.train.settings import SETTINGS_NAME, Settings, read_settings, settings_of
 from featx.train.train import (

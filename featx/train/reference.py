@@ -22,7 +22,7 @@ from featx.train.tables import read_csv, write_csv
 
 _Floats = npt.NDArray[np.float32]
 
-ROWS_NAME, TABLE_NAME = "reference.npy", "reference.csv"
+ROWS_NAME, TABLE_NAME, MEAN_NAME = "reference.npy", "reference.csv", "mean_features.npy"
 
 #: Training images that a run remembers, at most: they take 1 kB each with 512 features.
 MAX_IMAGES = 20_000
@@ -32,11 +32,26 @@ N_NEAREST = 10
 
 _COLUMNS = ("path", "label", "distance")
 
-#: The file of rows is not larger than this.
+#: A file of numbers is not larger than this.
 _MAX_BYTES = 1 << 30
 
 #: Images that are compared with all rows at a time.
 _SLAB_IMAGES = 512
+
+
+@dataclass(frozen=True)
+class NearestImage:
+    """A training image that is among the nearest to some image, by the cosine of their features.
+
+    Attributes:
+        path: relative to the folder of the data set.
+        label: its class; several labels with `|` between them.
+        similarity: the cosine, at most 1.
+    """
+
+    path: str
+    label: str
+    similarity: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,16 +64,20 @@ class Reference:
         labels: their n classes; several labels of an image with `|` between them.
         distances: `(n,)` float64, the distance of each image, as if it were a new one: images of its own group and
             copies of it do not count. Infinite if there are not enough others.
+        mean: `(…)` float32, the mean of their features, of the shape of one image's.
     """
 
     rows: npt.NDArray[np.float16] = field(repr=False)
     paths: tuple[str, ...] = field(repr=False)
     labels: tuple[str, ...] = field(repr=False)
     distances: npt.NDArray[np.float64] = field(repr=False)
+    mean: _Floats = field(repr=False)
 
     def __post_init__(self) -> None:
         if not 0 < len(self.rows) == len(self.paths) == len(self.labels) == len(self.distances):
-            raise ValueError("its two files do not fit together")
+            raise ValueError("its files do not fit together")
+        if self.rows.ndim != 2 or self.mean.shape[-1:] != self.rows.shape[1:]:
+            raise ValueError("its rows are not those of its mean")
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -76,20 +95,24 @@ class Reference:
         by_digest = np.argsort(dataset.digests[train].view("S32")[:, 0], kind="stable")
         images = np.sort(train[by_digest[:MAX_IMAGES]])
         rows = np.empty((len(images), features.X.shape[-1]), np.float16)
+        total = np.zeros(features.X.shape[1:])
         for which, some in in_order(take(features.X, images)):
             rows[which] = unit_rows(some)
+            total += some.sum(axis=0, dtype=np.float64)
         labels = label_texts(dataset.labels[images], dataset.class_names)
         _, unit = np.unique(dataset.units[images].view("S32")[:, 0], return_inverse=True)
         paths = tuple(dataset.paths[row] for row in images.tolist())
-        return cls(rows, paths, tuple(labels), _distances_to_others(rows, unit, show=show))
+        mean = (total / max(1, len(images))).astype(np.float32)
+        return cls(rows, paths, tuple(labels), _distances_to_others(rows, unit, show=show), mean)
 
     def save(self, folder: Path) -> None:
-        """Write the two files of the reference into a run folder.
+        """Write the three files of the reference into a run folder.
 
         Raises:
             OSError: they cannot be written.
         """
         np.save(folder / ROWS_NAME, self.rows)
+        np.save(folder / MEAN_NAME, self.mean)
         lines = zip(self.paths, self.labels, (f"{distance:.6f}" for distance in self.distances), strict=True)
         write_csv(folder / TABLE_NAME, _COLUMNS, lines)
 
@@ -103,7 +126,8 @@ class Reference:
         if not (folder / ROWS_NAME).exists():
             return None
         try:
-            return cls(_read_rows(folder / ROWS_NAME), *_read_table(folder / TABLE_NAME))
+            rows, mean = _read_array(folder / ROWS_NAME, np.float16), _read_array(folder / MEAN_NAME, np.float32)
+            return cls(rows, *_read_table(folder / TABLE_NAME), mean)
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else str(error)
             raise FeatxError(
@@ -121,6 +145,15 @@ class Reference:
             FeatxError: the features are not those of the run.
         """
         return nearest_rows(self._queries(X), self.rows, k)
+
+    def nearest_images(self, X: npt.NDArray[Any], k: int) -> list[tuple[NearestImage, ...]]:
+        """Return the same as `nearest`, the `k` images for each of the features `X`, the nearest first."""
+        return [
+            tuple(
+                NearestImage(self.paths[row], self.labels[row], float(cosine)) for row, cosine in zip(*one, strict=True)
+            )
+            for one in zip(*self.nearest(X, k), strict=True)
+        ]
 
     def distance(self, X: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
         """Return how far images with the features `X`, `(q, …, c)`, are from the training images: `(q,)`, 0 to 2.
@@ -190,8 +223,8 @@ def _distances_to_others(
     return distances
 
 
-def _read_rows(path: Path) -> npt.NDArray[np.float16]:
-    """Return the rows in a file that anybody may have made: what it claims is checked before memory is taken for it.
+def _read_array(path: Path, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    """Return the numbers in a file that anybody may have made: what it claims is checked before memory is taken for it.
 
     Raises:
         ValueError: it holds something else.
@@ -200,14 +233,14 @@ def _read_rows(path: Path) -> npt.NDArray[np.float16]:
     data = read_small(path, _MAX_BYTES)
     file = io.BytesIO(data)
     if np.lib.format.read_magic(file) != (1, 0):
-        raise ValueError("its rows are in another format")
-    shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(file)
-    if len(shape) != 2 or is_fortran or dtype != np.float16 or 2 * math.prod(shape) != len(data) - file.tell():
-        raise ValueError("its rows are not what featx writes")
-    rows = np.frombuffer(data, np.float16, offset=file.tell()).reshape(shape)
-    if not np.isfinite(rows).all():
-        raise ValueError("its rows are not finite")
-    return rows
+        raise ValueError("its numbers are in another format")
+    shape, is_fortran, found = np.lib.format.read_array_header_1_0(file)
+    if is_fortran or found != dtype or found.itemsize * math.prod(shape) != len(data) - file.tell():
+        raise ValueError("its numbers are not what featx writes")
+    numbers = np.frombuffer(data, found, offset=file.tell()).reshape(shape)
+    if not np.isfinite(numbers).all():
+        raise ValueError("its numbers are not finite")
+    return numbers
 
 
 def _read_table(path: Path) -> tuple[tuple[str, ...], tuple[str, ...], npt.NDArray[np.float64]]:

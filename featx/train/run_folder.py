@@ -34,7 +34,7 @@ from featx.train.cross_validation import CrossValidated, CrossValidation
 from featx.train.features import Features
 from featx.train.metrics import Result, class_metrics, confusion_matrix
 from featx.train.reference import Reference
-from featx.train.settings import SETTINGS_NAME, Settings
+from featx.train.settings import SETTINGS_NAME, Settings, read_settings
 from featx.train.tables import write_csv
 
 FORMAT = "featx-run"
@@ -123,6 +123,14 @@ class SavedRun:
             FeatxError: it is damaged.
         """
         return Reference.read(self.dir)
+
+    def data_dir(self) -> Path | None:
+        """Return the folder of the data set, where it was when the run was made; None if it was not on this machine."""
+        try:
+            root = read_settings(self.dir).arguments["data_dir"]["root"]
+        except (FeatxError, LookupError, TypeError):  # an older featx made the run
+            return None
+        return Path(root) if isinstance(root, str) and "://" not in root and "\0" not in root else None
 
     def find_weights(self, cache_dir: StoragePath, named: Path | None = None, *, download: bool = True) -> Weights:
         """Return the weights that this run was trained with: `named` if given, or wherever they are found.

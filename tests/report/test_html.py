@@ -18,7 +18,8 @@ from featx.compare.result import Comparison
 from featx.dataset.sample import write_sample
 from featx.heads.training_loop import Training
 from featx.report.folder import write_report
-from featx.report.html.page import Thumbnails, page_html
+from featx.report.html.page import page_html
+from featx.report.html.pictures import Thumbnails
 from featx.text import printable
 from featx.train.metrics import wilson_interval
 from tests.conftest import SMALL

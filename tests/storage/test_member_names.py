@@ -21,7 +21,7 @@ from featx.dataset.image_dataset import ImageDataset
 from featx.dataset.kaggle.unpack import unpack
 from featx.dataset.scanning import scan
 from featx.errors import DatasetError, FeatxError
-from featx.report.html.page import Thumbnails
+from featx.report.html.pictures import Thumbnails
 from featx.storage.member_names import ArchiveError, text_encoding
 from featx.storage.paths import as_data
 from tests.conftest import write_photos

@@ -10,7 +10,7 @@ from featx.errors import FeatxError
 from featx.extract import resolve_recipe
 from featx.system import Timings
 from featx.train import Features
-from featx.train.reference import N_NEAREST, ROWS_NAME, TABLE_NAME, Reference
+from featx.train.reference import MEAN_NAME, N_NEAREST, ROWS_NAME, TABLE_NAME, NearestImage, Reference
 from tests.conftest import SMALL, write_patients, write_photos
 
 
@@ -76,7 +76,21 @@ def test_what_is_saved_is_read_again(features, tmp_path):
     assert (again.paths, again.labels) == (odd.paths, odd.labels)
     np.testing.assert_array_equal(again.rows, odd.rows)
     np.testing.assert_allclose(again.distances, odd.distances, atol=1e-6)
+    np.testing.assert_array_equal(again.mean, odd.mean)
     assert Reference.read(tmp_path / "an older run") is None
+
+
+def test_the_mean_is_that_of_the_training_images(features):
+    train = features.X[~features.dataset.is_test].astype(np.float64)
+    np.testing.assert_allclose(Reference.of(features).mean, train.mean(axis=0), rtol=1e-6)
+
+
+def test_the_nearest_images_have_names_and_labels(features):
+    reference = Reference.of(features)
+    row = int(np.flatnonzero(~features.dataset.is_test)[40])
+    ((first, second),) = reference.nearest_images(features.X[[row]], 2)
+    assert first == NearestImage(features.dataset.paths[row], "wood", pytest.approx(1, abs=1e-3))
+    assert second.similarity < first.similarity
 
 
 def test_of_many_images_a_part_is_remembered_whichever_others_there_are(features, monkeypatch):
@@ -89,7 +103,9 @@ def test_of_many_images_a_part_is_remembered_whichever_others_there_are(features
 
 def test_at_most_so_many_new_images_are_beyond_the_limit():
     distances = np.random.default_rng(0).random(199)
-    reference = Reference(np.ones((199, 16), np.float16), ("x",) * 199, ("y",) * 199, distances)
+    reference = Reference(
+        np.ones((199, 16), np.float16), ("x",) * 199, ("y",) * 199, distances, np.ones(16, np.float32)
+    )
     assert (reference.distances > reference.limit(0.05)).sum() == 9  # with a new image, one in twenty of 200
     assert reference.limit(0.005) == reference.distances.max()
     assert reference.limit(0.004) == np.inf
@@ -101,6 +117,9 @@ DAMAGES = {
     "objects": lambda folder: np.save(folder / ROWS_NAME, np.array([[{}]], object), allow_pickle=True),
     "numbers": lambda folder: np.save(folder / ROWS_NAME, np.ones((60, 16))),
     "not finite": lambda folder: np.save(folder / ROWS_NAME, np.full((60, 16), np.nan, np.float16)),
+    "other dtype": lambda folder: np.save(folder / MEAN_NAME, np.ones((2, 2, 16))),
+    "other channels": lambda folder: np.save(folder / MEAN_NAME, np.ones((2, 2, 8), np.float32)),
+    "no mean": lambda folder: (folder / MEAN_NAME).unlink(),
     "fewer": lambda folder: np.save(folder / ROWS_NAME, np.ones((59, 16), np.float16)),
     "no table": lambda folder: (folder / TABLE_NAME).unlink(),
     "columns": lambda folder: (folder / TABLE_NAME).write_text("path,label\n"),

@@ -77,6 +77,7 @@ def test_run_folder_holds_everything(run, trained):
         "split.csv",
         "reference.npy",
         "reference.csv",
+        "mean_features.npy",
         "featx.toml",
         "recipe.json",
         "class_names.json",

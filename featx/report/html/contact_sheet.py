@@ -1,14 +1,12 @@
 """A page with pictures of photographs and of the images that are most similar to them."""
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import quote
 
 from markupsafe import Markup
 
-from featx.report.html.page import LARGE, asset, new_environment, thumbnail
-from featx.storage import StoragePath
+from featx.report.html.page import asset, new_environment
+from featx.report.html.pictures import LARGE, link_to, thumbnail
 
 if TYPE_CHECKING:
     from featx.similar import SimilarImages
@@ -37,17 +35,7 @@ def contact_sheet(found: "SimilarImages", page_dir: Path) -> str:
             rows=rows,
             side=side,
             picture=lambda path: thumbnail(path, side),
-            link=lambda path: _link(path, page_dir),
+            link=lambda path: link_to(path, page_dir),
             style=Markup(asset("page.css")),  # noqa: S704 - a file of featx's own
         )
     )
-
-
-def _link(path: StoragePath, page_dir: Path) -> str:
-    """Return the link to an image; empty unless it is a file on this machine."""
-    if not isinstance(path, Path):
-        return ""
-    try:
-        return quote(os.fsencode(Path(os.path.relpath(path.resolve(), page_dir.resolve())).as_posix()))
-    except ValueError:  # on Windows, on another drive
-        return path.resolve().as_uri()

@@ -4,26 +4,19 @@ import base64
 import hashlib
 import io
 import json
-import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
-import numpy as np
 from markupsafe import Markup
-from PIL import Image
 
 from featx.compare import Approach, ApproachImages, Claim, ClassSample, Comparison, ranked
 from featx.dataset import Data, ImageFolders
-from featx.errors import ImageError
-from featx.images import decode_image, read_file
 from featx.report.cells import (
     LabelMeasures,
     class_measures,
@@ -34,6 +27,7 @@ from featx.report.cells import (
     result_cells,
     short_value,
 )
+from featx.report.html.pictures import LARGE, SMALL, Thumbnails
 from featx.report.plots.diagnostics import (
     confusion_file_names,
     learning_curve_chart,
@@ -73,19 +67,12 @@ from featx.report.text import (
     title,
     verdict_lines,
 )
-from featx.storage import StoragePath, as_data
 from featx.system import duration
 from featx.text import printable
 
 if TYPE_CHECKING:
     from jinja2 import Environment
     from matplotlib.figure import Figure
-
-#: Sides in pixels of pictures that stand by themselves, and of those that show up under the pointer.
-LARGE, SMALL = 144, 64
-
-#: All thumbnails together take at most so many bytes of the page.
-BUDGET_BYTES = 2_000_000
 
 #: With more classes than this, the most common confusions stand for the matrix, and the hardest classes for all.
 MAX_MATRIX = 40
@@ -406,62 +393,6 @@ def _svg(figure: "Figure", name: str) -> Markup:
     text = re.sub(r'<svg ([^>]*?)width="[^"]*"|<svg ', r"<svg \1", text, count=1)
     text = re.sub(r'(<svg [^>]*?)height="[^"]*"', r"\1", text, count=1)
     return Markup(text.replace("<svg ", '<svg role="presentation" aria-hidden="true" ', 1))  # noqa: S704 - matplotlib escapes what it writes
-
-
-class Thumbnails:
-    """Data URIs of images below `root`, square, as the backbone sees them: stretched; and links to their files.
-
-    Without a root, or where the budget is used up or a file is gone, there is none. There are links to files on this
-    machine only: relative to `report_dir`, so that they hold when a folder with both is moved, or absolute.
-    """
-
-    def __init__(self, root: StoragePath | str | None, report_dir: Path | None = None) -> None:
-        self._root = None if root is None else as_data(root)
-        self._left_bytes = BUDGET_BYTES
-        self._known: dict[tuple[str, int], str] = {}
-        self.base = self._link_to_root(report_dir)
-
-    def _link_to_root(self, report_dir: Path | None) -> str:
-        """Return the link to the root, with a slash at its end; an empty string if there is none."""
-        if not isinstance(self._root, Path) or not self._root.is_dir():
-            return ""
-        root = self._root.resolve()
-        if report_dir is not None:
-            with suppress(ValueError):  # on Windows, on another drive
-                return quote(os.fsencode(Path(os.path.relpath(root, report_dir.resolve())).as_posix())) + "/"
-        return root.as_uri() + "/"
-
-    def link(self, path: str) -> str:
-        """Return the link to the image at `path`, or an empty string."""
-        return self.base and self.base + quote(os.fsencode(path))
-
-    def uri(self, path: str, side: int = LARGE) -> str:
-        """Return the data URI of the image at `path`, or an empty string."""
-        if (path, side) not in self._known:
-            self._known[path, side] = self._make(path, side)
-        return self._known[path, side]
-
-    def _make(self, path: str, side: int) -> str:
-        if self._root is None or self._left_bytes <= 0:
-            return ""
-        uri = thumbnail(self._root / path, side)
-        self._left_bytes -= len(uri)
-        return uri
-
-
-def thumbnail(path: StoragePath, side: int) -> str:
-    """Return the data URI of a picture of an image, `side` pixels square; empty if the image cannot be read."""
-    try:
-        pixels = decode_image(read_file(path), (side, side))
-    except ImageError:
-        return ""
-    return f"data:image/webp;base64,{base64.b64encode(_webp(pixels)).decode('ascii')}"
-
-
-def _webp(pixels: np.ndarray) -> bytes:
-    with io.BytesIO() as file:
-        Image.fromarray(pixels).save(file, "WEBP", quality=55, method=4)
-        return file.getvalue()
 
 
 def _data(comparison: Comparison, cells: Sequence[dict[str, Any]], thumbnails: Thumbnails) -> Markup:

@@ -1,0 +1,146 @@
+"""Does the evidence lie where the animal is? Images of a cat beside a dog, in both orders, and each head's heat maps.
+
+    FEATX_WEIGHTS_DIR=weights/ python benchmarks/explain.py DATA --image-size 150
+
+DATA has photographs of two classes with a test split. Each composite has the middle of one test photograph of each
+class, 75 of 150 pixels wide. An image counts as right if the evidence for each class is more on its own half than on
+the other one, and as strictly right if the evidence on each half speaks for the class of this half. Three formulas are
+compared: what differs from the average training image (featx's own), what differs from features that are all 0, and
+the gradient times the features.
+"""
+
+import argparse
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from featx.dataset.image_dataset import ImageDataset, sample_mask
+from featx.extract.extract import extract_features
+from featx.extract.transformer import FeatureExtractor
+from featx.heads.dense import centre_and_scale
+from featx.heads.evidence import find_evidence
+from featx.heads.inference import Head, head_of
+from featx.heads.training_loop import Training
+from featx.recipe import as_image_size
+from featx.system.tables import text_table
+from featx.train.features import Features, load_features
+from featx.train.train import train_on_features
+
+HEADS = ("logreg", "dense", "svm", "prototypes")
+
+
+def write_composites(dataset: ImageDataset, folder: Path, n: int, side: int) -> list[Path]:
+    """Write `n` images that have a photograph of class 0 beside one of class 1, and as many in the other order.
+
+    They are PNG files, `side` pixels square, of the first test images of each class by their digests. Half of a
+    composite is the middle of the photograph, half as wide as high.
+    """
+    pairs = [[dataset.root / dataset.paths[row] for row in _by_digest(dataset, label)[:n].tolist()] for label in (0, 1)]
+    files = []
+    for number, pair in enumerate(zip(*pairs, strict=True)):
+        halves = [_half(path, side) for path in pair]
+        for order, name in ((1, "01"), (-1, "10")):
+            files.append(folder / f"{number}-{name}.png")
+            Image.fromarray(np.hstack(halves[::order])).save(files[-1])
+    return files
+
+
+def _by_digest(dataset: ImageDataset, label: int) -> np.ndarray:
+    rows = np.flatnonzero(dataset.is_test & (dataset.labels == label))
+    return rows[np.argsort(dataset.digests[rows].view("S32")[:, 0], kind="stable")]
+
+
+def _half(path: Path, side: int) -> np.ndarray:
+    with Image.open(path) as photo:
+        width, height = photo.size
+        wanted = min(width, height // 2)
+        left = (width - wanted) // 2
+        middle = photo.convert("RGB").crop((left, 0, left + wanted, height))
+        return np.asarray(middle.resize((side // 2, side), Image.Resampling.BILINEAR))
+
+
+def on_their_halves(maps: np.ndarray) -> tuple[float, float]:
+    """Return the shares of composites that are right, and strictly right.
+
+    Args:
+        maps: `(2 n, h, w)`, the evidence for class 1 in composites as `write_composites` orders them.
+    """
+    half = maps.shape[2] // 2  # an odd column in the middle belongs to no half
+    left, right = maps[:, :, :half].sum(axis=(1, 2)), maps[:, :, -half:].sum(axis=(1, 2))
+    own, other = np.where(np.arange(len(maps)) % 2 == 0, [right, left], [left, right])
+    return float((own > other).mean()), float(((own > 0) & (other < 0)).mean())
+
+
+def gradient_times_features(head: Head, X: np.ndarray) -> np.ndarray:
+    """Return `(n, h, w)`: the gradient of the score of class 1 at each image, times its features."""
+    rows = X.reshape(len(X), -1).astype(np.float64)
+    *hidden, last = head.layers
+    active = [rows @ layer.kernel + layer.bias > 0 for layer in hidden]
+    weights = np.broadcast_to(last.kernel[:, 0], (len(X), len(last.kernel)))
+    for layer, is_active in zip(hidden, active, strict=True):
+        weights = (weights * is_active) @ layer.kernel.T
+    return (rows * weights).reshape(X.shape).sum(axis=-1)
+
+
+def measure(features: Features, X: np.ndarray, heads: tuple[str, ...], seed: int) -> list[list[str]]:
+    """Return a row for each head: its accuracy, and the shares of right composites with each formula."""
+    mean = centre_and_scale(features.X[~features.dataset.is_test])[0].reshape(X.shape[1:])
+    rows = []
+    for name in heads:
+        result = train_on_features(features, name, Training(seed=seed))
+        head, ones = head_of(result.model), np.ones(len(X), int)
+
+        def maps(baseline: np.ndarray, head: Head = head, ones: np.ndarray = ones) -> np.ndarray:
+            return np.stack([one.map for one in find_evidence(head, X, ones, baseline)])
+
+        formulas: list[Callable[[], Any]] = [
+            lambda maps=maps: maps(mean),
+            lambda maps=maps: maps(np.zeros_like(mean)),
+            lambda head=head: gradient_times_features(head, X),
+        ]
+        shares = [on_their_halves(formula()) for formula in formulas]
+        rows.append([name, f"{result.metrics.accuracy:.1%}", *(f"{a:.1%} ({b:.1%})" for a, b in shares)])
+    return rows
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--cache-dir", type=Path, default=Path("cache"))
+    parser.add_argument("--image-size", type=as_image_size, default=(150, 150))
+    parser.add_argument("--composites", type=int, default=400, help="pairs of photographs, each in both orders")
+    parser.add_argument("--n-train", type=int, nargs="+", default=[200, 2000, 8000])
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    options = {"image_size": args.image_size}
+    extract_features(args.data, cache_dir=args.cache_dir, show=True, **options)
+    features = load_features(args.data, cache_dir=args.cache_dir, **options)
+    with tempfile.TemporaryDirectory() as folder:
+        files = write_composites(features.dataset, Path(folder), args.composites, args.image_size[0])
+        extractor = FeatureExtractor(cache_dir=args.cache_dir, flatten=False, **options)
+        X = extractor.transform(files)
+    header = ["head", "accuracy", "from the average image", "from 0", "gradient times features"]
+    for n_train in args.n_train:
+        some = _part(features, n_train, args.seed)
+        print(f"\n{some.dataset.n_train:,} training images, {len(X):,} composites: right (strictly right)")
+        print(text_table(header, measure(some, X, HEADS, args.seed), n_left=1))
+
+
+def _part(features: Features, n_train: int, seed: int) -> Features:
+    """Return the features with `n_train` of the training images, or all if there are no more."""
+    dataset = features.dataset
+    train = np.flatnonzero(~dataset.is_test)
+    mask = dataset.is_test.copy()
+    mask[train] = sample_mask(
+        dataset.digests[train], dataset.labels[train], seed=seed, fraction=min(1.0, n_train / len(train))
+    )
+    return features.subset(mask)
+
+
+if __name__ == "__main__":
+    main()
