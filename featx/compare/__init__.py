@@ -9,6 +9,6 @@ from featx.compare.baselines import BASELINE_NAMES
 from featx.compare.candidates import SHOTS
 from featx.compare.claims import with_claims
 from featx.compare.compare import compare_approaches
-from featx.compare.error_analysis import ApproachImages, ClassSample, ErrorAnalysis
+from featx.compare.error_analysis import ApproachImages, ClassSample, ErrorAnalysis, Mistake
 from featx.compare.result import Approach, Claim, Comparison, CurvePoint, ranked
 from featx.compare.significance import SIGNIFICANCE

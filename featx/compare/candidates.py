@@ -2,8 +2,8 @@
 
 import logging
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Literal
@@ -20,6 +20,7 @@ from featx.backbones import (
     is_network_file,
 )
 from featx.compare.baselines import BASELINES, REPORT_HEAD, REPORT_RESNET50, train_on_pixels
+from featx.compare.mistakes import Reasons, explain_mistakes
 from featx.compare.result import Approach, CurvePoint
 from featx.dataset import Data, ImageDataset, sample_mask
 from featx.errors import DamagedSegmentError, FeatxError, WeightsError, reason_of, system_errors
@@ -343,6 +344,7 @@ class Evaluation:
         recipe: of the features that the error analysis looks at; None from scratch.
         out_of_fold: see `featx.heads.training_loop.Trained`.
         curve: its learning curve; empty without one.
+        reasons: what its surest mistakes rest on, by the path of the image.
     """
 
     approach: Approach
@@ -351,6 +353,7 @@ class Evaluation:
     recipe: Recipe | None
     out_of_fold: npt.NDArray[np.float32] | None
     curve: tuple[CurvePoint, ...] = ()
+    reasons: Mapping[str, Reasons] = field(default_factory=dict)
 
 
 def evaluate(
@@ -358,7 +361,7 @@ def evaluate(
     how: Procedure,
     left_out: list[str],
     *,
-    keep: Callable[[Candidate, Result], None] | None = None,
+    keep: Callable[[Candidate, Result], Mapping[str, Reasons]] | None = None,
 ) -> Iterator[Evaluation]:
     """Yield a candidate, trained and measured; and once more with its probabilities averaged over views, if it can be.
 
@@ -366,7 +369,8 @@ def evaluate(
         candidate: the candidate.
         how: how that is done.
         left_out: gets a sentence if there is not enough memory for it: the others go on.
-        keep: called with the first result, if something was trained on the training split.
+        keep: called with the first result, if something was trained on the training split; returns what its surest
+            mistakes rest on.
     """
     try:
         if how.folds:
@@ -379,18 +383,17 @@ def evaluate(
 
 
 def _evaluated(
-    candidate: Candidate, how: Procedure, keep: Callable[[Candidate, Result], None] | None
+    candidate: Candidate, how: Procedure, keep: Callable[[Candidate, Result], Mapping[str, Reasons]] | None
 ) -> Iterator[Evaluation]:
     dataset, features, training = candidate.dataset, candidate.features, how.training
     everything = np.ones(dataset.n_images, bool)
     seeds = range(training.seed, training.seed + (how.repeats if candidate.is_trained else 1))
     results = [candidate.train(everything, replace(training, seed=seed)) for seed in seeds]
-    if keep and candidate.is_trained:
-        keep(candidate, results[0])
+    reasons = keep(candidate, results[0]) if keep and candidate.is_trained else {}
     cost = features.timings if features else Timings()
     evaluation = _evaluation(candidate, candidate.name, results, cost)
     points = learning_curve(candidate, training, how.curve) if how.curve and candidate.is_trained else ()
-    yield replace(evaluation, curve=points)
+    yield replace(evaluation, curve=points, reasons=reasons)
     if features and features.test_views is not None:
         averaged = [result.averaged_over(features.test_views, features.y[dataset.is_test]) for result in results]
         yield _evaluation(candidate, f"{candidate.name}, averaged", averaged, cost + features.test_views_timings)
@@ -511,13 +514,14 @@ class FeatureRequest:
 
         reference = cache(partial(Reference.of, features, show=training.show))  # one for all heads
 
-        def keep(candidate: Candidate, result: Result) -> None:
+        def keep(candidate: Candidate, result: Result) -> Mapping[str, Reasons]:
             if runs_dir and candidate.features:
                 runs_dir.mkdir(parents=True, exist_ok=True)  # it is in a report folder, which is marked
                 run_dir = runs_dir / run_name(candidate.name)
                 rest = (dataset.warnings, self._cache_dir, None, how.settings, reference())
                 with system_errors(f"The run folder {printable(run_dir)}", "written"), new_folder(run_dir) as making:
                     write_run(making.built, candidate.features, [result], training, self.weights, *rest)
+            return explain_mistakes(candidate.features, result, reference()) if candidate.features else {}
 
         found: list[Evaluation] = []
         for candidate in self._candidates(features, viewed):

@@ -479,6 +479,7 @@ def _analyse_errors(
             out_of_fold=judge.out_of_fold if judge else None,
             judge=judge.approach.name if judge else None,
             skipped=[(image.path, image.reason) for image in skipped],
+            reasons={name: one.reasons for name, one in evaluation_of.items()},
         )
     return replace(comparison, warnings=(*comparison.warnings, *filter(None, [crossing])), error_analysis=analysis)
 

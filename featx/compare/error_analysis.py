@@ -1,20 +1,20 @@
 """Looks at a comparison image by image."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 
+from featx.compare.mistakes import Reasons, SurestMistakes
 from featx.dataset import ImageDataset, label_texts
 from featx.heads import THRESHOLD, is_right, probability_of_truth
 from featx.similar import feature_map
 from featx.store import Rows
 from featx.train import NO_LABEL, Copies, ReliabilityBin, reliability
 
-#: So many are named: the worst mistakes of an approach, images in a cell of its confusion matrix, near-duplicates,
-#: doubtful labels.
-N_MISTAKES, N_IN_CELL, N_DUPLICATES, N_DOUBTFUL = 12, 12, 40, 40
+#: So many are named: images in a cell of a confusion matrix, near-duplicates, doubtful labels.
+N_IN_CELL, N_DUPLICATES, N_DOUBTFUL = 12, 40, 40
 
 #: Training images of each class that are shown as samples.
 N_SAMPLES = 4
@@ -32,13 +32,14 @@ class Mistake:
     """A test image that an approach gets wrong: `probability` is that of the class `predicted`.
 
     With several labels, `label` and `predicted` are sets of labels, and the probability is that of the most certain
-    wrong answer about one of them.
+    wrong answer about one of them. `reasons` is what the answer rests on.
     """
 
     path: str
     label: str
     predicted: str
     probability: float
+    reasons: Reasons = field(default_factory=Reasons)
 
 
 @dataclass(frozen=True)
@@ -199,6 +200,7 @@ def analyse_errors(
     out_of_fold: np.ndarray | None = None,
     judge: str | None = None,
     skipped: Sequence[tuple[str, str]] = (),
+    reasons: Mapping[str, Mapping[str, Reasons]] | None = None,
 ) -> ErrorAnalysis:
     """Return a comparison image by image.
 
@@ -213,7 +215,9 @@ def analyse_errors(
         out_of_fold: `(n_train, n_classes)`, see `featx.heads.training_loop.Trained`; None if there are none.
         judge: the approach that `out_of_fold` belongs to, whose probabilities check the test images' labels.
         skipped: (path, reason) of images that could not be read.
+        reasons: what mistakes rest on, by the approach and the path of the image; None if there is nothing to say.
     """
+    reasons = reasons or {}
     across, within = ([], []) if near is None else _near_duplicates(dataset, near)
     is_duplicate = None
     if near is not None:
@@ -221,7 +225,10 @@ def analyse_errors(
         is_duplicate = np.array([dataset.paths[row] in of_test for row in np.flatnonzero(dataset.is_test)], bool)
     doubtful = [] if out_of_fold is None or judge is None else _doubtful(dataset, out_of_fold, probabilities[judge])
     return ErrorAnalysis(
-        approaches=tuple(_approach_images(dataset, name, rows, is_duplicate) for name, rows in probabilities.items()),
+        approaches=tuple(
+            _approach_images(dataset, name, rows, is_duplicate, reasons.get(name, {}))
+            for name, rows in probabilities.items()
+        ),
         backbone=backbone,
         n_near_duplicates=None if near is None else len(across),
         near_duplicates=tuple(across[:N_DUPLICATES]),
@@ -259,17 +266,21 @@ def _class_samples(dataset: ImageDataset) -> Iterator[ClassSample]:
 
 
 def _approach_images(
-    dataset: ImageDataset, name: str, probabilities: np.ndarray, is_duplicate: np.ndarray | None
+    dataset: ImageDataset,
+    name: str,
+    probabilities: np.ndarray,
+    is_duplicate: np.ndarray | None,
+    reasons: Mapping[str, Reasons],
 ) -> ApproachImages:
     test = np.flatnonzero(dataset.is_test)
     labels, right = dataset.labels[test], is_right(probabilities, dataset.labels[test])
     true, guessed = (_names(answers, dataset.class_names) for answers in (labels, _answers(probabilities, labels)))
-    sure = probabilities.max(axis=1)
-    if dataset.is_multilabel:  # of the most certain answer that is wrong
-        sure = (1 - probability_of_truth(probabilities, labels)).max(axis=1)
-    by_sureness = np.argsort(-sure, kind="stable")
-    wrong = [i for i in by_sureness if not right[i]]
-    mistakes = tuple(Mistake(dataset.paths[test[i]], true[i], guessed[i], float(sure[i])) for i in wrong[:N_MISTAKES])
+    surest = SurestMistakes.of(probabilities, labels)
+    paths = [dataset.paths[row] for row in test[surest.rows]]
+    mistakes = tuple(
+        Mistake(path, true[i], guessed[i], probability, reasons.get(path, Reasons()))
+        for path, i, probability in zip(paths, surest.rows, surest.probabilities.tolist(), strict=True)
+    )
     kept = right if is_duplicate is None else right[~is_duplicate]
     cells = _label_cells(dataset, probabilities) if dataset.is_multilabel else _cells(dataset, probabilities)
     return ApproachImages(

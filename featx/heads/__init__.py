@@ -4,9 +4,9 @@ A new head is one file, and one entry in `registry.py`.
 """
 
 from featx.heads.class_weights import BALANCED, check_class_weights, weigh_classes, weights_text
-from featx.heads.dense import TrainingSet, centre_and_scale
+from featx.heads.dense import TrainingSet
 from featx.heads.evidence import Evidence, find_evidence, why_no_evidence
-from featx.heads.inference import Head, head_of, read_head, save_model
+from featx.heads.inference import Head, read_head, save_model
 from featx.heads.registry import (
     DEFAULT_HEADS,
     HEADS,
@@ -32,4 +32,4 @@ from featx.heads.training_loop import (
     probability_of_truth,
     split,
 )
-from featx.heads.tuned import TUNED, TunedHead, read_tuned, train_tuned
+from featx.heads.tuned import TUNED, TunedHead, read_tuned, train_tuned, trained_head

@@ -27,6 +27,7 @@ from featx.heads.inference import (
     check_shape,
     check_size,
     damage_said,
+    head_of,
     opened_head,
 )
 from featx.heads.training_loop import Trained, Training, layer_seeds, predict_proba, predicted
@@ -192,6 +193,13 @@ class TunedHead:
     def to_keras(self) -> Any:
         """Return the Keras model: features `(n, …)` to a sigmoid `(n, 1)`, or a softmax."""
         return self._model
+
+
+def trained_head(trained: Trained, n_classes: int) -> Head | TunedHead:
+    """Return a head that was just trained as one that is read from a run."""
+    if trained.name == TUNED:
+        return TunedHead(tuple(trained.model.input_shape[1:]), n_classes, trained.model)
+    return head_of(trained.model)
 
 
 def read_tuned(path: Path, tail: Any, n_classes: int, *, is_multilabel: bool = False) -> TunedHead:

@@ -8,11 +8,11 @@ import pytest
 
 from featx.compare.error_analysis import (
     N_IN_CELL,
-    N_MISTAKES,
     ErrorAnalysis,
     analyse_errors,
     feature_map,
 )
+from featx.compare.mistakes import N_MISTAKES
 from featx.compare.result import Comparison
 from featx.dataset.image_dataset import ImageDataset
 from featx.system.arguments import from_json_value

@@ -7,17 +7,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from markupsafe import Markup
 
-from featx.errors import ImageError
-from featx.images import decode_image, read_file
 from featx.report.html.heat_map import AGAINST, FOR, draw_heat_map
 from featx.report.html.page import asset, new_environment
-from featx.report.html.pictures import LARGE, link_to, picture_uri, thumbnail
+from featx.report.html.pictures import LARGE, link_to, picture_uri, scaled, seen_pixels, thumbnail
 from featx.text import printable
 
 if TYPE_CHECKING:
     from featx.predict import Explanation, Explanations, Prediction
-    from featx.recipe import Recipe
-    from featx.storage import StoragePath
 
 #: Sides in pixels of an image and its heat maps, and of training images; the second of each with more images than this.
 _SIDES, _NEAR_SIDES, _MANY = (224, LARGE), (96, 72), 100
@@ -25,7 +21,7 @@ _SIDES, _NEAR_SIDES, _MANY = (224, LARGE), (96, 72), 100
 #: Classes of each image that are named with their probabilities.
 _N_CLASSES = 3
 
-#: What an image whose pixels are not in a file looks like under its heat map.
+#: What stands under the heat map of an image that is not a file.
 _PLAIN_GRAY = 200
 
 EVIDENCE_TEXT = (
@@ -66,9 +62,9 @@ def explanations_page(explained: "Explanations", page_dir: Path) -> str:
 
 def _row(one: "Explanation", explained: "Explanations", page_dir: Path, side: int, small: int) -> dict[str, Any]:
     path, recipe = one.prediction.path, explained.recipe
-    pixels = _seen(path, recipe, side)
+    pixels = None if path is None else seen_pixels(path, recipe.image_size, recipe.aspect_ratio, side)
     verdict, rest = _verdict(one.prediction)
-    under = np.full((*_shape(recipe, side), 3), _PLAIN_GRAY, np.uint8) if pixels is None else pixels
+    under = np.full((*scaled(recipe.image_size, side), 3), _PLAIN_GRAY, np.uint8) if pixels is None else pixels
     return {
         "name": "not a file" if path is None else printable(path),
         "link": "" if path is None else link_to(path, page_dir),
@@ -99,22 +95,6 @@ def _nearest(one: "Explanation", data_dir: Path | None, page_dir: Path, side: in
             "picture": "" if path is None else thumbnail(path, side),
             "link": "" if path is None else link_to(path, page_dir),
         }
-
-
-def _seen(path: "StoragePath | None", recipe: "Recipe", side: int) -> np.ndarray | None:
-    """Return what the network sees of an image, the longer side `side` pixels; None if it cannot be read."""
-    if path is None:
-        return None
-    try:
-        return decode_image(read_file(path), _shape(recipe, side), recipe.aspect_ratio)
-    except ImageError:
-        return None
-
-
-def _shape(recipe: "Recipe", side: int) -> tuple[int, int]:
-    height, width = recipe.image_size
-    scale = side / max(height, width)
-    return max(1, round(height * scale)), max(1, round(width * scale))
 
 
 def _verdict(prediction: "Prediction") -> tuple[str, str]:

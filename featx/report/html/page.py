@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from featx.compare import Approach, ApproachImages, Claim, ClassSample, Comparison, ranked
+from featx.compare import Approach, ApproachImages, Claim, ClassSample, Comparison, Mistake, ranked
 from featx.dataset import Data, ImageFolders
 from featx.report.cells import (
     LabelMeasures,
@@ -111,6 +111,12 @@ COST_HEADER = (
     ("Peak memory", "the most memory used at once"),
 )
 
+HEAT_MAP_NOTE = (
+    "Heat maps show where the head finds evidence: blue speaks for the wrong answer, orange against it, compared with "
+    "the average training image."
+)
+NEAREST_NOTE = "The small images are the training images with the most similar features, with their labels."
+
 WHY_THEY_DIFFER = (
     "The report's accuracies and losses come from its training images. Here, all are measured on test images.",
     "The report mixes figures of the first and the last epoch. Here, the epoch with the lowest validation loss counts.",
@@ -203,6 +209,9 @@ def page_html(comparison: Comparison, data_dir: Data | None = None, report_dir: 
         sampled=_sampled(comparison),
         thumbnail=thumbnails.uri,
         link=thumbnails.link,
+        heat_map=partial(_heat_map, comparison, thumbnails),
+        reasons_note=_reasons_note(comparison),
+        small=SMALL,
         side=LARGE,
         quality_note=quality_note(comparison),
         few_images_note=_unbroken(few_images_note(comparison)),
@@ -327,6 +336,25 @@ def _map_classes(comparison: Comparison) -> list[str]:
     if comparison.is_multilabel:
         return [label for label, _ in Counter(point.label for point in points).most_common()]
     return list(comparison.class_names)
+
+
+def _heat_map(comparison: Comparison, thumbnails: Thumbnails, name: str, mistake: Mistake) -> dict[str, Any]:
+    """Return the picture of the evidence for a mistake of the approach with this name; empty if there is none."""
+    found = mistake.reasons.heat_map
+    if found is None:
+        return {}
+    (image_size,) = (each.image_size for each in comparison.approaches if each.name == name)
+    aspect_ratio = next((recipe.get("aspect_ratio") for recipe in comparison.recipes), None)
+    uri, width, height = thumbnails.heat_map(mistake.path, found.map, image_size, aspect_ratio)
+    return {"uri": uri, "width": width, "height": height, "label": found.label} if uri else {}
+
+
+def _reasons_note(comparison: Comparison) -> str:
+    """Return what the pictures beside mistakes mean; an empty text if there are none."""
+    seen = comparison.error_analysis.approaches if comparison.error_analysis else ()
+    reasons = [mistake.reasons for one in seen for mistake in one.mistakes]
+    has_map, has_nearest = any(one.heat_map for one in reasons), any(one.nearest for one in reasons)
+    return " ".join(filter(None, [HEAT_MAP_NOTE if has_map else "", NEAREST_NOTE if has_nearest else ""]))
 
 
 def _matrix(approach: Approach, names: Sequence[str], numbers: Mapping[tuple[str, str, str], int]) -> dict[str, Any]:

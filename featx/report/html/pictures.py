@@ -3,15 +3,18 @@
 import base64
 import io
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from featx.errors import ImageError
 from featx.images import decode_image, read_file
+from featx.report.html.heat_map import draw_heat_map
 from featx.storage import StoragePath, as_data
 
 #: Sides in pixels of pictures that stand by themselves, and of those that show up under the pointer.
@@ -51,13 +54,32 @@ class Thumbnails:
     def uri(self, path: str, side: int = LARGE) -> str:
         """Return the data URI of the image at `path`, or an empty string."""
         if (path, side) not in self._known:
-            self._known[path, side] = self._make(path, side)
+            self._known[path, side] = self._make(path, lambda file: thumbnail(file, side))
         return self._known[path, side]
 
-    def _make(self, path: str, side: int) -> str:
+    def heat_map(
+        self, path: str, evidence: npt.ArrayLike, image_size: tuple[int, int], aspect_ratio: str | None
+    ) -> tuple[str, int, int]:
+        """Return the data URI of the image at `path` with evidence over it, or an empty string; its width and height.
+
+        Args:
+            path: of the image.
+            evidence: `(h, w)`, see `draw_heat_map`.
+            image_size: `(height, width)` that the network takes.
+            aspect_ratio: see `featx.images.decode_image`.
+        """
+        height, width = scaled(image_size, LARGE)
+
+        def draw(file: StoragePath) -> str:
+            pixels = seen_pixels(file, image_size, aspect_ratio, LARGE)
+            return "" if pixels is None else picture_uri(draw_heat_map(pixels, evidence))
+
+        return self._make(path, draw), width, height
+
+    def _make(self, path: str, draw: Callable[[StoragePath], str]) -> str:
         if self._root is None or self._left_bytes <= 0:
             return ""
-        uri = thumbnail(self._root / path, side)
+        uri = draw(self._root / path)
         self._left_bytes -= len(uri)
         return uri
 
@@ -69,6 +91,33 @@ def thumbnail(path: StoragePath, side: int) -> str:
     except ImageError:
         return ""
     return picture_uri(pixels)
+
+
+def seen_pixels(
+    path: StoragePath, image_size: tuple[int, int], aspect_ratio: str | None, side: int
+) -> np.ndarray | None:
+    """Return what a network sees of an image, `(height, width, 3)` uint8 RGB; None if the image cannot be read.
+
+    Args:
+        path: the image.
+        image_size: `(height, width)` that the network takes.
+        aspect_ratio: see `featx.images.decode_image`.
+        side: pixels of the longer side.
+    """
+    try:
+        return decode_image(read_file(path), scaled(image_size, side), aspect_ratio)
+    except ImageError:
+        return None
+
+
+def scaled(image_size: tuple[int, int], side: int) -> tuple[int, int]:
+    """Return the `(height, width)` of an image whose longer side gets `side` pixels.
+
+    >>> scaled((150, 200), 144)
+    (108, 144)
+    """
+    height, width = (max(1, round(one * side / max(image_size))) for one in image_size)
+    return height, width
 
 
 def picture_uri(pixels: np.ndarray) -> str:
