@@ -445,9 +445,12 @@ STAGE_ONE = options(
 )
 
 
-def _training(seed: int, epochs: int, memory: int | None, class_weights: str | None, *, quiet: bool) -> dict[str, Any]:
+def _training(
+    seed: int, epochs: int, memory: int | None, class_weights: str | None, *, calibrate: bool, quiet: bool
+) -> dict[str, Any]:
     """Return how models are trained as `training`."""
-    how = Training(seed, epochs, show=not quiet, memory=MemoryLimit(memory), class_weights=class_weights)
+    rest: dict[str, Any] = {"class_weights": class_weights, "calibrate": calibrate, "show": not quiet}
+    how = Training(seed, epochs, memory=MemoryLimit(memory), **rest)
     return {"training": how, "quiet": quiet}
 
 
@@ -475,6 +478,11 @@ STAGE_TWO = combined(
         metavar="balanced|FILE",
         help="How much images of each class count in training: balanced makes rare classes count as much as common "
         "ones; or a CSV or JSON file of classes and weights.  [default: all images count the same]",
+    ),
+    option(
+        "--calibrate/--no-calibrate",
+        default=Training.calibrate,
+        help="Calibrate the probabilities of heads by training images that were held out.  [default: calibrate]",
     ),
 )
 TUNE = option(

@@ -34,7 +34,7 @@ from featx.extract import (
     resolve_recipe,
     with_defaults,
 )
-from featx.heads import TUNED, Trained, Training, is_right
+from featx.heads import TUNED, Trained, Training, is_right, weigh_classes
 from featx.images import Views
 from featx.recipe import Recipe
 from featx.storage import StoragePath, new_folder
@@ -343,6 +343,8 @@ class Evaluation:
         correct: `(n_seeds, n_test)` bool, whether it was right on each test image; with several labels, on all of them.
         recipe: of the features that the error analysis looks at; None from scratch.
         out_of_fold: see `featx.heads.training_loop.Trained`.
+        temperature: what the probabilities were calibrated with: one number, or one for each test image, `(n_test,)`;
+            None if they were not.
         curve: its learning curve; empty without one.
         reasons: what its surest mistakes rest on, by the path of the image.
     """
@@ -352,6 +354,7 @@ class Evaluation:
     correct: npt.NDArray[np.bool_]
     recipe: Recipe | None
     out_of_fold: npt.NDArray[np.float32] | None
+    temperature: float | npt.NDArray[np.float64] | None = None
     curve: tuple[CurvePoint, ...] = ()
     reasons: Mapping[str, Reasons] = field(default_factory=dict)
 
@@ -388,7 +391,13 @@ def _evaluated(
     dataset, features, training = candidate.dataset, candidate.features, how.training
     everything = np.ones(dataset.n_images, bool)
     seeds = range(training.seed, training.seed + (how.repeats if candidate.is_trained else 1))
-    results = [candidate.train(everything, replace(training, seed=seed)) for seed in seeds]
+    is_averaged = features is not None and features.test_views is not None
+    # Of further seeds, only answers count, which a temperature changes only if probabilities are averaged.
+    of_seeds = {seed: training.calibrate and (seed == training.seed or is_averaged) for seed in seeds}
+    results = [
+        candidate.train(everything, replace(training, seed=seed, calibrate=calibrate))
+        for seed, calibrate in of_seeds.items()
+    ]
     reasons = keep(candidate, results[0]) if keep and candidate.is_trained else {}
     cost = features.timings if features else Timings()
     evaluation = _evaluation(candidate, candidate.name, results, cost)
@@ -396,7 +405,8 @@ def _evaluated(
     yield replace(evaluation, curve=points, reasons=reasons)
     if features and features.test_views is not None:
         averaged = [result.averaged_over(features.test_views, features.y[dataset.is_test]) for result in results]
-        yield _evaluation(candidate, f"{candidate.name}, averaged", averaged, cost + features.test_views_timings)
+        of_views = _evaluation(candidate, f"{candidate.name}, averaged", averaged, cost + features.test_views_timings)
+        yield replace(of_views, temperature=None)  # a mean of calibrated probabilities
 
 
 def _cross_validated(candidate: Candidate, folds: Folds, training: Training) -> Evaluation:
@@ -410,11 +420,14 @@ def _cross_validated(candidate: Candidate, folds: Folds, training: Training) -> 
     def train(is_test: npt.NDArray[np.bool_], seeded: Training) -> list[Result]:
         return [candidate.with_test(is_test).train(everything, seeded)]
 
-    (found,) = cross_validate(train, folds.of(dataset), dataset.labels, training, f"folds of {candidate.name}")
+    class_weights = weigh_classes(training.class_weights, dataset.labels, dataset.class_names)
+    name = f"folds of {candidate.name}"
+    (found,) = cross_validate(train, folds.of(dataset), dataset.labels, training, name, class_weights)
     cost = candidate.features.timings if candidate.features else Timings()
     as_tested = replace(candidate, dataset=replace(dataset, is_test=everything))
     evaluation = _evaluation(as_tested, candidate.name, list(found.results), cost)
-    return replace(evaluation, approach=replace(evaluation.approach, folds=found.accuracies))
+    approach = replace(evaluation.approach, folds=found.accuracies)
+    return replace(evaluation, approach=approach, temperature=found.temperatures)
 
 
 def _evaluation(candidate: Candidate, name: str, results: list[Result], cost: Timings) -> Evaluation:
@@ -443,7 +456,9 @@ def _evaluation(candidate: Candidate, name: str, results: list[Result], cost: Ti
     )
     recipe = candidate.recipe or (candidate.features.recipe if candidate.features else None)
     correct = np.array([is_right(one.probabilities, y) for one in results])
-    return Evaluation(approach, result.probabilities, correct, recipe, result.out_of_fold)
+    # The heads that calibrate themselves have a temperature, too, which is no part of this.
+    temperature = float(result.details["temperature"]) if "calibration_images" in result.details else None
+    return Evaluation(approach, result.probabilities, correct, recipe, result.out_of_fold, temperature)
 
 
 class FeatureRequest:
@@ -552,7 +567,10 @@ def run_name(approach: str) -> str:
 
 
 def learning_curve(candidate: Candidate, training: Training, curve: Curve) -> tuple[CurvePoint, ...]:
-    """Return the accuracy of a candidate on the test images after training on parts of the training images."""
+    """Return the accuracy of a candidate on the test images after training on parts of the training images.
+
+    Nothing is calibrated: that changes no answer.
+    """
     dataset = candidate.dataset
     parts, seeds = list(curve.parts(dataset)), range(training.seed, training.seed + curve.n_seeds)
     points = []
@@ -561,7 +579,7 @@ def learning_curve(candidate: Candidate, training: Training, curve: Curve) -> tu
             accuracies = []
             for seed in seeds:
                 mask = dataset.is_test | part.of(dataset, seed)
-                result = candidate.train(mask, replace(training, seed=seed, show=False))
+                result = candidate.train(mask, replace(training, seed=seed, show=False, calibrate=False))
                 accuracies.append(result.metrics.accuracy)
                 bar.update()
             n_train = int(mask.sum()) - dataset.n_test

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 import numpy as np
+import numpy.typing as npt
 
 from featx.backbones import NetworkClass, is_network_file, make_class_map, read_class_list
 from featx.compare.baselines import (
@@ -463,7 +464,7 @@ def _analyse_errors(
     evaluation_of = {one.approach.name: one for one in evaluations}
     on_features = [approach for approach in ranked(comparison.approaches) if approach.kind == "features"]
     recipe = evaluation_of[on_features[0].name].recipe if on_features else None
-    judge = next((one for one in evaluations if one.recipe == recipe and one.out_of_fold is not None), None)
+    judge = next((one for one in evaluations if one.recipe == recipe and _saw_none(one.out_of_fold)), None)
     X = read_rows(FeatureStore(cache_dir, recipe), dataset.digests, training.memory) if recipe else None
     near = None if X is None else find_copies(dataset, X, show=training.show)
     crossing = crossing_warning(dataset, near, dataset.n_test) if near and dataset.groups is None else ""
@@ -476,12 +477,18 @@ def _analyse_errors(
             backbone=recipe.backbone if recipe else None,
             X=X,
             near=near,
+            temperatures={name: one.temperature for name, one in evaluation_of.items() if one.temperature is not None},
             out_of_fold=judge.out_of_fold if judge else None,
             judge=judge.approach.name if judge else None,
             skipped=[(image.path, image.reason) for image in skipped],
             reasons={name: one.reasons for name, one in evaluation_of.items()},
         )
     return replace(comparison, warnings=(*comparison.warnings, *filter(None, [crossing])), error_analysis=analysis)
+
+
+def _saw_none(out_of_fold: npt.NDArray[np.float32] | None) -> bool:
+    """Return whether there are probabilities of all training images from heads that have not seen them."""
+    return out_of_fold is not None and not np.isnan(out_of_fold).any()
 
 
 def _random_weights_warnings(recipes: Sequence[Recipe]) -> tuple[str, ...]:

@@ -8,10 +8,10 @@ import numpy as np
 
 from featx.compare.mistakes import Reasons, SurestMistakes
 from featx.dataset import ImageDataset, label_texts
-from featx.heads import THRESHOLD, is_right, probability_of_truth
+from featx.heads import THRESHOLD, at_temperature, is_right, probability_of_truth
 from featx.similar import feature_map
 from featx.store import Rows
-from featx.train import NO_LABEL, Copies, ReliabilityBin, reliability
+from featx.train import NO_LABEL, Copies, CoveragePoint, ReliabilityBin, measure, reliability, risk_coverage
 
 #: So many are named: images in a cell of a confusion matrix, near-duplicates, doubtful labels.
 N_IN_CELL, N_DUPLICATES, N_DOUBTFUL = 12, 40, 40
@@ -64,6 +64,10 @@ class ApproachImages:
         mistakes: the most confident first.
         cells: one for each pair of classes that has images.
         reliability: how often it is right, by its confidence.
+        reliability_before: the same before it was calibrated; empty if it was not.
+        calibration_error_before: the calibration error before; None if it was not calibrated.
+        risk_coverage: how often it is wrong about the test images that it is surest of; empty in results of an older
+            featx, and with several labels.
         accuracy_without_duplicates: on the test images without a near-duplicate in the train split; None if it is
             unknown or no image is left.
     """
@@ -73,6 +77,9 @@ class ApproachImages:
     cells: tuple[Cell, ...]
     reliability: tuple[ReliabilityBin, ...]
     accuracy_without_duplicates: float | None
+    reliability_before: tuple[ReliabilityBin, ...] = ()
+    calibration_error_before: float | None = None
+    risk_coverage: tuple[CoveragePoint, ...] = ()
 
     def __repr__(self) -> str:
         return f"<ApproachImages of {self.name}: {len(self.mistakes):,} mistakes, {len(self.cells):,} cells>"
@@ -197,6 +204,7 @@ def analyse_errors(
     backbone: str | None = None,
     X: Rows | None = None,
     near: Copies | None = None,
+    temperatures: Mapping[str, float | np.ndarray] | None = None,
     out_of_fold: np.ndarray | None = None,
     judge: str | None = None,
     skipped: Sequence[tuple[str, str]] = (),
@@ -212,12 +220,13 @@ def analyse_errors(
         backbone: whose features `X` are.
         X: `(n, …)`, the features of all images of `dataset`; None if there are none.
         near: the near-duplicates among them; None if they were not searched.
+        temperatures: what the probabilities of an approach were calibrated with, by its name: one number, or one for
+            each test image, `(n_test,)`.
         out_of_fold: `(n_train, n_classes)`, see `featx.heads.training_loop.Trained`; None if there are none.
         judge: the approach that `out_of_fold` belongs to, whose probabilities check the test images' labels.
         skipped: (path, reason) of images that could not be read.
         reasons: what mistakes rest on, by the approach and the path of the image; None if there is nothing to say.
     """
-    reasons = reasons or {}
     across, within = ([], []) if near is None else _near_duplicates(dataset, near)
     is_duplicate = None
     if near is not None:
@@ -226,7 +235,9 @@ def analyse_errors(
     doubtful = [] if out_of_fold is None or judge is None else _doubtful(dataset, out_of_fold, probabilities[judge])
     return ErrorAnalysis(
         approaches=tuple(
-            _approach_images(dataset, name, rows, is_duplicate, reasons.get(name, {}))
+            _approach_images(
+                dataset, name, rows, is_duplicate, (temperatures or {}).get(name), (reasons or {}).get(name, {})
+            )
             for name, rows in probabilities.items()
         ),
         backbone=backbone,
@@ -270,6 +281,7 @@ def _approach_images(
     name: str,
     probabilities: np.ndarray,
     is_duplicate: np.ndarray | None,
+    temperature: float | np.ndarray | None,
     reasons: Mapping[str, Reasons],
 ) -> ApproachImages:
     test = np.flatnonzero(dataset.is_test)
@@ -283,12 +295,18 @@ def _approach_images(
     )
     kept = right if is_duplicate is None else right[~is_duplicate]
     cells = _label_cells(dataset, probabilities) if dataset.is_multilabel else _cells(dataset, probabilities)
+    before = None
+    if temperature is not None:
+        before = at_temperature(probabilities, 1 / np.asarray(temperature), is_multilabel=dataset.is_multilabel)
     return ApproachImages(
         name=name,
         mistakes=mistakes,
         cells=tuple(cells),
         reliability=reliability(labels, probabilities),
         accuracy_without_duplicates=float(kept.mean()) if is_duplicate is not None and len(kept) else None,
+        reliability_before=() if before is None else reliability(labels, before),
+        calibration_error_before=None if before is None else measure(labels, before).calibration_error,
+        risk_coverage=() if dataset.is_multilabel else risk_coverage(probabilities.max(axis=1), right),
     )
 
 

@@ -3,9 +3,11 @@
 A new head is one file, and one entry in `registry.py`.
 """
 
+from featx.heads.calibration import FEWEST_IMAGES, at_temperature, temperature_of
 from featx.heads.class_weights import BALANCED, check_class_weights, weigh_classes, weights_text
 from featx.heads.dense import TrainingSet
 from featx.heads.evidence import Evidence, find_evidence, why_no_evidence
+from featx.heads.held_out import calibrate, calibrated_by
 from featx.heads.inference import Head, read_head, save_model
 from featx.heads.registry import (
     DEFAULT_HEADS,
@@ -13,6 +15,7 @@ from featx.heads.registry import (
     check_memory,
     check_multilabel_heads,
     head_names,
+    needs_temperature,
     train_head,
 )
 from featx.heads.training_loop import (

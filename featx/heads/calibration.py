@@ -1,10 +1,20 @@
 """Scores of a head turned into probabilities that can be trusted, by images that the head has not seen."""
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
+from featx.heads.training_loop import Targets
+
 #: What choosing a temperature takes for each score, and the probabilities of all images with it.
 SCORE_BYTES = 48
+
+#: With fewer held-out images than this, probabilities stay as they are.
+FEWEST_IMAGES = 100
+
+#: What counts as left to a probability that float32 cannot tell from 1.
+LEAST_REST = 2.0**-25
 
 #: How far the temperature is expected to be from the default, as a standard deviation of its natural logarithm.
 _LOG_SPREAD = 2.0
@@ -61,3 +71,66 @@ def as_probabilities(scores: npt.NDArray[np.floating], temperature: float) -> np
 
     probabilities: npt.NDArray[np.float32] = softmax(scores.astype(np.float64) / temperature, axis=1).astype(np.float32)
     return probabilities
+
+
+def temperature_of(
+    probabilities: npt.NDArray[np.floating], y: Targets, class_weights: npt.NDArray[np.float64] | None = None
+) -> tuple[float, int] | None:
+    """Return the temperature that fits probabilities to the labels best, and by how many images; None if by too few.
+
+    Args:
+        probabilities: `(n, n_classes)`, of images that the head has not seen; NaN of the others.
+        y: see `featx.heads.training_loop.Samples`. With several labels for an image, one temperature is fitted to the
+            decisions about all of them.
+        class_weights: as for `fit_temperature`.
+    """
+    is_rated = ~np.isnan(probabilities[:, 0])
+    n_images = int(is_rated.sum())
+    if n_images < FEWEST_IMAGES:
+        return None
+    scores, labels = _scores(probabilities[is_rated], is_multilabel=y.ndim == 2), y[is_rated]
+    if labels.ndim == 2:
+        scores, labels = np.stack([-scores / 2, scores / 2], axis=-1).reshape(-1, 2), labels.ravel().astype(np.int64)
+    return fit_temperature(scores, labels, 1.0, class_weights)[0], n_images
+
+
+def at_temperature(
+    probabilities: npt.NDArray[np.floating], temperature: float | npt.NDArray[np.float64], *, is_multilabel: bool
+) -> npt.NDArray[np.float64]:
+    """Return `(n, n_classes)`: softmax(log p / T) of probabilities p, or with several labels sigmoid(logit p / T).
+
+    It is what a head gives whose last layer is divided by T. With 1 / T, it is what it gave before.
+
+    Args:
+        probabilities: `(n, n_classes)`.
+        temperature: T; one number, or one for each row, `(n,)`.
+        is_multilabel: whether images can have several labels.
+    """
+    from scipy.special import expit, softmax
+
+    scores = _scores(probabilities, is_multilabel=is_multilabel) / np.reshape(temperature, (-1, 1))
+    changed: npt.NDArray[np.float64] = expit(scores) if is_multilabel else softmax(scores, axis=1)
+    return changed
+
+
+def divide_scores(model: Any, temperature: float) -> None:
+    """Divide the scores of a Keras model by a temperature: the kernel and the bias of its last layer."""
+    kernel, bias = model.layers[-1].get_weights()
+    model.layers[-1].set_weights([kernel / temperature, bias / temperature])
+
+
+def _scores(probabilities: npt.NDArray[np.floating], *, is_multilabel: bool) -> npt.NDArray[np.float64]:
+    """Return `(n, n_classes)` scores: log p, or with several labels logit p.
+
+    A sigmoid in float32 gives 1 for all scores above 17. What is left to 1 is then 0, and counts as the half of what
+    float32 can tell from 1. A softmax has small probabilities as they are, down to what float32 can hold.
+    """
+    p = probabilities.astype(np.float64)
+    if is_multilabel:
+        return _log(p, LEAST_REST) - _log(1 - p, LEAST_REST)
+    return _log(p, LEAST_REST if p.shape[1] == 2 else float(np.finfo(np.float32).tiny))
+
+
+def _log(p: npt.NDArray[np.float64], of_zero: float) -> npt.NDArray[np.float64]:
+    logs: npt.NDArray[np.float64] = np.log(np.where(p == 0, of_zero, p))
+    return logs

@@ -18,7 +18,7 @@ from featx.heads.class_weights import weights_text
 from featx.heads.logistic import Scaled, fit_logreg, folds_of
 from featx.heads.streamed_logistic import fit_logreg_streamed, sample_rows
 from featx.heads.training_loop import Targets, Trained, Training, fit, layer_seeds, output_layer, split
-from featx.store import Rows, ViewRows, all_views, below
+from featx.store import Rows, ViewRows, all_views, below, take, take_views
 from featx.system import import_keras, waiting
 
 _Floats = npt.NDArray[np.float64]
@@ -67,6 +67,17 @@ class TrainingSet:
     n_classes: int
     views: ViewRows | None = None
     class_weights: npt.NDArray[np.float64] | None = None
+
+    def subset(self, mask: npt.NDArray[np.bool_]) -> Self:
+        """Return the images where `mask`, `(n,)` bool, is true."""
+        return replace(
+            self,
+            X=take(self.X, mask),
+            y=self.y[mask],
+            digests=self.digests[mask],
+            is_validation=self.is_validation[mask],
+            views=None if self.views is None else take_views(self.views, mask),
+        )
 
     @property
     def details(self) -> dict[str, float | int | str]:

@@ -80,7 +80,8 @@ def train_knn(task: Task) -> Trained:
         probabilities = _probabilities(*neighbours[vote.metric], vote, weight_of)
         details["cv_accuracy"] = float((probabilities.argmax(axis=1) == task.y[left_out]).mean())
         details["cv_images"] = len(left_out)
-        out_of_fold = probabilities if len(left_out) == len(task.rows) else None
+        out_of_fold = np.full((len(task.rows), task.n_classes), np.nan, np.float32)
+        out_of_fold[left_out] = probabilities
     kernel, bias = _similarity(task, scaled, vote)
     of_row = np.full((len(unit), task.n_classes), vote.smoothing / task.n_classes, np.float32)
     of_row[np.arange(len(unit)), task.y] += 1 - vote.smoothing

@@ -64,7 +64,7 @@ class Fitted:
     Attributes:
         coef: `(k, n_features)`, with one row for two classes, or one for each class.
         bias: `(k,)`.
-        out_of_fold: `(n_images, n_classes)`, the probabilities of held-out images; None without those of all images.
+        out_of_fold: `(n_images, n_classes)`, the probabilities of held-out images, NaN of others; None without any.
         details: see `featx.heads.training_loop.Trained`.
     """
 
@@ -74,11 +74,16 @@ class Fitted:
     details: dict[str, float | int | str]
 
 
-def folds_of(y: Targets, digests: npt.NDArray[np.uint8], n_classes: int, seed: int) -> npt.NDArray[np.int64]:
-    """Return the fold of every row: equal images together, every class in every fold, whatever the order of rows.
+def folds_of(
+    y: Targets, digests: npt.NDArray[np.uint8], n_classes: int, seed: int, *, n_folds: int | None = None
+) -> npt.NDArray[np.int64]:
+    """Return the fold of every row: equal images together, classes spread evenly, whatever the order of rows.
 
     A class that has only one image, or copies of one, is in fold -1: it is never held out. So are all if fewer than two
     classes have more. With several labels for an image, a label that few images have may be missing in a fold.
+
+    There are `n_folds`, if given, and each leaves an image of every class to train on. By default, there are as many as
+    choosing C needs, or fewer, so that every fold has every class.
 
     Raises:
         TrainingError: a class has no image.
@@ -86,10 +91,10 @@ def folds_of(y: Targets, digests: npt.NDArray[np.uint8], n_classes: int, seed: i
     _, first, image = np.unique(digests, axis=0, return_index=True, return_inverse=True)
     label = y[first]
     rng = np.random.default_rng(seed)
-    n_folds = N_FOLDS if len(y) < MANY_ROWS else N_FOLDS_MANY_ROWS
+    most = N_FOLDS if len(y) < MANY_ROWS else N_FOLDS_MANY_ROWS
     if y.ndim == 2:
         n_with = np.count_nonzero(label, axis=0)
-        n_folds = max(2, min(n_folds, int(np.minimum(n_with, len(label) - n_with).min())))
+        n_folds = n_folds or max(2, min(most, int(np.minimum(n_with, len(label) - n_with).min())))
         lots = rng.permutation(len(first))
         return iterative_parts(label, np.arange(len(first)), lots, n_folds)[image.reshape(-1)]
     counts = np.bincount(label, minlength=n_classes)
@@ -97,7 +102,7 @@ def folds_of(y: Targets, digests: npt.NDArray[np.uint8], n_classes: int, seed: i
         raise TrainingError(f"There is no image of class number {counts.argmin()} to train on; add images.")
     fold = np.full(len(first), -1)
     if (counts > 1).sum() > 1:
-        n_folds = min(n_folds, int(counts[counts > 1].min()))
+        n_folds = n_folds or min(most, int(counts[counts > 1].min()))
         shuffled = [rng.permutation(np.flatnonzero(label == number)) for number in np.flatnonzero(counts > 1)]
         by_class = np.concatenate(shuffled)
         fold[by_class] = np.arange(len(by_class)) % n_folds
@@ -214,7 +219,7 @@ def _fit_rows(
             C, held_out = _choose_c(Z, y, folds, n_features, n_images, note, class_weights)
             details["cv_accuracy"] = float(is_right(held_out, y[:n_images])[is_rated].mean())
             details["cv_folds"] = int(folds.max()) + 1
-            out_of_fold = held_out if is_rated.all() else None
+            out_of_fold = held_out
         note("fitting to all images")
         options = {"C": C, "tol": TOLERANCE, "max_iter": MAX_ITERATIONS, "class_weight": _by_class(class_weights)}
         final = _regression(y, **options).fit(Z, y)

@@ -46,7 +46,7 @@ def train_prototypes(task: Task) -> Trained:
     means = sums.sum(axis=0) / counts.sum(axis=0)[:, np.newaxis]
     coef, bias = 2 * means / temperature, -(means**2).sum(axis=1) / temperature
     model = linear_model("prototypes", task, scaled, coef, bias)
-    out_of_fold = as_probabilities(scores, temperature) if is_rated.all() else None
+    out_of_fold = as_probabilities(scores, temperature) if is_rated.any() else None
     return Trained("prototypes", model, details=details, out_of_fold=out_of_fold)
 
 

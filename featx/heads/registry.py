@@ -19,6 +19,7 @@ from featx.heads.logistic import logreg_bytes
 from featx.heads.prototypes import prototypes_bytes, train_prototypes
 from featx.heads.svm import svm_bytes, train_svm
 from featx.heads.training_loop import Trained, Training
+from featx.heads.tuned import TUNED
 from featx.store import Rows
 from featx.system import check_name, free_memory_bytes, import_keras, names, size
 
@@ -37,16 +38,18 @@ class _Kind:
         train: trains it.
         n_bytes: counts the memory that takes; None if it is little.
         is_multilabel: whether it can decide about several labels of each image.
+        needs_temperature: whether its probabilities are still to be calibrated by held-out images.
     """
 
     train: Callable[[Task], Trained]
     n_bytes: _CountBytes | None = None
     is_multilabel: bool = False
+    needs_temperature: bool = False
 
 
 _KINDS = {
-    "dense": _Kind(train_dense, is_multilabel=True),
-    "logreg": _Kind(train_logreg, logreg_bytes, is_multilabel=True),
+    "dense": _Kind(train_dense, is_multilabel=True, needs_temperature=True),
+    "logreg": _Kind(train_logreg, logreg_bytes, is_multilabel=True, needs_temperature=True),
     "knn": _Kind(train_knn, knn_bytes),
     "prototypes": _Kind(train_prototypes, prototypes_bytes),
     "svm": _Kind(train_svm, svm_bytes),
@@ -75,8 +78,21 @@ def train_head(name: str, images: TrainingSet, training: Training) -> Trained:
     _check_head(name)
     import_keras()  # its start is no part of training
     start_s = time.perf_counter()
-    head = _KINDS[name].train(Task.of(images, training))
+    head = train_task(name, Task.of(images, training))
     return replace(head, fit_s=time.perf_counter() - start_s, details={**head.details, **images.details})
+
+
+def train_task(name: str, task: Task) -> Trained:
+    """Return the head `name`, trained for a task; see `train_head`."""
+    return _KINDS[name].train(task)
+
+
+def needs_temperature(name: str) -> bool:
+    """Return whether the probabilities of the model `name` are to be calibrated; not so of baselines.
+
+    `knn`, `prototypes` and `svm` choose their settings by images that they have not seen, so theirs are calibrated.
+    """
+    return name == TUNED or (name in _KINDS and _KINDS[name].needs_temperature)
 
 
 def check_memory(name: str, X: Rows, n_rows: int, n_classes: int) -> None:

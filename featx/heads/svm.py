@@ -80,8 +80,8 @@ def train_svm(task: Task) -> Trained:
         fitted.details["cv_images"] = len(images)
     unit = float(fitted.details["temperature"]) * _length(fitted.coef)
     model = linear_model("svm", task, scaled, fitted.coef / unit, fitted.bias / unit)
-    out_of_fold = fitted.out_of_fold if len(images) == len(task.rows) else None
-    return Trained("svm", model, details={"feature_scale": scaled.scale, **fitted.details}, out_of_fold=out_of_fold)
+    details = {"feature_scale": scaled.scale, **fitted.details}
+    return Trained("svm", model, details=details, out_of_fold=fitted.out_of_fold)
 
 
 def _over_all_rows(
@@ -96,6 +96,7 @@ def _over_all_rows(
         details["converged"], details["passes"] = found[2], int(details.get("passes", 0)) + found[3]
         return replace(start, coef=found[0], bias=found[1])
 
+    out_of_fold = None
     held_out = np.random.default_rng(task.training.seed).permutation(np.flatnonzero(task.is_validation))[:SAMPLE_ROWS]
     if len(held_out):
         seen = np.sort(task.rows[~task.is_validation].ravel())
@@ -105,8 +106,10 @@ def _over_all_rows(
         scores = _as_columns(decisions / _length(fitted.coef))
         expected = _expected(scaled.mean.size)
         details["temperature"], _ = fit_temperature(scores, task.y[held_out], expected, task.class_weights)
+        out_of_fold = np.full((len(task.rows), scores.shape[1]), np.nan, np.float32)
+        out_of_fold[held_out] = as_probabilities(scores, float(details["temperature"]))
     fitted = fit(task.X, task.y, fitted)
-    return replace(fitted, details={**details, "solver": "streaming"})
+    return replace(fitted, details={**details, "solver": "streaming"}, out_of_fold=out_of_fold)
 
 
 def _sample(task: Task) -> npt.NDArray[np.int64]:
@@ -158,7 +161,7 @@ def _fit_rows(
     if is_rated.any():
         details["cv_accuracy"] = float((scores[is_rated].argmax(axis=1) == y[is_rated]).mean())
         details["cv_folds"] = int(folds.max()) + 1
-    out_of_fold = as_probabilities(scores, temperature) if is_rated.all() else None
+    out_of_fold = as_probabilities(scores, temperature) if is_rated.any() else None
     bias = np.atleast_1d(final.intercept_).astype(np.float64)
     return Fitted(final.coef_.astype(np.float64), bias, out_of_fold, details)
 

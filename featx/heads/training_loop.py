@@ -72,6 +72,8 @@ class Training:
         memory: how much memory training may use: a `featx.system.machine.MemoryLimit`, bytes, or text like `"4GiB"`.
         class_weights: how much an image of each class counts: `"balanced"`, a number for each class by its name, or a
             CSV or JSON file of these. Only their ratios matter. If None, all images count the same.
+        calibrate: whether the probabilities of heads are calibrated by training images that were held out, if there are
+            at least 100; see `featx.heads.held_out.calibrate`.
 
     Raises:
         FeatxError: a number is not whole, or is too small or too large; or class weights cannot be read.
@@ -84,6 +86,7 @@ class Training:
     show: bool = False
     memory: MemoryLimit = HALF_OF_FREE
     class_weights: ClassWeights = field(default=None, repr=False)
+    calibrate: bool = True
 
     def __post_init__(self) -> None:
         limits = {
@@ -96,6 +99,8 @@ class Training:
             value = getattr(self, name)
             if value is not None or name != "batch_size":
                 object.__setattr__(self, name, whole_number(name, value, least, most))
+        if not isinstance(self.calibrate, bool):
+            raise FeatxError(f"calibrate is True or False. Received: {shown(self.calibrate)}")
         object.__setattr__(self, "memory", as_memory_limit(self.memory))
         object.__setattr__(self, "class_weights", as_class_weights(self.class_weights))
 
@@ -168,9 +173,9 @@ class Trained:
         fit_s: seconds of training, without the start of Keras.
         details: what training chose. `feature_scale` is already in a head's kernel; `logreg` also has `C` as
             scikit-learn counts it on centred features times that scale, `cv_accuracy`, `cv_folds`, and `converged`,
-            yes or no.
+            yes or no. A head that was calibrated has `temperature`, and `calibration_images`, how many were held out.
         out_of_fold: `(n_train, n_classes)` float32, probabilities of the training images from heads that have not seen
-            them, from `logreg`'s cross-validation; None without one.
+            them, calibrated as the model is; NaN of images that were not held out, and None without any.
     """
 
     name: str

@@ -19,6 +19,7 @@ from featx.train.imbalance import UNBALANCED, accuracy_warnings, imbalance
 from featx.train.metrics import (
     ClassMetrics,
     Confusion,
+    CoveragePoint,
     Metrics,
     ReliabilityBin,
     Result,
@@ -26,6 +27,7 @@ from featx.train.metrics import (
     confusion_matrix,
     measure,
     reliability,
+    risk_coverage,
     wilson_interval,
 )
 from featx.train.multilabel_metrics import NO_LABEL, LabelMetrics, MultilabelMetrics

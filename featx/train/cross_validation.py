@@ -4,6 +4,7 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from statistics import fmean, stdev
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy.typing as npt
 
 from featx.dataset import ImageDataset
 from featx.errors import FeatxError
-from featx.heads import Targets, Training
+from featx.heads import Targets, Training, at_temperature, needs_temperature, temperature_of
 from featx.store import Rows
 from featx.system import progress_bar
 from featx.train.folds import Folds, make_folds
@@ -19,6 +20,9 @@ from featx.train.metrics import Result, measure, wilson_interval
 from featx.train.near_duplicates import find_copies
 
 log = logging.getLogger("featx")
+
+#: Probabilities `(n, n_classes)`, and the temperature of each row, `(n,)`; None if there is none to choose.
+_Calibrated = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]] | None
 
 #: With fewer test images than this, cross-validation is suggested: the interval of 90 % spans 5 points and more.
 FEW_TEST_IMAGES = 500
@@ -32,10 +36,15 @@ class CrossValidated:
         results: for each repetition, what it achieved on all images, as if they were one test split. `fit_s` is the
             time of all folds, and `peak_memory_bytes` the largest of them; the rest is that of the first fold.
         accuracies: on each fold, of all repetitions.
+        out_of_fold: `(n, n_classes)`, probabilities of all images in the first repetition, before calibration.
+        temperatures: `(n,)`, what the results' probabilities of each image were calibrated with, in the first
+            repetition; None if they were not. See `calibrated_across`.
     """
 
     results: tuple[Result, ...]
     accuracies: tuple[float, ...]
+    out_of_fold: npt.NDArray[np.float64]
+    temperatures: npt.NDArray[np.float64] | None = None
 
     @property
     def n_folds(self) -> int:
@@ -101,8 +110,9 @@ def cross_validate(
     y: Targets,
     training: Training,
     name: str,
+    class_weights: npt.NDArray[np.float64] | None = None,
 ) -> tuple[CrossValidated, ...]:
-    """Return what models achieve on each fold after training on all others.
+    """Return what models achieve on each fold after training on all others; see `calibrated_across` for calibration.
 
     Args:
         train: returns models trained on all images but those where a mask, `(n,)` bool, is true, and measured on these;
@@ -111,12 +121,13 @@ def cross_validate(
         y: `(n,)`, the label of each image.
         training: how; each repetition has the next seed.
         name: what the progress bar calls it.
+        class_weights: `(n_classes,)`, how much an image of each class counts when models are calibrated; or None.
     """
     n_folds = int(numbers.max()) + 1
     of_repeats: list[list[Sequence[Result]]] = []
     with progress_bar(len(numbers) * n_folds, name, "trainings", show=training.show) as bar:
         for repeat, of_image in enumerate(numbers):
-            seeded = replace(training, seed=training.seed + repeat, show=False)
+            seeded = replace(training, seed=training.seed + repeat, show=False, calibrate=False)
             of_repeats.append([])
             for number in range(n_folds):
                 results = train(of_image == number, seeded)
@@ -124,21 +135,65 @@ def cross_validate(
                 of_repeats[-1].append([replace(one, model=None) for one in results] if number else results)
                 bar.update()
     n_models = len(of_repeats[0][0])
-    return tuple(_of_model([[fold[i] for fold in one] for one in of_repeats], numbers, y) for i in range(n_models))
+    of_models = ([[fold[i] for fold in one] for one in of_repeats] for i in range(n_models))
+    calibrated = partial(calibrated_across, y=y, class_weights=class_weights) if training.calibrate else None
+    return tuple(_of_model(one, numbers, y, calibrated) for one in of_models)
 
 
-def _of_model(of_repeats: Sequence[Sequence[Result]], numbers: npt.NDArray[np.int64], y: Targets) -> CrossValidated:
+def calibrated_across(
+    probabilities: npt.NDArray[np.float64],
+    of_image: npt.NDArray[np.int64],
+    y: Targets,
+    class_weights: npt.NDArray[np.float64] | None = None,
+) -> _Calibrated:
+    """Return the probabilities of all images, those of each fold calibrated by the other folds; and the temperatures.
+
+    So no image has a part in its own calibration. All have the calibration that the heads of a run have, which are
+    calibrated by all folds. None if a temperature could not be chosen.
+
+    Args:
+        probabilities: `(n, n_classes)`, of each image by a model that has not seen it.
+        of_image: `(n,)`, the fold of each image.
+        y: `(n,)`, the label of each image.
+        class_weights: `(n_classes,)`, or None.
+    """
+    temperatures = np.empty(len(y))
+    for number in range(int(of_image.max()) + 1):
+        others = of_image != number
+        found = temperature_of(probabilities[others], y[others], class_weights)
+        if found is None:
+            return None
+        temperatures[~others] = found[0]
+    return at_temperature(probabilities, temperatures, is_multilabel=y.ndim == 2), temperatures
+
+
+def _of_model(
+    of_repeats: Sequence[Sequence[Result]],
+    numbers: npt.NDArray[np.int64],
+    y: Targets,
+    calibrated: Callable[[npt.NDArray[np.float64], npt.NDArray[np.int64]], _Calibrated] | None,
+) -> CrossValidated:
     """Return what one model achieved; `of_repeats` are its results on each fold, for each repetition."""
-    pooled = [_pooled(results, of_image, y) for results, of_image in zip(of_repeats, numbers, strict=True)]
-    accuracies = [result.metrics.accuracy for results in of_repeats for result in results]
-    return CrossValidated(tuple(pooled), tuple(accuracies))
+    plain = [_together(results, of_image) for results, of_image in zip(of_repeats, numbers, strict=True)]
+    found: list[_Calibrated] = [None] * len(plain)
+    if calibrated and needs_temperature(of_repeats[0][0].name):
+        found = [calibrated(*one) for one in zip(plain, numbers, strict=True)]
+    shown = [after[0] if after else before for before, after in zip(plain, found, strict=True)]
+    pooled = tuple(_pooled(results, rows, y) for results, rows in zip(of_repeats, shown, strict=True))
+    accuracies = tuple(result.metrics.accuracy for results in of_repeats for result in results)
+    return CrossValidated(pooled, accuracies, plain[0], found[0][1] if found[0] else None)
 
 
-def _pooled(results: Sequence[Result], of_image: npt.NDArray[np.int64], y: Targets) -> Result:
-    """Return the first result with the probabilities of all images, and with the time and memory of all folds."""
-    probabilities = np.empty((len(y), results[0].probabilities.shape[1]))
+def _together(results: Sequence[Result], of_image: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """Return the probabilities of all images, each from the result on its fold."""
+    probabilities = np.empty((len(of_image), results[0].probabilities.shape[1]))
     for number, result in enumerate(results):
         probabilities[of_image == number] = result.probabilities
+    return probabilities
+
+
+def _pooled(results: Sequence[Result], probabilities: npt.NDArray[np.float64], y: Targets) -> Result:
+    """Return the first result with the probabilities of all images, and with the time and memory of all folds."""
     return replace(
         results[0],
         probabilities=probabilities,

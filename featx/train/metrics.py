@@ -394,6 +394,34 @@ def reliability(y: npt.ArrayLike, probabilities: npt.ArrayLike) -> tuple[Reliabi
     return tuple(_reliability_bin(confidence[mask], correct[mask]) for mask in (bins == n for n in np.unique(bins)))
 
 
+@dataclass(frozen=True)
+class CoveragePoint:
+    """The images that a classifier is surest of: their share of all, and the share of them that it gets wrong."""
+
+    coverage: float
+    error: float
+
+
+def risk_coverage(confidence: npt.NDArray[np.float64], correct: npt.NDArray[np.bool_]) -> tuple[CoveragePoint, ...]:
+    """Return how often the answers are wrong that are the most confident: of 1 % of the images, 2 %, and so on to all.
+
+    It is the risk-coverage curve of a classifier that may refuse to answer (El-Yaniv and Wiener, On the foundations of
+    noise-free selective classification, 2010). Images of the same confidence come together: a part of them counts as a
+    random one.
+
+    Args:
+        confidence: `(n,)`.
+        correct: `(n,)` bool.
+    """
+    n = len(confidence)
+    levels, level = np.unique(-confidence, return_inverse=True)
+    n_of_level = np.bincount(level, minlength=len(levels))
+    wrong_share = np.bincount(level, ~correct, len(levels)) / n_of_level
+    n_wrong = np.cumsum(wrong_share[np.sort(level)])  # of the most confident 1, 2, ... n
+    counts = np.unique(np.ceil(np.arange(1, 101) / 100 * n).astype(np.int64))
+    return tuple(CoveragePoint(count / n, float(n_wrong[count - 1] / count)) for count in counts.tolist())
+
+
 def _reliability_bin(confidence: npt.NDArray[np.float64], correct: npt.NDArray[np.bool_]) -> ReliabilityBin:
     n_correct, n_samples = int(correct.sum()), correct.size
     return ReliabilityBin(

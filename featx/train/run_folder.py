@@ -32,6 +32,8 @@ from featx.system import brief, check_name, command_line, hardware, now, version
 from featx.text import printable
 from featx.train.cross_validation import CrossValidated, CrossValidation
 from featx.train.features import Features
+from featx.train.held_out import TABLE_NAME as HELD_OUT_NAME
+from featx.train.held_out import HeldOut, write_held_out
 from featx.train.metrics import Result, class_metrics, confusion_matrix
 from featx.train.reference import Reference
 from featx.train.settings import SETTINGS_NAME, Settings, read_settings
@@ -131,6 +133,22 @@ class SavedRun:
         except (FeatxError, LookupError, TypeError):  # an older featx made the run
             return None
         return Path(root) if isinstance(root, str) and "://" not in root and "\0" not in root else None
+
+    @property
+    def has_held_out(self) -> bool:
+        """Whether the run says what its heads said about held-out images; one of an older featx does not."""
+        return (self.dir / HELD_OUT_NAME).exists()
+
+    def held_out(self, head: str | None = None) -> HeldOut | None:
+        """Return what the head called `head`, or the default one, said about training images it had not seen.
+
+        None if it was trained without any, as a tuned block is, or an older featx made the run.
+
+        Raises:
+            FeatxError: the table is damaged.
+        """
+        found = HeldOut.read(self.dir, head or self.heads[0])
+        return found if found and len(found) else None
 
     def find_weights(self, cache_dir: StoragePath, named: Path | None = None, *, download: bool = True) -> Weights:
         """Return the weights that this run was trained with: `named` if given, or wherever they are found.
@@ -290,6 +308,9 @@ def write_run(
     _write_predictions(folder / "predictions.csv", features, results, crossed)
     if crossed is None:
         _write_split(folder / SPLIT_NAME, features)
+    if not features.dataset.is_multilabel:
+        trained_on = features.dataset if crossed else features.dataset.subset(~features.dataset.is_test)
+        write_held_out(folder, trained_on, results)
     if reference is not None:
         reference.save(folder)
     if settings is not None:

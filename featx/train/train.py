@@ -24,6 +24,8 @@ from featx.heads import (
     Trained,
     Training,
     TrainingSet,
+    calibrate,
+    calibrated_by,
     check_class_weights,
     check_memory,
     check_multilabel_heads,
@@ -196,9 +198,14 @@ def _cross_validated(
     def train(is_test: npt.NDArray[np.bool_], seeded: Training) -> tuple[Result, ...]:
         return _train_all(features.with_test(is_test), heads, tuning, seeded)
 
-    found = cross_validate(train, folds.of(dataset), dataset.labels, training, "folds")
+    class_weights = weigh_classes(training.class_weights, dataset.labels, dataset.class_names)
+    found = cross_validate(train, folds.of(dataset), dataset.labels, training, "folds", class_weights)
     results = []
-    for trained, head in zip(_trained(features, heads, tuning, training), found, strict=True):
+    uncalibrated = _trained(features, heads, tuning, replace(training, calibrate=False))
+    for plain, head in zip(uncalibrated, found, strict=True):
+        trained = replace(plain, out_of_fold=head.out_of_fold.astype(np.float32))
+        if training.calibrate:
+            trained = calibrated_by(head.out_of_fold, plain, dataset.labels, class_weights)
         of_folds = head.results[0]
         low, high = head.accuracy_interval
         metrics = replace(of_folds.metrics, accuracy=head.accuracy, accuracy_low=low, accuracy_high=high)
@@ -228,7 +235,8 @@ def _trained(features: Features, heads: Sequence[str], tuning: Tuning | None, tr
         return
     for head in heads:
         reset_peak_memory()
-        yield train_head(head, images, training)
+        trained = train_head(head, images, training)
+        yield calibrate(trained, images, training) if training.calibrate else trained
 
 
 def check_head_memory(features: Features, head: str) -> None:

@@ -75,6 +75,7 @@ def test_run_folder_holds_everything(run, trained):
         "history.csv",
         "predictions.csv",
         "split.csv",
+        "held_out.csv",
         "reference.npy",
         "reference.csv",
         "mean_features.npy",
