@@ -7,13 +7,14 @@ class, 75 of 150 pixels wide. An image counts as right if the evidence for each 
 the other one, and as strictly right if the evidence on each half speaks for the class of this half. Three formulas are
 compared: what differs from the average training image (featx's own), what differs from features that are all 0, and
 the gradient times the features.
+
+Then heads are trained and tested on images whose left half is always the same photograph. It tells nothing about the
+class: how much of the evidence is there, without signs?
 """
 
 import argparse
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -63,6 +64,37 @@ def _half(path: Path, side: int) -> np.ndarray:
         return np.asarray(middle.resize((side // 2, side), Image.Resampling.BILINEAR))
 
 
+def write_common_halves(dataset: ImageDataset, folder: Path, n_train: int, n_test: int, side: int) -> Path:
+    """Write `train/CLASS/*` and `test/CLASS/*`, PNG files whose left half is the same photograph, of another image."""
+    rows = {
+        (is_test, label): np.flatnonzero((dataset.is_test == is_test) & (dataset.labels == label))
+        for is_test in (False, True)
+        for label in range(len(dataset.class_names))
+    }
+    common = _half(dataset.root / dataset.paths[rows[True, 0][-1]], side)
+    for (is_test, label), of_class in rows.items():
+        target = folder / ("test" if is_test else "train") / dataset.class_names[label]
+        target.mkdir(parents=True)
+        for row in of_class[: (n_test if is_test else n_train) // len(dataset.class_names)].tolist():
+            own = _half(dataset.root / dataset.paths[row], side)
+            Image.fromarray(np.hstack([common, own])).save(target / f"{row}.png")
+    return folder
+
+
+def measure_common(features: Features, seed: int) -> list[list[str]]:
+    """Return a row for each head: its accuracy, and the share of the evidence that is on the left half."""
+    dataset = features.dataset
+    X = features.X[dataset.is_test]
+    rows = []
+    for name in HEADS:
+        result = train_on_features(features, name, Training(seed=seed))
+        maps = _all_maps(head_of(result.model), X, _mean(features))
+        half = X.shape[2] // 2
+        shares = [np.abs(one[:, :, :half]).sum() / np.abs(one).sum() for one in maps]
+        rows.append([name, f"{result.metrics.accuracy:.1%}", *(f"{share:.1%}" for share in shares)])
+    return rows
+
+
 def on_their_halves(maps: np.ndarray) -> tuple[float, float]:
     """Return the shares of composites that are right, and strictly right.
 
@@ -86,25 +118,28 @@ def gradient_times_features(head: Head, X: np.ndarray) -> np.ndarray:
     return (rows * weights).reshape(X.shape).sum(axis=-1)
 
 
-def measure(features: Features, X: np.ndarray, heads: tuple[str, ...], seed: int) -> list[list[str]]:
-    """Return a row for each head: its accuracy, and the shares of right composites with each formula."""
-    mean = centre_and_scale(features.X[~features.dataset.is_test])[0].reshape(X.shape[1:])
+def measure(features: Features, X: np.ndarray, seed: int) -> list[list[str]]:
+    """Return a row for each head: its accuracy, and the shares of composites that are right with each formula."""
     rows = []
-    for name in heads:
+    for name in HEADS:
         result = train_on_features(features, name, Training(seed=seed))
-        head, ones = head_of(result.model), np.ones(len(X), int)
-
-        def maps(baseline: np.ndarray, head: Head = head, ones: np.ndarray = ones) -> np.ndarray:
-            return np.stack([one.map for one in find_evidence(head, X, ones, baseline)])
-
-        formulas: list[Callable[[], Any]] = [
-            lambda maps=maps: maps(mean),
-            lambda maps=maps: maps(np.zeros_like(mean)),
-            lambda head=head: gradient_times_features(head, X),
-        ]
-        shares = [on_their_halves(formula()) for formula in formulas]
+        shares = map(on_their_halves, _all_maps(head_of(result.model), X, _mean(features)))
         rows.append([name, f"{result.metrics.accuracy:.1%}", *(f"{a:.1%} ({b:.1%})" for a, b in shares)])
     return rows
+
+
+def _all_maps(head: Head, X: np.ndarray, mean: np.ndarray) -> list[np.ndarray]:
+    """Return the evidence for class 1 with each formula, `(n, h, w)`."""
+    ones = np.ones(len(X), int)
+    ours, from_0 = (
+        np.stack([one.map for one in find_evidence(head, X, ones, base)]) for base in (mean, np.zeros_like(mean))
+    )
+    return [ours, from_0, gradient_times_features(head, X)]
+
+
+def _mean(features: Features) -> np.ndarray:
+    X = features.X[~features.dataset.is_test]
+    return centre_and_scale(X)[0].reshape(X.shape[1:])
 
 
 def main() -> None:
@@ -128,7 +163,13 @@ def main() -> None:
     for n_train in args.n_train:
         some = _part(features, n_train, args.seed)
         print(f"\n{some.dataset.n_train:,} training images, {len(X):,} composites: right (strictly right)")
-        print(text_table(header, measure(some, X, HEADS, args.seed), n_left=1))
+        print(text_table(header, measure(some, X, args.seed), n_left=1))
+    with tempfile.TemporaryDirectory() as folder:
+        data = write_common_halves(features.dataset, Path(folder), 600, 200, args.image_size[0])
+        extract_features(data, cache_dir=args.cache_dir, show=True, **options)
+        common = load_features(data, cache_dir=args.cache_dir, **options)
+    print(f"\n{common.dataset.n_train:,} training images with the same left half: its share of the evidence")
+    print(text_table(header, measure_common(common, args.seed), n_left=1))
 
 
 def _part(features: Features, n_train: int, seed: int) -> Features:

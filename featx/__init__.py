@@ -30,10 +30,10 @@ if TYPE_CHECKING:
     )
     from featx.extract.planning import Plan, plan_extraction
     from featx.extract.transformer import FeatureExtractor
-    from featx.predict import Classifier, DirectClassifier, Predictions
+    from featx.predict import Classifier, DirectClassifier, Explanations, Predictions
     from featx.recipe import Recipe
     from featx.repeat import Rerun, rerun
-    from featx.report import write_report
+    from featx.report import write_explanations, write_report
     from featx.similar import SimilarImages, find_similar
     from featx.storage import as_data
     from featx.store import FeatureStore
@@ -58,10 +58,10 @@ _ROOMS = {
     ],
     "extract.planning": ["Plan", "plan_extraction"],
     "extract.transformer": ["FeatureExtractor"],
-    "predict": ["Classifier", "DirectClassifier", "Predictions"],
+    "predict": ["Classifier", "DirectClassifier", "Explanations", "Predictions"],
     "recipe": ["Recipe"],
     "repeat": ["Rerun", "rerun"],
-    "report": ["write_report"],
+    "report": ["write_explanations", "write_report"],
     "similar": ["SimilarImages", "find_similar"],
     "storage": ["as_data"],
     "store": ["FeatureStore"],

@@ -41,6 +41,8 @@ def why_no_evidence(head: Head | TunedHead) -> str:
     top = head if isinstance(head, Head) else head.split()[1]
     if top.layers[0].n_nearest:
         return "There is no heat map, because the head knn compares whole images: look at the nearest training images."
+    if any(layer.activation != "relu" for layer in top.layers[:-1]):
+        return "There is no heat map, because the head has a layer that featx does not train: train again."
     if len(top.feature_shape) != 3 or top.feature_shape[:2] == (1, 1):
         return (
             "There is no heat map, because the features have no positions: extract them without --pooling, or choose a "

@@ -1,6 +1,7 @@
 """The evidence of each position: it adds up to the score, it is where the classes differ, and knn has none."""
 
 import functools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -135,6 +136,9 @@ def test_a_head_without_evidence_says_why():
         head_of(trained("logreg", 2, shape=(6,))[0])
     )
     assert why_no_evidence(head_of(trained("prototypes", 2)[0])) == ""
+    dense = head_of(trained("dense", 2)[0])
+    changed = replace(dense, layers=(replace(dense.layers[0], activation="sigmoid"), dense.layers[1]))
+    assert "a layer that featx does not train" in why_no_evidence(changed)
 
 
 def test_features_of_another_recipe_are_refused():

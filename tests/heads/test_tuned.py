@@ -11,9 +11,10 @@ from featx.backbones.build import build_model, build_tail
 from featx.errors import BackboneError, FeatxError
 from featx.heads import tuned
 from featx.heads.dense import TrainingSet, dense_layers
+from featx.heads.evidence import find_evidence
 from featx.heads.inference import save_model
 from featx.heads.training_loop import Training, count_parameters, predict_proba
-from featx.heads.tuned import TUNED, read_tuned, train_tuned, trainable_copy
+from featx.heads.tuned import TUNED, read_tuned, train_tuned, trainable_copy, trained_head
 from featx.recipe import Recipe
 from featx.storage.scratch import scratch_array
 from featx.system.late_imports import import_keras
@@ -263,6 +264,18 @@ def test_a_saved_head_gives_the_same_probabilities_in_featx_and_in_plain_keras(b
     assert head.predict_proba(features[:0]).shape == (0, 2)
     with pytest.raises(FeatxError, match="The head takes features of the shape"):
         head.predict_proba(features[:, :4])
+
+
+def test_the_evidence_of_a_tuned_head_adds_up_just_trained_or_saved(both, features, path):
+    mean = features.mean(axis=0)
+    p, p_mean = (predict_proba(both[1].model, rows)[:, 1] for rows in (features[:4], mean[np.newaxis]))
+    for head in (trained_head(both[1], 2), read_tuned(path, empty_tail(), 2)):
+        found = find_evidence(head, features[:4], [1, 1, 1, 1], mean)
+        assert {one.map.shape for one in found} == {(4, 4)}
+        np.testing.assert_allclose([one.score for one in found], np.log(p / (1 - p)), rtol=1e-3, atol=1e-3)
+        assert found[0].base == pytest.approx(np.log(p_mean[0] / (1 - p_mean[0])), rel=1e-3, abs=1e-3)
+        sums = [one.score - one.base for one in found]
+        np.testing.assert_allclose([one.map.sum() for one in found], sums, rtol=1e-4, atol=1e-4)
 
 
 def test_its_file_is_no_larger_than_its_weights(both, path):

@@ -46,7 +46,7 @@ def explanations_page(explained: "Explanations", page_dir: Path) -> str:
         new_environment()
         .from_string(asset("explanations.html.j2"))
         .render(
-            title=f"What {n:,} predictions rest on" if n > 1 else "What a prediction rests on",
+            title=f"{n:,} predictions explained" if n > 1 else "A prediction explained",
             rows=(_row(one, explained, page_dir, side, small) for one in explained),
             small=small,
             side=side,
