@@ -20,7 +20,7 @@ from featx.system import csv_lines, text_table
 from featx.text import one_line, shown_text
 
 if TYPE_CHECKING:
-    from featx.predict import ImageClassifier, Predictions
+    from featx.predict import ImageClassifier, Prediction, Predictions
 
 log = logging.getLogger("featx")
 
@@ -28,7 +28,7 @@ log = logging.getLogger("featx")
 MAX_TOP_K = 1000
 
 #: Options for a run only, and for a pretrained classifier only.
-_OF_RUN = ("head",)
+_OF_RUN = ("head", "max_error")
 _OF_DIRECT = ("maps", "class_list", "backbone", "image_size", "resize", "precision", "preprocess", "layout")
 
 
@@ -53,6 +53,12 @@ _OF_DIRECT = ("maps", "class_list", "backbone", "image_size", "resize", "precisi
     default=1,
     show_default=True,
     help="Number of classes to print for each image.",
+)
+@click.option(
+    "--max-error",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="Largest share of wrong answers that you accept, like 0.05; answers that are not sure enough for it get the "
+    "note unsure.  [default: no answer is unsure]",
 )
 @click.option(
     "--format",
@@ -86,14 +92,18 @@ def predict(
     featx uses a pretrained classifier instead. If an image cannot be read, its line has the reason; if none can be
     read, the exit code is 1. Features that are in the cache are not computed again.
 
+    A note says whether an image is unlike the training images and, with --max-error, whether the answer is unsure: at
+    most this share of the others is wrong, with a confidence of 95 %.
+
     \b
     Example:
       featx predict runs/first photo.jpg holidays/ --top-k 2
+      featx predict runs/first holidays/ --max-error 0.05
       featx predict --direct photo.jpg --backbone resnet50 --map cats=281-285 --map dogs=151-268
     """
     on_terminal = sys.stdout.isatty()
     form = "jsonl" if output.as_json else form or ("table" if on_terminal else "csv")
-    how = {name: options.pop(name) for name in ("workers", "strict")}
+    how = {name: options.pop(name) for name in ("workers", "strict", "max_error")}
     files = find_files(_image_words(run, images, direct=direct), sys.stdin, zip_encoding)
     predictions = _classifier(run, direct=direct, **options).predict(files, show=output.show, **how)
     text = format_predictions(predictions, form, top_k, on_terminal=on_terminal)
@@ -183,22 +193,33 @@ def _table(predictions: "Predictions", top_k: int) -> str:
             labels = [f"{label} {p:.1%}" for label, p in prediction.top if label in prediction.labels]
             shown = [", ".join(labels) or f"none (most likely {shown[0]})", *(shown if top_k > 1 else [])]
         rows.append([f"  {prediction.path}", *(shown or [f"cannot be read: {prediction.reason}"])])
+    notes = [_note(prediction) for prediction in predictions]
     ordinals = ["class", *(f"then {rank}" for rank in range(2, top_k + 1))]
     if predictions.is_multilabel:
         ordinals = ["labels", *(["most likely", *ordinals[1:]] if top_k > 1 else [])]
     rows = [[*row, *[""] * (1 + len(ordinals) - len(row))] for row in rows]
+    if any(notes):
+        ordinals, rows = [*ordinals, "note"], [[*row, note] for row, note in zip(rows, notes, strict=True)]
     return text_table(["image", *ordinals], rows, n_left=len(ordinals) + 1)
+
+
+def _note(prediction: "Prediction") -> str:
+    """Return why a prediction is doubtful; empty if it is not."""
+    notes = {"unsure": prediction.is_unsure, "unlike the training images": prediction.is_unlike}
+    return "; ".join(note for note, is_so in notes.items() if is_so)
 
 
 def _csv(predictions: "Predictions", top_k: int, shown: Callable[[str], str]) -> str:
     ranks = ["", *(f"_{rank}" for rank in range(2, top_k + 1))]
     several = ["labels"] if predictions.is_multilabel else []
     header = ["path", *several, *(f"{name}{rank}" for rank in ranks for name in ("label", "probability")), "reason"]
+    header.append("note")
     rows = []
     for prediction in predictions:
         cells = [cell for label, probability in prediction.top[:top_k] for cell in (label, f"{probability:.6f}")]
         labels = ["|".join(prediction.labels)] if several else []
         cells = [str(prediction.path), *labels, *(cells or [""] * (2 * top_k)), prediction.reason or ""]
+        cells.append(_note(prediction))
         rows.append(list(map(shown, cells)))
     return "".join(csv_lines(header, rows)).removesuffix("\n")
 
@@ -213,6 +234,8 @@ def _json_lines(predictions: "Predictions", top_k: int) -> str:
                 "probability": prediction.probability,
                 "top": [{"label": label, "probability": p} for label, p in prediction.top[:top_k]],
                 "reason": prediction.reason,
+                "unsure": prediction.is_unsure,
+                "unlike": prediction.is_unlike,
             }
         )
         for prediction in predictions

@@ -3,4 +3,4 @@
 Known features come from the store.
 """
 
-from featx.predict.classifier import Classifier, DirectClassifier, ImageClassifier, Predictions
+from featx.predict.classifier import Classifier, DirectClassifier, ImageClassifier, Prediction, Predictions
