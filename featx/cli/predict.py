@@ -28,7 +28,7 @@ log = logging.getLogger("featx")
 MAX_TOP_K = 1000
 
 #: Options for a run only, and for a pretrained classifier only.
-_OF_RUN = ("head", "explain")
+_OF_RUN = ("head", "max_error", "explain")
 _OF_DIRECT = ("maps", "class_list", "backbone", "image_size", "resize", "precision", "preprocess", "layout")
 
 
@@ -53,6 +53,12 @@ _OF_DIRECT = ("maps", "class_list", "backbone", "image_size", "resize", "precisi
     default=1,
     show_default=True,
     help="Number of classes to print for each image.",
+)
+@click.option(
+    "--max-error",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="Largest share of wrong answers that you accept, like 0.05; answers that are not sure enough for it get the "
+    "note unsure.  [default: no answer is unsure]",
 )
 @click.option(
     "--format",
@@ -92,15 +98,19 @@ def predict(
     featx uses a pretrained classifier instead. If an image cannot be read, its line has the reason; if none can be
     read, the exit code is 1. Features that are in the cache are not computed again.
 
+    A note says whether an image is unlike the training images and, with --max-error, whether the answer is unsure: at
+    most this share of the others is wrong, with a confidence of 95 %.
+
     \b
     Example:
       featx predict runs/first photo.jpg holidays/ --top-k 2
+      featx predict runs/first holidays/ --max-error 0.05
       featx predict runs/first holidays/ --explain why/
       featx predict --direct photo.jpg --backbone resnet50 --map cats=281-285 --map dogs=151-268
     """
     on_terminal = sys.stdout.isatty()
     form = "jsonl" if output.as_json else form or ("table" if on_terminal else "csv")
-    how = {name: options.pop(name) for name in ("workers", "strict")}
+    how = {name: options.pop(name) for name in ("workers", "strict", "max_error")}
     files = find_files(_image_words(run, images, direct=direct), sys.stdin, zip_encoding)
     classifier = _classifier(run, direct=direct, **options)
     predictions = _predictions(classifier, files, explain, show=output.show, **how)
@@ -203,10 +213,13 @@ def _table(predictions: "Predictions", top_k: int) -> str:
             labels = [f"{label} {p:.1%}" for label, p in prediction.top if label in prediction.labels]
             shown = [", ".join(labels) or f"none (most likely {shown[0]})", *(shown if top_k > 1 else [])]
         rows.append([f"  {prediction.path}", *(shown or [f"cannot be read: {prediction.reason}"])])
+    notes = [prediction.note for prediction in predictions]
     ordinals = ["class", *(f"then {rank}" for rank in range(2, top_k + 1))]
     if predictions.is_multilabel:
         ordinals = ["labels", *(["most likely", *ordinals[1:]] if top_k > 1 else [])]
     rows = [[*row, *[""] * (1 + len(ordinals) - len(row))] for row in rows]
+    if any(notes):
+        ordinals, rows = [*ordinals, "note"], [[*row, note] for row, note in zip(rows, notes, strict=True)]
     return text_table(["image", *ordinals], rows, n_left=len(ordinals) + 1)
 
 
@@ -214,11 +227,13 @@ def _csv(predictions: "Predictions", top_k: int, shown: Callable[[str], str]) ->
     ranks = ["", *(f"_{rank}" for rank in range(2, top_k + 1))]
     several = ["labels"] if predictions.is_multilabel else []
     header = ["path", *several, *(f"{name}{rank}" for rank in ranks for name in ("label", "probability")), "reason"]
+    header.append("note")
     rows = []
     for prediction in predictions:
         cells = [cell for label, probability in prediction.top[:top_k] for cell in (label, f"{probability:.6f}")]
         labels = ["|".join(prediction.labels)] if several else []
         cells = [str(prediction.path), *labels, *(cells or [""] * (2 * top_k)), prediction.reason or ""]
+        cells.append(prediction.note)
         rows.append(list(map(shown, cells)))
     return "".join(csv_lines(header, rows)).removesuffix("\n")
 
@@ -233,6 +248,8 @@ def _json_lines(predictions: "Predictions", top_k: int) -> str:
                 "probability": prediction.probability,
                 "top": [{"label": label, "probability": p} for label, p in prediction.top[:top_k]],
                 "reason": prediction.reason,
+                "unsure": prediction.is_unsure,
+                "unlike": prediction.is_unlike,
             }
         )
         for prediction in predictions

@@ -7,6 +7,7 @@ one number against 78.4 % with 500 images, 82.4 against 81.9 % with 2000, 84.0 a
 loss each time.
 """
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -17,7 +18,17 @@ from featx.errors import TrainingError
 from featx.heads.class_weights import weights_text
 from featx.heads.logistic import Scaled, fit_logreg, folds_of
 from featx.heads.streamed_logistic import fit_logreg_streamed, sample_rows
-from featx.heads.training_loop import Targets, Trained, Training, fit, layer_seeds, output_layer, split
+from featx.heads.training_loop import (
+    Targets,
+    Trained,
+    Training,
+    compile_model,
+    fit,
+    layer_seeds,
+    output_layer,
+    predict_proba,
+    split,
+)
 from featx.store import Rows, ViewRows, all_views, below, take, take_views
 from featx.system import import_keras, waiting
 
@@ -139,7 +150,7 @@ class Task:
         return self.y.ndim == 2
 
     def fit(self, model: Any, optimizer: Any, *, keep_start: bool = False) -> Trained:
-        """Train a Keras model on the rows of the images that are not held out; see `featx.heads.training_loop.fit`."""
+        """Train a Keras model on the images that are not for validation; see `featx.heads.training_loop.fit`."""
         train, validation = split(self.X, self.y, self.is_validation, self.rows, self.class_weights)
         options = {"n_classes": self.n_classes, "batch_size": self.batch_size, "optimizer": optimizer}
         return fit(model, train, validation, self.training, **options, keep_start=keep_start)
@@ -157,20 +168,50 @@ def train_dense(task: Task) -> Trained:
     centring: 30 % instead of 100 % of the validation images of handwritten digits.
     """
     keras = import_keras()
+    layers, trainee, mean, scale = _dense_trainee(keras, task)
+    flatten, hidden, dropout, output = layers
+    trained = task.fit(trainee, keras.optimizers.RMSprop(DENSE_LEARNING_RATE))
+    kernel, bias = hidden.get_weights()
+    hidden.set_weights([kernel * scale, bias - (scale * mean) @ kernel])
+    features = trainee.inputs[0]
+    model = keras.Model(features, output(dropout(hidden(flatten(features)))), name="dense")
+    return replace(trained, model=model, details={"feature_scale": scale})
+
+
+def dense_held_out(task: Task, folds: Iterable[npt.NDArray[np.bool_]]) -> Iterator[npt.NDArray[np.float64]]:
+    """Yield probabilities `(k, n_classes)` of the images that each mask, `(n,)` bool, holds out of training `dense`.
+
+    Each fold stops early by its own validation images: those that it does not hold out. The features are centred and
+    scaled by all images, which says nothing about their labels. So one Keras model, put back to its start, serves all
+    folds: to trace another would take longer than to train it on a few hundred images.
+    """
+    keras = import_keras()
+    _, trainee, _, _ = _dense_trainee(keras, task)
+    optimizer = keras.optimizers.RMSprop(DENSE_LEARNING_RATE)
+    compile_model(keras, trainee, optimizer)
+    variables = [*trainee.variables, *optimizer.variables]
+    start = [keras.ops.convert_to_numpy(variable) for variable in variables]
+    for held_out in folds:
+        for variable, value in zip(variables, start, strict=True):
+            variable.assign(value)
+        replace(task, rows=task.rows[~held_out], is_validation=task.is_validation[~held_out]).fit(trainee, None)
+        yield predict_proba(trainee, task.X, np.flatnonzero(held_out))
+
+
+def _dense_trainee(keras: Any, task: Task) -> tuple[tuple[Any, Any, Any, Any], Any, _Floats, float]:
+    """Return the layers of the dense head, the model that is trained, and what centres and scales the features in it.
+
+    The layers have their first weights. The mean is `(n_features,)`.
+    """
     mean, scale = centre_and_scale(task.X)
     scale *= DENSE_INPUT_RMS
     flatten, hidden, dropout, output = dense_layers(
         keras, task.n_classes, task.training.seed, is_multilabel=task.is_multilabel
     )
     features = keras.Input(task.X.shape[1:], name="features")
-    flat = flatten(features)
-    scaled = keras.layers.Rescaling(scale, offset=(-scale * mean).astype(np.float32))(flat)
+    scaled = keras.layers.Rescaling(scale, offset=(-scale * mean).astype(np.float32))(flatten(features))
     trainee = keras.Model(features, output(dropout(hidden(scaled))), name="dense")
-    trained = task.fit(trainee, keras.optimizers.RMSprop(DENSE_LEARNING_RATE))
-    kernel, bias = hidden.get_weights()
-    hidden.set_weights([kernel * scale, bias - (scale * mean) @ kernel])
-    model = keras.Model(features, output(dropout(hidden(flat))), name="dense")
-    return replace(trained, model=model, details={"feature_scale": scale})
+    return (flatten, hidden, dropout, output), trainee, mean, scale
 
 
 def dense_layers(keras: Any, n_classes: int, seed: int, *, is_multilabel: bool = False) -> tuple[Any, Any, Any, Any]:

@@ -1,13 +1,14 @@
 """Training images that a head has not seen: they calibrate it, and tell how often it is wrong."""
 
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
 from featx.heads.calibration import FEWEST_IMAGES, at_temperature, divide_scores, temperature_of
-from featx.heads.dense import Task, TrainingSet
+from featx.heads.dense import Task, TrainingSet, dense_held_out
 from featx.heads.logistic import folds_of
 from featx.heads.registry import needs_temperature, train_task
 from featx.heads.training_loop import Targets, Trained, Training, predict_proba
@@ -80,23 +81,25 @@ def _held_out(name: str, images: TrainingSet, training: Training) -> npt.NDArray
         return None
     sizes = np.bincount(fold[fold >= 0])
     n_needed = int(np.searchsorted(sizes.cumsum(), min(ENOUGH_IMAGES, sizes.sum()))) + 1
+    folds = [fold == number for number in range(n_needed)]
     probabilities = np.full((len(images.X), images.n_classes), np.nan)
     with progress_bar(n_needed, "calibration", "trainings", show=training.show) as bar:
-        for number in range(n_needed):
-            held_out = fold == number
-            trained = train_task(name, _without(images, held_out, replace(training, show=False)))
-            probabilities[held_out] = predict_proba(trained.model, images.X, np.flatnonzero(held_out))
+        for held_out, found in zip(folds, _predicted(name, images, replace(training, show=False), folds), strict=True):
+            probabilities[held_out] = found
             bar.update()
     return probabilities
 
 
-def _without(images: TrainingSet, held_out: npt.NDArray[np.bool_], training: Training) -> Task:
-    """Return the task of training on the images that are not held out.
+def _predicted(
+    name: str, images: TrainingSet, training: Training, folds: Sequence[npt.NDArray[np.bool_]]
+) -> Iterator[npt.NDArray[np.float64]]:
+    """Yield the probabilities of the images that each mask holds out, from heads trained on the others.
 
-    Features in memory are not copied, which could be too much for it: there, only `dense` comes here, which goes by the
-    rows of the images. It centres and scales features by those of all images, which say nothing about labels.
+    Features in memory are not copied, which could be too much for it: only `dense` is trained on these here.
     """
-    task = Task.of(images, training)
-    if isinstance(images.X, np.ndarray):
-        return replace(task, rows=task.rows[~held_out], is_validation=task.is_validation[~held_out])
-    return Task.of(images.subset(~held_out), training)
+    if name == "dense":
+        yield from dense_held_out(Task.of(images, training), folds)
+        return
+    for held_out in folds:
+        trained = train_task(name, Task.of(images.subset(~held_out), training))
+        yield predict_proba(trained.model, images.X, np.flatnonzero(held_out))

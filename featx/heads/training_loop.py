@@ -294,7 +294,7 @@ def fit(
         training: seed, epochs and patience; its batch size is not used.
         n_classes: number of classes.
         batch_size: rows per step.
-        optimizer: a Keras optimizer or its name.
+        optimizer: a Keras optimizer or its name; None if `compile_model` has compiled the model.
         keep_start: whether the weights that the model has now may be the ones that are kept, as epoch 0.
 
     Raises:
@@ -302,7 +302,8 @@ def fit(
     """
     _check(model, train, validation, n_classes)
     keras = import_keras()
-    _compile(keras, model, optimizer)
+    if optimizer is not None:
+        compile_model(keras, model, optimizer)
     history: list[Epoch] = []
     start_loss = _validated(model, validation)[0] if keep_start else math.inf
     kept = (start_loss, 0, model.get_weights())
@@ -391,7 +392,7 @@ def _check(model: Any, train: Samples, validation: Samples, n_classes: int) -> N
         )
 
 
-def _compile(keras: Any, model: Any, optimizer: Any) -> None:
+def compile_model(keras: Any, model: Any, optimizer: Any) -> None:
     """Give the model the loss that fits its output."""
     is_multilabel = has_label_outputs(model)
     is_sigmoid = model.output_shape[-1] == 1 or is_multilabel

@@ -4,9 +4,11 @@ Features that were computed before come from the store.
 """
 
 import logging
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, Unpack, overload
 
@@ -34,13 +36,15 @@ from featx.extract import (
     split_options,
     store_images,
 )
-from featx.heads import THRESHOLD, Head, TunedHead
+from featx.heads import FEWEST_IMAGES, THRESHOLD, Head, TunedHead
 from featx.predict.explanations import MAX_NEAREST, N_NEAREST, Explanations, explain_predictions
+from featx.predict.selective import find_threshold
 from featx.recipe import Recipe
 from featx.storage import StoragePath, as_cache_dir, as_path
 from featx.store import FeatureStore
-from featx.system import as_rows, brief, data_frame, names, whole_number
-from featx.train import SavedRun, read_run
+from featx.system import as_rows, brief, data_frame, names, shown, whole_number
+from featx.text import printable
+from featx.train import Reference, SavedRun, read_run
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,6 +52,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("featx")
 
 DEFAULT_ENGINE = EngineOptions()
+
+#: The share of images like the training images that may be called unlike them.
+FALSE_ALARMS = 0.01
 
 #: Features read from the store at a time.
 _READ_BYTES = 64 << 20
@@ -65,6 +72,8 @@ class Prediction:
         reason: why the image cannot be read; None if it can.
         labels: the predicted labels, the most likely first: the most likely class, or, if images can have several
             labels, those with a probability above 0.5, which may be none. Empty if the image cannot be read.
+        is_unsure: whether the probability is too small for the error that was asked for, see `ImageClassifier.predict`.
+        is_unlike: whether the image is unlike the training images.
     """
 
     path: StoragePath | None
@@ -73,6 +82,14 @@ class Prediction:
     top: tuple[tuple[str, float], ...] = field(repr=False)
     reason: str | None
     labels: tuple[str, ...] = ()
+    is_unsure: bool = False
+    is_unlike: bool = False
+
+    @property
+    def note(self) -> str:
+        """Why the prediction is doubtful; empty if it is not."""
+        notes = {"unsure": self.is_unsure, "unlike the training images": self.is_unlike}
+        return "; ".join(note for note, is_so in notes.items() if is_so)
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,6 +108,8 @@ class Predictions(Sequence[Prediction]):
         probabilities: `(n, n_classes)` float64; NaN for an image that cannot be read.
         reasons: why each cannot be read; None where it can.
         is_multilabel: whether an image can have several labels, so that its probabilities do not sum to 1.
+        is_unsure: `(n,)` bool, see `Prediction`; False if None.
+        is_unlike: `(n,)` bool, the same.
     """
 
     class_names: tuple[str, ...]
@@ -98,6 +117,13 @@ class Predictions(Sequence[Prediction]):
     probabilities: np.ndarray
     reasons: tuple[str | None, ...]
     is_multilabel: bool = False
+    is_unsure: np.ndarray = None  # type: ignore[assignment]  # set below
+    is_unlike: np.ndarray = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        for name in ("is_unsure", "is_unlike"):
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, np.zeros(len(self.paths), bool))
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -115,13 +141,15 @@ class Predictions(Sequence[Prediction]):
         order = np.argsort(-probabilities, kind="stable")
         top = tuple((self.class_names[label], float(probabilities[label])) for label in order)
         above = tuple(name for name, probability in top if probability > THRESHOLD)
-        return Prediction(path, *top[0], top, None, above if self.is_multilabel else top[0][:1])
+        doubts = (bool(self.is_unsure[row]), bool(self.is_unlike[row]))
+        return Prediction(path, *top[0], top, None, above if self.is_multilabel else top[0][:1], *doubts)
 
     def _some(self, rows: "slice | npt.ArrayLike") -> "Predictions":
         numbers = np.arange(len(self))
         chosen = numbers[rows if isinstance(rows, slice) else as_rows(rows, len(self))]
         paths, reasons = (tuple(column[row] for row in chosen) for column in (self.paths, self.reasons))
-        return Predictions(self.class_names, paths, self.probabilities[chosen], reasons, self.is_multilabel)
+        doubts = (self.is_unsure[chosen], self.is_unlike[chosen])
+        return Predictions(self.class_names, paths, self.probabilities[chosen], reasons, self.is_multilabel, *doubts)
 
     def __repr__(self) -> str:
         n_bad = f"{self.n_unreadable:,} unreadable"
@@ -138,9 +166,9 @@ class Predictions(Sequence[Prediction]):
         return sum(reason is not None for reason in self.reasons)
 
     def to_pandas(self) -> "pd.DataFrame":
-        """Return a table with `path`, `label`, `probability`, `reason`, and a column for each class.
+        """Return a table with `path`, `label`, `probability`, `reason`, `is_unsure` and `is_unlike`.
 
-        If images can have several labels, there is also `labels`, a tuple for each image.
+        There is also a column for each class and, if images can have several labels, `labels`, a tuple for each image.
 
         Raises:
             FeatxError: pandas is not installed.
@@ -150,6 +178,8 @@ class Predictions(Sequence[Prediction]):
             "label": self.labels,
             "probability": [prediction.probability for prediction in self],
             "reason": list(self.reasons),
+            "is_unsure": self.is_unsure,
+            "is_unlike": self.is_unlike,
         }
         if self.is_multilabel:
             columns["labels"] = [prediction.labels for prediction in self]
@@ -181,17 +211,24 @@ class ImageClassifier(ABC):
         self,
         paths: ManyImages,
         *,
+        max_error: float | None = None,
         workers: int | None = None,
         strict: bool = False,
         show: bool = False,
     ) -> Predictions:
         """Return the classes of images. Their features go to the store.
 
+        An image is unlike the training images if its features are farther from theirs than 99 % of the training images'
+        are from each other, see `featx.train.reference.Reference`.
+
         Args:
             paths: images in a list, a tuple, an iterator, a pandas Series or a NumPy array; a data set; one image; or
                 a folder or an archive, for all images in it. An image is the path of a file, an array
                 `(height, width, 3)` or `(height, width)` uint8, or a Pillow image. A file that cannot be read is a
                 prediction without a label, with a reason.
+            max_error: the largest share of wrong answers that you accept, above 0 and below 1. An answer is unsure if
+                its probability is too small for that; among the others, no more are wrong, with a confidence of 95 %,
+                if the images are like the training images. See `featx.predict.selective.find_threshold`.
             workers: decoding threads; as many as cores if None.
             strict: raise on the first image that cannot be read.
             show: show progress on stderr.
@@ -199,9 +236,10 @@ class ImageClassifier(ABC):
         Raises:
             ImageError: `strict`, and an image cannot be read.
             WeightsError: features have to be computed, and the backbone's weights were not found.
-            FeatxError: `paths` are not images, or the store cannot be read or written.
+            FeatxError: `paths` are not images, the store cannot be read or written, or nothing can promise `max_error`.
         """
-        return self._predict_stored(self._store(paths, workers, strict=strict, show=show))
+        threshold = 0.0 if max_error is None else self._threshold(_checked_share(max_error))
+        return self._predict_stored(self._store(paths, workers, strict=strict, show=show), threshold)
 
     def predict_proba(self, paths: ManyImages, *, show: bool = False) -> np.ndarray:
         """Return `(n, n_classes)` float64 probabilities of images; `paths` as for `predict`.
@@ -220,10 +258,13 @@ class ImageClassifier(ABC):
             log.warning("%d of %d images cannot be read.", n_bad, len(images.paths))
         return images
 
-    def _predict_stored(self, images: StoredImages) -> Predictions:
-        """Return the classes of images whose features are in the store."""
-        probabilities = self._probabilities(images.digests, images.is_readable)
-        return Predictions(self.class_names, images.paths, probabilities, images.reasons, self.is_multilabel)
+    def _predict_stored(self, images: StoredImages, threshold: float) -> Predictions:
+        """Return the classes of images whose features are in the store; below the threshold, an answer is unsure."""
+        probabilities, is_unlike = self._judged(images.digests, images.is_readable)
+        is_unsure = probabilities.max(axis=1) < threshold  # not so of what cannot be read
+        _say_doubts(is_unsure, is_unlike)
+        found = (self.class_names, images.paths, probabilities, images.reasons, self.is_multilabel)
+        return Predictions(*found, is_unsure, is_unlike)
 
     @abstractmethod
     def _find_weights(self) -> Weights:
@@ -233,17 +274,46 @@ class ImageClassifier(ABC):
     def _from_features(self, X: np.ndarray) -> np.ndarray:
         """Return `(n, n_classes)` float64 probabilities for the features `X`, `(n, …)`."""
 
-    def _probabilities(self, digests: np.ndarray, is_readable: np.ndarray) -> np.ndarray:
-        """Return `(n, n_classes)` float64 for the images with `digests`, `(n, 32)` uint8; NaN where not readable."""
-        probabilities = np.full((len(digests), len(self.class_names)), np.nan)
+    @abstractmethod
+    def _threshold(self, max_error: float) -> float:
+        """Return the smallest probability with which an answer counts, if at most this share may be wrong."""
+
+    @abstractmethod
+    def _is_unlike(self, X: np.ndarray) -> np.ndarray:
+        """Return whether images with the features `X`, `(n, …)`, are unlike the training images: `(n,)` bool."""
+
+    def _judged(self, digests: np.ndarray, is_readable: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return what there is to say about the images with `digests`, `(n, 32)` uint8.
+
+        Probabilities, `(n, n_classes)` float64, NaN where not readable; and whether they are unlike the training
+        images, `(n,)` bool.
+        """
+        probabilities, is_unlike = np.full((len(digests), len(self.class_names)), np.nan), np.zeros(len(digests), bool)
         store = FeatureStore(self._cache_dir, self._recipe)
         rows = np.flatnonzero(is_readable)
         n_numbers = int(np.prod(store.segments[0].feature_shape)) if store.segments else 1
         step = max(1, _READ_BYTES // (4 * n_numbers))
         for start in range(0, len(rows), step):
             some = rows[start : start + step]
-            probabilities[some] = self._from_features(store.read(digests[some]))
-        return probabilities
+            X = store.read(digests[some])
+            probabilities[some], is_unlike[some] = self._from_features(X), self._is_unlike(X)
+        return probabilities, is_unlike
+
+
+def _checked_share(max_error: object) -> float:
+    if isinstance(max_error, bool) or not isinstance(max_error, int | float) or not 0 < max_error < 1:
+        raise FeatxError(f"max_error is a share above 0 and below 1, like 0.05. Received: {shown(max_error)}")
+    return float(max_error)
+
+
+def _say_doubts(is_unsure: np.ndarray, is_unlike: np.ndarray) -> None:
+    """Log how many predictions are doubtful, if any are."""
+    counts = {"unsure": int(is_unsure.sum()), "unlike the training images": int(is_unlike.sum())}
+    parts = [(n, what) for what, n in counts.items() if n]
+    if parts:
+        (n, what), *more = parts
+        rest = "".join(f"; {n_more:,}: {what_more}" for n_more, what_more in more)
+        log.info("%s of %s images: %s%s.", f"{n:,}", f"{len(is_unsure):,}", what, rest)
 
 
 class Classifier(ImageClassifier):
@@ -262,13 +332,15 @@ class Classifier(ImageClassifier):
         cache_dir: StoragePath,
         weights_path: Path | None = None,
         engine_options: EngineOptions = DEFAULT_ENGINE,
+        name: str | None = None,
     ) -> None:
-        """Put a classifier together; `Classifier.load` is the usual way."""
+        """Put a classifier together; `Classifier.load` is the usual way. `name` is that of the head."""
         super().__init__(run.recipe, run.class_names, cache_dir, engine_options)
         self.run = run
         self.is_multilabel = run.is_multilabel
         self._head = head
         self._weights_path = weights_path
+        self._name = name or run.heads[0]
 
     @classmethod
     def load(
@@ -300,6 +372,7 @@ class Classifier(ImageClassifier):
             as_cache_dir(cache_dir),
             as_path(weights) if weights else None,
             options,
+            head,
         )
 
     def explain(
@@ -307,6 +380,7 @@ class Classifier(ImageClassifier):
         paths: ManyImages,
         *,
         k: int = N_NEAREST,
+        max_error: float | None = None,
         workers: int | None = None,
         strict: bool = False,
         show: bool = False,
@@ -314,8 +388,9 @@ class Classifier(ImageClassifier):
         """Return the classes of images, with what these predictions rest on.
 
         Args:
-            paths: as for `predict`, also for the next three.
+            paths: as for `predict`.
             k: number of training images for each image.
+            max_error: as for `predict`.
             workers: decoding threads; as many as cores if None.
             strict: raise on the first image that cannot be read.
             show: show progress on stderr.
@@ -324,9 +399,10 @@ class Classifier(ImageClassifier):
             FeatxError: as `predict`; or an older featx made the run, which does not know its training images.
         """
         k = whole_number("k", k, most=MAX_NEAREST)
+        threshold = 0.0 if max_error is None else self._threshold(_checked_share(max_error))
         images = self._store(paths, workers, strict=strict, show=show)
-        store = FeatureStore(self._cache_dir, self._recipe)
-        return explain_predictions(self._predict_stored(images), images, self.run, self._head, store, k, show=show)
+        predictions, store = self._predict_stored(images, threshold), FeatureStore(self._cache_dir, self._recipe)
+        return explain_predictions(predictions, images, self.run, self._head, store, k, show=show)
 
     def __repr__(self) -> str:
         recipe = self._recipe
@@ -344,6 +420,40 @@ class Classifier(ImageClassifier):
 
     def _from_features(self, X: np.ndarray) -> np.ndarray:
         return self._head.predict_proba(X)
+
+    def _threshold(self, max_error: float) -> float:
+        if self.is_multilabel:
+            raise FeatxError(
+                "These images can have several labels, and the largest share of wrong answers (--max-error) is one of "
+                "answers with one class: leave it out."
+            )
+        held_out = self.run.held_out(self._name)
+        if held_out is None:
+            raise FeatxError(f"{self._no_held_out()} Leave out the largest share of wrong answers (--max-error).")
+        return find_threshold(held_out.probability, held_out.is_right, max_error).probability
+
+    def _no_held_out(self) -> str:
+        """Return why there are no held-out images of the head, and what helps."""
+        name, run = self._name, printable(self.run.dir)
+        if not self.run.has_held_out:
+            return f"An older featx made the run {run}, which has no held-out images: train again."
+        if self.run.output:
+            return f"The run {run} has no held-out images of {name}, because a block was tuned: train with --folds."
+        return (
+            f"The run {run} has no held-out images of {name}: train it with {FEWEST_IMAGES} training images or more, "
+            f"and without --no-calibrate, or with --folds."
+        )
+
+    def _is_unlike(self, X: np.ndarray) -> np.ndarray:
+        reference, limit = self._reference
+        return np.zeros(len(X), bool) if reference is None else reference.distance(X) > limit
+
+    @cached_property
+    def _reference(self) -> tuple[Reference | None, float]:
+        """The training images that the run remembers, and how far an image may be from them; None without any."""
+        found = self.run.reference()
+        limit = found.limit(FALSE_ALARMS) if found else math.inf
+        return (None if math.isinf(limit) else found), limit
 
 
 class DirectClassifier(ImageClassifier):
@@ -417,3 +527,12 @@ class DirectClassifier(ImageClassifier):
 
     def _from_features(self, X: np.ndarray) -> np.ndarray:
         return self.class_map.probabilities(X)
+
+    def _threshold(self, max_error: float) -> float:
+        raise FeatxError(
+            f"A pretrained classifier has no held-out images that tell how sure it must be for at most "
+            f"{100 * max_error:g} % wrong answers: leave out max_error, or train a head."
+        )
+
+    def _is_unlike(self, X: np.ndarray) -> np.ndarray:
+        return np.zeros(len(X), bool)

@@ -82,6 +82,8 @@ def _line(one: "Explanation") -> dict[str, Any]:
         "labels": prediction.labels,
         "probability": prediction.probability,
         "reason": prediction.reason,
+        "unsure": prediction.is_unsure,
+        "unlike": prediction.is_unlike,
         "evidence": [
             {"label": name, "score": found.score, "base": found.base, "map": found.map.tolist()}
             for name, found in one.evidence.items()

@@ -228,6 +228,8 @@ def test_table_of_predictions(world):
         "label",
         "probability",
         "reason",
+        "is_unsure",
+        "is_unlike",
         *(f"p:{n}" for n in classifier.class_names),
     ]
     assert table["label"].tolist()[0] == predictions[0].label

@@ -41,7 +41,13 @@ def test_names_never_become_elements(tmp_path, recipe):
     Image.fromarray(np.full((40, 60, 3), 99, np.uint8)).save(photo, "PNG")
     names = (HOSTILE, "b")
     explained = Explanations(
-        Predictions(names, (photo, Path(HOSTILE)), np.array([[0.9, 0.1], [np.nan, np.nan]]), (None, HOSTILE)),
+        Predictions(
+            names,
+            (photo, Path(HOSTILE)),
+            np.array([[0.9, 0.1], [np.nan, np.nan]]),
+            (None, HOSTILE),
+            is_unlike=np.array([True, False]),
+        ),
         ({HOSTILE: Evidence(0, np.eye(3), 4.0, 1.0)}, {}),
         ((NearestImage(HOSTILE, HOSTILE, 0.5), NearestImage(photo.name, "b", 0.4), NearestImage("a\0", "b", 0.1)), ()),
         "",
@@ -56,6 +62,7 @@ def test_names_never_become_elements(tmp_path, recipe):
     assert "script" not in {tag for tag, _ in found}
     assert not {"\x1b", "\u202e"} & set(page)
     assert "+3.0" in page
+    assert page.count("unlike the training images") == 1
 
 
 @pytest.mark.parametrize("aspect_ratio", [None, "crop", "pad"])

@@ -72,6 +72,7 @@ def _row(one: "Explanation", explained: "Explanations", page_dir: Path, side: in
         "height": under.shape[0],
         "width": under.shape[1],
         "verdict": verdict,
+        "note": one.prediction.note,
         "rest": rest,
         "maps": [
             {
