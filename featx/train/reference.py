@@ -32,8 +32,8 @@ N_NEAREST = 10
 
 _COLUMNS = ("path", "label", "distance")
 
-#: The file of rows is not larger than this.
-_MAX_BYTES = 1 << 30
+#: The file of rows is not larger than this: 8,192 features are more than backbones give at a position.
+_MAX_BYTES = 2 * 8192 * MAX_IMAGES + 1024
 
 #: Images that are compared with all rows at a time.
 _SLAB_IMAGES = 512
@@ -217,7 +217,7 @@ def _read_table(path: Path) -> tuple[tuple[str, ...], tuple[str, ...], npt.NDArr
         ValueError: it holds something else.
         OSError: it cannot be read.
     """
-    table = read_csv(path, _COLUMNS)
+    table = read_csv(path, _COLUMNS, MAX_IMAGES)
     distances = np.array([float(distance) for _, _, distance in table])
     if np.isnan(distances).any():
         raise ValueError("a distance is not a number")
