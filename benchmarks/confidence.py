@@ -179,6 +179,7 @@ def main() -> None:
     parser.add_argument("--heads", nargs="+", choices=HEADS, default=DEFAULT_HEADS)
     parser.add_argument("--train", type=int, default=1000, help="images to train on, for the first two tables")
     parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--only", choices=("promises", "unlike"), help="the first two tables, or the third")
     parser.add_argument("--digits", type=Path, help="where featx fetch sample has put its digits")
     parser.add_argument("--crops", type=int, default=200, help="crops of each of scikit-learn's photographs")
     parser.add_argument("--cache-dir", type=Path, default=Path("cache"))
@@ -186,14 +187,15 @@ def main() -> None:
     options: dict[str, Any] = {name: getattr(args, name) for name in ("backbone", "weights", "image_size", "cache_dir")}
     extract_features(args.data_dir, show=True, **options)
     features = load_features(args.data_dir, **options)
-    extractor = FeatureExtractor(**options, flatten=False, show=True)
-    images: dict[str, Any] = crops(args.crops)
-    if args.digits:
-        images["digits"] = sorted(args.digits.rglob("*.png"))[::3]
-    others = {name: extractor.transform(some) for name, some in images.items()}
-    unlike(features, others)
-    print()
-    promises(features, args.heads, args.train, args.seeds)
+    if args.only != "promises":
+        images: dict[str, Any] = crops(args.crops)
+        if args.digits:
+            images["digits"] = sorted(args.digits.rglob("*.png"))[::3]
+        extractor = FeatureExtractor(**options, flatten=False, show=True)
+        unlike(features, {name: extractor.transform(some) for name, some in images.items()})
+        print()
+    if args.only != "unlike":
+        promises(features, args.heads, args.train, args.seeds)
 
 
 if __name__ == "__main__":
