@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from featx.dataset import ImageDataset
 from featx.errors import FeatxError
-from featx.heads import Trained
+from featx.heads import HEADS, Trained
 from featx.text import printable
 from featx.train.tables import read_csv, write_csv
 
@@ -48,7 +48,7 @@ class HeldOut:
         if not path.exists():
             return None
         try:
-            rows = [row for row in read_csv(path, _COLUMNS) if row[0] == head]
+            rows = [row for row in read_csv(path, _COLUMNS, MAX_IMAGES * (len(HEADS) + 1)) if row[0] == head]
             return cls(_probabilities([row[4] for row in rows]), np.array([row[2] == row[3] for row in rows], bool))
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else str(error)

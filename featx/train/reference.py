@@ -32,8 +32,9 @@ N_NEAREST = 10
 
 _COLUMNS = ("path", "label", "distance")
 
-#: A file of numbers is not larger than this.
-_MAX_BYTES = 1 << 30
+#: The file of rows is not larger than this: 8,192 features are more than backbones give at a position. That of the mean
+#: holds the features of one image.
+_MAX_BYTES, _MAX_MEAN_BYTES = 2 * 8192 * MAX_IMAGES + 1024, 64 << 20
 
 #: Images that are compared with all rows at a time.
 _SLAB_IMAGES = 512
@@ -126,7 +127,8 @@ class Reference:
         if not (folder / ROWS_NAME).exists():
             return None
         try:
-            rows, mean = _read_array(folder / ROWS_NAME, np.float16), _read_array(folder / MEAN_NAME, np.float32)
+            rows = _read_array(folder / ROWS_NAME, np.float16, _MAX_BYTES)
+            mean = _read_array(folder / MEAN_NAME, np.float32, _MAX_MEAN_BYTES)
             return cls(rows, *_read_table(folder / TABLE_NAME), mean)
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else str(error)
@@ -223,14 +225,14 @@ def _distances_to_others(
     return distances
 
 
-def _read_array(path: Path, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+def _read_array(path: Path, dtype: npt.DTypeLike, most_bytes: int) -> npt.NDArray[Any]:
     """Return the numbers in a file that anybody may have made: what it claims is checked before memory is taken for it.
 
     Raises:
         ValueError: it holds something else.
         OSError: it cannot be read.
     """
-    data = read_small(path, _MAX_BYTES)
+    data = read_small(path, most_bytes)
     file = io.BytesIO(data)
     if np.lib.format.read_magic(file) != (1, 0):
         raise ValueError("its numbers are in another format")
@@ -250,7 +252,7 @@ def _read_table(path: Path) -> tuple[tuple[str, ...], tuple[str, ...], npt.NDArr
         ValueError: it holds something else.
         OSError: it cannot be read.
     """
-    table = read_csv(path, _COLUMNS)
+    table = read_csv(path, _COLUMNS, MAX_IMAGES)
     distances = np.array([float(distance) for _, _, distance in table])
     if np.isnan(distances).any():
         raise ValueError("a distance is not a number")

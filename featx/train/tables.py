@@ -10,7 +10,7 @@ from featx.storage import read_small
 from featx.system import csv_lines
 
 #: A table of a run is not larger than this.
-_MAX_BYTES = 1 << 30
+_MAX_BYTES = 256 << 20
 
 
 def write_csv(path: Path, names: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
@@ -19,18 +19,23 @@ def write_csv(path: Path, names: Sequence[str], rows: Iterable[Sequence[Any]]) -
         file.writelines(csv_lines(names, rows))
 
 
-def read_csv(path: Path, names: Sequence[str]) -> list[list[str]]:
-    """Return the rows of a table that `write_csv` has written.
+def read_csv(path: Path, names: Sequence[str], most: int) -> list[list[str]]:
+    """Return the rows of a table that `write_csv` has written, at most so many; anybody may have made it.
 
     Raises:
-        ValueError: it has other columns than `names`, or is no such table.
+        ValueError: it has other columns than `names` or more rows, or is no such table.
         OSError: it cannot be read.
     """
     text = read_small(path, _MAX_BYTES).decode("utf-8", "surrogateescape")
+    table = csv.reader(io.StringIO(text, newline=""), strict=True)
+    rows: list[list[str]] = []
     try:
-        header, *rows = csv.reader(io.StringIO(text, newline=""), strict=True)
+        if next(table, None) != list(names):
+            raise ValueError(f"it does not have the columns {', '.join(names)}")
+        for row in table:
+            if len(row) != len(names) or len(rows) == most:
+                raise ValueError("it has cells or rows that featx does not write")
+            rows.append(row)
     except csv.Error as error:
         raise ValueError(str(error)) from error
-    if header != list(names) or any(len(row) != len(names) for row in rows):
-        raise ValueError(f"it does not have the columns {', '.join(names)}")
     return rows

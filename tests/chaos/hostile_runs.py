@@ -218,6 +218,40 @@ def sparse_json(run: Run) -> None:
     os.truncate(run.dir / run.rng.choice(["recipe.json", "metrics.json", "class_names.json"]), SPARSE_BYTES)
 
 
+# What the run remembers of its training images
+
+
+def remembered(run: Run) -> None:
+    """The training images that the run remembers are other ones, too many, or none at all."""
+    rng = run.rng
+    rows, table, mean = (run.dir / name for name in ("reference.npy", "reference.csv", "mean_features.npy"))
+    kind = rng.choice(["sparse", "text", "header", "shape", "objects", "cells", "many", "folder"])
+    if kind == "sparse":
+        os.truncate(rng.choice([rows, table, mean]), SPARSE_BYTES)
+    elif kind == "text":
+        rng.choice([rows, table, mean]).write_bytes(rng.choice(TEXTS))
+    elif kind == "header":
+        numbers = rng.choice([rows, mean])
+        data = numbers.read_bytes()
+        claim = rng.choice([b"(9999999, 99999), ", b"(-1, 128), ", b"(), ", b"None, ", b"((1, 2), 3), "])
+        start = data.index(b"'shape': ") + 9
+        numbers.write_bytes(data[:start] + claim + data[start + len(claim) :])
+    elif kind == "shape":
+        np.save(rows, np.zeros(rng.choice([(0, 128), (12, 0), (120, 127), (120, 2, 64)]), np.float16))
+    elif kind == "objects":
+        np.save(rows, np.array([[{}]], object), allow_pickle=True)
+    elif kind == "cells":
+        header, *lines = table.read_text(encoding="utf-8").splitlines()
+        cell = rng.choice(["nan", "inf", "-1e400", '"', "\0", "x" * 200_000, "1,2,3"])
+        lines[rng.randrange(len(lines))] = f"a,b,{cell}"
+        table.write_text("\n".join([header, *lines]), encoding="utf-8")
+    elif kind == "many":
+        table.write_bytes(b"path,label,distance\n" + b"a,b,0\n" * 10_000_000)
+    else:
+        rows.unlink()
+        rows.mkdir()
+
+
 # The file of a head: a zip file
 
 
@@ -485,6 +519,7 @@ KINDS: dict[str, Callable[[Run], None]] = {
     "JSON: another text": any_text,
     "JSON: a member twice": twice,
     "JSON: sparse": sparse_json,
+    "reference": remembered,
     "head: description": head_config,
     "head: zip file": head_zip,
     "head: HDF5": head_hdf5,

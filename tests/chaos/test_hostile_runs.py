@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[2]
 def folder(tmp_path_factory, new_cache) -> Path:
     """A data set, a cache with its features, and a sound run."""
     folder: Path = tmp_path_factory.mktemp("hostile-runs")
-    data = write_photos(folder / "data", n_train=20, n_test=6, classes=("sea", "sky", "wood"))
+    data = write_photos(folder / "data", n_train=40, n_test=6, classes=("sea", "sky", "wood"))
     new_cache(folder / "cache")
     extract_features(data, cache_dir=folder / "cache", **SMALL)
     training = Training(epochs=3)

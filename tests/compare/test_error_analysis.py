@@ -103,6 +103,23 @@ def test_planted_copy_is_found_and_accuracy_is_given_without_it(planted):
     assert [approach.accuracy_without_duplicates for approach in planted.approaches] == [18 / 19, 1 / 19]
 
 
+def test_what_was_calibrated_is_shown_before_and_after():
+    rng = np.random.default_rng(0)
+    dataset = dataset_of(30, 200)
+    y = dataset.labels[30:]
+    p = np.where(rng.random(200) < 0.8, 0.8, 0.2)
+    plain = np.where(y[:, None] == np.arange(2), p[:, None], 1 - p[:, None])
+    temperatures = {"one": 0.5, "of folds": np.where(np.arange(200) < 100, 0.5, 2.0)}
+    found = analyse_errors(dataset, dict.fromkeys((*temperatures, "none"), plain), "none", 0, temperatures=temperatures)
+    one, of_folds, none = found.approaches
+    assert one.calibration_error_before == pytest.approx((p > 0.5).mean() - 2 / 3)
+    assert {round(each.confidence, 3) for each in one.reliability_before} == {0.667}
+    assert {round(each.confidence, 3) for each in of_folds.reliability_before} == {0.667, 0.941}
+    assert (none.reliability_before, none.calibration_error_before) == ((), None)
+    assert one.reliability == none.reliability
+    assert none.risk_coverage[-1].error == pytest.approx((p < 0.5).mean())
+
+
 def test_copies_within_a_split_are_named_those_in_different_classes_first(planted):
     assert planted.n_copies_within == 2
     first, second = planted.copies_within

@@ -132,6 +132,20 @@ def test_the_page_is_small_and_whole_in_one_file(digits, html_of):
     assert html.count("data:image/webp") > 1000
 
 
+def test_the_page_shows_calibration_and_what_the_surest_answers_are_worth(digits, html_of):
+    comparison, _ = digits
+    of = {images.name: images for images in comparison.error_analysis.approaches}
+    assert of["vgg16 + logreg"].reliability_before
+    assert of["vgg16 + dense"].reliability_before
+    assert not of["report-cnn"].reliability_before
+    assert all(len(images.risk_coverage) == 100 for images in of.values())
+    html = html_of(*digits)
+    assert "Mistakes among the surest answers" in html
+    plain = [replace(images, risk_coverage=()) for images in comparison.error_analysis.approaches]
+    older = replace(comparison, error_analysis=replace(comparison.error_analysis, approaches=tuple(plain)))
+    assert "Mistakes among the surest answers" not in html_of(older, None)
+
+
 def test_every_link_leads_to_a_section_or_to_an_image(digits, html_of):
     _, data = digits
     html = html_of(*digits)

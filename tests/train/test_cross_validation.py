@@ -17,7 +17,8 @@ from featx.extract.extract import extract_features
 from featx.extract.options import options_before
 from featx.heads.training_loop import Training
 from featx.predict.classifier import Classifier
-from featx.train.cross_validation import resampled_interval
+from featx.train import read_run
+from featx.train.cross_validation import calibrated_across, resampled_interval
 from featx.train.features import load_features
 from featx.train.metrics import measure
 from featx.train.train import train_on_features, train_top
@@ -199,3 +200,43 @@ def test_the_command_cross_validates(run, featx, tmp_path):
     assert Path(tmp_path / "run/predictions.csv").is_file()
     refused = featx(*words, "--folds", 3, "--views", 2, exit_code=2)
     assert "cannot be combined with views" in refused.output
+
+
+def test_no_image_has_a_part_in_its_own_calibration():
+    rng = np.random.default_rng(0)
+    p = np.clip(rng.random((600, 1)), 0.01, 0.99)
+    probabilities, y, fold = np.hstack([1 - p, p]), (rng.random(600) < p[:, 0]).astype(np.int64), np.arange(600) % 3
+    calibrated, temperatures = calibrated_across(probabilities, fold, y)
+    turned, others = calibrated_across(probabilities, fold, np.where(fold == 1, 1 - y, y))
+    np.testing.assert_array_equal(turned[fold == 1], calibrated[fold == 1])
+    assert (others[fold == 0] > temperatures[fold == 0]).all()
+    assert temperatures == pytest.approx(1, rel=0.4)
+    assert calibrated_across(probabilities[:140], fold[:140], y[:140]) is None
+
+
+def test_the_folds_calibrate_the_heads_of_the_run(tmp_path, cache):
+    data = write_photos(tmp_path / "data", n_train=50, n_test=25)
+    extract_features(data, cache_dir=cache, **SMALL)
+    run = train_top(data, run_dir=tmp_path / "run", cache_dir=cache, folds=3, heads=["logreg", "svm"], **SMALL)
+    metrics = json.loads((run.dir / "metrics.json").read_text())["heads"]
+    assert metrics["logreg"]["calibration_images"] == 150
+    assert "calibration_images" not in metrics["svm"]
+    assert len(read_run(run.dir).held_out("logreg")) == len(read_run(run.dir).held_out("svm")) == 150
+    assert len(read_run(run.dir).reference()) == 150
+    logreg, svm = run.results
+    plain = train_top(
+        data,
+        run_dir=tmp_path / "plain",
+        cache_dir=cache,
+        folds=3,
+        heads=["logreg", "svm"],
+        training=Training(calibrate=False),
+        **SMALL,
+    )
+    before, svm_before = plain.results
+    np.testing.assert_array_equal(svm.probabilities, svm_before.probabilities)
+    np.testing.assert_array_equal(logreg.probabilities.argmax(axis=1), before.probabilities.argmax(axis=1))
+    assert (logreg.probabilities != before.probabilities).any()
+    assert logreg.metrics.calibration_error == measure(run.features.y, logreg.probabilities).calibration_error
+    kernel, scaled = (result.model.layers[-1].get_weights()[0] for result in (before, logreg))
+    np.testing.assert_allclose(scaled * logreg.details["temperature"], kernel, rtol=1e-5)

@@ -21,6 +21,7 @@ from featx.train.metrics import (
     confusion_matrix,
     measure,
     reliability,
+    risk_coverage,
     wilson_interval,
 )
 
@@ -310,3 +311,19 @@ def test_classes_without_a_test_image_do_not_count():
     assert imbalance([30, 0, 10]) == 3
     metrics = measure([0] * 50, np.eye(3)[[0] * 50])
     assert accuracy_warnings(dataset_of(50, 0, 0), {"dense": metrics}, is_weighted=False) == ()
+
+
+def test_the_risk_coverage_curve_begins_with_the_surest_answers():
+    points = risk_coverage(np.linspace(1, 0.5, 1000), np.arange(1000) < 600)
+    assert len(points) == 100
+    assert [point.coverage for point in points[::33]] == pytest.approx([0.01, 0.34, 0.67, 1.0])
+    assert [point.error for point in points[::33]] == pytest.approx([0, 0, 70 / 670, 0.4])
+
+
+def test_equally_sure_answers_come_together():
+    """Whichever of them come first, a part of them is wrong as often as all."""
+    order = np.random.default_rng(0).permutation(200)
+    confidence, correct = np.repeat([0.9, 0.6], 100)[order], (np.arange(200) % 100 >= 20)[order]
+    points = risk_coverage(confidence, correct)
+    assert [point.error for point in points] == pytest.approx([0.2] * 100)
+    assert len(risk_coverage(confidence[:3], correct[:3])) == 3

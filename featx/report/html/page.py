@@ -32,6 +32,7 @@ from featx.report.plots.diagnostics import (
     confusion_file_names,
     learning_curve_chart,
     reliability_chart,
+    risk_coverage_chart,
     training_curves_chart,
 )
 from featx.report.plots.page import (
@@ -381,7 +382,7 @@ def _matrix(approach: Approach, names: Sequence[str], numbers: Mapping[tuple[str
 
 
 def _charts(comparison: Comparison) -> dict[str, dict[str, str]]:
-    """Return the charts: `summary`, `time`; `curves`, `learning` and `reliability` if there are any.
+    """Return the charts: `summary`, `time`; `curves`, `learning`, `reliability` and `risk` if there are any.
 
     Each is a `title` and two SVG elements: `wide`, and `narrow` for a phone.
     """
@@ -395,6 +396,8 @@ def _charts(comparison: Comparison) -> dict[str, dict[str, str]]:
         drawn["learning"] = partial(learning_curve_chart, comparison)
     if comparison.error_analysis:
         drawn["reliability"] = partial(reliability_chart, comparison, comparison.error_analysis)
+        if all(images.risk_coverage for images in comparison.error_analysis.approaches):
+            drawn["risk"] = partial(risk_coverage_chart, comparison, comparison.error_analysis)
     with page_style(texts_of(comparison)):
         return {name: _chart(name, draw) for name, draw in drawn.items()}
 

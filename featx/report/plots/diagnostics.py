@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from featx.compare import Approach, Comparison, CurvePoint, ErrorAnalysis, ranked
+from featx.compare import Approach, ApproachImages, Comparison, CurvePoint, ErrorAnalysis, ranked
 from featx.report.plots.page import (
     COLOURS,
+    DIM,
     INK,
     MARKERS,
     PALE,
@@ -124,8 +125,11 @@ def _looks(approaches: Sequence[Approach]) -> dict[str, int]:
 
 
 def reliability_chart(comparison: Comparison, error_analysis: ErrorAnalysis, sheet: Sheet = PICTURE) -> "Figure":
-    """Accuracy of each approach by its confidence, a small chart each; all bins have about as many images."""
-    seen = {images.name: images.reliability for images in error_analysis.approaches}
+    """Accuracy of each approach by its confidence, a small chart each; all bins have about as many images.
+
+    Hollow points are those before calibration, if there was any.
+    """
+    seen = {images.name: images for images in error_analysis.approaches}
     rows = ranked(comparison.approaches)
     n_across = min(2 if sheet.is_narrow else 3, len(rows))
     n_down = -(-len(rows) // n_across)
@@ -138,26 +142,65 @@ def reliability_chart(comparison: Comparison, error_analysis: ErrorAnalysis, she
     low = 50 if comparison.is_multilabel else 100 / len(comparison.class_names)
     for axes, approach in zip(grid.flat, rows, strict=False):
         axes.plot([low, 100], [low, 100], PALE, ls="--", lw=1.2)
-        colour, bins = COLOURS[approach.kind], seen[approach.name]
-        confidences, shares = [100 * each.confidence for each in bins], [100 * each.accuracy for each in bins]
-        axes.vlines(
-            confidences,
-            [100 * each.accuracy_low for each in bins],
-            [100 * each.accuracy_high for each in bins],
-            colour,
-            lw=1.6,
-            alpha=0.7,
-        )
-        axes.plot(confidences, shares, MARKERS[approach.kind], color=colour, ms=5)
+        _reliability_points(axes, approach, seen[approach.name])
         name = short(approach.name, 20 if sheet.is_narrow else 28)
         size = 9 if sheet.is_narrow else 10
-        axes.set_title(f"{name}\nECE {approach.metrics.calibration_error:.3f}", loc="left", fontsize=size)
+        before = seen[approach.name].calibration_error_before
+        change = "" if before is None else f", before {before:.3f}"
+        axes.set_title(f"{name}\nECE {approach.metrics.calibration_error:.3f}{change}", loc="left", fontsize=size)
         axes.set_xlim(low - 2, 102)
         axes.set_ylim(-3, 103)
     for axes in grid[-1]:
         axes.set_xlabel("confidence (%)")
     for axes in grid[:, 0]:
         axes.set_ylabel("accuracy (%)")
+    return figure
+
+
+def _reliability_points(axes: "Axes", approach: Approach, images: ApproachImages) -> None:
+    """Draw the bins of an approach, with their intervals, and behind them those before calibration."""
+    colour, marker = COLOURS[approach.kind], MARKERS[approach.kind]
+    before, bins = images.reliability_before, images.reliability
+    points = [(100 * each.confidence, 100 * each.accuracy) for each in before]
+    if points:
+        axes.plot(*zip(*points, strict=True), marker, color=DIM, mfc="none", ms=6, mew=1.2, ls="-", lw=0.7, zorder=2)
+    confidences, shares = [100 * each.confidence for each in bins], [100 * each.accuracy for each in bins]
+    lows, highs = [100 * each.accuracy_low for each in bins], [100 * each.accuracy_high for each in bins]
+    axes.vlines(confidences, lows, highs, colour, lw=1.6, alpha=0.7)
+    axes.plot(confidences, shares, marker, color=colour, ms=5, zorder=3)
+
+
+def risk_coverage_chart(comparison: Comparison, error_analysis: ErrorAnalysis, sheet: Sheet = PICTURE) -> "Figure":
+    """How often each approach is wrong about the test images that it is surest of, by their share of all.
+
+    Who cannot tell which answers are right is wrong as often about any share: that line is drawn for the best approach.
+    """
+    seen = {images.name: images.risk_coverage for images in error_analysis.approaches}
+    rows = ranked(comparison.approaches)
+    title = "Mistakes among the surest answers"
+    figure = new_page(comparison, title, 5.0 if sheet.is_narrow else 4.6, sheet, note=first_seed_note(comparison))
+    axes, looks = figure.add_subplot(), _looks(rows)
+    error = 100 * seen[rows[0].name][-1].error
+    axes.axhline(error, color=PALE, ls="--", lw=1.3)
+    axes.annotate("no skill", (0, error), (3, 3), textcoords="offset points", color=DIM, fontsize=9)
+    for approach in rows:
+        points, look = seen[approach.name], looks[approach.name]
+        shares, errors = [100 * each.coverage for each in points], [100 * each.error for each in points]
+        style: dict[str, Any] = {
+            "color": SERIES[look],
+            "ls": SERIES_DASHES[look],
+            "marker": SERIES_MARKERS[look],
+            "markevery": 0.125,
+        }
+        axes.plot(shares, errors, **style, ms=5, lw=1.8, label=short(approach.name, 30))
+    axes.set_xlim(0, 101)
+    axes.set_ylim(0, None)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter("{x:g} %")
+    axes.set_xlabel("share of the test images, the surest first")
+    axes.set_ylabel("wrong answers among them")
+    n_columns = 1 if sheet.is_narrow else 3
+    axes.legend(loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=n_columns, borderaxespad=0.2, handlelength=4)
     return figure
 
 
