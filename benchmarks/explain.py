@@ -14,6 +14,7 @@ class: how much of the evidence is there, without signs?
 
 import argparse
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -34,15 +35,13 @@ from featx.train.train import train_on_features
 HEADS = ("logreg", "dense", "svm", "prototypes")
 
 
-def write_composites(dataset: ImageDataset, folder: Path, n: int, side: int) -> list[Path]:
-    """Write `n` images that have a photograph of class 0 beside one of class 1, and as many in the other order.
+def write_composites(first: Sequence[Path], second: Sequence[Path], folder: Path, side: int) -> list[Path]:
+    """Write an image for each photograph of class 0 beside one of class 1, and one in the other order.
 
-    They are PNG files, `side` pixels square, of the first test images of each class by their digests. Half of a
-    composite is the middle of the photograph, half as wide as high.
+    They are PNG files, `side` pixels square. Half of one is the middle of the photograph, half as wide as high.
     """
-    pairs = [[dataset.root / dataset.paths[row] for row in _by_digest(dataset, label)[:n].tolist()] for label in (0, 1)]
     files = []
-    for number, pair in enumerate(zip(*pairs, strict=True)):
+    for number, pair in enumerate(zip(first, second, strict=True)):
         halves = [_half(path, side) for path in pair]
         for order, name in ((1, "01"), (-1, "10")):
             files.append(folder / f"{number}-{name}.png")
@@ -50,9 +49,11 @@ def write_composites(dataset: ImageDataset, folder: Path, n: int, side: int) -> 
     return files
 
 
-def _by_digest(dataset: ImageDataset, label: int) -> np.ndarray:
+def _test_photos(dataset: ImageDataset, label: int, n: int) -> list[Path]:
+    """Return the first `n` test images of a class, by their digests."""
     rows = np.flatnonzero(dataset.is_test & (dataset.labels == label))
-    return rows[np.argsort(dataset.digests[rows].view("S32")[:, 0], kind="stable")]
+    rows = rows[np.argsort(dataset.digests[rows].view("S32")[:, 0], kind="stable")][:n]
+    return [dataset.root / dataset.paths[row] for row in rows.tolist()]
 
 
 def _half(path: Path, side: int) -> np.ndarray:
@@ -156,7 +157,8 @@ def main() -> None:
     extract_features(args.data, cache_dir=args.cache_dir, show=True, **options)
     features = load_features(args.data, cache_dir=args.cache_dir, **options)
     with tempfile.TemporaryDirectory() as folder:
-        files = write_composites(features.dataset, Path(folder), args.composites, args.image_size[0])
+        photos = (_test_photos(features.dataset, label, args.composites) for label in (0, 1))
+        files = write_composites(*photos, Path(folder), args.image_size[0])
         extractor = FeatureExtractor(cache_dir=args.cache_dir, flatten=False, **options)
         X = extractor.transform(files)
     header = ["head", "accuracy", "from the average image", "from 0", "gradient times features"]
