@@ -61,7 +61,7 @@ def test_names_never_become_elements(tmp_path, recipe):
     assert not any(name.startswith("on") for _, attributes in found for name in attributes)
     assert "script" not in {tag for tag, _ in found}
     assert not {"\x1b", "\u202e"} & set(page)
-    assert "+3.0" in page
+    assert "score +4.0: average image +1.0, evidence +3.0" in page
     assert page.count("unlike the training images") == 1
 
 

@@ -13,6 +13,7 @@ from featx.report.html.pictures import LARGE, link_to, picture_uri, scaled, seen
 from featx.text import printable
 
 if TYPE_CHECKING:
+    from featx.heads import Evidence
     from featx.predict import Explanation, Explanations, Prediction
 
 #: Sides in pixels of an image and its heat maps, and of training images; the second of each with more images than this.
@@ -26,9 +27,9 @@ _PLAIN_GRAY = 200
 
 EVIDENCE_TEXT = (
     "The heat map shows where in the image the head finds evidence: blue speaks for the class, orange against it. The "
-    "strongest colour is the strongest evidence in the image. The number is all evidence together, in log odds: how "
-    "much higher the score of the class is than for the average training image. A position of the features sees a part "
-    "of the image that is larger than its share of the map."
+    "strongest colour is the strongest evidence in the image. The score of the class, in log odds, is that of the "
+    "average training image plus all the evidence in the map. A position of the features sees a part of the image that "
+    "is larger than its share of the map."
 )
 SIMILARITY_TEXT = "The number of a training image is the cosine of its features and those of the image, at most 1."
 
@@ -78,12 +79,16 @@ def _row(one: "Explanation", explained: "Explanations", page_dir: Path, side: in
             {
                 "class_name": printable(name),
                 "picture": picture_uri(draw_heat_map(under, found.map)),
-                "total": f"{found.score - found.base:+.1f}",
+                "score": _score(found),
             }
             for name, found in one.evidence.items()
         ],
         "nearest": list(_nearest(one, explained.data_dir, page_dir, small)),
     }
+
+
+def _score(found: "Evidence") -> str:
+    return f"{found.score:+.1f}: average image {found.base:+.1f}, evidence {found.score - found.base:+.1f}"
 
 
 def _nearest(one: "Explanation", data_dir: Path | None, page_dir: Path, side: int) -> Iterator[dict[str, str]]:
