@@ -137,7 +137,9 @@ class RowIndex:
         views = np.broadcast_to(views, len(digests)).astype(np.uint16)
         found = self._after.find(digests, views) if self._after else np.full(len(digests), -1, np.int64)
         keys, wanted = _keys(digests, views), row_names(digests, views)
-        at = np.searchsorted(self.keys, keys)
+        order = np.argsort(keys)  # of neighbours, a search finds most of its way in the processor's cache
+        at = np.empty(len(keys), np.int64)
+        at[order] = np.searchsorted(self.keys, keys[order])
         left = self._of_same_key(np.flatnonzero(found < 0), at, keys)
         while len(left):
             rows = self.sorted_rows[at[left]]
