@@ -81,6 +81,11 @@ def shown(command: click.Command) -> list[click.Parameter]:
     return [param for param in command.params if not getattr(param, "hidden", False)]
 
 
+def flags(param: click.Parameter) -> list[str]:
+    """Return all words that stand for an option, also those that switch it off."""
+    return [*param.opts, *param.secondary_opts]
+
+
 def command_lines(text: str) -> list[str]:
     """Return the featx commands in a page's blocks for a shell, without variables before them."""
     lines = "\n".join(blocks(text, "sh")).splitlines()
@@ -132,21 +137,21 @@ def test_every_option_is_in_the_documentation_with_its_default(name, command):
 def test_every_option_has_an_example_in_the_documentation(name, command):
     words = {word for text in sections_of(name) for block in blocks(text, "sh") for word in block.split()}
     for param in shown(command):
-        assert not isinstance(param, click.Option) or words & set(param.opts), (
+        assert not isinstance(param, click.Option) or words & set(flags(param)), (
             f"no example of {param.opts[0]} of {name}"
         )
 
 
 @pytest.mark.parametrize(("name", "command"), commands())
 def test_the_documentation_invents_no_option(name, command):
-    known = {option for param in command.params for option in param.opts if option.startswith("--")} | {"--help"}
+    known = {option for param in command.params for option in flags(param) if option.startswith("--")} | {"--help"}
     shared = [row for text in shared_sections(name) for row in rows_of(text) if row.startswith("--")]
     for option in [*shared, *re.findall(OPTION, section(COMMANDS, f"## {name}"))]:
         assert option in known, f"{name} has no {option}"
 
 
 def test_the_sections_on_shared_options_invent_no_option():
-    known = {option for _, command in commands() for param in command.params for option in param.opts} | {"--help"}
+    known = {option for _, command in commands() for param in command.params for option in flags(param)} | {"--help"}
     text = section(COMMANDS, "## Shared options")
     assert set(re.findall(OPTION, text)) <= known
     linked = {text for name, _ in commands() for text in shared_sections(name)}

@@ -101,6 +101,16 @@ def test_the_terminal_and_the_json_have_each_label(world):
     assert set(run_json(world.run)["mean_average_precision"]) == {"dense", "logreg"}
 
 
+def test_no_share_of_wrong_answers_is_promised_for_labels(world):
+    assert not (world.dir / "held_out.csv").exists()
+    reference = read_run(world.dir).reference()
+    assert len(reference) == 80
+    assert {"", "dark|red|wood"} <= set(reference.labels)
+    classifier = Classifier.load(world.dir, cache_dir=world.cache)
+    with pytest.raises(FeatxError, match="These images can have several labels, .*leave it out"):
+        classifier.predict(world.photos, max_error=0.1)
+
+
 def test_features_have_the_labels(world):
     features = load_features(world.data, cache_dir=world.cache, **OPTIONS)
     assert (features.y.shape, features.y.dtype) == ((120, 4), bool)

@@ -482,6 +482,7 @@ STAGE_TWO = combined(
     option(
         "--calibrate/--no-calibrate",
         default=Training.calibrate,
+        show_default=False,
         help="Calibrate the probabilities of heads by training images that were held out.  [default: calibrate]",
     ),
 )

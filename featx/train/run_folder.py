@@ -292,7 +292,8 @@ def write_run(
     It also notes the path of the backbone's `weights`, which predictions need, and the `warnings` about the data. An
     int8 network is copied from the cache, because it depends on training images that may be gone later. If the heads
     were cross-validated, `crossed` says how, and the predictions are those of the folds.
-    `settings` are what decided all of it, and `reference` has the training images that the run remembers.
+    `settings` are what decided all of it, and `reference` has the training images that the run remembers. Unless images
+    can have several labels, the run also has what each head said about images that it had not seen.
 
     Raises:
         OSError: the folder cannot be written.

@@ -46,6 +46,20 @@ def test_several_labels_have_one_temperature():
     np.testing.assert_allclose(at_temperature(expit(2 * scores), 2.0, is_multilabel=True), expit(scores), atol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["dense", "logreg"])
+def test_heads_of_several_labels_are_calibrated(name, monkeypatch):
+    monkeypatch.setattr(held_out, "ENOUGH_IMAGES", 100)
+    rng = np.random.default_rng(0)
+    y = rng.random((150, 3)) < 0.4
+    X = (y @ rng.normal(0, 1, (3, 16)) + rng.normal(0, 1, (150, 16))).astype(np.float32)
+    images, training = TrainingSet(X, y, digests_of(X), np.arange(150) % 5 == 0, 3), Training(epochs=3)
+    trained = train_head(name, images, training)
+    before = predict_proba(trained.model, X)
+    calibrated = calibrate(trained, images, training)
+    after = at_temperature(before, calibrated.details["temperature"], is_multilabel=True)
+    np.testing.assert_allclose(predict_proba(calibrated.model, X), after, atol=1e-5)
+
+
 def test_each_row_may_have_its_own_temperature():
     p = np.array([[0.9, 0.1], [0.9, 0.1]])
     back = at_temperature(at_temperature(p, np.array([2.0, 0.5]), is_multilabel=False), 2.0, is_multilabel=False)

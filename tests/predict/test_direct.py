@@ -91,8 +91,12 @@ def test_all_forms_agree_and_a_second_run_computes_nothing(whole_resnet50, photo
 def test_a_class_list_alone_names_the_networks_own_classes(whole_resnet50, photos, cache, shared):
     class_list = shared / "weights" / "classes.json"
     options = {**RESNET, "weights": str(whole_resnet50), "cache_dir": cache}
-    predictions = DirectClassifier.load(class_list=class_list, **options).predict(photos[:3])
+    classifier = DirectClassifier.load(class_list=class_list, **options)
+    predictions = classifier.predict(photos[:3])
     assert predictions.probabilities.shape == (3, 202)
+    assert not (predictions.is_unsure | predictions.is_unlike).any()
+    with pytest.raises(FeatxError, match="A pretrained classifier has no held-out images .* leave out max_error"):
+        classifier.predict(photos[:3], max_error=0.05)
     np.testing.assert_allclose(predictions.probabilities.sum(axis=1), 1, atol=1e-6)
     assert {name for name, _ in predictions[0].top} == {item["name"] for item in json.loads(class_list.read_text())}
 
@@ -172,6 +176,7 @@ def test_what_cannot_be_done_is_one_line_and_nothing_is_computed(whole_resnet50,
     ("typed", "message"),
     [
         (["--direct", "a.jpg", "--head", "dense"], "--head can be used only with a RUN"),
+        (["--direct", "a.jpg", "--max-error", "0.05"], "--max-error can be used only with a RUN"),
         (
             ["runs/none", "a.jpg", "--map", "cats=1", "--image-size", "32"],
             "--map, --image-size can be used only with --direct",

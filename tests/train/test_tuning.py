@@ -65,6 +65,13 @@ def test_a_run_has_both_heads_and_says_which_block_was_tuned(world):
     assert {row["head"] for row in rows_of(world / "run" / "history.csv")} == {"dense", "tuned"}
 
 
+def test_a_tuned_block_has_no_held_out_images(world):
+    assert read_run(world / "run").held_out("tuned") is None
+    classifier = Classifier.load(world / "run", cache_dir=world / "cache")
+    with pytest.raises(FeatxError, match="no held-out images of tuned, because a block was tuned: train with --folds"):
+        classifier.predict(world / "data", max_error=0.1)
+
+
 def test_missing_features_are_advised_of_the_layer_before_the_block(world, cache, tmp_path):
     with pytest.raises(FeaturesMissingError, match=r"featx extract .*--layer block2_pool") as error:
         train_top(world / "data", run_dir=tmp_path / "run", cache_dir=cache, tune="block3", pooling="avg", **OPTIONS)
