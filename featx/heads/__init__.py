@@ -4,7 +4,7 @@ A new head is one file, and one entry in `registry.py`.
 """
 
 from featx.heads.class_weights import BALANCED, check_class_weights, weigh_classes, weights_text
-from featx.heads.dense import TrainingSet
+from featx.heads.dense import TrainingSet, held_out_probabilities
 from featx.heads.inference import Head, read_head, save_model
 from featx.heads.registry import (
     DEFAULT_HEADS,
