@@ -61,6 +61,9 @@ class Problem:
     suggestion: str
     reason: str
 
+    def __repr__(self) -> str:
+        return f"<Problem {self.kind}: {brief(self.path)}, {brief(self.suggestion)}>"
+
     @property
     def cells(self) -> tuple[str, ...]:
         """The values of `COLUMNS`, as text."""

@@ -143,7 +143,8 @@ def restore_files(data: Data, *, show: bool = False) -> Moved:
     named = as_path(ImageFolders.of(data).root).resolve()
     folder = named if (named / LOG_NAME).is_file() else _usual_folder(named)
     root, entries = _read_log(folder)
-    there = [entry for entry in reversed(entries) if os.path.lexists(folder / entry.to)]
+    latest = {entry.to: entry for entry in entries}  # a killed process may not have moved what another one moved later
+    there = [entry for entry in reversed(latest.values()) if os.path.lexists(folder / entry.to)]
     moves = [(entry.path, folder / entry.to, root / entry.path) for entry in there]
     paths, left = _move_all(moves, lambda _: "", show=show)
     if not left:

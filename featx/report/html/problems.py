@@ -20,7 +20,7 @@ MEANINGS = {
     "different classes, you decide.",
     "near-copy": "Images that show the same photograph: re-encoded, resized, brighter, mirrored, or cropped by up to a "
     "tenth. Of near-copies in one class and split, the largest stays. You decide about all others.",
-    "label": "The probabilities are those of a model that was trained without the image. Some of these labels are wrong; "
+    "label": "A model that was trained without the image gives the probabilities. Some of these labels are wrong; "
     "other images only look like another class. The most doubtful come first.",
     "blank": "There is little to see in these images.",
     "tiny": "Images with a side below 32 pixels, and below half of the usual one.",
