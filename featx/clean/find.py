@@ -113,7 +113,7 @@ def _by_features(
     *,
     show: bool,
 ) -> tuple[list[Problem], list[str]]:
-    """Return the near-copies and the doubtful labels, and a sentence for each kind that could not be looked for.
+    """Return the near-copies and the doubtful labels, and a sentence for each kind that was not, or badly, looked for.
 
     Args:
         images: n images.
@@ -135,10 +135,9 @@ def _by_features(
             near = copies.rows
             found += near_copies(images, rows[near], copies.correlation, stands_for)
     if "label" in kinds:
-        doubtful = doubtful_labels(images, rows, X, near, show=show)
-        if doubtful is None:
-            not_checked.append("Labels were not checked: that takes two classes, each with two images that differ.")
-        found += doubtful or []
+        doubtful, sentence = doubtful_labels(images, rows, X, near, show=show)
+        found += doubtful
+        not_checked += [sentence] if sentence else []
     return found, not_checked
 
 

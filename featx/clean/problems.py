@@ -79,7 +79,7 @@ class Problems:
         dataset: the images, without files that could not be read at all.
         found: every problem.
         kinds: what was looked for.
-        not_checked: what could not be looked for and why, one sentence each.
+        not_checked: what could not be looked for, or only badly, and why, one sentence each.
     """
 
     dataset: ImageDataset

@@ -239,6 +239,7 @@ def test_problems_of_photographs(shared, tmp_path, cache):
         tmp_path / "data", weights=str(weights), image_size=64, pooling="avg", precision="float32", cache_dir=cache
     )
     doubted = [problem.path for problem in problems if problem.kind == "label"]
-    assert len(wrong & set(doubted)) >= 7
-    assert set(doubted[:5]) <= wrong
+    assert len(wrong & set(doubted)) >= 5
+    assert set(doubted[:3]) <= wrong
+    assert len(doubted) <= 16
     assert {problem.path for problem in problems.to_remove} == copies
