@@ -44,22 +44,20 @@ def plant_flips(links: list[Path]) -> set[str]:
 
 
 def plant_copies(links: list[Path]) -> set[str]:
-    """Save changed copies beside photographs, and return the names of the photographs."""
+    """Save changed copies beside photographs, and return the pairs, as `found` names them."""
     for number, link in enumerate(links):
         image = Image.open(link).convert("RGB")
         box = (image.width // 20, 0, image.width, image.height - image.height // 20)
         changed, quality = (image, 60) if number % 2 else (image.crop(box), 90)
         changed.save(link.with_name(f"{link.stem}-copy.jpg"), quality=quality)
-    return {link.name for link in links}
+    return {f"{link.stem} {link.stem}-copy" for link in links}
 
 
 def found(problems: Problems, kind: str) -> list[str]:
-    """Return the names of the files with a problem of a kind, or of the originals of copies, the most certain first."""
-    return [
-        f"{Path(one.path).stem.removesuffix('-copy')}.jpg" if kind == "near-copy" else Path(one.path).name
-        for one in problems
-        if one.kind == kind
-    ]
+    """Return what has a problem of a kind, the most certain first: the name of a file, or the stems of a pair."""
+    pairs = [sorted(Path(path).stem for path in (one.path, one.other_path)) for one in problems if one.kind == kind]
+    names = [Path(one.path).name for one in problems if one.kind == kind]
+    return [" ".join(pair) for pair in pairs] if kind == "near-copy" else names
 
 
 def row(name: str, listed: list[str], planted: set[str], before: set[str]) -> str:
