@@ -4,75 +4,17 @@ A file is suggested for removal only if nothing is lost with it and nothing has 
 the same class, and in the same split or, byte for byte, in the test split. All other copies are to be looked at.
 """
 
-import os
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
 
-from featx.clean.files import FileLook, odd_images
 from featx.clean.problems import LOOK, REMOVE, Problem
-from featx.dataset import ImageDataset
+from featx.clean.readable import ReadableImages
 from featx.text import printable
 
 
-class Images:
-    """What copies are compared by: the images of a data set, with their splits, classes and files.
-
-    Attributes:
-        dataset: the images; all of them can be read.
-        splits: of each image, `train` or `test`; empty if the data set has no test split of its own.
-        labels: the class of each image.
-        looks: what each file is.
-        odd: those that are unlike the others.
-    """
-
-    def __init__(
-        self, dataset: ImageDataset, splits: Sequence[str], labels: Sequence[str], looks: Sequence[FileLook]
-    ) -> None:
-        self.dataset, self.splits, self.labels, self.looks = dataset, splits, labels, looks
-        self.odd = list(odd_images(dataset.paths, splits, labels, looks))
-        self._odd = {problem.path for problem in self.odd}
-        self._cells = dataset.strata * 2 + dataset.is_test
-
-    def are_of_one_class(self, one: int, other: int) -> bool:
-        """Return whether two images have the same class, or the same labels."""
-        return bool(self.dataset.strata[one] == self.dataset.strata[other])
-
-    def are_together(self, one: int, other: int) -> bool:
-        """Return whether two images are of the same class and in the same split."""
-        return bool(self._cells[one] == self._cells[other])
-
-    def are_one_file(self, one: int, other: int) -> bool:
-        """Return whether links lead from both paths to the same file, so that to move one may break the other."""
-        root = self.dataset.root
-        if not isinstance(root, Path):
-            return False
-        first, second = (os.path.realpath(root / self.dataset.paths[row]) for row in (one, other))
-        return first == second
-
-    def rank(self, row: int) -> tuple[bool, int, int, int, str]:
-        """Return what near-copies are ranked by: the best comes first.
-
-        Images that are odd come last. The best has the most pixels, then the most bytes, because it is compressed
-        least, and then the shortest path.
-        """
-        path, look = self.dataset.paths[row], self.looks[row]
-        return path in self._odd, -look.n_pixels, -look.n_bytes, len(path), path
-
-    def name(self, row: int) -> str:
-        """Return the path of an image for a sentence, with its split if there are splits."""
-        split = {"": "", "train": "the training image ", "test": "the test image "}[self.splits[row]]
-        return f"{split}{printable(self.dataset.paths[row])}"
-
-    def problem(self, kind: str, row: int, other: int, score: float, suggestion: str, reason: str) -> Problem:
-        """Return a problem with an image and another one."""
-        paths = self.dataset.paths
-        return Problem(kind, paths[row], paths[other], self.splits[row], self.labels[row], score, suggestion, reason)
-
-
-def exact_copies(images: Images) -> tuple[list[Problem], npt.NDArray[np.int64]]:
+def exact_copies(images: ReadableImages) -> tuple[list[Problem], npt.NDArray[np.int64]]:
     """Return the exact copies, and for each image, `(n,)` int64, the row of the one that stands for it and its copies.
 
     Of copies in one class, one stays: one in the test split if there is any, because results on the test split should
@@ -96,12 +38,12 @@ def exact_copies(images: Images) -> tuple[list[Problem], npt.NDArray[np.int64]]:
     return [*conflicts, *others], stands_for
 
 
-def _by_path(images: Images, row: int) -> tuple[int, str]:
+def _by_path(images: ReadableImages, row: int) -> tuple[int, str]:
     path = images.dataset.paths[row]
     return len(path), path
 
 
-def _exact_copy(images: Images, row: int, kept: int, n_copies: int, is_conflict: bool) -> Problem:
+def _exact_copy(images: ReadableImages, row: int, kept: int, n_copies: int, is_conflict: bool) -> Problem:
     suggestion, other = LOOK, images.name(kept)
     if not images.are_of_one_class(row, kept):
         reason = f"the same bytes as {other} of the class {printable(images.labels[kept])}: one of the labels is wrong"
@@ -115,16 +57,16 @@ def _exact_copy(images: Images, row: int, kept: int, n_copies: int, is_conflict:
 
 
 def near_copies(
-    images: Images,
+    images: ReadableImages,
     rows: npt.NDArray[np.int64],
     correlation: npt.NDArray[np.float32],
     stands_for: npt.NDArray[np.int64],
 ) -> list[Problem]:
     """Return the pairs of images that show the same photograph in other bytes.
 
-    Of copies in one class and split, the best stay, see `Images.rank`, and each other one goes that is a near-copy of
-    one that stays. Pairs across classes come first, then those across splits. The score is the correlation of the
-    details, see `featx.train.find_copies`.
+    Of copies in one class and split, the best stay, see `ReadableImages.rank`, and each other one goes that is a
+    near-copy of one that stays. Pairs across classes come first, then those across splits. The score is the correlation
+    of the details, see `featx.train.find_copies`.
 
     Args:
         images: n images.
@@ -161,7 +103,7 @@ def near_copies(
     return [*across_classes, *across_splits, *within]
 
 
-def _removable(images: Images, pairs: dict[tuple[int, int], float]) -> Iterator[tuple[int, int]]:
+def _removable(images: ReadableImages, pairs: dict[tuple[int, int], float]) -> Iterator[tuple[int, int]]:
     """Yield the images that can go, each with the near-copy of its class and split that stays.
 
     Whether two images show the same photograph does not follow from a third one: so each has a copy of its own that

@@ -9,10 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from featx.backbones import Weights
-from featx.clean.copies import Images, exact_copies, near_copies
+from featx.clean.copies import exact_copies, near_copies
 from featx.clean.files import FileLook, look_at_files, unreadable_problem, wrong_suffixes
 from featx.clean.labels import doubtful_labels
 from featx.clean.problems import KINDS, KINDS_OF_FEATURES, LOOK, REMOVE, Problem, Problems
+from featx.clean.readable import ReadableImages
 from featx.dataset import UNLABELLED, Data, ImageDataset, scan
 from featx.errors import DamagedSegmentError, ImageError
 from featx.extract import (
@@ -44,7 +45,7 @@ def find_problems(
 ) -> Problems:
     """Return what is wrong with the images of a data set, or may be.
 
-    Every file is read once. Missing features are extracted first, unless no kind needs features.
+    Every file is decoded. Missing features are extracted first, unless no kind needs features.
 
     >>> problems = find_problems("data", image_size=150)  # doctest: +SKIP
     >>> problems.counts["copy"], [problem.path for problem in problems.to_remove]  # doctest: +SKIP
@@ -105,7 +106,7 @@ def _stored(dataset: ImageDataset, store: FeatureStore) -> tuple[npt.NDArray[np.
 
 
 def _by_features(
-    images: Images,
+    images: ReadableImages,
     stands_for: npt.NDArray[np.int64],
     rows: npt.NDArray[np.int64],
     X: Rows,
@@ -149,7 +150,9 @@ def _checked_kinds(given: Sequence[str] | str) -> tuple[str, ...]:
     return tuple(kind for kind in KINDS if kind in chosen)
 
 
-def _readable(dataset: ImageDataset, looks: Sequence[FileLook], *, strict: bool) -> tuple[list[Problem], Images]:
+def _readable(
+    dataset: ImageDataset, looks: Sequence[FileLook], *, strict: bool
+) -> tuple[list[Problem], ReadableImages]:
     """Return the files that cannot be read, and the images that can.
 
     Raises:
@@ -165,7 +168,7 @@ def _readable(dataset: ImageDataset, looks: Sequence[FileLook], *, strict: bool)
         raise ImageError(f"{printable(unreadable[0].path)} cannot be read: {unreadable[0].reason}.")
     kept = [one for one in of_files if not one[-1].reason]
     is_readable = np.array([not look.reason for look in looks], bool)
-    images = Images(
+    images = ReadableImages(
         dataset.subset(is_readable), [one[1] for one in kept], [one[2] for one in kept], [one[3] for one in kept]
     )
     return unreadable, images

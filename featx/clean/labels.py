@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from featx.clean.copies import Images
 from featx.clean.problems import LOOK, Problem
+from featx.clean.readable import ReadableImages
 from featx.dataset import UNLABELLED, ImageDataset
 from featx.heads import THRESHOLD, Targets, held_out_probabilities
 from featx.store import Rows
@@ -104,7 +104,7 @@ def _doubts_of_classes(
 
 
 def doubtful_labels(
-    images: Images, rows: npt.NDArray[np.int64], X: Rows, near: npt.NDArray[np.int64], *, show: bool
+    images: ReadableImages, rows: npt.NDArray[np.int64], X: Rows, near: npt.NDArray[np.int64], *, show: bool
 ) -> tuple[list[Problem], str]:
     """Return the images whose label is possibly wrong, and a sentence if that is not known, or badly; else nothing.
 
@@ -161,7 +161,7 @@ def _can_be_held_out(dataset: ImageDataset, units: npt.NDArray[np.int64]) -> npt
     return can
 
 
-def _problem(images: Images, row: int, doubt: Doubt, *, is_weak: bool) -> Problem:
+def _problem(images: ReadableImages, row: int, doubt: Doubt, *, is_weak: bool) -> Problem:
     dataset, suggestion = images.dataset, LOOK
     if doubt.is_confident and not (is_weak or dataset.is_multilabel):
         suggestion = f"{'move to' if dataset.given_labels is None else 'relabel as'} {doubt.suggested}"

@@ -194,7 +194,11 @@ def _log(folder: Path, root: Path, entries: Sequence[_Entry], chosen: Sequence[P
     """
     path = folder / LOG_NAME
     if not path.is_file():
-        header = {"format": FORMAT, "format_version": FORMAT_VERSION, "root": os.path.relpath(root, folder)}
+        header = {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "root": Path(os.path.relpath(root, folder)).as_posix(),
+        }
         write_text(path, f"{json.dumps(header)}\n")
     is_torn = not read_small(path, _MAX_LOG_BYTES).endswith(b"\n")
     lines = [

@@ -7,16 +7,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from featx.clean.copies import Images, exact_copies, near_copies
+from featx.clean.copies import exact_copies, near_copies
 from featx.clean.files import FileLook
+from featx.clean.readable import ReadableImages
 from featx.dataset.image_dataset import ImageDataset
 from featx.dataset.scanning import scan
 
 
-def images_of(dataset: ImageDataset, looks: dict[str, FileLook] | None = None) -> Images:
+def images_of(dataset: ImageDataset, looks: dict[str, FileLook] | None = None) -> ReadableImages:
     splits = ["test" if is_test else "train" for is_test in dataset.is_test]
     usual = FileLook("JPEG", 40, 48, 1000, 50)
-    return Images(dataset, splits, dataset.label_texts, [(looks or {}).get(path, usual) for path in dataset.paths])
+    return ReadableImages(
+        dataset, splits, dataset.label_texts, [(looks or {}).get(path, usual) for path in dataset.paths]
+    )
 
 
 def suggestions(problems) -> dict[tuple[str, str], str]:
@@ -61,7 +64,7 @@ def test_a_link_to_a_file_is_no_copy_that_could_go(data, tmp_path, link):
     assert "the same file" in problem.reason
 
 
-def near(images: Images, *pairs: tuple[str, str], correlation: float = 0.95):
+def near(images: ReadableImages, *pairs: tuple[str, str], correlation: float = 0.95):
     paths = images.dataset.paths
     rows = np.array([[paths.index(path) for path in pair] for pair in pairs])
     _, stands_for = exact_copies(images)

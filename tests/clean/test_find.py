@@ -206,6 +206,19 @@ def test_copies_in_both_splits_of_a_table_are_found_not_refused(tmp_path, make_p
     assert (problem.path, problem.other_path) == ("train/sea/sea.0.jpg", "test/sea/leak.jpg")
 
 
+def test_hostile_names_do_no_harm_on_the_page_and_are_exact_in_the_table(featx, tmp_path, make_photos):
+    data = make_photos(tmp_path / "data", n_train=2, n_test=0)
+    hostile = "<script>alert(1)<\u2215script> \x1b[2J \u202e.jpg"
+    shutil.copy(data / "train/sea/sea.0.jpg", data / "train/sea" / hostile)
+    report = tmp_path / "report"
+    shown = featx("clean", data, "--kind", "copy", "--cache-dir", tmp_path / "cache", "--to", report)
+    page = (report / "index.html").read_text(encoding="utf-8")
+    assert "<script>" not in page
+    assert not set("\x1b\u202e") & set(page + shown.stdout)
+    (row,) = csv.DictReader(io.StringIO((report / "problems.csv").read_text(encoding="utf-8")))
+    assert row["path"] == f"train/sea/{hostile}"
+
+
 def test_strict_stops_at_the_first_file_that_cannot_be_read(world):
     data, cache, _ = world
     with pytest.raises(ImageError, match=r"train/a/(page|cut)\.\w+ cannot be read"):
