@@ -13,6 +13,7 @@ from featx.text import SafeLog
 
 if TYPE_CHECKING:
     from featx.backbones import BackboneInfo, list_backbones
+    from featx.clean import Moved, Problem, Problems, find_problems, remove_files, restore_files
     from featx.compare import Comparison, compare_approaches
     from featx.dataset import ImageDataset, ImageFolders, Labels, scan
     from featx.dataset.kaggle import Fetched, fetch_data
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
 _ROOMS = {
     "backbones": ["BackboneInfo", "list_backbones"],
+    "clean": ["Moved", "Problem", "Problems", "find_problems", "remove_files", "restore_files"],
     "compare": ["Comparison", "compare_approaches"],
     "dataset": ["ImageDataset", "ImageFolders", "Labels", "scan"],
     "dataset.kaggle": ["Fetched", "fetch_data"],

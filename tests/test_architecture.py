@@ -28,6 +28,7 @@ ROOMS = [
     "similar",
     "heads",
     "train",
+    "clean",
     "predict",
     "export",
     "compare",

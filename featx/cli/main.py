@@ -12,6 +12,7 @@ import click
 
 from featx.cli.backbones import backbones
 from featx.cli.cache import cache
+from featx.cli.clean import clean
 from featx.cli.compare import compare
 from featx.cli.doctor import doctor
 from featx.cli.export import export
@@ -119,7 +120,21 @@ class _Handler(logging.Handler):
 
 @click.group(
     cls=Commands,
-    commands=[backbones, cache, compare, doctor, export, extract, fetch, plan, predict, rerun, similar, train_top],
+    commands=[
+        backbones,
+        cache,
+        clean,
+        compare,
+        doctor,
+        export,
+        extract,
+        fetch,
+        plan,
+        predict,
+        rerun,
+        similar,
+        train_top,
+    ],
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.version_option(package_name="featx", message="%(prog)s %(version)s")

@@ -6,9 +6,10 @@ from typing import Literal
 
 import numpy as np
 
+from featx.clean import find_doubts
 from featx.compare.mistakes import Reasons, SurestMistakes
 from featx.dataset import ImageDataset, label_texts
-from featx.heads import THRESHOLD, at_temperature, is_right, probability_of_truth
+from featx.heads import THRESHOLD, at_temperature, is_right
 from featx.similar import feature_map
 from featx.store import Rows
 from featx.train import NO_LABEL, Copies, CoveragePoint, ReliabilityBin, measure, reliability, risk_coverage
@@ -18,10 +19,6 @@ N_IN_CELL, N_DUPLICATES, N_DOUBTFUL = 12, 40, 40
 
 #: Training images of each class that are shown as samples.
 N_SAMPLES = 4
-
-#: A label is doubtful if a head that has not seen the image gives it at most the first probability, and another class
-#: at least the second: with many classes, most labels have a low one.
-DOUBTFUL_BELOW, SUGGESTED_ABOVE = 0.1, 0.5
 
 #: Points on the map: more would hide each other, and each brings its thumbnail.
 N_ON_MAP = 1500
@@ -374,35 +371,17 @@ def _doubtful(dataset: ImageDataset, out_of_fold: np.ndarray, of_test: np.ndarra
     probabilities = np.empty((dataset.n_images, len(dataset.class_names)), np.float32)
     probabilities[~dataset.is_test] = out_of_fold
     probabilities[dataset.is_test] = of_test
-    if dataset.is_multilabel:
-        return _doubtful_labels(dataset, probabilities)
-    own = probabilities[np.arange(len(probabilities)), dataset.labels]
-    rows = np.flatnonzero((own <= DOUBTFUL_BELOW) & (probabilities.max(axis=1) >= SUGGESTED_ABOVE))
     return [
         DoubtfulLabel(
-            path=dataset.paths[row],
-            split="test" if dataset.is_test[row] else "train",
-            label=dataset.class_names[dataset.labels[row]],
-            label_probability=float(own[row]),
-            suggested=dataset.class_names[int(probabilities[row].argmax())],
-            suggested_probability=float(probabilities[row].max()),
+            path=dataset.paths[doubt.row],
+            split="test" if dataset.is_test[doubt.row] else "train",
+            label=doubt.label,
+            label_probability=doubt.probability,
+            suggested=doubt.suggested,
+            suggested_probability=doubt.suggested_probability,
         )
-        for row in rows[np.argsort(own[rows], kind="stable")]
+        for doubt in find_doubts(dataset.labels, probabilities, dataset.class_names)
     ]
-
-
-def _doubtful_labels(dataset: ImageDataset, probabilities: np.ndarray) -> list[DoubtfulLabel]:
-    """Return the same of several labels: each image once, with the label that is doubted most, there or not."""
-    truth = probability_of_truth(probabilities, dataset.labels)
-    worst, own = truth.argmin(axis=1), truth.min(axis=1)
-
-    def doubt(row: int) -> DoubtfulLabel:
-        name, split = dataset.class_names[worst[row]], "test" if dataset.is_test[row] else "train"
-        label, suggested = (name, f"not {name}") if dataset.labels[row, worst[row]] else (f"not {name}", name)
-        return DoubtfulLabel(dataset.paths[row], split, label, float(own[row]), suggested, float(1 - own[row]))
-
-    rows = np.flatnonzero(own <= DOUBTFUL_BELOW)
-    return [doubt(row) for row in rows[np.argsort(own[rows], kind="stable")].tolist()]
 
 
 def _map(dataset: ImageDataset, X: Rows, probabilities: np.ndarray, seed: int) -> tuple[MapPoint, ...]:

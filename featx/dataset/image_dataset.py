@@ -13,11 +13,11 @@ from typing import Any, Self, TypeAlias
 
 import numpy as np
 
-from featx.dataset.labelled import Labels
+from featx.dataset.labelled import UNLABELLED, Labels
 from featx.dataset.path_table import PathTable
 from featx.dataset.stratification import iterative_mask
 from featx.storage import StoragePath
-from featx.system import OnDemand, as_mask, brief
+from featx.system import OnDemand, as_mask, brief, csv_lines
 
 # Changing one of them moves images between splits: results would no longer compare with older ones.
 _TEST_SALT = b"featx test split"
@@ -211,6 +211,19 @@ class ImageDataset:
     def duplicates(self) -> np.ndarray:
         """Return `(k, 2)` int64: the first of several identical images in one split, and each further one."""
         return _pairs(self._copies * 2 + self.is_test)
+
+    def label_table(self) -> str:
+        """Return which label, split and group each image has, as CSV that `Labels` takes.
+
+        Without test images there are no splits, and without labels the labels are empty.
+        """
+        labels = [""] * self.n_images if self.class_names == (UNLABELLED,) else self.label_texts
+        columns: dict[str, Sequence[str]] = {"path": self.paths, "label": labels}
+        if self.n_test:
+            columns["split"] = ["test" if is_test else "train" for is_test in self.is_test]
+        if self.group_names:
+            columns["group"] = self.group_names
+        return "".join(csv_lines(tuple(columns), zip(*columns.values(), strict=True)))
 
     def leaks(self) -> np.ndarray:
         """Return `(k, 2)` int64: an image in the train split, and each identical one in the test split."""

@@ -5,7 +5,7 @@ A new head is one file, and one entry in `registry.py`.
 
 from featx.heads.calibration import FEWEST_IMAGES, at_temperature, temperature_of
 from featx.heads.class_weights import BALANCED, check_class_weights, weigh_classes, weights_text
-from featx.heads.dense import TrainingSet
+from featx.heads.dense import TrainingSet, held_out_probabilities
 from featx.heads.evidence import Evidence, find_evidence, why_no_evidence
 from featx.heads.held_out import calibrate, calibrated_by
 from featx.heads.inference import Head, read_head, save_model

@@ -244,6 +244,27 @@ def train_logreg(task: Task) -> Trained:
     return Trained("logreg", model, details=details, out_of_fold=fitted.out_of_fold)
 
 
+def held_out_probabilities(
+    X: npt.NDArray[Any], y: Targets, units: npt.NDArray[np.uint8], n_classes: int, *, seed: int = 0, show: bool = False
+) -> npt.NDArray[np.float32]:
+    """Return `(n, n_classes)`: the probabilities of each image, by logistic regression that was trained without it.
+
+    Args:
+        X: `(n, ...)` float16 or float32 features.
+        y: `(n,)` labels, or `(n, n_classes)` bool.
+        units: `(n, k)`, the same for images that are held out together. With one label for each image, every class has
+            two different ones or more.
+        n_classes: number of classes.
+        seed: of the folds.
+        show: whether to show progress on stderr.
+    """
+    scaled = Scaled(X, *centre_and_scale(X))
+    with waiting("labels", show=show) as note:
+        fitted = fit_logreg(scaled, y, folds_of(y, units, n_classes, seed), len(X), note)
+    assert fitted.out_of_fold is not None, "a class has only one image"
+    return fitted.out_of_fold
+
+
 def linear_model(name: str, task: Task, scaled: Scaled, coef: _Floats, bias: _Floats) -> Any:
     """Return the Keras model Flatten → Dense of a head that is linear in features that were centred and scaled.
 

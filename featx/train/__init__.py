@@ -14,7 +14,7 @@ from featx.train.cross_validation import (
     resampled_variance,
 )
 from featx.train.features import Features, data_warnings, load_features, read_rows, stored_features, with_views
-from featx.train.folds import MAX_FOLDS, MAX_REPEATS, Folds
+from featx.train.folds import MAX_FOLDS, MAX_REPEATS, Folds, images_together
 from featx.train.imbalance import UNBALANCED, accuracy_warnings, imbalance
 from featx.train.metrics import (
     ClassMetrics,
@@ -31,7 +31,7 @@ from featx.train.metrics import (
     wilson_interval,
 )
 from featx.train.multilabel_metrics import NO_LABEL, LabelMetrics, MultilabelMetrics
-from featx.train.near_duplicates import Copies, crossing_warning, find_copies
+from featx.train.near_duplicates import Copies, crossing_warning, find_copies, pooled
 from featx.train.reference import NearestImage, Reference
 from featx.train.run_folder import METRICS_NAME, REPORTS_NAME, RUN_HEADS, RUNS_NAME, SavedRun, read_run, write_run
 from featx.train.settings import SETTINGS_NAME, Settings, read_settings, settings_of

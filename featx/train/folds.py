@@ -51,7 +51,7 @@ def make_folds(dataset: ImageDataset, near: npt.NDArray[np.int64], n_folds: int,
     """
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
-    together = _together(dataset, near)
+    together = images_together(dataset, near)
     n_groups = int(together.max()) + 1
     if n_groups < n_folds:
         what = "groups" if dataset.groups is not None else "different images"
@@ -83,8 +83,13 @@ def _keys(digests: npt.NDArray[np.uint8]) -> npt.NDArray[np.bytes_]:
     return np.ascontiguousarray(digests).view("S32")[:, 0]
 
 
-def _together(dataset: ImageDataset, near: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Return `(n,)`: a number for each image, the same for all of a group, for copies, and for copies of these."""
+def images_together(dataset: ImageDataset, near: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Return `(n,)`: a number for each image, the same for all of a group, for copies, and for copies of these.
+
+    Args:
+        dataset: the images.
+        near: `(k, 2)` pairs of rows that show the same photograph.
+    """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 

@@ -27,7 +27,7 @@ from featx.heads import (
     weigh_classes,
 )
 from featx.recipe import Recipe
-from featx.storage import StoragePath, expanded, nearest_folder, read_small
+from featx.storage import StoragePath, expanded, nearest_folder, read_small, write_text
 from featx.system import brief, check_name, command_line, hardware, now, versions
 from featx.text import printable
 from featx.train.cross_validation import CrossValidated, CrossValidation
@@ -308,7 +308,7 @@ def write_run(
     write_csv(folder / "history.csv", columns, epochs)
     _write_predictions(folder / "predictions.csv", features, results, crossed)
     if crossed is None:
-        _write_split(folder / SPLIT_NAME, features)
+        write_text(folder / SPLIT_NAME, features.dataset.label_table())
     if not features.dataset.is_multilabel:
         trained_on = features.dataset if crossed else features.dataset.subset(~features.dataset.is_test)
         write_held_out(folder, trained_on, results)
@@ -420,17 +420,6 @@ def _write_predictions(
         for i, row in enumerate(test)
     )
     write_csv(path, columns, rows)
-
-
-def _write_split(path: Path, features: Features) -> None:
-    """Write which images were for training and which for testing, as a table that `--labels` takes."""
-    dataset = features.dataset
-    labels, group = dataset.label_texts, ["group"] if dataset.group_names else []
-    rows = (
-        [image, label, split, *dataset.group_names[i : i + 1]]
-        for i, (image, label, split) in enumerate(zip(dataset.paths, labels, features.split, strict=True))
-    )
-    write_csv(path, ["path", "label", "split", *group], rows)
 
 
 def _write_json(path: Path, value: Any) -> None:

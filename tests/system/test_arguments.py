@@ -318,8 +318,13 @@ def test_what_is_shown_of_anything_public_is_short(world, tmp_path):
         cache=(),
         self_tests=(),
     )
+    problems = featx.find_problems(folder / "data", kinds="suffix", cache_dir=folder / "cache")
+    problem = featx.Problem("suffix", "x" * n, "", "train", "a", None, "look at", "y" * n)
     shown = [
         large,
+        problem,
+        replace(problems, dataset=large, found=(problem,) * n, not_checked=many),
+        featx.Moved(tmp_path / ("x" * 200), tmp_path, many, tuple((name, name) for name in many)),
         found,
         featx.Rerun(tmp_path, many, dict.fromkeys(many, (0.5, 0.5)), is_same=False),
         featx.find_similar(folder / "data", [photo] * 20, **how),
