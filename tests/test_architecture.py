@@ -5,6 +5,7 @@ import importlib
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,7 @@ LATE = {
 }
 
 
+@cache
 def modules() -> dict[str, Path]:
     """Every module of featx by its name without `featx.`; a room's `__init__` by the room's."""
     found = {}
@@ -79,6 +81,7 @@ def room_of(module: str) -> str:
     return inner or module.split(".", maxsplit=1)[0]
 
 
+@cache
 def imports_of(path: Path, *, top_level_only: bool = False) -> set[tuple[str, str]]:
     """Return what a file imports: each module, and the name that is taken from it or ""."""
     tree = ast.parse(path.read_text(encoding="utf-8"))

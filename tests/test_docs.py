@@ -268,20 +268,20 @@ def test_names_in_the_guides_code_exist():
 
 
 def test_the_guides_code_runs(tmp_path, monkeypatch, make_photos, vgg16_weights, capsys):
-    """It plans for one engine in one precision, in short passes, and trains for few epochs: it must not take long."""
+    """It plans for one engine in one precision, in short passes, and trains on few images: it must not take long."""
     for name, options in {
         "plan_extraction": {"engine": "openvino", "precision": "float32"},
-        "train_top": {"training": featx.Training(epochs=3)},
-        "compare_approaches": {"training": featx.Training(epochs=3)},
+        "train_top": {"training": featx.Training(epochs=2)},
+        "compare_approaches": {"training": featx.Training(epochs=2)},
     }.items():
         monkeypatch.setattr(featx, name, partial(getattr(featx, name), **options))
     monkeypatch.setattr(plan_module, "PASS_S", 0.1)
     monkeypatch.setenv("FEATX_WEIGHTS_DIR", str(vgg16_weights))
     monkeypatch.chdir(tmp_path)
-    make_photos(tmp_path / "data", classes=("cats", "dogs"))
+    make_photos(tmp_path / "data", n_train=6, n_test=2, classes=("cats", "dogs"))
     names: dict[str, object] = {}
     exec(compile(guide_code(), "guide.md", "exec"), names)
-    assert "32 computed, 0 from the cache" in capsys.readouterr().out
+    assert "16 computed, 0 from the cache" in capsys.readouterr().out
     features = names["features"]
     assert isinstance(features, np.ndarray)
     assert f"{features.shape} {features.dtype}" == "(8, 4, 4, 512) float16"  # as the guide says

@@ -32,7 +32,7 @@ PRECISIONS = ["float32", pytest.param("bfloat16", marks=needs_bfloat16), "int8"]
 #: All commands in one process, so that Keras is started once. They share what they are given, but for stage one.
 #: The report has its figures, but neither charts nor a page: those would take longer than to train what is in them.
 COMMANDS = """
-import json, sys
+import gc, json, sys
 from featx.cli.main import main
 from featx.cli.streams import silent_stderr
 from featx.report import folder
@@ -42,7 +42,8 @@ folder.draw, folder.page_html = lambda _: {}, lambda *_args, **_options: ""
 data, common, stage_one = sys.argv[1], *map(json.loads, sys.argv[2:])
 main(["extract", data, *common, *stage_one, "--quiet"], standalone_mode=False)
 assert "keras" in sys.modules
-assert not {"sklearn", "pandas"} & set(sys.modules)  # those who train, below, get scikit-learn all the same
+assert not {"sklearn", "pandas", "matplotlib"} & set(sys.modules)  # those who train, below, get them all the same
+assert gc.isenabled()
 main(["extract", data, *common, *stage_one, "--precision", "int8", "--quiet"], standalone_mode=False)
 for stream in (sys.stdout, sys.stderr):
     print("extracted", file=stream, flush=True)

@@ -8,6 +8,7 @@ with `hide_with`. A library must not: the descriptors belong to the program that
 """
 
 import ctypes
+import gc
 import importlib
 import logging
 import os
@@ -29,16 +30,16 @@ _loading = threading.RLock()
 _hidden: Callable[[], AbstractContextManager[None]] | None = None  # None in a process that is not featx's own
 
 
-#: Packages that Keras imports wherever they are installed, for wrappers and tables that featx does not give it. In a
-#: process of featx's own they are left out: they take a quarter of Keras's start.
-_NOT_FOR_KERAS = {"sklearn", "pandas"}
+#: Packages that Keras imports wherever they are installed, for wrappers, tables and pictures that featx does not ask it
+#: for. In a process of featx's own they are left out: they take a third of Keras's start.
+_NOT_FOR_KERAS = {"sklearn", "pandas", "matplotlib"}
 
 
 def hide_with(hidden: Callable[[], AbstractContextManager[None]]) -> None:
     """Have TensorFlow loaded in a block of `hidden()` from now on, which hides what it prints.
 
-    It is for processes of featx's own. There, Keras also starts faster, because it finds no scikit-learn: its wrappers
-    for scikit-learn do not work then.
+    It is for processes of featx's own. There, Keras also starts faster, because it finds no scikit-learn and no
+    matplotlib: its wrappers for scikit-learn and its galleries do not work then.
     """
     global _hidden  # noqa: PLW0603 - whose process it is, is known to the command line only
     _hidden = hidden
@@ -78,6 +79,7 @@ def import_keras() -> Any:
             insistent_interrupts(),
             _hidden() if _hidden else nullcontext(),
             _Absent() if _hidden else nullcontext(),
+            nullcontext() if "keras" in sys.modules else _without_collector(),
         ):
             if backend == "tensorflow":
                 importlib.import_module("tensorflow")
@@ -93,6 +95,23 @@ def import_keras() -> Any:
     keras.config.set_image_data_format("channels_last")
     keras.config.set_epsilon(1e-7)
     return keras
+
+
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    """Pause the garbage collector in a block that makes half a million objects, nearly all of which stay for good.
+
+    It would look at them many times. In a process of featx's own, it does not look at them afterwards, either.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+        if _hidden:
+            gc.freeze()
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 class _Absent(MetaPathFinder):
