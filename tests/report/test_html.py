@@ -366,7 +366,7 @@ def test_a_phone_has_charts_of_its_own_that_fit(digits, opened, viewport, shown,
     page = opened(*digits, viewport)
     assert page.locator(f".{hidden}:visible").count() == 0
     charts = page.locator(f".{shown}:visible svg").all()
-    assert len(charts) == 4
+    assert len(charts) == 5
     for chart in charts:
         box = chart.bounding_box()
         assert box["x"] >= 0
