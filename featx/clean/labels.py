@@ -60,7 +60,7 @@ def find_doubts(labels: Targets, probabilities: npt.NDArray[np.floating], class_
     87 % of these are in the list; with 8 %, 92 and 90 %. Labels of at most 10 %, as featx took before, were 95 %
     planted ones with 2 %, and had 80 % of them; with 8 %, they had half of them. Of the confident ones, 99 and 100 %
     are planted; they are 53 and 42 % of the planted ones. With nothing planted, 28 are in the list, and 2 are
-    confident: one shows a dog among the cats, one shows both.
+    confident.
 
     If images can have several labels, each label is looked at by itself, as a choice between having it and not. An
     image is in the list once, with the label that is doubted most.
