@@ -29,6 +29,7 @@ from featx.dataset.loader import (
     source_path,
 )
 from featx.dataset.multilabel import label_shortage
+from featx.dataset.path_table import PathTable
 from featx.dataset.sample import chosen_data, has_data, is_sample
 from featx.dataset.scanning import list_images, scan, scan_listed
 from featx.dataset.skipped import DimImage, DimImages, SkippedImage, SkippedImages, dim_sentence, read_skipped

@@ -14,6 +14,7 @@ from typing import Any, Self, TypeAlias
 import numpy as np
 
 from featx.dataset.labelled import Labels
+from featx.dataset.path_table import PathTable
 from featx.dataset.stratification import iterative_mask
 from featx.storage import StoragePath
 from featx.system import OnDemand, as_mask, brief
@@ -71,7 +72,7 @@ class ImageDataset:
     Attributes:
         root: the folder, on this machine or remote.
         class_names: sorted names of the class folders, or the labels.
-        paths: n paths relative to `root`.
+        paths: n paths relative to `root`, as a `featx.dataset.path_table.PathTable`.
         labels: `(n,)` int64, indices into `class_names`; or `(n, n_classes)` bool, which labels each image has, if
             images can have several.
         is_test: `(n,)` bool, true for the test split, false for the train split.
@@ -87,7 +88,7 @@ class ImageDataset:
 
     root: StoragePath
     class_names: tuple[str, ...]
-    paths: tuple[str, ...]
+    paths: PathTable
     labels: np.ndarray
     is_test: np.ndarray
     digests: np.ndarray
@@ -98,6 +99,10 @@ class ImageDataset:
     given_labels: Labels | None = None
     groups: np.ndarray | None = None
     group_names: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.paths, PathTable):
+            object.__setattr__(self, "paths", PathTable(self.paths))
 
     def __repr__(self) -> str:
         kinds = "labels" if self.is_multilabel else "classes"
@@ -184,7 +189,7 @@ class ImageDataset:
         rows = np.flatnonzero(as_mask(mask, self.n_images))
         return replace(
             self,
-            paths=tuple(self.paths[row] for row in rows),
+            paths=self.paths.take(rows),
             labels=self.labels[rows],
             is_test=self.is_test[rows],
             digests=self.digests[rows],

@@ -3,7 +3,7 @@
 import hashlib
 import logging
 import os
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,6 +19,7 @@ from featx.dataset.labelled import UNLABELLED, Labelled, LabelledPath, Labels, n
 from featx.dataset.layout import Layout, find_layout
 from featx.dataset.multilabel import label_shortage, labels_per_image
 from featx.dataset.names import alike_warning, class_prefixes, near_match
+from featx.dataset.path_table import PathTable
 from featx.dataset.split_record import ADVICE, SplitRecord
 from featx.errors import DatasetError, ImageError
 from featx.images import decode_image, format_read, read_file
@@ -249,24 +250,55 @@ def _listed(root: StoragePath, layout: Layout, folders: Folders, *, to_train: bo
     """
     top = as_text(root)
     prefix = f"{top.rstrip('/')}/"  # exactly one slash, also for the root folder
-    rows: list[LabelledPath] = []
+    found: dict[str, list[tuple[bool, PathTable]]] = {}
     others: list[str] = []
     unreadable: list[tuple[str, str]] = []
     for is_test, class_folders in ((False, layout.train), (True, layout.test or {})):
         for class_name, folder in class_folders.items():
             listing = list_folder(folder, folders)
-            rows += [(class_name, path.removeprefix(prefix), is_test) for path in listing.images]
+            images = PathTable(path.removeprefix(prefix) for path in listing.images)
+            found.setdefault(class_name, []).append((is_test, images))
             others += [path.removeprefix(prefix) for path in listing.others]
             unreadable += [(path.removeprefix(prefix), reason) for path, reason in listing.unreadable]
     strays = [path.removeprefix(prefix) for path in layout.strays]
-    if not rows and strays and not to_train:
-        rows, strays = [(UNLABELLED, path, False) for path in strays], []
-    if not rows:
+    has_images = any(len(images) for parts in found.values() for _, images in parts)
+    if not has_images and strays and not to_train:
+        found, has_images, strays = {UNLABELLED: [(False, PathTable(strays))]}, True, []
+    if not has_images:
         raise _no_images(root, strays, list_folder(top, folders).others, unreadable)
     all_folders = [*layout.train.items(), *(layout.test or {}).items()]
     empty_classes = {name for name, folder in all_folders if not folders.has_only_outputs(folder)}
-    dataset = replace(_of_rows(root, rows, empty_classes), warnings=layout.warnings, unreadable=tuple(unreadable))
+    dataset = replace(_of_classes(root, found, empty_classes), warnings=layout.warnings, unreadable=tuple(unreadable))
     return dataset.warned(not_images(others), _left_out("in no class folder", "image", strays))
+
+
+def _of_classes(
+    root: StoragePath, found: Mapping[str, Sequence[tuple[bool, PathTable]]], empty_classes: Collection[str]
+) -> ImageDataset:
+    """Return the data set of images by class, one class at a time: it may have millions. Its digests are zero.
+
+    Args:
+        root: the folder.
+        found: for each class, whether these are test images, and their paths.
+        empty_classes: classes that count even without images.
+    """
+    class_names = tuple(
+        sorted({*empty_classes, *(name for name, parts in found.items() if any(len(images) for _, images in parts))})
+    )
+    paths, labels, is_test = [PathTable()], [np.empty(0, np.int64)], [np.empty(0, bool)]
+    for label, name in enumerate(class_names):
+        rows = sorted((path, of_test) for of_test, images in found.get(name, ()) for path in images)
+        paths.append(PathTable(path for path, _ in rows))
+        labels.append(np.full(len(rows), label, np.int64))
+        is_test.append(np.array([of_test for _, of_test in rows], bool))
+    return _undigested(root, class_names, PathTable.joined(paths), np.concatenate(labels), np.concatenate(is_test))
+
+
+def _undigested(
+    root: StoragePath, class_names: tuple[str, ...], paths: PathTable, labels: np.ndarray, is_test: np.ndarray
+) -> ImageDataset:
+    """Return a data set with digests of zero."""
+    return ImageDataset(root, class_names, paths, labels, is_test, np.zeros((len(paths), 32), np.uint8))
 
 
 def _digests(names: Iterable[str]) -> np.ndarray:
@@ -275,11 +307,11 @@ def _digests(names: Iterable[str]) -> np.ndarray:
     return np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 32)
 
 
-def _of_rows(root: StoragePath, rows: Sequence[LabelledPath], classes: Collection[str] = frozenset()) -> ImageDataset:
-    """Return the data set of (class, path, whether it is a test image); it also has `classes`, and digests of zero."""
+def _of_rows(root: StoragePath, rows: Sequence[LabelledPath]) -> ImageDataset:
+    """Return the data set of (class or labels, path, whether it is a test image); its digests are zero."""
     rows = sorted(rows)
     names = [names_in(label) for label, _, _ in rows]
-    class_names = tuple(sorted({*classes, *chain.from_iterable(names)}))
+    class_names = tuple(sorted(set(chain.from_iterable(names))))
     index = {class_name: label for label, class_name in enumerate(class_names)}
     if isinstance(rows[0][0], tuple):
         labels = np.zeros((len(rows), len(class_names)), bool)
@@ -287,14 +319,8 @@ def _of_rows(root: StoragePath, rows: Sequence[LabelledPath], classes: Collectio
             row[[index[name] for name in of_image]] = True
     else:
         labels = np.array([index[name] for (name,) in names], dtype=np.int64)
-    return ImageDataset(
-        root=root,
-        class_names=class_names,
-        paths=tuple(path for _, path, _ in rows),
-        labels=labels,
-        is_test=np.array([is_test for _, _, is_test in rows], dtype=bool),
-        digests=np.zeros((len(rows), 32), dtype=np.uint8),
-    )
+    is_test = np.array([of_test for _, _, of_test in rows], bool)
+    return _undigested(root, class_names, PathTable(path for _, path, _ in rows), labels, is_test)
 
 
 def _classes(dataset: ImageDataset, where: str, *, has_splits: bool) -> str:

@@ -27,6 +27,7 @@ from featx.storage import (
     sweep,
     write_text,
 )
+from featx.store.index_file import INDEX_NAME, INDEX_ROWS, can_have_index, read_index_file, write_index_file
 from featx.store.row_index import PATIENCE_S, RowIndex, grouped, look_at_segments
 from featx.store.segment_file import (
     Segment,
@@ -121,21 +122,27 @@ class FeatureStore:
         self.dir = as_storage_path(cache_dir) / recipe.slug
         self.segments: list[Segment] = []
         self._index = RowIndex([])
+        self._mapped = read_index_file(self.dir, recipe)
         self._shape: tuple[int, ...] | None = None  # of what was computed here
         self._looked_at: dict[StoragePath, Segment | None] = {}  # None: damaged, and could not be renamed
         self.reload()
 
     def reload(self) -> None:
         """Read the names of all rows again, those that other processes have added included."""
-        self._looked_at = look_at_segments(self.dir, self._open_segment, self._looked_at)
+        mapped = {segment.path: segment for segment in self._mapped.segments} if self._mapped else {}
+        self._looked_at = look_at_segments(self.dir, self._open_segment, {**self._looked_at, **mapped})
         opened = [segment for segment in self._looked_at.values() if segment]
         unfit = misfits(opened, self._shape, damage_of)
         for segment, reason in unfit.items():
             self.quarantine(segment.path, reason)
         segments = [segment for segment in opened if segment not in unfit]
+        if not mapped.keys() <= {segment.path for segment in segments}:
+            self._mapped = None  # some have been merged, or quarantined
+        later = [segment for segment in segments if not self._mapped or segment.path not in mapped]
+        segments = [*(self._mapped.segments if self._mapped else ()), *later]
         if segments != self.segments:
             self.segments = segments
-            self._index = RowIndex(segments)
+            self._index = RowIndex(later, after=self._mapped)
 
     def __len__(self) -> int:
         """Return the number of different rows."""
@@ -289,6 +296,7 @@ class FeatureStore:
                     break
             again = False
             self.reload()
+        self._write_index_file()
         sweep(self.dir)
 
     def remove_merged(self, segments: Sequence[Segment]) -> None:
@@ -342,7 +350,7 @@ class FeatureStore:
             for name, text in derived_texts(self.recipe, segments).items():
                 write_text(self.dir / name, text)
             with replacing(virtual_path) as temporary:
-                write_virtual_dataset(temporary, self.recipe, segments)
+                write_virtual_dataset(temporary, self.recipe, _by_name(segments))
         except FileHeldError as error:
             log.warning(
                 "%s could not be updated: %s. No feature is lost, and the next featx extract updates it.",
@@ -352,10 +360,19 @@ class FeatureStore:
             return False
         return True
 
+    def _write_index_file(self) -> None:
+        """Write the index of a large store again if many rows are not in it: this process maps it from now on."""
+        if not can_have_index(self.dir) or self._index.n_in_memory <= INDEX_ROWS:
+            return
+        with self._writing(), replacing(self.dir / INDEX_NAME) as temporary:
+            write_index_file(temporary, self.recipe, RowIndex(_by_name(self.segments)))
+        self._mapped = read_index_file(self.dir, self.recipe)
+        self.reload()
+
     def _is_published(self) -> bool:
         """Return whether all derived files say what the segments say."""
         shown = shown_segments(self.dir / "features.h5")
-        if shown != [segment.path.name for segment in self.segments]:
+        if shown != [segment.path.name for segment in _by_name(self.segments)]:
             return False
         return not shown or not outdated_texts(self.dir, self.recipe, self.segments)
 
@@ -391,6 +408,10 @@ def damage_of(segment: Segment) -> str:
     except FileNotFoundError:
         return ""
     return ""
+
+
+def _by_name(segments: Sequence[Segment]) -> list[Segment]:
+    return sorted(segments, key=lambda segment: segment.path.name)
 
 
 def _unlink(path: StoragePath) -> bool:

@@ -79,26 +79,52 @@ class RowIndex:
 
     Names are sorted by a key of 64 bits, which sorts twenty times as fast as names do. Rows of one key are told apart
     by their names, so that two images whose digests begin alike are still two.
+
+    Attributes:
+        segments: in the order of their rows.
+        keys: `(n,)` uint64, ascending: of each name that no index before this one has.
+        sorted_rows: `(n,)` int64, their rows.
+        n_in_memory: rows whose part of the index is not in a file.
     """
 
-    def __init__(self, segments: Sequence[Segment]) -> None:
-        """Index `segments`; of rows with one name, which two processes may both have computed, the first counts."""
-        self._segments = segments
-        self._starts = np.cumsum([0, *map(len, segments)])
+    def __init__(
+        self,
+        segments: Sequence[Segment],
+        *,
+        known: tuple[np.ndarray, np.ndarray] | None = None,
+        after: "RowIndex | None" = None,
+    ) -> None:
+        """Index `segments`; of rows with one name, which two processes may both have computed, the first counts.
+
+        Args:
+            segments: whose rows to index.
+            known: their `keys` and `sorted_rows`, if these were computed before.
+            after: the index of other segments, which come before these.
+        """
+        self.segments: Sequence[Segment] = [*(after.segments if after else ()), *segments]
+        self._starts = np.cumsum([0, *map(len, self.segments)])
+        self._after = after
+        self.n_in_memory = 0 if known else sum(map(len, segments))
+        if known:
+            self.keys, self.sorted_rows = known
+            return
         keys = np.concatenate([np.empty(0, np.uint64), *(_keys(part.digests, part.views) for part in segments)])
         rows = np.argsort(keys, kind="stable")
         keys = keys[rows]
-        is_first = self._is_first_of_its_name(keys, rows)
-        self._keys, self._rows = keys[is_first], rows[is_first]
+        is_own = np.concatenate([np.empty(0, bool), *(_is_missing(part, after) for part in segments)])[rows]
+        rows += int(self._starts[-1]) - self.n_in_memory
+        is_own &= self._is_first_of_its_name(keys, rows)
+        self.keys, self.sorted_rows = keys[is_own], rows[is_own]
 
     def __len__(self) -> int:
         """Return the number of different names."""
-        return len(self._keys)
+        return len(self.keys) + (len(self._after) if self._after else 0)
 
     @property
     def rows(self) -> np.ndarray:
         """`(n,)` int64, ascending: the first row of each name."""
-        return np.sort(self._rows)
+        own = np.sort(self.sorted_rows)
+        return np.concatenate([self._after.rows, own]) if self._after else own
 
     def find(self, digests: np.ndarray, views: np.ndarray | int) -> np.ndarray:
         """Return `(n,)` int64: the row of each of `digests`, `(n, 32)` uint8, and `views`; -1 where there is none.
@@ -109,12 +135,14 @@ class RowIndex:
         if np.shape(digests)[1:] != (32,) or getattr(digests, "dtype", None) != np.uint8:
             raise StoreError(f"Digests must be an array of shape (n, 32) and dtype uint8. Received: {shown(digests)}")
         views = np.broadcast_to(views, len(digests)).astype(np.uint16)
+        found = self._after.find(digests, views) if self._after else np.full(len(digests), -1, np.int64)
         keys, wanted = _keys(digests, views), row_names(digests, views)
-        found = np.full(len(digests), -1, np.int64)
-        at = np.searchsorted(self._keys, keys)
-        left = self._of_same_key(np.arange(len(digests)), at, keys)
+        order = np.argsort(keys)  # of neighbours, a search finds most of its way in the processor's cache
+        at = np.empty(len(keys), np.int64)
+        at[order] = np.searchsorted(self.keys, keys[order])
+        left = self._of_same_key(np.flatnonzero(found < 0), at, keys)
         while len(left):
-            rows = self._rows[at[left]]
+            rows = self.sorted_rows[at[left]]
             is_it = self.names(rows) == wanted[left]
             found[left[is_it]] = rows[is_it]
             left = left[~is_it]
@@ -132,14 +160,14 @@ class RowIndex:
         names = np.empty(len(rows), ROW_NAME)
         numbers, in_segment = self.locate(rows)
         for number, which in grouped(numbers):
-            segment, there = self._segments[number], in_segment[which]
+            segment, there = self.segments[number], in_segment[which]
             names[which] = row_names(segment.digests[there], segment.views[there])
         return names
 
     def _of_same_key(self, which: np.ndarray, at: np.ndarray, keys: np.ndarray) -> np.ndarray:
         """Return those of `which` whose key stands at their place in the index."""
-        which = which[at[which] < len(self._keys)]
-        here: np.ndarray = which[self._keys[at[which]] == keys[which]]
+        which = which[at[which] < len(self.keys)]
+        here: np.ndarray = which[self.keys[at[which]] == keys[which]]
         return here
 
     def _is_first_of_its_name(self, keys: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -182,6 +210,12 @@ def _looked_at(paths: Sequence[StoragePath], look: Callable[[StoragePath], T], a
         return dict(pair for path in paths for pair in looked(path))
     with ReaderThreads(at_once, "featx-index") as pool:
         return dict(pair for pairs in pool.map(looked, paths) for pair in pairs)
+
+
+def _is_missing(segment: Segment, index: RowIndex | None) -> np.ndarray:
+    """Return `(n,)` bool: which rows of a segment have names that are not in the index."""
+    missing: np.ndarray = index.find(segment.digests, segment.views) < 0 if index else np.ones(len(segment), bool)
+    return missing
 
 
 def _keys(digests: np.ndarray, views: np.ndarray) -> np.ndarray:

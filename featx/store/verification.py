@@ -18,6 +18,7 @@ from featx.errors import FeatxError, StoreError
 from featx.recipe import Recipe, UnknownRecipeError
 from featx.storage import TEMPORARY_PREFIX, OddFileError, StoragePath, check_readable, check_regular, read_small
 from featx.store.feature_store import DAMAGED_PREFIX, FeatureStore, damage_of, misfits, outdated_texts
+from featx.store.index_file import INDEX_NAME, read_index_file
 from featx.store.row_index import RowIndex, look_at_segments, segment_paths
 from featx.store.segment_file import Segment, SegmentDamageError, check_rows, read_index, row_names, stated_recipe
 from featx.store.virtual_dataset import is_virtual_dataset_of, shown_segments
@@ -25,7 +26,7 @@ from featx.system import Timings, brief
 from featx.text import printable
 
 #: What the segments say, told once more. A store that is being written is behind with them for a while.
-_DERIVED = ("recipe.json", "timings.json", "features.h5")
+_DERIVED = ("recipe.json", "timings.json", "features.h5", INDEX_NAME)
 
 #: Seconds after which another process is no longer waited for that is about to bring them up to date.
 _PATIENCE_S, _PAUSE_S = 2.0, 0.05
@@ -268,6 +269,8 @@ def _derived_damages(store_dir: StoragePath, recipe: Recipe, sound: list[Segment
             damages.append(Damage(path, "it does not show the rows of the segments"))
         told = {*outdated_texts(store_dir, recipe, sound)} & {*outdated_texts(store_dir, recipe, of_past)}
         damages += [Damage(store_dir / name, "it does not match the segments") for name in sorted(told & there)]
+    if INDEX_NAME in there and read_index_file(store_dir, recipe) is None:
+        damages.append(Damage(store_dir / INDEX_NAME, "it is not as it was written"))
     if "skipped.csv" in there:
         with suppress(FileNotFoundError):
             damages += _skipped_damages(store_dir / "skipped.csv")

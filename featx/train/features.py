@@ -73,7 +73,7 @@ class Features:
     @property
     def paths(self) -> np.ndarray:
         """The image files, `(n,)` of `str`, relative to the data set's folder."""
-        return np.array(self.dataset.paths, dtype=object)
+        return np.array(list(self.dataset.paths), dtype=object)
 
     @property
     def split(self) -> np.ndarray:

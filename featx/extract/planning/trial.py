@@ -23,7 +23,7 @@ import numpy as np
 import psutil
 
 from featx.backbones import Weights
-from featx.dataset import ImageDataset, Images, digest_files, images_of, views_of
+from featx.dataset import ImageDataset, Images, PathTable, digest_files, images_of, views_of
 from featx.engines import ENGINES, EngineOptions, default_batch_size, load_network, network_path
 from featx.errors import FeatxError
 from featx.extract.options import ExtractionSettings
@@ -135,7 +135,9 @@ class Trial:
         """Return these images, whose digests are in the cache; their classes and splits are of no account."""
         digests, _ = digest_files(paths, self.cache_dir, folder=os.fsencode(self.data_dir.resolve()))
         none = np.zeros(len(paths), np.int64)
-        return ImageDataset(self.data_dir, ("",), paths, labels=none, is_test=none.astype(bool), digests=digests)
+        return ImageDataset(
+            self.data_dir, ("",), PathTable(paths), labels=none, is_test=none.astype(bool), digests=digests
+        )
 
     def passes(self, recipe: Recipe, images: Images) -> Iterator[Timings]:
         """Yield what the first images took, with the start of the engine, then passes that are long enough to count.
