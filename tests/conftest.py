@@ -59,7 +59,7 @@ SLOW_FILES = (
     *("train/test_train.py", "extract/test_extract.py", "predict/test_direct.py", "chaos/test_kills.py"),
     *("test_benchmarks.py", "test_security.py", "heads/test_streamed_logistic.py", "chaos/test_damage.py"),
     *("test_session.py", "images/test_odd_images.py", "compare/test_unbalanced.py", "images/test_augmentation.py"),
-    *("heads/test_dense.py", "heads/test_svm.py", "extract/test_resize.py", "extract/test_advice.py"),
+    *("heads/test_dense.py", "extract/test_resize.py", "extract/test_advice.py"),
     *("heads/test_class_weights.py", "cli/test_shell.py", "test_windows.py", "engines/test_without_bfloat16.py"),
     *(
         "engines/test_onnx_network.py",
