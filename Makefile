@@ -48,7 +48,7 @@ test: $(DEVELOPED)  ## run the tests, four files at a time, since many tests wai
 	$(BIN)/python -m pytest --quiet --numprocesses 4 --dist loadfile --no-loadscope-reorder
 
 chaos: $(DEVELOPED)  ## kill, fill up and damage featx, and give it 10,000 hostile files, on a cluster too; over half an hour
-	FEATX_CHAOS=full $(BIN)/python -m pytest --quiet --numprocesses 3 --dist loadfile tests/chaos tests/backbones/test_table.py tests/engines/test_openvino_engine.py tests/export tests/extract/test_cluster.py tests/extract/test_planning.py tests/extract/test_rows_match.py tests/store/test_fuzz.py
+	FEATX_CHAOS=full $(BIN)/python -m pytest --quiet --numprocesses 3 --dist loadfile tests/chaos tests/backbones/test_table.py tests/engines/test_openvino_engine.py tests/export tests/extract/test_cluster.py tests/extract/test_planning.py tests/extract/test_rows_match.py tests/images/test_odd_images.py tests/store/test_fuzz.py
 
 check: $(DEVELOPED)  ## lint, format and types
 	$(BIN)/ruff check .

@@ -45,17 +45,35 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 
 #: Files that take longest, the longest first: begun last, one of them would end alone while other processes wait.
 SLOW_FILES = (
-    *("export/test_export.py", "engines/test_openvino_engine.py", "report/test_html.py", "cli/test_main.py"),
-    *("backbones/test_table.py", "test_reproducible.py", "test_docs.py", "chaos/test_full_disk.py"),
-    *("compare/test_compare.py", "extract/test_cluster.py", "engines/test_keras_engine.py", "extract/test_extract.py"),
-    *("train/test_train.py", "heads/test_tuned.py", "test_benchmarks.py", "chaos/test_kill_points.py"),
-    *("backbones/test_network_file.py", "engines/test_onnx_network.py", "backbones/test_keras_file.py"),
-    *("test_hostile_text.py", "extract/test_planning.py", "predict/test_direct.py", "chaos/test_signals.py"),
-    *("test_windows.py", "images/test_odd_images.py", "engines/test_without_bfloat16.py"),
-    *("predict/test_classifier.py", "images/test_augmentation.py", "cli/test_streams.py", "cli/test_shell.py"),
-    *("compare/test_folds.py", "test_security.py", "heads/test_streamed_logistic.py", "chaos/test_damage.py"),
-    *("train/test_tuning.py", "test_session.py", "compare/test_baselines.py", "compare/test_learning_curve.py"),
-    *("extract/test_rows_match.py", "engines/test_int8_elsewhere.py", "chaos/test_kills.py"),
+    *("engines/test_openvino_engine.py", "export/test_export.py", "chaos/test_full_disk.py", "train/test_tuning.py"),
+    *("backbones/test_table.py", "compare/test_folds.py", "report/test_html.py", "extract/test_cluster.py"),
+    *("heads/test_tuned.py", "extract/test_planning.py", "test_reproducible.py", "test_docs.py"),
+    *("chaos/test_kill_points.py", "compare/test_compare.py", "cli/test_main.py", "chaos/test_signals.py"),
+    *("engines/test_keras_engine.py", "extract/test_layers.py", "backbones/test_keras_file.py", "test_hostile_text.py"),
+    *(
+        "compare/test_learning_curve.py",
+        "cli/test_streams.py",
+        "compare/test_baselines.py",
+        "dataset/kaggle/test_fetch.py",
+    ),
+    *("train/test_train.py", "extract/test_extract.py", "predict/test_direct.py", "chaos/test_kills.py"),
+    *("test_benchmarks.py", "test_security.py", "heads/test_streamed_logistic.py", "chaos/test_damage.py"),
+    *("test_session.py", "images/test_odd_images.py", "compare/test_unbalanced.py", "images/test_augmentation.py"),
+    *("heads/test_dense.py", "extract/test_resize.py", "extract/test_advice.py"),
+    *("heads/test_class_weights.py", "cli/test_shell.py", "test_windows.py", "engines/test_without_bfloat16.py"),
+    *(
+        "engines/test_onnx_network.py",
+        "predict/test_classifier.py",
+        "extract/test_rows_match.py",
+        "dataset/test_sample.py",
+    ),
+    *(
+        "heads/test_multilabel.py",
+        "chaos/test_hostile_stores.py",
+        "extract/test_onnx_backbone.py",
+        "export/test_onnx_graph.py",
+    ),
+    *("backbones/test_network_file.py", "engines/test_int8_elsewhere.py", "test_architecture.py"),
 )
 
 

@@ -18,6 +18,8 @@ from featx.dataset.scanning import scan
 from featx.storage import mark_folder
 
 FAST = ["--weights", "random", "--image-size", "32", "--layer", "block2_pool", "--pooling", "avg"]
+#: The head that takes least, for tests that need a comparison of something.
+ONE_HEAD = ["--head", "knn"]
 
 
 def test_the_three_commands_from_photos_to_report(data, here, featx):
@@ -75,7 +77,7 @@ def test_the_page_is_opened_where_there_is_a_display_only(data, here, featx, mon
     opened = []
     monkeypatch.setattr("webbrowser.open", lambda address: opened.append(address) or True)
     monkeypatch.setattr("sys.platform", "linux")
-    words = ["compare", data, *FAST, "--epochs", 1, "--baseline", "report-dnn", "--open"]
+    words = ["compare", data, *FAST, *ONE_HEAD, "--open"]
     for name in ("DISPLAY", "WAYLAND_DISPLAY"):
         monkeypatch.delenv(name, raising=False)
     assert "Could not open the page" in featx(*words, "--report-dir", "first").stderr
@@ -179,10 +181,10 @@ def test_what_featx_has_written_is_not_taken_for_images(make_photos, here, featx
     (here / "sea" / "cache").mkdir()  # as if featx had once been started in a class folder
     shutil.copy(next((here / "sea").glob("*.jpg")), here / "sea" / "cache" / "sample.jpg")
     mark_folder(here / "sea" / "cache")
-    stderr = featx("compare", ".", *FAST, "--epochs", 1).stderr
+    stderr = featx("compare", ".", *FAST, *ONE_HEAD).stderr
     assert "featx: Left out, because featx made them: 2 folders (reports, sea/cache).\n" in stderr
     assert "sample.jpg" not in stderr
-    stderr = featx("compare", ".", *FAST, "--epochs", 1, "--report-dir", "mine/0").stderr  # beside the first report
+    stderr = featx("compare", ".", *FAST, *ONE_HEAD, "--report-dir", "mine/0").stderr  # beside the first report
     assert "featx: Left out, because featx made them: 4 folders (cache, mine, reports, …).\n" in stderr
     assert "featx: 2 classes, images in .: sea (20), wood (20).\n" in stderr
     reports = [json.loads(path.read_text()) for path in here.glob("*/*/results.json")]
@@ -207,9 +209,9 @@ def test_classes_called_as_featxs_own_folders_are_classes(make_photos, here, new
         shutil.rmtree(here / folder)
     images = sorted(here.glob("*/*.jpg"))
     for _ in range(2):
-        stderr = featx("compare", ".", *FAST, "--epochs", 1, *elsewhere).stderr
+        stderr = featx("compare", ".", *FAST, *ONE_HEAD, *elsewhere).stderr
         assert "featx: 3 classes, images in .: cache (20), reports (20), runs (20).\n" in stderr
-    featx("train-top", ".", *FAST, "--epochs", 1, *elsewhere)
+    featx("train-top", ".", *FAST, *ONE_HEAD, *elsewhere)
     reports = [json.loads(path.read_text()) for path in here.glob("reports/*/results.json")]
     assert [report["class_names"] for report in reports] == [list(names)] * 2
     assert len(list(here.glob("runs/*/metrics.json"))) == 1
@@ -236,7 +238,7 @@ def test_names_from_the_file_system_cannot_write_to_the_terminal(here, featx, ma
     result = featx("extract", data, *FAST)
     assert "\x1b" not in result.output
     assert r"bad\x1b[2J\n.jpg" in result.stdout
-    result = featx("compare", data, *FAST, "--epochs", 1)
+    result = featx("compare", data, *FAST, *ONE_HEAD)
     assert "\x1b" not in result.output
 
 

@@ -51,9 +51,12 @@ def browser():
 
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory, new_cache) -> tuple[Comparison, Path]:
-    """A comparison on the built-in sample: ten classes, five approaches' worth of pictures."""
+    """A comparison on a part of the built-in sample: ten classes, three approaches' worth of pictures."""
     folder = tmp_path_factory.mktemp("digits")
     data = write_sample(folder / "sample")
+    for path in (path for split in ("train", "test") for path in (data / split).rglob("*.png")):
+        if int(path.stem) % 4:
+            path.unlink()
     comparison = compare_approaches(
         data,
         baselines=["report-cnn"],
@@ -129,7 +132,7 @@ def test_the_page_is_small_and_whole_in_one_file(digits, html_of):
     html = html_of(*digits)
     assert len(html.encode()) < MAX_BYTES
     assert not re.search(r'src="(?!data:image/)', html)
-    assert html.count("data:image/webp") > 1000
+    assert html.count("data:image/webp") > 300
 
 
 def test_the_page_shows_calibration_and_what_the_surest_answers_are_worth(digits, html_of):

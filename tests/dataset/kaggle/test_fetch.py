@@ -875,6 +875,7 @@ def test_the_demo_has_digits_without_a_network_and_says_what_they_can_show(kaggl
 
 
 @pytest.mark.usefixtures("without_rendering")
+@pytest.mark.usefixtures("without_rendering")
 def test_a_bare_comparison_is_the_demo_and_options_count_more(kaggle, here, cache, featx, monkeypatch):
     monkeypatch.setattr(demo, "_N_PER_FOLDER", 4)
     words = ["--weights", "random", "--image-size", "48", "--epochs", "1", "--cache-dir", cache, "--json"]
@@ -883,7 +884,7 @@ def test_a_bare_comparison_is_the_demo_and_options_count_more(kaggle, here, cach
     assert [one["name"] for one in comparison["approaches"]] == ["vgg16 + dense", "vgg16 + logreg", "report-cnn"]
     assert [(one["weights"], one["image_size"]) for one in comparison["recipes"]] == [("random-0", [48, 48])]
     assert "leave out DATA" in featx("compare", cache / "cats-and-dogs", "--demo", exit_code=2).output
-    assert featx("compare", "--demo", *words).stdout
+    assert featx("compare", "--demo", *words, "--head", "knn").stdout
     Path("data").mkdir()
     Path("data/notes.txt").touch()
     assert "The demo" not in featx("compare", *words, exit_code=2).output
