@@ -15,6 +15,7 @@ is the distance that a share of the training images exceeds.
 
 import argparse
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from featx.heads.training_loop import Training
 from featx.predict.selective import find_threshold
 from featx.recipe import as_image_size
 from featx.store import unit_rows
+from featx.system import progress_bar
 from featx.train.features import Features, load_features
 from featx.train.metrics import Metrics, Result, measure
 from featx.train.train import train_on_features
@@ -100,11 +102,13 @@ def promises(features: Features, heads: Sequence[str], n_train: int, n_seeds: in
     print("head | promised | realised, mean | highest | answered | kept | without a promise")
     for head in heads:
         runs = []
-        for seed in range(n_seeds):
-            result, before = trained(features, head, n_train, seed)
-            order = np.random.default_rng(seed).permutation(features.dataset.n_images)
-            y_train, y = features.y[np.sort(order[:n_train])], features.y[np.sort(order[n_train:])]
-            runs.append((result, before, y_train, y))
+        with progress_bar(n_seeds, head, "seeds", show=True) as bar:
+            for seed in range(n_seeds):
+                result, before = trained(features, head, n_train, seed)
+                order = np.random.default_rng(seed).permutation(features.dataset.n_images)
+                y_train, y = features.y[np.sort(order[:n_train])], features.y[np.sort(order[n_train:])]
+                runs.append((replace(result, model=None), before, y_train, y))
+                bar.update()
         for max_error in MAX_ERRORS:
             found = [realised(result, y_train, y, max_error) for result, _, y_train, y in runs]
             kept = [one for one in found if one is not None]
