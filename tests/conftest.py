@@ -74,6 +74,7 @@ SLOW_FILES = (
         "export/test_onnx_graph.py",
     ),
     *("backbones/test_network_file.py", "engines/test_int8_elsewhere.py", "test_architecture.py"),
+    *("predict/test_explanations.py", "clean/test_find.py", "predict/test_selective.py"),
 )
 
 

@@ -41,7 +41,7 @@ class Explanation:
 
     prediction: "Prediction"
     evidence: dict[str, Evidence] = field(repr=False)
-    nearest: tuple[NearestImage, ...]
+    nearest: tuple[NearestImage, ...] = field(repr=False)
 
 
 @dataclass(frozen=True, eq=False)

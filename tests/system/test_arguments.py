@@ -186,6 +186,7 @@ def test_data_that_is_none_is_refused_in_one_sentence(tmp_path, monkeypatch, fun
         (lambda: featx.fetch_data(7), "OWNER/NAME"),
         (lambda: featx.fetch_data("sample", "s3://bucket/x"), "on this machine"),
         (lambda: featx.write_report("comparison", "report"), "the result of compare_approaches"),
+        (lambda: featx.write_explanations("why", "folder"), "the result of Classifier.explain"),
         (lambda: featx.FeatureStore("cache", "vgg16"), "A store needs a recipe"),
     ],
 )
@@ -340,6 +341,7 @@ def test_what_is_shown_of_anything_public_is_short(world, tmp_path):
         featx.FeatureExtractor(**how),
         classifier,
         direct,
+        replace(classifier.explain(photo), why_no_evidence="x" * n),
         replace(predictions, paths=(Path("x"),) * n, reasons=(None,) * n),
         replace(extraction.recipe, weights="0" * 64, calibration="1" * 64, augmentation=Augmentation(rotation=20)),
         featx.FeatureStore(folder / "cache", extraction.recipe),
