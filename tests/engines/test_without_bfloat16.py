@@ -136,7 +136,7 @@ def advised(path: Path) -> set[str]:
 
 
 def options_of(command: click.Command) -> set[str]:
-    return {name for param in command.params for name in param.opts if name.startswith("--")}
+    return {name for param in command.params for name in (*param.opts, *param.secondary_opts) if name.startswith("--")}
 
 
 def test_engines_advise_only_what_every_command_takes_that_runs_one():

@@ -278,7 +278,7 @@ def test_stage_two_and_prediction_work_on_images_and_stores_elsewhere(
     table = featx("predict", tmp_path / "run", *words, *where, "--format", "csv").stdout
     lines = [line for line in table.splitlines() if line.startswith("s3://")]
     assert len(lines) == 4
-    assert lines[-1] == f"{address}/gone.jpg,,,no such file"
+    assert lines[-1] == f"{address}/gone.jpg,,,no such file,"
 
 
 def test_a_cache_beside_the_images_is_not_taken_for_a_class(photos, bucket, home, networks_dir):
