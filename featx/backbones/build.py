@@ -3,7 +3,6 @@
 import logging
 import os
 import re
-import threading
 import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -32,9 +31,6 @@ log = logging.getLogger("featx")
 
 #: Keras's dtype policy for each precision that a model can compute in. Weights are float32 in both.
 DTYPE_POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
-
-#: What two threads could not undo for each other.
-_UNDRAWN = threading.RLock()
 
 #: Classes of a whole classifier with random weights: as many as ImageNet has.
 _N_RANDOM_CLASSES = 1000
@@ -266,8 +262,7 @@ def _build_network(keras: Any, recipe: Recipe, weights_path: Path | None) -> Any
         n_classes = _count_keras_classes(recipe.backbone, weights_path)
         top = {"include_top": True, "classes": n_classes, "classifier_activation": "softmax"}
     try:
-        with _no_numbers_drawn(keras):
-            network = application(weights=None, input_shape=(height, width, 3), **top)
+        network = application(weights=None, input_shape=(height, width, 3), **top)
     except ValueError as error:
         raise BackboneError(
             f"{recipe.backbone} cannot be built for images of this size: {_one_line(error)} Choose a larger "
@@ -275,26 +270,6 @@ def _build_network(keras: Any, recipe: Recipe, weights_path: Path | None) -> Any
         ) from error
     _number_layers_from_zero(network)
     return network
-
-
-@contextmanager
-def _no_numbers_drawn(keras: Any) -> Iterator[None]:
-    """Have Keras fill the kernels that this thread makes in the block with zeros.
-
-    They get their numbers afterwards. To draw those of VGG16 before takes longer than to make its layers.
-    """
-    initializer, thread = keras.initializers.VarianceScaling, threading.get_ident()
-    with _UNDRAWN:
-        draw = initializer.__call__
-
-        def zeros(self: Any, shape: Any, dtype: Any = None) -> Any:
-            return keras.ops.zeros(shape, dtype) if threading.get_ident() == thread else draw(self, shape, dtype)
-
-        initializer.__call__ = zeros
-        try:
-            yield
-        finally:
-            initializer.__call__ = draw
 
 
 def _number_layers_from_zero(network: Any) -> None:

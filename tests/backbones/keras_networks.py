@@ -3,6 +3,8 @@
 import json
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -16,10 +18,19 @@ from featx.system.late_imports import import_keras
 
 def untrained_network(application: str, image_size: tuple[int, int]):
     """Return the network without its classifier, as featx has Keras build it."""
-    with build._no_numbers_drawn(import_keras()):  # nobody looks at the numbers
+    with no_numbers_drawn():
         return getattr(import_keras().applications, application)(
             weights=None, include_top=False, input_shape=(*image_size, 3)
         )
+
+
+@contextmanager
+def no_numbers_drawn() -> Iterator[None]:
+    """Fill new kernels with zeros: nobody looks at the numbers, and to draw the 138 million of VGG16 takes seconds."""
+    initializer = import_keras().initializers.VarianceScaling
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(initializer, "__call__", lambda _, shape, dtype=None: import_keras().ops.zeros(shape, dtype))
+        yield
 
 
 def trunk_in_keras(backbone: str) -> Trunk:
