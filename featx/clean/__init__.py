@@ -1,6 +1,7 @@
-"""Finds what is wrong with the images of a data set, and moves files that should go out of it, and back.
+"""Finds what is wrong with the images of a data set, and moves files out of the data set and back.
 
-One row for each problem: copies, doubtful labels, files that cannot be read, and odd images, each with a suggestion.
+There is one row for each problem: a copy, a doubtful label, a file that cannot be read, or an odd image. Each row has a
+suggestion.
 """
 
 from featx.clean.find import find_problems

@@ -1,7 +1,8 @@
-"""Copies of images, and which of them can go: one of each set stays.
+"""Copies of images, and which of them featx suggests to remove: one of each set stays.
 
-A file is suggested for removal only if nothing is lost with it and nothing has to be decided: the copy that stays is of
-the same class, and in the same split or, byte for byte, in the test split. All other copies are to be looked at.
+featx suggests to remove a file only if nothing is lost, and if nobody has to decide anything: the copy that stays is of
+the same class. It is in the same split or, if it has the same bytes, in the test split. For all other copies, featx
+suggests to look at them.
 """
 
 from collections.abc import Iterator
@@ -50,7 +51,7 @@ def _exact_copy(images: ReadableImages, row: int, kept: int, n_copies: int, is_c
     elif is_conflict:
         reason = f"the same bytes as {other}; another copy is in another class, so one of the labels is wrong"
     elif images.are_one_file(row, kept):
-        reason = f"the same file as {other}, by a link"
+        reason = f"a link to the same file as {other}"
     else:
         suggestion, reason = REMOVE, f"the same bytes as {other}"
     return images.problem("copy", row, kept, n_copies, suggestion, reason)

@@ -43,18 +43,18 @@ def find_problems(
     show: bool = False,
     **options: Unpack[ExtractionOptions],
 ) -> Problems:
-    """Return what is wrong with the images of a data set, or may be.
+    """Return what is wrong, or may be wrong, with the images of a data set.
 
-    Every file is decoded. Missing features are extracted first, unless no kind needs features.
+    featx decodes every file. If a kind needs features, featx first extracts those that are missing.
 
     >>> problems = find_problems("data", image_size=150)  # doctest: +SKIP
     >>> problems.counts["copy"], [problem.path for problem in problems.to_remove]  # doctest: +SKIP
     (1, ['train/dogs/dog.3082.jpg'])
 
     Args:
-        data: as for `extract_features`. Without labels, none of them is doubtful. A data set with a test split of its
-            own has splits here, too.
-        kinds: names in `featx.clean.problems.KINDS`, or one of them; only these are looked for.
+        data: as for `extract_features`. Without labels, featx checks no label. featx makes no splits, but uses those
+            of the data set.
+        kinds: the kinds of problems to look for: names in `featx.clean.problems.KINDS`, or one name.
         cache_dir: where the feature stores are.
         workers: threads that read and decode; as many as cores if None.
         strict: raise on the first file that cannot be read, instead of listing it.
@@ -131,7 +131,7 @@ def _by_features(
         has_features = np.isin(np.arange(images.dataset.n_images), rows)
         copies = find_copies(images.dataset.subset(has_features), X, show=show)
         if copies is None:
-            not_checked.append("Near-copies were not looked for: there are too many images, or most are too small.")
+            not_checked.append("featx did not look for near-copies: there are too many images, or most are too small.")
         else:
             near = copies.rows
             found += near_copies(images, rows[near], copies.correlation, stands_for)
@@ -181,9 +181,9 @@ def _sparing_classes(found: Sequence[Problem], dataset: ImageDataset) -> list[Pr
     n_files = Counter(cell_of.values())
     n_removed = Counter(cell_of[one.path] for one in found if one.suggestion == REMOVE)
     lost = {cell for cell, n in n_removed.items() if n == n_files[cell]}
-    why = "all files of its class and split would go"
+    why = "but its class would lose all its files in this split"
     return [
-        replace(one, suggestion=LOOK, reason=f"{one.reason}; {why}")
+        replace(one, suggestion=LOOK, reason=f"{one.reason}, {why}")
         if one.suggestion == REMOVE and cell_of[one.path] in lost
         else one
         for one in found

@@ -1,4 +1,4 @@
-"""Which labels are doubtful, by what a model that has not seen an image says of it: confident learning."""
+"""Finds doubtful labels by confident learning, with a model that was not trained on the image."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -56,11 +56,11 @@ def find_doubts(labels: Targets, probabilities: npt.NDArray[np.floating], class_
     model that learns from labels of which 2 % are wrong gives 2 % to the wrong ones. So few are confident if few are
     wrong, and most doubts are mistakes of the model.
 
-    Among 10,000 photographs of cats and dogs, with 2 % of wrong labels planted, 82 % of the list are planted ones, and
-    87 % of these are in the list; with 8 %, 92 and 90 %. Labels of at most 10 %, as featx took before, were 95 %
-    planted ones with 2 %, and had 80 % of them; with 8 %, they had half of them. Of the confident ones, 99 and 100 %
-    are planted; they are 53 and 42 % of the planted ones. With nothing planted, 28 are in the list, and 2 are
-    confident.
+    We planted wrong labels among 10,000 photographs of cats and dogs. With 2 % planted, 82 % of the list are planted
+    labels, and the list has 87 % of the planted labels; with 8 %, 92 and 90 %. Before, featx listed labels with a
+    probability of at most 10 %: with 2 % planted, 95 % of that list were planted labels, and it had 80 % of the planted
+    labels; with 8 %, it had half of them. Of the confident labels, 99 % (with 2 %) and 100 % (with 8 %) are planted;
+    they are 53 and 42 % of the planted labels. With nothing planted, 28 labels are in the list, and 2 are confident.
 
     If images can have several labels, each label is looked at by itself, as a choice between having it and not. An
     image is in the list once, with the label that is doubted most.
@@ -119,7 +119,7 @@ def doubtful_labels(
         near: `(m, 2)`, positions in `rows` of two images that show the same photograph.
         show: whether to show progress on stderr.
     """
-    cannot = "Labels were not checked: that takes two classes, each with two images that differ."
+    cannot = "featx did not check the labels: this needs two classes, each with two different images."
     dataset = images.dataset.subset(np.isin(np.arange(images.dataset.n_images), rows))
     if dataset.class_names == (UNLABELLED,) or not len(rows):
         return [], cannot
@@ -139,8 +139,8 @@ def doubtful_labels(
         _problem(images, int(rows[doubt.row]), doubt, is_weak=is_weak) for doubt in find_doubts(y, probabilities, names)
     ]
     sentence = (
-        f"The model that checks the labels agrees with only {100 * agreement:.0f} % of them, so most doubts may be its "
-        f"own mistakes: try another backbone, or larger images."
+        f"The model that checks the labels agrees with only {100 * agreement:.0f} % of them, so most labels "
+        f"that it doubts may be right: try another backbone, or larger images."
     )
     return found, sentence if is_weak else ""
 

@@ -1,4 +1,4 @@
-"""What can be wrong with the images of a data set: one row for each problem."""
+"""Problems with the images of a data set: one row for each problem."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -38,7 +38,7 @@ COLUMNS = ("kind", "path", "other_path", "split", "label", "score", "suggestion"
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong with an image, or may be.
+    """One thing that is wrong, or may be wrong, with an image.
 
     Attributes:
         kind: one of `KINDS`.
@@ -46,8 +46,8 @@ class Problem:
         other_path: the other file of a pair; empty if there is none.
         split: `train` or `test`; empty if the data set has no test split of its own.
         label: the class of the file, or its labels with `|` between them; empty if it has none.
-        score: how certain or how large the problem is. What it measures depends on the kind, see docs/commands.md; None
-            for kinds that have none.
+        score: how certain or how large the problem is; None for kinds without a score. docs/commands.md says what the
+            score of each kind measures.
         suggestion: `remove`, `look at`, `move to CLASS`, `relabel as CLASS` or `rename to NAME`.
         reason: what is wrong, in words.
     """
@@ -73,13 +73,13 @@ class Problem:
 
 @dataclass(frozen=True)
 class Problems:
-    """The problems of a data set, by kind, and within each kind the most certain or the largest first.
+    """The problems of a data set, by kind. Within each kind, the most certain or the largest problem comes first.
 
     Attributes:
-        dataset: the images, without files that could not be read at all.
+        dataset: every image file whose bytes could be read, also if it could not be decoded.
         found: every problem.
-        kinds: what was looked for.
-        not_checked: what could not be looked for, or only badly, and why, one sentence each.
+        kinds: the kinds of problems that featx looked for.
+        not_checked: what featx could not check, or not reliably, and why: one sentence each.
     """
 
     dataset: ImageDataset
@@ -106,12 +106,12 @@ class Problems:
 
     @property
     def to_remove(self) -> tuple[Problem, ...]:
-        """The problems whose suggestion is to remove the file; no file is in two of them."""
+        """The problems with the suggestion to remove the file; no file is in two of them."""
         return tuple(problem for problem in self.found if problem.suggestion == REMOVE)
 
     @property
     def kept(self) -> ImageDataset:
-        """The images without those that are suggested for removal."""
+        """All images except those that featx suggests to remove."""
         removed = {problem.path for problem in self.to_remove}
         return self.dataset.subset(np.array([path not in removed for path in self.dataset.paths], bool))
 

@@ -1,7 +1,7 @@
-"""Moves files that are to go into a folder of their own, and back. Nothing is deleted, and nothing overwritten.
+"""Moves files out of a data set into a folder of their own, and back. It deletes nothing, and overwrites nothing.
 
-A log in that folder says where each file was. It is on the disk before the first file is moved. So it is complete
-whenever a process is killed; a file that it names and that is not in the folder was not moved, or is back.
+A log in that folder says where each file was. The log is on the disk before the first file is moved, so it is complete
+even if the process is killed. If a file in the log is not in the folder, it was not moved, or it is back.
 """
 
 import json
@@ -49,7 +49,7 @@ class Moved:
         data_dir: the data set's folder.
         removed_dir: the folder that the removed files are in.
         paths: of the files that were moved, relative to `data_dir`.
-        left: (path, reason) of each file that could not be moved, and is where it was.
+        left: (path, reason) of each file that could not be moved, and is still where it was.
     """
 
     data_dir: Path
@@ -77,26 +77,27 @@ def check_removable(data: Data) -> Path:
     """
     named = ImageFolders.of(data)
     root = as_data(named.root)
-    advice = "Leave them, and train with --labels kept.csv, the table in the report folder that lacks them."
+    advice = "Run featx clean without --apply, and train with --labels kept.csv, a table in its report folder."
     if not isinstance(root, Path):
         raise FeatxError(f"featx moves only files in a folder on this machine, not in {printable(root)}. {advice}")
     if named.labels is not None and named.labels.regex is None:
         raise FeatxError(
-            f"featx moves no files that a table of labels names, because the table would be wrong. {advice}"
+            f"featx moves no files that a table of labels names, because the table would then be wrong. {advice}"
         )
     return root
 
 
 def remove_files(problems: Problems, removed_dir: Path | str | None = None, *, show: bool = False) -> Moved:
-    """Move the files that are suggested for removal into a folder, where they have the same relative paths.
+    """Move the files that featx suggests to remove into a folder, where they keep their relative paths.
 
-    A file stays if it, or the one that is to stay instead of it, is no longer what it was. `restore_files` moves all
-    back.
+    A file stays where it is if it has changed since `find_problems`, or if the copy that should stay is gone.
+    `restore_files` moves all files back.
 
     Args:
-        problems: of the data set. Only files whose suggestion is `remove` are moved.
-        removed_dir: a folder on the same disk, new, empty, or with files that were removed earlier. If None, it is
-            beside the data set's folder: `data-removed` for `data`. featx never reads images from it.
+        problems: of the data set. Only files with the suggestion `remove` are moved.
+        removed_dir: a folder on the same disk: new, empty, or with files that were removed from this data set earlier.
+            If None, it is beside the data set's folder: `data-removed` for `data`. featx never reads images from this
+            folder.
         show: whether to show progress on stderr.
 
     Raises:
@@ -118,9 +119,9 @@ def remove_files(problems: Problems, removed_dir: Path | str | None = None, *, s
 
     def doubt(path: str) -> str:
         if (other := others[path]) and not os.path.lexists(root / other):
-            return f"{printable(other)}, its copy, is gone"
+            return f"its copy {printable(other)} is gone"
         if file_digest(root / path) != digests[path].tobytes():
-            return "it has changed since it was looked at"
+            return "it has changed since featx looked at it"
         return ""
 
     moves = [(entry.path, root / entry.path, folder / entry.to) for entry in entries]
@@ -131,7 +132,8 @@ def remove_files(problems: Problems, removed_dir: Path | str | None = None, *, s
 def restore_files(data: Data, *, show: bool = False) -> Moved:
     """Move removed files back to where they were, also if a process was killed while it moved them.
 
-    A file stays in the folder of removed files if there is one with its name now. That folder goes when it is empty.
+    If there is a file with the old name now, the removed file stays in the folder of removed files. featx removes that
+    folder when all its files are back.
 
     Args:
         data: the folder of the data set, or the folder of removed files.
@@ -170,14 +172,14 @@ def _prepared(root: Path, folder: Path, chosen: Sequence[Problem]) -> list[_Entr
         raise FeatxError(f"The folder {printable(folder)} is not empty: choose another one with --removed-dir.")
     if is_used and (used_by := _read_log(folder)[0]) != root:
         raise FeatxError(
-            f"In {printable(folder)} are files of {printable(used_by)}: choose another folder with --removed-dir."
+            f"The folder {printable(folder)} has files of {printable(used_by)}: choose another one with --removed-dir."
         )
     make_folder(folder)
     if folder.stat().st_dev != root.stat().st_dev:
         with suppress(OSError):  # it was there before
             folder.rmdir()
         raise FeatxError(
-            f"The folder {printable(folder)} is not on the disk of {printable(root)}: choose one there with "
+            f"The folder {printable(folder)} is not on the same disk as {printable(root)}: choose another one with "
             f"--removed-dir."
         )
     mark_folder(folder)
@@ -230,8 +232,8 @@ def _read_log(folder: Path) -> tuple[Path, list[_Entry]]:
     path = folder / LOG_NAME
     if not path.is_file():
         raise FeatxError(
-            f"There are no removed files: {printable(path)} is not there. Name the folder of the data set, or the one "
-            f"that the files were moved to."
+            f"There are no removed files: {printable(path)} does not exist. Name the folder of the data set, or the "
+            f"folder that the files were moved to."
         )
     with system_errors(f"The log {printable(path)}", "read"):
         first, *lines = read_small(path, _MAX_LOG_BYTES).split(b"\n")
@@ -244,7 +246,7 @@ def _read_log(folder: Path) -> tuple[Path, list[_Entry]]:
     root = Path(os.path.normpath(folder / header["root"]))
     if not root.is_dir():
         raise FeatxError(
-            f"{printable(path)} is about the files of {printable(root)}, which is not there: move it back."
+            f"{printable(path)} lists files of {printable(root)}, but this folder does not exist: move the folder back."
         )
     return root, [_Entry(one["path"], one["to"]) for one in map(_object, lines) if _is_inside(one)]
 

@@ -1,4 +1,4 @@
-"""`featx clean`: what is wrong with the images of a data set, and files moved out of it and back."""
+"""`featx clean`: finds what is wrong with the images of a data set, and moves files out of it and back."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -22,17 +22,17 @@ from featx.text import Shown, printable, shown_text
     type=opt.Choice(KINDS),
     multiple=True,
     default=tuple(KINDS),
-    help="Kind of problem to look for; repeat the option for several.  [default: all]",
+    help="Kind of problem to look for; repeat the option for several kinds.  [default: all]",
 )
 @click.option(
     "--to", "report_dir", type=opt.LocalPath(path_type=Path), help="Report folder.  [default: a new one in reports/]"
 )
-@click.option("--apply", is_flag=True, help="Move the files whose suggestion is remove out of DATA.")
-@click.option("--undo", is_flag=True, help="Move removed files back; DATA may also be the folder that they are in.")
+@click.option("--apply", is_flag=True, help="Move the files with the suggestion remove out of DATA.")
+@click.option("--undo", is_flag=True, help="Move removed files back. DATA may also be the folder that they are in now.")
 @click.option(
     "--removed-dir",
     type=opt.LocalPath(path_type=Path, file_okay=False),
-    help="Where --apply moves files.  [default: beside DATA, such as data-removed]",
+    help="Folder that --apply moves files to.  [default: beside DATA, such as data-removed]",
 )
 @click.option("--open", "open_page", is_flag=True, help="Open the report's page in the browser.")
 @opt.BACKBONE
@@ -53,8 +53,8 @@ def clean(
 ) -> None:
     """Find copies, doubtful labels, unreadable files and odd images in DATA, and suggest what to do.
 
-    It prints their numbers, and writes a table of all problems and a page with pictures. Nothing in DATA is changed
-    without --apply, and nothing is ever deleted: --undo moves all back.
+    It prints the number of problems of each kind, and writes a table of all problems and a page with pictures. Without
+    --apply, it changes nothing in DATA. It never deletes a file: --undo moves all files back.
 
     \b
     Example:
@@ -83,7 +83,7 @@ def _check(*, apply: bool, undo: bool, removed_dir: Path | None) -> None:
     if apply and undo:
         raise click.UsageError("--apply moves files out of DATA, and --undo moves them back: choose one.")
     if removed_dir and not apply:
-        raise click.UsageError("--removed-dir is for --apply. To move files back, name their folder as DATA.")
+        raise click.UsageError("--removed-dir is for --apply. To move files back, give their folder as DATA.")
 
 
 def _text(problems: Problems, report_dir: Path, moved: Moved | None) -> Shown:
@@ -93,7 +93,7 @@ def _text(problems: Problems, report_dir: Path, moved: Moved | None) -> Shown:
     n = len(problems.to_remove)
     if moved is None and n:
         files = "the file" if n == 1 else f"the {n:,} files"
-        advice = [f"Add --apply to move {files} to remove out of {printable(problems.dataset.root)}."]
+        advice = [f"Add --apply to move {files} with the suggestion remove out of {printable(problems.dataset.root)}."]
     else:
         advice = _moved_lines(moved) if moved else []
     page = (report_dir / PAGE_NAME).absolute().as_uri()

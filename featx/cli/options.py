@@ -483,7 +483,7 @@ STAGE_TWO = combined(
         "--calibrate/--no-calibrate",
         default=Training.calibrate,
         show_default=False,
-        help="Calibrate the probabilities of heads by training images that were held out.  [default: calibrate]",
+        help="Calibrate the probabilities of heads with held-out training images.  [default: calibrate]",
     ),
 )
 TUNE = option(

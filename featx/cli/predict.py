@@ -57,7 +57,7 @@ _OF_DIRECT = ("maps", "class_list", "backbone", "image_size", "resize", "precisi
 @click.option(
     "--max-error",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    help="Largest share of wrong answers that you accept, like 0.05; answers that are not sure enough for it get the "
+    help="Largest share of wrong answers that you accept, like 0.05. Answers that are not sure enough for it get the "
     "note unsure.  [default: no answer is unsure]",
 )
 @click.option(
@@ -74,7 +74,7 @@ _OF_DIRECT = ("maps", "class_list", "backbone", "image_size", "resize", "precisi
 @click.option(
     "--explain",
     type=opt.LocalPath(path_type=Path),
-    help="Also write a page to this new folder: heat maps of the evidence, and the nearest training images.",
+    help="Also write a page to this new folder, with heat maps of the evidence and the nearest training images.",
 )
 @opt.CACHE_DIR
 @opt.STAGE_ONE
@@ -98,8 +98,8 @@ def predict(
     featx uses a pretrained classifier instead. If an image cannot be read, its line has the reason; if none can be
     read, the exit code is 1. Features that are in the cache are not computed again.
 
-    A note says whether an image is unlike the training images and, with --max-error, whether the answer is unsure: at
-    most this share of the others is wrong, with a confidence of 95 %.
+    A note marks images that are unlike the training images. With --max-error, a note also marks unsure answers. Of the
+    other answers, at most this share is wrong, with a confidence of 95 %.
 
     \b
     Example:

@@ -1,4 +1,4 @@
-"""What an approach's surest mistakes rest on: the evidence for the wrong answer, and the nearest training images."""
+"""Explains an approach's most confident mistakes: the evidence for the wrong answer, the nearest training images."""
 
 from dataclasses import dataclass
 
@@ -26,7 +26,7 @@ class HeatMap:
 
 @dataclass(frozen=True)
 class Reasons:
-    """What the answer about one image rests on.
+    """The explanation of the answer about one image.
 
     Attributes:
         nearest: the training images with the most similar features, the most similar first; empty if there were no

@@ -1,4 +1,4 @@
-"""Where in an image a head finds the evidence for a class: what each position of the features adds to its score.
+"""Where in an image a head finds evidence for a class: what each position of the features adds to the class's score.
 
 The score is the number before the sigmoid or the softmax, so evidence is in units of log odds, and can be added up.
 """
@@ -20,12 +20,12 @@ _SLAB_BYTES = 16 << 20
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """What speaks for a class in one image, and what against it.
+    """The evidence for and against a class in one image.
 
     Attributes:
         label: the class.
-        map: `(h, w)` float64, what each position of the features adds to the score: above 0, it speaks for the class.
-            Together they are `score - base`.
+        map: `(h, w)` float64, what each position of the features adds to the score. A number above 0 is evidence for
+            the class. The sum of all numbers is `score - base`.
         score: of the class for this image, see `find_evidence`.
         base: the score of the average training image.
     """
@@ -46,7 +46,7 @@ def why_no_evidence(head: Head | TunedHead) -> str:
     if len(top.feature_shape) != 3 or top.feature_shape[:2] == (1, 1):
         return (
             "There is no heat map, because the features have no positions: extract them without --pooling, or choose a "
-            "layer that has some."
+            "layer with positions."
         )
     return ""
 

@@ -1,4 +1,4 @@
-"""Training images that a head has not seen: they calibrate it, and tell how often it is wrong."""
+"""Held-out training images: they calibrate a head, and show how often it is wrong."""
 
 import time
 from collections.abc import Iterator, Sequence

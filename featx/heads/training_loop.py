@@ -72,8 +72,8 @@ class Training:
         memory: how much memory training may use: a `featx.system.machine.MemoryLimit`, bytes, or text like `"4GiB"`.
         class_weights: how much an image of each class counts: `"balanced"`, a number for each class by its name, or a
             CSV or JSON file of these. Only their ratios matter. If None, all images count the same.
-        calibrate: whether the probabilities of heads are calibrated by training images that were held out, if there are
-            at least 100; see `featx.heads.held_out.calibrate`.
+        calibrate: whether the probabilities of heads are calibrated with held-out training images, if there are at
+            least 100; see `featx.heads.held_out.calibrate`.
 
     Raises:
         FeatxError: a number is not whole, or is too small or too large; or class weights cannot be read.

@@ -72,7 +72,7 @@ class Prediction:
         reason: why the image cannot be read; None if it can.
         labels: the predicted labels, the most likely first: the most likely class, or, if images can have several
             labels, those with a probability above 0.5, which may be none. Empty if the image cannot be read.
-        is_unsure: whether the probability is too small for the error that was asked for, see `ImageClassifier.predict`.
+        is_unsure: whether the probability is too small for `max_error`, see `ImageClassifier.predict`.
         is_unlike: whether the image is unlike the training images.
     """
 
@@ -218,8 +218,8 @@ class ImageClassifier(ABC):
     ) -> Predictions:
         """Return the classes of images. Their features go to the store.
 
-        An image is unlike the training images if its features are farther from theirs than 99 % of the training images'
-        are from each other, see `featx.train.reference.Reference`.
+        An image is unlike the training images if it is farther from them than 99 % of them are from each other. The
+        distance is between features, see `featx.train.reference.Reference`.
 
         Args:
             paths: images in a list, a tuple, an iterator, a pandas Series or a NumPy array; a data set; one image; or
@@ -227,8 +227,9 @@ class ImageClassifier(ABC):
                 `(height, width, 3)` or `(height, width)` uint8, or a Pillow image. A file that cannot be read is a
                 prediction without a label, with a reason.
             max_error: the largest share of wrong answers that you accept, above 0 and below 1. An answer is unsure if
-                its probability is too small for that; among the others, no more are wrong, with a confidence of 95 %,
-                if the images are like the training images. See `featx.predict.selective.find_threshold`.
+                its probability is too small for this share. Of the other answers, at most this share is wrong, with a
+                confidence of 95 %, if the images are like the training images. See
+                `featx.predict.selective.find_threshold`.
             workers: decoding threads; as many as cores if None.
             strict: raise on the first image that cannot be read.
             show: show progress on stderr.
@@ -236,7 +237,8 @@ class ImageClassifier(ABC):
         Raises:
             ImageError: `strict`, and an image cannot be read.
             WeightsError: features have to be computed, and the backbone's weights were not found.
-            FeatxError: `paths` are not images, the store cannot be read or written, or nothing can promise `max_error`.
+            FeatxError: `paths` are not images, the store cannot be read or written, or no threshold can promise
+                `max_error`.
         """
         threshold = 0.0 if max_error is None else self._threshold(_checked_share(max_error))
         return self._predict_stored(self._store(paths, workers, strict=strict, show=show), threshold)
@@ -309,11 +311,9 @@ def _checked_share(max_error: object) -> float:
 def _say_doubts(is_unsure: np.ndarray, is_unlike: np.ndarray) -> None:
     """Log how many predictions are doubtful, if any are."""
     counts = {"unsure": int(is_unsure.sum()), "unlike the training images": int(is_unlike.sum())}
-    parts = [(n, what) for what, n in counts.items() if n]
+    parts = [f"{n:,} {what}" for what, n in counts.items() if n]
     if parts:
-        (n, what), *more = parts
-        rest = "".join(f"; {n_more:,}: {what_more}" for n_more, what_more in more)
-        log.info("%s of %s images: %s%s.", f"{n:,}", f"{len(is_unsure):,}", what, rest)
+        log.info("Of %s images: %s.", f"{len(is_unsure):,}", ", ".join(parts))
 
 
 class Classifier(ImageClassifier):
@@ -385,11 +385,11 @@ class Classifier(ImageClassifier):
         strict: bool = False,
         show: bool = False,
     ) -> Explanations:
-        """Return the classes of images, with what these predictions rest on.
+        """Return the predictions for images, each with the evidence and the nearest training images.
 
         Args:
             paths: as for `predict`.
-            k: number of training images for each image.
+            k: number of nearest training images for each image.
             max_error: as for `predict`.
             workers: decoding threads; as many as cores if None.
             strict: raise on the first image that cannot be read.
@@ -424,12 +424,12 @@ class Classifier(ImageClassifier):
     def _threshold(self, max_error: float) -> float:
         if self.is_multilabel:
             raise FeatxError(
-                "These images can have several labels, and the largest share of wrong answers (--max-error) is one of "
-                "answers with one class: leave it out."
+                "These images can have several labels, but the largest share of wrong answers (--max-error) needs "
+                "images with one class: leave it out."
             )
         held_out = self.run.held_out(self._name)
         if held_out is None:
-            raise FeatxError(f"{self._no_held_out()} Leave out the largest share of wrong answers (--max-error).")
+            raise FeatxError(f"{self._no_held_out()} Or leave out the largest share of wrong answers (--max-error).")
         return find_threshold(held_out.probability, held_out.is_right, max_error).probability
 
     def _no_held_out(self) -> str:
@@ -441,7 +441,7 @@ class Classifier(ImageClassifier):
             return f"The run {run} has no held-out images of {name}, because a block was tuned: train with --folds."
         return (
             f"The run {run} has no held-out images of {name}: train it with {FEWEST_IMAGES} training images or more, "
-            f"and without --no-calibrate, or with --folds."
+            f"without --no-calibrate; or train it with --folds."
         )
 
     def _is_unlike(self, X: np.ndarray) -> np.ndarray:
@@ -530,7 +530,7 @@ class DirectClassifier(ImageClassifier):
 
     def _threshold(self, max_error: float) -> float:
         raise FeatxError(
-            f"A pretrained classifier has no held-out images that tell how sure it must be for at most "
+            f"A pretrained classifier has no held-out images that show how sure it must be for at most "
             f"{100 * max_error:g} % wrong answers: leave out max_error, or train a head."
         )
 

@@ -1,4 +1,4 @@
-"""What predictions rest on: where in an image the evidence for its class is, and the training images most like it."""
+"""Explanations of predictions: where in an image the evidence for its class is, and the nearest training images."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -28,13 +28,13 @@ _READ_BYTES = 64 << 20
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    """What the prediction for one image rests on.
+    """The explanation of the prediction for one image.
 
     Attributes:
         prediction: the prediction.
-        evidence: by the names of classes, what each position of the image adds to the score of the class: of the
-            predicted class; or, if images can have several labels, of each predicted label, or of the most likely one
-            if none is predicted. Empty if there is none, see `Explanations.why_no_evidence`.
+        evidence: by the name of the class, what each position of the image adds to the score of the class. It has the
+            predicted class. If images can have several labels, it has each predicted label, or the most likely label if
+            none is predicted. Empty if there is no evidence, see `Explanations.why_no_evidence`.
         nearest: the training images with the most similar features, the most similar first; empty for an image that
             cannot be read.
     """
@@ -46,7 +46,7 @@ class Explanation:
 
 @dataclass(frozen=True, eq=False)
 class Explanations(Sequence[Explanation]):
-    """What the predictions for n images rest on, in the order in which they were given.
+    """The explanations of the predictions for n images, in the order in which the images were given.
 
     Attributes:
         predictions: the n predictions.
@@ -90,7 +90,7 @@ def explain_predictions(
     *,
     show: bool = False,
 ) -> Explanations:
-    """Return what predictions rest on.
+    """Return the explanations of predictions.
 
     Args:
         predictions: of the images.

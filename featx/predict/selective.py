@@ -1,4 +1,4 @@
-"""Answers with a promise: how sure a head must be so that at most a stated share of its answers is wrong."""
+"""How sure a head must be, so that at most a given share of its answers is wrong."""
 
 import math
 from dataclasses import dataclass
@@ -105,10 +105,10 @@ def _why_not(n: int, n_right: int, max_error: float) -> str:
     promise = f"no threshold promises at most {100 * max_error:g} % wrong answers"
     if n < needed:
         return (
-            f"With {n:,} held-out images, {promise}: at least {needed:,} right answers without a mistake are needed. "
-            f"Train with more images, or allow more mistakes."
+            f"With {n:,} held-out images, {promise}: even without a wrong answer, at least {needed:,} images are "
+            f"needed. Train with more images, or allow more wrong answers."
         )
     return (
         f"With {n_right:,} of {n:,} held-out images right, {promise}: some of the surest answers are wrong, too. "
-        f"Allow more mistakes, or train with more images."
+        f"Allow more wrong answers, or train with more images."
     )

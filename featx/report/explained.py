@@ -1,4 +1,4 @@
-"""What predictions rest on, as a folder: a page with heat maps and pictures, and the same for programs."""
+"""Explanations as a folder: a page with heat maps and pictures, and the same data for programs."""
 
 import json
 from collections.abc import Sequence

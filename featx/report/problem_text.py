@@ -1,4 +1,4 @@
-"""The problems of a data set in words: a table of their numbers, and what was looked at."""
+"""The problems of a data set in words: a table of their numbers, and how many images featx looked at."""
 
 from featx.clean import KINDS, LOOK, REMOVE, Problems
 from featx.system import text_table

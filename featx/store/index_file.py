@@ -1,8 +1,9 @@
-"""`index.bin`: the row index of a large store in one file, which all processes that open the store map into memory.
+"""`index.bin`: the row index of a large store in one file. All processes that open the store map it into memory.
 
-To open a store, featx needs the digest, view and checksum of every row, sorted by name: 75 bytes a row, which each
-process would read and hold for itself. Mapped, they are read once by the system, and shared. The file is made from the
-segments, and can be made again at any time. `docs/format.md` specifies it.
+To open a store, featx needs the digest, view and checksum of every row, and an index of them: 75 bytes a row. Without
+the file, each process reads them, and holds them in memory of its own. With the file, the system reads them once, and
+all processes share them. The file is made from the segments, and can be made again at any time. `docs/format.md`
+specifies it.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""The training images that were held out, in a run: what each head said about them before it had seen them."""
+"""The held-out training images of a run, and what each head predicted for them."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -27,7 +27,7 @@ class HeldOut:
     """What heads said about n images that they had not seen.
 
     Attributes:
-        probability: `(n,)`, of the class that was predicted, calibrated.
+        probability: `(n,)`, of the class that was predicted; calibrated if the head is.
         is_right: `(n,)` bool, whether it is the class of the image.
     """
 

@@ -1,4 +1,4 @@
-"""The training images that a run remembers: which ones are nearest to an image, and whether it is like any of them."""
+"""The training images that a run remembers: which are nearest to an image, and whether the image is unlike them."""
 
 import io
 import math
@@ -190,7 +190,7 @@ class Reference:
     def _queries(self, X: npt.NDArray[Any]) -> _Floats:
         if X.shape[-1] != self.rows.shape[1]:
             raise FeatxError(
-                f"The reference of the run has rows of {self.rows.shape[1]} features, and these are {X.shape[-1]}: it "
+                f"The reference of the run has rows of {self.rows.shape[1]} features, not {X.shape[-1]}: it "
                 f"belongs to another recipe; train again with featx train-top."
             )
         return unit_rows(X)

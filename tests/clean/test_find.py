@@ -180,7 +180,7 @@ def test_what_cannot_be_checked_is_said(tmp_path, new_cache):
     shutil.copy(tmp_path / "data/0.png", tmp_path / "data/0 copy.png")
     problems = featx.find_problems(tmp_path / "data", cache_dir=new_cache(tmp_path / "cache"), **SMALL)
     assert [(problem.path, problem.split, problem.label) for problem in problems] == [("0 copy.png", "", "")]
-    assert [sentence.split(":")[0] for sentence in problems.not_checked] == ["Labels were not checked"]
+    assert [sentence.split(":")[0] for sentence in problems.not_checked] == ["featx did not check the labels"]
 
 
 def test_a_class_never_loses_all_its_files(tmp_path, make_photos):
@@ -191,7 +191,7 @@ def test_a_class_never_loses_all_its_files(tmp_path, make_photos):
     (data / "test/broken/page.jpg").write_text("<html></html>")
     problems = featx.find_problems(data, kinds=["copy", "unreadable"], cache_dir=tmp_path / "cache")
     assert {problem.suggestion for problem in problems} == {"look at"}
-    assert all("all files of its class and split would go" in problem.reason for problem in problems)
+    assert all("but its class would lose all its files in this split" in problem.reason for problem in problems)
     (data / "train/sea/one more.jpg").write_bytes((data / "train/wood/wood.0.jpg").read_bytes() + b"\0")
     problems = featx.find_problems(data, kinds="copy", cache_dir=tmp_path / "cache")
     assert {problem.suggestion for problem in problems} == {"remove"}

@@ -52,7 +52,8 @@ def test_equally_sure_images_are_accepted_together():
 
 def test_too_few_images_can_promise_nothing():
     for n in (40, 96):
-        with pytest.raises(FeatxError, match=rf"^With {n} held-out images, .* 5 % wrong .* at least 99 right answers"):
+        needs = "even without a wrong answer, at least 99 images are needed"
+        with pytest.raises(FeatxError, match=rf"^With {n} held-out images, .* 5 % wrong answers: {needs}"):
             find_threshold(np.full(n, 0.9), np.ones(n, bool), 0.05)
     assert find_threshold(np.full(99, 0.9), np.ones(99, bool), 0.05).n_accepted == 99
 

@@ -136,5 +136,5 @@ def test_a_damaged_reference_is_an_error(features, tmp_path, damage):
 
 
 def test_features_of_another_recipe_are_an_error(features):
-    with pytest.raises(FeatxError, match=r"has rows of 16 features, and these are 8: it belongs to another recipe"):
+    with pytest.raises(FeatxError, match=r"has rows of 16 features, not 8: it belongs to another recipe"):
         Reference.of(features).distance(np.ones((1, 8), np.float32))

@@ -1,4 +1,4 @@
-"""A page that shows what predictions rest on: heat maps, and the nearest training images."""
+"""A page that explains predictions: heat maps, and the nearest training images."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,12 +26,12 @@ _N_CLASSES = 3
 _PLAIN_GRAY = 200
 
 EVIDENCE_TEXT = (
-    "The heat map shows where in the image the head finds evidence: blue speaks for the class, orange against it. The "
-    "strongest colour is the strongest evidence in the image. The score of the class, in log odds, is that of the "
-    "average training image plus all the evidence in the map. A position of the features sees a part of the image that "
-    "is larger than its share of the map."
+    "The heat map shows where in the image the head finds evidence: blue is evidence for the class, orange is evidence "
+    "against it. The strongest colour is the strongest evidence in the image. The score of the class, in log odds, is "
+    "the score for the average training image plus all the evidence in the map. Each position of the map sees a part "
+    "of the image that is larger than the position."
 )
-SIMILARITY_TEXT = "The number of a training image is the cosine of its features and those of the image, at most 1."
+SIMILARITY_TEXT = "The number under a training image is the cosine of its features and those of the image, at most 1."
 
 
 def explanations_page(explained: "Explanations", page_dir: Path) -> str:

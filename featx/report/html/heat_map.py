@@ -1,4 +1,4 @@
-"""Heat maps: an image in gray, coloured where something speaks for a class, and in another colour where against it."""
+"""Heat maps: a gray image, with one colour for the evidence for a class, and another for the evidence against it."""
 
 import numpy as np
 import numpy.typing as npt

@@ -113,10 +113,13 @@ COST_HEADER = (
 )
 
 HEAT_MAP_NOTE = (
-    "Heat maps show where the head finds evidence: blue speaks for the wrong answer, orange against it, compared with "
-    "the average training image."
+    "Heat maps show where the head finds evidence, compared with the average training image: blue is evidence for the "
+    "wrong answer, orange is evidence against it."
 )
-NEAREST_NOTE = "The small images are the training images with the most similar features, with their labels."
+NEAREST_NOTE = (
+    "The small images are the training images with the most similar features. The number after each label is the "
+    "cosine between the features, at most 1."
+)
 
 WHY_THEY_DIFFER = (
     "The report's accuracies and losses come from its training images. Here, all are measured on test images.",

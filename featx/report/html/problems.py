@@ -1,4 +1,4 @@
-"""The page of `featx clean`: how many problems there are of each kind, and pictures of the first ones."""
+"""The page of `featx clean`: the number of problems of each kind, and pictures of the first ones."""
 
 from pathlib import Path
 
@@ -15,19 +15,19 @@ N_SHOWN_ODD = 24
 
 #: What the page says about each kind.
 MEANINGS = {
-    "unreadable": "featx skips these files. Look at those that can be converted or unpacked, or need another package.",
-    "copy": "Files with the same bytes. One of each set stays: in the test split, if one is there. If copies are in "
-    "different classes, you decide.",
+    "unreadable": "featx skips these files. Look at those that you can convert, unpack, or read with another package.",
+    "copy": "Files with the same bytes. One of each set stays: the one in the test split, if there is one. If copies "
+    "are in different classes, you decide.",
     "near-copy": "Images that show the same photograph: re-encoded, resized, brighter, mirrored, or cropped by up to a "
-    "tenth. Of near-copies in one class and split, the largest stays. You decide about all others.",
+    "tenth. Of near-copies in one class and split, the best stays, usually the largest. You decide about all others.",
     "label": "A model that was trained without the image gives the probabilities. Some of these labels are wrong; "
     "other images only look like another class. The most doubtful come first.",
     "blank": "There is little to see in these images.",
-    "tiny": "Images with a side below 32 pixels, and below half of the usual one.",
-    "huge": "Images with more than 20 million pixels, and more than ten times as many as usual.",
-    "shape": "Images with one side more than four times the other, and twice as much as usual. To stretch them to "
-    "a square distorts them.",
-    "suffix": "The suffix is that of another format. featx reads these files; other programs may not.",
+    "tiny": "Images with a side below 32 pixels, and less than half as long as in the median image.",
+    "huge": "Images with more than 20 million pixels, and more than ten times as many as the median image.",
+    "shape": "Images with one side more than four times the other, and more than twice the ratio of the median "
+    "image. Stretching to a square distorts them.",
+    "suffix": "The suffix belongs to another format. featx reads these files; other programs may not.",
 }
 
 

@@ -171,9 +171,10 @@ def _reliability_points(axes: "Axes", approach: Approach, images: ApproachImages
 
 
 def risk_coverage_chart(comparison: Comparison, error_analysis: ErrorAnalysis, sheet: Sheet = PICTURE) -> "Figure":
-    """How often each approach is wrong about the test images that it is surest of, by their share of all.
+    """The share of wrong answers among the test images that each approach is surest of, by the share of these images.
 
-    Who cannot tell which answers are right is wrong as often about any share: that line is drawn for the best approach.
+    An approach that cannot tell which of its answers are right has the same share of wrong answers everywhere. The
+    dashed line shows this for the best approach.
     """
     seen = {images.name: images.risk_coverage for images in error_analysis.approaches}
     rows = ranked(comparison.approaches)
