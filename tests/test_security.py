@@ -25,7 +25,7 @@ from featx.cli.predict import format_predictions
 from featx.errors import BackboneError, FeatxError, WeightsError
 from featx.export.export import export_run
 from featx.heads.inference import read_head
-from featx.predict.classifier import Predictions
+from featx.predict.predictions import Predictions
 from featx.system.late_imports import import_keras
 from featx.text import printable
 

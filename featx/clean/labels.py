@@ -57,10 +57,9 @@ def find_doubts(labels: Targets, probabilities: npt.NDArray[np.floating], class_
     wrong, and most doubts are mistakes of the model.
 
     We planted wrong labels among 10,000 photographs of cats and dogs. With 2 % planted, 82 % of the list are planted
-    labels, and the list has 87 % of the planted labels; with 8 %, 92 and 90 %. Before, featx listed labels with a
-    probability of at most 10 %: with 2 % planted, 95 % of that list were planted labels, and it had 80 % of the planted
-    labels; with 8 %, it had half of them. Of the confident labels, 99 % (with 2 %) and 100 % (with 8 %) are planted;
-    they are 53 and 42 % of the planted labels. With nothing planted, 28 labels are in the list, and 2 are confident.
+    labels, and the list has 87 % of the planted labels; with 8 %, 92 and 90 %. A list of all labels with a probability
+    of at most 10 % would have 80 % of the planted labels with 2 %, but only half of them with 8 %. Of the confident
+    labels, 99 % (with 2 %) and 100 % (with 8 %) are planted; they are 53 and 42 % of the planted labels.
 
     If images can have several labels, each label is looked at by itself, as a choice between having it and not. An
     image is in the list once, with the label that is doubted most.

@@ -13,7 +13,7 @@ _SLAB_ROWS = 65_536
 
 
 class PathTable(Sequence[str]):
-    """Paths, as a tuple of strings would hold them, in a quarter of the memory. It never changes.
+    """Paths, as a tuple of strings would hold them, in about a third of the memory. It never changes.
 
     >>> paths = PathTable(["cats/1.jpg", "cats/2.jpg", "dogs/1.jpg"])
     >>> paths[-1], paths[:2], paths == ("cats/1.jpg", "cats/2.jpg", "dogs/1.jpg")

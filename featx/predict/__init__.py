@@ -3,5 +3,7 @@
 Known features come from the store.
 """
 
-from featx.predict.classifier import Classifier, DirectClassifier, ImageClassifier, Prediction, Predictions
+from featx.predict.classifier import Classifier, ImageClassifier
+from featx.predict.direct import DirectClassifier
 from featx.predict.explanations import Explanation, Explanations
+from featx.predict.predictions import Prediction, Predictions

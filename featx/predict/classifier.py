@@ -1,4 +1,4 @@
-"""Classifies images with a trained run, or with a pretrained network: images in, classes out.
+"""Classifies images: a head on a backbone, and what it shares with a whole network that is used as it is.
 
 Features that were computed before come from the store.
 """
@@ -6,48 +6,35 @@ Features that were computed before come from the store.
 import logging
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Self, Unpack, overload
+from typing import TYPE_CHECKING, Self, Unpack
 
 import numpy as np
-import numpy.typing as npt
 
-from featx.backbones import (
-    CLASSIFIER_LAYER,
-    ClassMap,
-    Weights,
-    count_network_classes,
-    make_class_map,
-    read_class_list,
-)
+from featx.backbones import Weights
 from featx.dataset import ManyImages
 from featx.engines import EngineChoices, EngineOptions, needs_weights, unpack_network
 from featx.errors import FeatxError, WeightsError
 from featx.extract import (
     DEFAULT_CACHE_DIR,
-    ExtractionOptions,
     ExtractionSettings,
-    RecipeOptions,
     StoredImages,
-    resolve_recipe,
-    split_options,
     store_images,
 )
-from featx.heads import FEWEST_IMAGES, THRESHOLD, Head, TunedHead
+from featx.heads import FEWEST_IMAGES, Head, TunedHead
 from featx.predict.explanations import MAX_NEAREST, N_NEAREST, Explanations, explain_predictions
+from featx.predict.predictions import Predictions
 from featx.predict.selective import find_threshold
 from featx.recipe import Recipe
 from featx.storage import StoragePath, as_cache_dir, as_path
 from featx.store import FeatureStore
-from featx.system import as_rows, brief, data_frame, names, shown, whole_number
+from featx.system import brief, shown, whole_number
 from featx.text import printable
 from featx.train import Reference, SavedRun, read_run
 
 if TYPE_CHECKING:
-    import pandas as pd
+    pass
 
 log = logging.getLogger("featx")
 
@@ -58,133 +45,6 @@ FALSE_ALARMS = 0.01
 
 #: Features read from the store at a time.
 _READ_BYTES = 64 << 20
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What a classifier says about one image.
-
-    Attributes:
-        path: the file; None for an image that is not a file.
-        label: the most likely class; None if the image cannot be read.
-        probability: of that class, from 0 to 1.
-        top: all classes with their probabilities, the most likely first.
-        reason: why the image cannot be read; None if it can.
-        labels: the predicted labels, the most likely first: the most likely class, or, if images can have several
-            labels, those with a probability above 0.5, which may be none. Empty if the image cannot be read.
-        is_unsure: whether the probability is too small for `max_error`, see `ImageClassifier.predict`.
-        is_unlike: whether the image is unlike the training images.
-    """
-
-    path: StoragePath | None
-    label: str | None
-    probability: float | None
-    top: tuple[tuple[str, float], ...] = field(repr=False)
-    reason: str | None
-    labels: tuple[str, ...] = ()
-    is_unsure: bool = False
-    is_unlike: bool = False
-
-    @property
-    def note(self) -> str:
-        """Why the prediction is doubtful; empty if it is not."""
-        notes = {"unsure": self.is_unsure, "unlike the training images": self.is_unlike}
-        return "; ".join(note for note, is_so in notes.items() if is_so)
-
-
-@dataclass(frozen=True, eq=False)
-class Predictions(Sequence[Prediction]):
-    """Predictions for n images, in the order in which they were given.
-
-    One of them is a `Prediction`. Some of them, by a slice, a mask `(n,)` bool or numbers `(k,)`, are `Predictions`.
-
-    >>> predictions = Predictions(("cats", "dogs"), (None, None), np.array([[0.9, 0.1], [0.2, 0.8]]), (None, None))
-    >>> predictions[-1].label, predictions[predictions.probabilities[:, 0] > 0.5].labels
-    ('dogs', ['cats'])
-
-    Attributes:
-        class_names: the classes.
-        paths: n files; None for each image that is not a file.
-        probabilities: `(n, n_classes)` float64; NaN for an image that cannot be read.
-        reasons: why each cannot be read; None where it can.
-        is_multilabel: whether an image can have several labels, so that its probabilities do not sum to 1.
-        is_unsure: `(n,)` bool, see `Prediction`; False if None.
-        is_unlike: `(n,)` bool, the same.
-    """
-
-    class_names: tuple[str, ...]
-    paths: tuple[StoragePath | None, ...]
-    probabilities: np.ndarray
-    reasons: tuple[str | None, ...]
-    is_multilabel: bool = False
-    is_unsure: np.ndarray = None  # type: ignore[assignment]  # set below
-    is_unlike: np.ndarray = None  # type: ignore[assignment]
-
-    def __post_init__(self) -> None:
-        for name in ("is_unsure", "is_unlike"):
-            if getattr(self, name) is None:
-                object.__setattr__(self, name, np.zeros(len(self.paths), bool))
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    @overload
-    def __getitem__(self, row: int) -> Prediction: ...
-    @overload
-    def __getitem__(self, row: "slice | npt.ArrayLike") -> "Predictions": ...
-    def __getitem__(self, row: "int | slice | npt.ArrayLike") -> "Prediction | Predictions":
-        if isinstance(row, bool) or not isinstance(row, int | np.integer):
-            return self._some(row)
-        path, reason, probabilities = self.paths[row], self.reasons[row], self.probabilities[row]
-        if reason is not None:
-            return Prediction(path, None, None, (), reason)
-        order = np.argsort(-probabilities, kind="stable")
-        top = tuple((self.class_names[label], float(probabilities[label])) for label in order)
-        above = tuple(name for name, probability in top if probability > THRESHOLD)
-        doubts = (bool(self.is_unsure[row]), bool(self.is_unlike[row]))
-        return Prediction(path, *top[0], top, None, above if self.is_multilabel else top[0][:1], *doubts)
-
-    def _some(self, rows: "slice | npt.ArrayLike") -> "Predictions":
-        numbers = np.arange(len(self))
-        chosen = numbers[rows if isinstance(rows, slice) else as_rows(rows, len(self))]
-        paths, reasons = (tuple(column[row] for row in chosen) for column in (self.paths, self.reasons))
-        doubts = (self.is_unsure[chosen], self.is_unlike[chosen])
-        return Predictions(self.class_names, paths, self.probabilities[chosen], reasons, self.is_multilabel, *doubts)
-
-    def __repr__(self) -> str:
-        n_bad = f"{self.n_unreadable:,} unreadable"
-        return f"<Predictions of {len(self):,} images in {len(self.class_names)} classes, {n_bad}>"
-
-    @property
-    def labels(self) -> list[str | None]:
-        """The most likely class of each image; None for one that cannot be read."""
-        return [prediction.label for prediction in self]
-
-    @property
-    def n_unreadable(self) -> int:
-        """How many images could not be read."""
-        return sum(reason is not None for reason in self.reasons)
-
-    def to_pandas(self) -> "pd.DataFrame":
-        """Return a table with `path`, `label`, `probability`, `reason`, `is_unsure` and `is_unlike`.
-
-        There is also a column for each class and, if images can have several labels, `labels`, a tuple for each image.
-
-        Raises:
-            FeatxError: pandas is not installed.
-        """
-        columns = {
-            "path": [path and str(path) for path in self.paths],
-            "label": self.labels,
-            "probability": [prediction.probability for prediction in self],
-            "reason": list(self.reasons),
-            "is_unsure": self.is_unsure,
-            "is_unlike": self.is_unlike,
-        }
-        if self.is_multilabel:
-            columns["labels"] = [prediction.labels for prediction in self]
-        by_class = {f"p:{name}": self.probabilities[:, label] for label, name in enumerate(self.class_names)}
-        return data_frame({**columns, **by_class})
 
 
 class ImageClassifier(ABC):
@@ -454,85 +314,3 @@ class Classifier(ImageClassifier):
         found = self.run.reference()
         limit = found.limit(FALSE_ALARMS) if found else math.inf
         return (None if math.isinf(limit) else found), limit
-
-
-class DirectClassifier(ImageClassifier):
-    """A whole pretrained network, with the classifier that it was trained with.
-
-    >>> classifier = DirectClassifier.load(backbone="resnet50")  # doctest: +SKIP
-    >>> classifier.predict(["cat.jpg", "dog.jpg"]).labels  # doctest: +SKIP
-    ['cats', 'dogs']
-
-    Attributes:
-        class_map: which of the network's classes each class consists of.
-    """
-
-    def __init__(
-        self,
-        recipe: Recipe,
-        weights: Weights,
-        class_map: ClassMap,
-        cache_dir: StoragePath,
-        engine_options: EngineOptions = DEFAULT_ENGINE,
-    ) -> None:
-        """Put a classifier together; `DirectClassifier.load` is the usual way."""
-        super().__init__(recipe, class_map.class_names, cache_dir, engine_options)
-        self.class_map = class_map
-        self._weights = weights
-
-    @classmethod
-    def load(
-        cls,
-        *,
-        maps: Sequence[str] | str = (),
-        class_list: Path | str | None = None,
-        cache_dir: StoragePath | str = DEFAULT_CACHE_DIR,
-        **options: Unpack[ExtractionOptions],
-    ) -> Self:
-        """Return a pretrained classifier. Keras and the network start only when they are needed.
-
-        Args:
-            maps: which network classes make which class, like `["cats=281-285", "dogs=151-268"]`, or a JSON file; see
-                `featx.backbones.make_class_map`. Without it: cats and dogs, for a network with ImageNet's 1000
-                classes; with a class list, all of the network's own classes.
-            class_list: JSON file with the network's classes; see `featx.backbones.class_map.read_class_list`.
-            cache_dir: the cache; features in it are not computed again.
-            options: by name, see `featx.extract.RecipeOptions` and `featx.engines.EngineOptions`; `weights` are those
-                of the whole classifier. There is no layer, pooling or int8 to choose.
-
-        Raises:
-            BackboneError: there is no such backbone, or it does not take images of this size.
-            WeightsError: there are no such weights, or the file holds no classifier.
-            FeatxError: the classes cannot be mapped.
-        """
-        if options.get("precision") == "int8":
-            raise FeatxError("int8 needs a data set for calibration: choose float32, bfloat16 or auto.")
-        recipe_options, engine_options = split_options(options)
-        if recipe_options["layer"] not in {None, CLASSIFIER_LAYER} or recipe_options["pooling"]:
-            raise FeatxError("A pretrained classifier takes no layer or pooling: leave them out.")
-        wanted: RecipeOptions = {**recipe_options, "layer": CLASSIFIER_LAYER, "pooling": None}
-        recipe, weights = resolve_recipe(as_cache_dir(cache_dir), **wanted)
-        n_network_classes = count_network_classes(recipe.backbone, weights.path, as_cache_dir(cache_dir))
-        network_classes = read_class_list(as_path(class_list)) if class_list else ()
-        class_map = make_class_map(names("maps", maps), n_network_classes, class_list=network_classes)
-        if not maps and not class_list:
-            log.info("You gave no --map: using these classes of ImageNet: %s.", class_map)
-        return cls(recipe, weights, class_map, as_cache_dir(cache_dir), engine_options)
-
-    def __repr__(self) -> str:
-        return f"<DirectClassifier {self._recipe.backbone}: {len(self.class_names)} classes>"
-
-    def _find_weights(self) -> Weights:
-        return self._weights
-
-    def _from_features(self, X: np.ndarray) -> np.ndarray:
-        return self.class_map.probabilities(X)
-
-    def _threshold(self, max_error: float) -> float:
-        raise FeatxError(
-            f"A pretrained classifier has no held-out images that show how sure it must be for at most "
-            f"{100 * max_error:g} % wrong answers: leave out max_error, or train a head."
-        )
-
-    def _is_unlike(self, X: np.ndarray) -> np.ndarray:
-        return np.zeros(len(X), bool)

@@ -3,21 +3,19 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, overload
+from typing import overload
 
 import numpy as np
 
 from featx.errors import FeatxError
 from featx.extract import StoredImages
 from featx.heads import Evidence, Head, TunedHead, find_evidence, why_no_evidence
+from featx.predict.predictions import Prediction, Predictions
 from featx.recipe import Recipe
 from featx.store import FeatureStore
 from featx.system import progress_bar
 from featx.text import printable
 from featx.train import NearestImage, Reference, SavedRun
-
-if TYPE_CHECKING:
-    from featx.predict.classifier import Prediction, Predictions
 
 #: Training images that are named for each image, and the most that can be.
 N_NEAREST, MAX_NEAREST = 5, 1000
@@ -39,7 +37,7 @@ class Explanation:
             cannot be read.
     """
 
-    prediction: "Prediction"
+    prediction: Prediction
     evidence: dict[str, Evidence] = field(repr=False)
     nearest: tuple[NearestImage, ...] = field(repr=False)
 
@@ -57,7 +55,7 @@ class Explanations(Sequence[Explanation]):
         data_dir: the folder that the paths of the training images are relative to; None if it is not on this machine.
     """
 
-    predictions: "Predictions"
+    predictions: Predictions
     evidence: tuple[dict[str, Evidence], ...] = field(repr=False)
     nearest: tuple[tuple[NearestImage, ...], ...] = field(repr=False)
     why_no_evidence: str
@@ -81,7 +79,7 @@ class Explanations(Sequence[Explanation]):
 
 
 def explain_predictions(
-    predictions: "Predictions",
+    predictions: Predictions,
     images: StoredImages,
     run: SavedRun,
     head: Head | TunedHead,
@@ -128,7 +126,7 @@ def explain_predictions(
 
 
 def _evidence(
-    predictions: "Predictions", rows: list[int], X: np.ndarray, head: Head | TunedHead, reference: Reference
+    predictions: Predictions, rows: list[int], X: np.ndarray, head: Head | TunedHead, reference: Reference
 ) -> list[tuple[int, str, Evidence]]:
     """Return the evidence for the predicted classes of the images with these numbers, whose features are `X`."""
     names = predictions.class_names
@@ -138,5 +136,5 @@ def _evidence(
     return [(rows[place], name, one) for (place, name), one in zip(shown, found, strict=True)]
 
 
-def _explained(prediction: "Prediction") -> tuple[str, ...]:
+def _explained(prediction: Prediction) -> tuple[str, ...]:
     return prediction.labels or tuple(name for name, _ in prediction.top[:1])

@@ -14,7 +14,7 @@ from PIL import Image
 from featx.backbones.class_map import make_class_map
 from featx.compare.candidates import direct_applications
 from featx.errors import BackboneError, FeatxError, WeightsError
-from featx.predict.classifier import DirectClassifier
+from featx.predict.direct import DirectClassifier
 from featx.system.late_imports import import_keras
 
 MAPS = ["cats=30-32", "dogs=24-29"]

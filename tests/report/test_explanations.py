@@ -10,7 +10,7 @@ from PIL import Image
 from featx.extract import resolve_recipe
 from featx.heads import Evidence
 from featx.predict import Explanations
-from featx.predict.classifier import Predictions
+from featx.predict.predictions import Predictions
 from featx.report.html.explanations import explanations_page
 from featx.report.html.pictures import scaled, seen_pixels
 from featx.train import NearestImage
