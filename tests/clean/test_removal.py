@@ -196,7 +196,7 @@ def test_a_log_leads_to_no_folder_outside(data, problems):
     [
         ("", "is not a log of removed files"),
         ('{"format": "featx-removed", "format_version": 99, "root": "../data"}\n', "has format version 99"),
-        ('{"format": "featx-removed", "format_version": 1, "root": "../gone"}\n', "gone, but this folder does not exist"),
+        ('{"format": "featx-removed", "format_version": 1, "root": "../gone"}\n', "but this folder does not exist"),
     ],
 )
 def test_a_log_that_is_none_is_refused(data, text, message):
