@@ -132,7 +132,7 @@ def doubtful_labels(
         return [], cannot
     of_unit = units[kept].astype("<i8").view(np.uint8).reshape(-1, 8)
     probabilities = held_out_probabilities(pooled(X)[kept], y, of_unit, len(names), show=show)
-    agreement = _agreement(y, probabilities)
+    agreement = share_agreed(y, probabilities)
     is_weak, rows = agreement < LEAST_AGREEMENT, rows[kept]
     found = [
         _problem(images, int(rows[doubt.row]), doubt, is_weak=is_weak) for doubt in find_doubts(y, probabilities, names)
@@ -144,8 +144,8 @@ def doubtful_labels(
     return found, sentence if is_weak else ""
 
 
-def _agreement(labels: Targets, probabilities: npt.NDArray[np.floating]) -> float:
-    """Return the share of labels that are the most probable ones."""
+def share_agreed(labels: Targets, probabilities: npt.NDArray[np.floating]) -> float:
+    """Return the share of labels, 0 to 1, that are the most probable ones."""
     answers = probabilities > THRESHOLD if labels.ndim == 2 else probabilities.argmax(axis=1)
     return float((answers == labels).mean())
 

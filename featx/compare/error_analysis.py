@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from featx.clean import find_doubts
+from featx.clean import LEAST_AGREEMENT, find_doubts, share_agreed
 from featx.compare.mistakes import Reasons, SurestMistakes
 from featx.dataset import ImageDataset, label_texts
 from featx.heads import THRESHOLD, at_temperature, is_right
@@ -170,6 +170,8 @@ class ErrorAnalysis:
         copies_within: some of them, those in different classes first, then the most certain.
         copies: exact copies, by kind; a kind without copies is left out.
         classes: every class, with sample images.
+        weak_agreement: the share of labels, 0 to 1, that the head agrees with which doubts labels, if that is so small
+            that most of its doubts may be wrong; else None.
     """
 
     approaches: tuple[ApproachImages, ...]
@@ -184,6 +186,7 @@ class ErrorAnalysis:
     copies_within: tuple[CopyWithin, ...] = ()
     copies: tuple[ExactCopies, ...] = ()
     classes: tuple[ClassSample, ...] = ()
+    weak_agreement: float | None = None
 
     def __repr__(self) -> str:
         return (
@@ -229,7 +232,10 @@ def analyse_errors(
     if near is not None:
         of_test = {pair.test_path for pair in across}
         is_duplicate = np.array([dataset.paths[row] in of_test for row in np.flatnonzero(dataset.is_test)], bool)
-    doubtful = [] if out_of_fold is None or judge is None else _doubtful(dataset, out_of_fold, probabilities[judge])
+    doubtful: list[DoubtfulLabel] = []
+    agreement = 1.0
+    if out_of_fold is not None and judge is not None:
+        doubtful, agreement = _doubtful(dataset, out_of_fold, probabilities[judge])
     return ErrorAnalysis(
         approaches=tuple(
             _approach_images(
@@ -248,6 +254,7 @@ def analyse_errors(
         copies_within=tuple(within[:N_DUPLICATES]),
         copies=tuple(_copies(dataset)),
         classes=tuple(_class_samples(dataset)),
+        weak_agreement=agreement if agreement < LEAST_AGREEMENT else None,
     )
 
 
@@ -366,12 +373,12 @@ def _near_duplicates(dataset: ImageDataset, near: Copies) -> tuple[list[NearDupl
     return list(across.values()), within
 
 
-def _doubtful(dataset: ImageDataset, out_of_fold: np.ndarray, of_test: np.ndarray) -> list[DoubtfulLabel]:
-    """Return the images whose label is possibly wrong, the most doubtful first."""
+def _doubtful(dataset: ImageDataset, out_of_fold: np.ndarray, of_test: np.ndarray) -> tuple[list[DoubtfulLabel], float]:
+    """Return the images whose label is possibly wrong, the most doubtful first, and the share of labels agreed with."""
     probabilities = np.empty((dataset.n_images, len(dataset.class_names)), np.float32)
     probabilities[~dataset.is_test] = out_of_fold
     probabilities[dataset.is_test] = of_test
-    return [
+    doubtful = [
         DoubtfulLabel(
             path=dataset.paths[doubt.row],
             split="test" if dataset.is_test[doubt.row] else "train",
@@ -382,6 +389,7 @@ def _doubtful(dataset: ImageDataset, out_of_fold: np.ndarray, of_test: np.ndarra
         )
         for doubt in find_doubts(dataset.labels, probabilities, dataset.class_names)
     ]
+    return doubtful, share_agreed(dataset.labels, probabilities)
 
 
 def _map(dataset: ImageDataset, X: Rows, probabilities: np.ndarray, seed: int) -> tuple[MapPoint, ...]:

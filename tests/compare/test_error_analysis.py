@@ -157,6 +157,14 @@ def test_a_low_probability_alone_makes_no_label_doubtful():
         assert found.n_doubtful == n
 
 
+def test_a_head_that_agrees_with_few_labels_says_so(planted):
+    assert planted.weak_agreement is None
+    dataset = dataset_of(10, 10)
+    guesses = np.tile([0.9, 0.1], (10, 1))  # it agrees with the half of the labels that are of the first class
+    found = analyse_errors(dataset, {"x": guesses}, "x", 0, out_of_fold=guesses.astype(np.float32), judge="x")
+    assert found.weak_agreement == pytest.approx((dataset.labels == 0).mean())
+
+
 def test_exact_copies_are_counted_by_kind_and_named():
     dataset = dataset_of(6, 4)
     dataset.digests[2] = dataset.digests[0]  # within a split
