@@ -24,6 +24,9 @@ DTYPES = ("float16", "float32")
 #: Arithmetic of the forward pass.
 PRECISIONS = ("float32", "bfloat16", "int8")
 
+#: Arithmetic for images that an int8 network is not made for.
+FALLBACKS = ("float32",)
+
 #: What may be done with a layer's output of `(height, width, channels)`: the mean, or the largest, of each channel.
 POOLINGS = ("avg", "max")
 
@@ -79,6 +82,8 @@ class Recipe:
         pixels_version: see `PIXELS_VERSION`.
         calibration: for int8, SHA-256 in hexadecimal that stands for the images which set the ranges of the integers,
             see `featx.engines.networks`; else None.
+        fallback: for int8, the arithmetic for images that the int8 network does not fit: `"float32"`. None for other
+            precisions, and in int8 stores of older versions, which clipped such images.
         pooling: `"avg"` or `"max"` if the layer's output is pooled to `(channels,)`; else None.
         layout: `"nchw"` or `"nhwc"` of a network file whose input leaves that open; else None.
         aspect_ratio: what keeps that of an image: `"crop"` or `"pad"`, see `featx.images.framing.frame_in`; None if the
@@ -99,6 +104,7 @@ class Recipe:
     dtype: str = DTYPES[0]
     pixels_version: int = PIXELS_VERSION
     calibration: str | None = None
+    fallback: str | None = None
     pooling: str | None = None
     layout: str | None = None
     aspect_ratio: str | None = None
@@ -156,6 +162,9 @@ class Recipe:
         for name, values in known.items():
             if (value := getattr(self, name)) not in values:
                 raise UnknownRecipeError.of(name, value, ", ".join(str(one) for one in values if one is not None))
+        if self.fallback not in ((None, *FALLBACKS) if self.precision == "int8" else (None,)):
+            known_fallbacks = f"{' or '.join(FALLBACKS)} for int8, and none for other precisions"
+            raise UnknownRecipeError.of("fallback", self.fallback, known_fallbacks)
         if self.augmentation and self.augmentation.version != VIEWS_VERSION:
             raise UnknownRecipeError.of("augmentation.version", self.augmentation.version, str(VIEWS_VERSION))
         if not all(1 <= side <= MAX_SIDE for side in self.image_size):

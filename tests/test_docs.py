@@ -373,7 +373,7 @@ def test_the_worked_example_of_a_key_is_right():
     assert (recipe.to_json(), recipe.key) == (text, key)
     assert f"`{recipe.slug}`" in FORMAT
     assert documented("## The recipe and its key") == sorted(
-        [*json.loads(text), "aspect_ratio", "augmentation", "calibration", "layout", "pooling"]
+        [*json.loads(text), "aspect_ratio", "augmentation", "calibration", "fallback", "layout", "pooling"]
     )
 
 

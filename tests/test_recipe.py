@@ -26,6 +26,7 @@ OTHER = {
     "dtype": "float32",
     "pixels_version": 1,
     "calibration": "ef" * 32,
+    "fallback": "float32",
     "layout": "nchw",
     "pooling": "avg",
     "aspect_ratio": "crop",

@@ -81,6 +81,9 @@ def extraction_text(extraction: Extraction) -> Shown:
             f"{duration(timings.forward_s)} for the network, {duration(timings.write_s)} for writing; "
             f"{duration(extraction.elapsed_s)} in total."
         )
+    if extraction.faster:
+        faster = extraction.faster
+        lines.append(f"{faster.precision} would have taken about {duration(faster.elapsed_s)}: --precision fast.")
     if views:
         lines += _views_lines(views)
     lines += [f"Skipped {image.path}: {image.reason}" for image in skipped[:SKIPPED_SHOWN]]

@@ -116,7 +116,7 @@ def _table_notes(plan: Plan) -> list[str]:
     if names := [one.name for one in plan.estimates if one.reason == NOT_TRIED]:
         advice = "To try one, name it with --engine and --precision."
         lines.append(f"Not tried, to keep the plan short: {', '.join(names)}. {advice}")
-    lines.append("* marks what featx extract uses with the same options.")
+    lines.append(f"* marks what featx extract uses with the same options; --precision fast is {plan.fast} here.")
     measured = [one for one in plan.estimates if any(work.pace for work in one.works)]
     if not measured:
         return [*lines, "Nothing to compute, so nothing was measured."]

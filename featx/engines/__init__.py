@@ -7,6 +7,7 @@ from featx.engines.engine import (
     AUTO,
     ENGINE_CHOICES,
     ENGINES,
+    FAST,
     Engine,
     EngineChoices,
     EngineOptions,
@@ -30,6 +31,7 @@ from featx.engines.networks import (
     unpack_network,
 )
 from featx.engines.openvino_engine import OpenVinoEngine, load_network
+from featx.engines.precision import auto_precision, fast_precision, say_fast, speedup
 from featx.engines.quantization import (
     N_CALIBRATION,
     best_calibration,

@@ -32,8 +32,11 @@ from featx.text import printable
 
 log = logging.getLogger("featx")
 
-#: Leaves the choice of an engine to featx.
+#: Leaves the choice of an engine, or of a precision, to featx.
 AUTO = "auto"
+
+#: Means the fastest precision of this machine.
+FAST = "fast"
 
 #: Images in a batch unless told otherwise. More is no faster on a CPU; a GPU needs them to be busy.
 CPU_BATCH_SIZE, GPU_BATCH_SIZE = 32, 256
@@ -47,10 +50,14 @@ class Engine(Protocol):
 
     Attributes:
         depth: how many batches must be in progress to keep the machine busy.
+        n_fallback: images that were computed in the recipe's fallback so far.
     """
 
     @property
     def depth(self) -> int: ...  # noqa: D102 - the class says it
+
+    @property
+    def n_fallback(self) -> int: ...  # noqa: D102 - the class says it
 
     def submit(self, images: np.ndarray) -> "Future[np.ndarray]":
         """Begin with `images`, `(n, height, width, 3)` uint8 RGB, and return the future of their features.
@@ -155,7 +162,7 @@ def default_batch_size(options: EngineOptions) -> int:
 
 
 def check_engine(engine: str, precision: str, backbone: str) -> None:
-    """Raise FeatxError if the engine, unless it is `auto`, does not run this backbone, or not in this precision."""
+    """Raise FeatxError if the engine, unless it is `auto`, does not run this backbone, or not in a precision named."""
     if engine != AUTO and not ENGINES[engine].runs(backbone):
         others = " or ".join(name for name, entry in ENGINES.items() if entry.runs(backbone))
         raise FeatxError(
@@ -163,7 +170,7 @@ def check_engine(engine: str, precision: str, backbone: str) -> None:
             f"leave --engine out."
         )
     names = engines_for(precision, backbone)
-    if AUTO not in {precision, engine} and engine not in names:
+    if engine != AUTO and precision not in {AUTO, FAST} and engine not in names:
         raise FeatxError(f"The {engine} engine does not support {precision}; choose --engine {names[0]}.")
 
 

@@ -193,7 +193,10 @@ class KerasEngine:
     Attributes:
         depth: how many submitted batches keep the device busy: those on the device, and one to follow at once.
         feature_shape: the shape of one image's features.
+        n_fallback: 0: it has no int8.
     """
+
+    n_fallback = 0
 
     def __init__(self, recipe: Recipe, weights: Weights, batch_size: int) -> None:
         """Build and compile the network.

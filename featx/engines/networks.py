@@ -27,6 +27,9 @@ FORMAT_VERSION = 1
 _DAMAGE = (zipfile.BadZipFile, zlib.error, KeyError, ValueError, EOFError, NotImplementedError, RuntimeError, TypeError)
 
 
+#: What is in the file of an int8 network, besides the network itself.
+_FALLBACK_NAMES = ("fallback.xml", "fallback.bin")
+
 #: Larger than any network, and than what one says of itself.
 _NETWORK_BYTES, _ABOUT_BYTES = 8 << 30, 64 << 20
 
@@ -39,11 +42,14 @@ class Network:
         xml: its structure, in OpenVINO's format.
         weights: its constants, in OpenVINO's format.
         calibration: digests, in hexadecimal, of the images that an int8 network was calibrated on; else empty.
+        fallback: structure and constants of the float32 network, for the images that an int8 network does not fit; else
+            empty. `read_network` leaves it out, since it is large and seldom needed: see `read_fallback`.
     """
 
     xml: bytes
     weights: bytes
     calibration: tuple[str, ...] = ()
+    fallback: tuple[bytes, bytes] | tuple[()] = ()
 
 
 def calibration_digest(digests: tuple[str, ...]) -> str:
@@ -99,6 +105,24 @@ def read_network(recipe: Recipe, cache_dir: StoragePath) -> Network | None:
         raise FeatxError(f"{printable(path)} cannot be read: {error.strerror or error}.") from error
 
 
+def read_fallback(recipe: Recipe, cache_dir: StoragePath) -> Network:
+    """Return the float32 network in the file of the int8 network of `recipe`.
+
+    Raises:
+        FeatxError: it cannot be read.
+    """
+    path = network_path(recipe, cache_dir)
+    try:
+        with _opened(path) as file:
+            xml, weights = map(file.read, _FALLBACK_NAMES)
+            return Network(xml, weights)
+    except (OSError, *_DAMAGE) as error:
+        raise FeatxError(
+            f"The float32 network in {printable(path)} cannot be read ({printable(str(error))}). Remove that file, and "
+            f"run featx extract on the images to have it made again."
+        ) from error
+
+
 def check_network(path: Path) -> str | None:
     """Return what is wrong with the network at `path`, in a few words; None if it is not damaged.
 
@@ -147,6 +171,8 @@ def write_network(network: Network, recipe: Recipe, cache_dir: StoragePath) -> N
             file.writestr("network.json", json.dumps(about, indent=2))
             file.writestr("network.xml", network.xml)
             file.writestr("network.bin", network.weights)
+            for name, content in zip(_FALLBACK_NAMES, network.fallback, strict=False):
+                file.writestr(name, content)
         sweep(path.parent)
 
 

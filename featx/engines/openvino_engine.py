@@ -19,8 +19,17 @@ import numpy as np
 
 from featx.backbones import Weights, build_model, describe_network, is_onnx
 from featx.dataset import ImageDataset
+from featx.engines.fallback import Fallback
 from featx.engines.joined import join
-from featx.engines.networks import Network, network_path, network_recipe, read_network, say_damaged, write_network
+from featx.engines.networks import (
+    Network,
+    network_path,
+    network_recipe,
+    read_fallback,
+    read_network,
+    say_damaged,
+    write_network,
+)
 from featx.engines.onnx_network import build_onnx
 from featx.engines.quantization import quantize
 from featx.engines.saturation import without_saturation
@@ -102,6 +111,7 @@ class OpenVinoEngine:
         model = join(models, recipe.precision) if others else models[0]
         likely = batch_size or max(1, min(32, REQUEST_PIXELS // (height * width)))
         self.request_size = fixed_batch(model) or likely
+        self._fallback = Fallback(lambda: _fallback_model(recipe, cache_dir)) if recipe.fallback else None
         if recipe.precision == "int8":
             model = without_saturation(model)
         try:
@@ -125,10 +135,18 @@ class OpenVinoEngine:
 
         These are `(n, *feature_shape)` float32. Waits while all requests are busy.
         """
-        batch = _Batch(len(images), self.request_size, self.feature_shape)
+        batch = _Batch(len(images), self.request_size, self.feature_shape, 2 if self._fallback else 1)
+        future = batch.future
+        if self._fallback:
+            future = self._fallback.submit(images, batch.future, batch.alarms)
         for start in range(0, len(images), self.request_size):
             self._requests.start_async({0: self._filled_up(images[start : start + self.request_size])}, (batch, start))
-        return batch.future
+        return future
+
+    @property
+    def n_fallback(self) -> int:
+        """How many images were computed in the recipe's fallback."""
+        return self._fallback.n_images if self._fallback else 0
 
     def features(self, images: np.ndarray) -> np.ndarray:
         """Return the features `(n, *feature_shape)` float32 of `images`, `(n, height, width, 3)` uint8 RGB."""
@@ -143,6 +161,8 @@ class OpenVinoEngine:
     def close(self) -> None:
         """Wait for the requests in progress: OpenVINO must not call back into an interpreter that is ending."""
         self._requests.wait_all()
+        if self._fallback:
+            self._fallback.close()
 
     def _filled_up(self, images: np.ndarray) -> np.ndarray:
         n_missing = self.request_size - len(images)
@@ -152,8 +172,10 @@ class OpenVinoEngine:
 class _Batch:
     """Collects the features of one batch from the requests it was cut into, which finish in any order."""
 
-    def __init__(self, n_images: int, request_size: int, feature_shape: tuple[int, ...]) -> None:
+    def __init__(self, n_images: int, request_size: int, feature_shape: tuple[int, ...], n_outputs: int = 1) -> None:
+        self.n_outputs = n_outputs
         self.future: Future[np.ndarray] = Future()
+        self.alarms = np.zeros(n_images, np.float32)  # of a network that raises any
         self._features = np.empty((n_images, *feature_shape), np.float32)
         self._n_missing = -(-n_images // request_size)
         self._lock = threading.Lock()
@@ -168,14 +190,16 @@ class _Batch:
         """
         batch, start = userdata
         try:
-            batch.take(start, request.get_output_tensor().data)
+            batch.take(start, *(request.get_output_tensor(number).data for number in range(batch.n_outputs)))
         except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to whoever waits for this batch
             batch.fail(error)
 
-    def take(self, start: int, features: np.ndarray) -> None:
-        """Copy `features` to the rows from `start` on, and be done when all are there."""
+    def take(self, start: int, features: np.ndarray, alarms: np.ndarray | None = None) -> None:
+        """Copy `features` and `alarms` to the rows from `start` on, and be done when all are there."""
         rows = self._features[start : start + len(features)]
         rows[:] = features[: len(rows)]
+        if alarms is not None:
+            self.alarms[start : start + len(rows)] = alarms[: len(rows)]
         with self._lock:
             self._n_missing -= 1
             is_done = not self._n_missing
@@ -232,7 +256,7 @@ def load_network(
             say_damaged(recipe, cache_dir, " ".join(str(error).split()))
     if recipe.precision == "int8":
         import_nncf()  # if it is not installed, fail before the float network is converted
-        floats = replace(recipe, precision="float32", calibration=None)
+        floats = replace(recipe, precision="float32", calibration=None, fallback=None)
         floating = load_network(floats, weights, cache_dir, dataset, show=show)
         if (fixed := fixed_batch(floating) or 1) > 1:
             raise FeatxError(
@@ -240,13 +264,20 @@ def load_network(
                 f"one: choose another precision, or export the network again for any number of images."
             )
         quantized, calibration = quantize(floating, recipe, dataset, cache_dir, show=show)
-        network = Network(*_serialized(quantized), calibration)
+        fallback = _serialized(floating) if recipe.fallback else ()
+        network = Network(*_serialized(quantized), calibration, fallback)
     elif is_onnx(recipe.backbone):
         network = _converted_onnx(recipe, weights, cache_dir, show=show)
     else:
         network = _converted(recipe, weights, show=show)
     write_network(network, recipe, cache_dir)
     return _openvino_model(network, recipe)
+
+
+def _fallback_model(recipe: Recipe, cache_dir: StoragePath) -> Any:
+    """Return the `openvino.Model` that computes images which the int8 network of `recipe` does not fit."""
+    floats = replace(recipe, precision="float32", calibration=None, fallback=None)
+    return _openvino_model(read_fallback(recipe, cache_dir), floats)
 
 
 def _openvino_model(network: Network, recipe: Recipe) -> Any:
@@ -256,8 +287,9 @@ def _openvino_model(network: Network, recipe: Recipe) -> Any:
         RuntimeError: it is none, or none from images of the recipe's size to features.
     """
     model = import_openvino().Core().read_model(network.xml, network.weights)
-    if (len(model.inputs), len(model.outputs)) != (1, 1):
-        raise RuntimeError("it has several inputs or outputs")
+    n_outputs = 2 if recipe.fallback else 1
+    if (len(model.inputs), len(model.outputs)) != (1, n_outputs):
+        raise RuntimeError("it has other inputs or outputs")
     images, features = model.input(0), model.output(0)
     if (images.element_type.get_type_name(), features.element_type.get_type_name()) != ("u8", "f32"):
         raise RuntimeError("it does not turn uint8 into float32")

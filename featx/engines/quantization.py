@@ -1,6 +1,7 @@
 """An int8 network from a float one: post-training quantization by NNCF, its ranges set by images of the train split.
 
-The recipe says which images, so they are always the same.
+The recipe says which images, so they are always the same. Whether the int8 network gives the features of the float one
+is checked on these images, too.
 """
 
 import contextlib
@@ -12,7 +13,9 @@ from typing import Any
 import numpy as np
 
 from featx.dataset import ImageDataset, read_batches
+from featx.engines.fallback import with_alarm, with_levels, without_alarm
 from featx.engines.networks import calibration_digest, kept_calibrations, network_path
+from featx.engines.saturation import without_saturation
 from featx.errors import FeatxError
 from featx.recipe import Recipe
 from featx.storage import StoragePath
@@ -29,6 +32,15 @@ SHARE_STILL_THERE = 0.5
 
 #: Images whose largest feature is more than this many times that of the median image say nothing about the others.
 OUTLIER_FACTOR = 2.0
+
+#: The least cosine that the int8 features of an image may have with its float32 features, and the one from which on the
+#: network is made for images like it.
+LEAST_COSINE, GOOD_COSINE = 0.98, 0.985
+
+#: Bytes of float32 features that are held for the check; of large ones, fewer images are checked.
+_CHECKED_BYTES = 256 << 20
+
+_FLOAT32 = {"INFERENCE_PRECISION_HINT": "f32"}
 
 #: Images per request while calibrating.
 _BATCH_SIZE = 4
@@ -85,11 +97,16 @@ def quantize(
     assert dataset is not None  # _find_images has seen to it
     if show:
         log.info("Calibrating %s for int8 on %d training images; this is needed only once.", recipe.backbone, len(rows))
-    with progress_bar(2 * len(rows), f"int8 {recipe.backbone}", "images", show=show) as bar:
+    with progress_bar(3 * len(rows), f"int8 {recipe.backbone}", "images", show=show) as bar:
         images = _decode(dataset, rows, recipe)
         with kept_signal_stack():
-            ordinary = images[_is_ordinary(network, images, bar)]
-            return _quantized(network, ordinary, bar), digests
+            is_ordinary, features = _examined(network, images, bar)
+            quantized = _quantized(network, images[is_ordinary], bar)
+            if recipe.fallback:
+                checked = slice(len(features))
+                alarmed = _checked(quantized, images[checked], features, is_ordinary[checked], recipe, bar)
+                quantized = without_alarm(network) if alarmed is None else alarmed
+    return quantized, digests
 
 
 def _find_images(
@@ -120,15 +137,62 @@ def _decode(dataset: ImageDataset, rows: np.ndarray, recipe: Recipe) -> np.ndarr
     return images
 
 
-def _is_ordinary(network: Any, images: np.ndarray, bar: Any) -> np.ndarray:
-    """Return `(n,)` bool: whose largest feature is no more than `OUTLIER_FACTOR` times that of the median image."""
-    compiled = import_openvino().Core().compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+def _examined(network: Any, images: np.ndarray, bar: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return which images are ordinary, `(n,)` bool, and the float32 features of the first ones, `(k, n_features)`.
+
+    Ordinary is an image whose largest feature is no more than `OUTLIER_FACTOR` times that of the median image.
+    """
+    compiled = import_openvino().Core().compile_model(network, "CPU", _FLOAT32)
     largest = np.empty(len(images))
+    features: list[np.ndarray] = []
     for row in range(len(images)):
-        largest[row] = np.abs(compiled(images[row : row + 1])[0]).max()
+        computed = compiled(images[row : row + 1])[0].ravel()
+        largest[row] = np.abs(computed).max()
+        if (len(features) + 1) * computed.nbytes <= _CHECKED_BYTES or not features:
+            features.append(computed.copy())
         bar.update()
-    is_ordinary: np.ndarray = largest <= OUTLIER_FACTOR * np.median(largest)
-    return is_ordinary
+    return largest <= OUTLIER_FACTOR * np.median(largest), np.array(features)
+
+
+def _checked(
+    network: Any, images: np.ndarray, features: np.ndarray, is_ordinary: np.ndarray, recipe: Recipe, bar: Any
+) -> Any:
+    """Return an int8 network with an alarm for images that it does not fit.
+
+    None, and this is said, if it does not even fit the ordinary ones of its calibration images.
+
+    Args:
+        network: an int8 `openvino.Model`.
+        images: that it was calibrated on, `(n, height, width, 3)` uint8.
+        features: their features in float32, `(n, n_features)`.
+        is_ordinary: whether an image was among those that set the ranges, `(n,)` bool.
+        recipe: of the features.
+        bar: shows how many images are done.
+    """
+    compiled = import_openvino().Core().compile_model(without_saturation(with_levels(network)), "CPU", _FLOAT32)
+    cosines, levels = np.empty(len(images)), []
+    for row in range(len(images)):
+        outputs = compiled(images[row : row + 1])
+        cosines[row] = _cosine(outputs[0].ravel(), features[row])
+        levels.append(outputs[1][0].copy())
+        bar.update()
+    bar.update(bar.total - bar.n)
+    least = cosines[is_ordinary].min(initial=1.0)
+    if least < LEAST_COSINE:
+        log.warning(
+            "int8 changes the features of %s too much: one of its calibration images has a cosine of %.2f with its "
+            "float32 features. So featx computes it in float32: --precision auto may be faster.",
+            printable(recipe.backbone),
+            least,
+        )
+        return None
+    return with_alarm(network, np.array(levels)[cosines >= GOOD_COSINE])
+
+
+def _cosine(a: np.ndarray, b: np.ndarray) -> float:
+    """Return the cosine of two vectors; 1 if both are 0, as the features of a black image may be."""
+    lengths = float(np.linalg.norm(a) * np.linalg.norm(b))
+    return float(a @ b) / lengths if lengths else float(np.array_equal(a, b))
 
 
 def _quantized(network: Any, images: np.ndarray, bar: Any) -> Any:

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -30,25 +29,27 @@ from featx.backbones import (
 from featx.dataset import Data, ImageDataset, ImageFolders
 from featx.engines import (
     AUTO,
+    FAST,
     EngineChoices,
     EngineOptions,
+    auto_precision,
     best_calibration,
     calibration_digest,
     check_engine,
     engines_for,
+    fast_precision,
     kept_calibrations,
+    say_fast,
 )
 from featx.errors import BackboneError, FeatxError
 from featx.images import ASPECT_RATIOS, Views
-from featx.recipe import DTYPES, LAYOUTS, POOLINGS, PRECISIONS, Recipe, as_image_size
+from featx.recipe import DTYPES, FALLBACKS, LAYOUTS, POOLINGS, PRECISIONS, Recipe, as_image_size
 from featx.storage import RemotePath, StoragePath, as_cache_dir, as_storage_path, expanded
 from featx.system import (
     as_argument,
     as_workers,
     check_name,
-    cpu_has_bfloat16,
     did_you_mean,
-    has_fast_bfloat16,
     names,
     shell_line,
     shown,
@@ -114,7 +115,8 @@ class RecipeOptions(TypedDict, total=False):
     pooling: `"avg"` or `"max"`, for the mean or the maximum of each channel; the complete output if None.
     image_size: in pixels, `(height, width)`, one number for both, or text like `"120x160"`; the backbone's own if None.
     resize: how images get that size: `"stretch"`, `"crop"` to the aspect ratio first, or `"pad"` to it with black bars.
-    precision: `"float32"`, `"bfloat16"`, `"int8"`, or `"auto"`: bfloat16 where the hardware is fast, else float32.
+    precision: `"float32"`, `"bfloat16"`, `"int8"`, or `"auto"`: bfloat16 where the hardware is fast, else float32; or
+        `"fast"`: int8 where the processor is fast at it and there is a data set to calibrate it on, else as `"auto"`.
     dtype: storage dtype, `"float16"` or `"float32"`; if None, float32 for class probabilities, float16 for the rest.
     """
 
@@ -183,10 +185,11 @@ class RecipeOptions(TypedDict, total=False):
     precision: Annotated[
         str | None,
         Option(
-            help="Arithmetic of the network; auto is bfloat16 where the hardware is fast at it, else float32.",
+            help="Arithmetic of the network; auto is bfloat16 where the hardware is fast at it, else float32; fast is "
+            "int8 where the processor is fast at it, else auto.",
             default=AUTO,
-            choices=(AUTO, *PRECISIONS),
-            rule=f"A precision is auto, {', '.join(PRECISIONS)}.",
+            choices=(AUTO, FAST, *PRECISIONS),
+            rule=f"A precision is auto, fast, {', '.join(PRECISIONS)}.",
         ),
     ]
     dtype: Annotated[
@@ -254,6 +257,8 @@ def split_options(options: ExtractionOptions) -> tuple[RecipeOptions, EngineOpti
     engine = {name: value for name, value in options.items() if name not in RECIPE_OPTIONS}
     recipe = {name: value for name, value in options.items() if name in RECIPE_OPTIONS}
     chosen, how = with_defaults(cast(RecipeOptions, recipe)), EngineOptions.of(cast(EngineChoices, engine))
+    if chosen["precision"] == FAST and how.engine not in {AUTO, *engines_for("int8", str(chosen["backbone"]))}:
+        chosen["precision"] = AUTO
     check_engine(how.engine, str(chosen["precision"]), str(chosen["backbone"]))
     return chosen, how
 
@@ -385,8 +390,11 @@ def resolve_recipe(
     cache_dir = as_cache_dir(cache_dir)
     chosen = check_options(cache_dir, **options)
     is_whole = chosen["layer"] == CLASSIFIER_LAYER
-    if chosen["precision"] == AUTO:
-        chosen["precision"] = "bfloat16" if _is_bfloat16_fast(chosen["backbone"]) else "float32"
+    if chosen["precision"] == FAST and dataset is not None:
+        chosen["precision"] = fast_precision(chosen["backbone"])
+        say_fast(chosen["precision"])
+    elif chosen["precision"] in {AUTO, FAST}:  # int8 would need a data set
+        chosen["precision"] = auto_precision(chosen["backbone"])
     chosen["aspect_ratio"] = kept_aspect_ratio(chosen.pop("resize"))
     weights = find_weights(chosen["backbone"], chosen["weights"], cache_dir, whole=is_whole)
     preprocessing = chosen.pop("preprocess")
@@ -394,13 +402,6 @@ def resolve_recipe(
         chosen["backbone"] = Path(chosen["backbone"]).name
     recipe = Recipe(**{**chosen, "weights": weights.digest}, preprocessing=preprocessing)
     return (_calibrated(recipe, cache_dir, dataset) if recipe.precision == "int8" else recipe), weights
-
-
-def _is_bfloat16_fast(backbone: str) -> bool:
-    """Return whether bfloat16 is faster than float32 here. OpenVINO, which alone runs ONNX, has it on x86 only."""
-    if engines_for("bfloat16", backbone) == ["openvino"]:
-        return cpu_has_bfloat16() and platform.machine().lower() in {"x86_64", "amd64"}
-    return has_fast_bfloat16()
 
 
 def layers_of(layers: Sequence[str] | str, options: RecipeOptions) -> list[RecipeOptions]:
@@ -446,6 +447,7 @@ def _calibrated(recipe: Recipe, cache_dir: StoragePath, dataset: ImageDataset | 
     """Return an int8 recipe with the images that it is calibrated on."""
     if dataset is None:
         raise FeatxError("int8 needs a data set for calibration: name one, or choose another precision.")
+    recipe = replace(recipe, fallback=FALLBACKS[0])
     chosen = best_calibration(kept_calibrations(recipe, cache_dir), dataset)
     return replace(recipe, calibration=calibration_digest(chosen))
 

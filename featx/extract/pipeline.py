@@ -127,6 +127,8 @@ def compute_missing(
                 one.store.check_writable()
             _compute(members, images[rows], find_weights(), cache_dir, settings, dataset)
         sentences = {one.dim_sentence(): None for one in wanted if one.recipe.augmentation is None}
+        for one in wanted:
+            one.say_fallback(show=settings.show)
         for sentence in filter(None, sentences):  # of views, it has been said of the images themselves
             log.warning("%s", sentence)
     finally:
@@ -177,6 +179,18 @@ class _Wanted:
         """Return what there is to say of images that look nearly black; empty if there are none."""
         images = self._images
         return dim_sentence(self._dim.among(images.digests, lambda row: printable(source_path(images.sources[row]))))
+
+    def say_fallback(self, *, show: bool) -> None:
+        """Say how many images an int8 network was not made for."""
+        timings = self._timings
+        if timings.n_fallback:
+            log.log(
+                logging.INFO if show else logging.DEBUG,
+                "int8 does not fit %s of %s images, because their activations are unlike those of the calibration "
+                "images: featx has computed these in float32.",
+                f"{timings.n_fallback:,}",
+                f"{timings.n_images:,}",
+            )
 
     def finish(self, cache_dir: StoragePath, whole_folder: StoragePath | None) -> None:
         """Bring the store's derived files up to date, and remember what was skipped."""
@@ -475,6 +489,10 @@ class _UnderWay:
     stopwatch: Stopwatch
     reader: _Reader
     _waiting: deque[tuple[Batch, "Future[np.ndarray]"]] = field(default_factory=deque, init=False)
+    _n_fallback: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._n_fallback = self.engine.n_fallback  # of an engine that has run before
 
     def submit(self, batch: Batch) -> None:
         """Have a batch computed, and hand on what is finished."""
@@ -493,6 +511,8 @@ class _UnderWay:
             batch, future = self._waiting.popleft()
             with self.stopwatch.phase("forward"):
                 features = future.result()
+            self.stopwatch.count_fallback(self.engine.n_fallback - self._n_fallback)
+            self._n_fallback = self.engine.n_fallback
             images = self.reader.images[batch.rows]
             for (recipe, writer), part in zip(self.writers, self.split(features), strict=True):
                 writer.add(_to_storage(part, recipe.dtype, images), images.digests, images.views)

@@ -37,6 +37,7 @@ from featx.system.machine import (
     MemoryLimit,
     as_memory_limit,
     cpu_has_bfloat16,
+    cpu_has_int8,
     cpu_seconds,
     cuda_capability,
     free_memory_bytes,

@@ -78,6 +78,16 @@ def cpu_has_bfloat16() -> bool:
 
 
 @cache
+def cpu_has_int8() -> bool:
+    """Return whether the processor multiplies and adds int8 in one instruction: VNNI or AMX on x86.
+
+    Only Linux says so in a file; elsewhere the answer is no.
+    """
+    flags = _line("/proc/cpuinfo", "flags")
+    return not {"avx512_vnni", "avx_vnni", "amx_int8"}.isdisjoint(flags.split())
+
+
+@cache
 def cuda_capability() -> tuple[int, int] | None:
     """Return the compute capability of the first NVIDIA GPU that this process may use; None if there is none.
 

@@ -31,6 +31,8 @@ class Timings:
             next one was full. That wait counts for the next one.
         elapsed_s: everything, in seconds.
         peak_memory_bytes: largest resident memory of the process.
+        n_fallback: of the images, those that an int8 network is not made for, so that they were computed in the
+            recipe's fallback.
     """
 
     n_images: int = 0
@@ -40,6 +42,7 @@ class Timings:
     write_s: float = 0.0
     elapsed_s: float = 0.0
     peak_memory_bytes: int = 0
+    n_fallback: int = 0
 
     def __add__(self, other: Self) -> "Timings":
         sums = {f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)}
@@ -49,7 +52,8 @@ class Timings:
     def share(self, part: float) -> "Timings":
         """Return the timings of `part` (0 to 1) of the images; the peak memory stays the same."""
         shares = {f.name: getattr(self, f.name) * part for f in fields(self) if f.name.endswith("_s")}
-        return replace(self, n_images=round(self.n_images * part), **shares)
+        counts = {name: round(getattr(self, name) * part) for name in ("n_images", "n_fallback")}
+        return replace(self, **counts, **shares)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
@@ -80,7 +84,8 @@ class Stopwatch:
         self._lap_started = time.perf_counter()
         self._phases: dict[str, float] = {}
         self._running: tuple[str, float] | None = None
-        self._read = (self._lap_started, self._phases)
+        self._n_fallback = 0
+        self._read = (self._lap_started, self._phases, self._n_fallback)
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -107,20 +112,31 @@ class Stopwatch:
         """Return the timings of `n_images` images since the lap began, including the current phase so far."""
         now = time.perf_counter()
         phases = self._phases_until(now)
-        self._read = (now, phases)
+        self._read = (now, phases, self._n_fallback)
         costs = {f"{name}_s": elapsed_s / self._side_by_side for name, elapsed_s in phases.items()}
         elapsed_s = (now - self._lap_started) / self._side_by_side
-        return Timings(n_images, elapsed_s=elapsed_s, peak_memory_bytes=peak_memory_bytes(), **costs)
+        return Timings(
+            n_images,
+            elapsed_s=elapsed_s,
+            peak_memory_bytes=peak_memory_bytes(),
+            n_fallback=self._n_fallback,
+            **costs,
+        )
 
     def next_lap(self) -> None:
         """Begin a new lap, between two phases, at the moment when `lap` was called last."""
-        self._lap_started, counted = self._read
+        self._lap_started, counted, n_counted = self._read
+        self._n_fallback -= n_counted
         self._phases = {name: elapsed_s - counted.get(name, 0.0) for name, elapsed_s in self._phases.items()}
 
     def add(self, name: str, elapsed_s: float) -> None:
         """Count in this lap what the phase `name` took just before it."""
         self._phases = {**self._phases, name: self._phases.get(name, 0.0) + elapsed_s}
         self._lap_started -= elapsed_s
+
+    def count_fallback(self, n_images: int) -> None:
+        """Count in this lap so many images that were computed in the recipe's fallback."""
+        self._n_fallback += n_images
 
     def restart(self) -> None:
         """Forget all that has been measured."""

@@ -129,7 +129,7 @@ def test_every_backbone_gives_the_features_that_keras_gives_and_they_fit_float16
 
 def test_a_request_that_fails_ends_its_batch_instead_of_waiting_for_ever():
     class FailedRequest:
-        def get_output_tensor(self):
+        def get_output_tensor(self, _number):
             raise RuntimeError("no output")
 
     batch = _Batch(4, 2, (3,))
@@ -356,7 +356,7 @@ def test_lost_int8_network_is_not_made_from_other_images(photos, tmp_path, make_
     cache = tmp_path / "cache"
     data = make_photos(tmp_path / "data")
     recipe = extract_features(data, cache_dir=cache, precision="int8", **PART).recipe
-    damage_bytes(network_path(recipe, cache))
+    damage_by_cutting(network_path(recipe, cache))
     _, weights = resolve_recipe(cache, **PART)
     next((data / "train" / "sea").iterdir()).unlink()
     with pytest.raises(FeatxError, match="without its calibration images"):

@@ -195,6 +195,7 @@ class Plan:
         views: augmented views in the plan; None if there are none.
         deadline_s: seconds in which the extraction must be done; None if there is no deadline.
         dtype: the number format of stored features.
+        fast: what `--precision fast` means on this machine.
         estimates: one for each engine and precision.
         elapsed_s: seconds that planning took.
     """
@@ -213,6 +214,7 @@ class Plan:
     views: Views | None
     deadline_s: float | None
     dtype: str
+    fast: str
     estimates: tuple[Estimate, ...]
     elapsed_s: float
 

@@ -22,6 +22,7 @@ from featx.engines import (
     choose_calibration,
     choose_engine,
     cpu_engine,
+    fast_precision,
     is_converted,
 )
 from featx.errors import FeatxError
@@ -168,6 +169,7 @@ def plan_extraction(
         views=views,
         deadline_s=deadline_s,
         dtype=recipe.dtype,
+        fast=fast_precision(recipe.backbone),
         estimates=tuple(
             replace(one, is_chosen=one is chosen, n_machines=one.machines_for(deadline_s)) for one in estimates
         ),

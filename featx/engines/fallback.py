@@ -1,0 +1,130 @@
+"""Images that an int8 network is not made for: how it finds them, and what computes them instead.
+
+The ranges of an int8 network come from a few hundred training images. The network clips an image whose activations are
+far larger, and loses one whose activations are far smaller in rounding. Both show in the levels of an image: of each
+tensor that is rounded, the mean, and the mean of the largest number of each channel. Besides its features, the network
+says whether a level of an image is outside the range of the levels of the calibration images. Such an image is computed
+again, by the float32 network.
+"""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from featx.system import import_openvino, kept_signal_stack
+
+#: How far a level may be above the highest, or below the lowest, of the calibration images, as a share of it.
+LEVEL_MARGIN = 0.2
+
+#: A tensor whose lowest number is further below 0 than this share of its highest has no level: its mean says little.
+_MOST_NEGATIVE = 0.3
+
+_FLOAT32 = {"INFERENCE_PRECISION_HINT": "f32"}
+
+
+class Fallback:
+    """Computes the features of single images in float32, on a thread of its own; started for the first one.
+
+    Attributes:
+        n_images: computed so far.
+    """
+
+    def __init__(self, load: Callable[[], Any]) -> None:
+        """Keep the function that returns the float32 network, an `openvino.Model`."""
+        self.n_images = 0
+        self._load = load
+        self._compiled: Any = None
+        self._thread = ThreadPoolExecutor(1, "featx-fallback")
+
+    def submit(self, images: np.ndarray, future: "Future[np.ndarray]", alarms: np.ndarray) -> "Future[np.ndarray]":
+        """Return the future of the features of `future`, with those of the images that have an alarm computed again.
+
+        Args:
+            images: `(n, height, width, 3)` uint8 RGB.
+            future: their features, `(n, …)` float32, as the int8 network gives them.
+            alarms: `(n,)` float32, above 0 for an alarm; filled when `future` is done.
+        """
+        return self._thread.submit(self._mend, images, future, alarms)
+
+    def close(self) -> None:
+        """Wait for what is under way."""
+        self._thread.shutdown()
+
+    def _mend(self, images: np.ndarray, future: "Future[np.ndarray]", alarms: np.ndarray) -> np.ndarray:
+        features = future.result()
+        for row in np.flatnonzero(alarms > 0):
+            features[row] = self._forward(images[row : row + 1])
+            self.n_images += 1
+        return features
+
+    def _forward(self, image: np.ndarray) -> np.ndarray:
+        if self._compiled is None:
+            network = self._load()
+            network.reshape(list(image.shape))  # always one image, so that the bits do not depend on the batch
+            with kept_signal_stack():
+                self._compiled = import_openvino().Core().compile_model(network, "CPU", _FLOAT32)
+        features: np.ndarray = self._compiled(image)[0]
+        return features
+
+
+def with_levels(network: Any) -> Any:
+    """Return an int8 `openvino.Model` with the levels of each image, `(n, n_levels)` float32, as second output."""
+    ops = import_openvino().opset13
+    network = network.clone()
+    levels = []
+    for quantizer in _quantizers_with_level(network):
+        axes = list(range(1, quantizer.get_output_partial_shape(0).rank.get_length()))
+        levels.append(ops.unsqueeze(ops.reduce_mean(quantizer, axes), 1))
+        if len(axes) > 1:
+            levels.append(ops.unsqueeze(ops.reduce_mean(ops.reduce_max(quantizer, axes[1:]), [1]), 1))
+    return _with_outputs(network, [ops.concat(levels, 1).output(0)])
+
+
+def with_alarm(network: Any, levels: np.ndarray) -> Any:
+    """Return an int8 `openvino.Model` with an alarm as second output, `(n,)` float32: above 0 if a level is outside.
+
+    Args:
+        network: the int8 network.
+        levels: of images that it is made for, `(n, n_levels)` float32; see `with_levels`.
+    """
+    ops = import_openvino().opset13
+    lowest, highest = levels.min(axis=0, keepdims=True), levels.max(axis=0, keepdims=True)
+    network = with_levels(network)
+    given = network.outputs[1].get_node().input_value(0)
+    is_low = ops.less(given, lowest - LEVEL_MARGIN * np.abs(lowest))
+    is_high = ops.greater(given, highest + LEVEL_MARGIN * np.abs(highest))
+    alarm = ops.reduce_max(ops.convert(ops.logical_or(is_low, is_high), "f32"), [1])
+    return _with_outputs(network, [alarm.output(0)])
+
+
+def without_alarm(network: Any) -> Any:
+    """Return an `openvino.Model` whose second output is an alarm that is never raised, `(n,)` float32 zeros."""
+    ops = import_openvino().opset13
+    n_images = ops.gather(ops.shape_of(network.get_parameters()[0]), np.array([0]), np.array(0))
+    return _with_outputs(network, [ops.broadcast(np.float32(0), n_images).output(0)])
+
+
+def _with_outputs(network: Any, others: Sequence[Any]) -> Any:
+    """Return an `openvino.Model` of the features of `network` and these outputs."""
+    return import_openvino().Model([network.outputs[0], *others], network.get_parameters())
+
+
+def _quantizers_with_level(network: Any) -> list[Any]:
+    found = _quantizers(network)
+    with_level = []
+    for quantizer in found:
+        low, high = (quantizer.input_value(number).get_node().get_data() for number in (1, 2))
+        if low.min() >= -_MOST_NEGATIVE * high.max():
+            with_level.append(quantizer)
+    return with_level or found
+
+
+def _quantizers(network: Any) -> list[Any]:
+    """Return the operations that round activations, in the order in which they are computed."""
+    return [
+        node
+        for node in network.get_ordered_ops()
+        if node.get_type_name() == "FakeQuantize" and node.input_value(0).get_node().get_type_name() != "Constant"
+    ]
