@@ -197,6 +197,11 @@ class Recipe:
         return replace(self, augmentation=None)
 
     @property
+    def in_float32(self) -> Self:
+        """The recipe of the same features, computed in float32."""
+        return replace(self, precision="float32", calibration=None, fallback=None)
+
+    @property
     def has_random_weights(self) -> bool:
         """Whether the backbone was never trained: whatever is made with it must say so."""
         return self.weights.startswith("random-")

@@ -10,7 +10,6 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -256,8 +255,7 @@ def load_network(
             say_damaged(recipe, cache_dir, " ".join(str(error).split()))
     if recipe.precision == "int8":
         import_nncf()  # if it is not installed, fail before the float network is converted
-        floats = replace(recipe, precision="float32", calibration=None, fallback=None)
-        floating = load_network(floats, weights, cache_dir, dataset, show=show)
+        floating = load_network(recipe.in_float32, weights, cache_dir, dataset, show=show)
         if (fixed := fixed_batch(floating) or 1) > 1:
             raise FeatxError(
                 f"{printable(recipe.backbone)} takes {fixed} images at a time, and int8 needs a network that takes "
@@ -276,8 +274,7 @@ def load_network(
 
 def _fallback_model(recipe: Recipe, cache_dir: StoragePath) -> Any:
     """Return the `openvino.Model` that computes images which the int8 network of `recipe` does not fit."""
-    floats = replace(recipe, precision="float32", calibration=None, fallback=None)
-    return _openvino_model(read_fallback(recipe, cache_dir), floats)
+    return _openvino_model(read_fallback(recipe, cache_dir), recipe.in_float32)
 
 
 def _openvino_model(network: Network, recipe: Recipe) -> Any:

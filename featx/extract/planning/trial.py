@@ -92,7 +92,7 @@ class Trial:
         What an int8 network is made of is kept in the cache in any case.
         """
         if self.networks_dir != self.cache_dir:
-            floats = replace(self.recipe, precision="float32", calibration=None)
+            floats = self.recipe.in_float32
             load_network(floats, self.weights, self.cache_dir, None)
             copy_path = network_path(floats, self.networks_dir)
             copy_path.parent.mkdir(parents=True, exist_ok=True)
