@@ -80,7 +80,7 @@ def near_copies(
         if one != other:
             pair = (one, other) if images.rank(one) < images.rank(other) else (other, one)
             pairs[pair] = max(score, pairs.get(pair, 0.0))
-    removed = dict(_removable(images, pairs))
+    removed = dict(_removable(images, pairs, _undecided(images, stands_for)))
     across_classes: list[Problem] = []
     across_splits: list[Problem] = []
     within: list[Problem] = []
@@ -97,15 +97,27 @@ def near_copies(
                 f"shows the same photograph as {images.name(best)} of the class {label}: one of the labels is wrong"
             )
             across_classes.append(images.problem("near-copy", other, best, score, LOOK, reason))
-        elif not images.are_together(best, other):
+        elif images.are_together(best, other):
+            reason = f"shows the same photograph as {images.name(best)}, but has an exact copy that you have to look at"
+            within.append(images.problem("near-copy", other, best, score, LOOK, reason))
+        else:
             train, test = (best, other) if images.splits[best] == "train" else (other, best)
             reason = f"shows the same photograph as {images.name(test)}, so results look better than they are"
             across_splits.append(images.problem("near-copy", train, test, score, LOOK, reason))
     return [*across_classes, *across_splits, *within]
 
 
-def _removable(images: ReadableImages, pairs: dict[tuple[int, int], float]) -> Iterator[tuple[int, int]]:
-    """Yield the images that can go, each with the near-copy of its class and split that stays.
+def _undecided(images: ReadableImages, stands_for: npt.NDArray[np.int64]) -> set[int]:
+    """Return the images with an exact copy that a person has to look at: that copy would lose what it is a copy of."""
+    copies = np.flatnonzero(stands_for != np.arange(len(stands_for)))
+    pairs = zip(copies.tolist(), stands_for[copies].tolist(), strict=True)
+    return {kept for row, kept in pairs if not images.are_of_one_class(row, kept) or images.are_one_file(row, kept)}
+
+
+def _removable(
+    images: ReadableImages, pairs: dict[tuple[int, int], float], undecided: set[int]
+) -> Iterator[tuple[int, int]]:
+    """Yield the images that can go, each with the near-copy of its class and split that stays; no `undecided` ones.
 
     Whether two images show the same photograph does not follow from a third one: so each has a copy of its own that
     stays. The best images are asked first.
@@ -117,6 +129,6 @@ def _removable(images: ReadableImages, pairs: dict[tuple[int, int], float]) -> I
     gone: set[int] = set()
     for row in sorted(better, key=images.rank):
         kept = [one for one in better[row] if one not in gone]
-        if kept:
+        if kept and row not in undecided:
             gone.add(row)
             yield row, max(kept, key=lambda one: pairs[one, row])

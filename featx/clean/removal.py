@@ -106,7 +106,7 @@ def remove_files(problems: Problems, removed_dir: Path | str | None = None, *, s
     if not isinstance(problems, Problems):
         raise FeatxError(f"remove_files needs the result of find_problems. Received: {shown(problems)}")
     root = check_removable(problems.dataset).resolve()
-    folder = as_path(removed_dir).absolute() if removed_dir else _usual_folder(root)
+    folder = as_path(removed_dir).resolve() if removed_dir else _usual_folder(root)  # as restore_files will see it
     chosen = problems.to_remove
     if not chosen:
         return Moved(root, folder, ())

@@ -1,5 +1,6 @@
 """The paths of many images in one block of bytes: a Python string takes 50 bytes more than its characters."""
 
+import operator
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice, pairwise
 from operator import index
@@ -76,7 +77,7 @@ class PathTable(Sequence[str]):
     def __eq__(self, other: object) -> bool:
         if isinstance(other, PathTable):
             return self.block == other.block and np.array_equal(self.starts, other.starts)
-        return isinstance(other, tuple | list) and len(self) == len(other) and all(map(str.__eq__, self, other))
+        return isinstance(other, tuple | list) and len(self) == len(other) and all(map(operator.eq, self, other))
 
     def __repr__(self) -> str:
         shown = ", ".join(map(repr, islice(self, 3)))

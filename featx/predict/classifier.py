@@ -8,7 +8,7 @@ import math
 from abc import ABC, abstractmethod
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Self, Unpack
+from typing import Self, Unpack
 
 import numpy as np
 
@@ -25,16 +25,13 @@ from featx.extract import (
 from featx.heads import FEWEST_IMAGES, Head, TunedHead
 from featx.predict.explanations import MAX_NEAREST, N_NEAREST, Explanations, explain_predictions
 from featx.predict.predictions import Predictions
-from featx.predict.selective import find_threshold
+from featx.predict.selective import as_sure, find_threshold
 from featx.recipe import Recipe
 from featx.storage import StoragePath, as_cache_dir, as_path
 from featx.store import FeatureStore
 from featx.system import brief, shown, whole_number
 from featx.text import printable
 from featx.train import Reference, SavedRun, read_run
-
-if TYPE_CHECKING:
-    pass
 
 log = logging.getLogger("featx")
 
@@ -123,7 +120,7 @@ class ImageClassifier(ABC):
     def _predict_stored(self, images: StoredImages, threshold: float) -> Predictions:
         """Return the classes of images whose features are in the store; below the threshold, an answer is unsure."""
         probabilities, is_unlike = self._judged(images.digests, images.is_readable)
-        is_unsure = probabilities.max(axis=1) < threshold  # not so of what cannot be read
+        is_unsure = as_sure(probabilities.max(axis=1)) < threshold  # not so of what cannot be read
         _say_doubts(is_unsure, is_unlike)
         found = (self.class_names, images.paths, probabilities, images.reasons, self.is_multilabel)
         return Predictions(*found, is_unsure, is_unlike)

@@ -50,7 +50,7 @@ def find_threshold(
     Raises:
         FeatxError: no threshold can promise it.
     """
-    n = len(probability)
+    n, probability = len(probability), as_sure(probability)
     order = np.argsort(-probability, kind="stable")
     surest, n_wrong = probability[order], np.cumsum(~is_right[order], dtype=np.int64)
     delta, best = DELTA / _n_tests(n), None
@@ -66,6 +66,15 @@ def find_threshold(
     if best is None:
         raise FeatxError(_why_not(n, int(is_right.sum()), max_error))
     return best
+
+
+def as_sure(probabilities: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
+    """Return probabilities in steps of a millionth: those that differ by rounding are as sure as each other.
+
+    Of nearest neighbours that all agree, many images have the same probability, and what was held out was computed in
+    another way than what is predicted.
+    """
+    return probabilities.astype(np.float64).round(6)
 
 
 def error_bound(n_wrong: int, n: int, delta: float) -> float:

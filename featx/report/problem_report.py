@@ -5,10 +5,12 @@ from typing import Any
 
 from featx.clean import Moved, Problems, check_removable, find_problems, remove_files
 from featx.dataset import Data
+from featx.errors import system_errors
 from featx.report.folder import PAGE_NAME
 from featx.report.html.problems import problems_html
 from featx.storage import new_folder, write_text
 from featx.system import waiting
+from featx.text import printable
 from featx.train import REPORTS_NAME
 
 #: All problems; and the images without those to remove, as a table of labels.
@@ -45,7 +47,9 @@ def report_problems(
     with new_folder(report_dir, Path(REPORTS_NAME), last=PAGE_NAME) as making:
         problems = find_problems(data, show=show, **options)
         with waiting("report", show=show):
-            write_text(making.built / PROBLEMS_NAME, problems.to_csv())
-            write_text(making.built / KEPT_NAME, problems.kept.label_table())
-            write_text(making.built / PAGE_NAME, problems_html(problems, making.path))
+            page = problems_html(problems, making.path)
+            with system_errors(f"The folder {printable(making.path)}", "written"):
+                write_text(making.built / PROBLEMS_NAME, problems.to_csv())
+                write_text(making.built / KEPT_NAME, problems.kept.label_table())
+                write_text(making.built / PAGE_NAME, page)
     return problems, making.path, remove_files(problems, removed_dir, show=show) if apply else None

@@ -130,7 +130,9 @@ class FeatureStore:
     def reload(self) -> None:
         """Read the names of all rows again, those that other processes have added included."""
         mapped = {segment.path: segment for segment in self._mapped.segments} if self._mapped else {}
-        self._looked_at = look_at_segments(self.dir, self._open_segment, {**self._looked_at, **mapped})
+        damaged = {path: None for path, segment in self._looked_at.items() if segment is None}
+        known = {**self._looked_at, **mapped, **damaged}  # the index file knows nothing of later damage
+        self._looked_at = look_at_segments(self.dir, self._open_segment, known)
         opened = [segment for segment in self._looked_at.values() if segment]
         unfit = misfits(opened, self._shape, damage_of)
         for segment, reason in unfit.items():
@@ -361,11 +363,18 @@ class FeatureStore:
         return True
 
     def _write_index_file(self) -> None:
-        """Write the index of a large store again if many rows are not in it: this process maps it from now on."""
+        """Write the index of a large store again if many rows are not in it: this process maps it from now on.
+
+        The store works without it, as one that may only be read does.
+        """
         if not can_have_index(self.dir) or self._index.n_in_memory <= INDEX_ROWS:
             return
-        with self._writing(), replacing(self.dir / INDEX_NAME) as temporary:
-            write_index_file(temporary, self.recipe, RowIndex(_by_name(self.segments)))
+        try:
+            with replacing(self.dir / INDEX_NAME) as temporary:
+                write_index_file(temporary, self.recipe, RowIndex(_by_name(self.segments)))
+        except OSError as error:
+            log.debug("%s cannot be written: %s.", printable(self.dir / INDEX_NAME), error.strerror or error)
+            return
         self._mapped = read_index_file(self.dir, self.recipe)
         self.reload()
 

@@ -18,7 +18,7 @@ from featx.errors import FeatxError, StoreError
 from featx.recipe import Recipe, UnknownRecipeError
 from featx.storage import TEMPORARY_PREFIX, OddFileError, StoragePath, check_readable, check_regular, read_small
 from featx.store.feature_store import DAMAGED_PREFIX, FeatureStore, damage_of, misfits, outdated_texts
-from featx.store.index_file import INDEX_NAME, read_index_file
+from featx.store.index_file import INDEX_NAME, can_have_index, read_index_file
 from featx.store.row_index import RowIndex, look_at_segments, segment_paths
 from featx.store.segment_file import Segment, SegmentDamageError, check_rows, read_index, row_names, stated_recipe
 from featx.store.virtual_dataset import is_virtual_dataset_of, shown_segments
@@ -200,8 +200,8 @@ def mend_store(check: StoreCheck, cache_dir: StoragePath) -> None:
     for damage in check.damages:
         if damage.path.name.startswith("seg-") and damage.path.exists():
             store.quarantine(damage.path, damage.reason)
-        elif damage.path.name == "skipped.csv":
-            damage.path.unlink(missing_ok=True)  # a memory and no more: these images are tried again
+        elif damage.path.name in {"skipped.csv", INDEX_NAME}:
+            damage.path.unlink(missing_ok=True)  # a memory and no more: these images are tried again, or looked up
     store.reload()
     store.publish(again=True)
 
@@ -269,7 +269,7 @@ def _derived_damages(store_dir: StoragePath, recipe: Recipe, sound: list[Segment
             damages.append(Damage(path, "it does not show the rows of the segments"))
         told = {*outdated_texts(store_dir, recipe, sound)} & {*outdated_texts(store_dir, recipe, of_past)}
         damages += [Damage(store_dir / name, "it does not match the segments") for name in sorted(told & there)]
-    if INDEX_NAME in there and read_index_file(store_dir, recipe) is None:
+    if INDEX_NAME in there and can_have_index(store_dir) and read_index_file(store_dir, recipe) is None:
         damages.append(Damage(store_dir / INDEX_NAME, "it is not as it was written"))
     if "skipped.csv" in there:
         with suppress(FileNotFoundError):

@@ -89,6 +89,14 @@ def test_of_near_copies_in_one_class_and_split_the_best_stays(data, tmp_path):
     }
 
 
+def test_an_image_whose_exact_copy_is_to_be_looked_at_does_not_go(data, tmp_path):
+    (data / "train/sea/a link.jpg").symlink_to(data / "train/sea/sea.0.jpg")
+    images = images_of(scan(data, tmp_path / "cache"), {"train/sea/sea.1.jpg": FileLook("JPEG", 80, 96, 900, 50)})
+    (problem,) = near(images, ("train/sea/sea.0.jpg", "train/sea/sea.1.jpg"))
+    assert (problem.path, problem.suggestion) == ("train/sea/sea.0.jpg", "look at")
+    assert "has an exact copy that you have to look at" in problem.reason
+
+
 def test_each_image_that_goes_has_a_copy_of_its_own_that_stays(data, tmp_path):
     looks = {f"train/sea/sea.{number}.jpg": FileLook("JPEG", 90 - number, 90, 1, 50) for number in range(4)}
     names = list(looks)

@@ -191,6 +191,16 @@ def test_a_log_leads_to_no_folder_outside(data, problems):
     assert not (data.parent / "evil.jpg").exists()
 
 
+def test_a_folder_behind_a_link_gives_its_files_back(data, problems, tmp_path):
+    before = tree(data)
+    (tmp_path / "far" / "away").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "far" / "away", target_is_directory=True)
+    moved = remove_files(problems, tmp_path / "link" / "removed")
+    assert moved.paths
+    restore_files(tmp_path / "link" / "removed")
+    assert tree(data) == before
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -34,6 +34,7 @@ def test_a_table_says_what_a_tuple_says(names, data):
 def test_tables_are_equal_if_all_their_paths_are(one, other):
     assert (PathTable(one) == PathTable(other)) == (one == other)
     assert (PathTable(one) == tuple(other)) == (one == other)
+    assert PathTable(["a"]) != (1,)
 
 
 def test_a_number_that_is_no_path_is_an_error():

@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import binom
 
 from featx.errors import FeatxError
-from featx.predict.selective import DELTA, error_bound, find_threshold
+from featx.predict.selective import DELTA, as_sure, error_bound, find_threshold
 
 
 def test_the_bound_is_where_so_few_mistakes_have_a_probability_of_delta():
@@ -32,8 +32,8 @@ def test_the_promise_is_kept_for_19_of_20_heads():
         shares.append(accepted.mean())
         n_broken += (~new_is_right[accepted]).mean() > 0.05
         assert found.bound <= 0.05
-        assert found.n_accepted == (p >= found.probability).sum()
-        assert found.n_wrong == (~is_right[p >= found.probability]).sum()
+        assert found.n_accepted == (as_sure(p) >= found.probability).sum()
+        assert found.n_wrong == (~is_right[as_sure(p) >= found.probability]).sum()
     assert n_broken <= 300 * DELTA
     assert np.mean(shares) > 0.85
 
@@ -62,3 +62,12 @@ def test_a_head_that_is_surest_of_its_mistakes_can_promise_nothing():
     p = np.linspace(0.5, 1, 1000)
     with pytest.raises(FeatxError, match="^With 800 of 1,000 held-out images right, .* surest answers are wrong, too"):
         find_threshold(p, p < 0.9, 0.05)
+
+
+def test_rounding_tells_no_images_apart_that_are_as_sure():
+    """As of nearest neighbours that all agree: what was held out and what is predicted differ in the last digit."""
+    held_out = np.full(400, np.float32(0.9876543219))
+    threshold = find_threshold(held_out, np.ones(400, bool), 0.05)
+    predicted = np.float64(held_out[0]) + np.array([-3e-8, 0, 3e-8])
+    assert (as_sure(predicted) >= threshold.probability).all()
+    assert threshold.n_accepted == 400

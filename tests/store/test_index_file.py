@@ -1,5 +1,6 @@
 """The index file of a large store: opened without its segments, never behind them, never believed when damaged."""
 
+import errno
 import json
 import struct
 from itertools import pairwise
@@ -7,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from featx.store import feature_store
+from featx.store import feature_store, verification
 from featx.store.compaction import compact
 from featx.store.feature_store import FeatureStore
 from featx.store.index_file import INDEX_NAME, read_index_file
@@ -154,6 +155,44 @@ def test_verify_names_a_damaged_index_and_mend_writes_it_again(store):
     assert [damage.path.name for damage in check.damages] == [INDEX_NAME]
     mend_store(check, store.dir.parent)
     assert path.read_bytes() == content
+    assert check_store(store.dir).damages == ()
+
+
+def test_a_store_that_may_only_be_read_works_without_an_index(store, monkeypatch, caplog):
+    (store.dir / INDEX_NAME).unlink()
+
+    def refused(*_arguments: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(feature_store, "write_index_file", refused)
+    again = reopened(store)
+    again.publish()
+    assert is_whole(again, 30)
+    assert not caplog.text
+
+
+def test_a_damaged_segment_that_cannot_be_moved_is_told_once_though_the_index_knows_it(store, monkeypatch, caplog):
+    path = min(store.dir.glob("seg-*"))
+    content = bytearray(path.read_bytes())
+    content[int(reopened(store).segments[0].chunks.offsets[0]) + 5] ^= 1
+    path.write_bytes(content)
+
+    def refused(*_arguments: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(feature_store, "move", refused)
+    again = reopened(store)
+    with pytest.raises(feature_store.DamagedSegmentError):
+        again.read(rows(range(30))[1])
+    again.reload()
+    assert len(again) == 20
+    assert caplog.text.count("is damaged") == 1
+
+
+def test_an_index_where_featx_has_none_is_no_damage(store, monkeypatch):
+    path = store.dir / INDEX_NAME
+    path.write_bytes(path.read_bytes()[:-200])
+    monkeypatch.setattr(verification, "can_have_index", lambda _dir: False)
     assert check_store(store.dir).damages == ()
 
 
