@@ -69,6 +69,11 @@ class Fallback:
         return features
 
 
+def rounds_activations(network: Any) -> bool:
+    """Return whether an int8 `openvino.Model` rounds anything but its weights."""
+    return bool(_quantizers(network))
+
+
 def with_levels(network: Any) -> Any:
     """Return an int8 `openvino.Model` with the levels of each image, `(n, n_levels)` float32, as second output."""
     ops = import_openvino().opset13

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from featx.dataset import ImageDataset, read_batches
-from featx.engines.fallback import with_alarm, with_levels, without_alarm
+from featx.engines.fallback import rounds_activations, with_alarm, with_levels, without_alarm
 from featx.engines.networks import calibration_digest, kept_calibrations, network_path
 from featx.engines.saturation import without_saturation
 from featx.errors import FeatxError
@@ -169,6 +169,8 @@ def _checked(
         recipe: of the features.
         bar: shows how many images are done.
     """
+    if not rounds_activations(network):  # as one that ends before its first convolution
+        return without_alarm(network)
     compiled = import_openvino().Core().compile_model(without_saturation(with_levels(network)), "CPU", _FLOAT32)
     cosines, levels = np.empty(len(images)), []
     for row in range(len(images)):
@@ -186,7 +188,7 @@ def _checked(
             least,
         )
         return None
-    return with_alarm(network, np.array(levels)[cosines >= GOOD_COSINE])
+    return with_alarm(network, np.array(levels)[cosines >= min(GOOD_COSINE, np.median(cosines))])
 
 
 def _cosine(a: np.ndarray, b: np.ndarray) -> float:

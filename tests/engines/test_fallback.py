@@ -177,6 +177,18 @@ def test_a_network_without_an_alarm_is_not_taken_for_one_with(data, cache, tmp_p
     assert "belongs to another recipe" in caplog.text
 
 
+def test_a_layer_before_the_first_convolution_has_nothing_to_round(data, cache, ordinary):
+    recipes = [recipe_of(data, cache, name, layer="conv1_pad", backbone="resnet50") for name in ("float32", "int8")]
+    dataset = scan(data, cache)
+    _, weights = resolve_recipe(cache, dataset, **{**PART, "backbone": "resnet50", "layer": "conv1_pad"})
+    found = []
+    for recipe in recipes:
+        with closing(create_engine(recipe, weights, cache, dataset, EngineOptions(engine="openvino"))) as engine:
+            found.append(engine.features(ordinary))
+            assert engine.n_fallback == 0
+    assert cosines(*found).min() > 0.98
+
+
 def test_a_damaged_fallback_is_named_when_it_is_needed(data, cache, tmp_path, ordinary, engines):
     recipe = recipe_of(data, cache, "int8")
     path = network_path(recipe, tmp_path)
