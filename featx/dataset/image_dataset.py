@@ -5,9 +5,10 @@ that no copy of a training image is among those that measure it.
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from itertools import chain, repeat
 from operator import truediv
 from typing import Any, Self, TypeAlias
 
@@ -23,6 +24,9 @@ from featx.system import OnDemand, as_mask, brief, csv_lines
 _TEST_SALT = b"featx test split"
 _VALIDATION_SALT = b"featx validation part, seed %d"
 _SAMPLE_SALT = b"featx sample, seed %d"
+
+#: Rows that are made into text at a time.
+_SLAB_ROWS = 1 << 14
 
 #: Of each class, so many images stay for training.
 _MIN_TO_TRAIN = 2
@@ -212,18 +216,27 @@ class ImageDataset:
         """Return `(k, 2)` int64: the first of several identical images in one split, and each further one."""
         return _pairs(self._copies * 2 + self.is_test)
 
-    def label_table(self) -> str:
-        """Return which label, split and group each image has, as CSV that `Labels` takes.
+    def label_rows(self) -> tuple[tuple[str, ...], Iterator[tuple[str, ...]]]:
+        """Return columns and rows of a table that `Labels` takes: path, label, split and group of each image.
 
         Without test images there are no splits, and without labels the labels are empty.
         """
-        labels = [""] * self.n_images if self.class_names == (UNLABELLED,) else self.label_texts
-        columns: dict[str, Sequence[str]] = {"path": self.paths, "label": labels}
+        no_label = self.class_names == (UNLABELLED,)
+        labels = repeat("", self.n_images) if no_label else chain.from_iterable(self._label_slabs())
+        columns: dict[str, Iterable[str]] = {"path": self.paths, "label": labels}
         if self.n_test:
-            columns["split"] = ["test" if is_test else "train" for is_test in self.is_test]
+            columns["split"] = ("test" if is_test else "train" for is_test in self.is_test)
         if self.group_names:
             columns["group"] = self.group_names
-        return "".join(csv_lines(tuple(columns), zip(*columns.values(), strict=True)))
+        return tuple(columns), zip(*columns.values(), strict=True)
+
+    def label_table(self) -> str:
+        """Return which label, split and group each image has, as CSV that `Labels` takes; see `label_rows`."""
+        return "".join(csv_lines(*self.label_rows()))
+
+    def _label_slabs(self) -> Iterator[list[str]]:
+        for first in range(0, self.n_images, _SLAB_ROWS):
+            yield label_texts(self.labels[first : first + _SLAB_ROWS], self.class_names)
 
     def leaks(self) -> np.ndarray:
         """Return `(k, 2)` int64: an image in the train split, and each identical one in the test split."""

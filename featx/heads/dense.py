@@ -181,7 +181,8 @@ def train_dense(task: Task) -> Trained:
 def dense_held_out(task: Task, folds: Iterable[npt.NDArray[np.bool_]]) -> Iterator[npt.NDArray[np.float64]]:
     """Yield probabilities `(k, n_classes)` of the images that each mask, `(n,)` bool, holds out of training `dense`.
 
-    Each fold stops early by its own validation images: those that it does not hold out. The features are centred and
+    Each fold stops early by its own validation images: those that it does not hold out, or the images of the next fold
+    if it holds out all of them, as of one group. The features are centred and
     scaled by all images, which says nothing about their labels. So one Keras model, put back to its start, serves all
     folds: to trace another would take longer than to train it on a few hundred images.
     """
@@ -191,10 +192,14 @@ def dense_held_out(task: Task, folds: Iterable[npt.NDArray[np.bool_]]) -> Iterat
     compile_model(keras, trainee, optimizer)
     variables = [*trainee.variables, *optimizer.variables]
     start = [keras.ops.convert_to_numpy(variable) for variable in variables]
-    for held_out in folds:
+    folds = list(folds)
+    for held_out, following in zip(folds, [*folds[1:], *folds[:1]], strict=True):
+        is_validation = task.is_validation[~held_out]
+        if task.is_validation.any() and not is_validation.any():
+            is_validation = following[~held_out]
         for variable, value in zip(variables, start, strict=True):
             variable.assign(value)
-        replace(task, rows=task.rows[~held_out], is_validation=task.is_validation[~held_out]).fit(trainee, None)
+        replace(task, rows=task.rows[~held_out], is_validation=is_validation).fit(trainee, None)
         yield predict_proba(trainee, task.X, np.flatnonzero(held_out))
 
 

@@ -38,7 +38,7 @@ class Evidence:
 
 def why_no_evidence(head: Head | TunedHead) -> str:
     """Return why a head says nothing about positions, as a sentence; an empty one if it does."""
-    top = head if isinstance(head, Head) else head.split()[1]
+    top = head if isinstance(head, Head) else head.split[1]
     if top.layers[0].n_nearest:
         return "There is no heat map, because the head knn compares whole images: look at the nearest training images."
     if any(layer.activation != "relu" for layer in top.layers[:-1]):
@@ -87,7 +87,7 @@ def find_evidence(
     check_shape(mean[np.newaxis], head.feature_shape)
     top, labels = head, np.asarray(labels)
     if isinstance(head, TunedHead):
-        block, top = head.split()
+        block, top = head.split
         mean, X = block(mean[np.newaxis])[0], block(X)
     assert isinstance(top, Head)
     n_rows = max(1, _SLAB_BYTES // (8 * mean.size))

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -175,8 +176,9 @@ class TunedHead:
         check_probabilities(probabilities)
         return probabilities
 
+    @cached_property
     def split(self) -> tuple[Callable[[np.ndarray], np.ndarray], Head]:
-        """Return the block, from features `(n, …)` to its output `(n, …)` float32, and the dense head on that."""
+        """The block, from features `(n, …)` to its output `(n, …)` float32, and the dense head on that."""
         flatten, hidden, _, output = self._model.layers[-4:]
         block = import_keras().Model(self._model.inputs, flatten.input)
         layers = []

@@ -23,7 +23,7 @@ from featx.extract import (
     store_images,
 )
 from featx.heads import FEWEST_IMAGES, Head, TunedHead
-from featx.predict.explanations import MAX_NEAREST, N_NEAREST, Explanations, explain_predictions
+from featx.predict.explanations import MAX_NEAREST, N_NEAREST, READ_BYTES, Explanations, explain_predictions
 from featx.predict.predictions import Predictions
 from featx.predict.selective import as_sure, find_threshold
 from featx.recipe import Recipe
@@ -39,9 +39,6 @@ DEFAULT_ENGINE = EngineOptions()
 
 #: The share of images like the training images that may be called unlike them.
 FALSE_ALARMS = 0.01
-
-#: Features read from the store at a time.
-_READ_BYTES = 64 << 20
 
 
 class ImageClassifier(ABC):
@@ -151,7 +148,7 @@ class ImageClassifier(ABC):
         store = FeatureStore(self._cache_dir, self._recipe)
         rows = np.flatnonzero(is_readable)
         n_numbers = int(np.prod(store.segments[0].feature_shape)) if store.segments else 1
-        step = max(1, _READ_BYTES // (4 * n_numbers))
+        step = max(1, READ_BYTES // (4 * n_numbers))
         for start in range(0, len(rows), step):
             some = rows[start : start + step]
             X = store.read(digests[some])
@@ -257,9 +254,14 @@ class Classifier(ImageClassifier):
         """
         k = whole_number("k", k, most=MAX_NEAREST)
         threshold = 0.0 if max_error is None else self._threshold(_checked_share(max_error))
+        if (reference := self.run.reference()) is None:
+            raise FeatxError(
+                f"The run {printable(self.run.dir)} does not know its training images, because an older featx made it; "
+                f"train again with featx train-top."
+            )
         images = self._store(paths, workers, strict=strict, show=show)
         predictions, store = self._predict_stored(images, threshold), FeatureStore(self._cache_dir, self._recipe)
-        return explain_predictions(predictions, images, self.run, self._head, store, k, show=show)
+        return explain_predictions(predictions, images, self.run, self._head, store, reference, k, show=show)
 
     def __repr__(self) -> str:
         recipe = self._recipe

@@ -7,21 +7,19 @@ from typing import overload
 
 import numpy as np
 
-from featx.errors import FeatxError
 from featx.extract import StoredImages
 from featx.heads import Evidence, Head, TunedHead, find_evidence, why_no_evidence
 from featx.predict.predictions import Prediction, Predictions
 from featx.recipe import Recipe
 from featx.store import FeatureStore
 from featx.system import progress_bar
-from featx.text import printable
 from featx.train import NearestImage, Reference, SavedRun
 
 #: Training images that are named for each image, and the most that can be.
 N_NEAREST, MAX_NEAREST = 5, 1000
 
 #: Features that are in memory at a time, as float32.
-_READ_BYTES = 64 << 20
+READ_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +82,7 @@ def explain_predictions(
     run: SavedRun,
     head: Head | TunedHead,
     store: FeatureStore,
+    reference: Reference,
     k: int,
     *,
     show: bool = False,
@@ -96,22 +95,15 @@ def explain_predictions(
         run: what predicts.
         head: its head.
         store: of the run's recipe.
+        reference: the training images that the run remembers.
         k: number of training images for each image.
         show: show progress on stderr.
-
-    Raises:
-        FeatxError: an older featx made the run, or what it keeps of its training images is damaged.
     """
-    if (reference := run.reference()) is None:
-        raise FeatxError(
-            f"The run {printable(run.dir)} does not know its training images, because an older featx made it; train "
-            f"again with featx train-top."
-        )
     why = why_no_evidence(head)
     evidence: list[dict[str, Evidence]] = [{} for _ in images.paths]
     nearest: list[tuple[NearestImage, ...]] = [() for _ in images.paths]
     rows = np.flatnonzero(images.is_readable)
-    step = max(1, _READ_BYTES // (4 * int(np.prod(head.feature_shape))))
+    step = max(1, READ_BYTES // (4 * int(np.prod(head.feature_shape))))
     with progress_bar(len(rows), "explain", "images", show=show) as bar:
         for start in range(0, len(rows), step):
             some = rows[start : start + step].tolist()

@@ -27,7 +27,7 @@ from featx.heads import (
     weigh_classes,
 )
 from featx.recipe import Recipe
-from featx.storage import StoragePath, expanded, nearest_folder, read_small, write_text
+from featx.storage import StoragePath, expanded, nearest_folder, read_small
 from featx.system import brief, check_name, command_line, hardware, now, versions
 from featx.text import printable
 from featx.train.cross_validation import CrossValidated, CrossValidation
@@ -308,7 +308,7 @@ def write_run(
     write_csv(folder / "history.csv", columns, epochs)
     _write_predictions(folder / "predictions.csv", features, results, crossed)
     if crossed is None:
-        write_text(folder / SPLIT_NAME, features.dataset.label_table())
+        write_csv(folder / SPLIT_NAME, *features.dataset.label_rows())
     if not features.dataset.is_multilabel:
         trained_on = features.dataset if crossed else features.dataset.subset(~features.dataset.is_test)
         write_held_out(folder, trained_on, results)
