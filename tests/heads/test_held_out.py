@@ -8,7 +8,7 @@ from scipy.special import expit, softmax
 
 from featx.heads import held_out
 from featx.heads.calibration import at_temperature, temperature_of
-from featx.heads.dense import TrainingSet
+from featx.heads.dense import Task, TrainingSet, dense_held_out
 from featx.heads.held_out import calibrate
 from featx.heads.logistic import folds_of
 from featx.heads.registry import train_head
@@ -77,6 +77,21 @@ def noisy(n, n_classes, rng, n_features=8):
 def images_of(n, n_classes, seed=0):
     X, y = noisy(n, n_classes, np.random.default_rng(seed))
     return TrainingSet(X, y, digests_of(X), np.arange(n) % 5 == 0, n_classes)
+
+
+def test_a_fold_that_holds_out_all_validation_images_stops_early_by_the_next_one(monkeypatch):
+    task = Task.of(images_of(100, 2), Training(epochs=2))
+    folds = [np.arange(100) % 5 == number for number in range(5)]  # the first one has all validation images
+    n_validation = []
+    fit = Task.fit
+
+    def noted(task, *arguments):
+        n_validation.append(int(task.is_validation.sum()))
+        return fit(task, *arguments)
+
+    monkeypatch.setattr(Task, "fit", noted)
+    assert [len(probabilities) for probabilities in dense_held_out(task, folds)] == [20] * 5
+    assert n_validation == [20] * 5
 
 
 def loss(model, X, y):
