@@ -290,7 +290,8 @@ def less_precise(photographs, tmp_path_factory):
         cache_dir = folder / precision / "cache"
         in_float32 = shutil.copytree(run_dir, folder / precision / "float32")
         recipe = json.loads((run_dir / "recipe.json").read_text()) | {"precision": "float32"}
-        recipe.pop("calibration", None)
+        for member in ("calibration", "fallback"):
+            recipe.pop(member, None)
         (in_float32 / "recipe.json").write_text(json.dumps(recipe))
         found[precision] = (
             export_run(run_dir, cache_dir=cache_dir).path,
