@@ -247,11 +247,11 @@ def test_engines_round_bfloat16_in_different_places(by_engine):
         assert 1e-3 < distance(by_engine[engine, "bfloat16"], by_engine[engine, "float32"]) < 0.06
 
 
-def test_int8_is_another_number_near_float32(by_engine):
+def test_int8_is_near_float32(by_engine):
+    """int8 does not fit mobilenetv2 with random weights here: its least cosine was 0.9 before featx noticed."""
     float32, int8 = by_engine["openvino", "float32"], by_engine["openvino", "int8"]
-    assert distance(int8, float32) > 5e-3
     cosines = (int8 * float32).sum(axis=(1, 2, 3)) / np.sqrt((int8**2).sum((1, 2, 3)) * (float32**2).sum((1, 2, 3)))
-    assert cosines.min() > 0.9
+    assert cosines.min() > 0.98
 
 
 def test_an_engine_takes_the_rows_of_the_other_for_its_own(photos, tmp_path, networks_dir):

@@ -147,8 +147,8 @@ def test_engines_advise_only_what_every_command_takes_that_runs_one():
     found = {path.stem: advised(path) for path in modules}
     assert "--engine" in found["openvino_engine"]
     for module, names in found.items():
-        # Only who has a data set gets as far as calibrating, which the quantizer is needed for.
-        takes = with_data if module in {"quantization", "late_imports"} else with_data & of_run
+        # Only who has a data set gets as far as calibrating, or is told what --precision fast is.
+        takes = with_data if module in {"quantization", "late_imports", "precision"} else with_data & of_run
         assert names <= takes, f"{module} advises {names - takes}, which not every command takes"
 
 
