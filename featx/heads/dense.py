@@ -182,9 +182,9 @@ def dense_held_out(task: Task, folds: Iterable[npt.NDArray[np.bool_]]) -> Iterat
     """Yield probabilities `(k, n_classes)` of the images that each mask, `(n,)` bool, holds out of training `dense`.
 
     Each fold stops early by its own validation images: those that it does not hold out, or the images of the next fold
-    if it holds out all of them, as of one group. The features are centred and
-    scaled by all images, which says nothing about their labels. So one Keras model, put back to its start, serves all
-    folds: to trace another would take longer than to train it on a few hundred images.
+    if it holds out all of them, as of one group. The features are centred and scaled by all images, which says nothing
+    about their labels. So one Keras model, put back to its start, serves all folds: to trace another would take longer
+    than to train it on a few hundred images.
     """
     keras = import_keras()
     _, trainee, _, _ = _dense_trainee(keras, task)

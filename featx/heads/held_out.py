@@ -74,17 +74,18 @@ def _held_out(name: str, images: TrainingSet, training: Training) -> npt.NDArray
     """Return `(n, n_classes)`, probabilities from heads that have not seen the images; NaN of images not held out.
 
     None if there are too few to calibrate by. Groups and copies are not divided. A fold stops early by the validation
-    images among those that it is trained on.
+    images that it does not hold out, or by the next fold if it holds out all of them.
     """
     fold = folds_of(images.y, images.digests, images.n_classes, training.seed, n_folds=N_FOLDS)
     if (fold >= 0).sum() < FEWEST_IMAGES:
         return None
     sizes = np.bincount(fold[fold >= 0])
     n_needed = int(np.searchsorted(sizes.cumsum(), min(ENOUGH_IMAGES, sizes.sum()))) + 1
-    folds = [fold == number for number in range(n_needed)]
+    folds = [fold == number for number in range(len(sizes))]
     probabilities = np.full((len(images.X), images.n_classes), np.nan)
     with progress_bar(n_needed, "calibration", "trainings", show=training.show) as bar:
-        for held_out, found in zip(folds, _predicted(name, images, replace(training, show=False), folds), strict=True):
+        found_in = _predicted(name, images, replace(training, show=False), folds)
+        for held_out, found in zip(folds[:n_needed], found_in, strict=False):  # no fold is trained that is not needed
             probabilities[held_out] = found
             bar.update()
     return probabilities

@@ -94,6 +94,24 @@ def test_a_fold_that_holds_out_all_validation_images_stops_early_by_the_next_one
     assert n_validation == [20] * 5
 
 
+def test_with_many_images_one_fold_is_trained_and_it_stops_early_even_without_validation_images(monkeypatch):
+    monkeypatch.setattr(held_out, "ENOUGH_IMAGES", 20)
+    images, training = images_of(200, 2), Training(epochs=2)
+    fold = folds_of(images.y, images.digests, 2, training.seed, n_folds=held_out.N_FOLDS)
+    images = replace(images, is_validation=fold == 0)
+    n_validation = []
+    fit = Task.fit
+
+    def noted(task, *arguments):
+        n_validation.append(int(task.is_validation.sum()))
+        return fit(task, *arguments)
+
+    monkeypatch.setattr(Task, "fit", noted)
+    probabilities = held_out._held_out("dense", images, training)
+    assert n_validation == [(fold == 1).sum()]
+    assert (~np.isnan(probabilities).any(axis=1) == (fold == 0)).all()
+
+
 def loss(model, X, y):
     return -np.log(np.maximum(predict_proba(model, X)[np.arange(len(y)), y], 1e-7)).mean()
 
