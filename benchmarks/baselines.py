@@ -34,7 +34,7 @@ class PlainKeras:
         self._keras, self._tf = keras, tf
         # Keras calls the modules as featx calls the backbones: vgg16, resnet50.
         self._preprocess = getattr(keras.applications, task.backbone).preprocess_input
-        self._network = _network(keras, task)
+        self._network = keras_network(keras, task)
         self._batch_size, tuning = self._fastest_batch_size()
         self._run(2, self._batch_size)
         self._run_alone()
@@ -90,7 +90,7 @@ class PlainKeras:
         return max(best, key=best.__getitem__), best
 
 
-def _network(keras: Any, task: Task) -> Any:
+def keras_network(keras: Any, task: Task) -> Any:
     """Return the Keras application, compiled, with the weights that featx uses."""
     size = (task.image_size, task.image_size)
     application = getattr(keras.applications, find_backbone(task.backbone).application)

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import click
+from alternatives import alternatives
 from bench_table import case_text, head_text
 from case import contender_figures
 from photos import choose_photos, make_photos
@@ -42,6 +43,7 @@ class Plan:
         repeats: rounds in which each contender has its turn.
         weights: as for `featx.extract_features`.
         keras_bfloat16: whether plain Keras is measured in mixed bfloat16, too.
+        alternatives: whether ONNX Runtime and PyTorch are measured, too, as far as they are installed.
         matrix_size: rows and columns of the largest matrices that show what the machine can do.
     """
 
@@ -52,6 +54,7 @@ class Plan:
     repeats: int
     weights: str
     keras_bfloat16: bool
+    alternatives: bool
     matrix_size: int
 
     def images_at(self, image_size: int) -> int:
@@ -91,6 +94,9 @@ def _contenders(task: Task, plan: Plan) -> Iterator[tuple[str, Task]]:
     yield "Keras float32", replace(task, contender="plain-keras")
     if plan.keras_bfloat16:
         yield "Keras bfloat16", replace(task, contender="plain-keras", precision="bfloat16")
+    if plan.alternatives:
+        for name, contender, precision in alternatives(task):
+            yield name, replace(task, contender=contender, precision=precision)
     for precision in plan.precisions:
         yield f"featx {precision}", replace(task, contender="featx", precision=precision)
 
@@ -146,6 +152,7 @@ def _keep(figures: Figures, path: Path | None) -> None:
 @click.option("--repeats", type=click.IntRange(1), default=3, show_default=True)
 @click.option("--weights-dir", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--keras-bfloat16", is_flag=True, help="Measure plain Keras in mixed bfloat16, too.")
+@click.option("--alternatives", is_flag=True, help="Measure ONNX Runtime and PyTorch, too, if they are installed.")
 @click.option("--other-stages/--no-other-stages", default=True, help="Measure stage two and the baselines, too.")
 @click.option("--quick", is_flag=True, help="A few tiny images, to see that all of it works.")
 @click.option("--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="Write all figures here.")

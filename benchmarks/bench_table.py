@@ -67,7 +67,7 @@ def _row(name: str, figures: Figures) -> tuple[str, ...]:
         f"{alone['end_to_end_share']['median']:.0%}",
         f"{alone['share_of_limit']['median']:.0%}",
         f"{whole['peak_memory_bytes'] / 2**30:.1f} GiB",
-        f"{figures['agreement']['median_cosine']:.4f}",
+        "–" if figures["facts"].get("own_weights") else f"{figures['agreement']['median_cosine']:.4f}",
     )
 
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from alternatives import OnnxRuntime, PyTorch
 from baselines import PlainKeras
 from limits import MatrixProducts
 from stage_one import Preparation, StageOne
@@ -30,6 +31,8 @@ CONTENDERS: dict[str, Callable[[Task], Runner]] = {
     "preparation": Preparation,
     "plain-keras": PlainKeras,
     "featx": StageOne,
+    "onnxruntime": OnnxRuntime,
+    "pytorch": PyTorch,
     "matrix-products": MatrixProducts,
 }
 

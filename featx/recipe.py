@@ -24,6 +24,9 @@ DTYPES = ("float16", "float32")
 #: Arithmetic of the forward pass.
 PRECISIONS = ("float32", "bfloat16", "int8")
 
+#: The name of the backbone in the recipe of decoded images, which no network has seen.
+_PIXELS = "pixels"
+
 #: Arithmetic for images that an int8 network is not made for.
 FALLBACKS = ("float32",)
 
@@ -190,6 +193,28 @@ class Recipe:
         named.append("views" if self.augmentation else None)
         parts = (re.sub(r"[^A-Za-z0-9_.]+", "_", name)[:_MAX_NAME].lstrip("._") for name in named if name)
         return "-".join([*parts, self.key[:8]])
+
+    @classmethod
+    def of_pixels(cls, image_size: tuple[int, int], aspect_ratio: str | None) -> Self:
+        """Return what decides the pixels of images that were decoded and resized, `(height, width, 3)` uint8.
+
+        featx keeps them in a store of this recipe, as `featx.extract.pixels` says; no network computes it.
+        """
+        return cls(
+            backbone=_PIXELS,
+            weights="none",
+            layer="rgb",
+            image_size=image_size,
+            preprocessing="none",
+            precision="none",
+            dtype="uint8",
+            aspect_ratio=aspect_ratio,
+        )
+
+    @property
+    def is_of_pixels(self) -> bool:
+        """Whether this is the recipe of decoded images, not of features."""
+        return self.backbone == _PIXELS
 
     @property
     def of_images(self) -> Self:

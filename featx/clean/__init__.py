@@ -7,4 +7,4 @@ suggestion.
 from featx.clean.find import find_problems
 from featx.clean.labels import LEAST_AGREEMENT, Doubt, find_doubts, share_agreed
 from featx.clean.problems import COLUMNS, KINDS, LOOK, REMOVE, Problem, Problems
-from featx.clean.removal import LOG_NAME, Moved, check_removable, remove_files, restore_files
+from featx.clean.removal import Moved, check_removable, folder_for_removed, remove_files, restore_files

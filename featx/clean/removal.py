@@ -4,6 +4,7 @@ A log in that folder says where each file was. The log is on the disk before the
 even if the process is killed. If a file in the log is not in the folder, it was not moved, or it is back.
 """
 
+import errno
 import json
 import logging
 import os
@@ -84,7 +85,23 @@ def check_removable(data: Data) -> Path:
         raise FeatxError(
             f"featx moves no files that a table of labels names, because the table would then be wrong. {advice}"
         )
-    return root
+    return root.resolve()
+
+
+def folder_for_removed(root: Path, removed_dir: Path | str | None = None) -> Path:
+    """Return the folder that removed files of the data set in `root` go to; nothing is changed.
+
+    Args:
+        root: what `check_removable` returns.
+        removed_dir: as for `remove_files`.
+
+    Raises:
+        FeatxError: it cannot be used, as far as can be told without making it.
+    """
+    folder = as_path(removed_dir).resolve() if removed_dir else _usual_folder(root)  # as restore_files will see it
+    with system_errors(f"The folder {printable(folder)}", "used", " Choose another one with --removed-dir."):
+        _check_folder(root, folder)
+    return folder
 
 
 def remove_files(problems: Problems, removed_dir: Path | str | None = None, *, show: bool = False) -> Moved:
@@ -105,8 +122,8 @@ def remove_files(problems: Problems, removed_dir: Path | str | None = None, *, s
     """
     if not isinstance(problems, Problems):
         raise FeatxError(f"remove_files needs the result of find_problems. Received: {shown(problems)}")
-    root = check_removable(problems.dataset).resolve()
-    folder = as_path(removed_dir).resolve() if removed_dir else _usual_folder(root)  # as restore_files will see it
+    root = check_removable(problems.dataset)
+    folder = folder_for_removed(root, removed_dir)
     chosen = problems.to_remove
     if not chosen:
         return Moved(root, folder, ())
@@ -159,29 +176,37 @@ def _usual_folder(root: Path) -> Path:
     return root.with_name(f"{root.name}-removed") if root.name else root / ".removed"
 
 
-def _prepared(root: Path, folder: Path, chosen: Sequence[Problem]) -> list[_Entry]:
-    """Make the folder, and write where each file will be into its log, and to the disk.
+def _check_folder(root: Path, folder: Path) -> None:
+    """Raise unless files of `root` can be moved to the folder, as far as can be told without making it.
 
     Raises:
         FeatxError: it is on another disk, or has something in it that featx has not moved there.
-        OSError: it cannot be made or written.
+        OSError: it cannot be read.
     """
-    log_path = folder / LOG_NAME
     is_used = folder.is_dir() and any(path.name != OUTPUT_MARK for path in folder.iterdir())
-    if is_used and not log_path.is_file():
+    if is_used and not (folder / LOG_NAME).is_file():
         raise FeatxError(f"The folder {printable(folder)} is not empty: choose another one with --removed-dir.")
     if is_used and (used_by := _read_log(folder)[0]) != root:
         raise FeatxError(
             f"The folder {printable(folder)} has files of {printable(used_by)}: choose another one with --removed-dir."
         )
-    make_folder(folder)
-    if folder.stat().st_dev != root.stat().st_dev:
-        with suppress(OSError):  # it was there before
-            folder.rmdir()
+    there = next((path for path in (folder, *folder.parents) if path.exists()), None)
+    if there and not there.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+    if there is None or (root.is_dir() and there.stat().st_dev != root.stat().st_dev):
         raise FeatxError(
             f"The folder {printable(folder)} is not on the same disk as {printable(root)}: choose another one with "
             f"--removed-dir."
         )
+
+
+def _prepared(root: Path, folder: Path, chosen: Sequence[Problem]) -> list[_Entry]:
+    """Make the folder, and write where each file will be into its log, and to the disk.
+
+    Raises:
+        OSError: it cannot be made or written.
+    """
+    make_folder(folder)
     mark_folder(folder)
     taken: set[str] = set()
     entries = [_Entry(problem.path, _free_name(folder, problem.path, taken)) for problem in chosen]

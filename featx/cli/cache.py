@@ -196,7 +196,11 @@ def _about(entry: CacheEntry) -> str:
             if is_held(entry.path)
             else "left by a featx command that was killed",
         }.get(entry.kind, "not featx's")
-    parts = [f"{entry.store.recipe.precision}, {entry.store.recipe.dtype}" if entry.store.recipe else "no known recipe"]
+    recipe = entry.store.recipe
+    if recipe is None:
+        parts = ["no known recipe"]
+    else:
+        parts = ["decoded images" if recipe.is_of_pixels else f"{recipe.precision}, {recipe.dtype}"]
     if entry.store.quarantined:
         parts.append(f"{len(entry.store.quarantined)} damaged segments quarantined")
     if entry.unfinished_bytes:
@@ -237,7 +241,7 @@ def check_text(check: CacheCheck, cache_dir: StoragePath, *, mended: bool) -> Sh
         elsewhere = [] if cache_dir == Path(DEFAULT_CACHE_DIR) else ["--cache-dir", str(cache_dir)]
         command = shell_line(["featx", "cache", "verify", "--mend", *elsewhere])
         lines.append(f"Nothing was changed. To quarantine the damaged files: {command}")
-    lost = [store for store in check.stores if store.recipe and _n_lost(store) != 0]
+    lost = [store for store in check.stores if store.recipe and not store.recipe.is_of_pixels and _n_lost(store) != 0]
     if lost:
         lines += ["Then compute the lost features again:", *(f"  {_extraction(store)}" for store in lost)]
     return shown_text(lines)
@@ -247,7 +251,9 @@ def _store_lines(store: StoreCheck) -> Iterator[str]:
     yield f"{store.dir.name}: {store.n_rows:,} images, no damage."
     yield from map(_damage_line, store.damages)
     n_lost = _n_lost(store)
-    if n_lost != 0:
+    if n_lost != 0 and store.recipe and store.recipe.is_of_pixels:
+        yield "  These images are decoded again when they are needed."
+    elif n_lost != 0:
         cost = "" if store.mending_s is None else f", about {duration(store.mending_s)} at the rate of the others"
         images = "An unknown number of images" if n_lost is None else f"{n_lost:,} images"
         yield f"  {images} must be computed again{cost}."

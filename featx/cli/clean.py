@@ -1,15 +1,17 @@
 """`featx clean`: finds what is wrong with the images of a data set, and moves files out of it and back."""
 
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 
-from featx.clean import KINDS, Moved, Problems, restore_files
+from featx.clean import KINDS, Moved, Problems, check_removable, restore_files
 from featx.cli import options as opt
 from featx.cli.compare import open_in_browser
 from featx.dataset import ImageFolders
+from featx.errors import FeatxError
 from featx.system import as_argument, shell_line
 from featx.text import Shown, printable, shown_text
 
@@ -90,15 +92,28 @@ def _text(problems: Problems, report_dir: Path, moved: Moved | None) -> Shown:
     """Return the numbers of problems, what happened to the files, and where the report is, for a terminal."""
     from featx.report import PAGE_NAME, counts_table, data_text
 
-    n = len(problems.to_remove)
-    if moved is None and n:
-        files = "the file" if n == 1 else f"the {n:,} files"
-        advice = [f"Add --apply to move {files} with the suggestion remove out of {printable(problems.dataset.root)}."]
-    else:
-        advice = _moved_lines(moved) if moved else []
+    advice = _moved_lines(moved) if moved else list(_advice(problems, report_dir))
     page = (report_dir / PAGE_NAME).absolute().as_uri()
     lines = [data_text(problems), *problems.not_checked, "", *advice, f"Report: {report_dir}", page]
     return shown_text([*counts_table(problems).split("\n"), *lines])
+
+
+def _advice(problems: Problems, report_dir: Path) -> Iterator[str]:
+    """Yield how to do without the files with the suggestion remove, if there are any."""
+    from featx.report import KEPT_NAME
+
+    n = len(problems.to_remove)
+    if not n:
+        return
+    files = "the file" if n == 1 else f"the {n:,} files"
+    root = printable(problems.dataset.root)
+    try:
+        check_removable(problems.dataset)
+    except FeatxError:
+        table = shell_line(["--labels", str(report_dir / KEPT_NAME)])
+        yield f"To train without {files} with the suggestion remove: {table}"
+    else:
+        yield f"Add --apply to move {files} with the suggestion remove out of {root}."
 
 
 def _moved_lines(moved: Moved) -> list[str]:

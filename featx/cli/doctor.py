@@ -65,7 +65,9 @@ def _fast(found: Diagnosis) -> str:
 
 
 def _cache(found: Diagnosis) -> str:
-    stores = [entry.store for entry in found.cache if entry.store]
+    stores = [
+        one.store for one in found.cache if one.store and not (one.store.recipe and one.store.recipe.is_of_pixels)
+    ]
     n_rows, n_bytes = sum(store.n_images for store in stores), sum(entry.size_bytes for entry in found.cache)
     if not found.cache:
         return f"{printable(found.cache_dir)} is empty"

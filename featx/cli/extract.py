@@ -32,6 +32,12 @@ SKIPPED_SHOWN = 10
     "DATA and the cache under the same paths.  [default: this machine only]",
 )
 @opt.VIEWS
+@opt.option(
+    "--keep-pixels",
+    is_flag=True,
+    help="Also keep the decoded images, so that other networks with the same image size decode nothing. This takes "
+    "HEIGHT × WIDTH × 3 bytes an image.",
+)
 @click.option("--preview", is_flag=True, help="Draw some images with their views into a picture, and extract nothing.")
 @opt.OUTPUT
 def extract(data: ImageFolders, cache_dir: StoragePath, preview: bool, output: opt.Output, **options: Any) -> None:
@@ -42,6 +48,7 @@ def extract(data: ImageFolders, cache_dir: StoragePath, preview: bool, output: o
       featx extract data/ --backbone vgg16 --image-size 150
       featx extract data/ --views 8 --flip --rotation 20 --preview
       featx extract data/ --ray auto
+      featx extract data/ --backbone resnet50 --image-size 224 --keep-pixels
     """
     if preview:
         from featx.report import draw_preview
@@ -81,6 +88,8 @@ def extraction_text(extraction: Extraction) -> Shown:
             f"{duration(timings.forward_s)} for the network, {duration(timings.write_s)} for writing; "
             f"{duration(extraction.elapsed_s)} in total."
         )
+    if timings.n_kept:
+        lines.append(f"featx had kept the pixels of {timings.n_kept:,} images, so it did not decode them again.")
     if extraction.faster:
         faster = extraction.faster
         lines.append(f"{faster.precision} would have taken about {duration(faster.elapsed_s)}: --precision fast.")
@@ -111,7 +120,8 @@ def _views_lines(extracted: ExtractedViews) -> list[str]:
     ]
     if extracted.n_computed:
         rate = extracted.n_computed / extracted.timings.elapsed_s
-        lines.append(f"{duration(extracted.timings.elapsed_s)} for the views ({rate:,.0f} views/s).")
+        decoding = ", without decoding, since featx had kept the pixels" if extracted.timings.n_kept else ""
+        lines.append(f"{duration(extracted.timings.elapsed_s)} for the views ({rate:,.0f} views/s{decoding}).")
     return lines
 
 

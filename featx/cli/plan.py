@@ -1,5 +1,6 @@
 """What `featx plan` says: a few lines and one table for people, and the same as JSON."""
 
+import math
 import shutil
 import textwrap
 from dataclasses import asdict
@@ -150,10 +151,12 @@ def _features_lines(plan: Plan) -> list[str]:
     segments = [one.disk.n_segments for one in plan.estimates if one.disk.n_segments]
     n_segments = "–".join(f"{n:,}" for n in dict.fromkeys((min(segments), max(segments))))
     unit = "segment" if max(segments) == 1 else "segments"
+    pixel_bytes = math.prod(plan.image_size) * 3
     return [
         f"Features of {plan.layer} {plan.feature_shape} {plan.dtype}, {size(plan.image_bytes)} an image, in "
         f"{n_segments} {unit}. Stage two holds several copies of all "
-        f"features in memory: {size(plan.training_bytes)} each."
+        f"features in memory: {size(plan.training_bytes)} each.",
+        f"--keep-pixels would take {size(pixel_bytes)} more for each image: {size(plan.n_images * pixel_bytes)}.",
     ]
 
 

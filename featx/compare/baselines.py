@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from featx.dataset import DimImage, ImageDataset, dim_sentence, images_of, read_batches
+from featx.dataset import DimImage, ImageDataset, dim_sentence, images_of, no_pixels, read_batches
 from featx.errors import ImageError
-from featx.extract import RecipeOptions
+from featx.extract import KeptPixels, RecipeOptions
 from featx.heads import (
     Targets,
     Trained,
@@ -41,6 +41,9 @@ log = logging.getLogger("featx")
 #: The baseline that is a head on features: its name, backbone and head (see `featx.heads.dense`), and the views of each
 #: training image, unless the user wants another number.
 REPORT_RESNET50, REPORT_BACKBONE, REPORT_HEAD, REPORT_N_VIEWS = "report-resnet50", "resnet50", "softmax", 4
+
+#: What a detail is called that says for how many images, and views, pixels were kept from before.
+KEPT_PIXELS = "images_not_decoded"
 
 #: Images decoded at a time.
 _PORTION = 256
@@ -135,6 +138,7 @@ def train_on_pixels(
     import_keras()  # its start is no part of training
     reset_peak_memory()
     dim: list[DimImage] = []
+    kept: list[int] = []
     decoded = partial(
         _decoded,
         image_size=baseline.image_size,
@@ -142,6 +146,7 @@ def train_on_pixels(
         cache_dir=cache_dir,
         workers=workers,
         dim=dim,
+        kept=kept,
         show=training.show,
     )
     started = time.perf_counter()
@@ -150,7 +155,8 @@ def train_on_pixels(
         weights = weigh_classes(training.class_weights, y, dataset.class_names)
         n_classes = len(dataset.class_names)
         trained = baseline.train(pixels, y, is_validation, training, n_classes=n_classes, class_weights=weights)
-    trained = replace(trained, fit_s=time.perf_counter() - started)
+    noted = {KEPT_PIXELS: sum(kept)} if sum(kept) else {}
+    trained = replace(trained, fit_s=time.perf_counter() - started, details={**trained.details, **noted})
     with decoded(dataset.subset(is_test)) as pixels:
         if dim:
             log.warning("%s", dim_sentence(dim))
@@ -230,21 +236,32 @@ def _decoded(
     cache_dir: StoragePath,
     workers: int | None,
     dim: list[DimImage],
+    kept: list[int],
     show: bool,
 ) -> Iterator[np.ndarray]:
     """Yield the pixels `(n, height, width, 3)` uint8 of a data set; on disk, so that they need not fit in memory.
 
-    Images that come out nearly black are added to `dim`.
+    Images that come out nearly black are added to `dim`, and how many were not decoded to `kept`.
     """
     paths = [dataset.root / path for path in dataset.paths]
     shape = (len(paths), *image_size, 3)
     with scratch_array(cache_dir, shape, np.uint8, "Training from scratch", "decoded images") as pixels:
-        batches = read_batches(paths, dataset.digests, image_size, _PORTION, workers, aspect_ratio=aspect_ratio)
+        known = KeptPixels(cache_dir, image_size, aspect_ratio)
+        batches = read_batches(
+            paths,
+            dataset.digests,
+            image_size,
+            _PORTION,
+            workers,
+            aspect_ratio=aspect_ratio,
+            kept=known.read if known.save_time(len(paths)) else no_pixels,
+        )
         with closing(batches), progress_bar(len(paths), "decode", "images", show=show) as bar:
             for batch in batches:
                 for image in batch.unreadable:
                     raise ImageError(f"{printable(paths[image.row])} cannot be read any more: {image.reason}.")
                 pixels[batch.rows] = batch.images
+                kept.append(batch.n_kept)
                 dim += [DimImage.of(images_of(dataset), noted) for noted in batch.dim]
                 bar.update(len(batch.rows))
         yield pixels

@@ -19,7 +19,7 @@ from featx.backbones import (
     find_weights,
     is_network_file,
 )
-from featx.compare.baselines import BASELINES, REPORT_HEAD, REPORT_RESNET50, train_on_pixels
+from featx.compare.baselines import BASELINES, KEPT_PIXELS, REPORT_HEAD, REPORT_RESNET50, train_on_pixels
 from featx.compare.mistakes import Reasons, explain_mistakes
 from featx.compare.result import Approach, CurvePoint
 from featx.dataset import Data, ImageDataset, sample_mask
@@ -450,7 +450,11 @@ def _evaluation(candidate: Candidate, name: str, results: list[Result], cost: Ti
         confusion=confusion,
         p_value=None,
         image_size=candidate.image_size,
-        details={**({"layer": candidate.layer} if candidate.layer else {}), **result.details},
+        details={
+            **({"layer": candidate.layer} if candidate.layer else {}),
+            **({KEPT_PIXELS: cost.n_kept} if cost.n_kept else {}),
+            **result.details,
+        },
         notes=(),
         repeats=tuple(result.metrics.accuracy for result in results) if len(results) > 1 else (),
     )

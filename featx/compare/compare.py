@@ -16,6 +16,7 @@ import numpy.typing as npt
 from featx.backbones import NetworkClass, is_network_file, make_class_map, read_class_list
 from featx.compare.baselines import (
     BASELINE_NAMES,
+    KEPT_PIXELS,
     REPORT_BACKBONE,
     REPORT_RESNET50,
     report_resnet50_options,
@@ -211,7 +212,7 @@ def compare_approaches(
     candidate_of = partial(baseline_candidate, cache_dir=cache_dir, workers=workers, aspect_ratio=aspect_ratio)
     dataset, evaluations, left_out = _evaluate_all(requests, baselines, candidate_of, scanned, how, runs_dir)
     stores = [cache_dir / recipe.slug for recipe in recipes]
-    limits = [*_random_weights_warnings(recipes), *_sample_warnings(scanned)]
+    limits = [*_random_weights_warnings(recipes), *_sample_warnings(scanned), *_kept_pixels_warnings(evaluations)]
     warnings = [*limits, *data_warnings(scanned, dataset, stores), *warnings, *left_out]
     comparison = _comparison(dataset, recipes, evaluations, how, warnings)
     return _analysed(comparison, dataset, evaluations, skipped, cache_dir, training)
@@ -498,6 +499,13 @@ def _random_weights_warnings(recipes: Sequence[Recipe]) -> tuple[str, ...]:
         for recipe in recipes
         if recipe.has_random_weights
     )
+
+
+def _kept_pixels_warnings(evaluations: Sequence[Evaluation]) -> tuple[str, ...]:
+    """Return a sentence about what would have taken longer if the images had been decoded for it."""
+    approaches = [one.approach for one in evaluations if KEPT_PIXELS in one.approach.details]
+    names = ", ".join(printable(one.name) for one in approaches)
+    return (f"featx had kept pixels of the images, so the time does not include decoding: {names}.",) if names else ()
 
 
 def _sample_warnings(dataset: ImageDataset) -> tuple[str, ...]:

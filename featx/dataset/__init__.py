@@ -25,6 +25,7 @@ from featx.dataset.loader import (
     digest_sources,
     images_in,
     images_of_sources,
+    no_pixels,
     read_batches,
     source_path,
 )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
+from featx.dataset.path_table import PathTable
 from featx.errors import DatasetError, FeatxError
 from featx.images import IMAGE_SUFFIXES
 from featx.storage import OUTPUT_MARK, RemotePath, StatKey, StoragePath, nearest_folder
@@ -20,8 +21,8 @@ log = logging.getLogger("featx")
 #: How a data set's folder should look, for errors.
 EXPECTED = "Lay the images out as train/CLASS/* with test/CLASS/*, or just CLASS/*."
 
-#: One thing in a folder: its name there, its whole path, and whether it is a folder.
-_Entry: TypeAlias = tuple[str, str, bool]
+#: One thing in a folder: its name there, and whether it is a folder.
+_Entry: TypeAlias = tuple[str, bool]
 
 #: The digests of image files in a cache.
 DATABASE_NAME = "digests.sqlite"
@@ -63,7 +64,7 @@ class Contents(NamedTuple):
     """
 
     subfolders: dict[str, str]
-    images: tuple[str, ...]
+    images: PathTable
     others: tuple[str, ...]
     reason: str = ""
     outputs: tuple[str, ...] = ()
@@ -79,7 +80,7 @@ class FolderListing:
         unreadable: (folder, reason) for folders that could not be listed.
     """
 
-    images: tuple[str, ...]
+    images: PathTable
     others: tuple[str, ...]
     unreadable: tuple[tuple[str, str], ...]
 
@@ -115,7 +116,7 @@ class Folders:
                 if (identity := self._identity(current)) in visited:
                     continue
             except OSError as error:
-                yield current, Contents({}, (), (), error.strerror or str(error))
+                yield current, Contents({}, PathTable(), (), error.strerror or str(error))
                 continue
             visited.add(identity)
             contents = self.contents(current)
@@ -158,7 +159,7 @@ class Folders:
     def has_own_images(self, folder: str) -> bool:
         """Return whether there are images in a folder of featx's that featx has not written: its own are PNG files."""
         return any(
-            not is_folder and _suffix(name) in IMAGE_SUFFIXES - {".png"} for name, _, is_folder in self._entries(folder)
+            not is_folder and _suffix(name) in IMAGE_SUFFIXES - {".png"} for name, is_folder in self._entries(folder)
         )
 
     def files(self, paths: Sequence[str]) -> Sequence[str] | Sequence[RemotePath]:
@@ -166,24 +167,21 @@ class Folders:
         return paths
 
     def _list(self, folder: str) -> Contents:
-        subfolders: dict[str, str] = {}
-        images: list[str] = []
-        others: list[str] = []
-        outputs: list[str] = []
+        names: dict[bool, list[str]] = {False: [], True: []}
         try:
-            entries = sorted(self._entries(folder))
+            for name, is_folder in self._entries(folder):
+                if not (name.startswith(".") or name == "__MACOSX"):
+                    names[is_folder].append(name)
         except OSError as error:
-            return Contents({}, (), (), error.strerror or str(error))
-        for name, path, is_folder in entries:
-            if name.startswith(".") or name == "__MACOSX":
-                continue
-            if not is_folder:
-                (images if _suffix(name) in IMAGE_SUFFIXES else others).append(name)
-            elif self._is_output(path):
-                outputs.append(path)
-            else:
-                subfolders[name] = path
-        return Contents(subfolders, tuple(images), tuple(others), outputs=tuple(outputs))
+            return Contents({}, PathTable(), (), error.strerror or str(error))
+        files, paths = sorted(names[False]), {name: self._path(folder, name) for name in sorted(names[True])}
+        outputs = tuple(path for path in paths.values() if self._is_output(path))
+        return Contents(
+            {name: path for name, path in paths.items() if path not in outputs},
+            PathTable(name for name in files if _suffix(name) in IMAGE_SUFFIXES),
+            tuple(name for name in files if _suffix(name) not in IMAGE_SUFFIXES),
+            outputs=outputs,
+        )
 
     def _is_output(self, folder: str) -> bool:
         """Return whether featx has made a folder: by the mark that it wrote, or else by what is in it.
@@ -199,8 +197,8 @@ class Folders:
             entries = [entry for entry in self._entries(folder) if not entry[0].startswith(".")]
         except OSError:
             return False
-        files = {name for name, _, is_folder in entries if not is_folder}
-        subfolders = {name: path for name, path, is_folder in entries if is_folder}
+        files = {name for name, is_folder in entries if not is_folder}
+        subfolders = {name: self._path(folder, name) for name, is_folder in entries if is_folder}
         images = {name for name in files if _suffix(name) in IMAGE_SUFFIXES}
         if images or any(kind <= files for kind in _KINDS):
             kinds = _WITH_PICTURES if images else _KINDS
@@ -214,13 +212,17 @@ class Folders:
         return name not in _CACHE_FOLDERS and not self._is_output(folder) and bool(self.holders(folder))
 
     def _entries(self, folder: str) -> Iterable[_Entry]:
-        """Return what is in a folder.
+        """Yield what is in a folder.
 
         Raises:
             OSError: it cannot be listed.
         """
         with os.scandir(folder) as entries:
-            return [(entry.name, f"{folder.rstrip('/')}/{entry.name}", _is_folder(entry)) for entry in entries]
+            for entry in entries:
+                yield entry.name, _is_folder(entry)
+
+    def _path(self, folder: str, name: str) -> str:
+        return f"{folder.rstrip('/')}/{name}"
 
     def _size(self, path: str) -> int | None:
         """Return the bytes of a file; None if there is none."""
@@ -295,10 +297,13 @@ class Elsewhere(Folders):
     def _add(self, path: str, *, is_folder: bool) -> None:
         above, _, name = path.rpartition("/")
         self._add_folder(above)
-        self._in[above].add((name, f"{self._root}/{path}", is_folder))
+        self._in[above].add((name, is_folder))
 
     def _entries(self, folder: str) -> Iterable[_Entry]:
         return self._in.get(folder.removeprefix(str(self._root)).removeprefix("/"), ())
+
+    def _path(self, folder: str, name: str) -> str:
+        return f"{folder}/{name}"
 
     def _size(self, path: str) -> int | None:
         below = path.removeprefix(str(self._root)).removeprefix("/")
@@ -373,7 +378,8 @@ def list_folder(folder: str, folders: Folders | None = None) -> FolderListing:
         others += [f"{path}/{name}" for name in contents.others]
         if contents.reason:
             unreadable.append((path, contents.reason))
-    return FolderListing(tuple(sorted(images)), tuple(sorted(others)), tuple(sorted(unreadable)))
+    images.sort()
+    return FolderListing(PathTable(images), tuple(sorted(others)), tuple(sorted(unreadable)))
 
 
 def files_of(path: StoragePath) -> list[StoragePath]:

@@ -241,12 +241,19 @@ class Batch:
         rows: `(n,)` int64, the position of each image in the sequence that was asked for.
         unreadable: those left out.
         dim: those that look nearly black; of several views of one image perhaps only the first.
+        n_kept: images whose pixels were kept from before.
     """
 
     images: np.ndarray
     rows: np.ndarray
     unreadable: tuple[Unreadable, ...]
     dim: tuple[Dim, ...]
+    n_kept: int
+
+
+def no_pixels(_digests: Sequence[bytes]) -> Mapping[bytes, np.ndarray]:
+    """Return that no pixels are kept of any image."""
+    return {}
 
 
 def read_batches(
@@ -259,6 +266,7 @@ def read_batches(
     aspect_ratio: str | None = None,
     views: np.ndarray | int = 0,
     augmentation: Augmentation | None = None,
+    kept: Callable[[Sequence[bytes]], Mapping[bytes, np.ndarray]] = no_pixels,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> Generator[Batch, None, None]:
     """Yield the images from `sources`, or views of them, in batches made of `batch_size` each.
@@ -276,6 +284,8 @@ def read_batches(
         aspect_ratio: what keeps that of an image, see `featx.images.decode_image`; None stretches images.
         views: the number of each one's view, `(n,)`, or one number for all; 0 is the image itself.
         augmentation: how views other than 0 are made.
+        kept: returns pixels `(height, width, 3)` uint8 by digest, of those of the images with these digests that were
+            decoded before; these files are not read again. Threads call it.
         interrupted: whether to end before the next batch that is not ready yet.
     """
     views = np.broadcast_to(views, len(sources))
@@ -284,15 +294,16 @@ def read_batches(
     portion = max(1, min(PORTION, batch_size // workers))
     n_ahead = look_ahead(image_size, batch_size)
 
-    def decode(first: int, pixels: np.ndarray) -> list[Unreadable | Dim]:
-        """Fill `pixels` with the images from `first` on; return what there is to say of them."""
+    def decode(first: int, pixels: np.ndarray) -> tuple[list[Unreadable | Dim], int]:
+        """Fill `pixels` with the images from `first` on; return what there is to say, and how many were kept."""
         rows = range(first, first + len(pixels))
-        decoder = _Decoder(image_size, aspect_ratio, augmentation)
+        known = kept(list(dict.fromkeys(digests[row].tobytes() for row in rows)))
+        decoder = _Decoder(image_size, aspect_ratio, augmentation, known)
         results = (
             decoder.decode(row, sources[row], digests[row].tobytes(), int(views[row]), pixels[row - first])
             for row in rows
         )
-        return [result for result in results if result]
+        return [result for result in results if result], sum(digests[row].tobytes() in known for row in rows)
 
     pool = ReaderThreads(workers, "featx-decode")
     with quiet_pillow():
@@ -331,7 +342,7 @@ class _Decoding:
 
     first: int
     pixels: np.ndarray
-    tasks: list[Future[list[Unreadable | Dim]]]
+    tasks: list[Future[tuple[list[Unreadable | Dim], int]]]
 
     def is_ready(self, unless: Callable[[], bool]) -> bool:
         """Wait for the threads; give up, and return False, as soon as `unless` says so."""
@@ -342,22 +353,28 @@ class _Decoding:
 
     def batch(self) -> Batch:
         """Return the batch, once the threads are ready."""
-        noted = [note for task in self.tasks for note in task.result()]
+        noted = [note for task in self.tasks for note in task.result()[0]]
+        n_kept = sum(task.result()[1] for task in self.tasks)
         unreadable = tuple(note for note in noted if isinstance(note, Unreadable))
         dim = tuple(note for note in noted if isinstance(note, Dim))
         rows = np.arange(self.first, self.first + len(self.pixels), dtype=np.int64)
         if not unreadable:
-            return Batch(self.pixels, rows, unreadable, dim)
+            return Batch(self.pixels, rows, unreadable, dim, n_kept)
         is_readable = ~np.isin(rows, [image.row for image in unreadable])
-        return Batch(self.pixels[is_readable], rows[is_readable], unreadable, dim)
+        return Batch(self.pixels[is_readable], rows[is_readable], unreadable, dim, n_kept)
 
 
 class _Decoder:
     """Decodes one image after the other; views of one image, side by side, are made from one decoding."""
 
     def __init__(
-        self, image_size: tuple[int, int], aspect_ratio: str | None, augmentation: Augmentation | None
+        self,
+        image_size: tuple[int, int],
+        aspect_ratio: str | None,
+        augmentation: Augmentation | None,
+        known: Mapping[bytes, np.ndarray],
     ) -> None:
+        self._known = known
         self._aspect_ratio = aspect_ratio
         self._augmentation = augmentation
         self._pixels = np.empty((*image_size, 3) if augmentation else (0,), np.uint8)
@@ -366,16 +383,23 @@ class _Decoder:
     def decode(self, row: int, source: Source, digest: bytes, view: int, pixels: np.ndarray) -> Unreadable | Dim | None:
         """Write view `view` of the image to `pixels`; return what there is to say, such as why it cannot be read."""
         if not view or self._augmentation is None:
-            return _decode(row, source, digest, pixels, self._aspect_ratio)
+            return self._decode(row, source, digest, pixels)
         note = None
         if digest != self._digest:
             self._digest = b""
-            note = _decode(row, source, digest, self._pixels, self._aspect_ratio)
+            note = self._decode(row, source, digest, self._pixels)
             if isinstance(note, Unreadable):
                 return note
             self._digest = digest
         pixels[...] = make_view(self._pixels, digest, view, self._augmentation)
         return note
+
+    def _decode(self, row: int, source: Source, digest: bytes, pixels: np.ndarray) -> Unreadable | Dim | None:
+        known = self._known.get(digest)
+        if known is None:
+            return _decode(row, source, digest, pixels, self._aspect_ratio)
+        pixels[...] = known
+        return None
 
 
 def _decode(

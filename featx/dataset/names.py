@@ -4,7 +4,7 @@ import difflib
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from featx.errors import DatasetError
@@ -165,16 +165,23 @@ def n_annotations(file_names: Collection[str]) -> int:
     >>> n_annotations(["a (1).png", "a (1)_mask.png", "a (1)_mask_1.png", "mask_a (1).png", "b_mask.png"])
     3
     """
-    stems = {name.rpartition(".")[0] for name in file_names}
+    others = {stem: names for stem in map(_stem, file_names) if (names := set(_annotated(stem)))}
+    wanted = set().union(*others.values())
+    there = {stem for stem in map(_stem, file_names) if stem in wanted} if wanted else set()  # there may be millions
+    return sum(not names.isdisjoint(there) for names in others.values())
 
-    def is_of_another(stem: str) -> bool:
-        before, behind = _ANNOTATION_PREFIX.match(stem), _ANNOTATION_SUFFIX.search(stem)
-        return bool(
-            (before and stem[before.end() :] in stems)
-            or (behind and behind.end() == len(stem) and stem[: behind.start()] in stems)
-        )
 
-    return sum(map(is_of_another, stems))
+def _stem(file_name: str) -> str:
+    return file_name.rpartition(".")[0]
+
+
+def _annotated(stem: str) -> Iterator[str]:
+    """Yield what the file may be called that this one is a mask for, by its name."""
+    before, behind = _ANNOTATION_PREFIX.match(stem), _ANNOTATION_SUFFIX.search(stem)
+    if before:
+        yield stem[before.end() :]
+    if behind and behind.end() == len(stem):
+        yield stem[: behind.start()]
 
 
 def are_parts(names: Iterable[str]) -> bool:

@@ -7,7 +7,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import chain
+from heapq import merge
+from itertools import chain, repeat
 from numbers import Real
 
 import numpy as np
@@ -287,11 +288,23 @@ def _of_classes(
     )
     paths, labels, is_test = [PathTable()], [np.empty(0, np.int64)], [np.empty(0, bool)]
     for label, name in enumerate(class_names):
-        rows = sorted((path, of_test) for of_test, images in found.get(name, ()) for path in images)
-        paths.append(PathTable(path for path, _ in rows))
-        labels.append(np.full(len(rows), label, np.int64))
-        is_test.append(np.array([of_test for _, of_test in rows], bool))
+        of_class, of_test = _merged(found.get(name, ()))
+        paths.append(of_class)
+        labels.append(np.full(len(of_class), label, np.int64))
+        is_test.append(of_test)
     return _undigested(root, class_names, PathTable.joined(paths), np.concatenate(labels), np.concatenate(is_test))
+
+
+def _merged(parts: Sequence[tuple[bool, PathTable]]) -> tuple[PathTable, np.ndarray]:
+    """Return the paths of sorted parts, sorted, and which of them are of test images, `(n,)` bool."""
+    of_test = bytearray()
+
+    def noted() -> Iterator[str]:
+        for path, is_test in merge(*(zip(images, repeat(is_test)) for is_test, images in parts)):
+            of_test.append(is_test)
+            yield path
+
+    return PathTable(noted()), np.frombuffer(of_test, bool)
 
 
 def _undigested(

@@ -143,7 +143,7 @@ def check_cache(
                     damages += _CHECKS[entry.kind](entry.path)
                     read(entry.size_bytes)
     if mend:
-        _mend(stores, damages, cache_dir, problems)
+        _mend(stores, damages, problems)
     return CacheCheck(tuple(stores), tuple(damages), tuple(problems))
 
 
@@ -167,7 +167,7 @@ def compact_cache(
         problems += [entry.problem] if entry.problem else []
         if entry.store and entry.store.recipe:
             with _noted(entry.path, problems):
-                done[entry.name] = compact(FeatureStore(cache_dir, entry.store.recipe), show=show)
+                done[entry.name] = compact(FeatureStore(entry.path.parent, entry.store.recipe), show=show)
     if problems:
         raise FeatxError(" ".join((*problems, f"Compacted: {', '.join(map(printable, done)) or 'nothing'}.")))
     return done
@@ -319,11 +319,11 @@ def _check_splits(path: StoragePath) -> list[Damage]:
     return [Damage(path, reason)] if reason else []
 
 
-def _mend(stores: Sequence[StoreCheck], damages: Sequence[Damage], cache_dir: StoragePath, problems: list[str]) -> None:
+def _mend(stores: Sequence[StoreCheck], damages: Sequence[Damage], problems: list[str]) -> None:
     for store in stores:
         if store.damages:
             with _noted(store.dir, problems):
-                mend_store(store, cache_dir)
+                mend_store(store)
     for damage in damages:
         with _noted(damage.path, problems), system_errors(printable(damage.path), "mended"):
             if damage.path.name == DATABASE_NAME and isinstance(damage.path, Path):

@@ -96,6 +96,7 @@ def extract_features(
     show: bool = False,
     views: Views | int | None = None,
     ray_address: str | None = None,
+    keep_pixels: bool = False,
     layers: Sequence[str] | str = (),
     **options: Unpack[ExtractionOptions],
 ) -> Extraction:
@@ -116,6 +117,8 @@ def extract_features(
             views as in the report. Views have their own store.
         ray_address: the Ray cluster that computes the features, like `"auto"` or `"HOST:PORT"`; this process if None.
             On a cluster, `threads` are the cores of each worker.
+        keep_pixels: also keep the images that are decoded, `height * width * 3` bytes each. Networks with the same
+            image size and resizing, and views, then decode nothing. Pixels that are kept are used in any case.
         layers: several layers instead of the option `layer`, such as `["block3_pool", "block5_pool"]`. The network runs
             once, and each layer has its own store; `Extraction.others` are those after the first. The network runs once
             for each layer in int8, on a cluster, and with the `keras` engine.
@@ -128,7 +131,12 @@ def extract_features(
     recipe_options, engine_options = split_options(options)
     of_layers = layers_of(layers, recipe_options)
     settings = ExtractionSettings(
-        engine_options=engine_options, workers=workers, strict=strict, show=show, ray_address=ray_address
+        engine_options=engine_options,
+        workers=workers,
+        strict=strict,
+        show=show,
+        ray_address=ray_address,
+        keep_pixels=keep_pixels,
     )
     cache_dir, views = as_cache_dir(cache_dir), as_views(views)
     for one in of_layers:

@@ -229,6 +229,7 @@ class ExtractionSettings:
         strict: raise on the first image that cannot be read, instead of skipping it.
         show: show progress on stderr.
         ray_address: the Ray cluster that computes them, as `ray.init` knows it; this process if None.
+        keep_pixels: keep the images that are decoded, see `featx.extract.pixels`. Those that are kept are used anyway.
 
     Raises:
         FeatxError: one has the wrong type, or `workers` is no whole number of 1 or more.
@@ -239,6 +240,7 @@ class ExtractionSettings:
     strict: bool = False
     show: bool = False
     ray_address: str | None = None
+    keep_pixels: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "workers", as_workers(self.workers))

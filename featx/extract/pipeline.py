@@ -24,6 +24,7 @@ from featx.dataset import (
     Unreadable,
     dim_sentence,
     forget_digests,
+    no_pixels,
     read_batches,
     source_path,
 )
@@ -37,6 +38,7 @@ from featx.engines import (
 )
 from featx.errors import DtypeOverflowError, ImageError
 from featx.extract.options import ExtractionSettings
+from featx.extract.pixels import KeptPixels, PixelWriter
 from featx.recipe import Recipe
 from featx.storage import StoragePath
 from featx.store import FeatureStore, SegmentWriter, row_names
@@ -135,7 +137,16 @@ def compute_missing(
         with ExitStack() as stack:
             for one in wanted:
                 stack.callback(one.finish, cache_dir, whole_folder)
+            if settings.keep_pixels:
+                stack.callback(_finish_pixels, KeptPixels.of(recipes[0], cache_dir), show=settings.show)
     return [one.computed() for one in wanted]
+
+
+def _finish_pixels(kept: KeptPixels, *, show: bool) -> None:
+    """Bring the derived files of kept pixels up to date, and say where they are."""
+    kept.store.publish()
+    where = printable(kept.store.dir)
+    log.log(logging.INFO if show else logging.DEBUG, "%s has the pixels of %s images.", where, f"{len(kept.store):,}")
 
 
 class _Wanted:
@@ -341,10 +352,14 @@ class StageOne:
     settings: ExtractionSettings
     dataset: ImageDataset | None = None  # has the images that an int8 network is calibrated on
     timings_of_others: list[Timings] = field(default_factory=list, init=False)
+    _pixels: KeptPixels = field(init=False)
     _engine: Engine | None = field(default=None, init=False)
     _others: list[tuple[Recipe, FeatureStore]] = field(default_factory=list, init=False)
     _start_s: float = field(default=0.0, init=False)  # of an engine that was started before
     _split: Callable[[np.ndarray], list[np.ndarray]] = field(default_factory=lambda: _unsplit, init=False)
+
+    def __post_init__(self) -> None:
+        self._pixels = KeptPixels.of(self.recipe, self.cache_dir)
 
     def join(self, others: list[tuple[Recipe, FeatureStore]], engine: OpenVinoEngine, start_s: float) -> None:
         """Compute the features of other layers, too, with an engine that gives all; it is closed with this.
@@ -368,7 +383,7 @@ class StageOne:
     def compute(self, images: Images, count: Count, holding: Holding, *, side_by_side: int = 1) -> StageResult:
         """Do as `run`, for someone who counts and interrupts in another way; see `Stopwatch` for `side_by_side`."""
         reset_peak_memory()
-        reader = _Reader(images, self.recipe, self.settings, count)
+        reader = _Reader(images, self.recipe, self.settings, count, self._pixels)
         try:
             timings = self._store(reader, holding, Stopwatch(side_by_side))
         except BaseException as error:  # noqa: BLE001 - whoever asked raises it, after remembering what was skipped
@@ -388,6 +403,7 @@ class StageOne:
             watch.add("start", self._start_s)
         recipes, stores = zip((self.recipe, self.store), *self._others, strict=True)
         with closing(reader.batches(together)) as batches, ExitStack() as stack:
+            keep = self._keeping(reader.images, stack)  # first, so it ends last: no time of features
             writers = [stack.enter_context(SegmentWriter(*one)) for one in zip(stores, watches, strict=True)]
             first = next(batches, None)
             if first is not None:
@@ -396,11 +412,19 @@ class StageOne:
                 with holding() as reader.interrupted:
                     for batch in chain([first], batches):
                         under_way.submit(batch)
+                        with together.phase("write"):
+                            keep(batch)
                         if reader.interrupted():
                             break
                     under_way.collect(0)
         timings, *self.timings_of_others = (writer.timings for writer in writers)
         return timings
+
+    def _keeping(self, images: Images, stack: ExitStack) -> Callable[[Batch], object]:
+        """Return what is done with the pixels of a batch; nothing, unless they are to be kept."""
+        if not self.settings.keep_pixels:
+            return lambda _: None
+        return stack.enter_context(PixelWriter(self._pixels, images)).keep
 
     def _started_engine(self, stopwatch: Stopwatch) -> Engine:
         if self._engine is None:
@@ -433,6 +457,7 @@ class _Reader:
         recipe: how.
         settings: how, too.
         count: told of the images that cannot be read.
+        pixels: those that were decoded before, and kept.
         skipped: those, so far.
         dim: images that came out nearly black, so far.
         interrupted: whether somebody wants to stop; a server may never send the images that are waited for.
@@ -442,6 +467,7 @@ class _Reader:
     recipe: Recipe
     settings: ExtractionSettings
     count: Count
+    pixels: KeptPixels
     skipped: list[SkippedImage] = field(default_factory=list, init=False)
     dim: list[DimImage] = field(default_factory=list, init=False)
     interrupted: Callable[[], bool] = field(default_factory=lambda: _never, init=False)
@@ -461,6 +487,7 @@ class _Reader:
             aspect_ratio=self.recipe.aspect_ratio,
             views=self.images.views,
             augmentation=self.recipe.augmentation,
+            kept=self.pixels.read if self.pixels.save_time(len(self.images)) else no_pixels,
             interrupted=lambda: self.interrupted(),  # noqa: PLW0108 - another function once there is work
         )
         with closing(read):
@@ -511,7 +538,8 @@ class _UnderWay:
             batch, future = self._waiting.popleft()
             with self.stopwatch.phase("forward"):
                 features = future.result()
-            self.stopwatch.count_fallback(self.engine.n_fallback - self._n_fallback)
+            self.stopwatch.count("n_fallback", self.engine.n_fallback - self._n_fallback)
+            self.stopwatch.count("n_kept", batch.n_kept)
             self._n_fallback = self.engine.n_fallback
             images = self.reader.images[batch.rows]
             for (recipe, writer), part in zip(self.writers, self.split(features), strict=True):

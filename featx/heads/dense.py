@@ -7,6 +7,7 @@ one number against 78.4 % with 500 images, 82.4 against 81.9 % with 2000, 84.0 a
 loss each time.
 """
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Self
@@ -189,7 +190,7 @@ def dense_held_out(task: Task, folds: Iterable[npt.NDArray[np.bool_]]) -> Iterat
     keras = import_keras()
     _, trainee, _, _ = _dense_trainee(keras, task)
     optimizer = keras.optimizers.RMSprop(DENSE_LEARNING_RATE)
-    compile_model(keras, trainee, optimizer)
+    compile_model(keras, trainee, optimizer, math.ceil(len(task.rows) / task.batch_size))
     variables = [*trainee.variables, *optimizer.variables]
     start = [keras.ops.convert_to_numpy(variable) for variable in variables]
     folds = list(folds)

@@ -40,7 +40,9 @@ MAX_SEED = 2**32 - 2**16
 MAX_EPOCHS, _MOST = 1_000_000, 2**31 - 1
 
 #: Batches per call into TensorFlow: a head's step is so short that calling it from Python costs as much as running it.
+#: An epoch of few batches has them one by one: to trace a loop over them takes longer than to train.
 STEPS_PER_EXECUTION = 16
+FEW_BATCHES = 4
 
 #: Bytes of shuffled rows that Keras is given at a time: it asks Python for each of them, not for each batch.
 FEED_BYTES = 32 << 20
@@ -303,7 +305,7 @@ def fit(
     _check(model, train, validation, n_classes)
     keras = import_keras()
     if optimizer is not None:
-        compile_model(keras, model, optimizer)
+        compile_model(keras, model, optimizer, math.ceil(len(train.rows) / batch_size))
     history: list[Epoch] = []
     start_loss = _validated(model, validation)[0] if keep_start else math.inf
     kept = (start_loss, 0, model.get_weights())
@@ -392,8 +394,8 @@ def _check(model: Any, train: Samples, validation: Samples, n_classes: int) -> N
         )
 
 
-def compile_model(keras: Any, model: Any, optimizer: Any) -> None:
-    """Give the model the loss that fits its output."""
+def compile_model(keras: Any, model: Any, optimizer: Any, n_batches: int) -> None:
+    """Give the model the loss that fits its output, and make it ready for epochs of so many batches."""
     is_multilabel = has_label_outputs(model)
     is_sigmoid = model.output_shape[-1] == 1 or is_multilabel
     metrics = keras.metrics.BinaryAccuracy if is_sigmoid else keras.metrics.SparseCategoricalAccuracy
@@ -403,7 +405,7 @@ def compile_model(keras: Any, model: Any, optimizer: Any) -> None:
     # torch takes one step at a time.
     options: dict[str, Any] = {}
     if keras.config.backend() == "tensorflow":
-        options = {"jit_compile": False, "steps_per_execution": STEPS_PER_EXECUTION}
+        options = {"jit_compile": False, "steps_per_execution": STEPS_PER_EXECUTION if n_batches > FEW_BATCHES else 1}
     model.compile(
         optimizer=optimizer,
         loss="binary_crossentropy" if is_sigmoid else "sparse_categorical_crossentropy",

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import overload
 
 import numpy as np
@@ -11,6 +10,7 @@ from featx.extract import StoredImages
 from featx.heads import Evidence, Head, TunedHead, find_evidence, why_no_evidence
 from featx.predict.predictions import Prediction, Predictions
 from featx.recipe import Recipe
+from featx.storage import StoragePath
 from featx.store import FeatureStore
 from featx.system import progress_bar
 from featx.train import NearestImage, Reference, SavedRun
@@ -50,7 +50,8 @@ class Explanations(Sequence[Explanation]):
         nearest: n, as in `Explanation`.
         why_no_evidence: why there is no evidence, as a sentence; empty if there is.
         recipe: of the features; it says how the network sees an image.
-        data_dir: the folder that the paths of the training images are relative to; None if it is not on this machine.
+        data_dir: the folder or archive that the paths of the training images are relative to; None if it is not on this
+            machine.
     """
 
     predictions: Predictions
@@ -58,7 +59,7 @@ class Explanations(Sequence[Explanation]):
     nearest: tuple[tuple[NearestImage, ...], ...] = field(repr=False)
     why_no_evidence: str
     recipe: Recipe
-    data_dir: Path | None
+    data_dir: StoragePath | None
 
     def __len__(self) -> int:
         return len(self.predictions)

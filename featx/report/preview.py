@@ -14,7 +14,7 @@ from featx.dataset import Data, ImageDataset, label_texts, scan
 from featx.errors import FeatxError, ImageError
 from featx.extract import DEFAULT_CACHE_DIR, RECIPE_DEFAULTS, kept_aspect_ratio, with_defaults
 from featx.images import Views, decode_image, make_view, read_file
-from featx.report.plots.page import DPI, are_numbered, class_labels, page_style, png
+from featx.report.plots.page import are_numbered, class_labels, new_figure, page_style, png
 from featx.storage import StoragePath, as_cache_dir, replacing
 from featx.text import printable
 
@@ -101,11 +101,9 @@ def _decoded(
 
 
 def _figure(dataset: ImageDataset, rows: list[tuple[int, np.ndarray]], views: Views) -> "Figure":
-    from matplotlib.figure import Figure
-
     n_views = min(views.n, N_VIEWS)
     size_in = (_CELL_IN * (n_views + 1) + 0.3, _CELL_IN * len(rows) + 0.75)
-    figure = Figure(figsize=size_in, dpi=DPI, layout="compressed", facecolor="white")
+    figure = new_figure(size_in)
     figure.suptitle(f"Images (left) and their views: {views.augmentation}", x=0.01, ha="left", fontsize=11)
     labels = class_labels(dataset.class_names, _LABEL_WIDTH)
     grid = figure.subplots(len(rows), n_views + 1, squeeze=False)

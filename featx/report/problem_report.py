@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from featx.clean import Moved, Problems, check_removable, find_problems, remove_files
+from featx.clean import Moved, Problems, check_removable, find_problems, folder_for_removed, remove_files
 from featx.dataset import Data
 from featx.errors import system_errors
 from featx.report.folder import PAGE_NAME
@@ -43,7 +43,7 @@ def report_problems(
         FeatxError: as for `find_problems` and `remove_files`; or the folder cannot be written.
     """
     if apply:
-        check_removable(data)  # before anything long is done
+        folder_for_removed(check_removable(data), removed_dir)  # before anything long is done
     with new_folder(report_dir, Path(REPORTS_NAME), last=PAGE_NAME) as making:
         problems = find_problems(data, show=show, **options)
         with waiting("report", show=show):

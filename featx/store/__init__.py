@@ -22,6 +22,7 @@ from featx.store.feature_store import FeatureStore
 from featx.store.hdf5_file import DAMAGE_ERRORS, as_text, open_hdf5, private_copy, stored_dataset
 from featx.store.nearest import nearest_rows, unit_rows
 from featx.store.own_data import check_own_data, check_own_file
+from featx.store.row_index import segment_paths
 from featx.store.segment_file import new_segment_name, row_names
 from featx.store.segment_writer import SEGMENT_AGE_S, SEGMENT_BYTES, SegmentWriter
 from featx.store.verification import Damage, StoreCheck, StoreListing, check_store, list_store, mend_store

@@ -29,7 +29,8 @@ from featx.system import Timings
 from featx.text import printable
 
 FORMAT = "featx-features"
-FORMAT_VERSION = 1
+#: Of features; and of pixels, which are integers, so that an older featx leaves them alone.
+FORMAT_VERSION, PIXELS_FORMAT_VERSION = 1, 2
 
 #: A row's name: digest and view, as bytes that sort. NumPy ignores trailing zeros when it compares them, which is no
 #: loss where all have one length.
@@ -170,10 +171,10 @@ def _check_stamp(file: h5py.File, path: StoragePath, recipe: Recipe) -> None:
     version = read_attribute(file, "format_version", path)
     if not isinstance(version, int):
         raise SegmentDamageError("its format version is not a number")
-    if version > FORMAT_VERSION:
+    if version > _format_version(recipe):
         raise StoreError(
-            f"{printable(path)} has the format version {version}; this featx knows versions up to {FORMAT_VERSION}. "
-            f"Update featx, or use another --cache-dir."
+            f"{printable(path)} has the format version {version}; this featx knows versions up to "
+            f"{_format_version(recipe)}. Update featx, or use another --cache-dir."
         )
     if read_attribute(file, "recipe", path) != recipe.to_json():
         raise SegmentDamageError("it belongs to another recipe")
@@ -297,10 +298,14 @@ def new_file(path: StoragePath) -> Iterator[h5py.File]:
 def stamp(file: h5py.File, recipe: Recipe) -> None:
     """Write what every file of a store says of itself to its root attributes."""
     file.attrs["format"] = fixed(FORMAT)
-    file.attrs["format_version"] = FORMAT_VERSION
+    file.attrs["format_version"] = _format_version(recipe)
     file.attrs["recipe"] = fixed(recipe.to_json())
     file.attrs["h5py_version"] = fixed(h5py.__version__)
     file.attrs["hdf5_version"] = fixed(h5py.version.hdf5_version)
+
+
+def _format_version(recipe: Recipe) -> int:
+    return PIXELS_FORMAT_VERSION if recipe.is_of_pixels else FORMAT_VERSION
 
 
 def fixed(text: str) -> Any:
@@ -314,6 +319,8 @@ def _are_finite(features: np.ndarray) -> bool:
 
     As integers, infinity and what is none sort after all other numbers of their sign.
     """
+    if features.dtype.kind != "f":  # pixels
+        return True
     n_bytes, infinity = features.itemsize, np.array(np.inf, features.dtype.newbyteorder("<"))
     signed, unsigned = f"<i{n_bytes}", f"<u{n_bytes}"
     largest, most_negative = features.view(signed).max(), features.view(unsigned).max()

@@ -188,7 +188,7 @@ def _check_segment(path: StoragePath, recipe: Recipe, advance: Callable[[int], o
     return segment, ""
 
 
-def mend_store(check: StoreCheck, cache_dir: StoragePath) -> None:
+def mend_store(check: StoreCheck) -> None:
     """Quarantine the damaged segments of a store, and write its derived files again.
 
     Raises:
@@ -196,7 +196,7 @@ def mend_store(check: StoreCheck, cache_dir: StoragePath) -> None:
     """
     if check.recipe is None:
         return
-    store = FeatureStore(cache_dir, check.recipe)
+    store = FeatureStore(check.dir.parent, check.recipe)
     for damage in check.damages:
         if damage.path.name.startswith("seg-") and damage.path.exists():
             store.quarantine(damage.path, damage.reason)

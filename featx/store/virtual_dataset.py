@@ -34,8 +34,9 @@ def write_virtual_dataset(path: StoragePath, recipe: Recipe, segments: list[Segm
     """
     n = sum(map(len, segments))
     shapes: dict[str, tuple[tuple[int, ...], Any, Any]] = {
-        # Rows whose segment has gone read as NaN: HDF5's own choice, zeros, would look like features.
-        "features": ((n, *segments[0].feature_shape), recipe.dtype, np.nan),
+        # Rows whose segment has gone read as NaN: HDF5's own choice, zeros, would look like features. Pixels are never
+        # NaN; black is the best that is left.
+        "features": ((n, *segments[0].feature_shape), recipe.dtype, np.nan if recipe.dtype[0] == "f" else 0),
         "digest": ((n, 32), "uint8", 0),
         "view": ((n,), "uint16", 0),
     }

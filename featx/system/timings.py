@@ -13,6 +13,9 @@ _Item = TypeVar("_Item")
 #: Images, seconds and bytes; sums of thousands of these are exact enough, and none is infinite.
 _LARGEST = 10**15
 
+#: Of the images, those for which something was different; see `Timings`.
+_COUNTS = ("n_fallback", "n_kept")
+
 
 @dataclass(frozen=True)
 class Timings:
@@ -33,6 +36,7 @@ class Timings:
         peak_memory_bytes: largest resident memory of the process.
         n_fallback: of the images, those that an int8 network is not made for, so that they were computed in the
             recipe's fallback.
+        n_kept: of the images, those that were not decoded, since their pixels were kept from before.
     """
 
     n_images: int = 0
@@ -43,6 +47,7 @@ class Timings:
     elapsed_s: float = 0.0
     peak_memory_bytes: int = 0
     n_fallback: int = 0
+    n_kept: int = 0
 
     def __add__(self, other: Self) -> "Timings":
         sums = {f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)}
@@ -52,7 +57,7 @@ class Timings:
     def share(self, part: float) -> "Timings":
         """Return the timings of `part` (0 to 1) of the images; the peak memory stays the same."""
         shares = {f.name: getattr(self, f.name) * part for f in fields(self) if f.name.endswith("_s")}
-        counts = {name: round(getattr(self, name) * part) for name in ("n_images", "n_fallback")}
+        counts = {name: round(getattr(self, name) * part) for name in ("n_images", *_COUNTS)}
         return replace(self, **counts, **shares)
 
     @classmethod
@@ -68,8 +73,8 @@ class Timings:
         return cls(**known)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON knows them."""
-        return asdict(self)
+        """Return the fields as JSON knows them. Counts of what did not happen are left out, as in older stores."""
+        return {name: value for name, value in asdict(self).items() if value or name not in _COUNTS}
 
 
 class Stopwatch:
@@ -84,8 +89,8 @@ class Stopwatch:
         self._lap_started = time.perf_counter()
         self._phases: dict[str, float] = {}
         self._running: tuple[str, float] | None = None
-        self._n_fallback = 0
-        self._read = (self._lap_started, self._phases, self._n_fallback)
+        self._counts = dict.fromkeys(_COUNTS, 0)
+        self._read = (self._lap_started, self._phases, self._counts)
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -112,21 +117,24 @@ class Stopwatch:
         """Return the timings of `n_images` images since the lap began, including the current phase so far."""
         now = time.perf_counter()
         phases = self._phases_until(now)
-        self._read = (now, phases, self._n_fallback)
+        # What has come after these images is counted with the next.
+        counts = {name: min(n, n_images) for name, n in self._counts.items()}
+        self._read = (now, phases, counts)
         costs = {f"{name}_s": elapsed_s / self._side_by_side for name, elapsed_s in phases.items()}
         elapsed_s = (now - self._lap_started) / self._side_by_side
         return Timings(
             n_images,
             elapsed_s=elapsed_s,
             peak_memory_bytes=peak_memory_bytes(),
-            n_fallback=self._n_fallback,
+            n_fallback=counts["n_fallback"],
+            n_kept=counts["n_kept"],
             **costs,
         )
 
     def next_lap(self) -> None:
         """Begin a new lap, between two phases, at the moment when `lap` was called last."""
-        self._lap_started, counted, n_counted = self._read
-        self._n_fallback -= n_counted
+        self._lap_started, counted, counts = self._read
+        self._counts = {name: n - counts[name] for name, n in self._counts.items()}
         self._phases = {name: elapsed_s - counted.get(name, 0.0) for name, elapsed_s in self._phases.items()}
 
     def add(self, name: str, elapsed_s: float) -> None:
@@ -134,9 +142,9 @@ class Stopwatch:
         self._phases = {**self._phases, name: self._phases.get(name, 0.0) + elapsed_s}
         self._lap_started -= elapsed_s
 
-    def count_fallback(self, n_images: int) -> None:
-        """Count in this lap so many images that were computed in the recipe's fallback."""
-        self._n_fallback += n_images
+    def count(self, name: str, n_images: int) -> None:
+        """Count so many images in this lap: `n_fallback` or `n_kept`, see `Timings`."""
+        self._counts = {**self._counts, name: self._counts[name] + n_images}
 
     def restart(self) -> None:
         """Forget all that has been measured."""
@@ -164,6 +172,11 @@ class Stopwatches(Stopwatch):
             for one in self._each:
                 stack.enter_context(one.phase(name))
             yield
+
+    def count(self, name: str, n_images: int) -> None:
+        """Count images in this lap of each."""
+        for one in self._each:
+            one.count(name, n_images)
 
     def restart(self) -> None:
         """Forget all that has been measured."""

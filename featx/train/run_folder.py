@@ -27,7 +27,7 @@ from featx.heads import (
     weigh_classes,
 )
 from featx.recipe import Recipe
-from featx.storage import StoragePath, expanded, nearest_folder, read_small
+from featx.storage import StoragePath, as_data, expanded, nearest_folder, read_small
 from featx.system import brief, check_name, command_line, hardware, now, versions
 from featx.text import printable
 from featx.train.cross_validation import CrossValidated, CrossValidation
@@ -126,13 +126,16 @@ class SavedRun:
         """
         return Reference.read(self.dir)
 
-    def data_dir(self) -> Path | None:
-        """Return the folder of the data set, where it was when the run was made; None if it was not on this machine."""
+    def data_dir(self) -> StoragePath | None:
+        """Return the folder or archive of the data set, where it was when the run was made.
+
+        None if it was not on this machine, or an older featx made the run.
+        """
         try:
             root = read_settings(self.dir).arguments["data_dir"]["root"]
-        except (FeatxError, LookupError, TypeError):  # an older featx made the run
+            return as_data(root) if isinstance(root, str) and "://" not in root and "\0" not in root else None
+        except (FeatxError, LookupError, TypeError, OSError):
             return None
-        return Path(root) if isinstance(root, str) and "://" not in root and "\0" not in root else None
 
     @property
     def has_held_out(self) -> bool:

@@ -259,3 +259,23 @@ def test_problems_of_photographs(shared, tmp_path, cache):
     assert moved.items() <= {path: f"move to {'dogs' if path.startswith('cats') else 'cats'}" for path in wrong}.items()
     assert moved
     assert {problem.path for problem in problems.to_remove} == copies
+
+
+def test_a_folder_that_cannot_take_the_files_is_refused_before_anything_long(featx, tmp_path, make_photos):
+    data = make_photos(tmp_path / "data", 2, 0)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").write_text("mine")
+    words = ["clean", data, "--cache-dir", tmp_path / "cache", "--apply", "--removed-dir", tmp_path / "full"]
+    refused = featx(*words, exit_code=2)
+    assert "full is not empty: choose another one with --removed-dir." in refused.stderr
+    assert "classes" not in refused.stderr
+
+
+def test_who_cleans_an_archive_is_told_how_to_train_without_the_files(featx, tmp_path, make_photos):
+    data = make_photos(tmp_path / "data", 3, 0)
+    shutil.copy(data / "train/sea/sea.0.jpg", data / "train/sea/copy.jpg")
+    archive = shutil.make_archive(str(tmp_path / "photos"), "zip", data)
+    words = ["clean", archive, "--kind", "copy", "--cache-dir", tmp_path / "cache", "--to", tmp_path / "report"]
+    said = featx(*words).stdout
+    assert f"To train without the file with the suggestion remove: --labels {tmp_path}/report/kept.csv" in said
+    assert "--apply" not in said

@@ -147,6 +147,11 @@ def test_mending_quarantines_what_is_damaged_and_nothing_else(filled, featx):
     assert {p: data for p, data in contents(filled.dir).items() if p.name.startswith("seg-")} == others
     assert_holds(filled.dir.parent, [*range(10), *range(20, 30)])
     assert check_cache(filled.dir.parent).is_sound
+    timings = json.loads((filled.dir / "timings.json").read_text())
+    (filled.dir / "timings.json").write_text(json.dumps({**timings, "n_fallback": 0}))
+    assert check_cache(filled.dir.parent).is_sound
+    (filled.dir / "timings.json").write_text(json.dumps({**timings, "n_fallback": 1}))
+    assert not check_cache(filled.dir.parent).is_sound
     with h5py.File(filled.dir / "features.h5") as file:
         assert len(file["features"]) == 20
 
@@ -499,3 +504,10 @@ def test_the_record_of_the_test_split_is_listed_checked_and_removed_with_a_quest
     assert path.exists()
     featx("cache", "rm", path.name, "--cache-dir", cache, "--yes")
     assert not path.exists()
+
+
+def test_a_store_of_an_older_featx_is_as_it_should_be(filled):
+    """Its `timings.json` knows nothing of what is counted since, such as images computed again in float32."""
+    counted = {"n_images", "start_s", "decode_s", "forward_s", "write_s", "elapsed_s", "peak_memory_bytes"}
+    assert json.loads((filled.dir / "timings.json").read_text()).keys() == counted
+    assert check_cache(filled.dir.parent).is_sound

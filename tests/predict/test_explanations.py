@@ -139,6 +139,17 @@ def test_training_images_that_are_gone_are_named(world, featx, files, tmp_path):
     assert page.count('<span class="no-picture">train/') == 5
 
 
+def test_training_images_in_an_archive_have_pictures_and_no_links(world, featx, files, tmp_path):
+    archive = shutil.make_archive(str(tmp_path / "photos"), "zip", world / "data")
+    moved = shutil.copytree(world, tmp_path / "moved", symlinks=True)
+    settings = moved / "run" / "featx.toml"
+    settings.write_text(settings.read_text(encoding="utf-8").replace(str(world / "data"), archive), encoding="utf-8")
+    explain(featx, moved, tmp_path / "why", files[0])
+    page = (tmp_path / "why" / "index.html").read_text(encoding="utf-8")
+    assert page.count("data:image/webp") == 2 + 5
+    assert page.count('href="') == 1
+
+
 def test_a_head_without_positions_says_so_on_the_page(world, featx, files, tmp_path):
     explain(featx, world, tmp_path / "why", files[0], "--head", "knn")
     page = (tmp_path / "why" / "index.html").read_text(encoding="utf-8")

@@ -578,6 +578,21 @@ def test_a_package_that_is_missing_is_named(address, module, package):
     assert re.search(f'pip install (--python \\S+ )?"{re.escape(package)}', result.stderr)
 
 
+def test_pixels_of_a_cache_elsewhere_stay_on_this_machine(photos, store_address, home, featx):
+    extract_features(photos, cache_dir=store_address, keep_pixels=True, **FEW)
+    other = extract_features(photos, cache_dir=store_address, **{**FEW, "layer": "block1_pool"})
+    assert (other.n_computed, other.timings.n_kept) == (12, 12)
+    (entry,) = [one for one in list_cache(store_address) if one.store and one.store.recipe.is_of_pixels]
+    assert home in entry.path.parents
+    featx("cache", "compact", "--cache-dir", store_address)
+    (segment,) = entry.path.glob("seg-*.h5")
+    segment.write_bytes(segment.read_bytes()[:-1000])
+    featx("cache", "verify", "--mend", "--cache-dir", store_address, exit_code=1)
+    assert [path.name for path in entry.path.glob("*seg-*")] == [f"damaged-{segment.name}"]
+    featx("cache", "rm", entry.name, "--yes", "--cache-dir", store_address)
+    assert not entry.path.exists()
+
+
 def test_a_store_is_kept_only_where_files_are_written_whole(photos, cache):
     with pytest.raises(StoreError, match="only to object stores"):
         extract_features(photos, cache_dir="memory://features", **FEW)

@@ -364,5 +364,5 @@ def test_a_damaged_list_of_segments_is_found_and_does_not_hang(store):
     path.write_bytes(content)
     check = check_store(store.dir)
     assert [damage.path for damage in check.damages] == [path]
-    mend_store(check, store.dir.parent)
+    mend_store(check)
     assert not check_store(store.dir).damages

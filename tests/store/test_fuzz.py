@@ -311,7 +311,7 @@ def test_derived_files_of_any_bytes_change_nothing_and_can_be_mended(sound, name
         store = FeatureStore(cache, RECIPE)
         assert check_rows(store).all()
         store.publish()
-        mend_store(check, cache)
+        mend_store(check)
         assert not check_store(store_dir).damages
         with h5py.File(store_dir / "features.h5") as file:
             assert sorted(file["features"][:].tobytes()) == sorted(FEATURES.tobytes())

@@ -93,7 +93,7 @@ def test_a_segment_that_is_held_is_read_by_its_checksums(store, how, is_killed, 
         check = check_store(store.dir)
         assert check.damages == ()
         assert check.n_rows == 20
-        mend_store(check, store.dir.parent)
+        mend_store(check)
         assert_sound(store)
         compaction = compact(reopened(store))
         assert (compaction.n_segments_before, compaction.n_segments, compaction.n_rows) == (2, 1, 20)

@@ -153,7 +153,7 @@ def test_verify_names_a_damaged_index_and_mend_writes_it_again(store):
     path.write_bytes(content[:-200])
     check = check_store(store.dir)
     assert [damage.path.name for damage in check.damages] == [INDEX_NAME]
-    mend_store(check, store.dir.parent)
+    mend_store(check)
     assert path.read_bytes() == content
     assert check_store(store.dir).damages == ()
 

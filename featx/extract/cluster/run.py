@@ -111,6 +111,7 @@ def _worker_config(stage: StageOne, images: Images, engine: str, mark: StoragePa
         engine_options=replace(stage.settings.engine_options, engine=engine),
         workers=stage.settings.workers,
         strict=stage.settings.strict,
+        keep_pixels=stage.settings.keep_pixels,
         keras_backend=backend,
         versions={name: here[name] for name in (*_VERSIONS, backend) if name in here},
         mark=mark,

@@ -48,6 +48,7 @@ class WorkerConfig:
         engine_options: how the backbone is run; the engine is not `"auto"` any more.
         workers: decoding threads of each worker; as many as it has cores if None.
         strict: raise on the first image that cannot be read, instead of skipping it.
+        keep_pixels: keep the images that are decoded.
         keras_backend: what `KERAS_BACKEND` is where the command was given.
         versions: of all that decides a bit of a feature, there.
         mark: a file in the store that was just made.
@@ -60,6 +61,7 @@ class WorkerConfig:
     engine_options: EngineOptions
     workers: int | None
     strict: bool
+    keep_pixels: bool
     keras_backend: str
     versions: dict[str, str]
     mark: StoragePath
@@ -108,6 +110,7 @@ class Worker:
             engine_options=replace(config.engine_options, threads=self._n_cores),
             workers=config.workers or self._n_cores,
             strict=config.strict,
+            keep_pixels=config.keep_pixels,
         )
         # The command has converted and calibrated the network: no worker needs the data set.
         self._stage = StageOne(config.recipe, config.weights, store, config.cache_dir, settings)

@@ -15,6 +15,7 @@ from featx.text import printable
 if TYPE_CHECKING:
     from featx.heads import Evidence
     from featx.predict import Explanation, Explanations, Prediction
+    from featx.storage import StoragePath
 
 #: Sides in pixels of an image and its heat maps, and of training images; the second of each with more images than this.
 _SIDES, _NEAR_SIDES, _MANY = (224, LARGE), (96, 72), 100
@@ -91,7 +92,7 @@ def _score(found: "Evidence") -> str:
     return f"{found.score:+.1f}: average image {found.base:+.1f}, evidence {found.score - found.base:+.1f}"
 
 
-def _nearest(one: "Explanation", data_dir: Path | None, page_dir: Path, side: int) -> Iterator[dict[str, str]]:
+def _nearest(one: "Explanation", data_dir: "StoragePath | None", page_dir: Path, side: int) -> Iterator[dict[str, str]]:
     for near in one.nearest:
         path = None if data_dir is None or "\0" in near.path else data_dir / near.path
         yield {

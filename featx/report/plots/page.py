@@ -249,11 +249,8 @@ def new_page(comparison: Comparison, title: str, body_in: float, sheet: Sheet, *
 
     On a sheet with a frame there are also the title, the comparison's warnings, and a footer with the note.
     """
-    from matplotlib.figure import Figure
-
     if not sheet.is_framed:
-        size_in = (sheet.width_in, body_in)
-        return Figure(figsize=size_in, dpi=DPI, layout="compressed", facecolor="white", label=title)
+        return new_figure((sheet.width_in, body_in), title)
     width_in = sheet.width_in
     titles = _balanced(title, int(8.6 * width_in))
     texts = (drawable(with_numbers(text, comparison.class_names)) for text in comparison.warnings)
@@ -267,7 +264,7 @@ def new_page(comparison: Comparison, title: str, body_in: float, sheet: Sheet, *
     header_in = 0.15 + 0.26 * len(titles) + LINE_IN * len(warnings) + 0.08
     footer_in = 0.12 + 0.17 * len(footers)
     height_in = header_in + body_in + footer_in
-    figure = Figure(figsize=(width_in, height_in), dpi=DPI, layout="compressed", facecolor="white", label=title)
+    figure = new_figure((width_in, height_in), title)
     engine = figure.get_layout_engine()
     assert engine is not None
     engine.set(rect=(0.01, footer_in / height_in, 0.98, body_in / height_in))  # type: ignore[call-arg]
@@ -277,6 +274,28 @@ def new_page(comparison: Comparison, title: str, body_in: float, sheet: Sheet, *
     figure.text(left, below, "\n".join(warnings), fontsize=9.5, color=WARNING_COLOUR, va="top")
     figure.text(left, 0.08 / height_in, "\n".join(footers), fontsize=8.5, color=DIM, va="bottom")
     return figure
+
+
+def new_figure(size_in: tuple[float, float], title: str = "") -> "Figure":
+    """Return an empty figure of `(width, height)` inches; its label is the title."""
+    return _figure_class()(figsize=size_in, dpi=DPI, layout="compressed", facecolor="white", label=title)
+
+
+@cache
+def _figure_class() -> "type[Figure]":
+    """Return a figure that is drawn once when it is saved: Matplotlib draws it before that, unseen, for its layout."""
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    class LaidOutFigure(Figure):
+        def draw(self, renderer: Any) -> None:
+            engine = self.get_layout_engine()
+            if isinstance(engine, ConstrainedLayoutEngine):  # which is switched off for the drawing itself
+                engine.execute(self)
+            else:
+                super().draw(renderer)
+
+    return LaidOutFigure
 
 
 def _balanced(text: str, width: int) -> list[str]:
