@@ -103,13 +103,13 @@ def _mnn(base: Path) -> Run:
     return lambda images: np.stack([run_one(image) for image in images])
 
 
-#: Libraries by name: the package that each needs, and what starts it.
-ENGINES: dict[str, tuple[str, Callable[[Path], Run]]] = {
-    "keras": ("tensorflow", _keras),
-    "openvino": ("openvino", _openvino),
-    "onnxruntime": ("onnxruntime", _onnxruntime),
-    "ncnn": ("ncnn", _ncnn),
-    "mnn": ("MNN", _mnn),
+#: Libraries by name: the package that each needs, the suffix of its network, and what starts it.
+ENGINES: dict[str, tuple[str, str, Callable[[Path], Run]]] = {
+    "keras": ("tensorflow", "keras", _keras),
+    "openvino": ("openvino", "onnx", _openvino),
+    "onnxruntime": ("onnxruntime", "onnx", _onnxruntime),
+    "ncnn": ("ncnn", "ncnn.bin", _ncnn),
+    "mnn": ("MNN", "mnn", _mnn),
 }
 
 
@@ -123,18 +123,17 @@ def write_networks(name: str, weights_path: Path, image_size: int, base: Path) -
     importlib.import_module("onnx").save(_as_onnx(network, image_size), f"{base}.onnx")
     shape = f"inputshape=[1,3,{image_size},{image_size}]"
     fp32 = ["fp16=0", "optlevel=2"]
-    commands = {
-        "pnnx": ["from pnnx import pnnx; pnnx()", f"{base}.onnx", shape, *fp32],
-        "MNN": [
-            "from MNN.tools.mnnconvert import main; main()",
-            *("-f", "ONNX", "--modelFile", f"{base}.onnx", "--MNNModel", f"{base}.mnn", "--bizCode", "featx"),
-        ],
-    }
-    for package, (code, *words) in commands.items():
-        if find_spec(package):
-            done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False)
-            if done.returncode:
-                click.echo(f"{package} failed: {done.stdout[-500:]} {done.stderr[-500:]}", err=True)
+    commands: list[list[str]] = []
+    if (pnnx := find_spec("pnnx")) and pnnx.origin:  # the package itself needs PyTorch
+        commands.append([str(Path(pnnx.origin).with_name("pnnx")), f"{base}.onnx", shape, *fp32])
+    if find_spec("MNN"):
+        code = "from MNN.tools.mnnconvert import main; main()"
+        files = ["--modelFile", f"{base}.onnx", "--MNNModel", f"{base}.mnn"]
+        commands.append([sys.executable, "-c", code, "-f", "ONNX", *files, "--bizCode", "featx"])
+    for command in commands:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=base.parent)
+        if done.returncode:
+            click.echo(f"{command[0]} failed: {done.stdout[-500:]} {done.stderr[-500:]}", err=True)
 
 
 def _as_onnx(network: Any, image_size: int) -> Any:
@@ -207,7 +206,7 @@ def take_turn(engine: str, base: Path, n_images: int) -> dict[str, Any]:
 
 def _turn(engine: str, base: Path, n_images: int) -> None:
     images = np.load(base.with_name("images.npy"))
-    run = ENGINES[engine][1](base)
+    run = ENGINES[engine][2](base)
     np.save(base.with_name(f"{engine}.npy"), run(images))
     many = np.resize(images, (n_images, *images.shape[1:]))
     run(many[: len(images)])
@@ -255,7 +254,6 @@ def main(
         return
     if not (weights_dir and reference):
         raise click.UsageError("Give --weights-dir and --reference.")
-    engines = [name for name, (package, _) in ENGINES.items() if find_spec(package)]
     files = sorted((reference / f"images-{image_size}").iterdir())
     pixels = np.stack([np.asarray(Image.open(file).convert("RGB"), np.float32) for file in files])
     for name in backbones:
@@ -263,6 +261,11 @@ def main(
             base = Path(folder, name)
             np.save(base.with_name("images.npy"), pixels[..., ::-1].transpose(0, 3, 1, 2) - MEANS)
             write_networks(name, next(weights_dir.glob(f"{name}*_notop.h5")), image_size, base)
+            engines = [
+                engine
+                for engine, (package, suffix, _) in ENGINES.items()
+                if find_spec(package) and Path(f"{base}.{suffix}").exists()
+            ]
             turns: dict[str, list[dict[str, Any]]] = {engine: [] for engine in engines}
             for number in range(repeats):
                 for engine in engines if number % 2 == 0 else engines[::-1]:
