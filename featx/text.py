@@ -229,8 +229,9 @@ def without_secrets(text: str, address: str) -> str:
     quoted = {secret for part in parts for secret in (part, part.partition("=")[2], part.partition(":")[2])}
     meant = {form for secret in quoted for form in (unquote(secret), unquote_plus(secret))} - quoted
     text = text.replace(address, redacted_address(address))
-    # What is meant comes first: it is not in the address, but may look like one, and would be cut.
-    return _QUERY.sub(rf"\1{STARS}", _starred(redacted(_starred(text, meant)), quoted))
+    # What is meant comes first, for it is not in the address; and what looks like an address, which would be cut.
+    first = meant | {secret for secret in quoted if _ADDRESS.search(secret)}
+    return _QUERY.sub(rf"\1{STARS}", _starred(redacted(_starred(text, first)), quoted))
 
 
 def _starred(text: str, secrets: Iterable[str]) -> str:

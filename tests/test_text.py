@@ -119,6 +119,7 @@ SECRET = st.text("abcXYZ019@:/?#&=+%!$*()'\"\\ \t;,.~-_é", min_size=6, max_size
 )
 @example("http", "user-and-secret", "S3::cR", "zip://in::")
 @example("http", "quoted query", "S30000:/@cR", "")
+@example("http", "user-and-secret", "S3:/0@00000cR", "")
 @settings(max_examples=600, deadline=None)
 def test_no_secret_of_a_well_formed_address_is_shown_anywhere(protocol, where, secret, chain):
     if where == "user-and-secret":

@@ -105,7 +105,7 @@ def test_training_advises_what_it_reads_whatever_the_variables_say(workplace, ca
 def test_every_option_that_decides_the_store_is_told_from_the_others():
     of_extract = {param.opts[0]: param for param in main.commands["extract"].params if isinstance(param, click.Option)}
     others = {"--engine", "--batch-size", "--threads", "--streams", "--workers", "--strict", "--ray", "--preview"}
-    assert set(of_extract) - others - {"--quiet", "--verbose", "--json"} == set(DECIDING)
+    assert set(of_extract) - others - {"--keep-pixels"} - {"--quiet", "--verbose", "--json"} == set(DECIDING)
 
 
 def test_an_option_of_the_recipe_is_none_until_it_is_resolved_wherever_it_is_given():

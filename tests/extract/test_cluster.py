@@ -369,6 +369,7 @@ def config(tmp_path) -> WorkerConfig:
         engine_options=EngineOptions(engine="keras"),
         workers=None,
         strict=False,
+        keep_pixels=False,
         keras_backend="tensorflow",
         versions={name: version for name, version in versions().items() if name in {"featx", "pillow", "keras"}},
         mark=tmp_path / "mark",
