@@ -36,7 +36,7 @@ SKIPPED_SHOWN = 10
     "--keep-pixels",
     is_flag=True,
     help="Also keep the decoded images, so that other networks with the same image size decode nothing. This takes "
-    "HEIGHT × WIDTH × 3 bytes an image.",
+    "HEIGHT × WIDTH × 3 bytes for each image.",
 )
 @click.option("--preview", is_flag=True, help="Draw some images with their views into a picture, and extract nothing.")
 @opt.OUTPUT

@@ -156,7 +156,7 @@ def _features_lines(plan: Plan) -> list[str]:
         f"Features of {plan.layer} {plan.feature_shape} {plan.dtype}, {size(plan.image_bytes)} an image, in "
         f"{n_segments} {unit}. Stage two holds several copies of all "
         f"features in memory: {size(plan.training_bytes)} each.",
-        f"--keep-pixels would take {size(pixel_bytes)} more for each image: {size(plan.n_images * pixel_bytes)}.",
+        f"With --keep-pixels: {size(pixel_bytes)} more for each image, {size(plan.n_images * pixel_bytes)} in all.",
     ]
 
 

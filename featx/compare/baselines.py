@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from featx.dataset import DimImage, ImageDataset, dim_sentence, images_of, no_pixels, read_batches
+from featx.dataset import DimImage, ImageDataset, dim_sentence, images_of, read_batches
 from featx.errors import ImageError
 from featx.extract import KeptPixels, RecipeOptions
 from featx.heads import (
@@ -246,7 +246,7 @@ def _decoded(
     paths = [dataset.root / path for path in dataset.paths]
     shape = (len(paths), *image_size, 3)
     with scratch_array(cache_dir, shape, np.uint8, "Training from scratch", "decoded images") as pixels:
-        known = KeptPixels(cache_dir, image_size, aspect_ratio)
+        known = KeptPixels(cache_dir, image_size, aspect_ratio).reader(len(paths))
         batches = read_batches(
             paths,
             dataset.digests,
@@ -254,7 +254,7 @@ def _decoded(
             _PORTION,
             workers,
             aspect_ratio=aspect_ratio,
-            kept=known.read if known.save_time(len(paths)) else no_pixels,
+            kept=known,
         )
         with closing(batches), progress_bar(len(paths), "decode", "images", show=show) as bar:
             for batch in batches:

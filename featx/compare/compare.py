@@ -505,7 +505,8 @@ def _kept_pixels_warnings(evaluations: Sequence[Evaluation]) -> tuple[str, ...]:
     """Return a sentence about what would have taken longer if the images had been decoded for it."""
     approaches = [one.approach for one in evaluations if KEPT_PIXELS in one.approach.details]
     names = ", ".join(printable(one.name) for one in approaches)
-    return (f"featx had kept pixels of the images, so the time does not include decoding: {names}.",) if names else ()
+    said = "The time of these approaches does not include decoding, because featx had kept the pixels"
+    return (f"{said}: {names}.",) if names else ()
 
 
 def _sample_warnings(dataset: ImageDataset) -> tuple[str, ...]:

@@ -24,7 +24,6 @@ from featx.dataset import (
     Unreadable,
     dim_sentence,
     forget_digests,
-    no_pixels,
     read_batches,
     source_path,
 )
@@ -487,7 +486,7 @@ class _Reader:
             aspect_ratio=self.recipe.aspect_ratio,
             views=self.images.views,
             augmentation=self.recipe.augmentation,
-            kept=self.pixels.read if self.pixels.save_time(len(self.images)) else no_pixels,
+            kept=self.pixels.reader(len(self.images)),
             interrupted=lambda: self.interrupted(),  # noqa: PLW0108 - another function once there is work
         )
         with closing(read):

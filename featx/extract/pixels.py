@@ -6,14 +6,14 @@ them: an image is found by its content, a row is checked when it is read, and a 
 
 import logging
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
 from typing import Self
 
 import numpy as np
 
-from featx.dataset import Batch, Images
+from featx.dataset import Batch, Images, no_pixels
 from featx.errors import DamagedSegmentError, FeatxError
 from featx.recipe import Recipe
 from featx.storage import StoragePath, local_dir
@@ -56,11 +56,15 @@ class KeptPixels:
         """
         return FeatureStore(self._cache_dir, self._recipe, (*self._recipe.image_size, 3))
 
-    def save_time(self, n_images: int) -> bool:
-        """Return whether it may take less time to open them than to decode so many images."""
+    def reader(self, n_images: int) -> Callable[[Sequence[bytes]], Mapping[bytes, np.ndarray]]:
+        """Return what `read_batches` asks for the pixels of so many images.
+
+        That is `read`, unless there are none, or opening them may take longer than decoding so many images.
+        """
+        n_segments = 0
         with suppress(FeatxError):
-            return 0 < len(segment_paths(self._cache_dir / self._recipe.slug)) <= n_images
-        return False
+            n_segments = len(segment_paths(self._cache_dir / self._recipe.slug))
+        return self.read if 0 < n_segments <= n_images else no_pixels
 
     def read(self, digests: Sequence[bytes]) -> Mapping[bytes, np.ndarray]:
         """Return the pixels of those of the images with `digests` that are kept.

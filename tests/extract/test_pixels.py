@@ -194,7 +194,7 @@ def test_a_comparison_says_whose_time_lacks_decoding_and_baselines_use_pixels_to
         **{**OTHER, "image_size": (64, 64)},
     )
     assert len(decoded) == 32  # at the size at which copies are looked for
-    said = "featx had kept pixels of the images, so the time does not include decoding: "
+    said = "The time of these approaches does not include decoding, because featx had kept the pixels: "
     (warning,) = [one for one in comparison.warnings if one.startswith(said)]
     assert {*warning.removeprefix(said).removesuffix(".").split(", ")} == {one.name for one in comparison.approaches}
 

@@ -79,34 +79,34 @@ def images_of(n, n_classes, seed=0):
     return TrainingSet(X, y, digests_of(X), np.arange(n) % 5 == 0, n_classes)
 
 
-def test_a_fold_that_holds_out_all_validation_images_stops_early_by_the_next_one(monkeypatch):
-    task = Task.of(images_of(100, 2), Training(epochs=2))
-    folds = [np.arange(100) % 5 == number for number in range(5)]  # the first one has all validation images
-    n_validation = []
-    fit = Task.fit
+@pytest.fixture
+def n_validation(monkeypatch) -> list[int]:
+    """How many validation images each training has had."""
+    noted: list[int] = []
 
-    def noted(task, *arguments):
-        n_validation.append(int(task.is_validation.sum()))
+    def note(task: Task, *arguments: object) -> object:
+        noted.append(int(task.is_validation.sum()))
         return fit(task, *arguments)
 
-    monkeypatch.setattr(Task, "fit", noted)
+    fit = Task.fit
+    monkeypatch.setattr(Task, "fit", note)
+    return noted
+
+
+def test_a_fold_that_holds_out_all_validation_images_stops_early_by_the_next_one(n_validation):
+    task = Task.of(images_of(100, 2), Training(epochs=2))
+    folds = [np.arange(100) % 5 == number for number in range(5)]  # the first one has all validation images
     assert [len(probabilities) for probabilities in dense_held_out(task, folds)] == [20] * 5
     assert n_validation == [20] * 5
 
 
-def test_with_many_images_one_fold_is_trained_and_it_stops_early_even_without_validation_images(monkeypatch):
+def test_with_many_images_one_fold_is_trained_and_it_stops_early_even_without_validation_images(
+    n_validation, monkeypatch
+):
     monkeypatch.setattr(held_out, "ENOUGH_IMAGES", 20)
     images, training = images_of(200, 2), Training(epochs=2)
     fold = folds_of(images.y, images.digests, 2, training.seed, n_folds=held_out.N_FOLDS)
     images = replace(images, is_validation=fold == 0)
-    n_validation = []
-    fit = Task.fit
-
-    def noted(task, *arguments):
-        n_validation.append(int(task.is_validation.sum()))
-        return fit(task, *arguments)
-
-    monkeypatch.setattr(Task, "fit", noted)
     probabilities = held_out._held_out("dense", images, training)
     assert n_validation == [(fold == 1).sum()]
     assert (~np.isnan(probabilities).any(axis=1) == (fold == 0)).all()
