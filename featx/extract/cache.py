@@ -84,8 +84,8 @@ class CacheCheck:
     problems: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
-        n_damages = len(self.damages) + sum(len(store.damages) for store in self.stores)
-        found = f"{n_damages:,} damages" if n_damages else "no damage found"
+        damages = [*self.damages, *(damage for store in self.stores for damage in store.damages)]
+        found = f"{len(damages):,} damages, first {damages[0]}" if damages else "no damage found"
         unchecked = f", {len(self.problems):,} not checked" if self.problems else ""
         return f"<CacheCheck of {len(self.stores):,} stores: {found}{unchecked}>"
 

@@ -46,6 +46,9 @@ class Damage:
     reason: str
     n_images: int | None = 0
 
+    def __repr__(self) -> str:
+        return f"<Damage to {brief(self.path)}: {self.reason}>"
+
 
 @dataclass(frozen=True)
 class StoreCheck:
