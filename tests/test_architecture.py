@@ -49,6 +49,7 @@ LATE = {
     "openvino",
     "onnx",
     "tf2onnx",
+    "ncnn",
     "nncf",
     "pillow_heif",
     "sklearn",

@@ -11,6 +11,7 @@ from featx.engines.engine import (
     Engine,
     EngineChoices,
     EngineOptions,
+    JoinedEngine,
     check_engine,
     choose_engine,
     cpu_engine,

@@ -14,6 +14,7 @@ import numpy as np
 from featx.backbones import DTYPE_POLICIES, Weights, check_recipe, is_network_file, is_onnx
 from featx.dataset import ImageDataset
 from featx.engines.keras_engine import KerasEngine
+from featx.engines.ncnn_engine import BACKBONES, MIN_PIXELS, NcnnEngine
 from featx.engines.networks import is_converted
 from featx.engines.openvino_engine import OpenVinoEngine
 from featx.errors import FeatxError
@@ -23,6 +24,7 @@ from featx.system import (
     MAX_THREADS,
     check_name,
     cuda_capability,
+    install_command,
     keras_backend,
     keras_sees_gpu,
     openvino_has_bfloat16,
@@ -76,6 +78,21 @@ class Engine(Protocol):
         ...
 
 
+class JoinedEngine(Engine, Protocol):
+    """Runs one backbone up to several layers in one pass. Their features are flattened and lie one after the other.
+
+    Attributes:
+        request_size: images that it computes together.
+    """
+
+    @property
+    def request_size(self) -> int: ...  # noqa: D102 - the class says it
+
+    def split(self, features: np.ndarray) -> list[np.ndarray]:
+        """Return `(n, …)` float32 for each recipe, from the features `(n, n_features)` of all."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class EngineEntry:
     """What an engine can do.
@@ -83,28 +100,48 @@ class EngineEntry:
     Attributes:
         title: its name in messages.
         package: the Python package that it needs.
+        extra: what installs that package, if featx does not need it otherwise.
         create: starts it; takes a recipe and the arguments of `create_engine`.
+        joins: whether it computes several layers in one pass; `create` then takes the recipes of the `others`.
         precisions: what it computes in.
+        backbones: those of the table that it runs; all if None.
         network_suffixes: how the names of the network files that it runs end.
         converts: whether Keras converts the network for it, once; else Keras itself runs the network.
         uses_gpu: whether it can use a GPU.
         has_streams: whether it runs several batches at the same time on the cores of a CPU.
         has_bfloat16: returns whether it computes bfloat16 on this processor.
+        min_pixels: of smaller images, the next engine computes more a second.
     """
 
     title: str
     package: str
-    create: Callable[..., Engine]
+    create: Callable[..., Any]
+    extra: str | None = None
     precisions: tuple[str, ...]
+    backbones: tuple[str, ...] | None = None
     network_suffixes: tuple[str, ...]
     converts: bool
+    joins: bool
     uses_gpu: bool
     has_streams: bool
     has_bfloat16: Callable[[], bool]
+    min_pixels: int = 0
+
+    @property
+    def is_installed(self) -> bool:
+        """Whether its package is there."""
+        return importlib.util.find_spec(self.package) is not None
 
     def runs(self, backbone: str) -> bool:
-        """Return whether it runs this backbone: any of the table, and some network files."""
-        return not is_network_file(backbone) or backbone.lower().endswith(self.network_suffixes)
+        """Return whether it runs this backbone: of the table, or a network file."""
+        if is_network_file(backbone):
+            return backbone.lower().endswith(self.network_suffixes)
+        return self.backbones is None or backbone in self.backbones
+
+    def suits(self, recipe: Recipe) -> bool:
+        """Return whether it runs `recipe`, and its images are not too small for it to be fast."""
+        is_large = recipe.image_size[0] * recipe.image_size[1] >= self.min_pixels
+        return recipe.precision in self.precisions and self.runs(recipe.backbone) and is_large
 
 
 class EngineChoices(TypedDict, total=False):
@@ -122,10 +159,12 @@ class EngineOptions:
 
     Attributes:
         engine: one of `ENGINES`; `"auto"` is `keras` where there is a GPU that it can use, or for bfloat16 on a
-            processor where OpenVINO has none; else `openvino`.
+            processor where OpenVINO has none; `ncnn`, if it is installed, for VGG16 and VGG19 in float32 on images of
+            96×96 or larger; else `openvino`.
         batch_size: images in a batch; chosen for the machine if None.
-        threads: processor cores for `openvino`; all if None.
-        streams: batches that `openvino` runs at the same time; chosen for the machine if None.
+        threads: processor cores for `openvino` and `ncnn`; all if None.
+        streams: batches that `openvino` runs at the same time, or images that `ncnn` does; chosen for the machine if
+            None.
 
     Raises:
         FeatxError: there is no such engine, or a number is not whole, or is too small or too large.
@@ -166,8 +205,8 @@ def check_engine(engine: str, precision: str, backbone: str) -> None:
     if engine != AUTO and not ENGINES[engine].runs(backbone):
         others = " or ".join(name for name, entry in ENGINES.items() if entry.runs(backbone))
         raise FeatxError(
-            f"The {engine} engine cannot run the network file {printable(backbone)}: choose --engine {others}, or "
-            f"leave --engine out."
+            f"The {engine} engine cannot run {'the network file ' * is_network_file(backbone)}{printable(backbone)}: "
+            f"choose --engine {others}, or leave --engine out."
         )
     names = engines_for(precision, backbone)
     if engine != AUTO and precision not in {AUTO, FAST} and engine not in names:
@@ -186,10 +225,10 @@ def choose_engine(options: EngineOptions, recipe: Recipe) -> str:
     names = engines_for(recipe.precision, recipe.backbone)
     on_gpu = next((name for name in names if ENGINES[name].uses_gpu), None)
     if on_gpu is None or cuda_capability() is None:
-        return cpu_engine(recipe.precision, recipe.backbone)
+        return cpu_engine(recipe)
     if keras_sees_gpu():
         return on_gpu
-    chosen = cpu_engine(recipe.precision, recipe.backbone)
+    chosen = cpu_engine(recipe)
     if chosen != on_gpu:
         log.warning(
             "There is a GPU, but Keras's backend %s cannot use it: continuing with %s on the CPU.",
@@ -199,19 +238,37 @@ def choose_engine(options: EngineOptions, recipe: Recipe) -> str:
     return chosen
 
 
+def engines_on_cpu(recipe: Recipe) -> list[str]:
+    """Return the names of the installed engines that suit `recipe`, the fastest on a CPU first; at least one."""
+    names = engines_for(recipe.precision, recipe.backbone)
+    return [name for name in names if ENGINES[name].suits(recipe) and ENGINES[name].is_installed] or names[-1:]
+
+
+def cpu_engine(recipe: Recipe) -> str:
+    """Return the name of the fastest engine that runs `recipe` on this processor."""
+    first, *others = engines_on_cpu(recipe)
+    if recipe.precision == "bfloat16" and others and not ENGINES[first].has_bfloat16():
+        _say_no_bfloat16(first, others[0])
+        return others[0]
+    fastest = next(name for name, entry in ENGINES.items() if entry.suits(recipe))
+    if fastest != first and ENGINES[fastest].extra:
+        _say_missing(fastest, recipe.backbone)
+    return first
+
+
 @cache  # so that it is said once
-def cpu_engine(precision: str, backbone: str) -> str:
-    """Return the name of the fastest engine that runs `backbone` in `precision` on this processor."""
-    names = engines_for(precision, backbone)
-    first, *others = [name for name in names if importlib.util.find_spec(ENGINES[name].package)] or names
-    if precision != "bfloat16" or not others or ENGINES[first].has_bfloat16():
-        return first
+def _say_no_bfloat16(engine: str, other: str) -> None:
     log.warning(
         "%s has no bfloat16 on this processor: using %s, which is slower; features may differ by rounding.",
-        ENGINES[first].title,
-        others[0],
+        ENGINES[engine].title,
+        other,
     )
-    return others[0]
+
+
+@cache
+def _say_missing(engine: str, backbone: str) -> None:
+    command = install_command(f"featx[{ENGINES[engine].extra}]")
+    log.info("%s would compute %s faster here, but is not installed: %s", engine, backbone, command)
 
 
 def create_engine(
@@ -243,13 +300,14 @@ def create_engine(
     options = options or EngineOptions()
     chosen = choose_engine(options, recipe)
     log.debug("Engine: %s, %s.", chosen, options)
-    return ENGINES[chosen].create(recipe, weights, options, cache_dir=cache_dir, dataset=dataset, show=show)
+    create: Callable[..., Engine] = ENGINES[chosen].create
+    return create(recipe, weights, options, cache_dir=cache_dir, dataset=dataset, show=show)
 
 
 def create_joined_engine(
     recipes: Sequence[Recipe], weights: Weights, cache_dir: StoragePath, options: EngineOptions, *, show: bool = False
-) -> OpenVinoEngine | None:
-    """Return an engine that computes several layers of a backbone in one pass, see `OpenVinoEngine.split`.
+) -> JoinedEngine | None:
+    """Return an engine that computes several layers of a backbone in one pass.
 
     None if this machine has no such engine, or if it does not give every layer the bits that it gets alone: OpenVINO
     may compute a network in another way if it has more outputs. It is tried with one batch of noise.
@@ -267,17 +325,18 @@ def create_joined_engine(
     first, *others = recipes
     for recipe in recipes:
         check_recipe(recipe)
-    if first.precision == "int8" or not ENGINES[choose_engine(options, first)].converts:
+    engine = choose_engine(options, first)
+    if first.precision == "int8" or not ENGINES[engine].joins:
         return None
-    numbers = {name: getattr(options, name) for name in ("batch_size", "threads", "streams")}
-    joined = OpenVinoEngine(first, weights, cache_dir, others=others, show=show, **numbers)
+    create: Callable[..., JoinedEngine] = ENGINES[engine].create
+    joined = create(first, weights, options, cache_dir=cache_dir, others=others, show=show)
     noise = np.random.default_rng(0).integers(0, 256, (joined.request_size, *first.image_size, 3), np.uint8)
     for recipe, features in zip(recipes, joined.split(joined.features(noise)), strict=True):
         with closing(create_engine(recipe, weights, cache_dir, options=options)) as alone:
             if not np.array_equal(alone.features(noise), features):
                 joined.close()
                 return None
-    log.debug("Engine: openvino, %s, %d layers in one pass.", options, len(recipes))
+    log.debug("Engine: %s, %s, %d layers in one pass.", engine, options, len(recipes))
     return joined
 
 
@@ -296,12 +355,31 @@ def _openvino(recipe: Recipe, weights: Weights, options: EngineOptions, **how: A
     return OpenVinoEngine(recipe, weights, **numbers, **how)
 
 
+def _ncnn(recipe: Recipe, weights: Weights, options: EngineOptions, **how: Any) -> Engine:
+    return NcnnEngine(recipe, weights, threads=options.threads, streams=options.streams, **how)
+
+
 def _keras(recipe: Recipe, weights: Weights, options: EngineOptions, **_of_others: object) -> Engine:
     return KerasEngine(recipe, weights, default_batch_size(options))
 
 
 #: The engines by their names, the fastest on a CPU first.
 ENGINES = {
+    "ncnn": EngineEntry(
+        title="ncnn",
+        package="ncnn",
+        extra="ncnn",
+        create=_ncnn,
+        precisions=("float32",),
+        backbones=BACKBONES,
+        network_suffixes=(),
+        converts=True,
+        joins=True,
+        uses_gpu=False,
+        has_streams=True,
+        has_bfloat16=lambda: False,
+        min_pixels=MIN_PIXELS,
+    ),
     "openvino": EngineEntry(
         title="OpenVINO",
         package="openvino",
@@ -309,6 +387,7 @@ ENGINES = {
         precisions=PRECISIONS,
         network_suffixes=(".onnx", ".keras"),
         converts=True,
+        joins=True,
         uses_gpu=False,
         has_streams=True,
         has_bfloat16=openvino_has_bfloat16,
@@ -320,6 +399,7 @@ ENGINES = {
         precisions=tuple(DTYPE_POLICIES),
         network_suffixes=(".keras",),
         converts=False,
+        joins=False,
         uses_gpu=True,
         has_streams=False,
         has_bfloat16=lambda: True,

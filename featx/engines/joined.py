@@ -1,14 +1,24 @@
 """Several networks as one, so that images go once through what they have in common: layers of one backbone."""
 
 import hashlib
+import math
 from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
 
 from featx.system import import_openvino
 
 #: What OpenVINO computes in bfloat16 in any case. What follows the last of them on the way to an output, it computes in
 #: float32, and leaves the results of that last one in float32, too.
 _ALWAYS_BFLOAT16 = {"Convolution", "GroupConvolution", "MatMul"}
+
+
+def split_features(features: np.ndarray, shapes: Sequence[tuple[int, ...]]) -> list[np.ndarray]:
+    """Return `(n, *shape)` for each of `shapes`, from features `(n, n_features)` that lie one after the other."""
+    ends = np.cumsum([math.prod(shape) for shape in shapes])
+    parts = np.split(features, ends[:-1], axis=1)
+    return [part.reshape(-1, *shape) for part, shape in zip(parts, shapes, strict=True)]
 
 
 def join(models: Sequence[Any], precision: str) -> Any:

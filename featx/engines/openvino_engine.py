@@ -19,7 +19,7 @@ import numpy as np
 from featx.backbones import Weights, build_model, describe_network, is_onnx
 from featx.dataset import ImageDataset
 from featx.engines.fallback import Fallback
-from featx.engines.joined import join
+from featx.engines.joined import join, split_features
 from featx.engines.networks import (
     Network,
     network_path,
@@ -153,9 +153,7 @@ class OpenVinoEngine:
 
     def split(self, features: np.ndarray) -> list[np.ndarray]:
         """Return `(n, …)` float32 for each recipe, from the `(n, n_features)` of an engine that runs several."""
-        ends = np.cumsum([np.prod(shape, dtype=int) for shape in self._shapes])
-        parts = np.split(features, ends[:-1], axis=1)
-        return [part.reshape(-1, *shape) for part, shape in zip(parts, self._shapes, strict=True)]
+        return split_features(features, self._shapes)
 
     def close(self) -> None:
         """Wait for the requests in progress: OpenVINO must not call back into an interpreter that is ending."""

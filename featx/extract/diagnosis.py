@@ -30,6 +30,7 @@ from featx.system import (
 #: Packages that `pip install "featx[…]"` adds, by the name of the extra.
 EXTRAS = {
     "heic": "pillow-heif",
+    "ncnn": "ncnn",
     "nncf": "nncf",
     "onnx": "onnx",
     "pandas": "pandas",

@@ -29,7 +29,7 @@ from featx.dataset import (
 )
 from featx.engines import (
     Engine,
-    OpenVinoEngine,
+    JoinedEngine,
     create_engine,
     create_joined_engine,
     default_batch_size,
@@ -264,7 +264,7 @@ def _compute(
 
 def _joined_engine(
     members: Sequence[_Wanted], weights: Weights, cache_dir: StoragePath, settings: ExtractionSettings
-) -> OpenVinoEngine | None:
+) -> JoinedEngine | None:
     recipes = [one.recipe for one in members]
     options, show = settings.engine_options, settings.show
     if any(needs_keras(recipe, cache_dir, options) for recipe in recipes):
@@ -360,7 +360,7 @@ class StageOne:
     def __post_init__(self) -> None:
         self._pixels = KeptPixels.of(self.recipe, self.cache_dir)
 
-    def join(self, others: list[tuple[Recipe, FeatureStore]], engine: OpenVinoEngine, start_s: float) -> None:
+    def join(self, others: list[tuple[Recipe, FeatureStore]], engine: JoinedEngine, start_s: float) -> None:
         """Compute the features of other layers, too, with an engine that gives all; it is closed with this.
 
         What these cost is in `timings_of_others` afterwards. Each counts the whole pass, and the `start_s` seconds that

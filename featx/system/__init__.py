@@ -24,6 +24,7 @@ from featx.system.commands import as_argument, command_line, shell_line
 from featx.system.late_imports import (
     hide_with,
     import_keras,
+    import_ncnn,
     import_nncf,
     import_openvino,
     import_pyarrow,

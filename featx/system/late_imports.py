@@ -161,6 +161,15 @@ def openvino_has_bfloat16() -> bool:
     return "BF16" in import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
+def import_ncnn() -> Any:
+    """Return the `ncnn` module, which knows Winograd's algorithm.
+
+    Raises:
+        FeatxError: it is not installed, or does not load.
+    """
+    return _import("ncnn", "choose another --engine", extra="ncnn")
+
+
 def import_nncf() -> Any:
     """Return the `nncf` module, OpenVINO's quantizer.
 

@@ -36,6 +36,7 @@ _PACKAGES = (
     "tensorflow",
     "keras",
     "openvino",
+    "ncnn",
     "nncf",
     "numpy",
     "h5py",

@@ -12,7 +12,6 @@ from featx.engines.engine import (
     GPU_BATCH_SIZE,
     EngineOptions,
     choose_engine,
-    cpu_engine,
     default_batch_size,
     needs_keras,
 )
@@ -43,9 +42,9 @@ def gpu(monkeypatch):
         monkeypatch.setattr(engines, "keras_sees_gpu", lambda: is_usable)
 
     monkeypatch.setattr(engines, "cuda_capability", lambda: None)
-    cpu_engine.cache_clear()
+    engines._say_no_bfloat16.cache_clear()
     yield set_gpu
-    cpu_engine.cache_clear()
+    engines._say_no_bfloat16.cache_clear()
 
 
 @pytest.mark.parametrize(("name", "precision"), list(product(ENGINES, PRECISIONS)))
@@ -77,7 +76,12 @@ def test_batches_are_large_for_an_engine_that_may_use_the_gpu_only(gpu):
     assert {default_batch_size(EngineOptions(engine=name)) for name in ENGINE_CHOICES} == {CPU_BATCH_SIZE}
     gpu(is_usable=True)
     sizes = {name: default_batch_size(EngineOptions(engine=name)) for name in ENGINE_CHOICES}
-    assert sizes == {"auto": GPU_BATCH_SIZE, "keras": GPU_BATCH_SIZE, "openvino": CPU_BATCH_SIZE}
+    assert sizes == {
+        "auto": GPU_BATCH_SIZE,
+        "keras": GPU_BATCH_SIZE,
+        "ncnn": CPU_BATCH_SIZE,
+        "openvino": CPU_BATCH_SIZE,
+    }
     assert default_batch_size(EngineOptions(engine="keras", batch_size=7)) == 7
 
 

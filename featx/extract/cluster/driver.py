@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
-from featx.engines import ENGINES, EngineOptions, engines_for
+from featx.engines import ENGINES, EngineOptions, cpu_engine, engines_for
 from featx.errors import FeatxError
 from featx.extract.cluster.scheduler import Scheduler
 from featx.extract.cluster.worker import Outcome, WorkerSlot
@@ -114,7 +114,7 @@ def _check_listening(address: str) -> None:
 
 
 def cluster_engine(options: EngineOptions, recipe: Recipe, nodes: Sequence[dict[str, Any]]) -> str:
-    """Return the one engine that all workers run, so that all rows are made alike: `"keras"` or `"openvino"`.
+    """Return the one engine that all workers run, so that all rows are made alike.
 
     `nodes` is what `ray.nodes()` returns. `"auto"` is `keras` where the cluster has a GPU; nodes without one then have
     nothing to do.
@@ -123,7 +123,8 @@ def cluster_engine(options: EngineOptions, recipe: Recipe, nodes: Sequence[dict[
     if options.engine in names:
         return options.engine
     has_gpu = any(node["Resources"].get("GPU") for node in nodes if node["Alive"])
-    return next((name for name in names if ENGINES[name].uses_gpu == has_gpu), names[0])
+    on_gpu = next((name for name in names if ENGINES[name].uses_gpu), None)
+    return on_gpu if has_gpu and on_gpu else cpu_engine(recipe)  # of this machine
 
 
 def worker_slots(nodes: Sequence[dict[str, Any]], engine: str, cores_per_worker: int | None) -> list[WorkerSlot]:

@@ -210,12 +210,12 @@ def _configurations(options: EngineOptions, recipes: list[Recipe]) -> list[tuple
     Raises:
         FeatxError: the engine asked for has not the precision asked for.
     """
-    engines = list(ENGINES) if options.engine == AUTO else [options.engine]
     found = [
         (replace(options, engine=engine), recipe)
-        for engine in engines
+        for engine, entry in ENGINES.items()
         for recipe in recipes
-        if recipe.precision in ENGINES[engine].precisions and ENGINES[engine].runs(recipe.backbone)
+        if recipe.precision in entry.precisions and entry.runs(recipe.backbone)
+        if engine == options.engine or (options.engine == AUTO and entry.suits(recipe) and entry.is_installed)
     ]
     if not found:
         choose_engine(options, recipes[0])  # which says why
@@ -294,7 +294,5 @@ def _chosen(estimates: list[Estimate], recipe: Recipe, options: EngineOptions) -
     if cuda_capability() is None:
         engine = choose_engine(options, recipe)
     else:
-        engine = next((one.engine for one in of_precision if one.on_gpu), None) or cpu_engine(
-            recipe.precision, recipe.backbone
-        )
+        engine = next((one.engine for one in of_precision if one.on_gpu), None) or cpu_engine(recipe)
     return next((one for one in of_precision if one.engine == engine), of_precision[0])
