@@ -15,12 +15,11 @@ from turns import Figures, Task, measuring
 
 from featx.dataset.loader import LOOK_AHEAD, read_batches
 from featx.dataset.scanning import scan
-from featx.engines.engine import Engine, EngineOptions, create_engine, default_batch_size
+from featx.engines.engine import Engine, EngineOptions, cpu_engine, create_engine, default_batch_size
 from featx.extract.extract import extract_features
 from featx.extract.options import RecipeOptions, resolve_recipe
 
-OPENVINO = EngineOptions(engine="openvino")
-BATCH_SIZE = default_batch_size(OPENVINO)
+BATCH_SIZE = default_batch_size(EngineOptions(engine="openvino"))
 
 
 class Preparation:
@@ -42,7 +41,7 @@ class StageOne:
 
     def __init__(self, task: Task) -> None:
         self._task = task
-        self._run_alone()
+        self._engine = self._run_alone()[0]["start"]["engine"]
         # What the reader decodes at most while the engine starts: it takes as long without an engine.
         started = time.perf_counter()
         n_ahead = len(_decoded(task, LOOK_AHEAD * BATCH_SIZE))
@@ -51,6 +50,7 @@ class StageOne:
             "n_look_ahead": n_ahead,
             "look_ahead_s": self._look_ahead_s,
             "loaded_tensorflow": "tensorflow" in sys.modules,
+            "engine": self._engine,
         }
 
     def turn(self, what: str) -> Figures:
@@ -62,7 +62,7 @@ class StageOne:
             return self._run_alone()[0]
         with _fresh_cache(self._task) as cache_dir, measuring() as figures:
             extraction = extract_features(
-                Path(self._task.data_dir), cache_dir=cache_dir, engine="openvino", **_options(self._task)
+                Path(self._task.data_dir), cache_dir=cache_dir, engine=self._engine, **_options(self._task)
             )
         # While the engine starts, the reader decodes its first batches: that must not look like time saved.
         start_s = max(0.0, extraction.timings.start_s - self._look_ahead_s)
@@ -98,9 +98,10 @@ def _start_engine(task: Task) -> tuple[Engine, Figures]:
     cache_dir = _converted_dir(task)
     dataset = scan(Path(task.data_dir), cache_dir)
     recipe, weights = resolve_recipe(cache_dir, dataset, **_options(task))
+    name = cpu_engine(recipe)  # even where there is a GPU
     with measuring() as figures:
-        engine = create_engine(recipe, weights, cache_dir, dataset, OPENVINO)
-    return engine, figures
+        engine = create_engine(recipe, weights, cache_dir, dataset, EngineOptions(engine=name))
+    return engine, {**figures, "engine": name}
 
 
 def _decoded(task: Task, n: int) -> np.ndarray:

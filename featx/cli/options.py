@@ -424,17 +424,19 @@ STAGE_ONE = options(
         type=Choice(ENGINE_CHOICES),
         default=EngineOptions.engine,
         show_default=True,
-        help="What runs the backbone; auto is keras if it can use a GPU, or for bfloat16 if OpenVINO lacks it here; "
-        "else openvino.",
+        help="What runs the backbone; auto is keras if it can use a GPU, else the fastest here: openvino, or ncnn for "
+        "VGG in float32.",
     ),
     option("--batch-size", type=click.IntRange(1, 4096), help="Images in a batch.  [default: for this machine]"),
     option(
-        "--threads", type=click.IntRange(1, MAX_THREADS), help="Processor cores that openvino uses.  [default: all]"
+        "--threads",
+        type=click.IntRange(1, MAX_THREADS),
+        help="Processor cores for openvino and ncnn.  [default: all]",
     ),
     option(
         "--streams",
         type=click.IntRange(1, MAX_THREADS),
-        help="Batches openvino runs in parallel.  [default: for this machine]",
+        help="Batches that openvino runs in parallel, or images for ncnn.  [default: for this machine]",
     ),
     option(
         "--workers",

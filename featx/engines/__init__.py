@@ -27,6 +27,7 @@ from featx.engines.networks import (
     check_network,
     is_converted,
     kept_calibrations,
+    network_files,
     network_path,
     pack_network,
     unpack_network,

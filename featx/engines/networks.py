@@ -15,7 +15,16 @@ from typing import Any
 
 from featx.errors import FeatxError, system_errors
 from featx.recipe import DTYPES, Recipe
-from featx.storage import OddFileError, StoragePath, check_readable, check_regular, local_dir, replacing, sweep
+from featx.storage import (
+    TEMPORARY_PREFIX,
+    OddFileError,
+    StoragePath,
+    check_readable,
+    check_regular,
+    local_dir,
+    replacing,
+    sweep,
+)
 from featx.text import printable
 
 log = logging.getLogger("featx")
@@ -123,6 +132,11 @@ def read_fallback(recipe: Recipe, cache_dir: StoragePath) -> Network:
         ) from error
 
 
+def network_files(folder: Path) -> list[Path]:
+    """Return the networks in a folder, sorted, without those that other processes are writing."""
+    return sorted(path for path in folder.glob("*.zip") if not path.name.startswith(TEMPORARY_PREFIX))
+
+
 def check_network(path: Path) -> str | None:
     """Return what is wrong with the network at `path`, in a few words; None if it is not damaged.
 
@@ -213,7 +227,7 @@ def kept_calibrations(recipe: Recipe, cache_dir: StoragePath) -> list[tuple[str,
     """
     wanted = replace(network_recipe(recipe), calibration=None)
     found = []
-    for path in sorted((local_dir(cache_dir) / "networks").glob("*.zip")):
+    for path in network_files(local_dir(cache_dir) / "networks"):
         with suppress(OSError, FeatxError, *_DAMAGE), _opened(path) as file:
             about = _about(file)
             if replace(Recipe.from_json(about["recipe"]), calibration=None) == wanted:

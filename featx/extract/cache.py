@@ -15,7 +15,7 @@ from featx.dataset import (
     quarantine_database,
     quarantine_record,
 )
-from featx.engines import check_network
+from featx.engines import check_network, network_files
 from featx.errors import FeatxError, system_errors
 from featx.storage import TEMPORARY_PREFIX, StoragePath, as_cache_dir, is_held, local_dir, remove_whole, sweep
 from featx.store import (
@@ -301,7 +301,7 @@ def _named(name: str, entries: Sequence[CacheEntry], cache_dir: StoragePath) -> 
 def _check_networks(folder: StoragePath) -> list[Damage]:
     assert isinstance(folder, Path)
     damages = []
-    for path in sorted(folder.glob("*.zip")):
+    for path in network_files(folder):
         with system_errors(printable(path), "read"), suppress(FileNotFoundError):
             if reason := check_network(path):
                 damages.append(Damage(path, reason))

@@ -220,6 +220,15 @@ def test_damaged_networks_and_digests_are_found_and_made_again(make_photos, tmp_
     assert json.loads(featx(*words, "--json").stdout)["n_computed"] == 0
 
 
+def test_a_network_that_another_process_is_writing_is_neither_damaged_nor_removed(filled):
+    cache = filled.dir.parent
+    (cache / "networks").mkdir()
+    unfinished = cache / "networks" / ".tmp-0123456789abcdef.zip"
+    unfinished.write_bytes(b"half a network")
+    assert check_cache(cache, mend=True).is_sound
+    assert unfinished.exists()
+
+
 def test_an_unknown_name_lists_what_there_is(filled, featx):
     result = featx("cache", "verify", "resnet", "--cache-dir", filled.dir.parent, exit_code=2)
     assert f"It has: {filled.dir.name}" in result.output

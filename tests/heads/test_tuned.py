@@ -2,6 +2,7 @@
 
 import zipfile
 from dataclasses import replace
+from itertools import product
 
 import h5py
 import numpy as np
@@ -151,6 +152,42 @@ def test_tuning_lowers_the_loss_and_changes_the_block(tail, features, images, tm
     kernels = [model.get_layer("block3_conv1").get_weights()[0] for model in (frozen.model, better.model)]
     assert not np.array_equal(*kernels)
     np.testing.assert_array_equal(kernels[0], tail.get_layer("block3_conv1").get_weights()[0])
+
+
+def test_mixed_precision_learns_as_float32_does_and_leaves_a_head_in_float32(
+    tail, features, images, tmp_path, monkeypatch
+):
+    """On a processor, mixed precision computes what it computes on a GPU, only slowly."""
+    policies = set()
+    fit = tuned.Task.fit
+
+    def watched(task, model, *args, **kwargs):
+        policies.update((layer.compute_dtype, layer.variable_dtype) for layer in model.layers[1:-1])
+        assert model.layers[-1].compute_dtype == "float32", "of the probabilities"
+        return fit(task, model, *args, **kwargs)
+
+    monkeypatch.setattr(tuned.Task, "fit", watched)
+    monkeypatch.setattr(tuned, "TUNED_LEARNING_RATE", 1e-4)
+    monkeypatch.setattr(tuned, "_is_mixed_faster", lambda: True)
+    frozen, better = trained(tail, features, images[1], tmp_path, epochs=6)
+    assert ("bfloat16", "float32") in policies
+    assert better.kept_epoch > 0
+    before = next(epoch for epoch in frozen.history if epoch.epoch == frozen.kept_epoch)
+    assert better.history[better.kept_epoch - 1].val_loss < before.val_loss
+    assert {layer.compute_dtype for layer in better.model.layers} == {"float32"}
+    monkeypatch.setattr(tuned, "_is_mixed_faster", lambda: False)
+    _, exact = trained(tail, features, images[1], tmp_path, epochs=6)
+    assert not all(map(np.array_equal, better.model.get_weights(), exact.model.get_weights()))
+    np.testing.assert_allclose(
+        predict_proba(better.model, features), predict_proba(exact.model, features), rtol=0, atol=0.1
+    )
+
+
+def test_mixed_precision_is_for_a_gpu_that_multiplies_bfloat16(monkeypatch):
+    for has_bfloat16, sees_gpu in product((False, True), repeat=2):
+        monkeypatch.setattr(tuned, "has_fast_bfloat16", lambda has=has_bfloat16: has)
+        monkeypatch.setattr(tuned, "keras_sees_gpu", lambda sees=sees_gpu: sees)
+        assert tuned._is_mixed_faster() == (has_bfloat16 and sees_gpu)
 
 
 def test_only_the_head_is_trained_at_first_and_then_the_block_as_well(tail, both):
