@@ -21,10 +21,12 @@ from PIL import Image
 
 from benchmarks.confidence import crops
 from featx.dataset import scan
-from featx.engines.engine import Engine, create_engine
+from featx.engines.engine import Engine, EngineOptions, create_engine
 from featx.extract.options import resolve_recipe
 from featx.images import decode_image
 from featx.recipe import as_image_size
+
+OPENVINO = EngineOptions(engine="openvino")
 
 _Images = npt.NDArray[np.uint8]
 
@@ -110,7 +112,7 @@ def main() -> None:
             image_size=args.image_size,
             precision=precision,
         )
-        engines[precision] = create_engine(recipe, weights, args.cache_dir, dataset, show=True)
+        engines[precision] = create_engine(recipe, weights, args.cache_dir, dataset, OPENVINO, show=True)
     rows = np.linspace(0, dataset.n_images - 1, min(args.images, dataset.n_images)).astype(int)
     files = {"photographs": [dataset.root / dataset.paths[row] for row in rows]}
     if args.digits:

@@ -28,9 +28,11 @@ from featx.system.machine import cpu_seconds
 
 Figures = dict[str, Any]
 
-CONFIGURATIONS = [
-    (engine, precision) for engine in ENGINES for precision in PRECISIONS if precision in ENGINES[engine].precisions
-]
+
+def configurations(backbone: str) -> list[tuple[str, str]]:
+    """Return the engines that run a backbone here, each with its precisions."""
+    here = {name: entry for name, entry in ENGINES.items() if entry.runs(backbone) and entry.is_installed}
+    return [(name, precision) for name in here for precision in PRECISIONS if precision in here[name].precisions]
 
 
 def measure(data_dir: Path, cache_dir: Path, engine: str, precision: str, words: list[str]) -> Figures:
@@ -116,7 +118,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="featx-plan-") as folder:
         data_dir = choose_photos(args.data_dir, Path(folder, "data"), args.images)
         cache_dir = Path(folder, "cache")
-        for engine, precision in CONFIGURATIONS:
+        for engine, precision in configurations(args.backbone):
             if args.engine not in (None, engine) or precision not in (args.precision or PRECISIONS):
                 continue
             rounds = [measure(data_dir, cache_dir, engine, precision, words) for _ in range(args.repeats)]

@@ -424,8 +424,8 @@ STAGE_ONE = options(
         type=Choice(ENGINE_CHOICES),
         default=EngineOptions.engine,
         show_default=True,
-        help="What runs the backbone; auto is keras if it can use a GPU, else the fastest here: openvino, or ncnn for "
-        "VGG in float32.",
+        help="What runs the backbone; auto is keras if it can use a GPU, or for bfloat16 if OpenVINO lacks it here; "
+        "else ncnn for large images and VGG in float32, if installed; else openvino.",
     ),
     option("--batch-size", type=click.IntRange(1, 4096), help="Images in a batch.  [default: for this machine]"),
     option(
@@ -436,7 +436,7 @@ STAGE_ONE = options(
     option(
         "--streams",
         type=click.IntRange(1, MAX_THREADS),
-        help="Batches that openvino runs in parallel, or images for ncnn.  [default: for this machine]",
+        help="Batches that openvino, or images that ncnn, computes in parallel.  [default: for this machine]",
     ),
     option(
         "--workers",

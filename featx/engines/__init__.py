@@ -19,6 +19,7 @@ from featx.engines.engine import (
     create_joined_engine,
     default_batch_size,
     engines_for,
+    engines_on_cpu,
     needs_keras,
     needs_weights,
 )

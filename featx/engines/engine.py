@@ -14,7 +14,7 @@ import numpy as np
 from featx.backbones import DTYPE_POLICIES, Weights, check_recipe, is_network_file, is_onnx
 from featx.dataset import ImageDataset
 from featx.engines.keras_engine import KerasEngine
-from featx.engines.ncnn_engine import BACKBONES, MIN_PIXELS, NcnnEngine
+from featx.engines.ncnn_engine import BACKBONES, MIN_CORES, MIN_PIXELS_PER_CORE, NcnnEngine
 from featx.engines.networks import is_converted
 from featx.engines.openvino_engine import OpenVinoEngine
 from featx.errors import FeatxError
@@ -27,6 +27,7 @@ from featx.system import (
     install_command,
     keras_backend,
     keras_sees_gpu,
+    n_cores,
     openvino_has_bfloat16,
     whole_number,
 )
@@ -110,7 +111,7 @@ class EngineEntry:
         uses_gpu: whether it can use a GPU.
         has_streams: whether it runs several batches at the same time on the cores of a CPU.
         has_bfloat16: returns whether it computes bfloat16 on this processor.
-        min_pixels: of smaller images, the next engine computes more a second.
+        min_pixels: returns how many pixels an image must have; of smaller ones, the next engine computes more a second.
     """
 
     title: str
@@ -125,7 +126,7 @@ class EngineEntry:
     uses_gpu: bool
     has_streams: bool
     has_bfloat16: Callable[[], bool]
-    min_pixels: int = 0
+    min_pixels: Callable[[], int] = lambda: 0
 
     @property
     def is_installed(self) -> bool:
@@ -140,7 +141,7 @@ class EngineEntry:
 
     def suits(self, recipe: Recipe) -> bool:
         """Return whether it runs `recipe`, and its images are not too small for it to be fast."""
-        is_large = recipe.image_size[0] * recipe.image_size[1] >= self.min_pixels
+        is_large = recipe.image_size[0] * recipe.image_size[1] >= self.min_pixels()
         return recipe.precision in self.precisions and self.runs(recipe.backbone) and is_large
 
 
@@ -160,7 +161,7 @@ class EngineOptions:
     Attributes:
         engine: one of `ENGINES`; `"auto"` is `keras` where there is a GPU that it can use, or for bfloat16 on a
             processor where OpenVINO has none; `ncnn`, if it is installed, for VGG16 and VGG19 in float32 on images of
-            96×96 or larger; else `openvino`.
+            96×96 or larger, with more than four cores of `n` times 48×48 pixels for `n` cores; else `openvino`.
         batch_size: images in a batch; chosen for the machine if None.
         threads: processor cores for `openvino` and `ncnn`; all if None.
         streams: batches that `openvino` runs at the same time, or images that `ncnn` does; chosen for the machine if
@@ -378,7 +379,7 @@ ENGINES = {
         uses_gpu=False,
         has_streams=True,
         has_bfloat16=lambda: False,
-        min_pixels=MIN_PIXELS,
+        min_pixels=lambda: MIN_PIXELS_PER_CORE * max(MIN_CORES, n_cores()),
     ),
     "openvino": EngineEntry(
         title="OpenVINO",

@@ -27,8 +27,9 @@ from featx.system import import_ncnn, import_openvino, kept_signal_stack, n_core
 #: The backbones that are such a chain from beginning to end.
 BACKBONES = ("vgg16", "vgg19")
 
-#: Images with fewer pixels are faster with OpenVINO: ncnn computes one image at a time, and reads all weights for it.
-MIN_PIXELS = 96 * 96
+#: Smaller images are faster with OpenVINO: ncnn computes one image at a time, and reads all weights for it, a quarter
+#: of a gigabyte. On two cores, it is faster from 96×96 on; more than four need more from the memory.
+MIN_PIXELS_PER_CORE, MIN_CORES = 96 * 96 // 4, 4
 
 #: The first line of a network in ncnn's text format, https://github.com/Tencent/ncnn/wiki/param-and-model-file-structure
 _MAGIC = 7767517
@@ -84,12 +85,12 @@ class NcnnEngine:
         """
         import_ncnn()  # if it is not installed, fail before the network is converted
         models = [load_network(one, weights, cache_dir, dataset, show=show) for one in (recipe, *others)]
-        n_threads = threads or n_cores()
-        n_streams = streams or n_threads
+        n_threads = min(threads or n_cores(), n_cores())
+        n_streams = min(streams or n_threads, n_threads)
         for model in models:
             model.reshape([1, *recipe.image_size, 3])
         chains = [_chain_of(model) for model in models]
-        self._network = _load(max(chains, key=lambda chain: len(chain.layers)), max(1, n_threads // n_streams))
+        self._network = _load(max(chains, key=lambda chain: len(chain.layers)), n_threads // n_streams)
         with kept_signal_stack():
             head = _compiled(chains[0].head(models[0]), n_streams)
             tails = [_compiled(chain.tail(model), n_streams) for chain, model in zip(chains, models, strict=True)]
@@ -119,8 +120,8 @@ class NcnnEngine:
         return split_features(features, self._shapes)
 
     def close(self) -> None:
-        """Wait for the batches in progress."""
-        self._threads.shutdown()
+        """Wait for the images in progress; of batches that nobody waits for any more, the others are left out."""
+        self._threads.shutdown(cancel_futures=True)
         self._collecting.shutdown()
 
     def _forward(self, image: np.ndarray) -> np.ndarray:
@@ -141,6 +142,7 @@ class _Stream:
     """Computes one image at a time; a stream is used by one thread at a time."""
 
     def __init__(self, network: Any, head: Any, ends: Sequence[tuple[int, Any]]) -> None:
+        self._ncnn = import_ncnn()
         self._network = network
         self._head = head.create_infer_request()
         self._tails = [(depth, tail.create_infer_request()) for depth, tail in ends]
@@ -149,10 +151,9 @@ class _Stream:
 
     def features(self, image: np.ndarray) -> np.ndarray:
         """Return the features of all tails, flattened, `(n_features,)` float32, of an image `(h, w, 3)` uint8 RGB."""
-        ncnn = import_ncnn()
         # ncnn keeps no reference to the array that a Mat is made of: both must live until the last tensor is extracted.
         pixels = next(iter(self._head.infer({0: image[np.newaxis]}).values()))[0]
-        mat = ncnn.Mat(pixels)
+        mat = self._ncnn.Mat(pixels)
         tensors: dict[int, np.ndarray] = {}
         with self._network.create_extractor() as extractor:
             extractor.input("pixels", mat)

@@ -1,4 +1,7 @@
-"""The `openvino` engine, the fastest on a CPU: Keras converts a network once, the cache stores it, OpenVINO runs it."""
+"""The `openvino` engine, for most networks the fastest on a CPU.
+
+Keras converts a network once, the cache stores it, OpenVINO runs it.
+"""
 
 import errno
 import importlib

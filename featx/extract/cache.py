@@ -85,7 +85,7 @@ class CacheCheck:
 
     def __repr__(self) -> str:
         damages = [*self.damages, *(damage for store in self.stores for damage in store.damages)]
-        found = f"{len(damages):,} damages, first {damages[0]}" if damages else "no damage found"
+        found = f"{len(damages):,} damaged: {damages[0]}" + ", …" * (len(damages) > 1) if damages else "no damage found"
         unchecked = f", {len(self.problems):,} not checked" if self.problems else ""
         return f"<CacheCheck of {len(self.stores):,} stores: {found}{unchecked}>"
 

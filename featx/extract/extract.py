@@ -7,7 +7,7 @@ from typing import Unpack
 
 from featx.backbones import Weights
 from featx.dataset import Data, ImageDataset, SkippedImage, images_of, scan, views_of
-from featx.engines import fast_precision, speedup
+from featx.engines import ENGINES, EngineOptions, choose_engine, fast_precision, speedup
 from featx.extract.options import (
     DEFAULT_CACHE_DIR,
     ExtractionOptions,
@@ -144,13 +144,22 @@ def extract_features(
     dataset = scan(data_dir, cache_dir, to_train=False, show=show)
     recipes, weights = resolve_layers(cache_dir, dataset, of_layers)
     first, *others = extract_layers(dataset, recipes, weights, cache_dir, settings, views=views)
-    return replace(first, others=tuple(others), faster=_faster(first) if show and not ray_address else None)
+    return replace(
+        first,
+        others=tuple(others),
+        faster=_faster(first, settings.engine_options) if show and not ray_address else None,
+    )
 
 
-def _faster(extraction: Extraction) -> Faster | None:
-    """Return what the images of `extraction` would have taken in the fastest precision, if that is worth saying."""
+def _faster(extraction: Extraction, options: EngineOptions) -> Faster | None:
+    """Return what the images of `extraction` would have taken in the fastest precision, if that is worth saying.
+
+    What was computed by another engine than the fast one cannot be compared.
+    """
     timings, precision = extraction.timings, fast_precision(extraction.recipe.backbone)
     if timings.elapsed_s < WORTH_SAYING_S or precision != "int8" or extraction.recipe.precision == precision:
+        return None
+    if precision not in ENGINES[choose_engine(options, extraction.recipe)].precisions:
         return None
     saved_s = timings.forward_s * (1 - 1 / speedup(precision, extraction.recipe.precision))
     return (

@@ -29,6 +29,7 @@ from featx.backbones import (
 from featx.dataset import Data, ImageDataset, ImageFolders
 from featx.engines import (
     AUTO,
+    ENGINES,
     FAST,
     EngineChoices,
     EngineOptions,
@@ -261,6 +262,8 @@ def split_options(options: ExtractionOptions) -> tuple[RecipeOptions, EngineOpti
     chosen, how = with_defaults(cast(RecipeOptions, recipe)), EngineOptions.of(cast(EngineChoices, engine))
     if chosen["precision"] == FAST and how.engine not in {AUTO, *engines_for("int8", str(chosen["backbone"]))}:
         chosen["precision"] = AUTO
+    if chosen["precision"] == AUTO and how.engine != AUTO and len(ENGINES[how.engine].precisions) == 1:
+        (chosen["precision"],) = ENGINES[how.engine].precisions
     check_engine(how.engine, str(chosen["precision"]), str(chosen["backbone"]))
     return chosen, how
 

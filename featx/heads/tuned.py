@@ -53,7 +53,8 @@ def train_tuned(
 ) -> tuple[Trained, Trained]:
     """Return the dense head on the frozen block, and the same with the block tuned: models from `X` to probabilities.
 
-    The second is never worse than the first on the validation rows: early stopping may keep it as it started.
+    The second is never worse than the first on the validation rows: early stopping may keep it as it started. On a GPU,
+    where the block is tuned in mixed precision, that is so up to rounding.
 
     Args:
         tail: Keras model of the block, from a row of features to its output, see `featx.backbones.build_tail`; it is
@@ -135,15 +136,18 @@ def trainable_copy(model: Any, seed: int, scale: float = 1.0, policy: str = "flo
             Features of VGG16 are large, so this kernel is small: steps of Adam, which are as large for all weights,
             would change it by much. With 2000 images of cats and dogs at 150×150 pixels, the validation loss
             rose from 0.040 to 0.090 in the first epoch; with the scale it rose to 0.048.
-        policy: Keras's dtype policy, `float32` or `MIXED`. Probabilities are float32, and so are all weights.
+        policy: Keras's dtype policy of the block, `float32` or `MIXED`. The head computes in float32.
     """
     keras, seeds = import_keras(), layer_seeds(seed)
+    # In the head, small differences of large sums count: it is not for bfloat16.
+    head_begins = next((n for n, layer in enumerate(model.layers) if type(layer).__name__ == "Flatten"), None)
+    block = model.layers[:head_begins]
 
     def copied(layer: Any) -> Any:
         config = layer.get_config()
         if isinstance(layer, keras.Layer):  # or else an operation, such as the sum of a residual block
             config["trainable"] = type(layer).__name__ != "BatchNormalization"
-            config["dtype"] = "float32" if layer is model.layers[-1] else policy
+            config["dtype"] = policy if layer in block else "float32"
         if config.get("seed", 0) is None:
             config["seed"] = next(seeds)
         return type(layer).from_config(config)
@@ -151,7 +155,7 @@ def trainable_copy(model: Any, seed: int, scale: float = 1.0, policy: str = "flo
     def called(layer: Any, *args: Any, **kwargs: Any) -> Any:
         outputs = layer(*args, **kwargs)
         is_last_of_block = type(layer).__name__ == "Flatten" and scale != 1
-        return keras.layers.Rescaling(scale, dtype=policy)(outputs) if is_last_of_block else outputs
+        return keras.layers.Rescaling(scale)(outputs) if is_last_of_block else outputs
 
     copy = keras.models.clone_model(model, clone_function=copied, call_function=called)
     copy.name = TUNED

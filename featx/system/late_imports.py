@@ -1,4 +1,4 @@
-"""Imports Keras, OpenVINO and NNCF late, and without their log lines.
+"""Imports Keras, OpenVINO, ncnn and NNCF late, and without their log lines.
 
 TensorFlow takes several seconds to start. Only users who need a network should wait for it: call `import_keras()`
 inside the function that needs one. Any number of threads may do so at once.

@@ -54,7 +54,8 @@ def test_an_engine_runs_the_precisions_of_its_entry_and_refuses_others_with_advi
         assert choose_engine(options, recipe_in(precision)) == name
     else:
         with pytest.raises(
-            FeatxError, match=rf"{name} engine does not support {precision}; choose --engine (\w+)\."
+            FeatxError,
+            match=rf"{name} engine does not support {precision}; choose --engine (\w+)\.",
         ) as caught:
             choose_engine(options, recipe_in(precision))
         advised = str(caught.value).split("--engine ")[1].removesuffix(".")

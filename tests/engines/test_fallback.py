@@ -249,12 +249,16 @@ def test_a_long_extraction_says_what_int8_would_have_taken(fast_with, data, cach
     assert extraction.faster is None
     long = replace(extraction, timings=Timings(900, decode_s=20.0, forward_s=200.0, elapsed_s=220.0))
     fast_with(int8=True, nncf=True)
-    faster = _faster(long)
+    faster = _faster(long, EngineOptions())
     assert faster == Faster(precision="int8", elapsed_s=70.0)
     assert "int8 would have taken about 1 min 10 s: --precision fast." in extraction_text(replace(long, faster=faster))
-    assert _faster(replace(long, timings=Timings(900, decode_s=190.0, forward_s=30.0, elapsed_s=220.0))) is None
+    assert (
+        _faster(replace(long, timings=Timings(900, decode_s=190.0, forward_s=30.0, elapsed_s=220.0)), EngineOptions())
+        is None
+    )
+    assert _faster(long, EngineOptions(engine="ncnn")) is None, "only OpenVINO's float32 was timed"
     fast_with(int8=False, nncf=True)
-    assert _faster(long) is None
+    assert _faster(long, EngineOptions()) is None
 
 
 def test_the_speed_of_a_precision_is_measured():

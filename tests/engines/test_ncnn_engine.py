@@ -21,6 +21,7 @@ from featx.engines.openvino_engine import load_network
 from featx.errors import FeatxError
 from featx.extract.extract import extract_features
 from featx.extract.options import resolve_recipe
+from featx.extract.planning import plan as plan_module
 from featx.extract.planning.plan import plan_extraction
 from featx.store.feature_store import FeatureStore
 
@@ -86,7 +87,13 @@ def test_features_of_imagenet_are_those_of_float64(cache, shared, size):
 def test_no_number_changes_a_bit(cache):
     images = random_images(7, PART["image_size"])
     expected = features_of(images, cache, "ncnn", options=PART)
-    for numbers in ({"threads": 1}, {"threads": 4}, {"threads": 2, "streams": 1}, {"streams": 3}, {"batch_size": 5}):
+    for numbers in (
+        {"threads": 1},
+        {"threads": 4},
+        {"threads": 2, "streams": 1},
+        {"threads": 1, "streams": 3},
+        {"batch_size": 5},
+    ):
         assert np.array_equal(features_of(images, cache, "ncnn", options=PART, **numbers), expected), numbers
     for rows in ([3], [6, 0], [2, 2, 2], []):
         assert np.array_equal(features_of(images[rows], cache, "ncnn", options=PART), expected[rows])
@@ -97,7 +104,7 @@ def test_several_layers_in_one_pass_have_the_bits_that_they_have_alone(cache):
     recipes = [resolve_recipe(cache, **{**PART, "layer": layer})[0] for layer in layers]
     _, weights = resolve_recipe(cache, **PART)
     images = random_images(3, PART["image_size"])
-    joined = create_joined_engine(recipes, weights, cache, EngineOptions())
+    joined = create_joined_engine(recipes, weights, cache, EngineOptions(engine="ncnn"))
     assert isinstance(joined, ncnn_engine.NcnnEngine)
     with closing(joined):
         found = joined.split(joined.features(images))
@@ -108,6 +115,7 @@ def test_several_layers_in_one_pass_have_the_bits_that_they_have_alone(cache):
 
 def test_auto_takes_it_for_float32_on_large_images_where_it_is_installed(cache, monkeypatch, caplog):
     monkeypatch.setattr(engines, "cuda_capability", lambda: None)
+    monkeypatch.setattr(engines, "n_cores", lambda: 2)
 
     def chosen(**other: object) -> str:
         return choose_engine(EngineOptions(), resolve_recipe(cache, **{**PART, **other})[0])
@@ -115,6 +123,9 @@ def test_auto_takes_it_for_float32_on_large_images_where_it_is_installed(cache, 
     assert chosen() == chosen(image_size=(96, 96)) == "ncnn"
     assert chosen(image_size=(96, 95)) == chosen(backbone="resnet50", layer=None) == "openvino"
     assert choose_engine(EngineOptions(engine="ncnn"), resolve_recipe(cache, **{**PART, "image_size": 32})[0]) == "ncnn"
+    monkeypatch.setattr(engines, "n_cores", lambda: 16)
+    assert [chosen(image_size=size) for size in ((191, 192), (192, 192))] == ["openvino", "ncnn"]
+    monkeypatch.setattr(engines, "n_cores", lambda: 2)
     find_spec = importlib.util.find_spec
     monkeypatch.setattr(engines.importlib.util, "find_spec", lambda name: None if name == "ncnn" else find_spec(name))
     engines._say_missing.cache_clear()
@@ -132,7 +143,10 @@ def test_auto_takes_it_for_float32_on_large_images_where_it_is_installed(cache, 
     ("words", "said"),
     [
         (["--backbone", "resnet50"], "The ncnn engine cannot run resnet50: choose --engine openvino or keras"),
-        (["--precision", "bfloat16"], "The ncnn engine does not support bfloat16; choose --engine openvino."),
+        (
+            ["--precision", "bfloat16"],
+            "The ncnn engine does not support bfloat16; choose --engine openvino.",
+        ),
     ],
 )
 def test_what_it_cannot_run_is_refused_with_advice(make_photos, tmp_path, words, said):
@@ -188,15 +202,47 @@ class _Failing:
         return -100, None
 
 
-def test_extract_and_plan_use_it(make_photos, tmp_path):
+def test_batches_that_nobody_waits_for_are_left_out_at_the_end(cache):
+    recipe, weights = resolve_recipe(cache, **PART)
+    running = ncnn_engine.NcnnEngine(recipe, weights, cache, streams=1)
+    waiting = [running.submit(random_images(8, PART["image_size"])) for _ in range(4)]
+    waiting[0].result()
+    computed: list[int] = []
+    forward = running._idle.get()
+    compute = forward.features
+    forward.features = lambda image: computed.append(1) or compute(image)
+    running._idle.put(forward)
+    running.close()
+    assert len(computed) < 8
+
+
+def test_no_more_cores_are_used_than_wanted(cache, monkeypatch):
+    recipe, weights = resolve_recipe(cache, **PART)
+    monkeypatch.setattr(ncnn_engine, "n_cores", lambda: 8)
+    used = {}
+    for threads, streams in ((None, None), (1, 4), (3, 2), (64, None), (4, 2), (None, 1)):
+        with closing(ncnn_engine.NcnnEngine(recipe, weights, cache, threads=threads, streams=streams)) as running:
+            used[threads, streams] = (running._idle.qsize(), running._network.opt.num_threads)
+    assert list(used.values()) == [(8, 1), (1, 1), (2, 1), (8, 1), (2, 2), (1, 8)]
+
+
+def test_extract_and_plan_use_it(make_photos, tmp_path, new_cache, monkeypatch):
+    monkeypatch.setattr(engines, "cuda_capability", lambda: None)
+    monkeypatch.setattr(engines, "n_cores", lambda: 2)
+    monkeypatch.setattr(plan_module, "PASS_S", 0.1)
+    monkeypatch.setattr(plan_module, "BUDGET_S", 600.0)
     data = make_photos(tmp_path / "data")
     found = {}
     for engine in ("ncnn", "openvino"):
-        extraction = extract_features(data, cache_dir=tmp_path / engine, engine=engine, **PART)
+        extraction = extract_features(data, cache_dir=new_cache(tmp_path / engine), engine=engine, **PART)
         store = FeatureStore(tmp_path / engine, extraction.recipe)
         found[engine] = store.read(scan(data, tmp_path / engine).digests)
     largest = np.abs(found["openvino"]).max()
     np.testing.assert_allclose(found["ncnn"], found["openvino"], rtol=0, atol=1e-5 * largest)
     options = {name: value for name, value in PART.items() if name != "precision"}
-    plan = plan_extraction(data, cache_dir=tmp_path / "cache", **options)
+    extraction = extract_features(data, cache_dir=tmp_path / "ncnn", engine="ncnn", **options)
+    assert extraction.n_computed == 0, "its only precision is the one of auto"
+    plan = plan_extraction(data, cache_dir=tmp_path / "ncnn", engine="ncnn", **options)
+    assert [(one.engine, one.precision, one.is_chosen) for one in plan.estimates] == [("ncnn", "float32", True)]
+    plan = plan_extraction(data, cache_dir=new_cache(tmp_path / "plan"), **options)
     assert {one.precision for one in plan.estimates if one.engine == "ncnn" and not one.reason} == {"float32"}

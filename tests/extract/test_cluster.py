@@ -42,7 +42,9 @@ in_full = pytest.mark.skipif(os.environ.get("FEATX_CHAOS") != "full", reason="ru
 
 #: Slow enough to be killed half-way: a few seconds for the two nodes.
 SLOW: dict[str, Any] = {"weights": "random", "image_size": (96, 96), "precision": "float32", "batch_size": 4}
+SLOW |= {"engine": "openvino"}
 SLOW_WORDS = ["--weights", "random", "--image-size", "96", "--precision", "float32", "--batch-size", "4"]
+SLOW_WORDS += ["--engine", "openvino"]
 QUICK: dict[str, Any] = {"weights": "random", "image_size": (32, 32), "layer": "block2_pool", "precision": "float32"}
 
 GO_ON = "featx: stopped; finished work is kept. Run it again to resume.\n"
@@ -293,7 +295,7 @@ def test_a_signal_does_not_forget_what_was_skipped(data, cache, monkeypatch):
     monkeypatch.setattr(run, "_Driver", Driver)
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: True)
     with pytest.raises(KeyboardInterrupt):
-        extract_features(data, cache_dir=cache, ray_address="auto", engine="keras", **SLOW)
+        extract_features(data, cache_dir=cache, ray_address="auto", **{**SLOW, "engine": "keras"})
     (skipped,) = cache.glob("*/skipped.csv")
     assert "no image" in skipped.read_text()
 

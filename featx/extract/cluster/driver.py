@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
-from featx.engines import ENGINES, EngineOptions, cpu_engine, engines_for
+from featx.engines import ENGINES, EngineOptions, engines_for, engines_on_cpu
 from featx.errors import FeatxError
 from featx.extract.cluster.scheduler import Scheduler
 from featx.extract.cluster.worker import Outcome, WorkerSlot
@@ -42,7 +42,7 @@ class ClusterFound:
     """The driver has found the cluster.
 
     Attributes:
-        engine: which runs there: `"keras"` or `"openvino"`.
+        engine: which runs there, one of `featx.engines.ENGINES`.
         description: how many workers on which nodes, in words.
     """
 
@@ -124,7 +124,7 @@ def cluster_engine(options: EngineOptions, recipe: Recipe, nodes: Sequence[dict[
         return options.engine
     has_gpu = any(node["Resources"].get("GPU") for node in nodes if node["Alive"])
     on_gpu = next((name for name in names if ENGINES[name].uses_gpu), None)
-    return on_gpu if has_gpu and on_gpu else cpu_engine(recipe)  # of this machine
+    return on_gpu if has_gpu and on_gpu else engines_on_cpu(recipe)[0]
 
 
 def worker_slots(nodes: Sequence[dict[str, Any]], engine: str, cores_per_worker: int | None) -> list[WorkerSlot]:
@@ -132,7 +132,7 @@ def worker_slots(nodes: Sequence[dict[str, Any]], engine: str, cores_per_worker:
 
     Args:
         nodes: what `ray.nodes()` returns.
-        engine: `"keras"` or `"openvino"`.
+        engine: one of `featx.engines.ENGINES`.
         cores_per_worker: `CORES_PER_WORKER` if None; nodes with fewer have one worker with these.
     """
     alive = sorted((node for node in nodes if node["Alive"]), key=lambda node: str(node["NodeID"]))

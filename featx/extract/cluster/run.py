@@ -19,7 +19,7 @@ import numpy as np
 
 import featx
 from featx.dataset import Images
-from featx.engines import ENGINES, choose_engine, load_network
+from featx.engines import AUTO, ENGINES, choose_engine, cpu_engine, load_network
 from featx.errors import FeatxError
 from featx.extract.cluster.driver import ClusterFound, Stop
 from featx.extract.cluster.worker import Outcome, WorkerConfig, digest_of
@@ -66,6 +66,8 @@ def run_on_cluster(stage: StageOne, images: Images) -> StageResult:
         cluster = driver.find_cluster(stage)
         log.log(logging.INFO if show else logging.DEBUG, "Ray cluster %s: %s.", printable(address), cluster.description)
         engine = cluster.engine
+        if options.engine == AUTO and not ENGINES[engine].uses_gpu:
+            engine = cpu_engine(stage.recipe)  # of this machine, for all nodes: rows are made alike
         if ENGINES[engine].converts:  # a sound network is in the cache, once, before all workers look for it
             load_network(stage.recipe, stage.weights, stage.cache_dir, stage.dataset, show=show)
         sources = [source if isinstance(source, np.ndarray) else source.absolute() for source in images.sources]

@@ -148,9 +148,10 @@ def check_node(slot: WorkerSlot, config: WorkerConfig) -> None:
     here = versions()
     for package, version in config.versions.items():
         if here.get(package) != version:
+            other = " Or choose --engine openvino." if package == "ncnn" else ""
             raise FeatxError(
                 f"{package} is {here.get(package, 'not installed')}, but {version} where you ran the command: install "
-                f"the same version on all machines."
+                f"the same version on all machines.{other}"
             )
     if not config.mark.exists():
         raise FeatxError(

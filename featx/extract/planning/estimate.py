@@ -81,7 +81,7 @@ class Estimate:
     """What an extraction costs with one engine and precision.
 
     Attributes:
-        engine: `"keras"` or `"openvino"`.
+        engine: one of `featx.engines.ENGINES`.
         precision: `"float32"`, `"bfloat16"` or `"int8"`.
         is_chosen: whether `featx extract` with the same options would take it.
         reason: why it cannot run here, or was not tried, one sentence; None if it was tried, and all else is known.
