@@ -6,6 +6,7 @@ import subprocess
 import sys
 import types
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
@@ -57,11 +58,9 @@ def features_of(images: np.ndarray, cache: Path, engine: str, *, options: dict, 
     "options",
     [
         PART,
-        {**PART, "pooling": "avg"},
-        {**PART, "layer": "block1_conv1"},
-        {**PART, "layer": "block3_conv2", "pooling": "max"},
-        {**VGG, "image_size": (33, 47)},
-        {**VGG, "image_size": (64, 64), "backbone": "vgg19"},
+        {**PART, "layer": "block1_conv1", "pooling": "max"},
+        {**VGG, "image_size": (33, 47), "pooling": "avg"},
+        {**VGG, "image_size": (33, 47), "backbone": "vgg19", "layer": "block3_conv4"},
     ],
     ids=lambda options: "-".join(str(options.get(name)) for name in ("backbone", "layer", "pooling")),
 )
@@ -73,8 +72,8 @@ def test_features_are_those_of_keras(cache, options):
     np.testing.assert_allclose(features, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
-@pytest.mark.parametrize("size", [64, 150])
-def test_features_of_imagenet_are_those_of_float64(cache, shared, size):
+def test_features_of_imagenet_are_those_of_float64(cache, shared):
+    size = 150
     reference = shared / "reference"
     with np.load(reference / f"vgg16_imagenet-{size}.npz") as archive:
         expected, names = archive["features"], archive["files"]
@@ -100,7 +99,7 @@ def test_no_number_changes_a_bit(cache):
 
 
 def test_several_layers_in_one_pass_have_the_bits_that_they_have_alone(cache):
-    layers = ["block2_pool", "block1_conv2", "block3_conv1", "block2_conv2"]
+    layers = ["block2_pool", "block1_conv2"]
     recipes = [resolve_recipe(cache, **{**PART, "layer": layer})[0] for layer in layers]
     _, weights = resolve_recipe(cache, **PART)
     images = random_images(3, PART["image_size"])
@@ -227,7 +226,6 @@ def test_no_more_cores_are_used_than_wanted(cache, monkeypatch):
 
 
 def test_extract_and_plan_use_it(make_photos, tmp_path, new_cache, monkeypatch):
-    monkeypatch.setattr(engines, "cuda_capability", lambda: None)
     monkeypatch.setattr(engines, "n_cores", lambda: 2)
     monkeypatch.setattr(plan_module, "PASS_S", 0.1)
     monkeypatch.setattr(plan_module, "BUDGET_S", 600.0)
@@ -244,5 +242,7 @@ def test_extract_and_plan_use_it(make_photos, tmp_path, new_cache, monkeypatch):
     assert extraction.n_computed == 0, "its only precision is the one of auto"
     plan = plan_extraction(data, cache_dir=tmp_path / "ncnn", engine="ncnn", **options)
     assert [(one.engine, one.precision, one.is_chosen) for one in plan.estimates] == [("ncnn", "float32", True)]
-    plan = plan_extraction(data, cache_dir=new_cache(tmp_path / "plan"), **options)
-    assert {one.precision for one in plan.estimates if one.engine == "ncnn" and not one.reason} == {"float32"}
+    tried = plan_module._configurations(EngineOptions(), [extraction.recipe])
+    assert [how.engine for how, _ in tried] == ["ncnn", "openvino", "keras"]
+    small = replace(extraction.recipe, image_size=(64, 64))
+    assert [how.engine for how, _ in plan_module._configurations(EngineOptions(), [small])] == ["openvino", "keras"]
