@@ -154,9 +154,7 @@ def test_tuning_lowers_the_loss_and_changes_the_block(tail, features, images, tm
     np.testing.assert_array_equal(kernels[0], tail.get_layer("block3_conv1").get_weights()[0])
 
 
-def test_mixed_precision_learns_as_float32_does_and_leaves_a_head_in_float32(
-    tail, features, images, tmp_path, monkeypatch
-):
+def test_mixed_precision_lowers_the_loss_and_leaves_a_head_in_float32(tail, features, images, tmp_path, monkeypatch):
     """On a processor, mixed precision computes what it computes on a GPU, only slowly."""
     policies = set()
     fit = tuned.Task.fit
@@ -169,18 +167,16 @@ def test_mixed_precision_learns_as_float32_does_and_leaves_a_head_in_float32(
     monkeypatch.setattr(tuned.Task, "fit", watched)
     monkeypatch.setattr(tuned, "TUNED_LEARNING_RATE", 1e-4)
     monkeypatch.setattr(tuned, "_is_mixed_faster", lambda: True)
-    frozen, better = trained(tail, features, images[1], tmp_path, epochs=6)
+    frozen, better = trained(tail, features, images[1], tmp_path, epochs=3)
     assert ("block3_conv1", "bfloat16", "float32") in policies
     assert better.kept_epoch > 0
     before = next(epoch for epoch in frozen.history if epoch.epoch == frozen.kept_epoch)
     assert better.history[better.kept_epoch - 1].val_loss < before.val_loss
     assert {layer.compute_dtype for layer in better.model.layers} == {"float32"}
-    monkeypatch.setattr(tuned, "_is_mixed_faster", lambda: False)
-    _, exact = trained(tail, features, images[1], tmp_path, epochs=6)
-    assert not all(map(np.array_equal, better.model.get_weights(), exact.model.get_weights()))
-    np.testing.assert_allclose(
-        predict_proba(better.model, features), predict_proba(exact.model, features), rtol=0, atol=0.1
-    )
+    in_float32 = trainable_copy(frozen.model, 0)
+    mixed = trainable_copy(frozen.model, 0, policy=tuned.MIXED)
+    exact, rounded = (predict_proba(model, features) for model in (in_float32, mixed))
+    assert 0 < np.abs(rounded - exact).max() < 0.1
 
 
 def test_mixed_precision_is_for_a_gpu_that_multiplies_bfloat16(monkeypatch):
