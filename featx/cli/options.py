@@ -425,7 +425,7 @@ STAGE_ONE = options(
         default=EngineOptions.engine,
         show_default=True,
         help="What runs the backbone; auto is keras if it can use a GPU, or for bfloat16 if OpenVINO lacks it here; "
-        "else ncnn for large images and VGG in float32, if installed; else openvino.",
+        "else ncnn, if installed, for VGG in float32 on images of 96×96 pixels or more; else openvino.",
     ),
     option("--batch-size", type=click.IntRange(1, 4096), help="Images in a batch.  [default: for this machine]"),
     option(
@@ -436,7 +436,7 @@ STAGE_ONE = options(
     option(
         "--streams",
         type=click.IntRange(1, MAX_THREADS),
-        help="Batches that openvino, or images that ncnn, computes in parallel.  [default: for this machine]",
+        help="How many batches (openvino) or images (ncnn) run in parallel.  [default: for this machine]",
     ),
     option(
         "--workers",

@@ -109,7 +109,7 @@ class EngineEntry:
         network_suffixes: how the names of the network files that it runs end.
         converts: whether Keras converts the network for it, once; else Keras itself runs the network.
         uses_gpu: whether it can use a GPU.
-        has_streams: whether it runs several batches at the same time on the cores of a CPU.
+        has_streams: whether it runs several batches or images at the same time on the cores of a CPU.
         has_bfloat16: returns whether it computes bfloat16 on this processor.
         min_pixels: returns how many pixels an image must have; of smaller ones, the next engine computes more a second.
     """
@@ -161,11 +161,10 @@ class EngineOptions:
     Attributes:
         engine: one of `ENGINES`; `"auto"` is `keras` where there is a GPU that it can use, or for bfloat16 on a
             processor where OpenVINO has none; `ncnn`, if it is installed, for VGG16 and VGG19 in float32 on images of
-            96×96 or larger, with more than four cores of `n` times 48×48 pixels for `n` cores; else `openvino`.
+            96×96 pixels or more (on more than four cores: 48×48 pixels for each core); else `openvino`.
         batch_size: images in a batch; chosen for the machine if None.
         threads: processor cores for `openvino` and `ncnn`; all if None.
-        streams: batches that `openvino` runs at the same time, or images that `ncnn` does; chosen for the machine if
-            None.
+        streams: batches (`openvino`) or images (`ncnn`) that run at the same time; chosen for the machine if None.
 
     Raises:
         FeatxError: there is no such engine, or a number is not whole, or is too small or too large.
@@ -356,7 +355,8 @@ def _openvino(recipe: Recipe, weights: Weights, options: EngineOptions, **how: A
     return OpenVinoEngine(recipe, weights, **numbers, **how)
 
 
-def _ncnn(recipe: Recipe, weights: Weights, options: EngineOptions, **how: Any) -> Engine:
+def _ncnn(recipe: Recipe, weights: Weights, options: EngineOptions, *, dataset: object = None, **how: Any) -> Engine:
+    del dataset  # which only int8 is calibrated on
     return NcnnEngine(recipe, weights, threads=options.threads, streams=options.streams, **how)
 
 

@@ -54,7 +54,7 @@ class FeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         engine: what runs the backbone, `"auto"` if None; see `featx.engines.EngineOptions`, also for the next three.
         batch_size: images in a batch.
         threads: processor cores for `openvino` and `ncnn`.
-        streams: batches that `openvino`, or images that `ncnn` computes in parallel.
+        streams: batches (`openvino`) or images (`ncnn`) that run in parallel.
         workers: decoding threads; as many as cores if None.
         flatten: return `(n, n_features)`, which scikit-learn's estimators need, instead of the backbone's own shape.
         show: show progress on stderr.

@@ -148,7 +148,8 @@ def check_node(slot: WorkerSlot, config: WorkerConfig) -> None:
     here = versions()
     for package, version in config.versions.items():
         if here.get(package) != version:
-            other = " Or choose --engine openvino." if package == "ncnn" else ""
+            entry = ENGINES[config.engine_options.engine]
+            other = " Or choose another --engine." if entry.extra and package == entry.package else ""
             raise FeatxError(
                 f"{package} is {here.get(package, 'not installed')}, but {version} where you ran the command: install "
                 f"the same version on all machines.{other}"
