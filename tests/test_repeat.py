@@ -74,7 +74,7 @@ def test_what_is_different_is_said(world, tmp_path, featx):
 
 def test_a_report_again(world, tmp_path, featx):
     words = ["--weights", "random", "--image-size", "32", "--layer", "block2_pool", "--pooling", "avg", "--epochs", "2"]
-    words += ["--cache-dir", world / "cache", "--views", "1", "--flip", "--quiet", "--claims"]
+    words += ["--head", "dense", "--cache-dir", world / "cache", "--views", "1", "--flip", "--quiet", "--claims"]
     featx("compare", world / "data", *words, "--report-dir", tmp_path / "report")
     settings = read_settings(tmp_path / "report")
     assert settings.command == "compare"

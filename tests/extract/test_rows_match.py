@@ -449,7 +449,7 @@ def test_rows_always_match_their_images(tmp_path, networks_dir, oracle, caplog):
     run_state_machine_as_test(
         lambda: RowsMatchImages(tmp_path, networks_dir, oracle),
         settings=settings(
-            max_examples=80 if IS_FULL else 25,
+            max_examples=80 if IS_FULL else 15,
             stateful_step_count=30,
             derandomize=True,
             database=None,
