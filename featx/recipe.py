@@ -27,8 +27,9 @@ PRECISIONS = ("float32", "bfloat16", "int8")
 #: The name of the backbone in the recipe of decoded images, which no network has seen.
 _PIXELS = "pixels"
 
-#: Arithmetic for images that an int8 network is not made for.
-FALLBACKS = ("float32",)
+#: Arithmetic for images that an int8 network is not made for. The second is of older versions, which did not find an
+#: image of which only a few activations are clipped.
+FALLBACKS = ("float32-clipped", "float32")
 
 #: What may be done with a layer's output of `(height, width, channels)`: the mean, or the largest, of each channel.
 POOLINGS = ("avg", "max")
@@ -85,8 +86,8 @@ class Recipe:
         pixels_version: see `PIXELS_VERSION`.
         calibration: for int8, SHA-256 in hexadecimal that stands for the images which set the ranges of the integers,
             see `featx.engines.networks`; else None.
-        fallback: for int8, the arithmetic for images that the int8 network does not fit: `"float32"`. None for other
-            precisions, and in int8 stores of older versions, which clipped such images.
+        fallback: for int8, the arithmetic for images that the int8 network does not fit, see `FALLBACKS`. None for
+            other precisions, and in int8 stores of older versions, which clipped such images.
         pooling: `"avg"` or `"max"` if the layer's output is pooled to `(channels,)`; else None.
         layout: `"nchw"` or `"nhwc"` of a network file whose input leaves that open; else None.
         aspect_ratio: what keeps that of an image: `"crop"` or `"pad"`, see `featx.images.framing.frame_in`; None if the

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from featx.dataset import ImageDataset, read_batches
-from featx.engines.fallback import rounds_activations, with_alarm, with_levels, without_alarm
+from featx.engines.fallback import rounds_activations, widen_ranges, with_alarm, with_levels, without_alarm
 from featx.engines.networks import calibration_digest, kept_calibrations, network_path
 from featx.engines.saturation import without_saturation
 from featx.errors import FeatxError
-from featx.recipe import Recipe
+from featx.recipe import FALLBACKS, Recipe
 from featx.storage import StoragePath
 from featx.system import import_nncf, import_openvino, kept_signal_stack, progress_bar
 from featx.text import printable
@@ -33,9 +33,9 @@ SHARE_STILL_THERE = 0.5
 #: Images whose largest feature is more than this many times that of the median image say nothing about the others.
 OUTLIER_FACTOR = 2.0
 
-#: The least cosine that the int8 features of an image may have with its float32 features, and the one from which on the
-#: network is made for images like it.
-LEAST_COSINE, GOOD_COSINE = 0.98, 0.985
+#: The least cosine that the int8 features of a calibration image may have with its float32 features. That of any image
+#: is to be 0.98 at least, and the lowest of 20,000 is lower than that of 200.
+LEAST_COSINE = 0.985
 
 #: Bytes of float32 features that are held for the check; of large ones, fewer images are checked.
 _CHECKED_BYTES = 256 << 20
@@ -102,6 +102,8 @@ def quantize(
         with kept_signal_stack():
             is_ordinary, features = _examined(network, images, bar)
             quantized = _quantized(network, images[is_ordinary], bar)
+            if recipe.fallback == FALLBACKS[0]:
+                widen_ranges(quantized)
             if recipe.fallback:
                 checked = slice(len(features))
                 alarmed = _checked(quantized, images[checked], features, is_ordinary[checked], recipe, bar)
@@ -182,13 +184,13 @@ def _checked(
     least = cosines[is_ordinary].min(initial=1.0)
     if least < LEAST_COSINE:
         log.warning(
-            "int8 changes the features of %s too much: one of its calibration images has a cosine of %.2f with its "
+            "int8 changes the features of %s too much: one of its calibration images has a cosine of %.3f with its "
             "float32 features. So featx computes it in float32: --precision auto may be faster.",
             printable(recipe.backbone),
             least,
         )
         return None
-    return with_alarm(network, np.array(levels)[cosines >= min(GOOD_COSINE, np.median(cosines))])
+    return with_alarm(network, np.array(levels)[cosines >= LEAST_COSINE], finds_clipped=recipe.fallback == FALLBACKS[0])
 
 
 def _cosine(a: np.ndarray, b: np.ndarray) -> float:

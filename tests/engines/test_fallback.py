@@ -52,15 +52,16 @@ def cache(tmp_path_factory, networks_dir) -> Path:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
-    """Photographs of dull colours: what is bright is unlike them."""
+    """Photographs of dull colours, the same scenes in both splits: what is bright is unlike them."""
     from PIL import Image
 
     folder = tmp_path_factory.mktemp("dull") / "data"
     for number in range(40):
         path = folder / ("train", "test")[number >= 32] / ("sea", "wood")[number % 2] / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        pixels = np.random.default_rng(number).integers(90, 120, (32, 32, 3)).astype(np.uint8)
-        Image.fromarray(pixels).save(path)
+        scene = np.kron(np.random.default_rng(number % 32).integers(90, 120, (4, 4, 3)), np.ones((8, 8, 1)))
+        pixels = scene + np.random.default_rng(number).integers(-2, 3, (32, 32, 3))
+        Image.fromarray(pixels.astype(np.uint8)).save(path)
     return folder
 
 
@@ -78,9 +79,10 @@ def started(data: Path, cache: Path, recipe: Recipe) -> OpenVinoEngine:
 
 @pytest.fixture(scope="module")
 def engines(data, cache) -> Iterator[dict[str, OpenVinoEngine]]:
-    """In float32; in int8; and in int8 as it was before there was a fallback."""
+    """In float32; in int8; and in int8 as it was before clipped activations, and any image at all, were found."""
     int8 = recipe_of(data, cache, "int8")
-    recipes = {"float32": recipe_of(data, cache, "float32"), "int8": int8, "old": replace(int8, fallback=None)}
+    recipes = {"float32": recipe_of(data, cache, "float32"), "int8": int8}
+    recipes |= {"levels": replace(int8, fallback="float32"), "old": replace(int8, fallback=None)}
     found = {name: started(data, cache, recipe) for name, recipe in recipes.items()}
     yield found
     for engine in found.values():
@@ -101,12 +103,26 @@ def test_no_image_has_a_hole_and_before_there_were_some(engines, ordinary):
 
 def test_ordinary_images_stay_in_int8_and_the_others_are_counted(engines, ordinary):
     before = engines["int8"].n_fallback
-    assert np.array_equal(engines["int8"].features(ordinary), engines["old"].features(ordinary))
+    features, expected = (engines[name].features(ordinary) for name in ("int8", "float32"))
+    assert cosines(features, expected).min() > 0.98
+    assert all(not np.array_equal(a, b) for a, b in zip(features, expected, strict=True))
     assert engines["int8"].n_fallback == before
+    assert np.array_equal(engines["levels"].features(ordinary), engines["old"].features(ordinary))
     bright = extremes()[4:5]
     features, expected = (engines[name].features(bright) for name in ("int8", "float32"))
     assert engines["int8"].n_fallback == before + 1
     np.testing.assert_allclose(features, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
+
+
+def test_a_few_clipped_activations_are_found_though_no_level_shows_them(engines, ordinary):
+    speck = ordinary[:1].copy()
+    speck[0, 10:13, 10:13] = (255, 0, 255)
+    before = {name: engines[name].n_fallback for name in ("int8", "levels")}
+    features = {name: engines[name].features(speck) for name in ("int8", "levels", "float32")}
+    assert engines["levels"].n_fallback == before["levels"]
+    assert engines["int8"].n_fallback == before["int8"] + 1
+    np.testing.assert_allclose(features["int8"], features["float32"], rtol=1e-5, atol=1e-3)
+    assert not np.allclose(features["levels"], features["float32"], rtol=1e-5, atol=1e-3)
 
 
 def test_features_do_not_depend_on_the_batch(engines, ordinary):
@@ -154,7 +170,7 @@ def test_an_extraction_counts_these_images_and_says_how_many(data, cache, tmp_pa
 
 def test_a_recipe_says_its_fallback_and_another_one_is_refused(data, cache):
     recipe = recipe_of(data, cache, "int8")
-    assert recipe.fallback == "float32"
+    assert recipe.fallback == "float32-clipped"
     assert recipe_of(data, cache, "float32").fallback is None
     old = replace(recipe, fallback=None)
     assert "fallback" not in old.to_json()
