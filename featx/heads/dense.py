@@ -28,6 +28,7 @@ from featx.heads.training_loop import (
     layer_seeds,
     output_layer,
     predict_proba,
+    rmsprop,
     split,
 )
 from featx.store import Rows, ViewRows, all_views, below, take, take_views
@@ -171,7 +172,7 @@ def train_dense(task: Task) -> Trained:
     keras = import_keras()
     layers, trainee, mean, scale = _dense_trainee(keras, task)
     flatten, hidden, dropout, output = layers
-    trained = task.fit(trainee, keras.optimizers.RMSprop(DENSE_LEARNING_RATE))
+    trained = task.fit(trainee, rmsprop(keras, DENSE_LEARNING_RATE))
     kernel, bias = hidden.get_weights()
     hidden.set_weights([kernel * scale, bias - (scale * mean) @ kernel])
     features = trainee.inputs[0]
@@ -189,7 +190,7 @@ def dense_held_out(task: Task, folds: Iterable[npt.NDArray[np.bool_]]) -> Iterat
     """
     keras = import_keras()
     _, trainee, _, _ = _dense_trainee(keras, task)
-    optimizer = keras.optimizers.RMSprop(DENSE_LEARNING_RATE)
+    optimizer = rmsprop(keras, DENSE_LEARNING_RATE)
     compile_model(keras, trainee, optimizer, math.ceil(len(task.rows) / task.batch_size))
     variables = [*trainee.variables, *optimizer.variables]
     start = [keras.ops.convert_to_numpy(variable) for variable in variables]

@@ -132,7 +132,7 @@ def signal_self(number: int) -> None:
 
 def are_whole_runs(folder: Path) -> bool:
     """Return whether a folder has nothing but runs, all of them whole: what a comparison keeps of its work."""
-    is_alone = os.listdir(folder) == ["runs"]
+    is_alone = [path.name for path in folder.iterdir()] == ["runs"]
     return is_alone and all((run / "metrics.json").exists() for run in (folder / "runs").iterdir())
 
 

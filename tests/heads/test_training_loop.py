@@ -5,7 +5,16 @@ import pytest
 
 from featx.errors import FeatxError, TrainingError
 from featx.heads.inference import read_head, save_model
-from featx.heads.training_loop import Samples, Training, count_parameters, fit, layer_seeds, predict_proba, split
+from featx.heads.training_loop import (
+    Samples,
+    Training,
+    count_parameters,
+    fit,
+    layer_seeds,
+    predict_proba,
+    rmsprop,
+    split,
+)
 from featx.system.late_imports import import_keras
 from tests.conftest import load_model
 
@@ -53,6 +62,18 @@ def test_the_same_seed_gives_the_same_weights_bit_for_bit():
     first, second, other = (trained(4, 4, seed=seed, epochs=3)[0].get_weights() for seed in (7, 7, 8))
     assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
     assert not np.array_equal(first[0], other[0])
+
+
+def test_rmsprop_is_that_of_keras_but_for_rounding():
+    X, y = blobs(4)
+    found = []
+    for optimizer in (rmsprop(import_keras(), 0.01), import_keras().optimizers.RMSprop(0.01)):
+        found.append(network(4))
+        fit(found[-1], *parts(X, y), Training(epochs=3), n_classes=4, optimizer=optimizer)
+    assert type(found[0].optimizer) is not type(found[1].optimizer)
+    assert found[0].optimizer.iterations == found[1].optimizer.iterations
+    for a, b in zip(*(model.get_weights() for model in found), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
 def validation_loss(model, X, y):
