@@ -199,7 +199,7 @@ class Recipe:
     def of_pixels(cls, image_size: tuple[int, int], aspect_ratio: str | None) -> Self:
         """Return what decides the pixels of images that were decoded and resized, `(height, width, 3)` uint8.
 
-        featx keeps them in a store of this recipe, as `featx.extract.pixels` says; no network computes it.
+        featx keeps them in a store of this recipe, as `featx.store.kept_pixels` says; no network computes it.
         """
         return cls(
             backbone=_PIXELS,

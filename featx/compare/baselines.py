@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from featx.dataset import DimImage, ImageDataset, dim_sentence, images_of, read_batches
 from featx.errors import ImageError
-from featx.extract import KeptPixels, RecipeOptions
+from featx.extract import RecipeOptions
 from featx.heads import (
     Targets,
     Trained,
@@ -32,6 +32,7 @@ from featx.heads import (
 )
 from featx.images import REPORT, Views
 from featx.storage import StoragePath, scratch_array
+from featx.store import KeptPixels
 from featx.system import import_keras, progress_bar, reset_peak_memory
 from featx.text import printable
 from featx.train import Result, validation_part

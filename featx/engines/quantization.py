@@ -19,6 +19,7 @@ from featx.engines.saturation import without_saturation
 from featx.errors import FeatxError
 from featx.recipe import FALLBACKS, Recipe
 from featx.storage import StoragePath
+from featx.store import KeptPixels
 from featx.system import import_nncf, import_openvino, kept_signal_stack, progress_bar
 from featx.text import printable
 
@@ -98,7 +99,7 @@ def quantize(
     if show:
         log.info("Calibrating %s for int8 on %d training images; this is needed only once.", recipe.backbone, len(rows))
     with progress_bar(3 * len(rows), f"int8 {recipe.backbone}", "images", show=show) as bar:
-        images = _decode(dataset, rows, recipe)
+        images = _decode(dataset, rows, recipe, cache_dir)
         with kept_signal_stack():
             is_ordinary, features = _examined(network, images, bar)
             quantized = _quantized(network, images[is_ordinary], bar)
@@ -127,11 +128,15 @@ def _find_images(
     )
 
 
-def _decode(dataset: ImageDataset, rows: np.ndarray, recipe: Recipe) -> np.ndarray:
-    """Return the pixels `(n, height, width, 3)` uint8 of the images `rows`; what cannot be read is left out."""
+def _decode(dataset: ImageDataset, rows: np.ndarray, recipe: Recipe, cache_dir: StoragePath) -> np.ndarray:
+    """Return the pixels `(n, height, width, 3)` uint8 of the images `rows`, of which some may be kept in the cache.
+
+    What cannot be read is left out.
+    """
     paths = [dataset.root / dataset.paths[row] for row in rows]
+    kept = KeptPixels.of(recipe, cache_dir).reader(len(rows))
     batches = read_batches(
-        paths, dataset.digests[rows], recipe.image_size, _BATCH_SIZE, aspect_ratio=recipe.aspect_ratio
+        paths, dataset.digests[rows], recipe.image_size, _BATCH_SIZE, aspect_ratio=recipe.aspect_ratio, kept=kept
     )
     images = np.concatenate([batch.images for batch in batches])
     if not len(images):

@@ -37,5 +37,4 @@ from featx.extract.options import (
     with_defaults,
 )
 from featx.extract.pipeline import compute_missing
-from featx.extract.pixels import KeptPixels
 from featx.extract.stored import StoredImages, readable_images, store_images

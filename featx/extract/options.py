@@ -230,7 +230,7 @@ class ExtractionSettings:
         strict: raise on the first image that cannot be read, instead of skipping it.
         show: show progress on stderr.
         ray_address: the Ray cluster that computes them, as `ray.init` knows it; this process if None.
-        keep_pixels: keep the images that are decoded, see `featx.extract.pixels`. Those that are kept are used anyway.
+        keep_pixels: keep the images that are decoded, see `featx.store.KeptPixels`. What is kept is used in any case.
 
     Raises:
         FeatxError: one has the wrong type, or `workers` is no whole number of 1 or more.

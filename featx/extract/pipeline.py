@@ -37,10 +37,9 @@ from featx.engines import (
 )
 from featx.errors import DtypeOverflowError, ImageError
 from featx.extract.options import ExtractionSettings
-from featx.extract.pixels import KeptPixels, PixelWriter
 from featx.recipe import Recipe
 from featx.storage import StoragePath
-from featx.store import FeatureStore, SegmentWriter, row_names
+from featx.store import FeatureStore, KeptPixels, PixelWriter, SegmentWriter, row_names
 from featx.system import (
     Stopwatch,
     Stopwatches,

@@ -20,6 +20,7 @@ from featx.store.feature_array import (
 )
 from featx.store.feature_store import FeatureStore
 from featx.store.hdf5_file import DAMAGE_ERRORS, as_text, open_hdf5, private_copy, stored_dataset
+from featx.store.kept_pixels import KeptPixels, PixelWriter
 from featx.store.nearest import nearest_rows, unit_rows
 from featx.store.own_data import check_own_data, check_own_file
 from featx.store.row_index import segment_paths

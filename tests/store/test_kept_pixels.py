@@ -15,10 +15,10 @@ from featx.dataset.image_dataset import images_of
 from featx.dataset.scanning import scan
 from featx.extract.cache import check_cache, list_cache
 from featx.extract.extract import Extraction, extract_features
-from featx.extract.pixels import KeptPixels
 from featx.heads.training_loop import Training
 from featx.images import decode_image
 from featx.store.feature_store import FeatureStore
+from featx.store.kept_pixels import KeptPixels
 from featx.store.segment_file import new_segment_name
 from featx.system.timings import Timings
 
@@ -66,6 +66,17 @@ def test_another_network_decodes_nothing_and_its_features_are_the_same(data, cac
     plain = new_cache(tmp_path / "plain")
     assert bits_of(second) == bits_of(extract_features(data, cache_dir=plain, **OTHER))
     assert bits_of(first) == bits_of(extract_features(data, cache_dir=plain, **OPTIONS))
+
+
+def test_int8_is_calibrated_on_kept_pixels(data, tmp_path, decoded):
+    """In caches without networks of other tests, which would be calibrated already."""
+    extract_features(data, cache_dir=tmp_path / "kept", keep_pixels=True, **OPTIONS)
+    decoded.clear()
+    int8 = extract_features(data, cache_dir=tmp_path / "kept", precision="int8", **OTHER)
+    assert (decoded, int8.n_computed) == ([], 32)
+    plain = extract_features(data, cache_dir=tmp_path / "plain", precision="int8", **OTHER)
+    assert len(decoded) > 32
+    assert bits_of(int8) == bits_of(plain)
 
 
 def test_any_program_reads_what_was_kept_and_it_is_what_was_decoded(data, cache):

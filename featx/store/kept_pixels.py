@@ -17,7 +17,9 @@ from featx.dataset import Batch, Images, no_pixels
 from featx.errors import DamagedSegmentError, FeatxError
 from featx.recipe import Recipe
 from featx.storage import StoragePath, local_dir
-from featx.store import FeatureStore, SegmentWriter, segment_paths
+from featx.store.feature_store import FeatureStore
+from featx.store.row_index import segment_paths
+from featx.store.segment_writer import SegmentWriter
 from featx.system import Stopwatch, Timings
 
 log = logging.getLogger("featx")
