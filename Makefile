@@ -43,7 +43,7 @@ demo: $(INSTALLED)  ## compare transfer learning with a CNN from scratch: photog
 	$(BIN)/featx compare --demo
 
 test: $(DEVELOPED)  ## run the tests, four files at a time, since many tests wait; a quarter of an hour on two cores
-	@$(BIN)/python -m compileall -q featx tests  # hundreds of processes would, where Python may not write bytecode
+	@$(BIN)/python -m compileall -q featx tests  # or each process compiles it, where Python may not write bytecode
 	@$(BIN)/python -m tests.compile_tests
 	$(BIN)/python -m pytest --quiet --numprocesses 4 --dist loadfile --no-loadscope-reorder
 

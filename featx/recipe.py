@@ -27,9 +27,9 @@ PRECISIONS = ("float32", "bfloat16", "int8")
 #: The name of the backbone in the recipe of decoded images, which no network has seen.
 _PIXELS = "pixels"
 
-#: Arithmetic for images that an int8 network is not made for. The second is of older versions, which did not find an
-#: image of which only a few activations are clipped.
-FALLBACKS = ("float32-clipped", "float32")
+#: How images that an int8 network does not fit are found, and computed: in float32. In older stores, images that are
+#: clipped in several tensors were not found. Their networks are used, but made no more.
+FALLBACK, OLD_FALLBACK = "float32-v2", "float32"
 
 #: What may be done with a layer's output of `(height, width, channels)`: the mean, or the largest, of each channel.
 POOLINGS = ("avg", "max")
@@ -86,8 +86,8 @@ class Recipe:
         pixels_version: see `PIXELS_VERSION`.
         calibration: for int8, SHA-256 in hexadecimal that stands for the images which set the ranges of the integers,
             see `featx.engines.networks`; else None.
-        fallback: for int8, the arithmetic for images that the int8 network does not fit, see `FALLBACKS`. None for
-            other precisions, and in int8 stores of older versions, which clipped such images.
+        fallback: for int8, how images that the int8 network does not fit are found, and computed: `FALLBACK` or
+            `OLD_FALLBACK`. None for other precisions, and in int8 stores of older versions, which clipped such images.
         pooling: `"avg"` or `"max"` if the layer's output is pooled to `(channels,)`; else None.
         layout: `"nchw"` or `"nhwc"` of a network file whose input leaves that open; else None.
         aspect_ratio: what keeps that of an image: `"crop"` or `"pad"`, see `featx.images.framing.frame_in`; None if the
@@ -166,8 +166,8 @@ class Recipe:
         for name, values in known.items():
             if (value := getattr(self, name)) not in values:
                 raise UnknownRecipeError.of(name, value, ", ".join(str(one) for one in values if one is not None))
-        if self.fallback not in ((None, *FALLBACKS) if self.precision == "int8" else (None,)):
-            known_fallbacks = f"{' or '.join(FALLBACKS)} for int8, and none for other precisions"
+        if self.fallback not in ((None, FALLBACK, OLD_FALLBACK) if self.precision == "int8" else (None,)):
+            known_fallbacks = f"{FALLBACK} or {OLD_FALLBACK} for int8, and none for other precisions"
             raise UnknownRecipeError.of("fallback", self.fallback, known_fallbacks)
         if self.augmentation and self.augmentation.version != VIEWS_VERSION:
             raise UnknownRecipeError.of("augmentation.version", self.augmentation.version, str(VIEWS_VERSION))

@@ -4,8 +4,8 @@ The ranges of an int8 network come from a few hundred training images. The netwo
 larger, and loses one whose activations are far smaller in rounding. So besides its features, the network says
 
 - whether it clips activations in several tensors. A handful of clipped activations are enough for a cosine of 0.97, and
-  show in no level. In one tensor or two they do no harm, and every eighth photograph has some there. Only tensors with
-  one range for all channels count: almost every image exceeds one of a thousand ranges before a depthwise convolution.
+  show in no level. In few tensors they do no harm, and every eighth photograph has some there. Only tensors with one
+  range for all channels count: almost every image exceeds one of a thousand ranges before a depthwise convolution.
 - whether a level of the image is outside the range of the levels of the calibration images. For each tensor that is
   rounded, the levels are the mean, and the mean of the largest number of each channel.
 
@@ -28,15 +28,22 @@ LEVEL_MARGIN = 0.2
 #: of rounding grow by the same factor.
 HEADROOM = 1.02
 
-#: An image does not fit if it is clipped in a larger share of the tensors, and in more than one. With ResNet50, those
-#: clipped in up to 4 of 68 tensors have a cosine of 0.996 or more; in 5 to 9, 0.992; in more, as low as 0.08.
+#: An image does not fit if it is clipped in a larger share of the tensors, and in more than one. With ResNet50, images
+#: that are clipped in up to 4 of 68 tensors have a cosine of at least 0.996; in 5 to 9, 0.992; in more, as low as 0.08.
 CLIPPED_SHARE = 0.05
+
+#: Steps from 0 to the end of a range that can be clipped. At a nearer end, as that of a swish function below 0, the
+#: headroom is less than rounding.
+_STEPS_TO_END = 50
 
 #: A tensor whose lowest number is further below 0 than this share of its highest has no level: its mean says little.
 _MOST_NEGATIVE = 0.3
 
 #: Operations with weights: what comes before the first of them is the image itself, whose range is known.
 _WITH_WEIGHTS = frozenset({"Convolution", "GroupConvolution", "MatMul"})
+
+#: Images, a number that no other axis is likely to have.
+_SEVERAL = 7919
 
 _FLOAT32 = {"INFERENCE_PRECISION_HINT": "f32"}
 
@@ -113,13 +120,12 @@ def widen_ranges(network: Any) -> None:
             quantizer.input(number).replace_source_output(ops.constant(HEADROOM * limit).output(0))
 
 
-def with_alarm(network: Any, levels: np.ndarray, *, finds_clipped: bool) -> Any:
-    """Return an int8 `openvino.Model` with an alarm as second output, `(n,)` float32: above 0 if it does not fit.
+def with_alarm(network: Any, levels: np.ndarray) -> Any:
+    """Return an int8 `openvino.Model` with an alarm as second output, `(n,)` float32: above 0 if an image does not fit.
 
     Args:
-        network: the int8 network.
+        network: the int8 network, with wide ranges; see `widen_ranges`.
         levels: of images that it is made for, `(n, n_levels)` float32; see `with_levels`.
-        finds_clipped: whether activations that are clipped in several tensors give an alarm, too; see `widen_ranges`.
     """
     ops = import_openvino().opset13
     lowest, highest = levels.min(axis=0, keepdims=True), levels.max(axis=0, keepdims=True)
@@ -128,7 +134,7 @@ def with_alarm(network: Any, levels: np.ndarray, *, finds_clipped: bool) -> Any:
     is_low = ops.less(given, lowest - LEVEL_MARGIN * np.abs(lowest))
     is_high = ops.greater(given, highest + LEVEL_MARGIN * np.abs(highest))
     alarm = ops.reduce_max(ops.convert(ops.logical_or(is_low, is_high), "f32"), [1])
-    quantizers = _quantizers_that_may_clip(network) if finds_clipped else []
+    quantizers = _quantizers_that_may_clip(network)
     if len(quantizers) > 1:
         n_clipped = reduce(ops.add, map(_clipped, quantizers))
         is_often = ops.greater(n_clipped, np.float32(max(1, CLIPPED_SHARE * len(quantizers))))
@@ -151,16 +157,17 @@ def _with_outputs(network: Any, others: Sequence[Any]) -> Any:
 def _clipped(quantizer: Any) -> Any:
     """Return an operation that gives 1 for each image of which a number is at an end of the range, else 0: `(n,)`."""
     ops = import_openvino().opset13
-    low, high = (quantizer.input_value(number).get_node().get_data() for number in (3, 4))
-    margin = (high - low) / (4 * (quantizer.get_attributes()["levels"] - 1))  # a quarter of a step
+    low, high = (quantizer.input_value(number).get_node().get_data().item() for number in (3, 4))
+    step = (high - low) / (quantizer.get_attributes()["levels"] - 1)
     axes = list(range(1, quantizer.get_output_partial_shape(0).rank.get_length()))
-    # In two steps, since the largest number of each channel is needed for a level, too.
-    largest = ops.reduce_max(ops.reduce_max(quantizer, axes[1:]) if axes[1:] else quantizer, [1])
-    is_clipped = ops.greater(largest, np.float32((high - margin).item()))
-    if low.item() < 0:
-        smallest = ops.reduce_min(quantizer, axes)
-        is_clipped = ops.logical_or(is_clipped, ops.less(smallest, np.float32((low + margin).item())))
-    return ops.convert(is_clipped, "f32")
+    is_clipped = []
+    if high > _STEPS_TO_END * step:
+        # In two steps, since the largest number of each channel is needed for a level, too.
+        largest = ops.reduce_max(ops.reduce_max(quantizer, axes[1:]) if axes[1:] else quantizer, [1])
+        is_clipped.append(ops.greater(largest, np.float32(high - step / 4)))
+    if -low > _STEPS_TO_END * step:
+        is_clipped.append(ops.less(ops.reduce_min(quantizer, axes), np.float32(low + step / 4)))
+    return ops.convert(reduce(ops.logical_or, is_clipped), "f32")
 
 
 def _quantizers_that_may_clip(network: Any) -> list[Any]:
@@ -203,9 +210,18 @@ def _quantizers_with_level(network: Any) -> list[Any]:
 
 
 def _quantizers(network: Any) -> list[Any]:
-    """Return the operations that round activations, in the order in which they are computed."""
-    return [
+    """Return the operations that round activations, in the order in which they are computed.
+
+    The first axis of what they round is the image, unlike that of the heads and tokens of some transformers.
+    """
+    found = [
         node
         for node in network.get_ordered_ops()
         if node.get_type_name() == "FakeQuantize" and node.input_value(0).get_node().get_type_name() != "Constant"
     ]
+    if network.input(0).partial_shape[0].is_static:
+        return found
+    several = network.clone()
+    several.reshape([_SEVERAL, *list(network.input(0).partial_shape)[1:]])
+    shapes = {node.get_friendly_name(): node.get_output_partial_shape(0) for node in several.get_ordered_ops()}
+    return [one for one in found if list(shapes[one.get_friendly_name()][:1]) == [_SEVERAL]]

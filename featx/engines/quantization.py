@@ -17,7 +17,7 @@ from featx.engines.fallback import rounds_activations, widen_ranges, with_alarm,
 from featx.engines.networks import calibration_digest, kept_calibrations, network_path
 from featx.engines.saturation import without_saturation
 from featx.errors import FeatxError
-from featx.recipe import FALLBACKS, Recipe
+from featx.recipe import OLD_FALLBACK, Recipe
 from featx.storage import StoragePath
 from featx.store import KeptPixels
 from featx.system import import_nncf, import_openvino, kept_signal_stack, progress_bar
@@ -34,8 +34,8 @@ SHARE_STILL_THERE = 0.5
 #: Images whose largest feature is more than this many times that of the median image say nothing about the others.
 OUTLIER_FACTOR = 2.0
 
-#: The least cosine that the int8 features of a calibration image may have with its float32 features. That of any image
-#: is to be 0.98 at least, and the lowest of 20,000 is lower than that of 200.
+#: The least cosine that the int8 features of a calibration image may have with its float32 features. It is stricter
+#: than the 0.98 that any image is to have: of many more images, the lowest cosine is lower.
 LEAST_COSINE = 0.985
 
 #: Bytes of float32 features that are held for the check; of large ones, fewer images are checked.
@@ -92,8 +92,14 @@ def quantize(
         show: show progress on stderr.
 
     Raises:
-        FeatxError: the images are not there, or none of them can be read.
+        FeatxError: the images are not there, or none of them can be read; or only older versions make such a network.
     """
+    if recipe.fallback == OLD_FALLBACK:
+        raise FeatxError(
+            f"The int8 network of these features is not in the cache, and only older versions of featx make such a "
+            f"network. Copy {printable(network_path(recipe, cache_dir))} from the cache where the features were "
+            f"computed, or run featx extract on the images, which computes them again."
+        )
     digests, rows = _find_images(recipe, dataset, cache_dir)
     assert dataset is not None  # _find_images has seen to it
     if show:
@@ -103,9 +109,8 @@ def quantize(
         with kept_signal_stack():
             is_ordinary, features = _examined(network, images, bar)
             quantized = _quantized(network, images[is_ordinary], bar)
-            if recipe.fallback == FALLBACKS[0]:
-                widen_ranges(quantized)
             if recipe.fallback:
+                widen_ranges(quantized)
                 checked = slice(len(features))
                 alarmed = _checked(quantized, images[checked], features, is_ordinary[checked], recipe, bar)
                 quantized = without_alarm(network) if alarmed is None else alarmed
@@ -134,7 +139,7 @@ def _decode(dataset: ImageDataset, rows: np.ndarray, recipe: Recipe, cache_dir: 
     What cannot be read is left out.
     """
     paths = [dataset.root / dataset.paths[row] for row in rows]
-    kept = KeptPixels.of(recipe, cache_dir).reader(len(rows))
+    kept = KeptPixels.of(recipe, cache_dir).reader(dataset.n_images)
     batches = read_batches(
         paths, dataset.digests[rows], recipe.image_size, _BATCH_SIZE, aspect_ratio=recipe.aspect_ratio, kept=kept
     )
@@ -195,7 +200,7 @@ def _checked(
             least,
         )
         return None
-    return with_alarm(network, np.array(levels)[cosines >= LEAST_COSINE], finds_clipped=recipe.fallback == FALLBACKS[0])
+    return with_alarm(network, np.array(levels)[cosines >= min(LEAST_COSINE, np.median(cosines))])
 
 
 def _cosine(a: np.ndarray, b: np.ndarray) -> float:

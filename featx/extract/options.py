@@ -44,7 +44,7 @@ from featx.engines import (
 )
 from featx.errors import BackboneError, FeatxError
 from featx.images import ASPECT_RATIOS, Views
-from featx.recipe import DTYPES, FALLBACKS, LAYOUTS, POOLINGS, PRECISIONS, Recipe, as_image_size
+from featx.recipe import DTYPES, FALLBACK, LAYOUTS, POOLINGS, PRECISIONS, Recipe, as_image_size
 from featx.storage import RemotePath, StoragePath, as_cache_dir, as_storage_path, expanded
 from featx.system import (
     as_argument,
@@ -452,7 +452,7 @@ def _calibrated(recipe: Recipe, cache_dir: StoragePath, dataset: ImageDataset | 
     """Return an int8 recipe with the images that it is calibrated on."""
     if dataset is None:
         raise FeatxError("int8 needs a data set for calibration: name one, or choose another precision.")
-    recipe = replace(recipe, fallback=FALLBACKS[0])
+    recipe = replace(recipe, fallback=FALLBACK)
     chosen = best_calibration(kept_calibrations(recipe, cache_dir), dataset)
     return replace(recipe, calibration=calibration_digest(chosen))
 

@@ -431,7 +431,7 @@ def rmsprop(keras: Any, learning_rate: float) -> Any:
         def build(self, variables: Any) -> None:
             if not self.built:
                 super().build(variables)
-                self._steps = self.add_optimizer_variables(variables, "step")  # which the operation wants to keep
+                self._steps = self.add_optimizer_variables(variables, "step")  # for momentum: needed without it, too
 
         def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
             number = self._get_variable_index(variable)

@@ -1,4 +1,4 @@
-"""The store: features on disk, found by the content of their images. No other room knows its files.
+"""The store: features on disk, and kept pixels, found by the content of their images. No other room knows its files.
 
 Segments are immutable, checksummed HDF5 files; `docs/format.md` specifies them.
 """

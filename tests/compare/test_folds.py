@@ -39,7 +39,7 @@ def test_the_p_value_is_nadeau_and_bengios():
 
 
 def test_equal_classifiers_are_seldom_told_apart():
-    """Two classifiers that learn from 80 numbers between which means the threshold is, in five folds."""
+    """Two classifiers that learn a threshold from 80 numbers, cross-validated in five folds."""
     n_wrong = 0
     for seed in range(200):
         rng = np.random.default_rng(seed)

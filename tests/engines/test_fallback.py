@@ -5,13 +5,14 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from featx.cli.extract import extraction_text
 from featx.dataset.scanning import scan
-from featx.engines import precision, quantization
+from featx.engines import fallback, precision, quantization
 from featx.engines.engine import EngineOptions, create_engine
 from featx.engines.networks import network_path
 from featx.engines.openvino_engine import OpenVinoEngine, load_network
@@ -23,6 +24,7 @@ from featx.extract.options import resolve_recipe, split_options
 from featx.images import decode_image
 from featx.recipe import Recipe, UnknownRecipeError
 from featx.store.feature_store import FeatureStore
+from featx.system.late_imports import import_openvino
 from featx.system.timings import Timings
 
 PART = {"weights": "random", "image_size": (32, 32), "layer": "block2_pool"}
@@ -52,15 +54,15 @@ def cache(tmp_path_factory, networks_dir) -> Path:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
-    """Photographs of dull colours, the same scenes in both splits: what is bright is unlike them."""
+    """Photographs of dull colours, 160 to train on and 40 to test on: what is bright is unlike them."""
     from PIL import Image
 
     folder = tmp_path_factory.mktemp("dull") / "data"
-    for number in range(40):
-        path = folder / ("train", "test")[number >= 32] / ("sea", "wood")[number % 2] / f"{number}.png"
+    for number in range(200):
+        path = folder / ("train", "test")[number >= 160] / ("sea", "wood")[number % 2] / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        scene = np.kron(np.random.default_rng(number % 32).integers(90, 120, (4, 4, 3)), np.ones((8, 8, 1)))
-        pixels = scene + np.random.default_rng(number).integers(-2, 3, (32, 32, 3))
+        rng = np.random.default_rng(number)
+        pixels = np.kron(rng.integers(90, 120, (4, 4, 3)), np.ones((8, 8, 1))) + rng.integers(-5, 6, (32, 32, 3))
         Image.fromarray(pixels.astype(np.uint8)).save(path)
     return folder
 
@@ -79,10 +81,9 @@ def started(data: Path, cache: Path, recipe: Recipe) -> OpenVinoEngine:
 
 @pytest.fixture(scope="module")
 def engines(data, cache) -> Iterator[dict[str, OpenVinoEngine]]:
-    """In float32; in int8; and in int8 as it was before clipped activations, and any image at all, were found."""
+    """In float32; in int8; and in int8 as it was before there was a fallback."""
     int8 = recipe_of(data, cache, "int8")
-    recipes = {"float32": recipe_of(data, cache, "float32"), "int8": int8}
-    recipes |= {"levels": replace(int8, fallback="float32"), "old": replace(int8, fallback=None)}
+    recipes = {"float32": recipe_of(data, cache, "float32"), "int8": int8, "old": replace(int8, fallback=None)}
     found = {name: started(data, cache, recipe) for name, recipe in recipes.items()}
     yield found
     for engine in found.values():
@@ -104,25 +105,75 @@ def test_no_image_has_a_hole_and_before_there_were_some(engines, ordinary):
 def test_ordinary_images_stay_in_int8_and_the_others_are_counted(engines, ordinary):
     before = engines["int8"].n_fallback
     features, expected = (engines[name].features(ordinary) for name in ("int8", "float32"))
-    assert cosines(features, expected).min() > 0.98
-    assert all(not np.array_equal(a, b) for a, b in zip(features, expected, strict=True))
-    assert engines["int8"].n_fallback == before
-    assert np.array_equal(engines["levels"].features(ordinary), engines["old"].features(ordinary))
+    n_again = engines["int8"].n_fallback - before
+    assert n_again <= len(ordinary) // 10
+    assert sum(np.allclose(a, b, rtol=1e-5, atol=1e-3) for a, b in zip(features, expected, strict=True)) == n_again
     bright = extremes()[4:5]
     features, expected = (engines[name].features(bright) for name in ("int8", "float32"))
-    assert engines["int8"].n_fallback == before + 1
+    assert engines["int8"].n_fallback == before + n_again + 1
     np.testing.assert_allclose(features, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
 
 
-def test_a_few_clipped_activations_are_found_though_no_level_shows_them(engines, ordinary):
+def test_a_few_clipped_activations_are_found_though_no_level_shows_them(engines, ordinary, data, tmp_path, monkeypatch):
     speck = ordinary[:1].copy()
     speck[0, 10:13, 10:13] = (255, 0, 255)
-    before = {name: engines[name].n_fallback for name in ("int8", "levels")}
-    features = {name: engines[name].features(speck) for name in ("int8", "levels", "float32")}
-    assert engines["levels"].n_fallback == before["levels"]
-    assert engines["int8"].n_fallback == before["int8"] + 1
-    np.testing.assert_allclose(features["int8"], features["float32"], rtol=1e-5, atol=1e-3)
-    assert not np.allclose(features["levels"], features["float32"], rtol=1e-5, atol=1e-3)
+    before = engines["int8"].n_fallback
+    expected = engines["float32"].features(speck)
+    np.testing.assert_allclose(engines["int8"].features(speck), expected, rtol=1e-5, atol=1e-3)
+    assert engines["int8"].n_fallback == before + 1
+    monkeypatch.setattr(fallback, "CLIPPED_SHARE", 1.0)
+    with closing(started(data, tmp_path, recipe_of(data, tmp_path, "int8"))) as by_levels_alone:
+        plain, marked = by_levels_alone.features(ordinary[:1]), by_levels_alone.features(speck)
+        assert by_levels_alone.n_fallback == 0
+    plain_error = np.abs(plain - engines["float32"].features(ordinary[:1])).max()
+    assert np.abs(marked - expected).max() > 10 * plain_error
+
+
+def test_what_has_another_axis_than_the_images_first_gives_no_alarm():
+    """As the heads of some transformers; the rest of this network is 2-D."""
+    openvino = import_openvino()
+    ops = openvino.opset13
+    images = ops.parameter([-1, 4, 4, 3], openvino.Type.u8)
+
+    def rounded(x: object, end: float) -> Any:
+        return ops.fake_quantize(x, *map(np.float32, (-end, end, -end, end)), 256)
+
+    def with_weights(x: object, n: int) -> Any:
+        weights = np.random.default_rng(0).normal(0, 0.1, (n, 8)).astype(np.float32)
+        return rounded(ops.matmul(x, ops.constant(weights), False, False), 900)
+
+    flat = with_weights(rounded(ops.reshape(ops.convert(images, "f32"), [0, 48], special_zero=True), 255), 48)
+    heads = rounded(ops.transpose(ops.reshape(flat, [0, 2, 4], special_zero=True), [1, 0, 2]), 900)
+    back = ops.reshape(ops.transpose(heads, [1, 0, 2]), [-1, 8], special_zero=False)
+    network = openvino.Model([with_weights(back, 8).output(0)], [images])
+    assert len(fallback._quantizers(network)) == 3
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 4, 4, 3), np.uint8)
+    core = openvino.Core()
+    levels = core.compile_model(fallback.with_levels(network), "CPU")(pixels)[1]
+    alarms = core.compile_model(fallback.with_alarm(network, levels), "CPU")(pixels)[1]
+    assert alarms.tolist() == [0] * 8
+
+
+def test_a_swish_function_raises_no_alarm_at_its_lowest_number():
+    """Its range ends so close below 0 that rounding reaches the end."""
+    openvino = import_openvino()
+    ops = openvino.opset13
+    images = ops.parameter([-1, 4, 4, 3], openvino.Type.u8)
+    kernel = np.random.default_rng(0).normal(0, 0.02, (8, 3, 1, 1)).astype(np.float32)
+    x = ops.transpose(ops.convert(images, "f32"), [0, 3, 1, 2])
+    for _ in range(2):
+        x = ops.swish(ops.convolution(x, ops.constant(kernel), [1, 1], [0, 0], [0, 0], [1, 1]))
+        x = ops.fake_quantize(x, *map(np.float32, (-0.2823, 9.7, -0.2823, 9.7)), 256)
+        kernel = np.random.default_rng(1).normal(0, 0.3, (8, 8, 1, 1)).astype(np.float32)
+    network = openvino.Model([x.output(0)], [images])
+    network.reshape([-1, 4, 4, 3])
+    fallback.widen_ranges(network)
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 4, 4, 3), np.uint8)
+    core = openvino.Core()
+    levels = core.compile_model(fallback.with_levels(network), "CPU")(pixels)[1]
+    features, alarms = core.compile_model(fallback.with_alarm(network, levels), "CPU")(pixels).values()
+    assert np.isclose(features.min(), -0.2823 * fallback.HEADROOM, atol=0.02)
+    assert not alarms.any()
 
 
 def test_features_do_not_depend_on_the_batch(engines, ordinary):
@@ -158,19 +209,19 @@ def test_an_extraction_counts_these_images_and_says_how_many(data, cache, tmp_pa
         copied.write_bytes(path.read_bytes())
     own = tmp_path / "cache"
     first = extract_features(data, cache_dir=own, precision="int8", **PART)
-    assert first.timings.n_fallback == 0
+    assert first.timings.n_fallback <= 20
     words = ["--weights", "random", "--image-size", "32", "--layer", "block2_pool", "--precision", "int8"]
     done = featx("extract", folder, *words, "--cache-dir", own)
     assert "int8 does not fit 3 of 3 images" in done.stderr
     store = FeatureStore(own, first.recipe)
-    assert sum(segment.timings.n_fallback for segment in store.segments) == 3
+    assert sum(segment.timings.n_fallback for segment in store.segments) == first.timings.n_fallback + 3
     again = extract_features(folder, cache_dir=own, precision="int8", **PART)
     assert (again.n_computed, again.recipe) == (0, first.recipe)
 
 
 def test_a_recipe_says_its_fallback_and_another_one_is_refused(data, cache):
     recipe = recipe_of(data, cache, "int8")
-    assert recipe.fallback == "float32-clipped"
+    assert recipe.fallback == "float32-v2"
     assert recipe_of(data, cache, "float32").fallback is None
     old = replace(recipe, fallback=None)
     assert "fallback" not in old.to_json()
@@ -206,6 +257,8 @@ def test_a_layer_before_the_first_convolution_has_nothing_to_round(data, cache, 
 
 
 def test_a_damaged_fallback_is_named_when_it_is_needed(data, cache, tmp_path, ordinary, engines):
+    features, expected = (engines[name].features(ordinary) for name in ("int8", "float32"))
+    ordinary = ordinary[[not np.allclose(*pair, rtol=1e-5, atol=1e-3) for pair in zip(features, expected, strict=True)]]
     recipe = recipe_of(data, cache, "int8")
     path = network_path(recipe, tmp_path)
     content = bytearray(network_path(recipe, cache).read_bytes())

@@ -196,7 +196,7 @@ def test_the_command_takes_the_option_again_for_each_layer(data, cache, featx):
 
 def test_a_killed_extraction_goes_on_in_each_store_from_what_it_has(cache, new_cache, tmp_path):
     """The first layer has features twice as large, so that its first segment is on disk before any of the other."""
-    n_images = 1500
+    n_images = 1900
     for number in range(n_images):
         folder = tmp_path / "many" / ("sea", "wood")[number % 2]
         folder.mkdir(parents=True, exist_ok=True)
