@@ -12,6 +12,7 @@ import numpy.typing as npt
 from featx.dataset import iterative_parts
 from featx.errors import TrainingError
 from featx.heads.training_loop import SMALLEST_PROBABILITY, Targets, is_right, probability_of_truth
+from featx.system import ReaderThreads, n_cores
 
 _Floats = npt.NDArray[np.float64]
 
@@ -23,6 +24,9 @@ C_GRID = tuple(float(10**exponent) for exponent in np.arange(-2, 4.1, 0.5))
 
 #: Folds; from `MANY_ROWS` on, three choose as well as five.
 N_FOLDS, N_FOLDS_MANY_ROWS, MANY_ROWS = 5, 3, 4000
+
+#: Folds that are fitted at a time, each on one core and with a copy of the rows that it sees. `--memory` counts on two.
+FOLDS_AT_ONCE = 2
 
 #: C times the number of features where no image can be held out to choose it.
 DEFAULT_C = 1.0
@@ -209,8 +213,8 @@ def _fit_rows(
     from sklearn.exceptions import ConvergenceWarning
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # it has no stubs
 
-    # One thread: these products wait for memory, and threads that wait for each other beside TensorFlow's took 30 times
-    # as long.
+    # One thread for each fit: these products wait for memory, and threads that wait for each other beside TensorFlow's
+    # took 30 times as long.
     with warnings.catch_warnings(), threadpool_limits(1):
         warnings.simplefilter("ignore", ConvergenceWarning)  # said in the details, not on the user's screen
         warnings.filterwarnings("ignore", "The number of unique classes is greater than 50%", UserWarning)
@@ -256,12 +260,17 @@ def _choose_c(
     n_classes = y.shape[1] if y.ndim == 2 else int(y.max()) + 1
     probabilities = np.full((n_images, n_classes), np.nan, np.float32)
     best = (np.inf, 0.0, probabilities)
+
+    def fit(fold: int, C: float) -> None:
+        seen, held_out = folds != fold, np.flatnonzero(of_images == fold)
+        probabilities[held_out] = models[fold].set_params(C=C).fit(Z[seen], y[seen]).predict_proba(Z[held_out])
+
     for number, C in enumerate(value / n_features for value in C_GRID):
-        for fold, model in enumerate(models):
-            n_begun = number * len(models) + fold + 1
-            note(f"cross-validation, fit {n_begun} of at most {len(C_GRID) * len(models)}")
-            seen, held_out = folds != fold, np.flatnonzero(of_images == fold)
-            probabilities[held_out] = model.set_params(C=C).fit(Z[seen], y[seen]).predict_proba(Z[held_out])
+        with ReaderThreads(min(FOLDS_AT_ONCE, n_cores()), "featx-fold") as pool:
+            fits = [pool.submit(fit, fold, C) for fold in range(len(models))]
+            for n_begun, fitted in enumerate(fits, number * len(models) + 1):
+                note(f"cross-validation, fit {n_begun} of at most {len(C_GRID) * len(models)}")
+                fitted.result()
         of_truth = probability_of_truth(probabilities[is_rated], y_images[is_rated])
         logs = np.log(np.maximum(of_truth, SMALLEST_PROBABILITY))
         weighted = logs if class_weights is None else logs * class_weights[y_images[is_rated]]

@@ -479,10 +479,17 @@ def _portions(X: Rows, order: npt.NDArray[np.int64], batch_size: int, rng: np.ra
             yield order[which], features
         return
     n_fed = batch_size * max(1, FEED_BYTES // (batch_size * row_bytes(X)))
-    for start in range(0, len(order), n_fed):
-        rows = order[start : start + n_fed]
-        ascending, back = np.unique(rows, return_inverse=True)  # reads in this order are kind to a memory map
-        yield rows, X[ascending][back]
+    parts = (order[start : start + n_fed] for start in range(0, len(order), n_fed))
+    portions = ((rows, _rows_of(X, rows)) for rows in parts)
+    yield from prefetched(portions) if len(order) > n_fed else portions
+
+
+def _rows_of(X: npt.NDArray[Any], rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+    """Return `X[rows]`."""
+    if not isinstance(X, np.memmap):
+        return X[rows]
+    ascending, back = np.unique(rows, return_inverse=True)  # reads in this order are kind to a memory map
+    return np.asarray(X[ascending])[back]
 
 
 def _feed(

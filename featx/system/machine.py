@@ -20,8 +20,8 @@ _FIRST_WITH_BFLOAT16 = (8, 0)
 
 _CUDA_ATTRIBUTE_MAJOR, _CUDA_ATTRIBUTE_MINOR = 75, 76  # CUdevice_attribute in cuda.h
 #: What training takes at once, times the size of the features: they themselves, the training images', those as float32,
-#: and the folds of a cross-validation.
-_COPIES = 6
+#: and two folds of a cross-validation.
+_COPIES = 8
 
 #: The share of what is free that training takes if it is not told.
 _SHARE_OF_FREE = 0.5
