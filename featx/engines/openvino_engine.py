@@ -33,13 +33,12 @@ from featx.engines.networks import (
     write_network,
 )
 from featx.engines.onnx_network import build_onnx
-from featx.engines.quantization import quantize
+from featx.engines.quantization import check_can_quantize, quantize
 from featx.engines.saturation import without_saturation
 from featx.errors import FeatxError, WeightsError, system_errors
 from featx.recipe import Recipe
 from featx.storage import StoragePath
 from featx.system import (
-    import_nncf,
     import_openvino,
     kept_signal_stack,
     keras_backend,
@@ -255,7 +254,7 @@ def load_network(
         except RuntimeError as error:  # OpenVINO raises nothing else
             say_damaged(recipe, cache_dir, " ".join(str(error).split()))
     if recipe.precision == "int8":
-        import_nncf()  # if it is not installed, fail before the float network is converted
+        check_can_quantize(recipe, cache_dir)  # before the float network is converted
         floating = load_network(recipe.in_float32, weights, cache_dir, dataset, show=show)
         if (fixed := fixed_batch(floating) or 1) > 1:
             raise FeatxError(

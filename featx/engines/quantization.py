@@ -13,7 +13,14 @@ from typing import Any
 import numpy as np
 
 from featx.dataset import ImageDataset, read_batches
-from featx.engines.fallback import rounds_activations, widen_ranges, with_alarm, with_levels, without_alarm
+from featx.engines.fallback import (
+    can_find_images,
+    rounds_activations,
+    widen_ranges,
+    with_alarm,
+    with_levels,
+    without_alarm,
+)
 from featx.engines.networks import calibration_digest, kept_calibrations, network_path
 from featx.engines.saturation import without_saturation
 from featx.errors import FeatxError
@@ -79,6 +86,17 @@ def _train_digests(dataset: ImageDataset) -> set[str]:
     return {digest.tobytes().hex() for digest in dataset.digests[~dataset.is_test]}
 
 
+def check_can_quantize(recipe: Recipe, cache_dir: StoragePath) -> None:
+    """Raise FeatxError if only older versions of featx make the int8 network of `recipe`, or NNCF is not installed."""
+    if recipe.fallback == OLD_FALLBACK:
+        raise FeatxError(
+            f"The int8 network of these features is not in the cache, and only older versions of featx make such a "
+            f"network. Copy {printable(network_path(recipe, cache_dir))} from the cache where the features were "
+            f"computed, or run featx extract on the images, which computes them again."
+        )
+    import_nncf()
+
+
 def quantize(
     network: Any, recipe: Recipe, dataset: ImageDataset | None, cache_dir: StoragePath, *, show: bool
 ) -> tuple[Any, tuple[str, ...]]:
@@ -92,14 +110,8 @@ def quantize(
         show: show progress on stderr.
 
     Raises:
-        FeatxError: the images are not there, or none of them can be read; or only older versions make such a network.
+        FeatxError: the images are not there, or none of them can be read.
     """
-    if recipe.fallback == OLD_FALLBACK:
-        raise FeatxError(
-            f"The int8 network of these features is not in the cache, and only older versions of featx make such a "
-            f"network. Copy {printable(network_path(recipe, cache_dir))} from the cache where the features were "
-            f"computed, or run featx extract on the images, which computes them again."
-        )
     digests, rows = _find_images(recipe, dataset, cache_dir)
     assert dataset is not None  # _find_images has seen to it
     if show:
@@ -183,6 +195,13 @@ def _checked(
     """
     if not rounds_activations(network):  # as one that ends before its first convolution
         return without_alarm(network)
+    if not can_find_images(network):
+        log.warning(
+            "featx cannot tell which images int8 does not fit with %s. So it computes all of them in float32: "
+            "--precision auto may be faster.",
+            printable(recipe.backbone),
+        )
+        return None
     compiled = import_openvino().Core().compile_model(without_saturation(with_levels(network)), "CPU", _FLOAT32)
     cosines, levels = np.empty(len(images)), []
     for row in range(len(images)):
@@ -191,7 +210,7 @@ def _checked(
         levels.append(outputs[1][0].copy())
         bar.update()
     bar.update(bar.total - bar.n)
-    least = cosines[is_ordinary].min(initial=1.0)
+    least = cosines[is_ordinary if is_ordinary.any() else slice(None)].min()
     if least < LEAST_COSINE:
         log.warning(
             "int8 changes the features of %s too much: one of its calibration images has a cosine of %.3f with its "

@@ -25,7 +25,8 @@ C_GRID = tuple(float(10**exponent) for exponent in np.arange(-2, 4.1, 0.5))
 #: Folds; from `MANY_ROWS` on, three choose as well as five.
 N_FOLDS, N_FOLDS_MANY_ROWS, MANY_ROWS = 5, 3, 4000
 
-#: Folds that are fitted at a time, each on one core and with a copy of the rows that it sees. `--memory` counts on two.
+#: Folds that are fitted at a time, each on one core and with a copy of the rows that it sees; `--memory` counts on two.
+#: It is one if the solver takes more memory than the rows, as with very many classes.
 FOLDS_AT_ONCE = 2
 
 #: C times the number of features where no image can be held out to choose it.
@@ -252,6 +253,8 @@ def _choose_c(
     The loss, because it ranks values of C with less noise than the accuracy and keeps probabilities honest. Goes up the
     grid, each fit from where the last one ended, and stops where the loss no longer falls: beyond, fits take longest.
     """
+    from threadpoolctl import threadpool_limits
+
     weights = _by_class(class_weights)
     options = {"class_weight": weights, "tol": CV_TOLERANCE, "max_iter": MAX_ITERATIONS, "warm_start": True}
     models = [_regression(y, **options) for _ in range(folds.max() + 1)]
@@ -263,10 +266,14 @@ def _choose_c(
 
     def fit(fold: int, C: float) -> None:
         seen, held_out = folds != fold, np.flatnonzero(of_images == fold)
-        probabilities[held_out] = models[fold].set_params(C=C).fit(Z[seen], y[seen]).predict_proba(Z[held_out])
+        with threadpool_limits(1):  # some BLAS libraries take it for the thread that asks
+            probabilities[held_out] = models[fold].set_params(C=C).fit(Z[seen], y[seen]).predict_proba(Z[held_out])
 
+    n_outputs = 1 if n_classes == 2 else n_classes
+    is_small = n_outputs * Z.shape[1] * BYTES_PER_COEFFICIENT <= Z.nbytes
+    n_threads = min(FOLDS_AT_ONCE, n_cores()) if is_small else 1
     for number, C in enumerate(value / n_features for value in C_GRID):
-        with ReaderThreads(min(FOLDS_AT_ONCE, n_cores()), "featx-fold") as pool:
+        with ReaderThreads(n_threads, "featx-fold") as pool:
             fits = [pool.submit(fit, fold, C) for fold in range(len(models))]
             for n_begun, fitted in enumerate(fits, number * len(models) + 1):
                 note(f"cross-validation, fit {n_begun} of at most {len(C_GRID) * len(models)}")

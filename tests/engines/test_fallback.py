@@ -12,9 +12,9 @@ import pytest
 
 from featx.cli.extract import extraction_text
 from featx.dataset.scanning import scan
-from featx.engines import fallback, precision, quantization
+from featx.engines import fallback, openvino_engine, precision, quantization
 from featx.engines.engine import EngineOptions, create_engine
-from featx.engines.networks import network_path
+from featx.engines.networks import network_path, read_fallback, read_network, write_network
 from featx.engines.openvino_engine import OpenVinoEngine, load_network
 from featx.engines.precision import auto_precision, fast_precision, say_fast, speedup
 from featx.errors import FeatxError
@@ -230,6 +230,21 @@ def test_a_recipe_says_its_fallback_and_another_one_is_refused(data, cache):
     for wrong in (replace(recipe, fallback="float64"), replace(recipe, precision="float32", calibration=None)):
         with pytest.raises(UnknownRecipeError, match="with fallback 'float"):
             wrong.check_implemented()
+
+
+def test_older_networks_are_used_but_made_no_more(data, cache, tmp_path, ordinary, engines, monkeypatch):
+    recipe = recipe_of(data, cache, "int8")
+    old = replace(recipe, fallback="float32")
+    old.check_implemented()
+    network = read_network(recipe, cache)
+    parts = read_fallback(recipe, cache)
+    write_network(replace(network, fallback=(parts.xml, parts.weights)), old, tmp_path)
+    with closing(started(data, tmp_path, old)) as engine:
+        assert np.array_equal(engine.features(ordinary), engines["int8"].features(ordinary))
+    monkeypatch.setattr(quantization, "import_nncf", lambda: pytest.fail("it is too late"))
+    monkeypatch.setattr(openvino_engine, "_converted", lambda *_, **__: pytest.fail("it is too late"))
+    with pytest.raises(FeatxError, match=r"only older versions of featx make such a network\. Copy .*\.zip"):
+        started(data, tmp_path / "empty", old)
 
 
 def test_a_network_without_an_alarm_is_not_taken_for_one_with(data, cache, tmp_path, caplog):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from featx.errors import FeatxError, TrainingError
+from featx.heads import training_loop
 from featx.heads.inference import read_head, save_model
 from featx.heads.training_loop import (
     Samples,
@@ -107,6 +108,20 @@ def test_every_row_is_learned_from_in_every_epoch():
     result = fit(model, samples, samples, Training(epochs=3), n_classes=2, batch_size=2)
     assert int(model.optimizer.iterations) == 3 * 17
     assert len(result.history) == 3
+
+
+@pytest.mark.parametrize("is_mapped", [False, True])
+def test_portions_are_all_rows_in_their_order(is_mapped, monkeypatch, tmp_path):
+    monkeypatch.setattr(training_loop, "FEED_BYTES", 1000)
+    X = np.random.default_rng(0).normal(size=(300, 5)).astype(np.float16)
+    order = np.random.default_rng(1).permutation(300)
+    if is_mapped:
+        np.save(tmp_path / "X.npy", X)
+    rows = np.load(tmp_path / "X.npy", mmap_mode="r") if is_mapped else X
+    portions = list(training_loop._portions(rows, order, 16, np.random.default_rng(0)))
+    assert len(portions) == 4
+    assert np.array_equal(np.concatenate([which for which, _ in portions]), order)
+    assert np.array_equal(np.concatenate([some for _, some in portions]), X[order])
 
 
 def test_a_memory_map_trains_like_the_array(tmp_path):
