@@ -10,7 +10,7 @@ from featx.clean.problems import LOOK, REMOVE, Problem
 from featx.errors import ImageError
 from featx.images import decode_image, format_read, image_shape, quiet_pillow, read_file
 from featx.storage import StoragePath, is_distant
-from featx.system import ReaderThreads, n_cores, progress_bar
+from featx.system import DaemonThreads, n_cores, progress_bar
 
 #: An image is very small if its shorter side is below this many pixels, and below half of what is usual.
 TINY_SIDE = 32
@@ -91,7 +91,7 @@ def look_at_files(sources: Sequence[StoragePath], workers: int | None, *, show: 
     with (
         quiet_pillow(),
         progress_bar(len(sources), "files", "files", show=show) as bar,
-        ReaderThreads(n_threads, "featx-look") as pool,
+        DaemonThreads(n_threads, "featx-look") as pool,
     ):
         for start in range(0, len(sources), _PORTION):
             for look in pool.map(look_at, sources[start : start + _PORTION]):

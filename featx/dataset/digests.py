@@ -33,7 +33,7 @@ from featx.storage import (
     local_dir,
     working_folder,
 )
-from featx.system import ReaderThreads, progress_bar
+from featx.system import DaemonThreads, progress_bar
 
 #: How often digests are committed, so that an interrupted first run keeps what it has read.
 COMMIT_EVERY_S = 2.0
@@ -95,7 +95,7 @@ def digest_files(
     with (
         closing(StatCache(local_dir(cache_dir))) as cache,
         progress_bar(len(paths), "digests", "files", show=show) as bar,
-        ReaderThreads(threads, "featx-digest") as pool,
+        DaemonThreads(threads, "featx-digest") as pool,
     ):
         digesting = _Digesting(cache, pool, bar, len(paths), before_reading)
         for start in range(0, len(paths), PORTION):

@@ -18,7 +18,7 @@ from featx.dataset.image_dataset import ImageDataset, Images, Source, images_of
 from featx.errors import FeatxError, ImageError
 from featx.images import MAX_PIXELS, Augmentation, decode_image, decode_into, make_view, quiet_pillow, read_file
 from featx.storage import RemotePath, StoragePath, as_data, as_storage_path, file_digest, is_distant
-from featx.system import ReaderThreads, n_cores, shown
+from featx.system import DaemonThreads, n_cores, shown
 from featx.text import printable
 
 #: What users give for several images, or for one: see `images_in`.
@@ -305,7 +305,7 @@ def read_batches(
         )
         return [result for result in results if result], sum(digests[row].tobytes() in known for row in rows)
 
-    pool = ReaderThreads(workers, "featx-decode")
+    pool = DaemonThreads(workers, "featx-decode")
     with quiet_pillow():
         waiting: deque[_Decoding] = deque()
         try:

@@ -25,7 +25,7 @@ from featx.dataset.split_record import ADVICE, SplitRecord
 from featx.errors import DatasetError, ImageError
 from featx.images import decode_image, format_read, read_file
 from featx.storage import OUTPUT_MARK, RemotePath, StoragePath, as_cache_dir, as_data, read_start
-from featx.system import ReaderThreads, waiting
+from featx.system import DaemonThreads, waiting
 from featx.text import printable
 
 log = logging.getLogger("featx")
@@ -519,7 +519,7 @@ def _repeats(dataset: ImageDataset, *, to_test: bool) -> Iterator[str]:
     rows = np.unique(np.concatenate([pairs[:, 0] for pairs, _ in kinds])).tolist()
     # Decoding takes a while: of very many, only the beginnings are looked at.
     look = partial(_is_image, dataset, whole=len(rows) <= _MAX_DECODED)
-    with ReaderThreads(_THREADS, "featx-look") as pool:
+    with DaemonThreads(_THREADS, "featx-look") as pool:
         is_image = dict(zip(rows, pool.map(look, rows), strict=True))
     for all_pairs, what in kinds:
         # Empty files and error pages are alike, and no copies of an image.

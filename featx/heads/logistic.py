@@ -12,7 +12,7 @@ import numpy.typing as npt
 from featx.dataset import iterative_parts
 from featx.errors import TrainingError
 from featx.heads.training_loop import SMALLEST_PROBABILITY, Targets, is_right, probability_of_truth
-from featx.system import ReaderThreads, n_cores
+from featx.system import DaemonThreads, n_cores
 
 _Floats = npt.NDArray[np.float64]
 
@@ -273,7 +273,7 @@ def _choose_c(
     is_small = n_outputs * Z.shape[1] * BYTES_PER_COEFFICIENT <= Z.nbytes
     n_threads = min(FOLDS_AT_ONCE, n_cores()) if is_small else 1
     for number, C in enumerate(value / n_features for value in C_GRID):
-        with ReaderThreads(n_threads, "featx-fold") as pool:
+        with DaemonThreads(n_threads, "featx-fold") as pool:
             fits = [pool.submit(fit, fold, C) for fold in range(len(models))]
             for n_begun, fitted in enumerate(fits, number * len(models) + 1):
                 note(f"cross-validation, fit {n_begun} of at most {len(C_GRID) * len(models)}")

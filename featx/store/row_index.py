@@ -14,7 +14,7 @@ import numpy as np
 from featx.errors import StoreError, system_errors
 from featx.storage import RemotePath, StoragePath
 from featx.store.segment_file import ROW_NAME, Segment, row_names
-from featx.system import ReaderThreads, shown
+from featx.system import DaemonThreads, shown
 from featx.text import printable
 
 #: Seconds after which a store whose segments still come and go is taken for trouble.
@@ -208,7 +208,7 @@ def _looked_at(paths: Sequence[StoragePath], look: Callable[[StoragePath], T], a
 
     if not paths or not isinstance(paths[0], RemotePath):
         return dict(pair for path in paths for pair in looked(path))
-    with ReaderThreads(at_once, "featx-index") as pool:
+    with DaemonThreads(at_once, "featx-index") as pool:
         return dict(pair for pairs in pool.map(looked, paths) for pair in pairs)
 
 

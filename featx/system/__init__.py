@@ -51,7 +51,7 @@ from featx.system.machine import (
     versions,
 )
 from featx.system.missing_packages import import_failure, install_command
-from featx.system.prefetch import OnDemand, ReaderThreads, in_threads, prefetched
+from featx.system.prefetch import DaemonThreads, OnDemand, in_threads, prefetched
 from featx.system.progress import (
     Terminated,
     held_interrupts,

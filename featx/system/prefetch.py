@@ -51,10 +51,10 @@ def in_threads(use: Callable[[_Item], _Result], items: Iterator[_Item]) -> Itera
             yield under_way.popleft().result()
 
 
-class ReaderThreads(Executor):
-    """Threads that read, and may wait for a server that never answers: nobody else waits for them then.
+class DaemonThreads(Executor):
+    """Threads that do not keep a process from ending, as those of a `ThreadPoolExecutor` do: they are given a second.
 
-    A `ThreadPoolExecutor` keeps a process from ending until its threads have ended. These are given a second.
+    Those that read may wait for a server that never answers, and a fit may take minutes.
     """
 
     def __init__(self, n_threads: int, name: str) -> None:

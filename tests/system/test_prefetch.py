@@ -6,12 +6,12 @@ import threading
 
 import pytest
 
-from featx.system import ReaderThreads
+from featx.system import DaemonThreads
 from featx.system import prefetch as module
 
 
 def test_results_come_in_order_and_errors_are_raised():
-    with ReaderThreads(3, "test") as pool:
+    with DaemonThreads(3, "test") as pool:
         assert list(pool.map(lambda number: number * 2, range(100))) == list(range(0, 200, 2))
         assert len({thread for thread in threading.enumerate() if thread.name.startswith("test-")}) == 3
         with pytest.raises(ZeroDivisionError):
@@ -28,7 +28,7 @@ def test_what_is_under_way_is_finished_and_what_waits_is_cancelled(monkeypatch):
         going_on.wait(60)
         return "done"
 
-    pool = ReaderThreads(1, "test")
+    pool = DaemonThreads(1, "test")
     first, second = pool.submit(work), pool.submit(work)
     started.wait(60)
     threading.Timer(0.2, going_on.set).start()
@@ -42,7 +42,7 @@ def test_an_error_does_not_wait_for_a_thread_that_never_ends(monkeypatch):
     never = threading.Event()
 
     def interrupted() -> None:
-        with ReaderThreads(2, "test") as pool:
+        with DaemonThreads(2, "test") as pool:
             pool.submit(never.wait)
             raise KeyboardInterrupt
 
@@ -53,8 +53,8 @@ def test_an_error_does_not_wait_for_a_thread_that_never_ends(monkeypatch):
 
 STUCK = """
 import threading
-from featx.system import ReaderThreads
-pool = ReaderThreads(2, "stuck")
+from featx.system import DaemonThreads
+pool = DaemonThreads(2, "stuck")
 pool.submit(threading.Event().wait)
 pool.shutdown(cancel_futures=True)
 print("the end")
